@@ -1,0 +1,63 @@
+# `make demo`, `make test`: each sets up what it needs first, once, in a virtual environment in this folder.
+
+PYTHON ?= python3
+VENV := .venv
+PINNED := .venv-pinned
+PINNED_TRANSFORMERS := transformers==4.53.3
+DEMO_DIR := results/demo
+# Tests run in two processes: one thread each, or they would fight over the cores.
+PYTEST := -m pytest -q -n 2
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help setup demo test test-pinned lint clean
+
+help:
+	@echo "make demo         set up .venv, run all drafters on the bundled models and 4 questions, rank them"
+	@echo "make test         set up .venv, run the tests"
+	@echo "make test-pinned  the tests with $(PINNED_TRANSFORMERS), in .venv-pinned"
+	@echo "make lint         ruff"
+	@echo "make setup        .venv alone, with what the tests need"
+	@echo "make clean        remove both environments and the demo's results"
+	@echo "Another interpreter than python3: make PYTHON=python3.12 ..."
+
+setup: $(VENV)/.ready-dev
+
+demo: $(VENV)/.ready-run
+	$(VENV)/bin/python failfast.py --num_questions 4 --max_new_tokens 256 --output_dir $(DEMO_DIR)
+
+test: $(VENV)/.ready-dev
+	$(ONE_THREAD) $(VENV)/bin/python $(PYTEST)
+
+test-pinned: $(PINNED)/.ready-dev
+	$(ONE_THREAD) $(PINNED)/bin/python $(PYTEST)
+
+lint: $(VENV)/.ready-dev
+	$(VENV)/bin/ruff check .
+
+clean:
+	rm -rf $(VENV) $(PINNED) $(VENV).unfinished $(PINNED).unfinished $(DEMO_DIR)
+
+# A .ready stamp is written last, so an interrupted installation never counts as done. What it left behind is
+# thrown away, because pip takes a half-copied package for an installed one; the mark that says so stands
+# beside the folder, so that it outlives an interrupted removal.
+define install
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: '$(PYTHON)' is not Python 3.11 or newer; give one with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@if [ -e $(@D).unfinished ]; then rm -rf $(@D); fi
+	@touch $(@D).unfinished && rm -f $(@D)/.ready-*
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(1)
+	@touch $(2) && rm $(@D).unfinished
+endef
+
+$(VENV)/.ready-run: requirements.txt
+	$(call install,-r requirements.txt,$@)
+
+$(VENV)/.ready-dev: requirements.txt requirements-dev.txt
+	$(call install,-r requirements-dev.txt,$(@D)/.ready-run $@)
+
+$(PINNED)/.ready-dev: requirements.txt requirements-dev.txt
+	$(call install,-r requirements-dev.txt $(PINNED_TRANSFORMERS),$@)

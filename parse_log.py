@@ -1,0 +1,96 @@
+"""Ranks drafter configurations from logs or results folders, best first. Loads no model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from specdec import logs, ranking, report
+from specdec.config import StrictParser
+from specdec.errors import UserError
+from specdec.latency import LatencyProfile, load_profile
+from specdec.ranking import QuestionStats
+from specdec.records import find_records, load_record
+
+
+def read_path(path: Path, profiles: Sequence[LatencyProfile], latency_target: str | None) -> list[QuestionStats]:
+    """The entries of a results folder, a record or a log file; UserError if it holds none."""
+    if path.is_dir():
+        return _read_records(path, find_records(path), profiles, latency_target)
+    if not path.exists():
+        raise UserError(f"{path} does not exist: give a log file or a results folder")
+    if path.suffix == ".pickle":
+        return _read_records(path, [path], profiles, latency_target)
+    return _read_log(path)
+
+
+def _read_records(
+    folder: Path, paths: Sequence[Path], profiles: Sequence[LatencyProfile], latency_target: str | None
+) -> list[QuestionStats]:
+    if not paths:
+        raise UserError(f"{folder} holds no records: give the --output_dir of a finished run")
+    records = map(load_record, paths)
+    return [ranking.stats_of(one, ranking.model_prices(one, profiles, latency_target)) for one in records]
+
+
+def _read_log(path: Path) -> list[QuestionStats]:
+    if not path.is_file():
+        raise UserError(f"{path} is neither a log file nor a results folder")
+    try:
+        with open(path, encoding="utf-8", errors="replace") as lines:
+            stats = logs.parse_log_lines(lines, source=str(path))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    if not stats:
+        raise UserError(f"{path} is no log of this program or the published one: it reports no question")
+    return stats
+
+
+def build_parser() -> StrictParser:
+    """The command line; flags as in failfast.py."""
+    parser = StrictParser(prog="parse_log.py", description=__doc__)
+    parser.add_argument("paths", nargs="+", metavar="PATH", type=Path, help="log file or results folder")
+    parser.add_argument(
+        "--latency_profile",
+        nargs="+",
+        default=["vLLM_A6000"],
+        help="for records: names of profiles or JSON files, or 'none' (default: %(default)s)",
+    )
+    parser.add_argument("--latency_target", help="for records: price as if the target were this entry of the profile")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="print one JSON document")
+    output.add_argument("--csv", action="store_true", help="print CSV")
+    return parser
+
+
+def run(arguments: Sequence[str] | None = None) -> str:
+    """The text to print for a command line. UserError for input that cannot be ranked."""
+    options = build_parser().parse_args(arguments)
+    names = options.latency_profile
+    if "none" in names and len(names) > 1:
+        raise UserError("--latency_profile none excludes other profiles")
+    profiles = [] if names == ["none"] else [load_profile(name) for name in names]
+    stats = ranking.merge(
+        entry for path in options.paths for entry in read_path(path, profiles, options.latency_target)
+    )
+    if options.json:
+        return report.ranking_json(stats) + "\n"
+    if options.csv:
+        return report.ranking_csv(stats)
+    return report.ranking_report(stats)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the ranking; 2 and one line on stderr for a user's mistake."""
+    try:
+        text = run(arguments)
+    except UserError as error:
+        print(f"parse_log.py: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    sys.stdout.write(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

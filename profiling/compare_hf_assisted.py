@@ -1,0 +1,118 @@
+"""Our static AR drafting against Hugging Face assisted generation: same models, dtype and draft length.
+
+Both decode the same questions in turn, in one process: `python -m profiling.compare_hf_assisted`.
+The flags are failfast.py's; the first --spec_len is the constant number of drafted tokens (5 in
+the published comparison). Greedy texts of both are compared as well.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+
+import torch
+from tqdm import tqdm
+from transformers import GenerationConfig
+
+from profiling.common import print_json
+from specdec.config import ArStatic, RunConfig, parse_args
+from specdec.errors import UserError
+from specdec.models import AR_DRAFTER, TARGET, load_hf_model
+from specdec.problems import load_problems
+from specdec.session import Session, open_session
+from specdec.speculate import speculate
+from specdec.tokens import encode_prompt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    try:
+        config = parse_args(arguments)
+        session = open_session(config)
+        print_json(compare(config, session), str(session.device))
+    except UserError as error:
+        print(f"compare_hf_assisted: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def compare(config: RunConfig, session: Session) -> dict:
+    """Tokens per second of both, question by question, and the ratio of the medians (ours / theirs)."""
+    theirs = HfAssisted(config, session)
+    problems = load_problems(
+        config.dataset_name,
+        data_dir=config.data_dir,
+        num_questions=config.num_questions,
+        question_ids=config.question_ids,
+    )
+    prompts = [encode_prompt(session.tokenizer, problem.prompt) for problem in problems]
+    decode_ours(config, session, prompts[0])
+    theirs.decode(prompts[0])
+    rates, num_equal = {"ours": [], "hf_assisted": []}, 0
+    for prompt_ids in tqdm(prompts, desc="questions", disable=None):
+        outputs = {}
+        for name, decode in (("ours", lambda ids: decode_ours(config, session, ids)), ("hf_assisted", theirs.decode)):
+            begin = time.perf_counter()
+            outputs[name] = decode(prompt_ids)
+            rates[name].append(len(outputs[name]) / (time.perf_counter() - begin))
+        num_equal += outputs["ours"] == outputs["hf_assisted"]
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    return {
+        "what": "tokens per second, prompt included; medians over questions",
+        "draft_len": config.spec_len[0],
+        "dtype": str(session.dtype),
+        "num_questions": len(prompts),
+        "num_equal_texts": num_equal,
+        "tokens_per_s": medians,
+        "ratio_of_medians": medians["ours"] / medians["hf_assisted"],
+        "per_question": rates,
+    }
+
+
+def decode_ours(config: RunConfig, session: Session, prompt_ids: list[int]) -> list[int]:
+    rounds = speculate(
+        session.target(),
+        session.drafter(ArStatic(config.spec_len[0])),
+        prompt_ids,
+        max_new_tokens=config.max_new_tokens,
+        stop_ids=session.stop_ids,
+    )
+    return [token for turn in rounds for token in turn.emitted_tokens]
+
+
+class HfAssisted:
+    """transformers' own speculative decoding with a constant number of drafted tokens."""
+
+    def __init__(self, config: RunConfig, session: Session) -> None:
+        self.session = session
+        self.target, self.drafter = (
+            load_hf_model(session.sources[role], session.dtype).to(session.device).eval()
+            for role in (TARGET, AR_DRAFTER)
+        )
+        self.drafter.generation_config = GenerationConfig(
+            num_assistant_tokens=config.spec_len[0],
+            num_assistant_tokens_schedule="constant",
+            assistant_confidence_threshold=0.0,
+            eos_token_id=sorted(session.stop_ids),
+        )
+        # A neutral configuration: plain argmax, as ours.
+        self.settings = GenerationConfig(
+            max_new_tokens=config.max_new_tokens,
+            do_sample=False,
+            eos_token_id=sorted(session.stop_ids),
+            pad_token_id=min(session.stop_ids),
+        )
+
+    @torch.inference_mode()
+    def decode(self, prompt_ids: list[int]) -> list[int]:
+        ids_BL = torch.tensor([prompt_ids], device=self.session.device)
+        output_BL = self.target.generate(
+            ids_BL,
+            attention_mask=torch.ones_like(ids_BL),
+            generation_config=self.settings,
+            assistant_model=self.drafter,
+        )
+        return output_BL[0, len(prompt_ids) :].tolist()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

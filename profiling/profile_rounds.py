@@ -1,0 +1,72 @@
+"""Time of one round against the length of the context, for every drafter of the command line's flags.
+
+Shows that a round costs its new tokens and not its prefix: `python -m profiling.profile_rounds`.
+The flags are failfast.py's. Contexts are cut from the questions' text, chained until long enough.
+"""
+
+import statistics
+import sys
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from profiling.common import print_json
+from specdec.config import DrafterSpec, RunConfig, parse_args
+from specdec.errors import UserError
+from specdec.problems import load_problems
+from specdec.session import Session, open_session
+from specdec.speculate import speculate
+
+CONTEXT_LENS = (100, 1000)
+NUM_TEXTS = 6
+NEW_TOKENS = 48
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    try:
+        config = parse_args(arguments)
+        print_json(measure(config, open_session(config)), config.device if config.device != "auto" else "cpu")
+    except UserError as error:
+        print(f"profile_rounds: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def measure(config: RunConfig, session: Session) -> dict:
+    """Per drafter: median ms per round, and per drafter pass, at each context length, and their ratio."""
+    text_ids = [
+        token for problem in load_problems(config.dataset_name, data_dir=config.data_dir, num_questions=None)
+        for token in session.tokenizer(problem.prompt, add_special_tokens=False)["input_ids"]
+    ]
+    table = {}
+    for spec in tqdm(config.drafter_specs, desc="drafters", disable=None):
+        by_context = {length: round_ms(session, spec, text_ids, length) for length in CONTEXT_LENS}
+        short, long = (by_context[length]["round_ms"] for length in CONTEXT_LENS)
+        table[spec.name] = {"by_context": by_context, "ratio": long / short}
+    return {"what": "median ms per round", "new_tokens": NEW_TOKENS, "drafters": table}
+
+
+def round_ms(session: Session, spec: DrafterSpec, text_ids: list[int], context_len: int) -> dict[str, float]:
+    """Medians over the rounds behind `NUM_TEXTS` contexts; the first round, which prefills, is left out.
+
+    Drafts of dynamic length differ from text to text, so a round's time is also given per pass.
+    """
+    rounds = []
+    for index in range(NUM_TEXTS):
+        begin = index * (len(text_ids) - context_len) // NUM_TEXTS
+        target, drafter = session.target(), session.drafter(spec)
+        prompt_ids = text_ids[begin : begin + context_len]
+        rounds += speculate(
+            target, drafter, prompt_ids, max_new_tokens=NEW_TOKENS, stop_ids=(), clock=target.lm.clock
+        )[1:]
+    passes = sum(turn.num_forward_passes for turn in rounds)
+    return {
+        "round_ms": statistics.median(turn.draft_ms + turn.verify_ms for turn in rounds),
+        "verify_ms": statistics.median(turn.verify_ms for turn in rounds),
+        "draft_ms_per_pass": sum(turn.draft_ms for turn in rounds) / passes if passes else 0.0,
+        "num_rounds": len(rounds),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The speculative-decoding library behind failfast.py: one noun per file."""

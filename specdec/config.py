@@ -1,0 +1,282 @@
+"""What to run: the drafter specs (a sum type), RunConfig, and the strict command line.
+
+Every default of the program is stated here once. Loads nothing and imports no torch.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import NoReturn
+
+from specdec.errors import UserError
+from specdec.problems import DATASETS
+
+BUNDLED = "bundled"
+DEFAULT_AR_DRAFTER = "Qwen/Qwen2.5-1.5B-Instruct"
+DEFAULT_DLLM = "Efficient-Large-Model/Fast_dLLM_v2_1.5B"
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Plain decoding: nothing is drafted. The measured baseline."""
+
+    @property
+    def name(self) -> str:
+        return "plain"
+
+
+@dataclass(frozen=True)
+class ArStatic:
+    """An AR drafter that always drafts `draft_len` tokens."""
+
+    draft_len: int
+
+    @property
+    def name(self) -> str:
+        return f"ar_None_sf_{self.draft_len}"
+
+
+@dataclass(frozen=True)
+class ArDynamic:
+    """An AR drafter under FailFast's stop rule: chunks of `draft_step` tokens, at most `max_draft_len`."""
+
+    confidence_threshold: float
+    max_draft_len: int
+    draft_step: int
+
+    @property
+    def name(self) -> str:
+        return f"ar_None_df_{self.confidence_threshold:g}_{self.max_draft_len}_{self.draft_step}"
+
+
+@dataclass(frozen=True)
+class DllmStatic:
+    """A block-diffusion drafter that always drafts `draft_len` tokens."""
+
+    unmask_threshold: float
+    draft_len: int
+
+    @property
+    def name(self) -> str:
+        return f"dllm_{self.unmask_threshold:g}_sf_{self.draft_len}"
+
+
+@dataclass(frozen=True)
+class FailFast:
+    """FailFast (arXiv 2512.20573): Algorithm 1's tau, N_max and N over a block-diffusion drafter."""
+
+    unmask_threshold: float
+    confidence_threshold: float
+    max_draft_len: int
+    draft_step: int
+    first_window: int = 10
+    rule: str = "published"
+
+    @property
+    def name(self) -> str:
+        return (
+            f"dllm_{self.unmask_threshold:g}_df_{self.confidence_threshold:g}"
+            f"_{self.max_draft_len}_{self.draft_step}"
+        )
+
+
+DrafterSpec = Plain | ArStatic | ArDynamic | DllmStatic | FailFast
+KINDS = {"plain": Plain, "ar_sf": ArStatic, "ar_df": ArDynamic, "dllm_sf": DllmStatic, "failfast": FailFast}
+
+
+def parse_drafter_name(name: str) -> DrafterSpec:
+    """The spec of a name on disk; first window and rule, which no name holds, have their defaults.
+
+    Example: `parse_drafter_name("dllm_0.9_sf_8") == DllmStatic(0.9, 8)`. Raises UserError.
+    """
+    try:
+        match name.split("_"):
+            case ["plain"]:
+                return Plain()
+            case ["ar", "None", "sf", draft_len]:
+                return ArStatic(int(draft_len))
+            case ["ar", "None", "df", tau, longest, step]:
+                return ArDynamic(float(tau), int(longest), int(step))
+            case ["dllm", threshold, "sf", draft_len]:
+                return DllmStatic(float(threshold), int(draft_len))
+            case ["dllm", threshold, "df", tau, longest, step]:
+                return FailFast(float(threshold), float(tau), int(longest), int(step))
+    except ValueError:
+        pass
+    raise UserError(f"{name!r} names no drafter: expected for example ar_None_sf_8 or dllm_0.05_df_0.45_60_10")
+
+
+def _flag(help_text: str, default: object = False, **kwargs: object) -> object:
+    """A RunConfig field and, in its metadata, the command-line flag of the same name."""
+    metadata = {"help": help_text, **kwargs}
+    if isinstance(default, tuple):
+        return field(default=default, metadata={"nargs": "+", **metadata})
+    return field(default=default, metadata=metadata)
+
+
+def _positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
+    return value
+
+
+def _index(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not an index (0, 1, ...)")
+    return value
+
+
+def _probability(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is outside 0..1")
+    return value
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The settings of one run; one field per flag, which `python failfast.py --help` explains."""
+
+    dataset_name: str = _flag("question set", BUNDLED, choices=tuple(DATASETS))
+    output_dir: str = _flag("results folder", "results")
+    target_model_name: str = _flag("target: 'bundled', a folder, or a name on the hub", BUNDLED)
+    ar_model_name: str | None = _flag(f"AR drafter (default: bundled, or {DEFAULT_AR_DRAFTER})", None)
+    dllm_dir: str | None = _flag(f"dLLM drafter (default: bundled, or {DEFAULT_DLLM})", None)
+    data_dir: str | None = _flag("read DIR/NAME/SPLIT.jsonl instead of the hub", None)
+    num_questions: int = _flag("the first so many questions", 30, type=_positive_int)
+    question_ids: tuple[int, ...] | None = _flag("these questions (indices)", None, nargs="+", type=_index)
+    max_new_tokens: int = _flag("output budget per question", 1024, type=_positive_int)
+    block_size: int = _flag("dLLM block", 32, type=_positive_int)
+    small_block_size: int = _flag("dLLM sub-block", 8, type=_positive_int)
+    spec_len: tuple[int, ...] = _flag(
+        "static draft lengths; the first is FailFast's first window", (10,), type=_positive_int
+    )
+    drafter_thresholds: tuple[float, ...] = _flag("dLLM unmask thresholds", (0.05,), type=_probability)
+    sweep_lowconf_threshold: tuple[float, ...] = _flag(
+        "FailFast's tau: stop below this confidence", (0.45,), type=_probability
+    )
+    sweep_max_spec_len: tuple[int, ...] = _flag("FailFast's N_max", (60,), type=_positive_int)
+    sweep_incr_len: tuple[int, ...] = _flag("FailFast's N: growth of the window", (10,), type=_positive_int)
+    drafters: tuple[str, ...] | None = _flag(
+        "exactly these (default: all four and plain decoding)", None, nargs="+", choices=tuple(KINDS)
+    )
+    run_ar: bool = _flag("with FailFast and plain decoding: the static AR drafter")
+    ar_dynamic: bool = _flag("with FailFast and plain decoding: the dynamic AR drafter")
+    run_dllm_sf: bool = _flag("with FailFast and plain decoding: the static dLLM drafter")
+    baseline_sweep: bool = _flag("leave FailFast out (alone: both static drafters)")
+    failfast_rule: str = _flag(
+        "Algorithm 1 as published, or as its text reads", "published", choices=("published", "strict")
+    )
+    reuse_drafts: bool = _flag("continue a draft from last round's rejected tail (Appendix E)")
+    disable_reusing_drafter_kvs: bool = _flag("start every dLLM draft from an empty cache")
+    latency_profile: tuple[str, ...] = _flag(
+        "price with these profiles: names, JSON files, or 'none'", ("vLLM_A6000",)
+    )
+    latency_target: str | None = _flag("price as if the target were this entry of the profile", None)
+    overwrite: bool = _flag("compute finished records again")
+    read_pickle: bool = _flag("re-price and re-report stored records; loads no model")
+    dry_run: bool = _flag("print what would run and the memory it needs")
+    device: str = _flag("cpu, cuda, cuda:1, ... or auto", "auto")
+    dtype: str = _flag(
+        "weights (auto: float32 on cpu, else bfloat16)",
+        "auto",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    seed: int = _flag("orders the options of gpqa", 0, type=_index)
+    log_level: str = _flag("DEBUG adds every answer's text", "INFO", choices=("DEBUG", "INFO", "WARNING"))
+
+    def __post_init__(self) -> None:
+        if self.block_size % self.small_block_size:
+            raise UserError(
+                f"--small_block_size {self.small_block_size} does not divide --block_size {self.block_size}"
+            )
+        switches = [name for name in _SWITCHES if getattr(self, name)]
+        if self.drafters is not None and switches:
+            raise UserError(f"--drafters and --{switches[0]} exclude each other: name the drafters once")
+        if self.read_pickle and self.overwrite:
+            raise UserError("--read_pickle computes nothing, so it cannot --overwrite: give one of the two")
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of drafter asked for, plain decoding first."""
+        if self.drafters is not None:
+            return tuple(kind for kind in KINDS if kind in self.drafters)
+        asked = {kind for switch, kind in _SWITCHES.items() if kind and getattr(self, switch)}
+        if self.baseline_sweep:
+            asked = asked or {"ar_sf", "dllm_sf"}
+        elif not asked:
+            return tuple(KINDS)
+        else:
+            asked.add("failfast")
+        return tuple(kind for kind in KINDS if kind == "plain" or kind in asked)
+
+    @property
+    def drafter_specs(self) -> list[DrafterSpec]:
+        """Every configuration to run, each once, in the order of `kinds`."""
+        dynamic = [
+            (tau, longest, step)
+            for tau in self.sweep_lowconf_threshold
+            for longest in self.sweep_max_spec_len
+            for step in self.sweep_incr_len
+        ]
+        by_kind: dict[str, list[DrafterSpec]] = {
+            "plain": [Plain()],
+            "ar_sf": [ArStatic(length) for length in self.spec_len],
+            "ar_df": [ArDynamic(*rule) for rule in dynamic],
+            "dllm_sf": [DllmStatic(thres, size) for thres in self.drafter_thresholds for size in self.spec_len],
+            "failfast": [
+                FailFast(threshold, *rule, first_window=self.spec_len[0], rule=self.failfast_rule)
+                for threshold in self.drafter_thresholds
+                for rule in dynamic
+            ],
+        }
+        return list(dict.fromkeys(spec for kind in self.kinds for spec in by_kind[kind]))
+
+    @property
+    def target_name(self) -> str:
+        """The target's name in paths and tables: the last part of what the user gave."""
+        return Path(self.target_model_name).name
+
+    @property
+    def ar_name(self) -> str:
+        """The AR drafter's name, with the default that fits the target."""
+        return self.ar_model_name or (BUNDLED if self.target_model_name == BUNDLED else DEFAULT_AR_DRAFTER)
+
+    @property
+    def dllm_name(self) -> str:
+        """The dLLM drafter's name, with the default that fits the target."""
+        return self.dllm_dir or (BUNDLED if self.target_model_name == BUNDLED else DEFAULT_DLLM)
+
+
+_SWITCHES = {"run_ar": "ar_sf", "ar_dynamic": "ar_df", "run_dllm_sf": "dllm_sf", "baseline_sweep": None}
+
+
+class StrictParser(argparse.ArgumentParser):
+    """argparse that takes no abbreviations and says what is wrong in one line, with status 2."""
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> RunConfig:
+    """The command line as a RunConfig. Raises UserError, or exits with 2 on a malformed flag."""
+    parser = StrictParser(
+        prog="failfast.py",
+        description="Measure drafting strategies for speculative decoding. Without flags: the bundled "
+        "models on the bundled questions with all four drafters.",
+    )
+    for setting in fields(RunConfig):
+        options = dict(setting.metadata)
+        if setting.default is False:
+            options["action"] = "store_true"
+        else:
+            options["default"] = setting.default
+        parser.add_argument(f"--{setting.name}", **options)
+    values = vars(parser.parse_args(arguments))
+    return RunConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})

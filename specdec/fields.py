@@ -1,0 +1,81 @@
+"""Checks for the fields of a dict that was read from disk: present, of the exact type, in agreement.
+
+Not the schema itself (`records.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from specdec.errors import UserError
+
+
+def take(data: Any, key: str, is_valid: Callable[[Any], bool]) -> Any:
+    """`data[key]`; UserError if `data` is no dict, lacks the key or holds an invalid value."""
+    if not isinstance(data, dict):
+        raise UserError(f"a {type(data).__name__} where a dict belongs")
+    if key not in data:
+        raise UserError(f"{key} is missing")
+    if not is_valid(data[key]):
+        raise UserError(f"{key} is wrong: {shown(data, key)}")
+    return data[key]
+
+
+def require_equal(derived: dict[str, Any], data: dict[str, Any]) -> None:
+    """UserError unless `data` holds every key of `derived` with the same value."""
+    for key, value in derived.items():
+        if key not in data:
+            raise UserError(f"{key} is missing")
+        if not is_same(data[key], value):
+            raise UserError(f"{key} does not agree with the rest")
+
+
+def is_same(left: Any, right: Any) -> bool:
+    """Equal in value and in type, at every depth (True is not 1); NaN equals itself."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(is_same(left[key], right[key]) for key in left)
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(is_same, left, right))
+    return left == right or (left != left and right != right)
+
+
+def shown(data: dict[str, Any], key: str) -> str:
+    """`data[key]` for an error message: at most 80 characters."""
+    text = repr(data[key]) if key in data else "nothing"
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def is_str(value: Any) -> bool:
+    return type(value) is str
+
+
+def is_dict(value: Any) -> bool:
+    return type(value) is dict
+
+
+def is_list(value: Any) -> bool:
+    return type(value) is list
+
+
+def is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def is_token_or_none(value: Any) -> bool:
+    return value is None or is_count(value)
+
+
+def is_tokens(value: Any) -> bool:
+    return type(value) is list and all(map(is_count, value))
+
+
+def is_floats(value: Any) -> bool:
+    return type(value) is list and all(type(item) is float and math.isfinite(item) for item in value)
+
+
+def is_ms(value: Any) -> bool:
+    return type(value) is float and math.isfinite(value) and value >= 0

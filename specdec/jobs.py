@@ -1,0 +1,122 @@
+"""Jobs: one question under one drafter each, with where its record goes and what must match to reuse it."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from specdec.config import DrafterSpec
+from specdec.errors import UserError
+from specdec.problems import Problem
+from specdec.provenance import provenance
+from specdec.records import Record, load_finished, record_path
+from specdec.session import Session
+from specdec.speculate import speculate
+from specdec.tokens import encode_prompt
+
+
+@dataclass(frozen=True)
+class Job:
+    """One question and one drafter; `done` is its finished record, if there is one."""
+
+    problem: Problem
+    prompt_ids: list[int] = field(repr=False)
+    spec: DrafterSpec
+    identity: dict[str, object] = field(repr=False)
+    path: Path
+    done: Record | None = field(repr=False)
+
+
+def plan_jobs(session: Session, problems: Sequence[Problem]) -> list[Job]:
+    """Every question under every drafter, question by question.
+
+    Raises UserError, before any weight is loaded, for a prompt that does not fit the context and
+    for a stored record that was made with other settings.
+    """
+    config = session.config
+    target_name = config.target_name
+    by_spec = {spec: session.results_identity(spec) for spec in config.drafter_specs}
+    jobs = []
+    for problem in problems:
+        prompt_ids = _fitting_prompt(session, problem)
+        prompt_sha256 = hashlib.sha256(json.dumps(prompt_ids).encode()).hexdigest()
+        for spec, models_and_settings in by_spec.items():
+            identity = {
+                "target": target_name,
+                "dataset": problem.dataset,
+                "question_id": problem.question_id,
+                "drafter": spec.name,
+                "max_new_tokens": config.max_new_tokens,
+                "prompt_sha256": prompt_sha256,
+                **models_and_settings,
+            }
+            path = record_path(
+                config.output_dir,
+                target_name,
+                problem.dataset,
+                problem.question_id,
+                spec.name,
+                config.max_new_tokens,
+            )
+            is_new = config.overwrite or config.dry_run
+            done = None if is_new else load_finished(path, identity)
+            jobs.append(Job(problem, prompt_ids, spec, identity, path, done))
+    return jobs
+
+
+def run_job(session: Session, job: Job) -> Record:
+    """Decode one question; the record is returned, not saved."""
+    target, drafter = session.target(), session.drafter(job.spec)
+    rounds = speculate(
+        target,
+        drafter,
+        job.prompt_ids,
+        max_new_tokens=session.config.max_new_tokens,
+        stop_ids=session.stop_ids,
+        clock=target.lm.clock,
+    )
+    output_tokens = [token for turn in rounds for token in turn.emitted_tokens]
+    return Record(
+        identity=job.identity,
+        provenance=provenance(session.device),
+        prompt_ids=job.prompt_ids,
+        raw_data=job.problem.row,
+        question_id=job.problem.question_id,
+        drafter_name=job.spec.name,
+        output_text=session.tokenizer.decode(output_tokens, skip_special_tokens=True),
+        prefill_ms=target.prefill_ms,
+        rounds=rounds,
+    )
+
+
+def describe_plan(session: Session, jobs: Sequence[Job]) -> str:
+    """What a run would do: configurations, rounds at most, and an estimate of the memory it needs."""
+    budget = session.config.max_new_tokens
+    by_drafter = Counter(job.spec.name for job in jobs if session.config.overwrite or not job.path.exists())
+    lines = [f"{name}: {count} questions, at most {count * budget} rounds" for name, count in by_drafter.items()]
+    lines.append(f"to run: {by_drafter.total()} of {len(jobs)}; the others have a stored record")
+    num_positions = max(len(job.prompt_ids) for job in jobs) + budget
+    memory = session.memory_bytes(num_positions)
+    for title, (weights, cache) in memory.items():
+        lines.append(f"{title}: {_gib(weights)} of weights, {_gib(cache)} of KV cache at {num_positions} tokens")
+    total = sum(weights + cache for weights, cache in memory.values())
+    lines.append(f"memory on {session.device}: about {_gib(total)} and what the activations need")
+    return "\n".join(lines)
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB"
+
+
+def _fitting_prompt(session: Session, problem: Problem) -> list[int]:
+    prompt_ids = encode_prompt(session.tokenizer, problem.prompt)
+    asked = len(prompt_ids) + session.config.max_new_tokens
+    if asked > session.context_len:
+        raise UserError(
+            f"question {problem.question_id} needs {len(prompt_ids)} prompt + {session.config.max_new_tokens} new "
+            f"tokens, but the models hold {session.context_len}: lower --max_new_tokens or leave it out "
+            "with --question_ids"
+        )
+    return prompt_ids

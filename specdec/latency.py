@@ -1,0 +1,235 @@
+"""Latency: profiles as data, and what a record costs, modelled by a profile or measured by its own clock.
+
+It measures nothing itself (profiling/ does) and prints nothing. The formula is the FailFast paper's (arXiv
+2512.20573), per question: passes x draft pass + sum over rounds of verification, against plain decoding.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from bisect import bisect_left
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from specdec.errors import UserError
+
+if TYPE_CHECKING:
+    from specdec.ranking import QuestionStats
+    from specdec.records import Record
+
+PROFILE_DIR = Path(__file__).resolve().parent.parent / "assets" / "latency"
+MEASURED = "measured"  # the engine name of wall-clock prices, so no profile may be called so
+_FIELDS = ("name", "draft_pass_ms", "target_ms_per_token", "verify_ms", "provenance")
+
+
+@dataclass(frozen=True)
+class LatencyProfile:
+    """What one drafter pass and one target pass cost on some hardware, in milliseconds.
+
+    `target_ms_per_token`: target name (without organisation) -> plain decoding, ms per token.
+    `verify_ms`: target name -> {number of tokens in a verification pass (draft_len + 1): ms}; a target
+    without a table is flat: every verification costs one plain decoding step.
+    """
+
+    name: str
+    draft_pass_ms: float
+    target_ms_per_token: dict[str, float]
+    verify_ms: dict[str, dict[int, float]]
+    provenance: dict
+
+
+@dataclass(frozen=True)
+class Price:
+    """What one question costs with one drafter, and what plain decoding of as many tokens costs."""
+
+    draft_ms: float
+    verify_ms: float
+    baseline_ms: float
+
+    @property
+    def total_ms(self) -> float:
+        return self.draft_ms + self.verify_ms
+
+    @property
+    def speedup(self) -> float:
+        """`Price(10.0, 30.0, 80.0).speedup == 2.0`."""
+        return self.baseline_ms / self.total_ms
+
+    @property
+    def drafter_share(self) -> float:
+        """The drafter's part of the total, 0 to 1."""
+        return self.draft_ms / self.total_ms
+
+
+def known_profiles() -> list[str]:
+    """Names of the profiles that come with the program."""
+    return sorted(path.stem for path in PROFILE_DIR.glob("*.json"))
+
+
+def load_profile(name_or_path: str | Path) -> LatencyProfile:
+    """A profile that comes with the program, by name, or any JSON file of the same layout, by path.
+
+    Raises UserError: unknown name (the known ones are listed), unreadable or malformed file (named).
+    """
+    name = str(name_or_path)
+    if name in known_profiles():
+        return _read_profile(PROFILE_DIR / f"{name}.json")
+    path = Path(name)
+    if path.suffix != ".json" and not path.is_file():
+        raise UserError(
+            f"unknown latency profile {name!r} (known: {', '.join(known_profiles())}; "
+            "or give a path to a .json file)"
+        )
+    return _read_profile(path)
+
+
+def resolve_target(profile: LatencyProfile, target_name: str) -> str:
+    """The profile's entry for a model name or folder: what matters is the last path component.
+
+    "Qwen/Qwen2.5-7B-Instruct" and "some/folder/Qwen2.5-7B-Instruct/" are both "Qwen2.5-7B-Instruct".
+    Raises UserError that lists the entries.
+    """
+    entry = target_name.rstrip("/").rpartition("/")[2]
+    if entry not in profile.target_ms_per_token:
+        raise UserError(
+            f"latency profile {profile.name} has no target {entry!r} (it has: "
+            f"{', '.join(profile.target_ms_per_token)}); price as one of them with --latency_target NAME, "
+            "or do without modelled prices with --latency_profile none"
+        )
+    return entry
+
+
+def verification_ms(profile: LatencyProfile, target: str, num_tokens: int) -> float:
+    """Cost in ms of one target pass over `num_tokens` tokens (draft_len + 1); `target` is an entry's name.
+
+    Linear between the table's points, flat beyond both ends: {1: 10.0, 9: 18.0} gives 14.0 at 5, 18.0 at 64.
+    """
+    table = profile.verify_ms.get(target)
+    if table is None:
+        return profile.target_ms_per_token[target]
+    points = sorted(table)
+    right = bisect_left(points, num_tokens)
+    if right == 0:
+        return table[points[0]]
+    if right == len(points):
+        return table[points[-1]]
+    low, high = points[right - 1], points[right]
+    weight = (num_tokens - low) / (high - low)
+    return table[low] + weight * (table[high] - table[low])
+
+
+def price(record: Record, profile: LatencyProfile, target: str) -> Price:
+    """The modelled price of a record, as if its target were the profile's `target`.
+
+    Source: arXiv 2512.20573; with a flat profile, T ms per token, d ms per drafter pass:
+    speedup = T x tokens / (d x passes + T x rounds).
+    Raises UserError for an unknown target or an empty record.
+    """
+    entry = resolve_target(profile, target)
+    return Price(
+        draft_ms=record.num_forward_passes * profile.draft_pass_ms,
+        verify_ms=math.fsum(verification_ms(profile, entry, r.draft_len + 1) for r in record.rounds),
+        baseline_ms=_num_output_tokens(record) * profile.target_ms_per_token[entry],
+    )
+
+
+def measured(record: Record | QuestionStats, baseline_record: Record | QuestionStats) -> Price:
+    """The measured price: the wall clock of every draft and verify call, without the prompt's target pass.
+
+    `baseline_record` is plain decoding (the empty draft) of the same question; its ms per token times this
+    record's tokens is the baseline, so that it stays fair where the two outputs differ in length.
+    Raises ValueError for another question's record, UserError for an empty record.
+    """
+    if record.question_id != baseline_record.question_id:
+        raise ValueError(f"question {record.question_id} against baseline {baseline_record.question_id}")
+    _num_output_tokens(baseline_record)
+    return Price(
+        draft_ms=record.draft_ms,
+        verify_ms=record.verify_ms,
+        baseline_ms=_num_output_tokens(record) * baseline_record.measured_ms_per_token,
+    )
+
+
+def _num_output_tokens(record: Record | QuestionStats) -> int:
+    if record.num_output_tokens < 1:
+        raise UserError(f"the record of question {record.question_id}, {record.drafter_name}, has no output")
+    return record.num_output_tokens
+
+
+# --- reading a profile ---
+
+
+def _read_profile(path: Path) -> LatencyProfile:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the latency profile {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"latency profile {path} is not valid JSON ({error})") from error
+    try:
+        return _parse_profile(raw)
+    except UserError as error:
+        raise UserError(f"latency profile {path}: {error}") from error
+
+
+def _parse_profile(raw: object) -> LatencyProfile:
+    fields = _object(raw, "the file")
+    unknown = [key for key in fields if key not in _FIELDS]
+    if unknown:
+        raise UserError(f"unknown field {unknown[0]!r} (known: {', '.join(_FIELDS)})")
+    missing = [key for key in _FIELDS if key not in fields and key != "verify_ms"]
+    if missing:
+        raise UserError(f"lacks the field {missing[0]!r}")
+    targets = _milliseconds(fields["target_ms_per_token"], "target_ms_per_token")
+    return LatencyProfile(
+        name=_name(fields["name"], "name"),
+        draft_pass_ms=_number(fields["draft_pass_ms"], "draft_pass_ms"),
+        target_ms_per_token={_name(target, "target_ms_per_token"): ms for target, ms in targets.items()},
+        verify_ms=_verify_tables(fields.get("verify_ms", {}), targets),
+        provenance=_object(fields["provenance"], "provenance"),
+    )
+
+
+def _verify_tables(raw: object, targets: dict[str, float]) -> dict[str, dict[int, float]]:
+    tables = {}
+    for target, table in _object(raw, "verify_ms").items():
+        where = f"verify_ms[{target!r}]"
+        if target not in targets:
+            raise UserError(f"{where} has no entry in target_ms_per_token")
+        points = _milliseconds(table, where)
+        bad = [key for key in points if not re.fullmatch("[1-9][0-9]{0,8}", key)]
+        if bad:
+            raise UserError(f"{where} has the key {bad[0]!r}; it must be a number of tokens, 1 or more")
+        tables[target] = {int(key): ms for key, ms in points.items()}
+    return tables
+
+
+def _object(value: object, where: str) -> dict:
+    if not isinstance(value, dict):
+        raise UserError(f"{where} must be a JSON object")
+    return value
+
+
+def _milliseconds(value: object, where: str) -> dict[str, float]:
+    table = _object(value, where)
+    if not table:
+        raise UserError(f"{where} is empty")
+    return {key: _number(ms, f"{where}[{key!r}]") for key, ms in table.items()}
+
+
+def _number(value: object, where: str) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # the bound also keeps out nan, infinity and integers too long for a float
+    if not is_number or not 0 < value < 1e9:
+        raise UserError(f"{where} must be a positive number of milliseconds, not {value!r:.40}")
+    return float(value)
+
+
+def _name(value: object, where: str) -> str:
+    # Names end up in log lines between brackets, which are read back.
+    if not isinstance(value, str) or not re.fullmatch(r"[\w.+-]+", value) or value in (MEASURED, "none"):
+        raise UserError(f"{where} has the unusable name {value!r:.80} (letters, digits and . + - _ only)")
+    return value

@@ -1,0 +1,159 @@
+"""CachedLM: one causal language model and its KV cache, behind a single forward primitive.
+
+This is the only place that runs a network. It knows nothing of drafting, verification or
+tokenizers: callers say which tokens to run, which of them to keep, and how far to rewind.
+
+Shape suffixes: B batch (always 1), H KV heads, K kept positions, L new tokens, P past and new
+positions, D head size, V vocabulary.
+"""
+
+import time
+from collections.abc import Sequence
+
+import torch
+from transformers import Cache, PreTrainedModel
+
+INITIAL_CAPACITY = 512
+
+
+class CachedLM:
+    """A model, the KV cache of its committed tokens, and `forward` / `commit` / `rollback`.
+
+    Attributes:
+        tokens: the committed token ids, positions 0 .. length-1.
+        predictions: notes of a caller: committed length -> (token id, its probability) predicted
+            to follow; dropped together with the tokens they depend on.
+
+    Example: `lm.forward([5, 7])` runs two tokens at positions 0 and 1 and returns logits [2, V];
+    `lm.commit(1)` keeps the first, so that the next call runs at position 1.
+    """
+
+    def __init__(self, hf_model: PreTrainedModel, vocab_size: int | None = None) -> None:
+        """`vocab_size` cuts the logits: ids from there on (padding rows of a bigger table) are never predicted."""
+        self.model = hf_model.eval()
+        self.device = hf_model.get_input_embeddings().weight.device
+        self.vocab_size = vocab_size
+        self.tokens: list[int] = []
+        self.predictions: dict[int, tuple[int, float]] = {}
+        self._cache = _KVBuffer()
+        self._pending: list[int] = []
+
+    @property
+    def length(self) -> int:
+        """Number of committed positions."""
+        return len(self.tokens)
+
+    @torch.inference_mode()
+    def forward(
+        self, tokens: Sequence[int], *, block_size: int = 1, keep: Sequence[int] | None = None
+    ) -> torch.Tensor:
+        """Run `tokens` at positions length .. length+L-1 and return logits_KV of the kept ones.
+
+        Position q attends to position k iff k // block_size <= q // block_size: 1 is causal
+        attention, 32 block diffusion. `keep` are indices into `tokens` (None: all); the LM head is
+        computed for no others. Nothing is committed; an exception leaves the cache as it was.
+        """
+        if not tokens:
+            raise ValueError("forward needs at least one token")
+        self._pending = []
+        end = self.length + len(tokens)
+        positions_L = torch.arange(self.length, end, device=self.device)
+        blocks_P = torch.arange(end, device=self.device) // block_size
+        mask_LP = blocks_P <= blocks_P[self.length :, None]
+        self._cache.length = self.length
+        output = self.model(
+            input_ids=torch.tensor([list(tokens)], device=self.device),
+            attention_mask=mask_LP[None, None],
+            position_ids=positions_L[None],
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=0 if keep is None else torch.tensor(list(keep), dtype=torch.long, device=self.device),
+        )
+        self._pending = list(tokens)
+        return output.logits[0, :, : self.vocab_size]
+
+    def commit(self, num_tokens: int) -> None:
+        """Keep the first `num_tokens` of the last forward and drop the rest."""
+        if not 0 <= num_tokens <= len(self._pending):
+            raise ValueError(f"cannot commit {num_tokens} of {len(self._pending)} tokens")
+        self.tokens += self._pending[:num_tokens]
+        self._pending = []
+
+    def rollback(self, length: int) -> None:
+        """Forget the committed positions from `length` on (and the last forward's tokens)."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot roll back to {length} of {self.length} tokens")
+        self._pending = []
+        if length < self.length:
+            del self.tokens[length:]
+            self.predictions = {at: value for at, value in self.predictions.items() if at <= length}
+
+    def reuse(self, prefix_ids: Sequence[int], align: int = 1) -> int:
+        """Roll back to the longest common prefix with `prefix_ids`, in whole multiples of `align`.
+
+        Returns the new length: what need not be run again.
+        """
+        pairs = zip(self.tokens, prefix_ids, strict=False)
+        shared = next((i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), None)
+        if shared is None:
+            shared = min(self.length, len(prefix_ids))
+        self.rollback(shared // align * align)
+        return self.length
+
+    def warm_up(self) -> None:
+        """Run a few throw-away passes, so that no measured one pays for first-use initialisation."""
+        for num_tokens in (1, 16, 32, 64):
+            self.forward([0] * num_tokens)
+        self.rollback(0)
+
+    def clock(self) -> float:
+        """Seconds, read when the device has finished all queued work."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+class _KVBuffer(Cache):
+    """Keys and values of all layers, written in place at `length`: rewinding moves a counter.
+
+    transformers' own caches either cannot be rewound (static) or copy themselves in every call
+    (dynamic), and their interfaces differ between versions 4 and 5; the model only asks for the
+    two methods below.
+    """
+
+    def __init__(self) -> None:
+        # The base class would build layers of its own, differently in versions 4 and 5; 5 looks at `layers`.
+        self.layers: list = []
+        self.length = 0
+        self._keys: dict[int, torch.Tensor] = {}
+        self._values: dict[int, torch.Tensor] = {}
+
+    def update(
+        self, keys_BHLD: torch.Tensor, values_BHLD: torch.Tensor, layer_idx: int, *_: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append the new positions of one layer; returns past and new keys and values, [B, H, P, D]."""
+        end = self.length + keys_BHLD.shape[2]
+        past_and_new = []
+        for store, new_BHLD in ((self._keys, keys_BHLD), (self._values, values_BHLD)):
+            buffer = self._grown(store.get(layer_idx), new_BHLD, end)
+            buffer[:, :, self.length : end] = new_BHLD
+            store[layer_idx] = buffer
+            past_and_new.append(buffer[:, :, :end])
+        return past_and_new[0], past_and_new[1]
+
+    def _grown(self, buffer: torch.Tensor | None, like_BHLD: torch.Tensor, end: int) -> torch.Tensor:
+        """`buffer` itself if it has room for `end` positions, else a copy of twice the room."""
+        if buffer is not None and buffer.shape[2] >= end:
+            return buffer
+        capacity = INITIAL_CAPACITY
+        while capacity < end:
+            capacity *= 2
+        batch, heads, _, size = like_BHLD.shape
+        grown = like_BHLD.new_zeros(batch, heads, capacity, size)
+        if buffer is not None:
+            grown[:, :, : self.length] = buffer[:, :, : self.length]
+        return grown
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Number of past positions (the model asks before it runs its layers)."""
+        return self.length

@@ -1,0 +1,38 @@
+"""Provenance: where and with what a record was made. Kept beside results, never compared."""
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+PROJECT_DIR = Path(__file__).resolve().parent.parent
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Versions, device, source revision and the time, as plain builtins."""
+    is_gpu = device.type == "cuda"
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": str(transformers.__version__),
+        "device_name": torch.cuda.get_device_name(device) if is_gpu else platform.processor() or platform.machine(),
+        "num_threads": torch.get_num_threads(),
+        "git_revision": _git("rev-parse", "HEAD"),
+        "git_is_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of this source tree; None if it is no git checkout."""
+    try:
+        answer = subprocess.run(
+            ["git", "-C", PROJECT_DIR, *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

@@ -1,0 +1,52 @@
+"""Rows of a data set, as dicts: from a JSON-lines file or from the Hugging Face hub.
+
+It knows no data set: what the fields mean is `problems.py`'s.
+"""
+
+import json
+from pathlib import Path
+
+from specdec.errors import UserError
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """One JSON object per line, UTF-8; blank lines are skipped. UserError names the file, and the line."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(f"cannot read the questions in {path}: {error.strerror or error}") from error
+    rows = [_parse_line(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
+        raise UserError(f"{path} has no questions")
+    return rows
+
+
+def read_hub(hub_name: str, hub_config: str | None, split: str, local_file: str) -> list[dict]:
+    """All rows of a split. `local_file` is where --data_dir would look, for the message.
+
+    Raises UserError whatever goes wrong: no network, a gated or renamed data set, no `datasets` package.
+    """
+    # Imported here: it takes seconds, and neither bundled questions nor local files need it.
+    try:
+        from datasets import load_dataset
+
+        rows = list(load_dataset(hub_name, hub_config, split=split))
+    except Exception as error:  # the hub fails in many types, some of them private
+        reason = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:200]
+        raise UserError(
+            f"cannot load {hub_name} from the Hugging Face hub ({reason}); "
+            f"put its rows into DIR/{local_file} and give --data_dir DIR"
+        ) from error
+    if not rows:
+        raise UserError(f"{hub_name} has no questions")
+    return rows
+
+
+def _parse_line(path: Path, number: int, line: bytes) -> dict:
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}, line {number}: not valid JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise UserError(f"{path}, line {number}: not a JSON object but a {type(row).__name__}")
+    return row

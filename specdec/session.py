@@ -1,0 +1,156 @@
+"""Session: the models of one run, found and checked before any weight is loaded, then loaded on first use.
+
+It decides which checkpoint plays which part and builds targets and drafters from them; it runs nothing.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+
+from specdec.config import ArDynamic, ArStatic, DllmStatic, DrafterSpec, Plain, RunConfig
+from specdec.drafters import ArDrafter, BlockSettings, DllmDrafter, Drafter, NoDrafter
+from specdec.lm import CachedLM
+from specdec.models import (
+    AR_DRAFTER,
+    DLLM_DRAFTER,
+    TARGET,
+    ModelSource,
+    Role,
+    find_model,
+    fingerprint,
+    load_lm,
+    resolve_device,
+    resolve_dtype,
+)
+from specdec.records import Record
+from specdec.target import Target
+from specdec.tokens import check_same_tokens, load_tokenizer, mask_id, stop_ids
+
+
+def role_of(spec: DrafterSpec) -> Role | None:
+    """The part that a drafter's model plays; None for plain decoding."""
+    if isinstance(spec, Plain):
+        return None
+    return AR_DRAFTER if isinstance(spec, (ArStatic, ArDynamic)) else DLLM_DRAFTER
+
+
+@dataclass
+class Session:
+    """What `open_session` found. `sources` holds the target and the drafters that the run needs."""
+
+    config: RunConfig
+    device: torch.device
+    dtype: torch.dtype
+    sources: dict[Role, ModelSource]
+    tokenizer: object
+    stop_ids: frozenset[int]
+    mask_id: int | None
+    _loaded: dict[Role, CachedLM] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def fingerprints(self) -> dict[Role, str]:
+        """SHA-256 of each model's files (none in a dry run, which may not have them)."""
+        if self.config.dry_run:
+            return {}
+        return {role: fingerprint(source) for role, source in self.sources.items()}
+
+    def memory_bytes(self, num_positions: int) -> dict[str, tuple[int, int]]:
+        """Model title -> bytes of its weights and of a KV cache of `num_positions`."""
+        size = self.dtype.itemsize
+        return {
+            role.title: (source.num_parameters * size, source.kv_values_per_token * num_positions * size)
+            for role, source in self.sources.items()
+        }
+
+    @property
+    def context_len(self) -> int:
+        """Positions that every model of the run can handle."""
+        return min(source.context_len for source in self.sources.values())
+
+    def target(self) -> Target:
+        return Target(self._lm(TARGET))
+
+    def drafter(self, spec: DrafterSpec) -> Drafter:
+        """A drafter over the model of its part, which all specs of that part share."""
+        role = role_of(spec)
+        if role is None:
+            return NoDrafter()
+        if role is AR_DRAFTER:
+            return ArDrafter(self._lm(role), spec, self.stop_ids)
+        return DllmDrafter(self._lm(role), spec, self.block_settings)
+
+    @property
+    def block_settings(self) -> BlockSettings:
+        return BlockSettings(
+            mask_id=self.mask_id,
+            stop_ids=self.stop_ids,
+            block_size=self.config.block_size,
+            small_block_size=self.config.small_block_size,
+            reuse_kvs=not self.config.disable_reusing_drafter_kvs,
+            reuse_drafts=self.config.reuse_drafts,
+        )
+
+    def results_identity(self, spec: DrafterSpec) -> dict[str, object]:
+        """Everything about models and settings that decides what a configuration's results are."""
+        identity = {
+            "target_sha256": self.fingerprints.get(TARGET),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": self.device.type,
+            "decoding": "greedy",
+            "stop_ids": sorted(self.stop_ids),
+            "seed": self.config.seed,
+        }
+        role = role_of(spec)
+        if role is not None:
+            identity["drafter_sha256"] = self.fingerprints.get(role)
+        if role is DLLM_DRAFTER:
+            settings = {**vars(self.block_settings)}
+            settings.pop("stop_ids")
+            identity |= settings
+            if not isinstance(spec, DllmStatic):
+                identity |= {"first_window": spec.first_window, "failfast_rule": spec.rule}
+        return identity
+
+    def round_texts(self, record: Record) -> list[str]:
+        """The text that each round emitted, for people; a character split over rounds shows as U+FFFD."""
+        return [self.tokenizer.decode(turn.emitted_tokens) for turn in record.rounds]
+
+    def _lm(self, role: Role) -> CachedLM:
+        if role not in self._loaded:
+            # A drafter's table may be padded beyond the target's: such ids must never be drafted.
+            vocab_size = None if role is TARGET else self.sources[TARGET].vocab_size
+            self._loaded[role] = load_lm(self.sources[role], self.device, self.dtype, vocab_size)
+            self._loaded[role].warm_up()
+        return self._loaded[role]
+
+
+def open_session(config: RunConfig) -> Session:
+    """Find the models that `config` needs and check that they fit each other; loads no weights.
+
+    A dry run fetches no weights from the hub either. Raises UserError.
+    """
+    device = resolve_device(config.device)
+    names = {TARGET: config.target_model_name, AR_DRAFTER: config.ar_name, DLLM_DRAFTER: config.dllm_name}
+    needed = {role for spec in config.drafter_specs if (role := role_of(spec))} | {TARGET}
+    sources = {
+        role: find_model(role, name, with_weights=not config.dry_run)
+        for role, name in names.items()
+        if role in needed
+    }
+    tokenizer = load_tokenizer(sources[TARGET])
+    mask = None
+    for role in sorted(needed - {TARGET}, key=lambda role: role.title):
+        drafter_tokenizer = load_tokenizer(sources[role])
+        if role is DLLM_DRAFTER:
+            mask = mask_id(sources[role], drafter_tokenizer)
+        check_same_tokens(tokenizer, drafter_tokenizer, ignore_ids=[mask] if role is DLLM_DRAFTER else [])
+    return Session(
+        config=config,
+        device=device,
+        dtype=resolve_dtype(config.dtype, device),
+        sources=sources,
+        tokenizer=tokenizer,
+        stop_ids=stop_ids(sources[TARGET], tokenizer),
+        mask_id=mask,
+    )

@@ -1,0 +1,150 @@
+"""Finding and loading checkpoints: what is supported loads to the right weights, the rest is refused unopened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from families import MASK_ID, edit_config, save_family, save_model
+from toys import causal_logits, random_ids, toy_model
+
+from specdec.errors import UserError
+from specdec.models import AR_DRAFTER, DLLM_DRAFTER, TARGET, find_model, fingerprint, load_lm, resolve_device
+from specdec.tokens import check_same_tokens, encode_prompt, load_tokenizer, mask_id, stop_ids
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return save_family(tmp_path_factory.mktemp("family"))
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "llama"])
+@pytest.mark.parametrize("tie", [False, True])
+def test_a_folder_loads_to_the_same_logits(tmp_path: Path, architecture: str, tie: bool) -> None:
+    model = toy_model(architecture, 5, tie=tie)
+    source = find_model(TARGET, str(save_model(tmp_path / "model", model)))
+    ids = random_ids(1, 20)
+    logits = load_lm(source, CPU, torch.float32).forward(ids)
+    torch.testing.assert_close(logits, causal_logits(model, ids), atol=1e-5, rtol=1e-5)
+    assert source.num_parameters == sum(weight.numel() for weight in model.parameters())
+
+
+def test_a_fast_dllm_folder_loads_as_qwen2_and_its_code_is_not_run(tmp_path: Path) -> None:
+    model = toy_model("qwen2", 6, tie=True)
+    folder = save_model(
+        tmp_path / "dllm",
+        model,
+        model_type="Fast_dLLM_Qwen",
+        architectures=["Fast_dLLM_QwenForCausalLM"],
+        auto_map={"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"},
+        bd_size=32,
+    )
+    marker = tmp_path / "executed"
+    (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    source = find_model(DLLM_DRAFTER, str(folder))
+    load_tokenizer(source)
+    ids = random_ids(2, 10)
+    logits = load_lm(source, CPU, torch.float32).forward(ids)
+    torch.testing.assert_close(logits, causal_logits(model, ids), atol=1e-5, rtol=1e-5)
+    assert not marker.exists()
+
+
+def _refusal(role: object, folder: Path) -> str:
+    with pytest.raises(UserError) as error:
+        find_model(role, str(folder))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_folders_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", toy_model("qwen2", 7))
+    weights = folder / "model.safetensors"
+    kept = weights.read_bytes()
+    weights.unlink()
+    assert "no weights" in _refusal(TARGET, folder)
+    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n")
+    assert "pickle" in _refusal(AR_DRAFTER, folder)
+    weights.write_bytes(kept)
+    edit_config(folder, model_type="mamba")
+    assert "mamba" in _refusal(TARGET, folder)
+    edit_config(folder, model_type="custom", auto_map={"AutoModel": "x.Y"})
+    assert "remote code" in _refusal(TARGET, folder)
+    (folder / "config.json").write_text("{")
+    assert "config.json" in _refusal(TARGET, folder)
+
+
+def test_a_missing_shard_and_damaged_weights_are_named(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", toy_model("qwen2", 7))
+    weights = folder / "model.safetensors"
+    source = find_model(TARGET, str(folder))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="cannot load the weights"):
+        load_lm(source, CPU, torch.float32)
+    index = {"weight_map": {"lm_head.weight": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "model-00002-of-00002.safetensors" in _refusal(TARGET, folder)
+
+
+def test_weights_that_lack_a_tensor_are_refused(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", toy_model("qwen2", 7))
+    edit_config(folder, num_hidden_layers=3, layer_types=None)
+    with pytest.raises(UserError, match="do not fit"):
+        load_lm(find_model(TARGET, str(folder)), CPU, torch.float32)
+
+
+def test_an_unreachable_hub_names_the_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(UserError, match="--dllm_dir a local folder"):
+        find_model(DLLM_DRAFTER, "someone/some-model")
+
+
+def test_the_fingerprint_follows_the_weights(family: dict[str, Path], tmp_path: Path) -> None:
+    target = find_model(TARGET, str(family["target"]))
+    assert fingerprint(target) == fingerprint(target)
+    other = save_model(tmp_path / "other", toy_model("qwen2", 99, scale=4.0))
+    assert fingerprint(target) != fingerprint(find_model(TARGET, str(other)))
+
+
+def test_stop_and_mask_ids_come_from_the_checkpoint(family: dict[str, Path]) -> None:
+    source = find_model(DLLM_DRAFTER, str(family["dllm"]))
+    tokenizer = load_tokenizer(source)
+    assert mask_id(source, tokenizer) == MASK_ID
+    (family["dllm"] / "generation_config.json").write_text(json.dumps({"eos_token_id": [4, 5]}))
+    assert stop_ids(source, tokenizer) == {4, 5, tokenizer.eos_token_id}
+    target = find_model(TARGET, str(family["target"]))
+    with pytest.raises(UserError, match="mask_token_id"):
+        mask_id(target, load_tokenizer(target))
+
+
+def test_tokenizers_are_compared_as_maps(family: dict[str, Path], tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(find_model(TARGET, str(family["target"])))
+    twin = load_tokenizer(find_model(AR_DRAFTER, str(family["ar"])))
+    check_same_tokens(tokenizer, twin)
+    twin.add_tokens(["<mask>"], special_tokens=True)
+    check_same_tokens(tokenizer, twin, ignore_ids=[len(twin) - 1])
+    with pytest.raises(UserError, match=f"id {len(twin) - 1} is None .* and '<mask>'"):
+        check_same_tokens(tokenizer, twin)
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused(family: dict[str, Path]) -> None:
+    tokenizer = load_tokenizer(find_model(TARGET, str(family["target"])))
+    assert encode_prompt(tokenizer, "word1 word2 strange") == [3, 4, 0]
+    tokenizer.chat_template = None
+    with pytest.raises(UserError, match="chat template"):
+        encode_prompt(tokenizer, "word1")
+
+
+def test_devices_that_are_not_there_are_refused() -> None:
+    with pytest.raises(UserError, match="--device"):
+        resolve_device("cuda:99")
+    with pytest.raises(UserError, match="--device"):
+        resolve_device("abacus")

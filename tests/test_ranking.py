@@ -1,0 +1,124 @@
+"""Ranking: both averages, questions left out, measured prices, merging, order."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from samples import make_plain, make_record, make_round, records
+
+from specdec.latency import MEASURED, Price, load_profile, measured
+from specdec.ranking import (
+    QuestionStats,
+    best,
+    engine_name,
+    engines_of,
+    merge,
+    model_prices,
+    plain_row,
+    rank,
+    stats_of,
+)
+
+ENGINE = "vLLM_A6000 as if Qwen2.5-32B-Instruct"
+
+
+def make_stats(question_id=0, drafter="d", prices=None, **changes) -> QuestionStats:
+    values = {"num_output_tokens": 10, "num_accepted": 6, "num_drafted": 8, "num_rounds": 4}
+    values |= {"num_forward_passes": 12, "prices": prices or {}}
+    return QuestionStats(question_id, drafter, **(values | changes))
+
+
+def test_both_averages():
+    prices = Price(0, 100, 400), Price(100, 200, 300)  # speedups 4 and 1
+    stats = [make_stats(i, prices={"E": one}) for i, one in enumerate(prices)]
+    (row,) = rank(stats, "E")
+    assert (row.speedup_mean, row.speedup_ratio) == (2.5, 700 / 400)
+    assert (row.draft_ms, row.verify_ms, row.total_ms) == (100, 300, 400)
+    assert (row.acceptance_rate, row.acceptance_len, row.passes_per_round) == (0.75, 2.5, 3.0)
+
+
+def test_best_first_by_the_mean_and_ties_by_name():
+    prices = {"b": 200, "a": 200, "c": 300, "plain": 900}
+    stats = [make_stats(drafter=name, prices={"E": Price(0, 100, ms)}) for name, ms in prices.items()]
+    rows = rank(stats, "E")
+    assert [(row.rank, row.drafter_name) for row in rows] == [(1, "c"), (2, "a"), (3, "b")]
+    assert best(rows).drafter_name == "c"
+
+
+def test_questions_without_the_price_are_left_out_and_counted():
+    stats = [
+        make_stats(0, prices={"E": Price(0, 100, 200)}),
+        make_stats(1, num_rounds=1000),
+        make_stats(0, "never", num_rounds=1000),
+    ]
+    rows = rank(stats, "E")
+    counts = [(row.rank, row.num_questions, row.num_left_out, row.num_rounds) for row in rows]
+    assert counts == [(1, 1, 1, 4), (None, 0, 1, 0)]
+    assert rows[1].speedup_mean is rows[1].speedup_ratio is rows[1].acceptance_rate is None
+    assert best(rank(stats, "F")) is None and best([]) is None
+
+
+def test_the_measured_baseline_is_plain_decoding_of_the_same_question():
+    records_ = [make_record(0), make_record(1), make_plain(0, num_tokens=7, verify_ms=20.0)]
+    stats = merge(map(stats_of, records_))
+    assert stats[0].prices[MEASURED] == measured(records_[0], records_[2]) == Price(8.0, 20.0, 100.0)
+    (row,) = rank(stats, MEASURED)
+    assert (row.num_questions, row.num_left_out, row.speedup_mean) == (1, 1, 100 / 28)
+    assert (plain_row(stats).ms_per_token, plain_row(stats).num_questions) == (20.0, 1)
+    assert engines_of(stats) == [MEASURED]
+    assert plain_row(stats[:2]) is None
+
+
+def test_the_baseline_of_another_run_does_not_count():
+    other = make_plain()
+    other.identity["dataset"] = "math"
+    stats = merge([stats_of(make_record()), stats_of(other)])
+    assert MEASURED not in stats[0].prices
+
+
+def test_the_bundled_target_is_priced_as_if_and_says_so():
+    profile = load_profile("vLLM_A6000")
+    record = make_record()
+    assert list(model_prices(record, [profile])) == [ENGINE]
+    assert list(model_prices(record, [profile], "Qwen/Qwen2.5-7B-Instruct")) == ["vLLM_A6000 as if Qwen2.5-7B-Instruct"]
+    record.identity["target"] = "Qwen/Qwen2.5-14B-Instruct"
+    assert list(model_prices(record, [profile])) == ["vLLM_A6000"]
+    assert engine_name("P", "Q", "some/folder/Q/") == "P"
+
+
+def test_the_paper_formula():
+    one = model_prices(make_record(), [load_profile("vLLM_A6000")])[ENGINE]
+    assert one.total_ms == pytest.approx(4 * 6.1 + 2 * 52.6)
+    assert one.speedup == pytest.approx(5 * 52.6 / (4 * 6.1 + 2 * 52.6))
+
+
+def test_a_later_run_replaces_an_earlier_one_and_prices_of_one_run_unite():
+    old, new = make_stats(num_rounds=9), make_stats(prices={"E": Price(1, 1, 1)})
+    assert merge([old, new]) == [new]
+    again = make_stats(prices={"F": Price(2, 2, 2)})
+    assert merge([new, again])[0].prices.keys() == {"E", "F"}
+    assert merge([new, make_stats(source="elsewhere")]) == [new, make_stats(source="elsewhere")]
+
+
+@given(st.lists(records(), min_size=1, max_size=6), st.randoms(use_true_random=False))
+@settings(max_examples=50, deadline=None)
+def test_the_ranking_does_not_depend_on_the_order_of_distinct_records(found, shuffler):
+    unique = list({(one.question_id, one.drafter_name): one for one in found}.values())
+    profile = load_profile("vLLM_A6000")
+    stats = [stats_of(one, model_prices(one, [profile])) for one in unique]
+    engines = engines_of(stats)
+    tables = [rank(stats, engine) for engine in engines]
+    shuffler.shuffle(stats)
+    assert [rank(stats, engine) for engine in engines] == tables
+    assert merge(merge(stats)) == merge(stats)
+    for rows in tables:
+        means = [row.speedup_mean for row in rows if row.speedup_mean is not None]
+        assert means == sorted(means, reverse=True) and all(map(math.isfinite, means))
+        assert all(row.num_questions + row.num_left_out > 0 for row in rows)
+
+
+def test_a_draft_that_cost_no_time_at_all_is_no_division_by_zero():
+    record = make_record(rounds=[make_round(draft_ms=0.0, verify_ms=0.0)])
+    stats = merge(map(stats_of, [record, make_plain()]))
+    assert rank(stats, MEASURED)[0].num_left_out == 1

@@ -1,0 +1,271 @@
+"""Smoke and property tests of the training room, on toy sizes and texts made up here; no data set is needed."""
+
+import itertools
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from specdec.errors import UserError
+from specdec.lm import CachedLM
+from training import answers as answers_file
+from training import batches, corpus, export, losses, models, noise, self_generate
+from training import tokenizer as tokenizers
+from training.loop import LoopSettings, OutOfTime, Place
+from training.train_ar_drafter import ArSettings, train_ar_drafter
+from training.train_dllm_drafter import DllmSettings, mask_id_of, train_dllm_drafter
+from training.train_target import TargetSettings, train_target
+
+SHAPE = models.Shape(
+    vocab_size=300, hidden_size=32, intermediate_size=64, num_layers=4, num_heads=4, num_kv_heads=2
+)
+MASK_ID, END_ID = 3, 2
+LOOP = LoopSettings(num_steps=24, num_docs=4, learning_rate=5e-3)
+TEXTS = [f"Tom has {n} apples. He buys {n + 3} more apples, so he has \\boxed{{{2 * n + 3}}}." for n in range(60)]
+
+
+def counting_docs(num_docs: int = 12) -> batches.TokenDocs:
+    """Prompts of 20 to 66 tokens and answers that count on from them, 20 to 89 tokens."""
+    rng = np.random.default_rng(0)
+    prompts, answers = [], []
+    for _ in range(num_docs):
+        start, num_prompt, num_answer = rng.integers(10, 100), rng.integers(20, 67), rng.integers(20, 90)
+        prompts.append([int(start + i % 40) for i in range(num_prompt)])
+        answers.append([int(start + i % 40) for i in range(num_prompt, num_prompt + num_answer)] + [END_ID])
+    return batches.pack_documents(prompts, answers, 512)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Toy matrices are faster without threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def tokenizer_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizers.write_tokenizer(tokenizers.train_bpe([*TEXTS, "user assistant"], SHAPE.vocab_size), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tokenizer_dir):
+    return tokenizers.load_tokenizer(tokenizer_dir)
+
+
+class Lesson:
+    """Stands in for training.drafting.Lesson without files."""
+
+    def __init__(self, tokenizer):
+        self.target, self.tokenizer, self.docs = models.new_qwen2(SHAPE, 0), tokenizer, counting_docs()
+        self.device = torch.device("cpu")
+
+
+def train_one(kind: str, tokenizer, place: Place, loop: LoopSettings = LOOP):
+    """One of the three trainings on the counting documents."""
+    if kind == "target":
+        return train_target(counting_docs(), tokenizer, TargetSettings(shape=SHAPE, loop=loop), place)
+    if kind == "ar":
+        return train_ar_drafter(Lesson(tokenizer), ArSettings(loop=loop), place)
+    return train_dllm_drafter(Lesson(tokenizer), MASK_ID, DllmSettings(num_layers=2, loop=loop), place)
+
+
+@pytest.mark.parametrize("kind", ["target", "ar", "dllm"])
+def test_loss_falls_and_resume_is_bit_identical(kind, tokenizer, tmp_path):
+    whole, report = train_one(kind, tokenizer, Place(tmp_path / "whole.pt", log_every=8))
+    assert report.losses[-1][1] < 0.85 * report.losses[0][1]
+    stopped = Place(tmp_path / "parts.pt", deadline=time.monotonic() - 1, log_every=8)
+    with pytest.raises(OutOfTime):
+        train_one(kind, tokenizer, stopped)
+    interrupted = replace(stopped, deadline=None, checkpoint_every=8)
+    resumed, again = train_one(kind, tokenizer, interrupted)
+    assert again.tokens == report.tokens
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_a_checkpoint_of_another_run_is_refused_and_kept(tokenizer, tmp_path):
+    place = Place(tmp_path / "run.pt", deadline=time.monotonic() - 1)
+    with pytest.raises(OutOfTime):
+        train_one("target", tokenizer, place)
+    content = place.checkpoint.read_bytes()
+    with pytest.raises(UserError, match="learning_rate"):
+        train_one("target", tokenizer, place, replace(LOOP, learning_rate=1.0))
+    assert place.checkpoint.read_bytes() == content
+    place.checkpoint.write_bytes(content[:1000])
+    with pytest.raises(UserError, match="readable"):
+        train_one("target", tokenizer, place)
+
+
+def noisy_example(rows=(0, 1, 2, 3), seed=0, **settings):
+    docs = counting_docs()
+    chosen = noise.NoiseSettings(**settings)
+    return docs, noise.noisy_batch(docs, np.array(rows), chosen, MASK_ID, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("head_share", [0.0, 1.0])
+def test_training_logits_equal_inference_logits(head_share):
+    """Every noisy block against one cached forward over [clean earlier blocks; the noisy block], as in drafting."""
+    docs, batch = noisy_example(head_share=head_share)
+    model = models.new_qwen2(SHAPE, 0).eval()
+    mask = noise.block_mask(torch.from_numpy(batch.blocks_BL), torch.from_numpy(batch.kinds_L))
+    with torch.no_grad():
+        hidden = models.hidden_states(
+            model, torch.from_numpy(batch.ids_BL), torch.from_numpy(batch.positions_BL), mask
+        )
+        trained = model.lm_head(hidden)
+    checked = 0
+    width = batch.ids_BL.shape[1]
+    for row, kind in itertools.product(range(4), range(noise.NUM_VARIANTS + 1)):
+        for block in np.unique(batch.blocks_BL[row][batch.kinds_L == kind]):
+            if block >= noise._NO_BLOCK:
+                continue
+            columns = np.nonzero((batch.kinds_L == kind) & (batch.blocks_BL[row] == block))[0]
+            start = docs.starts[row]
+            lm = CachedLM(model)
+            if block:
+                lm.forward(docs.tokens[start : start + 32 * block].tolist(), block_size=32, keep=[])
+                lm.commit(32 * int(block))
+            expected = lm.forward(batch.ids_BL[row, columns].tolist(), block_size=32)
+            torch.testing.assert_close(trained[row, columns], expected, atol=1e-4, rtol=1e-4)
+            checked += 1
+    assert checked > 20 and width == len(batch.kinds_L)
+
+
+@pytest.mark.parametrize("head_share", [0.0, 1.0])
+def test_noise_is_what_drafting_meets(head_share):
+    docs, batch = noisy_example(rows=range(12), head_share=head_share)
+    row_N, column_N = batch.source_N // batch.ids_BL.shape[1], batch.source_N % batch.ids_BL.shape[1]
+    position_N = batch.token_N - docs.starts[row_N]
+    kind_N = batch.kinds_L[column_N]
+    is_first_N = kind_N == noise.CLEAN
+    # Token shift: the source stands one position before the token, in the same noisy block or in the clean block before.
+    assert np.array_equal(batch.positions_BL[row_N, column_N], position_N - 1)
+    assert np.array_equal(position_N % 32 == 0, is_first_N)
+    assert np.all(position_N >= docs.prompt_lens[row_N])
+    assert np.all(batch.ids_BL[row_N[~is_first_N], column_N[~is_first_N] + 1] == MASK_ID)
+    # Nothing behind the end is known, and every block's first token is.
+    lengths = docs.lengths[np.arange(12), None]
+    noisy = batch.kinds_L < noise.CLEAN
+    behind = (batch.positions_BL >= lengths) & noisy
+    assert np.all(batch.ids_BL[behind] == MASK_ID)
+    first = (batch.positions_BL % 32 == 0) & ~behind & noisy
+    assert np.all(batch.ids_BL[first] != MASK_ID)
+    if head_share == 0.0:  # complementary: each maskable token is learnt exactly once
+        learnt = batch.token_N[~is_first_N]
+        assert len(np.unique(learnt)) == len(learnt)
+    else:  # known head, unknown tail: the weight falls with the distance
+        tail = kind_N == 0
+        same = (np.diff(row_N[tail]) == 0) & (np.diff(position_N[tail]) == 1)
+        ratio = batch.weight_N[tail][1:] / batch.weight_N[tail][:-1]
+        assert np.allclose(ratio[same], 0.85, rtol=1e-4)
+
+
+def test_schedule_covers_every_document_once_an_epoch():
+    schedule = batches.Schedule(np.arange(50) % 7, num_docs=10, seed=1)
+    epoch = np.concatenate([schedule.rows(step) for step in range(5)])
+    assert sorted(epoch) == list(range(50))
+    assert np.array_equal(
+        batches.Schedule(np.arange(50) % 7, num_docs=10, seed=1).rows(7), schedule.rows(7)
+    )
+
+
+def test_soft_loss_is_the_divergence_when_all_tokens_are_kept():
+    teacher, student = torch.randn(5, 9), torch.randn(5, 9)
+    top = teacher.softmax(-1).topk(9, dim=-1)
+    expected = torch.nn.functional.kl_div(
+        student.log_softmax(-1), teacher.log_softmax(-1), log_target=True, reduction="none"
+    ).sum(-1)
+    torch.testing.assert_close(losses.soft_loss(student, top.indices, top.values), expected, atol=1e-3, rtol=1e-3)
+    assert torch.all(losses.soft_loss(teacher, top.indices[:, :3], top.values[:, :3]).abs() < 1e-3)
+
+
+def test_tokenizer_round_trip_single_digits_and_chat(tokenizer):
+    for text in [*TEXTS, "x=12.5\n\n  y\t$\\frac{1}{23}$ déjà 日本 <b>", ""]:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert tokenizer.decode(ids) == text
+        pieces = tokenizer.convert_ids_to_tokens(ids)
+        assert all(len(piece) == 1 for piece in pieces if any(c.isdigit() for c in piece))
+    assert tokenizer.decode(tokenizers.chat_prompts(tokenizer, ["Hi"])[0]) == (
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert (tokenizer.eos_token_id, mask_id_of(tokenizer)) == (END_ID, MASK_ID)
+    with pytest.raises(UserError, match="--mask_token"):
+        mask_id_of(tokenizer, "<|no such token|>")
+
+
+def test_exported_folder_loads_and_reads_text_as_the_bare_tokenizer_does(tokenizer, tokenizer_dir, tmp_path, monkeypatch):
+    """With a qwen2 config.json beside it, transformers 5 takes Qwen2's tokenizer class: the ids must not change."""
+    split = export.split_shards
+    monkeypatch.setattr(export, "split_shards", lambda weights: split(weights, 20_000))
+    model = models.new_qwen2(SHAPE, 0).bfloat16().float()
+    export.write_model(model, tokenizer, tokenizer_dir, tmp_path / "model", {"steps": 1}, {"block_size": 32})
+    loaded, again = models.load_model(tmp_path / "model"), tokenizers.load_tokenizer(tmp_path / "model")
+    assert len(list((tmp_path / "model").glob("*.safetensors"))) > 1
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[name]), name
+    for text in [*TEXTS, "(x+1)\r\n don't\tfoo 1st 3½ (日本)"]:
+        assert tokenizer(text)["input_ids"] == again(text)["input_ids"]
+    assert loaded.config.block_size == 32
+
+
+def plain_greedy(model, prompt: list[int], limit: int) -> list[int]:
+    answer: list[int] = []
+    while len(answer) < limit and (not answer or answer[-1] != END_ID):
+        with torch.no_grad():
+            answer.append(int(model(torch.tensor([prompt + answer])).logits[0, -1].argmax()))
+    return answer
+
+
+def test_self_generation_equals_plain_greedy_and_resumes(tokenizer, tmp_path):
+    model, _ = train_one("target", tokenizer, Place(tmp_path / "run.pt"), replace(LOOP, num_steps=40))
+    model.eval()
+    docs = counting_docs()
+    prompts = [docs.tokens[s : s + n].tolist() for s, n in zip(docs.starts, docs.prompt_lens, strict=True)][:10]
+    settings = self_generate.GenerateSettings(max_new_tokens=24, max_rows=4, check_every=3)
+    path = tmp_path / "answers.npz"
+    with pytest.raises(OutOfTime):
+        self_generate.self_generate(model, prompts, [END_ID], path, settings, deadline=time.monotonic() - 1)
+    partial = path.with_suffix(".partial.jsonl")
+    rows, answers = [0], [plain_greedy(model, prompts[0], 24)]
+    with partial.open("a") as file:
+        file.write(json.dumps({"rows": rows, "answers": answers}) + '\n{"rows": [1], "ans')
+    made = self_generate.self_generate(model, prompts, [END_ID], path, settings)
+    assert made.answers == [plain_greedy(model, prompt, 24) for prompt in prompts]
+    assert made.is_truncated == [answer[-1] != END_ID for answer in made.answers]
+    assert answers_file.load_answers(path) == made and not partial.exists()
+
+
+def test_data_rows_and_their_errors(tmp_path):
+    assert corpus.gsm8k_answer("2*3=<<2*3=6>>6\n#### 6") == "2*3=6\nThe answer is \\boxed{6}."
+    with pytest.raises(UserError, match="--data_dir"):
+        corpus.load_examples(tmp_path)
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    with pytest.raises(UserError, match="empty"):
+        corpus.read_rows(empty)
+    assert answers_file.is_repetitive([5, 6, 7, 8] * 12) and not answers_file.is_repetitive(list(range(60)))
+
+
+def test_cutting_layers():
+    model = models.new_qwen2(SHAPE, 0)
+    cut = models.cut_layers(model, 2)
+    assert torch.equal(cut.model.layers[1].mlp.up_proj.weight, model.model.layers[3].mlp.up_proj.weight)
+    assert cut.lm_head.weight.data_ptr() == cut.model.embed_tokens.weight.data_ptr()
+    with pytest.raises(UserError, match="layers"):
+        models.cut_layers(model, 5)
+
+
+def test_a_mistyped_flag_is_an_error():
+    command = [sys.executable, "-m", "training.family", "--data_dri", "x"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.returncode == 2 and not done.stdout

@@ -1,0 +1,133 @@
+"""Tiny random models and a toy tokenizer for the tests; nothing here is trained, and nothing here is under test.
+
+The models have the shapes that matter (two layers, grouped-query attention, tied or untied embeddings) and weights big
+enough that their outputs depend on every token they see. All of them are float32, in eval mode and fixed by a seed.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+ARCHITECTURES = {"qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
+VOCAB_SIZE = 64
+MAX_POSITIONS = 2048
+
+
+def toy_model(
+    architecture: str,
+    seed: int,
+    *,
+    scale: float = 1.0,
+    hidden_size: int = 32,
+    vocab_size: int = VOCAB_SIZE,
+    tie: bool = False,
+) -> torch.nn.Module:
+    """A random causal LM of `architecture` ("qwen2" or "llama"), its logits multiplied by `scale`."""
+    config_class, model_class = ARCHITECTURES[architecture]
+    config = config_class(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=MAX_POSITIONS,
+        initializer_range=0.2,
+        tie_word_embeddings=tie,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = model_class(config)
+        _randomise_the_constant_parameters(model)
+    return sharpen(model.float().eval(), scale)
+
+
+def _randomise_the_constant_parameters(model: torch.nn.Module) -> None:
+    """Fresh models have zero biases and unit norms, which would hide a bias or a norm that is left out."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias") or "norm" in name:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+
+
+def sharpen(model: torch.nn.Module, scale: float) -> torch.nn.Module:
+    """Multiplies all logits by `scale`, in place, so that the confidences of a random model spread over 0..1.
+
+    With tied embeddings the factor is put into the last norm, because the head is the embedding too.
+    """
+    with torch.no_grad():
+        weight = model.model.norm.weight if model.config.tie_word_embeddings else model.lm_head.weight
+        weight.mul_(scale)
+    return model
+
+
+def weaken_attention(model: torch.nn.Module, factor: float) -> torch.nn.Module:
+    """Scales what attention adds, in place: then the last token says most about the next, masked neighbours or not.
+
+    Without it a random block-diffusion drafter agrees with a random causal target by chance only.
+    """
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.mul_(factor)
+    return model
+
+
+def perturbed(model: torch.nn.Module, seed: int, strength: float) -> torch.nn.Module:
+    """A copy whose head differs by relative noise `strength`: it often, but not always, predicts as `model` does."""
+    twin = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        weight = twin.model.norm.weight if twin.config.tie_word_embeddings else twin.lm_head.weight
+        noise = torch.randn(weight.shape, generator=generator)
+        weight.add_(strength * weight.std() * noise)
+    return twin
+
+
+def random_ids(seed: int, length: int, *, exclude: Sequence[int] = (), vocab_size: int = VOCAB_SIZE) -> list[int]:
+    """`length` uniform token ids, none of them in `exclude`."""
+    allowed = torch.tensor([token for token in range(vocab_size) if token not in exclude])
+    generator = torch.Generator().manual_seed(seed)
+    return allowed[torch.randint(len(allowed), (length,), generator=generator)].tolist()
+
+
+def causal_logits(model: torch.nn.Module, tokens: Sequence[int]) -> torch.Tensor:
+    """[len(tokens), V] logits of one uncached forward of the raw model with ordinary causal attention."""
+    with torch.inference_mode():
+        return model(input_ids=torch.tensor([list(tokens)]), use_cache=False).logits[0]
+
+
+def greedy_tokens(
+    model: torch.nn.Module, prompt_ids: Sequence[int], *, max_new_tokens: int, stop_ids: Sequence[int]
+) -> tuple[list[int], float]:
+    """Plain greedy decoding without any cache, the stop token included.
+
+    Returns the new tokens and the smallest gap between the best and the second logit met on the way: where it is
+    about as small as float32 noise, another order of summation may rightly choose another token.
+    """
+    tokens, smallest_gap = list(prompt_ids), float("inf")
+    for _ in range(max_new_tokens):
+        (best, second), (token, _) = (part.tolist() for part in causal_logits(model, tokens)[-1].topk(2))
+        smallest_gap = min(smallest_gap, best - second)
+        tokens.append(token)
+        if tokens[-1] in stop_ids:
+            break
+    return tokens[len(prompt_ids) :], smallest_gap
+
+
+def toy_tokenizer(words: Sequence[str], *, unknown: str = "<unk>", stop: str = "<end>") -> PreTrainedTokenizerFast:
+    """A word-level tokenizer over `words` (split at whitespace), with an unknown and an end-of-text token."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+
+    vocabulary = {word: index for index, word in enumerate(dict.fromkeys([unknown, stop, *words]))}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=unknown))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=unknown, eos_token=stop)

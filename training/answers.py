@@ -1,0 +1,81 @@
+"""A target's own answers to the training prompts: the file they live in, and which of them drafters learn from.
+
+Who writes them is training.self_generate.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from specdec.errors import UserError
+from training.batches import TokenDocs, pack_documents
+
+LONGEST_PERIOD = 100
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Token ids of prompts and answers; a finished answer ends with its stop token, a truncated one has none."""
+
+    prompts: list[list[int]]
+    answers: list[list[int]]
+    is_truncated: list[bool]
+
+    def num_repetitive(self) -> int:
+        """How many answers are mostly a loop."""
+        return sum(is_repetitive(answer) for answer in self.answers)
+
+    def documents(self, max_len: int, keep_repetitive: bool = False) -> TokenDocs:
+        """What drafters learn from: all but the repetitive answers and pairs longer than max_len."""
+        kept = [n for n, answer in enumerate(self.answers) if keep_repetitive or not is_repetitive(answer)]
+        return pack_documents([self.prompts[n] for n in kept], [self.answers[n] for n in kept], max_len)
+
+
+def is_repetitive(tokens: Sequence[int]) -> bool:
+    """Whether more than half of the tokens repeat what stood one fixed distance before (an endless loop).
+
+    >>> is_repetitive([1, 2, 3] * 10), is_repetitive(list(range(30)))
+    (True, False)
+    """
+    array = np.asarray(tokens)
+    longest = min(LONGEST_PERIOD, len(array) // 3)
+    return any(2 * np.count_nonzero(array[p:] == array[:-p]) > len(array) for p in range(1, longest + 1))
+
+
+def save_answers(answers: Answers, path: Path) -> None:
+    """Writes one compressed .npz, atomically."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            prompt_tokens=np.concatenate([np.array(p, dtype=np.int32) for p in answers.prompts]),
+            prompt_lens=np.array([len(p) for p in answers.prompts]),
+            answer_tokens=np.concatenate([np.array(a, dtype=np.int32) for a in answers.answers]),
+            answer_lens=np.array([len(a) for a in answers.answers]),
+            is_truncated=np.array(answers.is_truncated),
+        )
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_answers(path: Path) -> Answers:
+    """Reads what save_answers wrote; UserError when the file is missing or is something else."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            prompts = np.split(arrays["prompt_tokens"], np.cumsum(arrays["prompt_lens"])[:-1])
+            answers = np.split(arrays["answer_tokens"], np.cumsum(arrays["answer_lens"])[:-1])
+            truncated = arrays["is_truncated"].tolist()
+    except FileNotFoundError:
+        raise UserError(f"no answers at {path}: make them with python -m training.self_generate") from None
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} holds no answers ({type(error).__name__}): delete it and make them again"
+        ) from None
+    return Answers([p.tolist() for p in prompts], [a.tolist() for a in answers], truncated)

@@ -1,0 +1,80 @@
+"""The model cards of the bundled family, written from the numbers of the run that made the models."""
+
+from __future__ import annotations
+
+TITLES = {
+    "target": "Bundled target",
+    "ar_drafter": "Bundled autoregressive drafter",
+    "dllm_drafter": "Bundled block-diffusion drafter",
+}
+_PURPOSE = {
+    "target": (
+        "A tiny Qwen2 language model that plays the big model in the benchmark of drafting strategies. It lets every "
+        "drafter run end to end on a laptop."
+    ),
+    "ar_drafter": (
+        "A two-layer Qwen2 cut from the bundled target and trained on the target's own greedy answers (cross-entropy "
+        "and the target's distributions). It proposes tokens one by one."
+    ),
+    "dllm_drafter": (
+        "A block-diffusion drafter cut from the bundled target (even choice of layers, embeddings too) and trained on "
+        "the target's own greedy answers: masked blocks of 32 tokens, block attention mask, token shift, most masks "
+        "'known head, unknown tail' with the loss weighted by the distance from the head. Its weights are plain "
+        "Qwen2; config.json adds `mask_token_id`, `block_size` and `drafter_kind`. Decode it block by block only: as "
+        "an ordinary causal model it writes nonsense."
+    ),
+}
+_DATA = """## Data and licences
+
+Trained on the training splits of GSM8K (MIT, Copyright (c) 2021 OpenAI) and MATH (MIT, Copyright (c) 2021 Dan
+Hendrycks){own}. The test splits were not used. The weights are made by this project and come under its licence.
+"""
+_LIMITS = """## Limits
+
+**Its arithmetic is wrong.** The answers look like worked solutions and their results are mostly false. It knows
+nothing but school mathematics in English, and on hard questions the family may repeat itself without end. It is for
+measuring and demonstrating speculative decoding; do not use its answers.
+"""
+
+
+def _loss_table(report: dict) -> str:
+    losses = report["losses"]
+    chosen = losses[:: max(1, len(losses) // 10)]
+    if chosen[-1] != losses[-1]:
+        chosen = [*chosen, losses[-1]]
+    lines = ["| step | training loss |", "|---|---|", *(f"| {step} | {loss:.3f} |" for step, loss in chosen)]
+    return "\n".join(lines)
+
+
+def model_card(kind: str, report: dict, config: dict, answers: dict) -> str:
+    """The README.md of one model; kind is target, ar_drafter or dllm_drafter, the dicts are the run's own JSON."""
+    own = ""
+    if kind != "target":
+        own = (
+            f",\nthrough the target's own answers to their questions ({answers['num_prompts']} answers, "
+            f"{answers['answer_tokens'] / 1e6:.1f} M tokens; {answers['num_truncated']} unfinished, "
+            f"{answers['num_repetitive']} endless repetitions left out)"
+        )
+    size = (
+        f"{report['num_parameters'] / 1e6:.2f} M parameters in bfloat16: {config['num_hidden_layers']} layers, hidden "
+        f"{config['hidden_size']}, MLP {config['intermediate_size']}, {config['num_attention_heads']} heads, "
+        f"{config['num_key_value_heads']} KV heads, vocabulary {config['vocab_size']} (byte-level BPE, single digits), "
+        "tied embeddings."
+    )
+    training = (
+        f"{report['steps']} steps, {report['tokens'] / 1e6:.1f} M tokens, {report['seconds']:.0f} s on "
+        f"{report.get('device', 'one device')}. First and last loss: {report['first_loss']:.3f}, "
+        f"{report['last_loss']:.3f} (losses of different models are not comparable)."
+    )
+    settings = ", ".join(f"{key} {value}" for key, value in report.get("settings", {}).items())
+    sections = [
+        f"# {TITLES[kind]}\n\n{_PURPOSE[kind]}\n",
+        f"## Size\n\n{size}\n",
+        _DATA.format(own=own),
+        f"## Training\n\n{training}\n"
+        + (f"Settings: {settings}.\n" if settings else "")
+        + f"\n{_loss_table(report)}\n",
+        "Made again by `python -m training.family --data_dir DIR --work_dir DIR`, which also wrote this card.\n",
+        _LIMITS,
+    ]
+    return "\n".join(sections)

@@ -1,0 +1,69 @@
+"""What the training commands share: strict flags, device, one JSON line at the end, exit status 2 for user errors."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from specdec.errors import UserError
+from training.loop import OutOfTime, Place
+
+
+def training_parser(description: str) -> argparse.ArgumentParser:
+    """A strict parser with the flags that every training command has."""
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max_minutes", type=float, help="stop cleanly after this long; run again to go on")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network (slow to start)")
+    return parser
+
+
+def pick_device(name: str) -> torch.device:
+    """The device asked for; on CUDA, fp32 matrix products may use TF32. UserError when it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"--device {name} cannot be used ({str(error).splitlines()[0]}): try --device cpu"
+        ) from None
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    return device
+
+
+def deadline_of(max_minutes: float | None) -> float | None:
+    """Minutes from now as a time.monotonic() value; None for no limit."""
+    return None if max_minutes is None else time.monotonic() + 60 * max_minutes
+
+
+def place_of(arguments: argparse.Namespace, checkpoint: Path) -> Place:
+    """Where a single training command runs."""
+    return Place(
+        checkpoint=checkpoint,
+        device=pick_device(arguments.device),
+        deadline=deadline_of(arguments.max_minutes),
+        compile=arguments.compile,
+    )
+
+
+def run_command(main: Callable[[], dict]) -> int:
+    """Runs a command and prints its result as the last line, JSON; the exit status (2: the user's mistake)."""
+    try:
+        result = {"finished": True, **main()}
+    except OutOfTime as pause:
+        result = {"finished": False, "stopped": str(pause)}
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(result), flush=True)
+    return 0

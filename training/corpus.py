@@ -1,0 +1,71 @@
+"""Reads the training questions of GSM8K and MATH and turns rows into (prompt, answer) texts.
+
+It is not a tokenizer and knows nothing of models; prompts come from specdec.problems, so that training and
+benchmark ask in the same words.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from specdec.errors import UserError
+from specdec.problems import make_problem
+
+DATASETS = ("gsm8k", "math")
+_CALCULATION = re.compile(r"<<[^<>]*>>")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training document as text: what the user asks and what the assistant should answer."""
+
+    prompt: str
+    answer: str
+
+
+def gsm8k_answer(answer: str) -> str:
+    r"""GSM8K's answer as a model should write it: no calculator marks, the result in \boxed{}.
+
+    >>> gsm8k_answer("5+5 = <<5+5=10>>10\n#### 1,000")
+    '5+5 = 10\nThe answer is \\boxed{1000}.'
+    """
+    reasoning, mark, result = _CALCULATION.sub("", answer).rpartition("####")
+    if not mark:
+        raise UserError("a GSM8K answer has no '####' line: use the data set's original rows")
+    return f"{reasoning.strip()}\nThe answer is \\boxed{{{result.strip().replace(',', '')}}}."
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The rows of a JSON-lines file; UserError when it is missing, empty or not JSON."""
+    if not path.is_file():
+        raise UserError(f"no training questions at {path}: --data_dir needs NAME/train.jsonl for {DATASETS}")
+    rows = []
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}, line {number}: not JSON ({error.msg})") from None
+    if not rows:
+        raise UserError(f"{path} is empty: it needs one question a line")
+    return rows
+
+
+def make_example(dataset: str, row: dict, question_id: int) -> Example:
+    """One row of `dataset` (gsm8k or math) as an Example."""
+    answer = gsm8k_answer(row["answer"]) if dataset == "gsm8k" else row["solution"].strip()
+    return Example(make_problem(dataset, row, question_id).prompt, answer)
+
+
+def load_examples(data_dir: Path, limit: int | None = None) -> list[Example]:
+    """All training examples of DATA_DIR/{gsm8k,math}/train.jsonl, `limit` rows of each at most."""
+    examples = []
+    for dataset in DATASETS:
+        rows = read_rows(Path(data_dir) / dataset / "train.jsonl")[:limit]
+        examples += [make_example(dataset, row, number) for number, row in enumerate(rows)]
+    return examples

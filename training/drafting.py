@@ -1,0 +1,77 @@
+"""What both drafter trainings share: their data (the target's own answers), its soft labels, their command's flags."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from training.answers import load_answers
+from training.batches import TokenDocs
+from training.cli import training_parser
+from training.loop import LoopSettings
+from training.losses import Labels, teach, to_device
+from training.models import load_model
+from training.tokenizer import load_tokenizer
+
+MAX_DOCUMENT = 640
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Everything a drafter is trained from."""
+
+    target: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    docs: TokenDocs
+
+    @property
+    def device(self) -> torch.device:
+        """Where the target, and so the training, is."""
+        return next(self.target.parameters()).device
+
+
+def load_lesson(
+    target_dir: Path, answers_path: Path, device: torch.device, keep_repetitive: bool = False
+) -> Lesson:
+    """The target, its tokenizer and the documents of its own answers, repetitive ones left out."""
+    documents = load_answers(answers_path).documents(MAX_DOCUMENT, keep_repetitive)
+    return Lesson(load_model(target_dir, device), load_tokenizer(target_dir), documents)
+
+
+def labels_of(lesson: Lesson, soft_weight: float) -> Labels:
+    """Hard labels, and the target's distributions when soft_weight > 0 (one pass of the target over all answers)."""
+    soft = None
+    if soft_weight > 0:
+        print("target distributions of all answers ...", file=sys.stderr, flush=True)
+        soft = teach(lesson.target, lesson.docs)
+    return Labels(to_device(lesson.docs.tokens, lesson.device).long(), soft, soft_weight)
+
+
+def drafter_parser(
+    description: str, loop: LoopSettings, num_layers: int, soft_weight: float
+) -> argparse.ArgumentParser:
+    """The flags of a drafter's training command, with these defaults."""
+    parser = training_parser(description)
+    parser.add_argument("--target_dir", type=Path, required=True)
+    parser.add_argument("--answers", type=Path, required=True, help="the .npz of training.self_generate")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--num_steps", type=int, default=loop.num_steps)
+    parser.add_argument("--num_docs", type=int, default=loop.num_docs, help="documents in a step")
+    parser.add_argument("--learning_rate", type=float, default=loop.learning_rate)
+    parser.add_argument(
+        "--num_layers", type=int, default=num_layers, help="layers cut evenly from the target"
+    )
+    parser.add_argument(
+        "--soft_weight", type=float, default=soft_weight, help="weight of KL to the target; 0: none"
+    )
+    return parser
+
+
+def loop_of(arguments: argparse.Namespace) -> LoopSettings:
+    """The loop's settings as asked on the command line."""
+    return LoopSettings(arguments.num_steps, arguments.num_docs, arguments.learning_rate, seed=arguments.seed)

@@ -1,0 +1,184 @@
+"""The one optimizer loop behind all three trainings: schedule, clipping, logging, checkpoints, time limit.
+
+It knows nothing of data or masks: a training hands it a function that makes the loss of a step.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from specdec.errors import UserError
+from training.checkpoint import Progress, load_checkpoint, save_checkpoint
+
+# step -> (loss as a scalar tensor on the device, tokens in the batch)
+LossOfStep = Callable[[int], tuple[torch.Tensor, int]]
+
+
+class OutOfTime(Exception):
+    """The time limit came; a checkpoint holds everything done so far."""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long and how fast to train. Every field changes the result."""
+
+    num_steps: int
+    num_docs: int
+    learning_rate: float
+    warmup_share: float = 0.05
+    final_share: float = 0.05
+    weight_decay: float = 0.1
+    max_grad_norm: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run happens; nothing here changes the result (up to rounding of the device)."""
+
+    checkpoint: Path
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    deadline: float | None = None  # time.monotonic() value
+    compile: bool = False
+    log_every: int = 50
+    checkpoint_every: int = 500
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a training did. `losses` are (step, mean loss since the last entry)."""
+
+    steps: int
+    losses: list[tuple[int, float]]
+    seconds: float
+    tokens: int
+
+    def to_builtins(self) -> dict:
+        """For the JSON line and the model card."""
+        return {
+            "steps": self.steps,
+            "first_loss": self.losses[0][1],
+            "last_loss": self.losses[-1][1],
+            "losses": [[step, round(loss, 4)] for step, loss in self.losses],
+            "seconds": round(self.seconds, 1),
+            "tokens": self.tokens,
+        }
+
+
+def learning_rate(settings: LoopSettings, step: int) -> float:
+    """Linear warm-up over warmup_share of the steps, then a cosine down to final_share of the peak."""
+    warmup = max(1, round(settings.warmup_share * settings.num_steps))
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    along = (step - warmup) / max(1, settings.num_steps - warmup)
+    share = settings.final_share + (1 - settings.final_share) * 0.5 * (1 + math.cos(math.pi * along))
+    return settings.learning_rate * share
+
+
+def make_optimizer(model: torch.nn.Module, settings: LoopSettings) -> torch.optim.AdamW:
+    """AdamW; weight decay on matrices only."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    fused = all(p.is_cuda for p in parameters)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.95), fused=fused)
+
+
+@dataclass
+class _LossLog:
+    """Collects losses on the device and reads them back only when a window closes (a read stalls the GPU)."""
+
+    name: str
+    num_steps: int
+    done: Progress
+    started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.losses, self.tokens = list(self.done.losses), self.done.tokens
+        self._open_window()
+
+    def _open_window(self) -> None:
+        self._sum, self._count = None, 0
+
+    def add(self, loss: torch.Tensor, num_tokens: int) -> None:
+        self._sum = loss.detach() if self._sum is None else self._sum + loss.detach()
+        self._count += 1
+        self.tokens += num_tokens
+
+    def close_window(self, step: int, rate: float) -> None:
+        loss = float(self._sum) / self._count
+        if not math.isfinite(loss):
+            raise UserError(
+                f"{self.name}: the loss is {loss} at step {step}: start again with a lower --learning_rate"
+            )
+        self.losses.append((step, loss))
+        self._open_window()
+        seconds = self.progress(step).seconds
+        tqdm.write(
+            f"{self.name}: step {step}/{self.num_steps}, loss {loss:.4f}, lr {rate:.2e}, {seconds:.0f} s, "
+            f"{self.tokens / 1e6:.1f} M tokens",
+            file=sys.stderr,
+        )
+
+    def progress(self, step: int) -> Progress:
+        return Progress(step, self.losses, self.done.seconds + time.monotonic() - self.started, self.tokens)
+
+
+def _update(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor, max_norm: float
+) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    optimizer.step()
+
+
+def train(
+    name: str,
+    model: torch.nn.Module,
+    loss_of_step: LossOfStep,
+    settings: LoopSettings,
+    place: Place,
+    identity: dict,
+) -> TrainReport:
+    """Trains `model` in place to settings.num_steps, resuming from place.checkpoint when it is there.
+
+    `identity` says what the run is (data, init, options); a checkpoint with another one is a UserError. Raises
+    OutOfTime after a checkpoint when place.deadline has passed, UserError when the loss is no number any more.
+    """
+    identity = {"name": name, **identity, **asdict(settings)}
+    optimizer = make_optimizer(model, settings)
+    done = load_checkpoint(place.checkpoint, model, optimizer, identity) or Progress(0, [], 0.0, 0)
+    log = _LossLog(name, settings.num_steps, done)
+    model.train()
+    if place.compile:
+        model.model.compile(dynamic=True)  # in place: the names of the weights stay
+    bar = tqdm(total=settings.num_steps, initial=done.step, desc=name, disable=not sys.stderr.isatty())
+    for step in range(done.step + 1, settings.num_steps + 1):
+        rate = learning_rate(settings, step - 1)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss, num_tokens = loss_of_step(step - 1)
+        _update(model, optimizer, loss, settings.max_grad_norm)
+        log.add(loss, num_tokens)
+        bar.update()
+        is_last = step == settings.num_steps
+        is_late = not is_last and place.deadline is not None and time.monotonic() > place.deadline
+        if is_late or is_last or step % place.log_every == 0:
+            log.close_window(step, rate)
+        if is_late or (step % place.checkpoint_every == 0 and not is_last):
+            save_checkpoint(place.checkpoint, model, optimizer, log.progress(step), identity)
+        if is_late:
+            raise OutOfTime(f"{name}: stopped at step {step} of {settings.num_steps}")
+    bar.close()
+    return TrainReport(settings.num_steps, log.losses, log.progress(settings.num_steps).seconds, log.tokens)

@@ -1,0 +1,85 @@
+"""Trains a small autoregressive drafter on the target's own greedy answers, with the target's distributions.
+
+The drafter is cut from the target, or fresh in the target's shape with fewer layers. The loop is training.loop's.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from training.batches import Schedule, causal_batch
+from training.cli import place_of, run_command
+from training.drafting import Lesson, drafter_parser, labels_of, load_lesson, loop_of
+from training.export import write_model
+from training.loop import LoopSettings, Place, TrainReport, train
+from training.losses import batch_loss, to_device
+from training.models import autocast, cut_layers, hidden_states
+
+
+@dataclass(frozen=True)
+class ArSettings:
+    """The AR drafter's size and training."""
+
+    num_layers: int = 2
+    loop: LoopSettings = LoopSettings(num_steps=2000, num_docs=96, learning_rate=1e-3)
+    soft_weight: float = 1.0
+    is_fresh: bool = False
+
+
+def _fresh(model: PreTrainedModel, seed: int) -> PreTrainedModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return type(model)(model.config).float().to(next(model.parameters()).device)
+
+
+def train_ar_drafter(
+    lesson: Lesson, settings: ArSettings, place: Place
+) -> tuple[PreTrainedModel, TrainReport]:
+    """The trained drafter on the target's device, and how it went; resumes from place.checkpoint."""
+    docs, device = lesson.docs, lesson.device
+    model = cut_layers(lesson.target, settings.num_layers)
+    if settings.is_fresh:
+        model = _fresh(model, settings.loop.seed)
+    labels = labels_of(lesson, settings.soft_weight)
+    schedule = Schedule(docs.lengths, settings.loop.num_docs, settings.loop.seed)
+
+    def loss_of_step(step: int) -> tuple[torch.Tensor, int]:
+        batch = causal_batch(docs, schedule.rows(step), lesson.tokenizer.eos_token_id, prompt_weight=0.0)
+        with autocast(device):
+            hidden_BLD = hidden_states(model, to_device(batch.ids_BL, device))
+            loss = batch_loss(model, hidden_BLD, batch, labels)
+        return loss, batch.num_tokens
+
+    identity = {
+        "docs": docs.fingerprint(),
+        "num_layers": settings.num_layers,
+        "soft_weight": settings.soft_weight,
+        "is_fresh": settings.is_fresh,
+    }
+    report = train("ar_drafter", model, loss_of_step, settings.loop, place, identity)
+    return model, report
+
+
+def main() -> dict:
+    """The command: a target and its answers in, model folder out."""
+    default = ArSettings()
+    parser = drafter_parser(__doc__.splitlines()[0], default.loop, default.num_layers, default.soft_weight)
+    parser.add_argument(
+        "--fresh", action="store_true", help="start from random weights, not from the target's"
+    )
+    arguments = parser.parse_args()
+    place = place_of(arguments, arguments.out.with_name(arguments.out.name + ".checkpoint.pt"))
+    lesson = load_lesson(arguments.target_dir, arguments.answers, place.device)
+    settings = ArSettings(arguments.num_layers, loop_of(arguments), arguments.soft_weight, arguments.fresh)
+    model, report = train_ar_drafter(lesson, settings, place)
+    write_model(model, lesson.tokenizer, arguments.target_dir, arguments.out, report.to_builtins())
+    place.checkpoint.unlink(missing_ok=True)
+    return {"stage": "ar_drafter", **report.to_builtins()}
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,107 @@
+"""Trains a block-diffusion drafter for any Qwen2 or Llama target (Fast-dLLM v2's recipe, arXiv 2509.26328, extended).
+
+Layers cut from the target, masks as met in drafting, loss weighted by the distance from the known head, soft labels
+from the target. The masks are in training.noise, the loop in training.loop.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from specdec.errors import UserError
+from training.batches import Schedule
+from training.cli import place_of, run_command
+from training.drafting import Lesson, drafter_parser, labels_of, load_lesson, loop_of
+from training.export import write_model
+from training.loop import LoopSettings, Place, TrainReport, train
+from training.losses import batch_loss, to_device
+from training.models import autocast, cut_layers, hidden_states
+from training.noise import NoiseSettings, block_mask, noisy_batch, sort_keys
+
+
+@dataclass(frozen=True)
+class DllmSettings:
+    """The block-diffusion drafter's size and training."""
+
+    num_layers: int = 6
+    loop: LoopSettings = LoopSettings(num_steps=5200, num_docs=96, learning_rate=1e-3)
+    soft_weight: float = 0.5
+    noise: NoiseSettings = NoiseSettings()
+
+
+def mask_id_of(tokenizer: PreTrainedTokenizerBase, mask_token: str | None = None) -> int:
+    """Id of `mask_token`, or of the tokenizer's own mask token; UserError when there is none."""
+    token = mask_token or tokenizer.mask_token
+    found = tokenizer.get_vocab().get(token) if token else None
+    if found is None:
+        raise UserError(
+            f"the tokenizer has no mask token {token or ''}: name an unused entry with --mask_token"
+        )
+    return found
+
+
+def dllm_config(mask_id: int, settings: DllmSettings) -> dict:
+    """What the drafter's config.json says beyond its architecture."""
+    return {
+        "mask_token_id": mask_id,
+        "block_size": settings.noise.block_size,
+        "drafter_kind": "block_diffusion",
+    }
+
+
+def train_dllm_drafter(
+    lesson: Lesson, mask_id: int, settings: DllmSettings, place: Place
+) -> tuple[PreTrainedModel, TrainReport]:
+    """The trained drafter on the target's device, and how it went; resumes from place.checkpoint."""
+    docs, device, loop = lesson.docs, lesson.device, settings.loop
+    model = cut_layers(lesson.target, settings.num_layers)
+    labels = labels_of(lesson, settings.soft_weight)
+    schedule = Schedule(sort_keys(docs, settings.noise.block_size), loop.num_docs, loop.seed)
+
+    def loss_of_step(step: int) -> tuple[torch.Tensor, int]:
+        rng = np.random.default_rng([loop.seed, 1, step])
+        batch = noisy_batch(docs, schedule.rows(step), settings.noise, mask_id, rng)
+        mask_B1LL = block_mask(to_device(batch.blocks_BL, device), to_device(batch.kinds_L, device))
+        with autocast(device):
+            ids_BL, positions_BL = to_device(batch.ids_BL, device), to_device(batch.positions_BL, device)
+            hidden_BLD = hidden_states(model, ids_BL, positions_BL, mask_B1LL)
+            loss = batch_loss(model, hidden_BLD, batch, labels)
+        return loss, batch.num_tokens
+
+    identity = {
+        "docs": docs.fingerprint(),
+        "num_layers": settings.num_layers,
+        "soft_weight": settings.soft_weight,
+        "mask_id": mask_id,
+        **asdict(settings.noise),
+    }
+    report = train("dllm_drafter", model, loss_of_step, loop, place, identity)
+    return model, report
+
+
+def main() -> dict:
+    """The command: a target and its answers in, model folder out."""
+    default = DllmSettings()
+    parser = drafter_parser(__doc__.splitlines()[0], default.loop, default.num_layers, default.soft_weight)
+    parser.add_argument(
+        "--mask_token", help="the tokenizer entry to use as mask (default: its own mask token)"
+    )
+    arguments = parser.parse_args()
+    place = place_of(arguments, arguments.out.with_name(arguments.out.name + ".checkpoint.pt"))
+    lesson = load_lesson(arguments.target_dir, arguments.answers, place.device)
+    mask_id = mask_id_of(lesson.tokenizer, arguments.mask_token)
+    settings = DllmSettings(arguments.num_layers, loop_of(arguments), arguments.soft_weight)
+    model, report = train_dllm_drafter(lesson, mask_id, settings, place)
+    extra = dllm_config(mask_id, settings)
+    write_model(model, lesson.tokenizer, arguments.target_dir, arguments.out, report.to_builtins(), extra)
+    place.checkpoint.unlink(missing_ok=True)
+    return {"stage": "dllm_drafter", **report.to_builtins()}
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,91 @@
+"""Trains the family's target: a small Qwen2 from scratch on worked answers to school-maths questions.
+
+It writes fluent steps and wrong arithmetic; that is enough to study drafting. The loop is training.loop's.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from training.batches import Schedule, TokenDocs, causal_batch, pack_documents
+from training.cli import place_of, run_command, training_parser
+from training.corpus import Example, load_examples
+from training.export import write_model
+from training.loop import LoopSettings, Place, TrainReport, train
+from training.losses import Labels, batch_loss, to_device
+from training.models import Shape, autocast, hidden_states, new_qwen2
+from training.tokenizer import chat_prompts, load_tokenizer
+
+MAX_DOCUMENT = 512
+
+
+@dataclass(frozen=True)
+class TargetSettings:
+    """The target's size and training."""
+
+    shape: Shape = Shape()
+    loop: LoopSettings = LoopSettings(num_steps=1500, num_docs=64, learning_rate=1.5e-3)
+    prompt_weight: float = 0.1
+
+
+def encode_examples(
+    examples: list[Example], tokenizer: PreTrainedTokenizerBase, max_len: int = MAX_DOCUMENT
+) -> TokenDocs:
+    """Chat documents of the data sets' own answers, each ended by the stop token; longer ones are left out."""
+    prompts = chat_prompts(tokenizer, [example.prompt for example in examples])
+    answers = tokenizer([example.answer for example in examples], add_special_tokens=False)["input_ids"]
+    return pack_documents(prompts, [[*answer, tokenizer.eos_token_id] for answer in answers], max_len)
+
+
+def train_target(
+    docs: TokenDocs, tokenizer: PreTrainedTokenizerBase, settings: TargetSettings, place: Place
+) -> tuple[PreTrainedModel, TrainReport]:
+    """The trained target on place.device, and how it went; resumes from place.checkpoint."""
+    model = new_qwen2(settings.shape, settings.loop.seed).to(place.device)
+    labels = Labels(to_device(docs.tokens, place.device).long())
+    schedule = Schedule(docs.lengths, settings.loop.num_docs, settings.loop.seed)
+
+    def loss_of_step(step: int):
+        batch = causal_batch(docs, schedule.rows(step), tokenizer.pad_token_id, settings.prompt_weight)
+        with autocast(place.device):
+            hidden_BLD = hidden_states(model, to_device(batch.ids_BL, place.device))
+            loss = batch_loss(model, hidden_BLD, batch, labels)
+        return loss, batch.num_tokens
+
+    identity = {"docs": docs.fingerprint(), "prompt_weight": settings.prompt_weight, **asdict(settings.shape)}
+    report = train("target", model, loss_of_step, settings.loop, place, identity)
+    return model, report
+
+
+def main() -> dict:
+    """The command: data folder and tokenizer in, model folder out."""
+    parser = training_parser(__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", type=Path, required=True)
+    parser.add_argument("--tokenizer_dir", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    loop = TargetSettings.loop
+    parser.add_argument("--num_steps", type=int, default=loop.num_steps)
+    parser.add_argument("--num_docs", type=int, default=loop.num_docs, help="documents in a step")
+    parser.add_argument("--learning_rate", type=float, default=loop.learning_rate)
+    arguments = parser.parse_args()
+    tokenizer = load_tokenizer(arguments.tokenizer_dir)
+    docs = encode_examples(load_examples(arguments.data_dir), tokenizer)
+    settings = TargetSettings(
+        shape=Shape(vocab_size=len(tokenizer)),
+        loop=LoopSettings(
+            arguments.num_steps, arguments.num_docs, arguments.learning_rate, seed=arguments.seed
+        ),
+    )
+    place = place_of(arguments, arguments.out.with_name(arguments.out.name + ".checkpoint.pt"))
+    model, report = train_target(docs, tokenizer, settings, place)
+    write_model(model, tokenizer, arguments.tokenizer_dir, arguments.out, report.to_builtins())
+    place.checkpoint.unlink(missing_ok=True)
+    return {"stage": "target", **report.to_builtins()}
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
