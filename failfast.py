@@ -17,7 +17,7 @@ from specdec.config import RunConfig, parse_args
 from specdec.errors import UserError
 from specdec.latency import MEASURED, LatencyProfile, load_profile, measured
 from specdec.problems import load_problems
-from specdec.ranking import PLAIN, QuestionStats, model_prices, stats_of
+from specdec.ranking import PLAIN, QuestionStats, model_prices, priced_entry, stats_of
 from specdec.records import Record, find_records, load_record, save_record
 from specdec.report import quote_text, ranking_report, record_lines, record_text
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"failfast.py: error: {error}", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, Terminated) as stop:
+    except KeyboardInterrupt as stop:
         print("failfast.py: stopped; finished records are kept, the same command does the rest", file=sys.stderr)
         return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
     return 0
@@ -76,9 +76,14 @@ def run(config: RunConfig) -> None:
 
 
 class Reporter:
-    """Prices records, logs their lines, and prints the ranking at the end."""
+    """Prices records, logs their lines, and prints the ranking at the end.
+
+    Raises UserError at once if a profile cannot price the target.
+    """
 
     def __init__(self, config: RunConfig, profiles: Sequence[LatencyProfile]) -> None:
+        for profile in profiles:
+            priced_entry(profile, config.target_name, config.latency_target)
         self.config, self.profiles = config, profiles
         self.plain: dict[int, Record] = {}
         self.stats: list[QuestionStats] = []
@@ -124,7 +129,7 @@ def _is_asked(record: Record, config: RunConfig) -> bool:
     )
 
 
-class Terminated(Exception):
+class Terminated(KeyboardInterrupt):
     """SIGTERM, as clusters send it before they kill."""
 
 

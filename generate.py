@@ -50,18 +50,15 @@ class Draft:
 
 
 class BlockLM(Protocol):
-    """What the loop asks of a model: see `specdec.lm.CachedLM`."""
+    """What the loop asks of a model, in the words of `specdec.lm.CachedLM`."""
 
+    length: int
     predictions: dict[int, tuple[int, float]]
 
-    @property
-    def length(self) -> int: ...
-    def forward(
-        self, tokens: Sequence[int], *, block_size: int = 1, keep: Sequence[int] | None = None
-    ) -> torch.Tensor: ...
+    def forward(self, tokens: Sequence[int], *, block_size: int, keep: Sequence[int]) -> torch.Tensor: ...
     def commit(self, num_tokens: int) -> None: ...
     def rollback(self, length: int) -> None: ...
-    def reuse(self, prefix_ids: Sequence[int], align: int = 1) -> int: ...
+    def reuse(self, prefix_ids: Sequence[int], align: int) -> int: ...
 
 
 def generate(
@@ -126,8 +123,7 @@ def generate_draft_tokens_arbitrary_length(
     no pass (None: off).
     """
     how = _Denoising(threshold, block_size, small_block_size, mask_id, frozenset(stop_ids))
-    window_type = {"published": _PublishedWindow, "strict": _StrictWindow}[rule]
-    window = window_type(spec_len, lowconf_threshold, incr_len, max_spec_len)
+    window = _FailFastWindow(spec_len, lowconf_threshold, incr_len, max_spec_len, rule)
     return _draft(_Blocks(lm, prefix_ids, how), window, last_round_rejected or ())
 
 
@@ -143,9 +139,7 @@ class _Denoising:
 
     def __post_init__(self) -> None:
         if self.small_block_size < 1 or self.block_size % self.small_block_size:
-            raise ValueError(
-                f"small_block_size {self.small_block_size} does not divide block_size {self.block_size}"
-            )
+            raise ValueError(f"small_block_size {self.small_block_size} does not divide {self.block_size}")
 
 
 class _Blocks:
@@ -262,54 +256,42 @@ class _FixedWindow:
 
 
 @dataclass
-class _PublishedWindow:
-    """FailFast's Algorithm 1 as published: N_max bounds the recorded confidences, not the window."""
+class _FailFastWindow:
+    """FailFast's Algorithm 1: grows while all is sure.
+
+    "published": every recorded confidence counts, and N_max bounds their number. "strict", as the
+    paper's text reads: one confidence per drafted token, and N_max bounds the tokens.
+    """
 
     size: int
     lowconf_threshold: float
     incr_len: int
     max_spec_len: int
+    rule: Rule
+
+    def __post_init__(self) -> None:
+        self._resize(self.size)
 
     def test(self, blocks: _Blocks) -> str | None:
-        """The stop reason, or None after growing a window that is all known and sure."""
-        tested_passes = blocks.passes.denoise + blocks.passes.commit
-        if not tested_passes or blocks.num_known < self.size:
+        """The stop reason, or None, after growing the window if it was all known and sure."""
+        has_tested_pass = blocks.passes.denoise + blocks.passes.commit > 0
+        if not has_tested_pass or blocks.num_known < self.size:
             return None
         if any(confidence < self.lowconf_threshold for confidence in self.recorded(blocks, self.size)):
             return "low_confidence"
-        if self.is_full(blocks):
+        if len(self.recorded(blocks, self.size)) >= self.max_spec_len:
             return "max_len"
-        self.grow()
+        self._resize(self.size + self.incr_len)
         return None
 
-    def is_full(self, blocks: _Blocks) -> bool:
-        return len(blocks.pass_confidences) >= self.max_spec_len
-
-    def grow(self) -> None:
-        self.size += self.incr_len
-
     def recorded(self, blocks: _Blocks, draft_len: int) -> list[float]:
-        return list(blocks.pass_confidences)
+        return list(blocks.pass_confidences) if self.rule == "published" else blocks.confidences(draft_len)
+
+    def _resize(self, size: int) -> None:
+        self.size = size if self.rule == "published" else min(size, self.max_spec_len)
 
 
-@dataclass
-class _StrictWindow(_PublishedWindow):
-    """The rule as the paper's text reads: one confidence per drafted token, at most N_max tokens."""
-
-    def __post_init__(self) -> None:
-        self.size = min(self.size, self.max_spec_len)
-
-    def is_full(self, blocks: _Blocks) -> bool:
-        return self.size >= self.max_spec_len
-
-    def grow(self) -> None:
-        self.size = min(self.size + self.incr_len, self.max_spec_len)
-
-    def recorded(self, blocks: _Blocks, draft_len: int) -> list[float]:
-        return blocks.confidences(draft_len)
-
-
-_Window = _FixedWindow | _PublishedWindow
+_Window = _FixedWindow | _FailFastWindow
 
 
 def _draft(blocks: _Blocks, window: _Window, last_round_rejected: Sequence[int] = ()) -> Draft:

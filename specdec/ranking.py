@@ -136,9 +136,14 @@ def model_prices(
     own = str(record.identity["target"])
     prices = {}
     for profile in profiles:
-        entry = resolve_target(profile, latency_target or STAND_INS.get(own, own))
+        entry = priced_entry(profile, own, latency_target)
         prices[engine_name(profile.name, entry, own)] = price(record, profile, entry)
     return prices
+
+
+def priced_entry(profile: LatencyProfile, target: str, latency_target: str | None = None) -> str:
+    """The profile's entry that `target` is priced as. UserError if the profile lacks it."""
+    return resolve_target(profile, latency_target or STAND_INS.get(target, target))
 
 
 def engine_name(profile_name: str, entry: str, target: str) -> str:

@@ -1,11 +1,12 @@
 """The oracle for generate.py: block-diffusion drafting written down once more, without any cache.
 
-Every pass is one forward of the raw Hugging Face model over the whole sequence, under an explicit block mask; nothing is
-carried from pass to pass but the tokens. It shares no code with generate.py and specdec.lm, and it is slow on purpose.
-It knows the model of a fresh cache only: `prefill` is what a first call pays.
+Every pass is one forward of the raw Hugging Face model over the whole sequence, under an explicit
+block mask; nothing is carried from pass to pass but the tokens. It shares no code with generate.py
+and specdec.lm, and it is slow on purpose. It counts the passes of a fresh cache only: `prefill` is
+what a first call pays.
 
-Everything that depends on a comparison of floats also reports its `margin`: how near the nearest comparison was to
-going the other way. Below about 1e-6 two right implementations may differ.
+An outcome also has a `margin`: how near the closest comparison of floats was to going the other
+way. Below about 1e-6 two right implementations may differ.
 """
 
 from __future__ import annotations
@@ -165,9 +166,7 @@ class _Canvas:
         self.margin = min(self.margin, distance)
 
     def outcome(self, tokens: list[int], confidences: list[float], reason: str) -> Outcome:
-        return Outcome(
-            tokens, confidences, self.prefill, self.denoise, self.commit, reason, self.margin
-        )
+        return Outcome(tokens, confidences, self.prefill, self.denoise, self.commit, reason, self.margin)
 
 
 def static_draft(model: torch.nn.Module, prefix: Sequence[int], num_tokens: int, rules: Rules) -> Outcome:

@@ -139,9 +139,7 @@ def test_cache_grows_beyond_its_first_capacity(model) -> None:
     lm, tokens = CachedLM(model), random_ids(8, 1300)
     for end in (500, 511, 512, 513, 640, 1020, 1030):
         _commit(lm, tokens[lm.length : end])
-    torch.testing.assert_close(
-        lm.forward(tokens[1030:]).double(), full_logits(model, tokens, 1)[1030:], **TOLERANCE
-    )
+    torch.testing.assert_close(lm.forward(tokens[1030:]).double(), full_logits(model, tokens, 1)[1030:], **TOLERANCE)
     lm.rollback(300)
     assert list(lm.tokens) == tokens[:300]
     torch.testing.assert_close(

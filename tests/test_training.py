@@ -22,11 +22,9 @@ from training.train_ar_drafter import ArSettings, train_ar_drafter
 from training.train_dllm_drafter import DllmSettings, mask_id_of, train_dllm_drafter
 from training.train_target import TargetSettings, train_target
 
-SHAPE = models.Shape(
-    vocab_size=300, hidden_size=32, intermediate_size=64, num_layers=4, num_heads=4, num_kv_heads=2
-)
+SHAPE = models.Shape(vocab_size=300, hidden_size=32, intermediate_size=64, num_layers=4, num_heads=4, num_kv_heads=2)
 MASK_ID, END_ID = 3, 2
-LOOP = LoopSettings(num_steps=24, num_docs=4, learning_rate=5e-3)
+LOOP = LoopSettings(num_steps=40, num_docs=8, learning_rate=5e-3)
 TEXTS = [f"Tom has {n} apples. He buys {n + 3} more apples, so he has \\boxed{{{2 * n + 3}}}." for n in range(60)]
 
 
@@ -119,9 +117,7 @@ def test_training_logits_equal_inference_logits(head_share):
     model = models.new_qwen2(SHAPE, 0).eval()
     mask = noise.block_mask(torch.from_numpy(batch.blocks_BL), torch.from_numpy(batch.kinds_L))
     with torch.no_grad():
-        hidden = models.hidden_states(
-            model, torch.from_numpy(batch.ids_BL), torch.from_numpy(batch.positions_BL), mask
-        )
+        hidden = models.hidden_states(model, torch.from_numpy(batch.ids_BL), torch.from_numpy(batch.positions_BL), mask)
         trained = model.lm_head(hidden)
     checked = 0
     width = batch.ids_BL.shape[1]
@@ -148,7 +144,7 @@ def test_noise_is_what_drafting_meets(head_share):
     position_N = batch.token_N - docs.starts[row_N]
     kind_N = batch.kinds_L[column_N]
     is_first_N = kind_N == noise.CLEAN
-    # Token shift: the source stands one position before the token, in the same noisy block or in the clean block before.
+    # Token shift: the source stands one position before, in the same noisy block or in the clean block before.
     assert np.array_equal(batch.positions_BL[row_N, column_N], position_N - 1)
     assert np.array_equal(position_N % 32 == 0, is_first_N)
     assert np.all(position_N >= docs.prompt_lens[row_N])
@@ -174,9 +170,7 @@ def test_schedule_covers_every_document_once_an_epoch():
     schedule = batches.Schedule(np.arange(50) % 7, num_docs=10, seed=1)
     epoch = np.concatenate([schedule.rows(step) for step in range(5)])
     assert sorted(epoch) == list(range(50))
-    assert np.array_equal(
-        batches.Schedule(np.arange(50) % 7, num_docs=10, seed=1).rows(7), schedule.rows(7)
-    )
+    assert np.array_equal(batches.Schedule(np.arange(50) % 7, num_docs=10, seed=1).rows(7), schedule.rows(7))
 
 
 def test_soft_loss_is_the_divergence_when_all_tokens_are_kept():
@@ -203,7 +197,7 @@ def test_tokenizer_round_trip_single_digits_and_chat(tokenizer):
         mask_id_of(tokenizer, "<|no such token|>")
 
 
-def test_exported_folder_loads_and_reads_text_as_the_bare_tokenizer_does(tokenizer, tokenizer_dir, tmp_path, monkeypatch):
+def test_exported_folder_reads_text_as_the_bare_tokenizer_does(tokenizer, tokenizer_dir, tmp_path, monkeypatch):
     """With a qwen2 config.json beside it, transformers 5 takes Qwen2's tokenizer class: the ids must not change."""
     split = export.split_shards
     monkeypatch.setattr(export, "split_shards", lambda weights: split(weights, 20_000))

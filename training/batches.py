@@ -49,15 +49,11 @@ class Batch:
     kinds_L: np.ndarray | None = None
 
 
-def pack_documents(
-    prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], max_len: int
-) -> TokenDocs:
+def pack_documents(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], max_len: int) -> TokenDocs:
     """Prompt + answer token lists as TokenDocs; pairs longer than `max_len` or with an empty side are left out."""
     kept = [(p, a) for p, a in zip(prompts, answers, strict=True) if p and a and len(p) + len(a) <= max_len]
     if not kept:
-        raise UserError(
-            f"no training document of at most {max_len} tokens is left: check the prompts and answers"
-        )
+        raise UserError(f"no training document of at most {max_len} tokens is left: check the prompts and answers")
     lengths = np.array([len(p) + len(a) for p, a in kept], dtype=np.int64)
     return TokenDocs(
         tokens=np.concatenate([np.array([*p, *a], dtype=np.int32) for p, a in kept]),

@@ -13,7 +13,7 @@ _PURPOSE = {
         "drafter run end to end on a laptop."
     ),
     "ar_drafter": (
-        "A two-layer Qwen2 cut from the bundled target and trained on the target's own greedy answers (cross-entropy "
+        "A small Qwen2 cut from the bundled target and trained on the target's own greedy answers (cross-entropy "
         "and the target's distributions). It proposes tokens one by one."
     ),
     "dllm_drafter": (

@@ -33,11 +33,11 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"--device {name} cannot be used ({str(error).splitlines()[0]}): try --device cpu"
-        ) from None
+        raise UserError(f"--device {name} cannot be used ({str(error).splitlines()[0]}): try --device cpu") from None
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
+        # cuDNN's attention plans anew for every new shape, and almost every batch has one.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     return device
 
 

@@ -35,9 +35,7 @@ class Lesson:
         return next(self.target.parameters()).device
 
 
-def load_lesson(
-    target_dir: Path, answers_path: Path, device: torch.device, keep_repetitive: bool = False
-) -> Lesson:
+def load_lesson(target_dir: Path, answers_path: Path, device: torch.device, keep_repetitive: bool = False) -> Lesson:
     """The target, its tokenizer and the documents of its own answers, repetitive ones left out."""
     documents = load_answers(answers_path).documents(MAX_DOCUMENT, keep_repetitive)
     return Lesson(load_model(target_dir, device), load_tokenizer(target_dir), documents)
@@ -63,12 +61,8 @@ def drafter_parser(
     parser.add_argument("--num_steps", type=int, default=loop.num_steps)
     parser.add_argument("--num_docs", type=int, default=loop.num_docs, help="documents in a step")
     parser.add_argument("--learning_rate", type=float, default=loop.learning_rate)
-    parser.add_argument(
-        "--num_layers", type=int, default=num_layers, help="layers cut evenly from the target"
-    )
-    parser.add_argument(
-        "--soft_weight", type=float, default=soft_weight, help="weight of KL to the target; 0: none"
-    )
+    parser.add_argument("--num_layers", type=int, default=num_layers, help="layers cut evenly from the target")
+    parser.add_argument("--soft_weight", type=float, default=soft_weight, help="weight of KL to the target; 0: none")
     return parser
 
 

@@ -30,11 +30,7 @@ def config_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, extra:
     result |= {key: getattr(config, key) for key in _COPIED_KEYS if getattr(config, key, None) is not None}
     rope = getattr(config, "rope_parameters", None) or {}
     result["rope_theta"] = float(rope.get("rope_theta") or config.rope_theta)
-    scaling = (
-        {k: v for k, v in rope.items() if k != "rope_theta"}
-        if rope
-        else getattr(config, "rope_scaling", None)
-    )
+    scaling = {k: v for k, v in rope.items() if k != "rope_theta"} if rope else getattr(config, "rope_scaling", None)
     if scaling and scaling.get("rope_type", "default") != "default":
         result["rope_scaling"] = scaling
     result |= {
@@ -63,8 +59,7 @@ def split_shards(weights: dict[str, torch.Tensor], limit: int = SHARD_BYTES) -> 
 
 def _write_weights(model: PreTrainedModel, folder: Path) -> None:
     weights = {
-        name: tensor.detach().to("cpu", torch.bfloat16).contiguous()
-        for name, tensor in model.state_dict().items()
+        name: tensor.detach().to("cpu", torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()
     }
     if model.config.tie_word_embeddings:
         weights.pop("lm_head.weight", None)

@@ -84,9 +84,7 @@ class Family:
 
     def lesson(self) -> Lesson:
         """What the drafters are trained from."""
-        return load_lesson(
-            self.path("target"), self.path("answers"), self.device, self.settings.keep_repetitive
-        )
+        return load_lesson(self.path("target"), self.path("answers"), self.device, self.settings.keep_repetitive)
 
     def report(self, report: TrainReport, settings: dict) -> dict:
         """What training.json says of a trained model."""
@@ -126,9 +124,7 @@ def make_answers(family: Family) -> dict:
     prompts = [p for p in chat_prompts(tokenizer, [e.prompt for e in examples]) if len(p) <= MAX_PROMPT]
     model = load_model(family.path("target"), family.device)
     stop_ids = [tokenizer.eos_token_id]
-    answers = self_generate(
-        model, prompts, stop_ids, family.path("answers"), settings.answers, family.deadline
-    )
+    answers = self_generate(model, prompts, stop_ids, family.path("answers"), settings.answers, family.deadline)
     return summary(answers, time.monotonic() - started)
 
 
@@ -204,9 +200,7 @@ def run_family(family: Family, stop_after: str) -> dict:
 def main() -> dict:
     """The command."""
     parser = training_parser("Trains the bundled family: tokenizer, target, its answers, two drafters.")
-    parser.add_argument(
-        "--data_dir", type=Path, required=True, help="has gsm8k/train.jsonl and math/train.jsonl"
-    )
+    parser.add_argument("--data_dir", type=Path, required=True, help="has gsm8k/train.jsonl and math/train.jsonl")
     parser.add_argument("--work_dir", type=Path, required=True, help="artefacts and checkpoints")
     parser.add_argument("--out", type=Path, default=Path("assets/models"))
     parser.add_argument("--stop_after", choices=list(STAGES), default="export")

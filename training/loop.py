@@ -118,9 +118,7 @@ class _LossLog:
     def close_window(self, step: int, rate: float) -> None:
         loss = float(self._sum) / self._count
         if not math.isfinite(loss):
-            raise UserError(
-                f"{self.name}: the loss is {loss} at step {step}: start again with a lower --learning_rate"
-            )
+            raise UserError(f"{self.name}: the loss is {loss} at step {step}: start again with a lower --learning_rate")
         self.losses.append((step, loss))
         self._open_window()
         seconds = self.progress(step).seconds
@@ -134,9 +132,7 @@ class _LossLog:
         return Progress(step, self.losses, self.done.seconds + time.monotonic() - self.started, self.tokens)
 
 
-def _update(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor, max_norm: float
-) -> None:
+def _update(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor, max_norm: float) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)

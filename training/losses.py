@@ -73,9 +73,7 @@ def soft_loss(logits_NV: torch.Tensor, ids_NK: torch.Tensor, probs_NK: torch.Ten
     return inside + teacher_rest * (teacher_rest.log() - student_rest.log())
 
 
-def batch_loss(
-    model: PreTrainedModel, hidden_BLD: torch.Tensor, batch: Batch, labels: Labels
-) -> torch.Tensor:
+def batch_loss(model: PreTrainedModel, hidden_BLD: torch.Tensor, batch: Batch, labels: Labels) -> torch.Tensor:
     """Weighted mean over the batch's predicted tokens of CE + soft_weight * KL (scalar, fp32)."""
     device = hidden_BLD.device
     token_N, weight_N = to_device(batch.token_N, device), to_device(batch.weight_N, device)
@@ -83,7 +81,5 @@ def batch_loss(
     loss_N = torch.nn.functional.cross_entropy(logits_NV, labels.tokens_T[token_N], reduction="none")
     if labels.soft is not None and labels.soft_weight > 0:
         soft = labels.soft
-        loss_N = loss_N + labels.soft_weight * soft_loss(
-            logits_NV, soft.ids_TK[token_N], soft.probs_TK[token_N]
-        )
+        loss_N = loss_N + labels.soft_weight * soft_loss(logits_NV, soft.ids_TK[token_N], soft.probs_TK[token_N])
     return (loss_N * weight_N).sum() / weight_N.sum()

@@ -62,9 +62,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> PreTrainedMo
         raise UserError(f"{folder} holds no model: it needs config.json and *.safetensors")
     config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
     if config.model_type not in ARCHITECTURES:
-        raise UserError(
-            f"{folder} is a {config.model_type} model: only {' and '.join(ARCHITECTURES)} can be trained"
-        )
+        raise UserError(f"{folder} is a {config.model_type} model: only {' and '.join(ARCHITECTURES)} can be trained")
     model = AutoModelForCausalLM.from_pretrained(
         str(folder), local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
     )
@@ -87,9 +85,7 @@ def even_layers(num_layers: int, num_kept: int) -> list[int]:
 def cut_layers(model: PreTrainedModel, num_kept: int) -> PreTrainedModel:
     """A smaller copy of `model`: embeddings, final norm, head and an even choice of its layers."""
     kept = even_layers(model.config.num_hidden_layers, num_kept)
-    settings = {
-        k: v for k, v in model.config.to_dict().items() if k not in ("layer_types", "max_window_layers")
-    }
+    settings = {k: v for k, v in model.config.to_dict().items() if k not in ("layer_types", "max_window_layers")}
     config = type(model.config).from_dict({**settings, "num_hidden_layers": num_kept})
     config._attn_implementation = "sdpa"
     small = type(model)(config).float()
@@ -117,9 +113,7 @@ def hidden_states(
     mask_B1LL: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Last hidden states (B, L, D). No mask means causal; a bool mask says True where a query sees a key."""
-    output = model.model(
-        input_ids=ids_BL, position_ids=positions_BL, attention_mask=mask_B1LL, use_cache=False
-    )
+    output = model.model(input_ids=ids_BL, position_ids=positions_BL, attention_mask=mask_B1LL, use_cache=False)
     return output.last_hidden_state
 
 

@@ -25,14 +25,10 @@ class NoiseSettings:
     """How blocks are masked and weighted. Every field changes the result."""
 
     block_size: int = 32
-    head_share: float = (
-        0.85  # blocks masked "known head, unknown tail"; the others get complementary random masks
-    )
+    head_share: float = 0.85  # blocks masked "known head, unknown tail"; the others get complementary random masks
     decay: float = 0.85  # loss weight per position of distance from the known head
     random_weight: float = 0.5  # loss weight of a randomly masked token
-    first_weight: float = (
-        1.0  # loss weight of a block's first token, predicted from the clean block before it
-    )
+    first_weight: float = 1.0  # loss weight of a block's first token, predicted from the clean block before it
 
 
 @dataclass(frozen=True)
@@ -74,9 +70,7 @@ def _answer_grid(docs: TokenDocs, rows: np.ndarray, size: int) -> _Grid:
     )
 
 
-def _draw_masks(
-    grid: _Grid, settings: NoiseSettings, rng: np.random.Generator
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def _draw_masks(grid: _Grid, settings: NoiseSettings, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
     """(is_masked_BGS, weight_BGS) of each noisy copy. Place 0 of a block is always known: no output inside predicts it.
 
     Head lengths are uniform over those that leave an answer token unknown; the second copy's is half the range away.
@@ -96,9 +90,7 @@ def _draw_masks(
         chosen_BGS = np.where(is_random_BG1, scattered_BGS ^ bool(variant), distance_BGS >= 0)
         is_masked_BGS = chosen_BGS & can_mask_BGS
         tail_weight_BGS = settings.decay ** np.maximum(distance_BGS, 0)
-        masks.append(
-            (is_masked_BGS, np.where(is_random_BG1, settings.random_weight, tail_weight_BGS) * is_masked_BGS)
-        )
+        masks.append((is_masked_BGS, np.where(is_random_BG1, settings.random_weight, tail_weight_BGS) * is_masked_BGS))
     return masks
 
 

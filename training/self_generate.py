@@ -74,9 +74,7 @@ class _KvBuffer(Cache):
 def _next_tokens(
     model: PreTrainedModel, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, kv: _KvBuffer
 ) -> torch.Tensor:
-    output = model.model(
-        input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=kv, use_cache=True
-    )
+    output = model.model(input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=kv, use_cache=True)
     kv.length += ids.shape[1]
     return model.lm_head(output.last_hidden_state[:, -1]).argmax(-1)
 
@@ -123,9 +121,7 @@ def greedy_batch(
                 is_real_BL = is_real_BL[alive]
                 kv.keep_rows(alive)
         positions = (width + step - pads_B)[:, None]
-        token_B = _next_tokens(
-            model, token_B[:, None], positions, is_real_BL[:, None, None, : width + step + 1], kv
-        )
+        token_B = _next_tokens(model, token_B[:, None], positions, is_real_BL[:, None, None, : width + step + 1], kv)
     return [_cut(answer, stop_ids) for answer in output.tolist()]
 
 
@@ -143,9 +139,7 @@ def plan_batches(lengths: Sequence[int], settings: GenerateSettings) -> list[lis
     batches: list[list[int]] = []
     for number in sorted(range(len(lengths)), key=lambda n: (lengths[n], n)):
         positions = lengths[number] + settings.max_new_tokens
-        full = bool(batches) and len(batches[-1]) >= min(
-            settings.max_rows, settings.max_positions // positions
-        )
+        full = bool(batches) and len(batches[-1]) >= min(settings.max_rows, settings.max_positions // positions)
         if not batches or full:
             batches.append([])
         batches[-1].append(number)
@@ -161,11 +155,7 @@ def _read_partial(path: Path, identity: dict) -> dict[int, list[int]]:
     whole = content[: content.rfind(b"\n") + 1]
     try:
         header, *lines = [json.loads(line) for line in whole.splitlines()] or [None]
-        found = {
-            number: answer
-            for line in lines
-            for number, answer in zip(line["rows"], line["answers"], strict=True)
-        }
+        found = {number: answer for line in lines for number, answer in zip(line["rows"], line["answers"], strict=True)}
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} holds no partial answers: delete it") from None
     if header != identity:
@@ -237,15 +227,11 @@ def main() -> dict:
     parser = training_parser(__doc__.splitlines()[0])
     parser.add_argument("--target_dir", type=Path, required=True)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--data_dir", type=Path, help="prompts from the GSM8K and MATH training questions here"
-    )
+    source.add_argument("--data_dir", type=Path, help="prompts from the GSM8K and MATH training questions here")
     source.add_argument("--prompt_file", type=Path, help='JSON lines, each {"prompt": "..."}')
     parser.add_argument("--out", type=Path, required=True, help="the .npz to write")
     parser.add_argument("--max_new_tokens", type=int, default=GenerateSettings.max_new_tokens)
-    parser.add_argument(
-        "--max_rows", type=int, default=GenerateSettings.max_rows, help="rows decoded at once"
-    )
+    parser.add_argument("--max_rows", type=int, default=GenerateSettings.max_rows, help="rows decoded at once")
     arguments = parser.parse_args()
     device, started = pick_device(arguments.device), time.monotonic()
     tokenizer = load_tokenizer(arguments.target_dir)

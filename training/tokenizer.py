@@ -85,18 +85,14 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     content = json.loads(tokenizer.to_str())
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     (folder / "tokenizer.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps(tokenizer_config(), indent=1) + "\n", encoding="utf-8"
-    )
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config(), indent=1) + "\n", encoding="utf-8")
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a local folder; UserError when it has no chat template or no end token."""
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     if not tokenizer.chat_template:
-        raise UserError(
-            f"the tokenizer in {folder} has no chat template: add chat_template to tokenizer_config.json"
-        )
+        raise UserError(f"the tokenizer in {folder} has no chat template: add chat_template to tokenizer_config.json")
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer in {folder} has no eos_token: add one to tokenizer_config.json")
     return tokenizer
@@ -105,9 +101,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def chat_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
     """Token ids of each prompt as one user turn, ready for the assistant's answer."""
     texts = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
+        tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
         for prompt in prompts
     ]
     return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []

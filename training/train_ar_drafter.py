@@ -36,9 +36,7 @@ def _fresh(model: PreTrainedModel, seed: int) -> PreTrainedModel:
         return type(model)(model.config).float().to(next(model.parameters()).device)
 
 
-def train_ar_drafter(
-    lesson: Lesson, settings: ArSettings, place: Place
-) -> tuple[PreTrainedModel, TrainReport]:
+def train_ar_drafter(lesson: Lesson, settings: ArSettings, place: Place) -> tuple[PreTrainedModel, TrainReport]:
     """The trained drafter on the target's device, and how it went; resumes from place.checkpoint."""
     docs, device = lesson.docs, lesson.device
     model = cut_layers(lesson.target, settings.num_layers)
@@ -68,9 +66,7 @@ def main() -> dict:
     """The command: a target and its answers in, model folder out."""
     default = ArSettings()
     parser = drafter_parser(__doc__.splitlines()[0], default.loop, default.num_layers, default.soft_weight)
-    parser.add_argument(
-        "--fresh", action="store_true", help="start from random weights, not from the target's"
-    )
+    parser.add_argument("--fresh", action="store_true", help="start from random weights, not from the target's")
     arguments = parser.parse_args()
     place = place_of(arguments, arguments.out.with_name(arguments.out.name + ".checkpoint.pt"))
     lesson = load_lesson(arguments.target_dir, arguments.answers, place.device)

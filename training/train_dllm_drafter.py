@@ -39,9 +39,7 @@ def mask_id_of(tokenizer: PreTrainedTokenizerBase, mask_token: str | None = None
     token = mask_token or tokenizer.mask_token
     found = tokenizer.get_vocab().get(token) if token else None
     if found is None:
-        raise UserError(
-            f"the tokenizer has no mask token {token or ''}: name an unused entry with --mask_token"
-        )
+        raise UserError(f"the tokenizer has no mask token {token or ''}: name an unused entry with --mask_token")
     return found
 
 
@@ -88,9 +86,7 @@ def main() -> dict:
     """The command: a target and its answers in, model folder out."""
     default = DllmSettings()
     parser = drafter_parser(__doc__.splitlines()[0], default.loop, default.num_layers, default.soft_weight)
-    parser.add_argument(
-        "--mask_token", help="the tokenizer entry to use as mask (default: its own mask token)"
-    )
+    parser.add_argument("--mask_token", help="the tokenizer entry to use as mask (default: its own mask token)")
     arguments = parser.parse_args()
     place = place_of(arguments, arguments.out.with_name(arguments.out.name + ".checkpoint.pt"))
     lesson = load_lesson(arguments.target_dir, arguments.answers, place.device)

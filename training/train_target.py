@@ -76,9 +76,7 @@ def main() -> dict:
     docs = encode_examples(load_examples(arguments.data_dir), tokenizer)
     settings = TargetSettings(
         shape=Shape(vocab_size=len(tokenizer)),
-        loop=LoopSettings(
-            arguments.num_steps, arguments.num_docs, arguments.learning_rate, seed=arguments.seed
-        ),
+        loop=LoopSettings(arguments.num_steps, arguments.num_docs, arguments.learning_rate, seed=arguments.seed),
     )
     place = place_of(arguments, arguments.out.with_name(arguments.out.name + ".checkpoint.pt"))
     model, report = train_target(docs, tokenizer, settings, place)

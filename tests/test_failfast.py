@@ -1,0 +1,205 @@
+"""The driver from its command line to its files: lossless, resumable, strict. Tiny random families on disk."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from families import edit_config, flags, save_family, save_model
+from toys import toy_model
+
+import failfast
+from specdec import session
+from specdec.records import find_records, load_record
+
+PROJECT = Path(failfast.__file__).parent
+DRAFTERS = {
+    "plain",
+    "ar_None_sf_10",
+    "ar_None_df_0.45_60_10",
+    "dllm_0.05_sf_10",
+    "dllm_0.05_df_0.45_60_10",
+}
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return save_family(tmp_path_factory.mktemp("family"))
+
+
+@pytest.fixture
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading any model is an error."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(session, "load_lm", refuse)
+
+
+def modelled_table(output: str) -> str:
+    """The part of a ranking that does not depend on the clock."""
+    return output[output.index("Modelled time") :].split("\n\n")[0]
+
+
+def test_every_drafter_writes_the_same_text(family: dict[str, Path], tmp_path: Path) -> None:
+    assert failfast.main(flags(family, tmp_path, "--num_questions", "2")) == 0
+    records = [load_record(path) for path in find_records(tmp_path)]
+    assert {record.drafter_name for record in records} == DRAFTERS
+    for question_id in (0, 1):
+        texts = {tuple(record.output_tokens) for record in records if record.question_id == question_id}
+        assert len(texts) == 1
+    assert all(path.with_suffix(".txt").is_file() for path in find_records(tmp_path))
+    assert any(record.num_accepted for record in records)
+
+
+@pytest.mark.parametrize(
+    "more", ["--reuse_drafts", "--disable_reusing_drafter_kvs", "--failfast_rule strict", "--spec_len 3 7"]
+)
+def test_every_mode_writes_the_same_text(family: dict[str, Path], tmp_path: Path, more: str) -> None:
+    assert failfast.main(flags(family, tmp_path, "--num_questions", "1", *more.split())) == 0
+    assert len({tuple(load_record(path).output_tokens) for path in find_records(tmp_path)}) == 1
+
+
+def test_kv_reuse_changes_nothing_but_prefill_passes(family: dict[str, Path], tmp_path: Path) -> None:
+    drafts = {}
+    for name, more in (("on", []), ("off", ["--disable_reusing_drafter_kvs"])):
+        arguments = flags(family, tmp_path / name, "--num_questions", "2", "--drafters", "dllm_sf", "failfast")
+        assert failfast.main([*arguments, *more]) == 0
+        records = [load_record(path) for path in find_records(tmp_path / name)]
+        drafts[name] = [
+            (turn.draft_tokens, turn.num_denoise_passes, turn.num_commit_passes)
+            for record in records
+            for turn in record.rounds
+        ]
+    assert drafts["on"] == drafts["off"]
+
+
+def test_a_second_run_computes_nothing(
+    family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = flags(family, tmp_path, "--num_questions", "2")
+    assert failfast.main(arguments) == 0
+    first = capsys.readouterr().out
+    monkeypatch.setattr(session, "load_lm", None)
+    assert failfast.main(arguments) == 0
+    assert capsys.readouterr().out == first
+    assert failfast.main([*arguments, "--read_pickle"]) == 0
+    assert modelled_table(capsys.readouterr().out) == modelled_table(first)
+
+
+def test_other_settings_are_named_and_nothing_is_lost(
+    family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = flags(family, tmp_path, "--num_questions", "1", "--drafters", "failfast")
+    assert failfast.main(arguments) == 0
+    (path,) = find_records(tmp_path)
+    kept = path.read_bytes()
+    assert failfast.main([*arguments, "--failfast_rule", "strict"]) == 2
+    assert "failfast_rule: stored 'published', asked 'strict'" in capsys.readouterr().err
+    assert path.read_bytes() == kept
+    assert failfast.main([*arguments, "--failfast_rule", "strict", "--overwrite"]) == 0
+    assert load_record(path).identity["failfast_rule"] == "strict"
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_a_dry_run_says_what_would_run(
+    family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert failfast.main(flags(family, tmp_path / "out", "--num_questions", "3", "--dry_run")) == 0
+    out = capsys.readouterr().out
+    assert all(f"{name}: 3 questions, at most 72 rounds" in out for name in DRAFTERS)
+    assert "of weights" in out and "of KV cache" in out
+    assert not (tmp_path / "out").exists()
+
+
+def test_answers_in_a_log_are_quoted(
+    family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert failfast.main(flags(family, tmp_path, "--num_questions", "1", "--log_level", "DEBUG")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    before_ranking = lines[: next(i for i, line in enumerate(lines) if line.startswith("Modelled time"))]
+    assert any(line.startswith("| ") for line in before_ranking)
+    assert all(line.startswith(("| ", "[Problem ")) for line in before_ranking if line)
+
+
+BAD_LINES = {
+    "--question_ids 4800": "48",
+    "--max_new_tokens 2048": "--max_new_tokens",
+    "--latency_target Qwen2.5-99B": "--latency_target",
+    "--latency_profile nothing_like_it": "vLLM_A6000",
+    "--small_block_size 5": "--small_block_size",
+    "--device cuda:77": "--device",
+    "--target_model_name missing/folder/of/mine": "--target_model_name",
+    "--read_pickle": "--output_dir",
+    "--dataset_name math --data_dir nowhere": "nowhere",
+}
+
+
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize("line", BAD_LINES)
+def test_bad_input_is_one_line_and_status_2(
+    family: dict[str, Path], tmp_path: Path, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert failfast.main([*flags(family, tmp_path / "out", "--num_questions", "1"), *line.split()]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert BAD_LINES[line] in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_a_drafter_of_another_family_is_refused(
+    family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stranger = save_model(tmp_path / "stranger", toy_model("qwen2", 3))
+    vocabulary = (stranger / "tokenizer.json").read_text().replace('"word7"', '"seven"')
+    (stranger / "tokenizer.json").write_text(vocabulary)
+    assert failfast.main(flags(family | {"ar": stranger}, tmp_path / "out", "--num_questions", "1")) == 2
+    assert re.search("tokenizers differ: id 9 is 'word7' .* 'seven'", capsys.readouterr().err)
+    edit_config(stranger, model_type="odd", auto_map={"AutoModel": "odd.Model"})
+    assert failfast.main(flags(family | {"dllm": stranger}, tmp_path / "out", "--num_questions", "1")) == 2
+    assert "remote code" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_a_damaged_record_is_named_and_never_executed(
+    family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "out" / "pickles" / "target" / "bundled" / "0" / "plain" / "24.pickle"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"cposix\nsystem\n(S'touch " + os.fsencode(tmp_path) + b"/executed'\ntR.")
+    assert failfast.main(flags(family, tmp_path / "out", "--num_questions", "1")) == 2
+    assert str(path) in capsys.readouterr().err
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    family: dict[str, Path], tmp_path: Path, stop_signal: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = flags(family, tmp_path / "out", "--num_questions", "4", "--max_new_tokens", "64")
+    running = subprocess.Popen(
+        [sys.executable, "failfast.py", *arguments], cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 60
+    while not find_records(tmp_path / "out") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(stop_signal)
+    _, error = running.communicate(timeout=60)
+    num_kept = len(find_records(tmp_path / "out"))
+    assert 0 < num_kept < 20
+    if stop_signal != signal.SIGKILL:
+        assert running.returncode == 128 + stop_signal
+        assert error.decode().count("\n") == 1
+    assert failfast.main(arguments) == 0
+    resumed = capsys.readouterr().out
+    assert len(find_records(tmp_path / "out")) == 20
+    assert failfast.main([*arguments, "--output_dir", str(tmp_path / "whole")]) == 0
+    assert modelled_table(resumed) == modelled_table(capsys.readouterr().out)
