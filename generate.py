@@ -58,7 +58,7 @@ class BlockLM(Protocol):
     def forward(self, tokens: Sequence[int], *, block_size: int, keep: Sequence[int]) -> torch.Tensor: ...
     def commit(self, num_tokens: int) -> None: ...
     def rollback(self, length: int) -> None: ...
-    def reuse(self, prefix_ids: Sequence[int], align: int) -> int: ...
+    def reuse(self, prefix_ids: Sequence[int], block_size: int) -> int: ...
 
 
 def generate(
@@ -75,8 +75,8 @@ def generate(
     """Write an answer with the dLLM alone: up to `max_new_tokens` tokens, cut behind a stop token.
 
     A position is unmasked when its probability exceeds `threshold` (0..1); the most probable one
-    always is. Raises ValueError for an empty prompt or a small_block_size that does not divide
-    block_size.
+    always is. Raises ValueError for an empty prompt, a threshold outside 0..1, lengths below 1 and
+    a small_block_size that does not divide block_size (at least 2), as the other two do.
     """
     how = _Denoising(threshold, block_size, small_block_size, mask_id, frozenset(stop_ids))
     return _draft(_Blocks(lm, prompt_ids, how), _FixedWindow(max_new_tokens))
@@ -138,8 +138,10 @@ class _Denoising:
     stop_ids: frozenset[int]
 
     def __post_init__(self) -> None:
-        if self.small_block_size < 1 or self.block_size % self.small_block_size:
-            raise ValueError(f"small_block_size {self.small_block_size} does not divide {self.block_size}")
+        if self.block_size < 2 or self.small_block_size < 1 or self.block_size % self.small_block_size:
+            raise ValueError(f"no blocks of {self.block_size} in sub-blocks of {self.small_block_size} positions")
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold {self.threshold} is outside 0..1")
 
 
 class _Blocks:
@@ -188,7 +190,7 @@ class _Blocks:
         """Bring the prefix's whole blocks into the cache, and what is predicted to follow them."""
         block_size = self.how.block_size
         whole = self.prefix_len // block_size * block_size
-        self.lm.reuse(self.ids[:whole], align=block_size)
+        self.lm.reuse(self.ids[:whole], block_size=block_size)
         if self.lm.length == self.prefix_len and whole not in self.lm.predictions:
             self.lm.rollback(whole - block_size)
         if self.lm.length < whole:
@@ -248,6 +250,10 @@ class _FixedWindow:
 
     size: int
 
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"a draft of {self.size} tokens is no draft")
+
     def test(self, blocks: _Blocks) -> str | None:
         return "length" if blocks.num_known >= self.size else None
 
@@ -270,6 +276,10 @@ class _FailFastWindow:
     rule: Rule
 
     def __post_init__(self) -> None:
+        if self.rule not in ("published", "strict"):
+            raise ValueError(f"rule {self.rule!r} is neither 'published' nor 'strict'")
+        if min(self.size, self.incr_len, self.max_spec_len) < 1:
+            raise ValueError("spec_len, incr_len and max_spec_len must be at least 1")
         self._resize(self.size)
 
     def test(self, blocks: _Blocks) -> str | None:
@@ -316,7 +326,8 @@ def _stop_reason(blocks: _Blocks, window: _Window) -> str | None:
 
 def _most_probable(logits_KV: torch.Tensor, mask_id: int) -> tuple[list[int], list[float]]:
     """The argmax token of each position and its softmax probability; the mask is never predicted."""
-    logits_KV = logits_KV.float().index_fill(-1, torch.tensor([mask_id], device=logits_KV.device), -torch.inf)
+    logits_KV = logits_KV.float().clone()
+    logits_KV[:, mask_id : mask_id + 1] = -torch.inf  # a slice: the id may lie beyond a cut vocabulary
     confidences_K, tokens_K = logits_KV.softmax(-1).max(-1)
     return tokens_K.tolist(), confidences_K.tolist()
 

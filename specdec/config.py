@@ -189,6 +189,8 @@ class RunConfig:
     log_level: str = _flag("DEBUG adds every answer's text", "INFO", choices=("DEBUG", "INFO", "WARNING"))
 
     def __post_init__(self) -> None:
+        if self.block_size < 2:
+            raise UserError("--block_size 1 is plain AR decoding: a block needs at least 2 positions")
         if self.block_size % self.small_block_size:
             raise UserError(
                 f"--small_block_size {self.small_block_size} does not divide --block_size {self.block_size}"

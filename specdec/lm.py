@@ -29,7 +29,12 @@ class CachedLM:
     """
 
     def __init__(self, hf_model: PreTrainedModel, vocab_size: int | None = None) -> None:
-        """`vocab_size` cuts the logits: ids from there on (padding rows of a bigger table) are never predicted."""
+        """`vocab_size` cuts the logits: ids from there on (padding rows of a bigger table) are never predicted.
+
+        Raises ValueError for a model whose attention would misread the boolean mask.
+        """
+        if hf_model.config._attn_implementation != "sdpa":
+            raise ValueError('CachedLM needs a model loaded with attn_implementation="sdpa"')
         self.model = hf_model.eval()
         self.device = hf_model.get_input_embeddings().weight.device
         self.vocab_size = vocab_size
@@ -37,6 +42,7 @@ class CachedLM:
         self.predictions: dict[int, tuple[int, float]] = {}
         self._cache = _KVBuffer()
         self._pending: list[int] = []
+        self._block_size = self._pending_block_size = 1
 
     @property
     def length(self) -> int:
@@ -69,7 +75,7 @@ class CachedLM:
             use_cache=True,
             logits_to_keep=0 if keep is None else torch.tensor(list(keep), dtype=torch.long, device=self.device),
         )
-        self._pending = list(tokens)
+        self._pending, self._pending_block_size = list(tokens), block_size
         return output.logits[0, :, : self.vocab_size]
 
     def commit(self, num_tokens: int) -> None:
@@ -77,6 +83,7 @@ class CachedLM:
         if not 0 <= num_tokens <= len(self._pending):
             raise ValueError(f"cannot commit {num_tokens} of {len(self._pending)} tokens")
         self.tokens += self._pending[:num_tokens]
+        self._block_size = self._pending_block_size
         self._pending = []
 
     def rollback(self, length: int) -> None:
@@ -88,16 +95,17 @@ class CachedLM:
             del self.tokens[length:]
             self.predictions = {at: value for at, value in self.predictions.items() if at <= length}
 
-    def reuse(self, prefix_ids: Sequence[int], align: int = 1) -> int:
-        """Roll back to the longest common prefix with `prefix_ids`, in whole multiples of `align`.
+    def reuse(self, prefix_ids: Sequence[int], block_size: int = 1) -> int:
+        """Roll back to the longest common prefix with `prefix_ids`, in whole blocks of `block_size`.
 
-        Returns the new length: what need not be run again.
+        Keys and values that were made under another block size are of no use and dropped. Returns
+        the new length: what need not be run again.
         """
         pairs = zip(self.tokens, prefix_ids, strict=False)
         shared = next((i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), None)
         if shared is None:
             shared = min(self.length, len(prefix_ids))
-        self.rollback(shared // align * align)
+        self.rollback(shared // block_size * block_size if block_size == self._block_size else 0)
         return self.length
 
     def warm_up(self) -> None:

@@ -124,15 +124,35 @@ def test_reuse_keeps_the_longest_common_prefix_in_whole_blocks(model) -> None:
     changed = [*tokens[:50], (tokens[50] + 1) % VOCAB_SIZE, *tokens[51:]]
     cases = [(tokens, 1, 70), (tokens, 32, 64), (changed, 1, 50), (changed, 8, 48), (changed, 32, 32)]
     cases += [(tokens[:40], 1, 40), (tokens[:40], 32, 32), (tokens + [1, 2], 1, 70), ([], 1, 0), ([63, 63], 1, 0)]
-    for prefix, align, want in cases:
+    for prefix, block_size, want in cases:
         lm = CachedLM(model)
-        _commit(lm, tokens)
-        assert lm.reuse(prefix, align=align) == want == lm.length
+        lm.forward(tokens, block_size=block_size)
+        lm.commit(len(tokens))
+        assert lm.reuse(prefix, block_size=block_size) == want == lm.length
         assert list(lm.tokens) == tokens[:want]
         new = random_ids(7, 5)
         torch.testing.assert_close(
-            lm.forward(new).double(), full_logits(model, tokens[:want] + new, 1)[want:], **TOLERANCE
+            lm.forward(new, block_size=block_size).double(),
+            full_logits(model, tokens[:want] + new, block_size)[want:],
+            **TOLERANCE,
         )
+
+
+def test_what_another_block_size_made_is_not_reused(model) -> None:
+    lm, tokens = CachedLM(model), random_ids(6, 64)
+    _commit(lm, tokens)
+    assert lm.reuse(tokens, block_size=32) == 0
+    lm.forward(tokens, block_size=32)
+    lm.commit(64)
+    assert lm.reuse(tokens, block_size=32) == 64
+    assert lm.reuse(tokens, block_size=1) == 0
+
+
+def test_attention_that_misreads_the_mask_is_refused() -> None:
+    model = toy_model("qwen2", 3)
+    model.config._attn_implementation = "eager"
+    with pytest.raises(ValueError, match="sdpa"):
+        CachedLM(model)
 
 
 def test_cache_grows_beyond_its_first_capacity(model) -> None:

@@ -14,6 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 
 ARCHITECTURES = {"qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
 VOCAB_SIZE = 64
+MASK_ID = VOCAB_SIZE - 3
+TOO_CLOSE = 1e-4  # logits nearer than this may swap in float32
 MAX_POSITIONS = 2048
 
 
@@ -90,6 +92,13 @@ def perturbed(model: torch.nn.Module, seed: int, strength: float) -> torch.nn.Mo
     return twin
 
 
+def toy_pair(architecture: str) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """A target and a drafter's model that often agree; the Qwen2 pair has tied embeddings, as small real ones have."""
+    torch.set_num_threads(1)
+    target = weaken_attention(toy_model(architecture, 31, scale=4.0, tie=architecture == "qwen2"), 0.3)
+    return target, perturbed(target, 32, 0.2)
+
+
 def random_ids(seed: int, length: int, *, exclude: Sequence[int] = (), vocab_size: int = VOCAB_SIZE) -> list[int]:
     """`length` uniform token ids, none of them in `exclude`."""
     allowed = torch.tensor([token for token in range(vocab_size) if token not in exclude])
@@ -119,6 +128,16 @@ def greedy_tokens(
         if tokens[-1] in stop_ids:
             break
     return tokens[len(prompt_ids) :], smallest_gap
+
+
+def clear_prompt(model: torch.nn.Module, length: int, max_new_tokens: int) -> tuple[list[int], list[int]]:
+    """A random prompt whose greedy continuation is nowhere a close call, and that continuation (without stop token)."""
+    for seed in range(1000 * length, 1000 * length + 20):
+        prompt = random_ids(seed, length)
+        greedy, gap = greedy_tokens(model, prompt, max_new_tokens=max_new_tokens, stop_ids=())
+        if gap > TOO_CLOSE:
+            return prompt, greedy
+    raise AssertionError("no clear prompt among 20")
 
 
 def toy_tokenizer(words: Sequence[str], *, unknown: str = "<unk>", stop: str = "<end>") -> PreTrainedTokenizerFast:

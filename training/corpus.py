@@ -7,6 +7,7 @@ benchmark ask in the same words.
 from __future__ import annotations
 
 import json
+import random
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from specdec.problems import make_problem
 
 DATASETS = ("gsm8k", "math")
 _CALCULATION = re.compile(r"<<[^<>]*>>")
+_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,22 @@ def gsm8k_answer(answer: str) -> str:
     if not mark:
         raise UserError("a GSM8K answer has no '####' line: use the data set's original rows")
     return f"{reasoning.strip()}\nThe answer is \\boxed{{{result.strip().replace(',', '')}}}."
+
+
+def with_other_numbers(text: str, rng: random.Random) -> str:
+    """`text` with every number replaced by a random one of as many digits, equal ones alike.
+
+    New questions at no cost: drafters learn from the target's own answers, which need not be right.
+    "7 of 30, then 7" may become "4 of 52, then 4".
+    """
+    drawn: dict[str, str] = {}
+
+    def replacement(match: re.Match) -> str:
+        number = match.group()
+        lowest = 2 if len(number) == 1 else 10 ** (len(number) - 1)
+        return drawn.setdefault(number, str(rng.randint(lowest, 10 ** len(number) - 1)))
+
+    return _NUMBER.sub(replacement, text)
 
 
 def read_rows(path: Path) -> list[dict]:

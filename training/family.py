@@ -5,7 +5,9 @@ python -m training.family --data_dir DIR --work_dir DIR [--out assets/models] [-
 
 from __future__ import annotations
 
+import argparse
 import json
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from specdec.errors import UserError
 from training.answers import load_answers
 from training.cards import TITLES, model_card
 from training.cli import deadline_of, pick_device, run_command, training_parser
-from training.corpus import load_examples
+from training.corpus import load_examples, with_other_numbers
 from training.drafting import Lesson, load_lesson
 from training.export import REPORT_FILE, publish, write_model
 from training.loop import LoopSettings, OutOfTime, Place, TrainReport
@@ -42,6 +44,7 @@ class FamilySettings:
     dllm_drafter: DllmSettings = DllmSettings()
     vocab_size: int = VOCAB_SIZE
     examples_per_set: int | None = None
+    number_variants: int = 1  # copies of the questions with other numbers, for the drafters to learn from
     keep_repetitive: bool = False
 
 
@@ -121,7 +124,10 @@ def make_answers(family: Family) -> dict:
     started, settings = time.monotonic(), family.settings
     tokenizer = load_tokenizer(family.path("tokenizer"))
     examples = load_examples(family.data_dir, settings.examples_per_set)
-    prompts = [p for p in chat_prompts(tokenizer, [e.prompt for e in examples]) if len(p) <= MAX_PROMPT]
+    rng = random.Random(0)
+    asked = [example.prompt for example in examples]
+    asked += [with_other_numbers(prompt, rng) for _ in range(settings.number_variants) for prompt in asked]
+    prompts = [prompt for prompt in chat_prompts(tokenizer, asked) if len(prompt) <= MAX_PROMPT]
     model = load_model(family.path("target"), family.device)
     stop_ids = [tokenizer.eos_token_id]
     answers = self_generate(model, prompts, stop_ids, family.path("answers"), settings.answers, family.deadline)
@@ -197,6 +203,19 @@ def run_family(family: Family, stop_after: str) -> dict:
     return results
 
 
+def settings_of(arguments: argparse.Namespace) -> FamilySettings:
+    """The family's settings as asked on the command line."""
+    settings = smoke_settings() if arguments.smoke else FamilySettings()
+    for stage in TITLES:
+        part = getattr(settings, stage)
+        steps = getattr(arguments, f"{stage}_steps")
+        if steps is not None and steps < 1:
+            raise UserError(f"--{stage}_steps {steps}: give at least 1")
+        loop = replace(part.loop, num_steps=steps or part.loop.num_steps, seed=arguments.seed)
+        settings = replace(settings, **{stage: replace(part, loop=loop)})
+    return settings
+
+
 def main() -> dict:
     """The command."""
     parser = training_parser("Trains the bundled family: tokenizer, target, its answers, two drafters.")
@@ -205,17 +224,10 @@ def main() -> dict:
     parser.add_argument("--out", type=Path, default=Path("assets/models"))
     parser.add_argument("--stop_after", choices=list(STAGES), default="export")
     parser.add_argument("--smoke", action="store_true", help="a toy family in a minute, to try the pipeline")
-    for stage in ("target", "ar_drafter", "dllm_drafter"):
+    for stage in TITLES:
         parser.add_argument(f"--{stage}_steps", type=int, help="instead of the default number")
     arguments = parser.parse_args()
-    settings = smoke_settings() if arguments.smoke else FamilySettings()
-    for stage in ("target", "ar_drafter", "dllm_drafter"):
-        part = getattr(settings, stage)
-        steps = getattr(arguments, f"{stage}_steps")
-        if steps is not None and steps < 1:
-            raise UserError(f"--{stage}_steps {steps}: give at least 1")
-        loop = replace(part.loop, num_steps=steps or part.loop.num_steps, seed=arguments.seed)
-        settings = replace(settings, **{stage: replace(part, loop=loop)})
+    settings = settings_of(arguments)
     family = Family(
         data_dir=arguments.data_dir,
         work_dir=arguments.work_dir,

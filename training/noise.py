@@ -25,8 +25,10 @@ class NoiseSettings:
     """How blocks are masked and weighted. Every field changes the result."""
 
     block_size: int = 32
-    head_share: float = 0.85  # blocks masked "known head, unknown tail"; the others get complementary random masks
+    small_block_size: int = 8
+    head_share: float = 0.85  # blocks masked "known head, unknown tail"; the others: complementary random masks
     decay: float = 0.85  # loss weight per position of distance from the known head
+    beyond_weight: float = 0.3  # factor behind the head's sub-block: drafting fills those in later passes
     random_weight: float = 0.5  # loss weight of a randomly masked token
     first_weight: float = 1.0  # loss weight of a block's first token, predicted from the clean block before it
 
@@ -89,7 +91,9 @@ def _draw_masks(grid: _Grid, settings: NoiseSettings, rng: np.random.Generator) 
         distance_BGS = place_S - head_BG[..., None]
         chosen_BGS = np.where(is_random_BG1, scattered_BGS ^ bool(variant), distance_BGS >= 0)
         is_masked_BGS = chosen_BGS & can_mask_BGS
+        is_beyond_BGS = place_S // settings.small_block_size > head_BG[..., None] // settings.small_block_size
         tail_weight_BGS = settings.decay ** np.maximum(distance_BGS, 0)
+        tail_weight_BGS *= np.where(is_beyond_BGS, settings.beyond_weight, 1.0)
         masks.append((is_masked_BGS, np.where(is_random_BG1, settings.random_weight, tail_weight_BGS) * is_masked_BGS))
     return masks
 

@@ -79,6 +79,13 @@ def _next_tokens(
     return model.lm_head(output.last_hidden_state[:, -1]).argmax(-1)
 
 
+def _prompt_mask(is_real_BP: torch.Tensor) -> torch.Tensor:
+    """Causal over the real positions (B, 1, P, P); every position sees itself, or padded queries would give NaN."""
+    square = torch.ones((is_real_BP.shape[1],) * 2, dtype=torch.bool, device=is_real_BP.device)
+    own = torch.eye(len(square), dtype=torch.bool, device=square.device)
+    return ((is_real_BP[:, None, :] & square.tril()) | own)[:, None]
+
+
 @torch.inference_mode()
 def greedy_batch(
     model: PreTrainedModel,
@@ -94,11 +101,9 @@ def greedy_batch(
     stops = torch.tensor(list(stop_ids), device=device)
     place_L = torch.arange(width + limit, device=device)
     is_real_BL = place_L >= pads_B[:, None]
-    causal_PP = place_L[:width, None] >= place_L[None, :width]
-    # A padded query would see nothing and give NaN: let every position see itself.
-    mask = (is_real_BL[:, None, :width] & causal_PP) | torch.eye(width, dtype=torch.bool, device=device)
     kv = _KvBuffer(width + limit)
-    token_B = _next_tokens(model, ids_BP, (place_L[:width] - pads_B[:, None]).clamp_min(0), mask[:, None], kv)
+    positions_BP = (place_L[:width] - pads_B[:, None]).clamp_min(0)
+    token_B = _next_tokens(model, ids_BP, positions_BP, _prompt_mask(is_real_BL[:, :width]), kv)
     rows = torch.arange(len(prompts), device=device)
     is_done_B = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     output = torch.full((len(prompts), limit), -1, dtype=torch.long, device=device)
@@ -164,6 +169,25 @@ def _read_partial(path: Path, identity: dict) -> dict[int, list[int]]:
     return found
 
 
+def _identity(
+    model: PreTrainedModel, prompts: list[list[int]], stop_ids: Sequence[int], settings: GenerateSettings
+) -> dict:
+    digest = hashlib.sha256(json.dumps(prompts).encode())
+    digest.update(next(model.parameters()).detach().cpu().numpy().tobytes())
+    return {
+        "run": digest.hexdigest()[:16],
+        "stop_ids": list(stop_ids),
+        "max_new_tokens": settings.max_new_tokens,
+    }
+
+
+def _append(partial: Path, rows: list[int], answers: list[list[int]]) -> None:
+    with partial.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"rows": rows, "answers": answers}, separators=(",", ":")) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def self_generate(
     model: PreTrainedModel,
     prompts: list[list[int]],
@@ -177,13 +201,7 @@ def self_generate(
     Raises OutOfTime between two batches once `deadline` has passed.
     """
     partial = path.with_suffix(".partial.jsonl")
-    digest = hashlib.sha256(json.dumps(prompts).encode())
-    digest.update(next(model.parameters()).detach().cpu().numpy().tobytes())
-    identity = {
-        "run": digest.hexdigest()[:16],
-        "stop_ids": list(stop_ids),
-        "max_new_tokens": settings.max_new_tokens,
-    }
+    identity = _identity(model, prompts, stop_ids, settings)
     found = _read_partial(partial, identity)
     model.eval()
     remaining = [number for number in range(len(prompts)) if number not in found]
@@ -194,10 +212,7 @@ def self_generate(
             raise OutOfTime(f"answers: {len(found)} of {len(prompts)} done")
         rows = [remaining[place] for place in batch]
         answers = greedy_batch(model, [prompts[row] for row in rows], stop_ids, settings)
-        with partial.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"rows": rows, "answers": answers}, separators=(",", ":")) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        _append(partial, rows, answers)
         found.update(zip(rows, answers, strict=True))
         print(
             f"answers: {len(found)}/{len(prompts)}, {time.monotonic() - started:.0f} s",

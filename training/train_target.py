@@ -9,6 +9,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training.batches import Schedule, TokenDocs, causal_batch, pack_documents
@@ -49,7 +50,7 @@ def train_target(
     labels = Labels(to_device(docs.tokens, place.device).long())
     schedule = Schedule(docs.lengths, settings.loop.num_docs, settings.loop.seed)
 
-    def loss_of_step(step: int):
+    def loss_of_step(step: int) -> tuple[torch.Tensor, int]:
         batch = causal_batch(docs, schedule.rows(step), tokenizer.pad_token_id, settings.prompt_weight)
         with autocast(place.device):
             hidden_BLD = hidden_states(model, to_device(batch.ids_BL, place.device))
