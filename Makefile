@@ -5,6 +5,8 @@ VENV := .venv
 PINNED := .venv-pinned
 PINNED_TRANSFORMERS := transformers==4.53.3
 DEMO_DIR := results/demo
+DATA_DIR ?= data
+FAMILY_DIR ?= results/family
 # Tests run in two processes: one thread each, or they would fight over the cores.
 PYTEST := -m pytest -q -n 2
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
@@ -12,13 +14,14 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-pinned lint clean
+.PHONY: help setup demo test test-pinned lint family clean
 
 help:
 	@echo "make demo         set up .venv, run all drafters on the bundled models and 4 questions, rank them"
 	@echo "make test         set up .venv, run the tests"
 	@echo "make test-pinned  the tests with $(PINNED_TRANSFORMERS), in .venv-pinned"
 	@echo "make lint         ruff"
+	@echo "make family       train the bundled models again (a GPU; questions in DATA_DIR=$(DATA_DIR))"
 	@echo "make setup        .venv alone, with what the tests need"
 	@echo "make clean        remove both environments and the demo's results"
 	@echo "Another interpreter than python3: make PYTHON=python3.12 ..."
@@ -36,6 +39,9 @@ test-pinned: $(PINNED)/.ready-dev
 
 lint: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check .
+
+family: $(VENV)/.ready-run
+	$(VENV)/bin/python -m training.family --data_dir $(DATA_DIR) --work_dir $(FAMILY_DIR)
 
 clean:
 	rm -rf $(VENV) $(PINNED) $(VENV).unfinished $(PINNED).unfinished $(DEMO_DIR)

@@ -14,6 +14,7 @@ from profiling.common import print_json
 from specdec.config import DrafterSpec, RunConfig, parse_args
 from specdec.errors import UserError
 from specdec.problems import load_problems
+from specdec.rounds import Round
 from specdec.session import Session, open_session
 from specdec.speculate import speculate
 
@@ -40,25 +41,29 @@ def measure(config: RunConfig, session: Session) -> dict:
     ]
     table = {}
     for spec in tqdm(config.drafter_specs, desc="drafters", disable=None):
-        by_context = {length: round_ms(session, spec, text_ids, length) for length in CONTEXT_LENS}
+        rounds = rounds_by_context(session, spec, text_ids)
+        by_context = {length: summary(turns) for length, turns in rounds.items()}
         short, long = (by_context[length]["round_ms"] for length in CONTEXT_LENS)
         table[spec.name] = {"by_context": by_context, "ratio": long / short}
     return {"what": "median ms per round", "new_tokens": NEW_TOKENS, "drafters": table}
 
 
-def round_ms(session: Session, spec: DrafterSpec, text_ids: list[int], context_len: int) -> dict[str, float]:
-    """Medians over the rounds behind `NUM_TEXTS` contexts; the first round, which prefills, is left out.
-
-    Drafts of dynamic length differ from text to text, so a round's time is also given per pass.
-    """
-    rounds = []
+def rounds_by_context(session: Session, spec: DrafterSpec, text_ids: list[int]) -> dict[int, list[Round]]:
+    """Rounds behind `NUM_TEXTS` contexts of each length, in turn; the first round, which prefills, is left out."""
+    rounds: dict[int, list[Round]] = {length: [] for length in CONTEXT_LENS}
     for index in range(NUM_TEXTS):
-        begin = index * (len(text_ids) - context_len) // NUM_TEXTS
-        target, drafter = session.target(), session.drafter(spec)
-        prompt_ids = text_ids[begin : begin + context_len]
-        rounds += speculate(
-            target, drafter, prompt_ids, max_new_tokens=NEW_TOKENS, stop_ids=(), clock=target.lm.clock
-        )[1:]
+        for length in CONTEXT_LENS:
+            begin = index * (len(text_ids) - length) // NUM_TEXTS
+            target, drafter = session.target(), session.drafter(spec)
+            prompt_ids = text_ids[begin : begin + length]
+            rounds[length] += speculate(
+                target, drafter, prompt_ids, max_new_tokens=NEW_TOKENS, stop_ids=(), clock=target.lm.clock
+            )[1:]
+    return rounds
+
+
+def summary(rounds: list[Round]) -> dict[str, float]:
+    """Medians. Drafts of dynamic length differ from text to text, so drafting is also given per pass."""
     passes = sum(turn.num_forward_passes for turn in rounds)
     return {
         "round_ms": statistics.median(turn.draft_ms + turn.verify_ms for turn in rounds),
