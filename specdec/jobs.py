@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from specdec.config import DrafterSpec
+from specdec.config import DrafterSpec, RunConfig
 from specdec.errors import UserError
 from specdec.problems import Problem
 from specdec.provenance import provenance
@@ -35,35 +35,32 @@ def plan_jobs(session: Session, problems: Sequence[Problem]) -> list[Job]:
     Raises UserError, before any weight is loaded, for a prompt that does not fit the context and
     for a stored record that was made with other settings.
     """
-    config = session.config
-    target_name = config.target_name
-    by_spec = {spec: session.results_identity(spec) for spec in config.drafter_specs}
-    jobs = []
-    for problem in problems:
-        prompt_ids = _fitting_prompt(session, problem)
-        prompt_sha256 = hashlib.sha256(json.dumps(prompt_ids).encode()).hexdigest()
-        for spec, models_and_settings in by_spec.items():
-            identity = {
-                "target": target_name,
-                "dataset": problem.dataset,
-                "question_id": problem.question_id,
-                "drafter": spec.name,
-                "max_new_tokens": config.max_new_tokens,
-                "prompt_sha256": prompt_sha256,
-                **models_and_settings,
-            }
-            path = record_path(
-                config.output_dir,
-                target_name,
-                problem.dataset,
-                problem.question_id,
-                spec.name,
-                config.max_new_tokens,
-            )
-            is_new = config.overwrite or config.dry_run
-            done = None if is_new else load_finished(path, identity)
-            jobs.append(Job(problem, prompt_ids, spec, identity, path, done))
-    return jobs
+    prompts = [_fitting_prompt(session, problem) for problem in problems]
+    by_spec = {spec: session.results_identity(spec) for spec in session.config.drafter_specs}
+    return [
+        _plan_job(session.config, (problem, prompt_ids), spec, settings)
+        for problem, prompt_ids in zip(problems, prompts, strict=True)
+        for spec, settings in by_spec.items()
+    ]
+
+
+def _plan_job(
+    config: RunConfig, question: tuple[Problem, list[int]], spec: DrafterSpec, settings: dict[str, object]
+) -> Job:
+    problem, prompt_ids = question
+    identity = {
+        "target": config.target_name,
+        "dataset": problem.dataset,
+        "question_id": problem.question_id,
+        "drafter": spec.name,
+        "max_new_tokens": config.max_new_tokens,
+        "prompt_sha256": hashlib.sha256(json.dumps(prompt_ids).encode()).hexdigest(),
+        **settings,
+    }
+    place = [identity[key] for key in ("target", "dataset", "question_id", "drafter", "max_new_tokens")]
+    path = record_path(config.output_dir, *place)
+    starts_afresh = config.overwrite or config.dry_run
+    return Job(problem, prompt_ids, spec, identity, path, None if starts_afresh else load_finished(path, identity))
 
 
 def run_job(session: Session, job: Job) -> Record:

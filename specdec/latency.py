@@ -12,12 +12,11 @@ import re
 from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from specdec.errors import UserError
 
 if TYPE_CHECKING:
-    from specdec.ranking import QuestionStats
     from specdec.records import Record
 
 PROFILE_DIR = Path(__file__).resolve().parent.parent / "assets" / "latency"
@@ -136,7 +135,17 @@ def price(record: Record, profile: LatencyProfile, target: str) -> Price:
     )
 
 
-def measured(record: Record | QuestionStats, baseline_record: Record | QuestionStats) -> Price:
+class Timed(Protocol):
+    """What a measured price is made of: a Record, or what a ranking keeps of one."""
+
+    question_id: int
+    num_output_tokens: int
+    draft_ms: float
+    verify_ms: float
+    measured_ms_per_token: float
+
+
+def measured(record: Timed, baseline_record: Timed) -> Price:
     """The measured price: the wall clock of every draft and verify call, without the prompt's target pass.
 
     `baseline_record` is plain decoding (the empty draft) of the same question; its ms per token times this
@@ -153,7 +162,7 @@ def measured(record: Record | QuestionStats, baseline_record: Record | QuestionS
     )
 
 
-def _num_output_tokens(record: Record | QuestionStats) -> int:
+def _num_output_tokens(record: Timed | Record) -> int:
     if record.num_output_tokens < 1:
         raise UserError(f"the record of question {record.question_id}, {record.drafter_name}, has no output")
     return record.num_output_tokens

@@ -195,7 +195,9 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 def _fetch(role: Role, name: str, with_weights: bool) -> Path:
     """The checkpoint's folder in the hub's cache, downloaded if need be; never any code or pickle."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import logging as hub_logging
 
+    hub_logging.set_verbosity_error()  # its retries are not the user's; the outcome is one line
     patterns = [*SMALL_FILES, "*.safetensors"] if with_weights else SMALL_FILES
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))

@@ -29,7 +29,9 @@ def read_hub(hub_name: str, hub_config: str | None, split: str, local_file: str)
     # Imported here: it takes seconds, and neither bundled questions nor local files need it.
     try:
         from datasets import load_dataset
+        from huggingface_hub.utils import logging as hub_logging
 
+        hub_logging.set_verbosity_error()  # its retries are not the user's; the outcome is one line
         rows = list(load_dataset(hub_name, hub_config, split=split))
     except Exception as error:  # the hub fails in many types, some of them private
         reason = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:200]

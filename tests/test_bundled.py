@@ -1,0 +1,94 @@
+"""The models and questions that come along: small, complete, and lossless under every drafter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from toys import greedy_tokens
+
+from specdec.config import ArDynamic, ArStatic, DllmStatic, DrafterSpec, FailFast, Plain, RunConfig
+from specdec.drafters import DllmDrafter
+from specdec.models import BUNDLED_DIR, DLLM_DRAFTER
+from specdec.problems import load_problems
+from specdec.session import Session, open_session
+from specdec.speculate import speculate
+from specdec.tokens import encode_prompt
+
+BUDGET = 40
+MEGABYTE = 10**6
+SPECS: tuple[DrafterSpec, ...] = (
+    Plain(),
+    ArStatic(6),
+    ArDynamic(0.4, 30, 5),
+    DllmStatic(0.05, 8),
+    DllmStatic(0.9, 11),
+    FailFast(0.05, 0.45, 60, 10),
+    FailFast(0.05, 0.2, 60, 10),
+    FailFast(0.9, 0.3, 24, 7, first_window=5, rule="strict"),
+)
+
+
+@pytest.fixture(scope="module")
+def sessions() -> Iterator[list[Session]]:
+    """The bundled family with KV and draft reuse as by default, and the other way round."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    usual = open_session(RunConfig(device="cpu"))
+    other = open_session(RunConfig(device="cpu", disable_reusing_drafter_kvs=True, reuse_drafts=True))
+    other._loaded = usual._loaded
+    yield [usual, other]
+    torch.set_num_threads(num_threads)
+
+
+@pytest.mark.parametrize("prompt_len", [31, 32, 33, None])
+def test_every_drafter_writes_what_the_target_alone_writes(sessions: list[Session], prompt_len: int | None) -> None:
+    usual = sessions[0]
+    problem = load_problems("bundled", question_ids=[2])[0]
+    prompt_ids = encode_prompt(usual.tokenizer, problem.prompt)[:prompt_len]
+    expected, gap = greedy_tokens(
+        usual.target().lm.model, prompt_ids, max_new_tokens=BUDGET, stop_ids=sorted(usual.stop_ids)
+    )
+    assert gap > 1e-4, "the reference itself is a tie: choose another question"
+    for session in sessions:
+        for spec in SPECS:
+            rounds = speculate(
+                session.target(), session.drafter(spec), prompt_ids, max_new_tokens=BUDGET, stop_ids=session.stop_ids
+            )
+            assert [token for turn in rounds for token in turn.emitted_tokens] == expected, spec.name
+
+
+def test_the_drafters_are_of_use(sessions: list[Session]) -> None:
+    """Every drafter gets tokens accepted, and the dLLM drafts a round in fewer passes than the AR drafter."""
+    session = sessions[0]
+    prompts = [encode_prompt(session.tokenizer, problem.prompt) for problem in load_problems("bundled")[:3]]
+    passes = {}
+    for spec in SPECS[1:6]:
+        rounds = [
+            turn
+            for ids in prompts
+            for turn in speculate(
+                session.target(), session.drafter(spec), ids, max_new_tokens=BUDGET, stop_ids=session.stop_ids
+            )
+        ]
+        assert sum(turn.accepted_len for turn in rounds) > len(rounds), spec.name
+        passes[spec] = sum(turn.num_forward_passes for turn in rounds) / len(rounds)
+    assert passes[SPECS[3]] < 0.5 * passes[SPECS[1]]
+
+
+def test_the_family_is_small_and_has_its_cards() -> None:
+    files = [path for path in BUNDLED_DIR.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 36 * MEGABYTE
+    assert max(path.stat().st_size for path in files) <= 16 * MEGABYTE
+    assert {path.suffix for path in files} == {".safetensors", ".json", ".md"}
+    for folder in ("target", "ar_drafter", "dllm_drafter"):
+        card = (BUNDLED_DIR / folder / "README.md").read_text(encoding="utf-8")
+        assert all(word in card for word in ("GSM8K", "MIT", "steps", "arithmetic is wrong"))
+
+
+def test_the_mask_comes_from_the_checkpoint(sessions: list[Session]) -> None:
+    session = sessions[0]
+    assert isinstance(session.drafter(SPECS[3]), DllmDrafter)
+    assert session.mask_id == session.sources[DLLM_DRAFTER].config["mask_token_id"]
+    assert session.tokenizer.convert_ids_to_tokens(session.mask_id) == "<|mask|>"
