@@ -8,7 +8,7 @@ from functools import cached_property
 
 import torch
 
-from specdec.config import ArDynamic, ArStatic, DllmStatic, DrafterSpec, Plain, RunConfig
+from specdec.config import ArDynamic, ArStatic, DrafterSpec, FailFast, Plain, RunConfig
 from specdec.drafters import ArDrafter, BlockSettings, DllmDrafter, Drafter, NoDrafter
 from specdec.lm import CachedLM
 from specdec.models import (
@@ -105,11 +105,18 @@ class Session:
         if role is not None:
             identity["drafter_sha256"] = self.fingerprints.get(role)
         if role is DLLM_DRAFTER:
-            settings = {**vars(self.block_settings)}
-            settings.pop("stop_ids")
-            identity |= settings
-            if not isinstance(spec, DllmStatic):
-                identity |= {"first_window": spec.first_window, "failfast_rule": spec.rule}
+            identity |= {
+                "mask_id": self.mask_id,
+                "block_size": self.config.block_size,
+                "small_block_size": self.config.small_block_size,
+                "reuse_drafter_kvs": not self.config.disable_reusing_drafter_kvs,
+            }
+        if isinstance(spec, FailFast):
+            identity |= {
+                "first_window": spec.first_window,
+                "failfast_rule": spec.rule,
+                "reuse_drafts": self.config.reuse_drafts,
+            }
         return identity
 
     def round_texts(self, record: Record) -> list[str]:
