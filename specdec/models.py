@@ -151,8 +151,7 @@ def load_lm(
 def load_hf_model(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
     """transformers' own module with the checkpoint's weights, on the CPU."""
     config_class, model_class = ARCHITECTURES[source.architecture]
-    foreign = {"auto_map", "model_type", "architectures", "torch_dtype", "dtype"}
-    config = config_class(**{key: value for key, value in source.config.items() if key not in foreign})
+    config = config_class(**_config_arguments(source.config))
     # The name of this argument changed between transformers 4 and 5.
     dtype_name = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
     transformers.utils.logging.disable_progress_bar()
@@ -172,6 +171,21 @@ def load_hf_model(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
         first = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))[0]
         raise UserError(f"the weights in {source.path} do not fit its config.json: see {first}")
     return model
+
+
+def _config_arguments(config: dict[str, Any]) -> dict[str, Any]:
+    """A config.json as both transformers 4 and 5 understand it.
+
+    Version 5 writes the rotary settings as `rope_parameters`, which 4 would ignore without a word.
+    """
+    foreign = {"auto_map", "model_type", "architectures", "torch_dtype", "dtype", "rope_parameters"}
+    arguments = {key: value for key, value in config.items() if key not in foreign}
+    rope = dict(config.get("rope_parameters") or {})
+    if "rope_theta" in rope:
+        arguments["rope_theta"] = rope.pop("rope_theta")
+    if rope.get("rope_type", "default") != "default":
+        arguments["rope_scaling"] = rope
+    return arguments
 
 
 def resolve_device(name: str) -> torch.device:

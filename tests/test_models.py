@@ -53,6 +53,24 @@ def test_a_fast_dllm_folder_loads_as_qwen2_and_its_code_is_not_run(tmp_path: Pat
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("architecture", ["qwen2", "llama"])
+def test_rotary_settings_are_understood_in_either_spelling(tmp_path: Path, architecture: str) -> None:
+    """transformers 4 writes rope_theta and rope_scaling, 5 rope_parameters; both must load to the same model."""
+    folder = save_model(tmp_path / "model", toy_model(architecture, 8))
+    scaling = {"rope_type": "linear", "factor": 4.0}
+    spellings = {
+        "new": {"rope_parameters": {"rope_theta": 500.0, **scaling}, "rope_theta": None, "rope_scaling": None},
+        "old": {"rope_parameters": None, "rope_theta": 500.0, "rope_scaling": scaling},
+        "plain": {"rope_parameters": None, "rope_theta": 10000.0, "rope_scaling": None},
+    }
+    logits = {}
+    for name, changes in spellings.items():
+        edit_config(folder, **changes)
+        logits[name] = load_lm(find_model(TARGET, str(folder)), CPU, torch.float32).forward(random_ids(3, 30))
+    torch.testing.assert_close(logits["new"], logits["old"])
+    assert (logits["new"] - logits["plain"]).abs().max() > 1e-2
+
+
 def _refusal(role: object, folder: Path) -> str:
     with pytest.raises(UserError) as error:
         find_model(role, str(folder))

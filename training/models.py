@@ -1,6 +1,6 @@
 """Makes, cuts, loads and runs the networks that are trained: transformers' own Qwen2 and Llama, nothing else.
 
-It is not the benchmark's model loader (specdec.models): no hub, no cache, always fp32 master weights.
+Checkpoints come through specdec.models, always with fp32 master weights.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from specdec.errors import UserError
+from specdec.models import Role, find_model, load_hf_model
 
-ARCHITECTURES = ("qwen2", "llama")
+TRAINED = Role("model", "--target_dir", "target")
 INIT_STD = 0.02
 
 
@@ -55,18 +56,9 @@ def new_qwen2(shape: Shape, seed: int) -> PreTrainedModel:
     return model
 
 
-def load_model(folder: Path, device: torch.device | str = "cpu") -> PreTrainedModel:
-    """A Qwen2 or Llama from a local folder in fp32; UserError for any other architecture or missing safetensors."""
-    folder = Path(folder)
-    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
-        raise UserError(f"{folder} holds no model: it needs config.json and *.safetensors")
-    config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
-    if config.model_type not in ARCHITECTURES:
-        raise UserError(f"{folder} is a {config.model_type} model: only {' and '.join(ARCHITECTURES)} can be trained")
-    model = AutoModelForCausalLM.from_pretrained(
-        str(folder), local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
-    )
-    return model.float().to(device)
+def load_model(folder: Path | str, device: torch.device | str = "cpu") -> PreTrainedModel:
+    """A Qwen2 or Llama checkpoint in fp32; UserError for any other architecture or missing safetensors."""
+    return load_hf_model(find_model(TRAINED, str(folder)), torch.float32).to(device)
 
 
 def even_layers(num_layers: int, num_kept: int) -> list[int]:
