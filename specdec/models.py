@@ -25,6 +25,7 @@ ARCHITECTURES = {
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
     "llama": (LlamaConfig, LlamaForCausalLM),
 }
+SMOLLM2 = "smollm2"
 FAST_DLLM_PREFIX = "fast_dllm"
 SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model"]
 PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
@@ -107,13 +108,17 @@ class ModelSource:
 
 
 def find_model(role: Role, name: str, *, with_weights: bool = True) -> ModelSource:
-    """The checkpoint called `name`: 'bundled', a folder, or a hub name (fetched into the hub's cache).
+    """The checkpoint called `name`: 'bundled', 'smollm2', a folder, or a hub name (fetched into the hub's cache).
 
     `with_weights=False` fetches and checks everything but the weights. Raises UserError, naming the
     flag to change, for what is missing, unsafe or unsupported.
     """
     if name == BUNDLED:
         path = BUNDLED_DIR / role.bundled_folder
+    elif name == SMOLLM2:
+        from specdec.smollm2 import smollm2_folder
+
+        path = smollm2_folder()
     elif Path(name).expanduser().is_dir():
         path = Path(name).expanduser()
     else:
