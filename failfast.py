@@ -5,6 +5,8 @@ saves each record as soon as it is finished, and prints the ranking. `python fai
 bundled models on the bundled questions with all four drafters.
 """
 
+from __future__ import annotations
+
 import logging
 import signal
 import sys
@@ -13,12 +15,12 @@ from collections.abc import Sequence
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from specdec.config import RunConfig, parse_args
-from specdec.errors import UserError
-from specdec.latency import MEASURED, LatencyProfile, load_profile, measured
+from specdec.config import KINDS, RunConfig, parse_args, parse_drafter_name
+from specdec.errors import UserError, exit_status
+from specdec.latency import MEASURED, LatencyProfile, load_profiles, measured
 from specdec.problems import load_problems
 from specdec.ranking import PLAIN, QuestionStats, model_prices, priced_entry, stats_of
-from specdec.records import Record, find_records, load_record, save_record
+from specdec.records import Record, check_writable, find_records, load_record, save_record
 from specdec.report import quote_text, ranking_report, record_lines, record_text
 
 log = logging.getLogger("failfast")
@@ -26,23 +28,47 @@ log = logging.getLogger("failfast")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 a mistake of the user's (one line says which), 130 or 143 interrupted."""
-    signal.signal(signal.SIGTERM, _raise_terminated)
-    try:
-        config = parse_args(arguments)
-        logging.basicConfig(level=config.log_level, format="%(message)s", stream=sys.stdout, force=True)
-        run(config)
-    except UserError as error:
-        print(f"failfast.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as stop:
-        print("failfast.py: stopped; finished records are kept, the same command does the rest", file=sys.stderr)
-        return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
-    return 0
+    logging.raiseExceptions = False  # a reader that has gone away shows at the next print
+    with StopRequest() as stop:
+        try:
+            return exit_status("failfast.py", lambda: run(parse_args(arguments), stop))
+        except KeyboardInterrupt:
+            print("failfast.py: stopped; finished records are kept, the same command does the rest", file=sys.stderr)
+            return 128 + (stop.signal or signal.SIGINT)
 
 
-def run(config: RunConfig) -> None:
+class StopRequest:
+    """SIGINT and SIGTERM stop the run after the current round; a second one stops it at once.
+
+    An exception raised wherever the signal happens to come can end in the middle of a library's
+    own code, which may abort the process instead.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __enter__(self) -> StopRequest:
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if a stop has been asked for."""
+        if self.signal is not None:
+            raise KeyboardInterrupt
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.check()
+        self.signal = number
+
+
+def run(config: RunConfig, stop: StopRequest) -> None:
     """Do what the command line asks. Raises UserError before any weight is loaded where it can."""
-    profiles = [load_profile(name) for name in config.latency_profile if name != "none"]
+    logging.basicConfig(level=config.log_level, format="%(message)s", stream=sys.stdout, force=True)
+    profiles = load_profiles(config.latency_profile)
     if config.read_pickle:
         report = Reporter(config, profiles)
         for record in stored_records(config):
@@ -66,9 +92,11 @@ def run(config: RunConfig) -> None:
     if config.dry_run:
         print(describe_plan(session, jobs))
         return
+    check_writable(config.output_dir)
     with logging_redirect_tqdm():
         for job in tqdm(jobs, desc="question x drafter", disable=None):
-            record = job.done or run_job(session, job)
+            stop.check()
+            record = job.done or run_job(session, job, stop.check)
             if record is not job.done:
                 save_record(record, job.path, record_text(record, session.round_texts(record)))
             report.add(record)
@@ -106,9 +134,9 @@ class Reporter:
 
 
 def stored_records(config: RunConfig) -> list[Record]:
-    """The finished records of the target, data set, budget, drafters and questions asked for; plain first.
+    """The finished records of the target, data set, budget, questions and kinds of drafter asked for; plain first.
 
-    Raises UserError where none is stored.
+    Their other settings are as stored. Raises UserError where none is, or a question of --question_ids has none.
     """
     records = [record for path in find_records(config.output_dir) if _is_asked(record := load_record(path), config)]
     if not records:
@@ -116,6 +144,9 @@ def stored_records(config: RunConfig) -> list[Record]:
             f"no stored record in {config.output_dir} fits: check --output_dir, --target_model_name, "
             "--dataset_name and --max_new_tokens, or run without --read_pickle"
         )
+    missing = set(config.question_ids or ()) - {record.question_id for record in records}
+    if missing:
+        raise UserError(f"no stored record of question {min(missing)} in {config.output_dir}: run it first")
     return sorted(records, key=lambda record: (record.question_id, record.drafter_name != PLAIN))
 
 
@@ -125,16 +156,9 @@ def _is_asked(record: Record, config: RunConfig) -> bool:
         identity["target"] == config.target_name
         and identity["dataset"] == config.dataset_name
         and identity["max_new_tokens"] == config.max_new_tokens
-        and (config.question_ids is None or record.question_id in config.question_ids)
+        and record.question_id in (config.question_ids or range(config.num_questions))
+        and isinstance(parse_drafter_name(record.drafter_name), tuple(KINDS[kind] for kind in config.kinds))
     )
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, as clusters send it before they kill."""
-
-
-def _raise_terminated(*_: object) -> None:
-    raise Terminated
 
 
 if __name__ == "__main__":

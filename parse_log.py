@@ -8,8 +8,8 @@ from pathlib import Path
 
 from specdec import logs, ranking, report
 from specdec.config import StrictParser
-from specdec.errors import UserError
-from specdec.latency import LatencyProfile, load_profile
+from specdec.errors import UserError, exit_status
+from specdec.latency import LatencyProfile, load_profiles
 from specdec.ranking import QuestionStats
 from specdec.records import find_records, load_record
 
@@ -67,10 +67,7 @@ def build_parser() -> StrictParser:
 def run(arguments: Sequence[str] | None = None) -> str:
     """The text to print for a command line. UserError for input that cannot be ranked."""
     options = build_parser().parse_args(arguments)
-    names = options.latency_profile
-    if "none" in names and len(names) > 1:
-        raise UserError("--latency_profile none excludes other profiles")
-    profiles = [] if names == ["none"] else [load_profile(name) for name in names]
+    profiles = load_profiles(options.latency_profile)
     stats = ranking.merge(
         entry for path in options.paths for entry in read_path(path, profiles, options.latency_target)
     )
@@ -83,13 +80,7 @@ def run(arguments: Sequence[str] | None = None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the ranking; 2 and one line on stderr for a user's mistake."""
-    try:
-        text = run(arguments)
-    except UserError as error:
-        print(f"parse_log.py: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    sys.stdout.write(text)
-    return 0
+    return exit_status("parse_log.py", lambda: print(run(arguments), end=""))
 
 
 if __name__ == "__main__":

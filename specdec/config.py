@@ -13,8 +13,14 @@ from specdec.errors import UserError
 from specdec.problems import DATASETS
 
 BUNDLED = "bundled"
+SMOLLM2 = "smollm2"
 DEFAULT_AR_DRAFTER = "Qwen/Qwen2.5-1.5B-Instruct"
 DEFAULT_DLLM = "Efficient-Large-Model/Fast_dLLM_v2_1.5B"
+
+
+def _number(value: float) -> str:
+    """A threshold in a name: as short as it can be without two values sharing a name; 0.45, 1, 0.3000001."""
+    return repr(float(value)).removesuffix(".0")
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class ArDynamic:
 
     @property
     def name(self) -> str:
-        return f"ar_None_df_{self.confidence_threshold:g}_{self.max_draft_len}_{self.draft_step}"
+        return f"ar_None_df_{_number(self.confidence_threshold)}_{self.max_draft_len}_{self.draft_step}"
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class DllmStatic:
 
     @property
     def name(self) -> str:
-        return f"dllm_{self.unmask_threshold:g}_sf_{self.draft_len}"
+        return f"dllm_{_number(self.unmask_threshold)}_sf_{self.draft_len}"
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class FailFast:
     @property
     def name(self) -> str:
         return (
-            f"dllm_{self.unmask_threshold:g}_df_{self.confidence_threshold:g}"
+            f"dllm_{_number(self.unmask_threshold)}_df_{_number(self.confidence_threshold)}"
             f"_{self.max_draft_len}_{self.draft_step}"
         )
 
@@ -127,6 +133,12 @@ def _index(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is not an index (0, 1, ...)")
     return value
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty text names nothing")
+    return text
 
 
 def _probability(text: str) -> float:
@@ -202,8 +214,12 @@ class RunConfig:
         switches = [name for name in _SWITCHES if getattr(self, name)]
         if self.drafters is not None and switches:
             raise UserError(f"--drafters and --{switches[0]} exclude each other: name the drafters once")
-        if self.read_pickle and self.overwrite:
-            raise UserError("--read_pickle computes nothing, so it cannot --overwrite: give one of the two")
+        if self.read_pickle and (self.overwrite or self.dry_run):
+            raise UserError("--read_pickle computes nothing: leave out --overwrite and --dry_run")
+        needed = {"ar_model_name": {"ar_sf", "ar_df"}, "dllm_dir": {"dllm_sf", "failfast"}}
+        for name, kinds in needed.items() if self.target_model_name == SMOLLM2 else ():
+            if getattr(self, name) is None and kinds & set(self.kinds):
+                raise UserError(f"no drafters come with {SMOLLM2}: give --{name}, or --drafters plain")
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -264,10 +280,16 @@ class StrictParser(argparse.ArgumentParser):
     """argparse that takes no abbreviations and says what is wrong in one line, with status 2."""
 
     def __init__(self, **kwargs: object) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
+        super().__init__(allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def _default_text(default: object) -> str:
+    if default is None:
+        return ""
+    return f" (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> RunConfig:
@@ -283,6 +305,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> RunConfig:
             options["action"] = "store_true"
         else:
             options["default"] = setting.default
+            options.setdefault("type", _text)
+            options["help"] += _default_text(setting.default)
         parser.add_argument(f"--{setting.name}", **options)
     values = vars(parser.parse_args(arguments))
     return RunConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})

@@ -1,4 +1,11 @@
-"""The one exception for mistakes a user can make; not for bugs, which keep their tracebacks."""
+"""The one exception for mistakes a user can make, and what a program does about it.
+
+Not for bugs, which keep their tracebacks.
+"""
+
+import os
+import sys
+from collections.abc import Callable
 
 
 class UserError(Exception):
@@ -6,3 +13,22 @@ class UserError(Exception):
 
     Drivers print it on stderr and exit with status 2.
     """
+
+
+def exit_status(program: str, work: Callable[[], None]) -> int:
+    """Do `work` and return the program's exit status: 0, or 2 after one line on stderr.
+
+    A reader that has gone away (`| head`) is no mistake; an output that cannot be written is one.
+    """
+    try:
+        work()
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        print(f"{program}: error: {error.strerror or error} ({error.filename or 'output'})", file=sys.stderr)
+        return 2
+    return 0

@@ -3,12 +3,13 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from specdec.config import DrafterSpec, RunConfig
 from specdec.errors import UserError
+from specdec.models import DLLM_DRAFTER
 from specdec.problems import Problem
 from specdec.provenance import provenance
 from specdec.records import Record, load_finished, record_path
@@ -35,6 +36,8 @@ def plan_jobs(session: Session, problems: Sequence[Problem]) -> list[Job]:
     Raises UserError, before any weight is loaded, for a prompt that does not fit the context and
     for a stored record that was made with other settings.
     """
+    if DLLM_DRAFTER in session.sources and session.config.block_size > session.context_len:
+        raise UserError(f"--block_size {session.config.block_size}: the models hold {session.context_len} positions")
     prompts = [_fitting_prompt(session, problem) for problem in problems]
     by_spec = {spec: session.results_identity(spec) for spec in session.config.drafter_specs}
     return [
@@ -63,16 +66,21 @@ def _plan_job(
     return Job(problem, prompt_ids, spec, identity, path, None if starts_afresh else load_finished(path, identity))
 
 
-def run_job(session: Session, job: Job) -> Record:
-    """Decode one question; the record is returned, not saved."""
+def run_job(session: Session, job: Job, check_stop: Callable[[], None]) -> Record:
+    """Decode one question; the record is returned, not saved. `check_stop` may raise, between the calls of a round."""
     target, drafter = session.target(), session.drafter(job.spec)
+
+    def clock() -> float:
+        check_stop()
+        return target.lm.clock()
+
     rounds = speculate(
         target,
         drafter,
         job.prompt_ids,
         max_new_tokens=session.config.max_new_tokens,
         stop_ids=session.stop_ids,
-        clock=target.lm.clock,
+        clock=clock,
     )
     output_tokens = [token for turn in rounds for token in turn.emitted_tokens]
     return Record(
@@ -93,22 +101,24 @@ def describe_plan(session: Session, jobs: Sequence[Job]) -> str:
     budget = session.config.max_new_tokens
     by_drafter = Counter(job.spec.name for job in jobs if session.config.overwrite or not job.path.exists())
     lines = [f"{name}: {count} questions, at most {count * budget} rounds" for name, count in by_drafter.items()]
-    lines.append(f"to run: {by_drafter.total()} of {len(jobs)}; the others have a stored record")
+    lines.append(f"to run: {by_drafter.total()} of {len(jobs)}; the others have a record (settings not compared)")
     num_positions = max(len(job.prompt_ids) for job in jobs) + budget
     memory = session.memory_bytes(num_positions)
     for title, (weights, cache) in memory.items():
-        lines.append(f"{title}: {_gib(weights)} of weights, {_gib(cache)} of KV cache at {num_positions} tokens")
+        lines.append(f"{title}: {_size(weights)} of weights, {_size(cache)} of KV cache at {num_positions} tokens")
     total = sum(weights + cache for weights, cache in memory.values())
-    lines.append(f"memory on {session.device}: about {_gib(total)} and what the activations need")
+    lines.append(f"memory on {session.device}: about {_size(total)} and what the activations need")
     return "\n".join(lines)
 
 
-def _gib(num_bytes: int) -> str:
-    return f"{num_bytes / 2**30:.2f} GiB"
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.1f} MiB"
 
 
 def _fitting_prompt(session: Session, problem: Problem) -> list[int]:
     prompt_ids = encode_prompt(session.tokenizer, problem.prompt)
+    if not prompt_ids:
+        raise UserError(f"question {problem.question_id} is no token long: check the chat template")
     asked = len(prompt_ids) + session.config.max_new_tokens
     if asked > session.context_len:
         raise UserError(

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -66,6 +67,18 @@ class Price:
 def known_profiles() -> list[str]:
     """Names of the profiles that come with the program."""
     return sorted(path.stem for path in PROFILE_DIR.glob("*.json"))
+
+
+def load_profiles(names: Sequence[str]) -> list[LatencyProfile]:
+    """The profiles asked for; ["none"] is no profile. Raises UserError, also for two of one name."""
+    if "none" in names:
+        if len(names) > 1:
+            raise UserError("--latency_profile none excludes other profiles")
+        return []
+    profiles = [load_profile(name) for name in names]
+    if len({profile.name for profile in profiles}) < len(profiles):
+        raise UserError("--latency_profile: two profiles have the same name")
+    return profiles
 
 
 def load_profile(name_or_path: str | Path) -> LatencyProfile:

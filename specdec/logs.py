@@ -158,7 +158,8 @@ def _exact(key: tuple[int, str], text: str) -> QuestionStats | None:
         prices = {str(name): Price(*map(_ms, values)) for name, values in totals["prices"].items()}
         if type(totals["source"]) is not str or not all(type(n) is int and n >= 0 for n in counts):
             return None
-        return QuestionStats(*key, *counts, prices, *map(_ms, times), totals["source"])
+        digests = [str(totals.get(name, "")) for name in ("settings", "output")]
+        return QuestionStats(*key, *counts, prices, *map(_ms, times), totals["source"], *digests)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 

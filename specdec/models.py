@@ -7,6 +7,7 @@ only. Tokenizers are in `tokens.py`.
 
 import hashlib
 import json
+import logging
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from specdec.config import BUNDLED
+from specdec.config import BUNDLED, SMOLLM2
 from specdec.errors import UserError
 from specdec.lm import CachedLM
 
@@ -25,7 +26,15 @@ ARCHITECTURES = {
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
     "llama": (LlamaConfig, LlamaForCausalLM),
 }
-SMOLLM2 = "smollm2"
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+)
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 FAST_DLLM_PREFIX = "fast_dllm"
 SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model"]
 PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
@@ -40,11 +49,12 @@ class Role:
     title: str
     flag: str
     bundled_folder: str
+    is_block_diffusion: bool = False
 
 
 TARGET = Role("target", "--target_model_name", "target")
 AR_DRAFTER = Role("AR drafter", "--ar_model_name", "ar_drafter")
-DLLM_DRAFTER = Role("dLLM drafter", "--dllm_dir", "dllm_drafter")
+DLLM_DRAFTER = Role("dLLM drafter", "--dllm_dir", "dllm_drafter", is_block_diffusion=True)
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,12 @@ class ModelSource:
             f"{self.role.title} {self.name!r} has model type {model_type!r}: "
             f"{self.role.flag} takes qwen2, llama or Fast_dLLM_v2 checkpoints"
         )
+
+    @property
+    def is_block_diffusion(self) -> bool:
+        """Whether config.json says that the model fills masked blocks."""
+        model_type = str(self.config.get("model_type", "")).lower()
+        return model_type.startswith(FAST_DLLM_PREFIX) or "mask_token_id" in self.config
 
     @property
     def context_len(self) -> int:
@@ -124,8 +140,7 @@ def find_model(role: Role, name: str, *, with_weights: bool = True) -> ModelSour
     else:
         path = _fetch(role, name, with_weights)
     source = ModelSource(role, name, path, _read_config(role, path))
-    if source.architecture == "qwen2" and source.config.get("use_sliding_window"):
-        raise UserError(f"{role.title} {name!r} uses sliding-window attention, which is not supported")
+    _check_config(source)
     if with_weights:
         _weight_files(source)
     return source
@@ -156,26 +171,32 @@ def load_lm(
 def load_hf_model(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
     """transformers' own module with the checkpoint's weights, on the CPU."""
     config_class, model_class = ARCHITECTURES[source.architecture]
-    config = config_class(**_config_arguments(source.config))
     # The name of this argument changed between transformers 4 and 5.
     dtype_name = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
+    # What does not fit is said here, in one line, and not in a report of many.
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity(logging.CRITICAL)
     try:
         model, info = model_class.from_pretrained(
             source.path,
-            config=config,
+            config=config_class(**_config_arguments(source.config)),
             attn_implementation="sdpa",
             use_safetensors=True,
             output_loading_info=True,
             **{dtype_name: dtype},
         )
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"cannot load the weights of {source.path}: {reason}") from error
-    if info["missing_keys"] or info["mismatched_keys"]:
-        first = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))[0]
-        raise UserError(f"the weights in {source.path} do not fit its config.json: see {first}")
+        reason = f"{type(error).__name__}: {error}".strip().split("\n")[0]
+        raise UserError(f"cannot load the weights of {source.path} ({reason}): do they fit its config.json?") from error
+    misfits = [*info["missing_keys"], *info["mismatched_keys"], *filter(_is_needed, info["unexpected_keys"])]
+    if misfits:
+        raise UserError(f"the weights in {source.path} do not fit its config.json: see {min(map(str, misfits))}")
     return model
+
+
+def _is_needed(key: str) -> bool:
+    """Whether a weight that the model has no place for is a sign of a wrong config.json."""
+    return not key.endswith(("rotary_emb.inv_freq", "lm_head.weight"))
 
 
 def _config_arguments(config: dict[str, Any]) -> dict[str, Any]:
@@ -190,6 +211,10 @@ def _config_arguments(config: dict[str, Any]) -> dict[str, Any]:
         arguments["rope_theta"] = rope.pop("rope_theta")
     if rope.get("rope_type", "default") != "default":
         arguments["rope_scaling"] = rope
+    scaling = arguments.get("rope_scaling") or {}
+    rope_type = scaling.get("rope_type", scaling.get("type", "default"))
+    if rope_type not in ROPE_TYPES:
+        raise ValueError(f"rotary scaling {rope_type!r} changes with the length, so keys could not be kept")
     return arguments
 
 
@@ -228,17 +253,38 @@ def _fetch(role: Role, name: str, with_weights: bool) -> Path:
 
 
 def _read_config(role: Role, path: Path) -> dict[str, Any]:
+    """config.json as a dict. Raises UserError for anything else."""
+    file = path / "config.json"
     try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        needed = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"}
-        missing = (needed | {"vocab_size", "max_position_embeddings"}) - set(config)
-    except (OSError, ValueError, TypeError) as error:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{role.title} folder {path} has no readable config.json: give {role.flag} a checkpoint folder"
         ) from error
-    if missing and str(config.get("model_type", "")).lower() in {*ARCHITECTURES, ""}:
-        raise UserError(f"{path / 'config.json'} lacks {sorted(missing)[0]!r}")
+    if not isinstance(config, dict):
+        raise UserError(f"{file} is no JSON object")
     return config
+
+
+def _check_config(source: ModelSource) -> None:
+    """Raise UserError for a model that is not supported, or whose numbers cannot be."""
+    role, name, config, file = source.role, source.name, source.config, source.path / "config.json"
+    is_qwen = source.architecture == "qwen2"
+    for key in SIZES:
+        if type(config.get(key)) is not int or config[key] < 1:
+            raise UserError(f"{file}: {key!r} is {config.get(key)!r}, not a size")
+    for key in ("rope_parameters", "rope_scaling"):
+        if not isinstance(config.get(key) or {}, dict):
+            raise UserError(f"{file}: {key!r} is no JSON object")
+    if is_qwen and config.get("use_sliding_window"):
+        raise UserError(f"{role.title} {name!r} uses sliding-window attention, which is not supported")
+    if role.is_block_diffusion and not source.is_block_diffusion:
+        raise UserError(
+            f"{role.title} {name!r} is no block-diffusion model: its config.json has neither a Fast_dLLM model type "
+            f"nor a mask_token_id; give {role.flag} another"
+        )
+    if source.is_block_diffusion and not role.is_block_diffusion:
+        raise UserError(f"{role.title} {name!r} is a block-diffusion model: give {role.flag} an AR model")
 
 
 def _weight_files(source: ModelSource) -> list[Path]:
@@ -253,7 +299,10 @@ def _weight_files(source: ModelSource) -> list[Path]:
         )
     index = source.path / "model.safetensors.index.json"
     if index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{index} is damaged: fetch it again") from error
         if absent := sorted(shards - {file.name for file in files}):
             raise UserError(f"{source.path} lacks {absent[0]}, which its index names")
     return files

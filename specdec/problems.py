@@ -8,11 +8,13 @@ import json
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from specdec import rows
 from specdec.errors import UserError
 
+MAX_DEPTH = 50
 BUNDLED_FILE = Path(__file__).resolve().parent.parent / "assets" / "questions" / "bundled.jsonl"
 
 # One wording for every data set of a kind: the bundled models are trained on exactly these sentences.
@@ -91,10 +93,10 @@ def make_problem(dataset: str, row: dict, question_id: int, seed: int = 0) -> Pr
     Raises UserError that names the field a row lacks.
     """
     _known(dataset)
-    row = _as_builtins(row)
-    if dataset == "gpqa":
-        row["option_order"] = option_order(seed, question_id)
     try:
+        row = _as_builtins(row)
+        if dataset == "gpqa":
+            row["option_order"] = option_order(seed, question_id)
         prompt, reference = _FORMATS[dataset](row)
     except UserError as error:
         raise UserError(f"question {question_id} of {dataset} {error}") from error
@@ -254,5 +256,15 @@ def _read_rows(dataset: str, data_dir: str | Path | None) -> tuple[str, list[dic
 
 
 def _as_builtins(row: dict) -> dict:
-    """A deep copy of plain builtins: a record keeps the row, and records admit nothing else."""
-    return json.loads(json.dumps(row, default=str))
+    """A deep copy of plain builtins: a record keeps the row, and records admit nothing else.
+
+    Integers of more than 18 digits become text. Raises UserError for what no record could hold.
+    """
+    try:
+        text = json.dumps(row, default=str, ensure_ascii=False)
+        text.encode()
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise UserError("has half a character or is nested too deep") from error
+    if max(accumulate((c in "[{") - (c in "]}") for c in text)) > MAX_DEPTH:
+        raise UserError("is nested too deep")
+    return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 19 else digits)

@@ -3,6 +3,7 @@
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ PROJECT_DIR = Path(__file__).resolve().parent.parent
 def provenance(device: torch.device) -> dict[str, Any]:
     """Versions, device, source revision and the time, as plain builtins."""
     is_gpu = device.type == "cuda"
+    revision = _git("rev-parse", "HEAD")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -22,11 +24,12 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "transformers": str(transformers.__version__),
         "device_name": torch.cuda.get_device_name(device) if is_gpu else platform.processor() or platform.machine(),
         "num_threads": torch.get_num_threads(),
-        "git_revision": _git("rev-parse", "HEAD"),
-        "git_is_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "git_revision": revision,
+        "git_is_dirty": None if revision is None else bool(_git("status", "--porcelain", "--untracked-files=no")),
     }
 
 
+@cache
 def _git(*arguments: str) -> str | None:
     """What git says of this source tree; None if it is no git checkout."""
     try:

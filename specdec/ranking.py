@@ -6,10 +6,13 @@ Not here: reading logs and making tables (`report.py`), and the prices themselve
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from specdec.config import BUNDLED, Plain
+from specdec.errors import UserError
 from specdec.latency import MEASURED, LatencyProfile, Price, measured, price, resolve_target
 from specdec.records import Record
 
@@ -31,7 +34,9 @@ class QuestionStats:
     prices: dict[str, Price] = field(default_factory=dict)  # by engine name; "measured" is wall clock
     draft_ms: float | None = None  # wall clock; None where only modelled prices are known
     verify_ms: float | None = None
-    source: str = ""  # target, data set and budget, which make question 0 another question; "" if unknown
+    source: str = ""  # what makes question 0 another question (see `source_of`); "" if unknown
+    settings: str = ""  # digest of everything that decided the result; "" if unknown
+    output: str = ""  # digest of the output tokens; "" if unknown
 
     @property
     def measured_ms_per_token(self) -> float:
@@ -117,12 +122,27 @@ def stats_of(record: Record, prices: dict[str, Price] | None = None) -> Question
         draft_ms=float(record.draft_ms),
         verify_ms=float(record.verify_ms),
         source=source_of(record),
+        settings=_digest(record.identity),
+        output=_digest(record.output_tokens),
     )
 
 
 def source_of(record: Record) -> str:
-    """Target, data set and budget: "bundled gsm8k 1024"."""
-    return " ".join(str(record.identity[key]) for key in ("target", "dataset", "max_new_tokens"))
+    """Target, data set, budget and arithmetic: "bundled gsm8k 1024 float32 cpu"."""
+    known = ("target", "dataset", "max_new_tokens", "dtype", "device")
+    return " ".join(str(record.identity[key]) for key in known if key in record.identity)
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def different_outputs(stats: Iterable[QuestionStats]) -> list[QuestionStats]:
+    """Entries whose output is known to differ from plain decoding of the same question."""
+    stats = list(stats)
+    plain = {(entry.source, entry.question_id): entry.output for entry in stats if entry.drafter_name == PLAIN}
+    expected = [plain.get((entry.source, entry.question_id)) for entry in stats]
+    return [entry for entry, want in zip(stats, expected, strict=True) if want and entry.output not in ("", want)]
 
 
 def model_prices(
@@ -161,6 +181,11 @@ def merge(stats: Iterable[QuestionStats]) -> list[QuestionStats]:
     for entry in stats:
         key = (entry.source, entry.question_id, entry.drafter_name)
         earlier = merged.get(key)
+        if earlier is not None and earlier.settings and entry.settings and earlier.settings != entry.settings:
+            raise UserError(
+                f"question {entry.question_id}, {entry.drafter_name}, is there twice, made with other settings: "
+                "rank the two runs apart"
+            )
         if earlier is not None and _counts(earlier) == _counts(entry):
             entry = dataclasses.replace(entry, prices=earlier.prices | entry.prices)
         merged[key] = entry

@@ -7,6 +7,7 @@ round (`rounds.py`, importable from here too), and the pickle format itself (`pi
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,17 @@ def save_record(record: Record, path: str | Path, text: str | None = None) -> No
         raise UserError(f"cannot write {path}: {reason}; choose another --output_dir or free space") from None
 
 
+def check_writable(output_dir: str | Path) -> None:
+    """Make the results folder. Raises UserError, before hours of work, where no record could be written."""
+    folder = Path(output_dir) / "pickles"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another --output_dir") from None
+
+
 def load_record(path: str | Path) -> Record:
     """Reads a record, executing nothing. UserError names an unreadable, damaged, foreign or unsafe file."""
     try:
@@ -188,7 +200,7 @@ def load_record(path: str | Path) -> Record:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except (UserError, ValueError, MemoryError, RecursionError) as error:
         reason = str(error) or type(error).__name__
-        message = f"{path} is not a record of this program ({reason}): remove it or use --overwrite"
+        message = f"{path} is not a record of this program ({reason}): remove it, or run failfast.py with --overwrite"
         raise UserError(message) from None
 
 
@@ -197,8 +209,11 @@ def load_finished(path: str | Path, identity: dict[str, Any]) -> Record | None:
 
     UserError for a damaged record and for one made under another identity (naming the first difference).
     """
-    if not Path(path).exists():
-        return None
+    try:
+        if not Path(path).exists():
+            return None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     record = load_record(path)
     difference = identity_difference(record.identity, identity)
     if difference is not None:

@@ -73,7 +73,7 @@ def record_lines(record: Record, prices: dict[str, Price]) -> list[str]:
 
     `prices` by engine name. The first line, ours, has everything a ranking needs in full precision.
     """
-    head = f"[Problem {record.question_id}, {record.drafter_name}] "
+    head = f"[Problem {record.question_id}, {visible(record.drafter_name)}] "
     num_rounds = max(record.num_rounds, 1)
     accepted, drafted = record.num_accepted, record.num_drafted
     passes = f"{record.passes_per_round:.2f} ({record.num_forward_passes}/{record.num_rounds})"
@@ -103,6 +103,8 @@ def _speedup_line(engine: str, price: Price, num_output_tokens: int) -> str:
 def _totals_json(stats: QuestionStats) -> str:
     totals = {
         "source": stats.source,
+        "settings": stats.settings,
+        "output": stats.output,
         "output_tokens": stats.num_output_tokens,
         "accepted": stats.num_accepted,
         "drafted": stats.num_drafted,
@@ -161,6 +163,7 @@ def ranking_report(stats: Sequence[QuestionStats]) -> str:
     """Every engine's table, each followed by its best configuration, then plain decoding's own time."""
     parts = [ranking_table(ranking.rank(stats, engine), engine) for engine in ranking.engines_of(stats)]
     parts.append(plain_line(ranking.plain_row(stats)))
+    parts += _lossless_lines(stats)
     sources = sorted({entry.source for entry in stats})
     if len(sources) > 1:
         parts.append("Questions of several runs together: " + "; ".join(map(visible, sources)))
@@ -175,6 +178,21 @@ def plain_line(row: PlainRow | None) -> str:
     if row is None or row.ms_per_token is None:
         return "Plain decoding: not measured."
     return f"Plain decoding, measured: {row.ms_per_token:.3f} ms per token (questions: {row.num_questions})."
+
+
+def _lossless_lines(stats: Sequence[QuestionStats]) -> list[str]:
+    """Whether the drafters' outputs equal plain decoding's, where both are known."""
+    drafted = [entry for entry in stats if entry.drafter_name != ranking.PLAIN and entry.output]
+    if not drafted or not any(entry.drafter_name == ranking.PLAIN and entry.output for entry in stats):
+        return []
+    different = ranking.different_outputs(stats)
+    if not different:
+        return ["Every output equals plain decoding."]
+    questions = sorted({entry.question_id for entry in different})
+    return [
+        f"Careful: {len(different)} of {len(drafted)} outputs differ from plain decoding (questions "
+        f"{', '.join(map(str, questions))}). In bfloat16 and float16 near-ties may fall either way; float32 is exact."
+    ]
 
 
 def _uneven(stats: Sequence[QuestionStats]) -> str:
@@ -215,7 +233,7 @@ def _cell(row: RankRow, attribute: str) -> str:
     value = getattr(row, attribute)
     if value is None:
         return "-"
-    return _FORMATS.get(attribute, "{}").format(value)
+    return visible(_FORMATS.get(attribute, "{}").format(value))
 
 
 def best_line(rows: Sequence[RankRow], engine: str) -> str:

@@ -100,6 +100,7 @@ class Session:
             "decoding": "greedy",
             "stop_ids": sorted(self.stop_ids),
             "seed": self.config.seed,
+            **vars(spec),
         }
         role = role_of(spec)
         if role is not None:
@@ -112,11 +113,7 @@ class Session:
                 "reuse_drafter_kvs": not self.config.disable_reusing_drafter_kvs,
             }
         if isinstance(spec, FailFast):
-            identity |= {
-                "first_window": spec.first_window,
-                "failfast_rule": spec.rule,
-                "reuse_drafts": self.config.reuse_drafts,
-            }
+            identity["reuse_drafts"] = self.config.reuse_drafts
         return identity
 
     def round_texts(self, record: Record) -> list[str]:

@@ -9,6 +9,7 @@ from specdec.errors import UserError
 from specdec.models import ModelSource
 
 FAST_DLLM_MASK = "|<MASK>|"
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
@@ -17,6 +18,8 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     A tokenizer.json is read as it stands: AutoTokenizer would rebuild it by the model's type in
     transformers 5, and refuse in 4 what 5 has saved.
     """
+    if not any((source.path / name).is_file() for name in TOKENIZER_FILES):
+        raise UserError(f"{source.path} has no tokenizer: give {source.role.flag} a folder with a tokenizer.json")
     is_complete = (source.path / "tokenizer.json").is_file()
     loader = PreTrainedTokenizerFast if is_complete else AutoTokenizer
     options = {} if is_complete else {"trust_remote_code": False}
@@ -34,8 +37,11 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
             f"{tokenizer.name_or_path} has no chat template: add a chat_template to its tokenizer_config.json"
         )
     turn = [{"role": "user", "content": prompt}]
-    text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    try:
+        text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+    except Exception as error:  # a template is a program of the checkpoint's author
+        raise UserError(f"the chat template of {tokenizer.name_or_path} fails: {error}") from error
 
 
 def stop_ids(source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -43,9 +49,15 @@ def stop_ids(source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> frozens
     stops = {tokenizer.eos_token_id}
     path = source.path / "generation_config.json"
     if path.is_file():
-        listed = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-        stops |= set(listed) if isinstance(listed, list) else {listed}
-    return frozenset(stops - {None})
+        try:
+            listed = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+            stops |= set(listed) if isinstance(listed, list) else {listed}
+        except (ValueError, AttributeError, TypeError) as error:
+            raise UserError(f"{path} is damaged: mend its eos_token_id or remove the file") from error
+    stops.discard(None)
+    if not all(type(token) is int for token in stops):
+        raise UserError(f"{path}: eos_token_id is no token id")
+    return frozenset(stops)
 
 
 def mask_id(source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -57,7 +69,9 @@ def mask_id(source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> int:
     )
     for candidate in candidates:
         if candidate is not None:
-            return int(candidate)
+            if type(candidate) is not int or not 0 <= candidate < source.vocab_size:
+                raise UserError(f"{source.path / 'config.json'}: mask_token_id {candidate!r} is no id of the model")
+            return candidate
     raise UserError(
         f"{source.path} names no mask token: add mask_token_id to its config.json, or give {source.role.flag} "
         "a block-diffusion checkpoint"

@@ -102,10 +102,10 @@ def test_other_settings_are_named_and_nothing_is_lost(
     (path,) = find_records(tmp_path)
     kept = path.read_bytes()
     assert failfast.main([*arguments, "--failfast_rule", "strict"]) == 2
-    assert "failfast_rule: stored 'published', asked 'strict'" in capsys.readouterr().err
+    assert "rule: stored 'published', asked 'strict'" in capsys.readouterr().err
     assert path.read_bytes() == kept
     assert failfast.main([*arguments, "--failfast_rule", "strict", "--overwrite"]) == 0
-    assert load_record(path).identity["failfast_rule"] == "strict"
+    assert load_record(path).identity["rule"] == "strict"
 
 
 @pytest.mark.usefixtures("no_weights")

@@ -2,11 +2,8 @@
 
 import itertools
 import json
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -262,7 +259,29 @@ def test_cutting_layers():
         models.cut_layers(model, 5)
 
 
-def test_a_mistyped_flag_is_an_error():
-    command = [sys.executable, "-m", "training.family", "--data_dri", "x"]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
-    assert done.returncode == 2 and not done.stdout
+def batch_of(kind: str) -> batches.Batch:
+    docs = counting_docs()
+    if kind == "causal":
+        return batches.causal_batch(docs, np.arange(7), END_ID, prompt_weight=0.1)
+    return noise.noisy_batch(docs, np.arange(7), noise.NoiseSettings(), MASK_ID, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("kind", ["causal", "noisy"])
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_losses_of_the_shares_add_up_to_the_loss_of_the_step(kind, size):
+    """Their weights differ, so the mean of their means would be another number."""
+    model, labels = models.new_qwen2(SHAPE, 0), losses.Labels(torch.from_numpy(counting_docs().tokens).long())
+
+    def loss(batch: batches.Batch) -> float:
+        arrays = (batch.ids_BL, batch.positions_BL, batch.blocks_BL, batch.kinds_L)
+        ids, positions, blocks, kinds = (None if a is None else torch.from_numpy(a) for a in arrays)
+        mask = None if blocks is None else noise.block_mask(blocks, kinds)
+        with torch.no_grad():
+            return float(losses.batch_loss(model, models.hidden_states(model, ids, positions, mask), batch, labels))
+
+    whole = batch_of(kind)
+    shares = [whole.share(rank, size) for rank in range(size)]
+    assert len({float(share.weight_N.sum()) for share in shares}) == size and whole.share(0, 1) is whole
+    assert sum(map(loss, shares)) == pytest.approx(loss(whole), rel=1e-5)
+    with pytest.raises(UserError, match="--num_docs"):
+        whole.share(0, 8)

@@ -1,1 +1,2 @@
-"""Trains the bundled model family: one target and its two drafters. Run files as `python -m training.NAME`."""
+"""Trains model families: targets and their drafters. Run files as `python -m training.NAME`; with several GPUs or
+processes as `torchrun --nproc_per_node N -m training.NAME` (training.ranks)."""

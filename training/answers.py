@@ -74,6 +74,6 @@ def load_answers(path: Path) -> Answers:
             truncated = arrays["is_truncated"].tolist()
     except FileNotFoundError:
         raise UserError(f"no answers at {path}: make them with python -m training.self_generate") from None
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} holds no answers ({type(error).__name__}): delete it and make them again") from None
     return Answers([p.tolist() for p in prompts], [a.tolist() for a in answers], truncated)

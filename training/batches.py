@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -47,6 +47,30 @@ class Batch:
     positions_BL: np.ndarray | None = None
     blocks_BL: np.ndarray | None = None
     kinds_L: np.ndarray | None = None
+    total_weight: float | None = None  # of the whole step, when this is one process's share of it
+
+    def share(self, rank: int, size: int) -> Batch:
+        """Every size-th document, from number `rank` on; num_tokens and total_weight stay those of the whole step.
+
+        The shares' losses add up to the loss of the whole. Raises UserError when there are fewer documents than shares.
+        """
+        if size == 1:
+            return self
+        num_docs, width = self.ids_BL.shape
+        if num_docs < size:
+            raise UserError(f"{num_docs} documents a step are too few for {size} processes: give a larger --num_docs")
+        row_N, column_N = np.divmod(self.source_N, width)
+        is_mine_N = row_N % size == rank
+        return replace(
+            self,
+            ids_BL=self.ids_BL[rank::size],
+            source_N=(row_N // size * width + column_N)[is_mine_N],
+            token_N=self.token_N[is_mine_N],
+            weight_N=self.weight_N[is_mine_N],
+            positions_BL=None if self.positions_BL is None else self.positions_BL[rank::size],
+            blocks_BL=None if self.blocks_BL is None else self.blocks_BL[rank::size],
+            total_weight=float(self.weight_N.sum(dtype=np.float64)),
+        )
 
 
 def pack_documents(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], max_len: int) -> TokenDocs:

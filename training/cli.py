@@ -7,17 +7,27 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import NoReturn
 
 import torch
 
 from specdec.errors import UserError
+from training import ranks
+from training.export import check_free
 from training.loop import OutOfTime, Place
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells of a mistyped flag once, however many processes there are."""
+
+    def error(self, message: str) -> NoReturn:
+        ranks.let_the_leader_speak()
+        super().error(message)
 
 
 def training_parser(description: str) -> argparse.ArgumentParser:
     """A strict parser with the flags that every training command has."""
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser = _Parser(description=description, allow_abbrev=False)
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max_minutes", type=float, help="stop cleanly after this long; run again to go on")
@@ -29,12 +39,15 @@ def pick_device(name: str) -> torch.device:
     """The device asked for; on CUDA, fp32 matrix products may use TF32. UserError when it is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    name = ranks.local_device(name)
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {name} cannot be used ({str(error).splitlines()[0]}): try --device cpu") from None
     if device.type == "cuda":
+        if ranks.size() > 1:
+            torch.cuda.set_device(device)  # NCCL takes the current one
         torch.set_float32_matmul_precision("high")
         # cuDNN's attention plans anew for every new shape, and almost every batch has one.
         torch.backends.cuda.enable_cudnn_sdp(False)
@@ -46,10 +59,12 @@ def deadline_of(max_minutes: float | None) -> float | None:
     return None if max_minutes is None else time.monotonic() + 60 * max_minutes
 
 
-def place_of(arguments: argparse.Namespace, checkpoint: Path) -> Place:
-    """Where a single training command runs."""
+def place_of(arguments: argparse.Namespace) -> Place:
+    """Where a single training command runs: its checkpoint stands beside --out. UserError when --out is taken."""
+    out = arguments.out.resolve()
+    check_free(out)
     return Place(
-        checkpoint=checkpoint,
+        checkpoint=out.with_name(out.name + ".checkpoint.pt"),
         device=pick_device(arguments.device),
         deadline=deadline_of(arguments.max_minutes),
         compile=arguments.compile,
@@ -57,13 +72,30 @@ def place_of(arguments: argparse.Namespace, checkpoint: Path) -> Place:
 
 
 def run_command(main: Callable[[], dict]) -> int:
-    """Runs a command and prints its result as the last line, JSON; the exit status (2: the user's mistake)."""
+    """Runs a command and prints its result as the last line, JSON; the exit status (2: the user's mistake).
+
+    Started by torchrun, the processes join first and the leader alone prints.
+    """
+    try:
+        with ranks.joined():
+            return _run_joined(main)
+    except UserError as error:
+        return _complain(error)
+
+
+def _run_joined(main: Callable[[], dict]) -> int:
     try:
         result = {"finished": True, **main()}
     except OutOfTime as pause:
         result = {"finished": False, "stopped": str(pause)}
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(result), flush=True)
+        ranks.let_the_leader_speak()
+        return _complain(error)
+    if ranks.is_leader():
+        print(json.dumps(result), flush=True)
     return 0
+
+
+def _complain(error: UserError) -> int:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    return 2

@@ -56,19 +56,23 @@ def with_other_numbers(text: str, rng: random.Random) -> str:
     return _NUMBER.sub(replacement, text)
 
 
-def read_rows(path: Path) -> list[dict]:
-    """The rows of a JSON-lines file; UserError when it is missing, empty or not JSON."""
+def read_rows(path: Path, flag: str = f"--data_dir needs NAME/train.jsonl for {' and '.join(DATASETS)}") -> list[dict]:
+    """The objects of a JSON-lines file; UserError when it is missing, empty or something else.
+
+    `flag` says what to give instead of a missing file.
+    """
     if not path.is_file():
-        raise UserError(f"no training questions at {path}: --data_dir needs NAME/train.jsonl for {DATASETS}")
+        raise UserError(f"no file {path}: {flag}")
     rows = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}, line {number}: not JSON ({error.msg})") from None
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line.decode("utf-8")))
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error})") from None
+        if not isinstance(rows[-1], dict):
+            raise UserError(f"{path}, line {number}: not a JSON object: it needs one question a line")
     if not rows:
         raise UserError(f"{path} is empty: it needs one question a line")
     return rows
@@ -76,7 +80,10 @@ def read_rows(path: Path) -> list[dict]:
 
 def make_example(dataset: str, row: dict, question_id: int) -> Example:
     """One row of `dataset` (gsm8k or math) as an Example."""
-    answer = gsm8k_answer(row["answer"]) if dataset == "gsm8k" else row["solution"].strip()
+    key = "answer" if dataset == "gsm8k" else "solution"
+    if not isinstance(row.get(key), str):
+        raise UserError(f"question {question_id} of {dataset} has no text {key!r}: use the data set's original rows")
+    answer = gsm8k_answer(row[key]) if dataset == "gsm8k" else row[key].strip()
     return Example(make_problem(dataset, row, question_id).prompt, answer)
 
 

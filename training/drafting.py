@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from specdec.errors import UserError
+from training import ranks
 from training.answers import load_answers
 from training.batches import TokenDocs
 from training.cli import training_parser
 from training.loop import LoopSettings
 from training.losses import Labels, teach, to_device
-from training.models import load_model
+from training.models import TARGET_HELP, load_model
 from training.tokenizer import load_tokenizer
 
 MAX_DOCUMENT = 640
@@ -36,16 +37,23 @@ class Lesson:
 
 
 def load_lesson(target_dir: Path, answers_path: Path, device: torch.device, keep_repetitive: bool = False) -> Lesson:
-    """The target, its tokenizer and the documents of its own answers, repetitive ones left out."""
+    """The target, its tokenizer and the documents of its own answers, repetitive ones left out.
+
+    Raises UserError for what is missing or unfit, the small files first.
+    """
+    tokenizer = load_tokenizer(target_dir)
     documents = load_answers(answers_path).documents(MAX_DOCUMENT, keep_repetitive)
-    return Lesson(load_model(target_dir, device), load_tokenizer(target_dir), documents)
+    target = load_model(target_dir, device)
+    if documents.tokens.max() >= target.config.vocab_size:
+        raise UserError(f"{answers_path} holds tokens that the target in {target_dir} lacks: give its own answers")
+    return Lesson(target, tokenizer, documents)
 
 
 def labels_of(lesson: Lesson, soft_weight: float) -> Labels:
     """Hard labels, and the target's distributions when soft_weight > 0 (one pass of the target over all answers)."""
     soft = None
     if soft_weight > 0:
-        print("target distributions of all answers ...", file=sys.stderr, flush=True)
+        ranks.say("target distributions of all answers ...")
         soft = teach(lesson.target, lesson.docs)
     return Labels(to_device(lesson.docs.tokens, lesson.device).long(), soft, soft_weight)
 
@@ -55,7 +63,7 @@ def drafter_parser(
 ) -> argparse.ArgumentParser:
     """The flags of a drafter's training command, with these defaults."""
     parser = training_parser(description)
-    parser.add_argument("--target_dir", type=Path, required=True)
+    parser.add_argument("--target_dir", type=Path, required=True, help=TARGET_HELP)
     parser.add_argument("--answers", type=Path, required=True, help="the .npz of training.self_generate")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--num_steps", type=int, default=loop.num_steps)

@@ -6,6 +6,7 @@ By hand, because files saved by transformers 5 do not all load in 4.53; these lo
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,8 +14,14 @@ import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from specdec.errors import UserError
+from training import ranks
+
 SHARD_BYTES = 15_000_000
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+TOKENIZER_FILES = (  # those that a tokenizer has
+    "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "merges.txt", "tokenizer.model",
+)  # fmt: skip
 REPORT_FILE = "training.json"
 _COPIED_KEYS = (
     "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -80,6 +87,21 @@ def _write_json(path: Path, content: dict) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+def check_free(path: Path) -> None:
+    """UserError unless `path` is free to be written: nothing is there, or an empty folder."""
+    if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+        return
+    if os.path.lexists(path):
+        raise UserError(f"{path} is there already and would be overwritten: give another --out, or move it away")
+
+
+def check_published(folder: Path, title: str) -> None:
+    """UserError unless `folder` is free or holds a model that an earlier run published, by its card's title."""
+    card = folder / "README.md"
+    if not (card.is_file() and card.read_bytes().startswith(f"# {title}\n".encode())):
+        check_free(folder)
+
+
 def write_model(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -88,7 +110,22 @@ def write_model(
     report: dict,
     extra_config: dict | None = None,
 ) -> None:
-    """Writes `folder` whole or not at all: weights, configs, tokenizer files and training.json (`report`)."""
+    """Writes `folder` whole or not at all: weights, configs, tokenizer files and training.json (`report`).
+
+    With several processes the leader writes and the others wait. Raises UserError when something is there already.
+    """
+    ranks.on_leader(lambda: _write_folder(model, tokenizer, tokenizer_dir, folder, (report, extra_config)))
+
+
+def _write_folder(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tokenizer_dir: Path,
+    folder: Path,
+    facts: tuple[dict, dict | None],
+) -> None:
+    check_free(folder)
+    report, extra_config = facts
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -101,7 +138,8 @@ def write_model(
     }
     _write_json(temporary / "generation_config.json", generation)
     for name in TOKENIZER_FILES:
-        shutil.copyfile(tokenizer_dir / name, temporary / name)
+        if (tokenizer_dir / name).is_file():
+            shutil.copyfile(tokenizer_dir / name, temporary / name)
     num_parameters = sum(p.numel() for p in model.parameters())
     _write_json(temporary / REPORT_FILE, {**report, "num_parameters": num_parameters})
     _swap_in(temporary, folder)
@@ -113,7 +151,11 @@ def _swap_in(temporary: Path, folder: Path) -> None:
 
 
 def publish(source: Path, folder: Path, card: str) -> int:
-    """Copies a finished model folder to where it is used, with `card` as README.md; returns its size in bytes."""
+    """Copies a finished model folder to where it is used, with `card` as README.md; returns its size in bytes.
+
+    Replaces what an earlier run published there; anything else there is a UserError.
+    """
+    check_published(folder, card.partition("\n")[0].removeprefix("# "))
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(REPORT_FILE))

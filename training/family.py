@@ -17,12 +17,13 @@ from pathlib import Path
 import torch
 
 from specdec.errors import UserError
+from training import ranks
 from training.answers import load_answers
 from training.cards import TITLES, model_card
 from training.cli import deadline_of, pick_device, run_command, training_parser
 from training.corpus import load_examples, with_other_numbers
 from training.drafting import Lesson, load_lesson
-from training.export import REPORT_FILE, publish, write_model
+from training.export import REPORT_FILE, check_published, publish, write_model
 from training.loop import LoopSettings, OutOfTime, Place, TrainReport
 from training.models import Shape, load_model
 from training.self_generate import GenerateSettings, self_generate, summary
@@ -92,8 +93,9 @@ class Family:
     def report(self, report: TrainReport, settings: dict) -> dict:
         """What training.json says of a trained model."""
         device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
-        versions = f"torch {torch.__version__}"
-        return {**report.to_builtins(), "device": f"one {device}, {versions}", "settings": settings}
+        count = "one" if ranks.size() == 1 else ranks.size()
+        where = f"{count} {device}, torch {torch.__version__}"
+        return {**report.to_builtins(), "device": where, "settings": settings}
 
 
 def make_tokenizer(family: Family) -> dict:
@@ -185,18 +187,26 @@ STAGES: dict[str, Callable[[Family], dict]] = {
 
 
 def run_family(family: Family, stop_after: str) -> dict:
-    """Runs the stages in order up to `stop_after`; returns what each did (None: it was done already)."""
+    """Runs the stages in order up to `stop_after`; returns what each did (None: it was done already).
+
+    Several processes (torchrun) train together; the other stages, generation too, are the leader's: the others wait.
+    """
+    if stop_after == "export":
+        for kind, title in TITLES.items():
+            check_published(family.out / kind, title)
     family.work_dir.mkdir(parents=True, exist_ok=True)
     results: dict[str, dict | None] = {}
     for name, stage in STAGES.items():
-        if name != "export" and family.path(name).exists():
+        if ranks.on_leader(lambda name=name: name != "export" and family.path(name).exists()):
             results[name] = None
         else:
-            if family.deadline is not None and time.monotonic() > family.deadline:
+            if ranks.is_past(family.deadline):
                 raise OutOfTime(f"before stage {name}")
-            print(f"--- {name}", file=sys.stderr, flush=True)
-            results[name] = {k: v for k, v in stage(family).items() if k not in ("losses", "settings")}
-            print(json.dumps({name: results[name]}), flush=True)
+            ranks.say(f"--- {name}")
+            facts = stage(family) if name in TITLES else ranks.on_leader(lambda stage=stage: stage(family))
+            results[name] = {k: v for k, v in facts.items() if k not in ("losses", "settings")}
+            if ranks.is_leader():
+                print(json.dumps({name: results[name]}), flush=True)
             (family.work_dir / f"{name}.checkpoint.pt").unlink(missing_ok=True)
         if name == stop_after:
             break

@@ -10,15 +10,17 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from specdec.errors import UserError
+from training import ranks
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint
 
-# step -> (loss as a scalar tensor on the device, tokens in the batch)
+# step -> (this process's part of the step's loss as a scalar tensor on the device, tokens of the whole step)
 LossOfStep = Callable[[int], tuple[torch.Tensor, int]]
 
 
@@ -38,6 +40,13 @@ class LoopSettings:
     weight_decay: float = 0.1
     max_grad_norm: float = 1.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "num_docs"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: give at least 1")
+        if not 0 < self.learning_rate < math.inf:
+            raise UserError(f"--learning_rate {self.learning_rate}: give a number above 0")
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,7 @@ class _LossLog:
         self._sum, self._count = None, 0
 
     def add(self, loss: torch.Tensor, num_tokens: int) -> None:
-        self._sum = loss.detach() if self._sum is None else self._sum + loss.detach()
+        self._sum = loss if self._sum is None else self._sum + loss
         self._count += 1
         self.tokens += num_tokens
 
@@ -122,6 +131,8 @@ class _LossLog:
         self.losses.append((step, loss))
         self._open_window()
         seconds = self.progress(step).seconds
+        if not ranks.is_leader():
+            return
         tqdm.write(
             f"{self.name}: step {step}/{self.num_steps}, loss {loss:.4f}, lr {rate:.2e}, {seconds:.0f} s, "
             f"{self.tokens / 1e6:.1f} M tokens",
@@ -132,11 +143,28 @@ class _LossLog:
         return Progress(step, self.losses, self.done.seconds + time.monotonic() - self.started, self.tokens)
 
 
-def _update(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor, max_norm: float) -> None:
+def _progress_bar(name: str, num_steps: int, num_done: int) -> tqdm:
+    is_shown = ranks.is_leader() and sys.stderr.isatty()
+    return tqdm(total=num_steps, initial=num_done, desc=name, disable=not is_shown)
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+def _update(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor, max_norm: float
+) -> torch.Tensor:
+    """One optimizer step; returns the loss of the whole step. `loss` is this process's part of it."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    whole_loss = loss.detach()
+    ranks.sum_over_ranks([whole_loss, *(p.grad for p in model.parameters() if p.grad is not None)])
     torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
     optimizer.step()
+    return whole_loss
 
 
 def train(
@@ -149,6 +177,8 @@ def train(
 ) -> TrainReport:
     """Trains `model` in place to settings.num_steps, resuming from place.checkpoint when it is there.
 
+    With several processes (training.ranks) every one ends with the same weights; only the leader logs and saves.
+
     `identity` says what the run is (data, init, options); a checkpoint with another one is a UserError. Raises
     OutOfTime after a checkpoint when place.deadline has passed, UserError when the loss is no number any more.
     """
@@ -159,21 +189,19 @@ def train(
     model.train()
     if place.compile:
         model.model.compile(dynamic=True)  # in place: the names of the weights stay
-    bar = tqdm(total=settings.num_steps, initial=done.step, desc=name, disable=not sys.stderr.isatty())
+    bar = _progress_bar(name, settings.num_steps, done.step)
     for step in range(done.step + 1, settings.num_steps + 1):
-        rate = learning_rate(settings, step - 1)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        rate = _set_rate(optimizer, learning_rate(settings, step - 1))
         loss, num_tokens = loss_of_step(step - 1)
-        _update(model, optimizer, loss, settings.max_grad_norm)
-        log.add(loss, num_tokens)
+        log.add(_update(model, optimizer, loss, settings.max_grad_norm), num_tokens)
         bar.update()
         is_last = step == settings.num_steps
-        is_late = not is_last and place.deadline is not None and time.monotonic() > place.deadline
+        is_late = not is_last and ranks.is_past(place.deadline)
         if is_late or is_last or step % place.log_every == 0:
             log.close_window(step, rate)
         if is_late or (step % place.checkpoint_every == 0 and not is_last):
-            save_checkpoint(place.checkpoint, model, optimizer, log.progress(step), identity)
+            state = (place.checkpoint, model, optimizer, log.progress(step), identity)
+            ranks.on_leader(partial(save_checkpoint, *state))
         if is_late:
             raise OutOfTime(f"{name}: stopped at step {step} of {settings.num_steps}")
     bar.close()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from training import ranks
 from training.batches import Batch, TokenDocs, causal_batch
 from training.models import autocast, hidden_states, logits_at
 
@@ -51,7 +52,8 @@ def teach(teacher: PreTrainedModel, docs: TokenDocs, *, top_k: int = 32, num_doc
     probs_TK = torch.zeros((len(docs.tokens), top_k), dtype=torch.float16, device=device)
     teacher.eval()
     by_length = np.argsort(docs.lengths, kind="stable")
-    for first in range(0, len(docs), num_docs):
+    # Each process asks about its share; the rows of the others are zero, so the sum puts the tables together.
+    for first in range(ranks.rank() * num_docs, len(docs), ranks.size() * num_docs):
         batch = causal_batch(docs, by_length[first : first + num_docs], pad_id=0, prompt_weight=0.0)
         with autocast(device):
             hidden_BLD = hidden_states(teacher, to_device(batch.ids_BL, device))
@@ -60,6 +62,7 @@ def teach(teacher: PreTrainedModel, docs: TokenDocs, *, top_k: int = 32, num_doc
         token_N = to_device(batch.token_N, device)
         ids_TK[token_N] = top.indices.int()
         probs_TK[token_N] = top.values.half()
+    ranks.sum_over_ranks([ids_TK, probs_TK])
     return SoftTargets(ids_TK, probs_TK)
 
 
@@ -74,7 +77,10 @@ def soft_loss(logits_NV: torch.Tensor, ids_NK: torch.Tensor, probs_NK: torch.Ten
 
 
 def batch_loss(model: PreTrainedModel, hidden_BLD: torch.Tensor, batch: Batch, labels: Labels) -> torch.Tensor:
-    """Weighted mean over the batch's predicted tokens of CE + soft_weight * KL (scalar, fp32)."""
+    """Weighted mean over the step's predicted tokens of CE + soft_weight * KL (scalar, fp32).
+
+    Of a share of a step it is this share's part of that mean: the parts of all processes add up to it.
+    """
     device = hidden_BLD.device
     token_N, weight_N = to_device(batch.token_N, device), to_device(batch.weight_N, device)
     logits_NV = logits_at(model, hidden_BLD, to_device(batch.source_N, device))
@@ -82,4 +88,4 @@ def batch_loss(model: PreTrainedModel, hidden_BLD: torch.Tensor, batch: Batch, l
     if labels.soft is not None and labels.soft_weight > 0:
         soft = labels.soft
         loss_N = loss_N + labels.soft_weight * soft_loss(logits_NV, soft.ids_TK[token_N], soft.probs_TK[token_N])
-    return (loss_N * weight_N).sum() / weight_N.sum()
+    return (loss_N * weight_N).sum() / (weight_N.sum() if batch.total_weight is None else batch.total_weight)

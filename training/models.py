@@ -5,6 +5,7 @@ Checkpoints come through specdec.models, always with fp32 master weights.
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from specdec.models import Role, find_model, load_hf_model
 
 TRAINED = Role("model", "--target_dir", "target")
 INIT_STD = 0.02
+DIGEST_VALUES = 4096
+TARGET_HELP = "folder of a Qwen2 or Llama checkpoint whose tokenizer has a chat template, or bundled, or smollm2"
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,23 @@ def new_qwen2(shape: Shape, seed: int) -> PreTrainedModel:
     return model
 
 
+def find_target(name: Path | str) -> Path:
+    """The folder of --target_dir (or of a name that failfast.py takes); UserError when it holds no Qwen2 or Llama."""
+    return find_model(TRAINED, str(name)).path
+
+
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> PreTrainedModel:
     """A Qwen2 or Llama checkpoint in fp32; UserError for any other architecture or missing safetensors."""
     return load_hf_model(find_model(TRAINED, str(folder)), torch.float32).to(device)
+
+
+def weights_digest(model: PreTrainedModel) -> str:
+    """A hash of the first values of every weight, to tell one model from another."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        digest.update(name.encode())
+        digest.update(parameter.detach().flatten()[:DIGEST_VALUES].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def even_layers(num_layers: int, num_kept: int) -> list[int]:

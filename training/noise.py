@@ -117,9 +117,8 @@ def noisy_batch(
     clean_lens = (-(-docs.lengths[rows] // size) - 1) * size
     place_BL = np.broadcast_to(np.arange(int(clean_lens.max())), (num_docs, int(clean_lens.max())))
     is_clean_BL = place_BL < clean_lens[:, None]
-    clean_ids = np.where(
-        is_clean_BL, docs.tokens[np.where(is_clean_BL, docs.starts[rows, None] + place_BL, 0)], mask_id
-    )
+    clean_flat_BL = np.where(is_clean_BL, docs.starts[rows, None] + place_BL, 0)
+    clean_ids = np.where(is_clean_BL, docs.tokens[clean_flat_BL], mask_id)
     width = NUM_VARIANTS * noisy_width + place_BL.shape[1]
     token_BGS = docs.tokens[grid.flat_BGS]
     ids, sources, tokens, weights = [], [], [], []

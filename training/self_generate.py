@@ -7,6 +7,7 @@ Shape suffixes: B rows, P prompt positions (left-padded), L positions in the buf
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -21,11 +22,15 @@ from tqdm import tqdm
 from transformers import Cache, PreTrainedModel
 
 from specdec.errors import UserError
+from specdec.models import find_model
+from specdec.tokens import stop_ids
+from training import ranks
 from training.answers import Answers, save_answers
 from training.cli import deadline_of, pick_device, run_command, training_parser
 from training.corpus import load_examples, read_rows
+from training.export import check_free
 from training.loop import OutOfTime
-from training.models import load_model
+from training.models import TARGET_HELP, TRAINED, load_model, weights_digest
 from training.tokenizer import chat_prompts, load_tokenizer
 
 
@@ -38,6 +43,11 @@ class GenerateSettings:
     max_positions: int = 800_000  # rows x (prompt + answer) of one batch
     check_every: int = 16
     compact_below: float = 0.75
+
+    def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "max_rows"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: give at least 1")
 
 
 class _KvBuffer(Cache):
@@ -117,13 +127,8 @@ def greedy_batch(
             if len(alive) == 0:
                 break
             if len(alive) <= settings.compact_below * len(rows):
-                rows, token_B, pads_B, is_done_B = (
-                    rows[alive],
-                    token_B[alive],
-                    pads_B[alive],
-                    is_done_B[alive],
-                )
-                is_real_BL = is_real_BL[alive]
+                rows, token_B, pads_B = rows[alive], token_B[alive], pads_B[alive]
+                is_done_B, is_real_BL = is_done_B[alive], is_real_BL[alive]
                 kv.keep_rows(alive)
         positions = (width + step - pads_B)[:, None]
         token_B = _next_tokens(model, token_B[:, None], positions, is_real_BL[:, None, None, : width + step + 1], kv)
@@ -173,7 +178,7 @@ def _identity(
     model: PreTrainedModel, prompts: list[list[int]], stop_ids: Sequence[int], settings: GenerateSettings
 ) -> dict:
     digest = hashlib.sha256(json.dumps(prompts).encode())
-    digest.update(next(model.parameters()).detach().cpu().numpy().tobytes())
+    digest.update(weights_digest(model).encode())
     return {
         "run": digest.hexdigest()[:16],
         "stop_ids": list(stop_ids),
@@ -200,6 +205,7 @@ def self_generate(
 
     Raises OutOfTime between two batches once `deadline` has passed.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.jsonl")
     identity = _identity(model, prompts, stop_ids, settings)
     found = _read_partial(partial, identity)
@@ -237,10 +243,32 @@ def summary(answers: Answers, seconds: float) -> dict:
     }
 
 
+def _read_prompts(arguments: argparse.Namespace) -> list[str]:
+    if not arguments.prompt_file:
+        return [example.prompt for example in load_examples(arguments.data_dir)]
+    rows = read_rows(arguments.prompt_file, "--prompt_file needs JSON lines")
+    if any(not isinstance(row.get("prompt"), str) or not row["prompt"].strip() for row in rows):
+        raise UserError(f'{arguments.prompt_file}: every line must be {{"prompt": "..."}}, and not empty')
+    return [row["prompt"] for row in rows]
+
+
+def _answer_prompts(arguments: argparse.Namespace) -> dict:
+    started = time.monotonic()
+    settings = GenerateSettings(max_new_tokens=arguments.max_new_tokens, max_rows=arguments.max_rows)
+    check_free(arguments.out)
+    device, source = pick_device(arguments.device), find_model(TRAINED, str(arguments.target_dir))
+    tokenizer = load_tokenizer(source.path)
+    prompts = chat_prompts(tokenizer, _read_prompts(arguments))
+    model, deadline = load_model(source.path, device), deadline_of(arguments.max_minutes)
+    stops = sorted(stop_ids(source, tokenizer))
+    answers = self_generate(model, prompts, stops, arguments.out, settings, deadline)
+    return {"stage": "answers", **summary(answers, time.monotonic() - started)}
+
+
 def main() -> dict:
     """The command: a target and prompts in, answers out."""
     parser = training_parser(__doc__.splitlines()[0])
-    parser.add_argument("--target_dir", type=Path, required=True)
+    parser.add_argument("--target_dir", type=Path, required=True, help=TARGET_HELP)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--data_dir", type=Path, help="prompts from the GSM8K and MATH training questions here")
     source.add_argument("--prompt_file", type=Path, help='JSON lines, each {"prompt": "..."}')
@@ -248,20 +276,8 @@ def main() -> dict:
     parser.add_argument("--max_new_tokens", type=int, default=GenerateSettings.max_new_tokens)
     parser.add_argument("--max_rows", type=int, default=GenerateSettings.max_rows, help="rows decoded at once")
     arguments = parser.parse_args()
-    device, started = pick_device(arguments.device), time.monotonic()
-    tokenizer = load_tokenizer(arguments.target_dir)
-    if arguments.prompt_file:
-        rows = read_rows(arguments.prompt_file)
-        if any(not isinstance(row, dict) or not row.get("prompt") for row in rows):
-            raise UserError(f'{arguments.prompt_file}: every line must be {{"prompt": "..."}}')
-        texts = [row["prompt"] for row in rows]
-    else:
-        texts = [example.prompt for example in load_examples(arguments.data_dir)]
-    settings = GenerateSettings(max_new_tokens=arguments.max_new_tokens, max_rows=arguments.max_rows)
-    model, prompts = load_model(arguments.target_dir, device), chat_prompts(tokenizer, texts)
-    deadline = deadline_of(arguments.max_minutes)
-    answers = self_generate(model, prompts, [tokenizer.eos_token_id], arguments.out, settings, deadline)
-    return {"stage": "answers", **summary(answers, time.monotonic() - started)}
+    # By torchrun one process generates and the others wait: batches are large, and a target is small.
+    return ranks.on_leader(lambda: _answer_prompts(arguments))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Trains the family's tokenizer (byte-level BPE, single digits) and writes its two files by hand.
 
 By hand, because a tokenizer saved by transformers 5 is refused by transformers 4.53; these files read alike in both.
-It is not a tokenizer class of its own: AutoTokenizer loads the folder.
+It is not a tokenizer class of its own: specdec.tokens loads the folder.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from specdec import tokens
 from specdec.errors import UserError
+from specdec.models import ModelSource
+from training.models import TRAINED
 
 VOCAB_SIZE = 4096
 PAD, START, END, MASK = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|mask|>"
@@ -89,8 +92,8 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a local folder; UserError when it has no chat template or no end token."""
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    """The tokenizer of a local folder; UserError when there is none, or it has no chat template or no end token."""
+    tokenizer = tokens.load_tokenizer(ModelSource(TRAINED, str(folder), Path(folder), {}))
     if not tokenizer.chat_template:
         raise UserError(f"the tokenizer in {folder} has no chat template: add chat_template to tokenizer_config.json")
     if tokenizer.eos_token_id is None:

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from training import ranks
 from training.batches import Schedule, causal_batch
 from training.cli import place_of, run_command
 from training.drafting import Lesson, drafter_parser, labels_of, load_lesson, loop_of
 from training.export import write_model
 from training.loop import LoopSettings, Place, TrainReport, train
 from training.losses import batch_loss, to_device
-from training.models import autocast, cut_layers, hidden_states
+from training.models import autocast, cut_layers, find_target, hidden_states, weights_digest
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def train_ar_drafter(lesson: Lesson, settings: ArSettings, place: Place) -> tupl
 
     def loss_of_step(step: int) -> tuple[torch.Tensor, int]:
         batch = causal_batch(docs, schedule.rows(step), lesson.tokenizer.eos_token_id, prompt_weight=0.0)
+        batch = batch.share(ranks.rank(), ranks.size())
         with autocast(device):
             hidden_BLD = hidden_states(model, to_device(batch.ids_BL, device))
             loss = batch_loss(model, hidden_BLD, batch, labels)
@@ -54,6 +56,7 @@ def train_ar_drafter(lesson: Lesson, settings: ArSettings, place: Place) -> tupl
 
     identity = {
         "docs": docs.fingerprint(),
+        "target": weights_digest(lesson.target),
         "num_layers": settings.num_layers,
         "soft_weight": settings.soft_weight,
         "is_fresh": settings.is_fresh,
@@ -68,11 +71,11 @@ def main() -> dict:
     parser = drafter_parser(__doc__.splitlines()[0], default.loop, default.num_layers, default.soft_weight)
     parser.add_argument("--fresh", action="store_true", help="start from random weights, not from the target's")
     arguments = parser.parse_args()
-    place = place_of(arguments, arguments.out.with_name(arguments.out.name + ".checkpoint.pt"))
-    lesson = load_lesson(arguments.target_dir, arguments.answers, place.device)
     settings = ArSettings(arguments.num_layers, loop_of(arguments), arguments.soft_weight, arguments.fresh)
+    place, target_dir = place_of(arguments), find_target(arguments.target_dir)
+    lesson = load_lesson(target_dir, arguments.answers, place.device)
     model, report = train_ar_drafter(lesson, settings, place)
-    write_model(model, lesson.tokenizer, arguments.target_dir, arguments.out, report.to_builtins())
+    write_model(model, lesson.tokenizer, target_dir, arguments.out, report.to_builtins())
     place.checkpoint.unlink(missing_ok=True)
     return {"stage": "ar_drafter", **report.to_builtins()}
 

@@ -14,13 +14,14 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.errors import UserError
+from training import ranks
 from training.batches import Schedule
 from training.cli import place_of, run_command
 from training.drafting import Lesson, drafter_parser, labels_of, load_lesson, loop_of
 from training.export import write_model
 from training.loop import LoopSettings, Place, TrainReport, train
 from training.losses import batch_loss, to_device
-from training.models import autocast, cut_layers, hidden_states
+from training.models import autocast, cut_layers, find_target, hidden_states, weights_digest
 from training.noise import NoiseSettings, block_mask, noisy_batch, sort_keys
 
 
@@ -43,6 +44,14 @@ def mask_id_of(tokenizer: PreTrainedTokenizerBase, mask_token: str | None = None
     return found
 
 
+def check_mask(mask_id: int, lesson: Lesson) -> None:
+    """UserError when the mask cannot mark a hidden place: the network has no embedding for it, or documents hold it."""
+    if mask_id >= lesson.target.config.vocab_size:
+        raise UserError(f"the target has no embedding for mask token {mask_id}: name another entry with --mask_token")
+    if (lesson.docs.tokens == mask_id).any():
+        raise UserError(f"mask token {mask_id} occurs in the answers: name an unused entry with --mask_token")
+
+
 def dllm_config(mask_id: int, settings: DllmSettings) -> dict:
     """What the drafter's config.json says beyond its architecture."""
     return {
@@ -57,6 +66,7 @@ def train_dllm_drafter(
 ) -> tuple[PreTrainedModel, TrainReport]:
     """The trained drafter on the target's device, and how it went; resumes from place.checkpoint."""
     docs, device, loop = lesson.docs, lesson.device, settings.loop
+    check_mask(mask_id, lesson)
     model = cut_layers(lesson.target, settings.num_layers)
     labels = labels_of(lesson, settings.soft_weight)
     schedule = Schedule(sort_keys(docs, settings.noise.block_size), loop.num_docs, loop.seed)
@@ -64,6 +74,7 @@ def train_dllm_drafter(
     def loss_of_step(step: int) -> tuple[torch.Tensor, int]:
         rng = np.random.default_rng([loop.seed, 1, step])
         batch = noisy_batch(docs, schedule.rows(step), settings.noise, mask_id, rng)
+        batch = batch.share(ranks.rank(), ranks.size())
         mask_B1LL = block_mask(to_device(batch.blocks_BL, device), to_device(batch.kinds_L, device))
         with autocast(device):
             ids_BL, positions_BL = to_device(batch.ids_BL, device), to_device(batch.positions_BL, device)
@@ -73,6 +84,7 @@ def train_dllm_drafter(
 
     identity = {
         "docs": docs.fingerprint(),
+        "target": weights_digest(lesson.target),
         "num_layers": settings.num_layers,
         "soft_weight": settings.soft_weight,
         "mask_id": mask_id,
@@ -88,13 +100,13 @@ def main() -> dict:
     parser = drafter_parser(__doc__.splitlines()[0], default.loop, default.num_layers, default.soft_weight)
     parser.add_argument("--mask_token", help="the tokenizer entry to use as mask (default: its own mask token)")
     arguments = parser.parse_args()
-    place = place_of(arguments, arguments.out.with_name(arguments.out.name + ".checkpoint.pt"))
-    lesson = load_lesson(arguments.target_dir, arguments.answers, place.device)
-    mask_id = mask_id_of(lesson.tokenizer, arguments.mask_token)
     settings = DllmSettings(arguments.num_layers, loop_of(arguments), arguments.soft_weight)
+    place, target_dir = place_of(arguments), find_target(arguments.target_dir)
+    lesson = load_lesson(target_dir, arguments.answers, place.device)
+    mask_id = mask_id_of(lesson.tokenizer, arguments.mask_token)
     model, report = train_dllm_drafter(lesson, mask_id, settings, place)
     extra = dllm_config(mask_id, settings)
-    write_model(model, lesson.tokenizer, arguments.target_dir, arguments.out, report.to_builtins(), extra)
+    write_model(model, lesson.tokenizer, target_dir, arguments.out, report.to_builtins(), extra)
     place.checkpoint.unlink(missing_ok=True)
     return {"stage": "dllm_drafter", **report.to_builtins()}
 

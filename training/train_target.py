@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from training import ranks
 from training.batches import Schedule, TokenDocs, causal_batch, pack_documents
 from training.cli import place_of, run_command, training_parser
 from training.corpus import Example, load_examples
@@ -50,8 +51,11 @@ def train_target(
     labels = Labels(to_device(docs.tokens, place.device).long())
     schedule = Schedule(docs.lengths, settings.loop.num_docs, settings.loop.seed)
 
+    pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
     def loss_of_step(step: int) -> tuple[torch.Tensor, int]:
-        batch = causal_batch(docs, schedule.rows(step), tokenizer.pad_token_id, settings.prompt_weight)
+        batch = causal_batch(docs, schedule.rows(step), pad_id, settings.prompt_weight)
+        batch = batch.share(ranks.rank(), ranks.size())
         with autocast(place.device):
             hidden_BLD = hidden_states(model, to_device(batch.ids_BL, place.device))
             loss = batch_loss(model, hidden_BLD, batch, labels)
@@ -73,13 +77,10 @@ def main() -> dict:
     parser.add_argument("--num_docs", type=int, default=loop.num_docs, help="documents in a step")
     parser.add_argument("--learning_rate", type=float, default=loop.learning_rate)
     arguments = parser.parse_args()
-    tokenizer = load_tokenizer(arguments.tokenizer_dir)
+    loop = LoopSettings(arguments.num_steps, arguments.num_docs, arguments.learning_rate, seed=arguments.seed)
+    place, tokenizer = place_of(arguments), load_tokenizer(arguments.tokenizer_dir)
     docs = encode_examples(load_examples(arguments.data_dir), tokenizer)
-    settings = TargetSettings(
-        shape=Shape(vocab_size=len(tokenizer)),
-        loop=LoopSettings(arguments.num_steps, arguments.num_docs, arguments.learning_rate, seed=arguments.seed),
-    )
-    place = place_of(arguments, arguments.out.with_name(arguments.out.name + ".checkpoint.pt"))
+    settings = TargetSettings(shape=Shape(vocab_size=len(tokenizer)), loop=loop)
     model, report = train_target(docs, tokenizer, settings, place)
     write_model(model, tokenizer, arguments.tokenizer_dir, arguments.out, report.to_builtins())
     place.checkpoint.unlink(missing_ok=True)

@@ -1,0 +1,214 @@
+"""The training commands: any Llama will do, mistakes are one line, and two processes train what one does."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from families import edit_config, save_model
+from test_training import LOOP, train_one
+from toys import random_ids, toy_model
+
+from specdec import tokens
+from specdec.models import DLLM_DRAFTER, find_model, load_hf_model
+from training import answers as answers_file
+from training import family, models, ranks, self_generate
+from training import tokenizer as tokenizers
+from training import train_ar_drafter as ar_command
+from training import train_dllm_drafter as dllm_command
+from training import train_target as target_command
+from training.cli import run_command
+from training.loop import OutOfTime, Place
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Toy matrices are faster without threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def llama(tmp_path):
+    """A Llama target whose tokenizer has no mask token, answers "of its own", and where drafters would go."""
+    save_model(tmp_path / "target", toy_model("llama", 1))
+    texts = [[random_ids(number, length) for number in range(8)] for length in (20, 40)]
+    answers = [[token for token in answer if token < 60] for answer in texts[1]]
+    prompts = [[token for token in prompt if token < 60] for prompt in texts[0]]
+    answers_file.save_answers(answers_file.Answers(prompts, answers, [True] * 8), tmp_path / "answers.npz")
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "word1 word2"}\n{"prompt": "word3"}\n')
+    return tmp_path
+
+
+COMMANDS = {"ar": ar_command, "dllm": dllm_command, "generate": self_generate, "target": target_command}
+
+
+def flags_of(kind: str, folder: Path) -> list[str]:
+    """A short command line over the `llama` fixture's folder."""
+    target, steps = ["--target_dir", f"{folder}/target"], ["--num_steps", "5", "--num_docs", "4"]
+    drafter = [*target, "--answers", f"{folder}/answers.npz", "--num_layers", "1", *steps]
+    own = {
+        "ar": drafter,
+        "dllm": [*drafter, "--mask_token", "word59"],
+        "generate": [*target, "--prompt_file", f"{folder}/prompts.jsonl", "--max_new_tokens", "8"],
+        "target": ["--data_dir", f"{folder}/data", "--tokenizer_dir", f"{folder}/target", *steps],
+    }
+    return [*own[kind], "--out", f"{folder}/out", "--device", "cpu"]
+
+
+def call(monkeypatch, kind: str, *flags: str) -> int:
+    monkeypatch.setattr(sys, "argv", [kind, *flags])
+    return run_command({**COMMANDS, "family": family}[kind].main)
+
+
+@pytest.mark.parametrize("kind", ["ar", "dllm", "generate"])
+def test_the_commands_take_any_llama_without_a_mask_token(kind, llama, monkeypatch, capsys):
+    assert call(monkeypatch, kind, *flags_of(kind, llama)) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["finished"]
+    if kind == "generate":
+        assert len(answers_file.load_answers(llama / "out").answers) == 2
+        return
+    source = find_model(DLLM_DRAFTER if kind == "dllm" else models.TRAINED, str(llama / "out"))
+    made, tokenizer = load_hf_model(source, torch.float32), tokenizers.load_tokenizer(llama / "out")
+    assert (made.config.model_type, made.config.num_hidden_layers) == ("llama", 1) and tokenizer.chat_template
+    if kind == "dllm":
+        assert tokens.mask_id(source, tokens.load_tokenizer(source)) == tokenizer.get_vocab()["word59"]
+
+
+def spoil(mistake: str, folder: Path) -> list[str]:
+    """Makes one mistake in the `llama` fixture's folder or in further flags."""
+    if mistake == "chat template":
+        (folder / "target" / "chat_template.jinja").unlink(missing_ok=True)
+        path = folder / "target" / "tokenizer_config.json"
+        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "chat_template"}))
+    elif mistake == "'gpt2'":
+        edit_config(folder / "target", model_type="gpt2")
+    elif mistake == "would be overwritten":
+        (folder / "out").mkdir()
+        (folder / "out" / "mine.txt").write_text("mine")
+    elif mistake in ("is empty", "line 2: not JSON", "line 1: not a JSON object"):
+        texts = {"is empty": "\n", "line 2: not JSON": '{"prompt": "word1"}\n{"prompt\n'}
+        (folder / "prompts.jsonl").write_text(texts.get(mistake, "[1]\n"))
+    elif mistake == "no file":
+        return ["--prompt_file", f"{folder}/nowhere"]
+    elif mistake == "readable checkpoint":
+        (folder / "out.checkpoint.pt").write_text("mine")
+    given = {
+        "--target_dir": ["--target_dir", f"{folder}/nowhere"],
+        "cannot cut 3 layers": ["--num_layers", "3"],
+        "--num_steps 0": ["--num_steps", "0"],
+        "--max_new_tokens 0": ["--max_new_tokens", "0"],
+        "no mask token": ["--mask_token", "no-such-word"],
+        "occurs in the answers": ["--mask_token", "word5"],
+    }
+    return given.get(mistake, [])
+
+
+TARGET_MISTAKES = ["chat template", "'gpt2'", "--target_dir", "would be overwritten"]
+STEP_MISTAKES = ["--num_steps 0", "cannot cut 3 layers", "readable checkpoint"]
+PROMPT_MISTAKES = ["is empty", "line 2: not JSON", "line 1: not a JSON object", "no file", "--max_new_tokens 0"]
+MISTAKES = [
+    *itertools.product(["ar", "dllm", "generate"], TARGET_MISTAKES),
+    *itertools.product(["ar", "dllm"], STEP_MISTAKES),
+    *itertools.product(["generate"], PROMPT_MISTAKES),
+    *itertools.product(["target"], ["chat template", "would be overwritten", "--num_steps 0"]),
+    *itertools.product(["dllm"], ["no mask token", "occurs in the answers"]),
+]
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(("kind", "mistake"), MISTAKES)
+def test_a_mistake_is_one_line_and_nothing_is_overwritten(kind, mistake, llama, monkeypatch, capsys):
+    flags = [*flags_of(kind, llama), *spoil(mistake, llama)]
+    before = contents(llama)
+    assert call(monkeypatch, kind, *flags) == 2
+    output = capsys.readouterr()
+    told = [line for line in output.err.splitlines() if not line.startswith("target distributions")]
+    assert len(told) == 1 and told[0].startswith("error: ") and mistake in told[0] and not output.out
+    assert contents(llama) == before
+
+
+@pytest.mark.parametrize("kind", ["ar", "dllm"])
+def test_a_command_refuses_the_checkpoint_of_another_run(kind, llama, monkeypatch, capsys):
+    assert call(monkeypatch, kind, *flags_of(kind, llama), "--max_minutes", "0") == 0
+    before = contents(llama)
+    assert llama / "out.checkpoint.pt" in before
+    assert call(monkeypatch, kind, *flags_of(kind, llama), "--seed", "1") == 2
+    assert "seed: stored 0, asked 1" in capsys.readouterr().err and contents(llama) == before
+    save_model(llama / "target", toy_model("llama", 2))
+    assert call(monkeypatch, kind, *flags_of(kind, llama)) == 2
+    assert "another run (target" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["ar", "dllm", "generate"])
+def test_a_target_must_be_given(kind, llama, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        call(monkeypatch, kind, *flags_of(kind, llama)[2:])
+    assert "--target_dir" in capsys.readouterr().err
+
+
+def test_the_family_refuses_a_folder_of_something_else(llama, monkeypatch, capsys):
+    flags = ["--data_dir", f"{llama}/data", "--work_dir", f"{llama}/work", "--out", f"{llama}"]
+    before = contents(llama)
+    for more, mistake in [([], "would be overwritten"), (["--target_steps", "0"], "at least 1")]:
+        assert call(monkeypatch, "family", *flags, *more) == 2
+        assert mistake in capsys.readouterr().err and contents(llama) == before
+
+
+def five_steps(folder: Path, out: Path) -> dict:
+    """What each of torchrun's processes does: three trainings, one command, one that the leader's clock stops."""
+    torch.set_num_threads(1)
+    tokenizer = tokenizers.load_tokenizer(folder / "target")
+    loop = replace(LOOP, num_steps=5, num_docs=7, learning_rate=1e-3)
+    for kind in ("target", "ar", "dllm"):
+        model, report = train_one(kind, tokenizer, Place(out / f"{kind}.pt"), loop)
+        torch.save([model.state_dict(), report.losses, report.tokens], out / f"{kind}.{ranks.rank()}")
+    sys.argv = ["dllm", *flags_of("dllm", folder), "--out", str(out / "dllm")]
+    dllm_command.main()
+    late = -1 if ranks.is_leader() else 1000
+    train_one("target", tokenizer, Place(out / "late.pt", deadline=time.monotonic() + late), loop)
+    return {}
+
+
+def test_two_processes_train_what_one_does(llama, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [])
+    root, one, two = Path(__file__).parents[1], llama / "one", llama / "two"
+    one.mkdir()
+    two.mkdir()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"}
+    command += [__file__, str(llama), str(two)]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"finished": False, "stopped": "target: stopped at step 1 of 5"}
+    assert done.stderr.count("target: step 5/5") == 1
+    with pytest.raises(OutOfTime):
+        five_steps(llama, one)
+    for kind, rank in itertools.product(("target", "ar", "dllm"), (0, 1)):
+        (weights, reported, tokens_seen), (again, told, seen) = (
+            torch.load(path, weights_only=True) for path in (one / f"{kind}.0", two / f"{kind}.{rank}")
+        )
+        torch.testing.assert_close(again, weights, atol=1e-5, rtol=0)
+        assert (told[0][0], seen) == (5, tokens_seen) and told[0][1] == pytest.approx(reported[0][1], rel=1e-5)
+    assert sorted(path.name for path in (one / "dllm").iterdir()) == sorted(p.name for p in (two / "dllm").iterdir())
+
+
+def test_a_mistyped_flag_is_an_error():
+    command = [sys.executable, "-m", "training.family", "--data_dri", "x"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.returncode == 2 and not done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(lambda: five_steps(Path(sys.argv[1]), Path(sys.argv[2]))))
