@@ -22,6 +22,12 @@ def test_names_and_specs_are_inverse(name: str, spec: object) -> None:
     assert parse_drafter_name(name) == spec
 
 
+def test_no_two_thresholds_share_a_name() -> None:
+    names = [DllmStatic(threshold, 8).name for threshold in (0.3, 0.30000001, 0.29999999, 1.0, 0.0)]
+    assert len(set(names)) == 5
+    assert [parse_drafter_name(name).unmask_threshold for name in names] == [0.3, 0.30000001, 0.29999999, 1.0, 0.0]
+
+
 @pytest.mark.parametrize("name", ["", "dllm", "ar_8_sf_8", "ar_None_sf_x", "dllm_0.9_sf", "dllm_0.9_xf_8"])
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(UserError, match="names no drafter"):
@@ -72,6 +78,8 @@ def test_several_values_sweep() -> None:
         "--dataset_name trivia",
         "--failfast_rule loose",
         "--drafters all",
+        "--output_dir=",
+        "--data_dir=",
     ],
 )
 def test_impossible_flags_are_one_line_and_status_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,6 +95,10 @@ def test_impossible_flags_are_one_line_and_status_2(line: str, capsys: pytest.Ca
         ("--small_block_size 7", "small_block_size"),
         ("--drafters plain --run_ar", "exclude"),
         ("--read_pickle --overwrite", "overwrite"),
+        ("--read_pickle --dry_run", "dry_run"),
+        ("--block_size 1 --small_block_size 1", "block_size"),
+        ("--target_model_name smollm2 --drafters ar_sf", "--ar_model_name"),
+        ("--target_model_name smollm2 --ar_model_name folder", "--dllm_dir"),
     ],
 )
 def test_contradictions_are_named(line: str, named: str) -> None:

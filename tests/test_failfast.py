@@ -129,6 +129,45 @@ def test_answers_in_a_log_are_quoted(
     assert all(line.startswith(("| ", "[Problem ")) for line in before_ranking if line)
 
 
+def test_stored_records_are_chosen_by_question_and_kind(
+    family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = flags(family, tmp_path, "--num_questions", "2")
+    assert failfast.main(arguments) == 0
+    capsys.readouterr()
+    assert failfast.main([*arguments, "--read_pickle", "--drafters", "ar_sf", "--question_ids", "1"]) == 0
+    reported = {line.split("]")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("[Problem")}
+    assert reported == {"[Problem 1, ar_None_sf_10"}
+    assert failfast.main([*arguments, "--read_pickle", "--question_ids", "1", "5"]) == 2
+    assert "question 5" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_a_useless_output_dir_is_noticed_before_any_work(
+    family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "sub", tmp_path / ("x" * 300)):
+        assert failfast.main(flags(family, place, "--num_questions", "1")) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_reader_that_goes_away_is_no_mistake(family: dict[str, Path], tmp_path: Path) -> None:
+    arguments = flags(family, tmp_path, "--num_questions", "1", "--drafters", "plain", "ar_sf")
+    assert failfast.main(arguments) == 0
+    lines = {
+        "failfast.py": [*arguments, "--read_pickle"],
+        "parse_log.py": [str(tmp_path), "--latency_profile", "none"],
+    }
+    for program, line in lines.items():
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run([sys.executable, program, *line], cwd=PROJECT, stdout=writer, stderr=subprocess.PIPE)
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
 BAD_LINES = {
     "--question_ids 4800": "48",
     "--max_new_tokens 2048": "--max_new_tokens",
@@ -136,6 +175,8 @@ BAD_LINES = {
     "--latency_profile nothing_like_it": "vLLM_A6000",
     "--small_block_size 5": "--small_block_size",
     "--device cuda:77": "--device",
+    "--block_size 4096": "--block_size",
+    "--latency_profile none vLLM_A6000": "none",
     "--target_model_name missing/folder/of/mine": "--target_model_name",
     "--read_pickle": "--output_dir",
     "--dataset_name math --data_dir nowhere": "nowhere",

@@ -95,6 +95,73 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     assert "config.json" in _refusal(TARGET, folder)
 
 
+BAD_CONFIGS = {
+    "a list": ("[]", "no JSON object"),
+    "a size in words": ('{"model_type": "llama", "vocab_size": 64, "hidden_size": "x"}', "'hidden_size' is 'x'"),
+    "no size": ('{"model_type": "qwen2"}', "'vocab_size' is None"),
+    "nothing": ("", "config.json"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CONFIGS)
+def test_a_config_that_cannot_be_is_named(tmp_path: Path, name: str) -> None:
+    folder = save_model(tmp_path / "model", toy_model("qwen2", 7))
+    text, named = BAD_CONFIGS[name]
+    (folder / "config.json").write_text(text)
+    assert named in _refusal(TARGET, folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"num_hidden_layers": 1, "layer_types": None}, "layers.1"),
+        ({"num_attention_heads": 7}, "do they fit"),
+        ({"hidden_act": "foo"}, "foo"),
+        ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "dynamic"),
+    ],
+)
+def test_weights_under_another_config_are_refused(
+    tmp_path: Path, changes: dict, named: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_model(tmp_path / "model", toy_model("qwen2", 7))
+    edit_config(folder, **changes)
+    capfd.readouterr()
+    with pytest.raises(UserError) as error:
+        load_lm(find_model(TARGET, str(folder)), CPU, torch.float32)
+    assert named in str(error.value) and "\n" not in str(error.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_drafter_of_the_other_kind_is_refused(family: dict[str, Path]) -> None:
+    assert "is a block-diffusion model" in _refusal(AR_DRAFTER, family["dllm"])
+    assert "is a block-diffusion model" in _refusal(TARGET, family["dllm"])
+    assert "is no block-diffusion model" in _refusal(DLLM_DRAFTER, family["ar"])
+
+
+@pytest.mark.parametrize("mask", [64, -1, "a", 1.5])
+def test_a_mask_id_must_be_an_id_of_the_model(tmp_path: Path, mask: object) -> None:
+    source = find_model(DLLM_DRAFTER, str(save_model(tmp_path / "m", toy_model("qwen2", 7), mask_token_id=mask)))
+    with pytest.raises(UserError, match="mask_token_id"):
+        mask_id(source, load_tokenizer(source))
+
+
+def test_damaged_small_files_are_named(tmp_path: Path) -> None:
+    source = find_model(TARGET, str(save_model(tmp_path / "model", toy_model("qwen2", 7))))
+    tokenizer = load_tokenizer(source)
+    for text in ("{", "[1]", '{"eos_token_id": "x"}', '{"eos_token_id": [[1]]}'):
+        (source.path / "generation_config.json").write_text(text)
+        with pytest.raises(UserError, match="eos_token_id"):
+            stop_ids(source, tokenizer)
+    tokenizer.chat_template = "{% if %}"
+    with pytest.raises(UserError, match="chat template"):
+        encode_prompt(tokenizer, "word1")
+    (source.path / "model.safetensors.index.json").write_text("x")
+    assert "index.json is damaged" in _refusal(TARGET, source.path)
+    (source.path / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="has no tokenizer"):
+        load_tokenizer(source)
+
+
 def test_a_missing_shard_and_damaged_weights_are_named(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model", toy_model("qwen2", 7))
     weights = folder / "model.safetensors"

@@ -326,3 +326,16 @@ def test_bundled_needs_neither_hub_nor_folder(monkeypatch, tmp_path):
     fake_hub(monkeypatch, raise_connection_error)
     assert load_problems("bundled", data_dir=tmp_path) == load_problems("bundled")
     assert problems.BUNDLED_FILE.is_file()
+
+
+@pytest.mark.parametrize("question", ["half a character \ud800", [["deep"]]])
+def test_what_no_record_can_hold_is_refused(question: object) -> None:
+    for _ in range(60):
+        question = [question] if isinstance(question, list) else question
+    with pytest.raises(UserError, match="question 3 of gsm8k has half a character or is nested too deep|is nested"):
+        make_problem("gsm8k", {"question": "How many?", "answer": "#### 1", "extra": question}, 3)
+
+
+def test_huge_integers_become_text() -> None:
+    row = {"question": "How many?", "answer": "#### 1", "extra": 10**30, "small": 7}
+    assert make_problem("gsm8k", row, 0).row == {**row, "extra": str(10**30)}

@@ -1,5 +1,6 @@
 """Ranking: both averages, questions left out, measured prices, merging, order."""
 
+import dataclasses
 import math
 
 import pytest
@@ -7,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import make_plain, make_record, make_round, records
 
+from specdec.errors import UserError
 from specdec.latency import MEASURED, Price, load_profile, measured
 from specdec.ranking import (
     QuestionStats,
     best,
+    different_outputs,
     engine_name,
     engines_of,
     merge,
@@ -19,6 +22,8 @@ from specdec.ranking import (
     rank,
     stats_of,
 )
+from specdec.records import Record
+from specdec.report import ranking_report
 
 ENGINE = "vLLM_A6000 as if Qwen2.5-32B-Instruct"
 
@@ -122,3 +127,30 @@ def test_a_draft_that_cost_no_time_at_all_is_no_division_by_zero():
     record = make_record(rounds=[make_round(draft_ms=0.0, verify_ms=0.0)])
     stats = merge(map(stats_of, [record, make_plain()]))
     assert rank(stats, MEASURED)[0].num_left_out == 1
+
+
+def with_identity(record: Record, **changes: object) -> Record:
+    return dataclasses.replace(record, identity={**record.identity, **changes})
+
+
+def test_two_runs_under_other_settings_are_not_mixed():
+    published, strict = (with_identity(make_record(), rule=rule) for rule in ("published", "strict"))
+    assert len(merge([stats_of(published), stats_of(published)])) == 1
+    with pytest.raises(UserError, match="other settings"):
+        merge([stats_of(published), stats_of(strict)])
+
+
+def test_arithmetic_makes_another_question():
+    """Plain decoding in float32 is no baseline for a draft verified in bfloat16."""
+    drafted = stats_of(with_identity(make_record(), dtype="bfloat16"))
+    assert MEASURED not in merge([stats_of(make_plain()), drafted])[1].prices
+
+
+def test_outputs_that_differ_from_plain_decoding_are_told():
+    plain = stats_of(make_plain())
+    same = dataclasses.replace(stats_of(make_record()), output=plain.output)
+    assert not different_outputs([plain, same])
+    assert "Every output equals plain decoding." in ranking_report([plain, same])
+    other = dataclasses.replace(same, drafter_name="ar_None_sf_4", output="another")
+    assert different_outputs([plain, same, other]) == [other]
+    assert "1 of 2 outputs differ from plain decoding (questions 0)" in ranking_report([plain, same, other])
