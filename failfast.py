@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from specdec.config import KINDS, RunConfig, parse_args, parse_drafter_name
+from specdec.config import RunConfig, parse_args
 from specdec.errors import UserError, exit_status
 from specdec.latency import MEASURED, LatencyProfile, load_profiles, measured
 from specdec.problems import load_problems
 from specdec.ranking import PLAIN, QuestionStats, model_prices, priced_entry, stats_of
 from specdec.records import Record, check_writable, find_records, load_record, save_record
 from specdec.report import quote_text, ranking_report, record_lines, record_text
+from specdec.specs import KINDS, parse_drafter_name
 
 log = logging.getLogger("failfast")
 

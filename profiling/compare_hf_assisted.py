@@ -15,11 +15,13 @@ from tqdm import tqdm
 from transformers import GenerationConfig
 
 from profiling.common import print_json
-from specdec.config import ArStatic, RunConfig, parse_args
+from specdec.checkpoints import AR_DRAFTER, TARGET
+from specdec.config import RunConfig, parse_args
 from specdec.errors import UserError
-from specdec.models import AR_DRAFTER, TARGET, load_hf_model
+from specdec.models import load_hf_model
 from specdec.problems import load_problems
 from specdec.session import Session, open_session
+from specdec.specs import ArStatic
 from specdec.speculate import speculate
 from specdec.tokens import encode_prompt
 

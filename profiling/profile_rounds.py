@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from profiling.common import print_json
-from specdec.config import DrafterSpec, RunConfig, parse_args
+from specdec.config import RunConfig, parse_args
 from specdec.errors import UserError
 from specdec.problems import load_problems
 from specdec.rounds import Round
 from specdec.session import Session, open_session
+from specdec.specs import DrafterSpec
 from specdec.speculate import speculate
 
 CONTEXT_LENS = (100, 1000)
@@ -36,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(config: RunConfig, session: Session) -> dict:
     """Per drafter: median ms per round, and per drafter pass, at each context length, and their ratio."""
     text_ids = [
-        token for problem in load_problems(config.dataset_name, data_dir=config.data_dir, num_questions=None)
+        token
+        for problem in load_problems(config.dataset_name, data_dir=config.data_dir, num_questions=None)
         for token in session.tokenizer(problem.prompt, add_special_tokens=False)["input_ids"]
     ]
     table = {}

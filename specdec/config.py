@@ -1,4 +1,4 @@
-"""What to run: the drafter specs (a sum type), RunConfig, and the strict command line.
+"""What to run: RunConfig and the strict command line.
 
 Every default of the program is stated here once. Loads nothing and imports no torch.
 """
@@ -11,106 +11,12 @@ from typing import NoReturn
 
 from specdec.errors import UserError
 from specdec.problems import DATASETS
+from specdec.specs import KINDS, ArDynamic, ArStatic, DllmStatic, DrafterSpec, FailFast, Plain
 
 BUNDLED = "bundled"
 SMOLLM2 = "smollm2"
 DEFAULT_AR_DRAFTER = "Qwen/Qwen2.5-1.5B-Instruct"
 DEFAULT_DLLM = "Efficient-Large-Model/Fast_dLLM_v2_1.5B"
-
-
-def _number(value: float) -> str:
-    """A threshold in a name: as short as it can be without two values sharing a name; 0.45, 1, 0.3000001."""
-    return repr(float(value)).removesuffix(".0")
-
-
-@dataclass(frozen=True)
-class Plain:
-    """Plain decoding: nothing is drafted. The measured baseline."""
-
-    @property
-    def name(self) -> str:
-        return "plain"
-
-
-@dataclass(frozen=True)
-class ArStatic:
-    """An AR drafter that always drafts `draft_len` tokens."""
-
-    draft_len: int
-
-    @property
-    def name(self) -> str:
-        return f"ar_None_sf_{self.draft_len}"
-
-
-@dataclass(frozen=True)
-class ArDynamic:
-    """An AR drafter under FailFast's stop rule: chunks of `draft_step` tokens, at most `max_draft_len`."""
-
-    confidence_threshold: float
-    max_draft_len: int
-    draft_step: int
-
-    @property
-    def name(self) -> str:
-        return f"ar_None_df_{_number(self.confidence_threshold)}_{self.max_draft_len}_{self.draft_step}"
-
-
-@dataclass(frozen=True)
-class DllmStatic:
-    """A block-diffusion drafter that always drafts `draft_len` tokens."""
-
-    unmask_threshold: float
-    draft_len: int
-
-    @property
-    def name(self) -> str:
-        return f"dllm_{_number(self.unmask_threshold)}_sf_{self.draft_len}"
-
-
-@dataclass(frozen=True)
-class FailFast:
-    """FailFast (arXiv 2512.20573): Algorithm 1's tau, N_max and N over a block-diffusion drafter."""
-
-    unmask_threshold: float
-    confidence_threshold: float
-    max_draft_len: int
-    draft_step: int
-    first_window: int = 10
-    rule: str = "published"
-
-    @property
-    def name(self) -> str:
-        return (
-            f"dllm_{_number(self.unmask_threshold)}_df_{_number(self.confidence_threshold)}"
-            f"_{self.max_draft_len}_{self.draft_step}"
-        )
-
-
-DrafterSpec = Plain | ArStatic | ArDynamic | DllmStatic | FailFast
-KINDS = {"plain": Plain, "ar_sf": ArStatic, "ar_df": ArDynamic, "dllm_sf": DllmStatic, "failfast": FailFast}
-
-
-def parse_drafter_name(name: str) -> DrafterSpec:
-    """The spec of a name on disk; first window and rule, which no name holds, have their defaults.
-
-    Example: `parse_drafter_name("dllm_0.9_sf_8") == DllmStatic(0.9, 8)`. Raises UserError.
-    """
-    try:
-        match name.split("_"):
-            case ["plain"]:
-                return Plain()
-            case ["ar", "None", "sf", draft_len]:
-                return ArStatic(int(draft_len))
-            case ["ar", "None", "df", tau, longest, step]:
-                return ArDynamic(float(tau), int(longest), int(step))
-            case ["dllm", threshold, "sf", draft_len]:
-                return DllmStatic(float(threshold), int(draft_len))
-            case ["dllm", threshold, "df", tau, longest, step]:
-                return FailFast(float(threshold), float(tau), int(longest), int(step))
-    except ValueError:
-        pass
-    raise UserError(f"{name!r} names no drafter: expected for example ar_None_sf_8 or dllm_0.05_df_0.45_60_10")
 
 
 def _flag(help_text: str, default: object = False, **kwargs: object) -> object:
@@ -188,9 +94,7 @@ class RunConfig:
     )
     reuse_drafts: bool = _flag("continue a draft from last round's rejected tail (Appendix E)")
     disable_reusing_drafter_kvs: bool = _flag("start every dLLM draft from an empty cache")
-    latency_profile: tuple[str, ...] = _flag(
-        "price with these profiles: names, JSON files, or 'none'", ("vLLM_A6000",)
-    )
+    latency_profile: tuple[str, ...] = _flag("price with these profiles: names, JSON files, or 'none'", ("vLLM_A6000",))
     latency_target: str | None = _flag("price as if the target were this entry of the profile", None)
     overwrite: bool = _flag("compute finished records again")
     read_pickle: bool = _flag("re-price and re-report stored records; loads no model")

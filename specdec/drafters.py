@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from generate import Draft, generate_draft_tokens, generate_draft_tokens_arbitrary_length
-from specdec.config import ArDynamic, ArStatic, DllmStatic, FailFast
 from specdec.lm import CachedLM
+from specdec.specs import ArDynamic, ArStatic, DllmStatic, FailFast
 from specdec.target import Verdict
 
 

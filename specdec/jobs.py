@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from specdec.config import DrafterSpec, RunConfig
+from specdec.checkpoints import DLLM_DRAFTER
+from specdec.config import RunConfig
 from specdec.errors import UserError
-from specdec.models import DLLM_DRAFTER
 from specdec.problems import Problem
 from specdec.provenance import provenance
 from specdec.records import Record, load_finished, record_path
 from specdec.session import Session
+from specdec.specs import DrafterSpec
 from specdec.speculate import speculate
 from specdec.tokens import encode_prompt
 

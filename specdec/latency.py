@@ -92,8 +92,7 @@ def load_profile(name_or_path: str | Path) -> LatencyProfile:
     path = Path(name)
     if path.suffix != ".json" and not path.is_file():
         raise UserError(
-            f"unknown latency profile {name!r} (known: {', '.join(known_profiles())}; "
-            "or give a path to a .json file)"
+            f"unknown latency profile {name!r} (known: {', '.join(known_profiles())}; or give a path to a .json file)"
         )
     return _read_profile(path)
 

@@ -50,9 +50,7 @@ class CachedLM:
         return len(self.tokens)
 
     @torch.inference_mode()
-    def forward(
-        self, tokens: Sequence[int], *, block_size: int = 1, keep: Sequence[int] | None = None
-    ) -> torch.Tensor:
+    def forward(self, tokens: Sequence[int], *, block_size: int = 1, keep: Sequence[int] | None = None) -> torch.Tensor:
         """Run `tokens` at positions length .. length+L-1 and return logits_KV of the kept ones.
 
         Position q attends to position k iff k // block_size <= q // block_size: 1 is causal

@@ -230,9 +230,7 @@ def _choose_ids(
     if question_ids is not None:
         bad = [i for i in question_ids if not 0 <= i < available]
         if bad:
-            raise UserError(
-                f"{source} has {available} questions, 0 to {available - 1}: there is no question {bad[0]}"
-            )
+            raise UserError(f"{source} has {available} questions, 0 to {available - 1}: there is no question {bad[0]}")
         if len(set(question_ids)) < len(question_ids):
             raise UserError("the same question is asked twice: give every index of --question_ids once")
         return list(question_ids)

@@ -11,10 +11,11 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from specdec.config import BUNDLED, Plain
+from specdec.config import BUNDLED
 from specdec.errors import UserError
 from specdec.latency import MEASURED, LatencyProfile, Price, measured, price, resolve_target
 from specdec.records import Record
+from specdec.specs import Plain
 
 PLAIN = Plain().name
 STAND_INS = {BUNDLED: "Qwen2.5-32B-Instruct"}  # what the bundled target is priced as

@@ -8,22 +8,13 @@ from functools import cached_property
 
 import torch
 
-from specdec.config import ArDynamic, ArStatic, DrafterSpec, FailFast, Plain, RunConfig
+from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, ModelSource, Role, find_model, fingerprint
+from specdec.config import RunConfig
 from specdec.drafters import ArDrafter, BlockSettings, DllmDrafter, Drafter, NoDrafter
 from specdec.lm import CachedLM
-from specdec.models import (
-    AR_DRAFTER,
-    DLLM_DRAFTER,
-    TARGET,
-    ModelSource,
-    Role,
-    find_model,
-    fingerprint,
-    load_lm,
-    resolve_device,
-    resolve_dtype,
-)
+from specdec.models import load_lm, resolve_device, resolve_dtype
 from specdec.records import Record
+from specdec.specs import ArDynamic, ArStatic, DrafterSpec, FailFast, Plain
 from specdec.target import Target
 from specdec.tokens import check_same_tokens, load_tokenizer, mask_id, stop_ids
 
@@ -138,9 +129,7 @@ def open_session(config: RunConfig) -> Session:
     names = {TARGET: config.target_model_name, AR_DRAFTER: config.ar_name, DLLM_DRAFTER: config.dllm_name}
     needed = {role for spec in config.drafter_specs if (role := role_of(spec))} | {TARGET}
     sources = {
-        role: find_model(role, name, with_weights=not config.dry_run)
-        for role, name in names.items()
-        if role in needed
+        role: find_model(role, name, with_weights=not config.dry_run) for role, name in names.items() if role in needed
     }
     tokenizer = load_tokenizer(sources[TARGET])
     mask = None

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from specdec.checkpoints import ModelSource
 from specdec.errors import UserError
-from specdec.models import ModelSource
 
 FAST_DLLM_MASK = "|<MASK>|"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")

@@ -8,11 +8,12 @@ import pytest
 import torch
 from toys import greedy_tokens
 
-from specdec.config import ArDynamic, ArStatic, DllmStatic, DrafterSpec, FailFast, Plain, RunConfig
+from specdec.checkpoints import BUNDLED_DIR, DLLM_DRAFTER
+from specdec.config import RunConfig
 from specdec.drafters import DllmDrafter
-from specdec.models import BUNDLED_DIR, DLLM_DRAFTER
 from specdec.problems import load_problems
 from specdec.session import Session, open_session
+from specdec.specs import ArDynamic, ArStatic, DllmStatic, DrafterSpec, FailFast, Plain
 from specdec.speculate import speculate
 from specdec.tokens import encode_prompt
 

@@ -10,9 +10,9 @@ from reference import Rules, Window, failfast_draft, static_draft
 from toys import MASK_ID, causal_logits, clear_prompt, random_ids, toy_pair
 
 from generate import Draft
-from specdec.config import ArDynamic, ArStatic, DllmStatic, FailFast
 from specdec.drafters import ArDrafter, BlockSettings, DllmDrafter
 from specdec.lm import CachedLM
+from specdec.specs import ArDynamic, ArStatic, DllmStatic, FailFast
 from specdec.speculate import speculate
 from specdec.target import Target, Verdict
 

@@ -23,6 +23,7 @@ LIGHT = (
     "records",
     "report",
     "rounds",
+    "specs",
 )
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 55
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from toys import MASK_ID, TOO_CLOSE, VOCAB_SIZE, clear_prompt, greedy_tokens, toy_pair
 
-from specdec.config import ArDynamic, ArStatic, DllmStatic, FailFast
 from specdec.drafters import ArDrafter, BlockSettings, DllmDrafter, NoDrafter
 from specdec.lm import CachedLM
+from specdec.specs import ArDynamic, ArStatic, DllmStatic, FailFast
 from specdec.speculate import speculate
 from specdec.target import Target
 

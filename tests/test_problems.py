@@ -98,9 +98,7 @@ def test_mt_bench_reference_is_the_first_turns():
     assert make_problem("mt_bench", row, 0).reference == "3"
 
 
-@pytest.mark.parametrize(
-    ("dataset", "answer"), [("gsm8k", "no marker here"), ("math", "")], ids=["gsm8k", "math"]
-)
+@pytest.mark.parametrize(("dataset", "answer"), [("gsm8k", "no marker here"), ("math", "")], ids=["gsm8k", "math"])
 def test_no_answer_is_none(dataset, answer):
     assert make_problem(dataset, ROWS[dataset] | {"answer": answer}, 0).reference is None
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from specdec import smollm2
+from specdec.checkpoints import TARGET, find_model
 from specdec.errors import UserError
-from specdec.models import TARGET, find_model, load_lm
+from specdec.models import load_lm
 from specdec.tokens import encode_prompt, load_tokenizer, stop_ids
 
 is_installed = all(importlib.util.find_spec(name) for name in (smollm2.PACKAGE, "gguf", "accelerate"))

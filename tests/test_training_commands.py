@@ -16,7 +16,8 @@ from test_training import LOOP, train_one
 from toys import random_ids, toy_model
 
 from specdec import tokens
-from specdec.models import DLLM_DRAFTER, find_model, load_hf_model
+from specdec.checkpoints import DLLM_DRAFTER, find_model
+from specdec.models import load_hf_model
 from training import answers as answers_file
 from training import family, models, ranks, self_generate
 from training import tokenizer as tokenizers

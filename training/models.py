@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
+from specdec.checkpoints import Role, find_model
 from specdec.errors import UserError
-from specdec.models import Role, find_model, load_hf_model
+from specdec.models import load_hf_model
 
 TRAINED = Role("model", "--target_dir", "target")
 INIT_STD = 0.02

@@ -21,8 +21,8 @@ import torch
 from tqdm import tqdm
 from transformers import Cache, PreTrainedModel
 
+from specdec.checkpoints import find_model
 from specdec.errors import UserError
-from specdec.models import find_model
 from specdec.tokens import stop_ids
 from training import ranks
 from training.answers import Answers, save_answers

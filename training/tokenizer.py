@@ -14,8 +14,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerBase
 
 from specdec import tokens
+from specdec.checkpoints import ModelSource
 from specdec.errors import UserError
-from specdec.models import ModelSource
 from training.models import TRAINED
 
 VOCAB_SIZE = 4096
