@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 from toys import greedy_tokens
 
 from specdec.checkpoints import BUNDLED_DIR, DLLM_DRAFTER
@@ -32,15 +29,12 @@ SPECS: tuple[DrafterSpec, ...] = (
 
 
 @pytest.fixture(scope="module")
-def sessions() -> Iterator[list[Session]]:
+def sessions(one_thread: None) -> list[Session]:
     """The bundled family with KV and draft reuse as by default, and the other way round."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     usual = open_session(RunConfig(device="cpu"))
     other = open_session(RunConfig(device="cpu", disable_reusing_drafter_kvs=True, reuse_drafts=True))
     other._loaded = usual._loaded
-    yield [usual, other]
-    torch.set_num_threads(num_threads)
+    return [usual, other]
 
 
 @pytest.mark.parametrize("prompt_len", [31, 32, 33, None])

@@ -25,6 +25,9 @@ LOOP = LoopSettings(num_steps=40, num_docs=8, learning_rate=5e-3)
 TEXTS = [f"Tom has {n} apples. He buys {n + 3} more apples, so he has \\boxed{{{2 * n + 3}}}." for n in range(60)]
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 def counting_docs(num_docs: int = 12) -> batches.TokenDocs:
     """Prompts of 20 to 66 tokens and answers that count on from them, 20 to 89 tokens."""
     rng = np.random.default_rng(0)
@@ -34,15 +37,6 @@ def counting_docs(num_docs: int = 12) -> batches.TokenDocs:
         prompts.append([int(start + i % 40) for i in range(num_prompt)])
         answers.append([int(start + i % 40) for i in range(num_prompt, num_prompt + num_answer)] + [END_ID])
     return batches.pack_documents(prompts, answers, 512)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Toy matrices are faster without threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

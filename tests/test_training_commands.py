@@ -27,14 +27,7 @@ from training import train_target as target_command
 from training.cli import run_command
 from training.loop import OutOfTime, Place
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Toy matrices are faster without threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
