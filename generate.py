@@ -224,8 +224,7 @@ class _Blocks:
         tokens, confidences = _most_probable(logits_KV, how.mask_id)
         self.passes.denoise += 1
         self.pass_confidences += confidences
-        best = max(confidences)
-        must = confidences.index(best)
+        must = confidences.index(max(confidences))
         for index, (token, confidence) in enumerate(zip(tokens, confidences, strict=True)):
             if confidence > how.threshold or index == must:
                 self._unmask(start + masked[index], token, confidence)
@@ -287,9 +286,10 @@ class _FailFastWindow:
         has_tested_pass = blocks.passes.denoise + blocks.passes.commit > 0
         if not has_tested_pass or blocks.num_known < self.size:
             return None
-        if any(confidence < self.lowconf_threshold for confidence in self.recorded(blocks, self.size)):
+        recorded = self.recorded(blocks, self.size)
+        if min(recorded, default=torch.inf) < self.lowconf_threshold:
             return "low_confidence"
-        if len(self.recorded(blocks, self.size)) >= self.max_spec_len:
+        if len(recorded) >= self.max_spec_len:
             return "max_len"
         self._resize(self.size + self.incr_len)
         return None

@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 from profiling.common import print_json
 from specdec.checkpoints import AR_DRAFTER, TARGET
 from specdec.config import RunConfig, parse_args
-from specdec.errors import UserError
+from specdec.errors import exit_status
 from specdec.models import load_hf_model
 from specdec.problems import load_problems
 from specdec.session import Session, open_session
@@ -27,14 +27,12 @@ from specdec.tokens import encode_prompt
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    try:
+    def work() -> None:
         config = parse_args(arguments)
         session = open_session(config)
         print_json(compare(config, session), str(session.device))
-    except UserError as error:
-        print(f"compare_hf_assisted: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_status("compare_hf_assisted", work)
 
 
 def compare(config: RunConfig, session: Session) -> dict:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from profiling.common import print_json
 from specdec.config import RunConfig, parse_args
-from specdec.errors import UserError
+from specdec.errors import exit_status
 from specdec.problems import load_problems
 from specdec.rounds import Round
 from specdec.session import Session, open_session
@@ -25,13 +25,12 @@ NEW_TOKENS = 48
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    try:
+    def work() -> None:
         config = parse_args(arguments)
-        print_json(measure(config, open_session(config)), config.device if config.device != "auto" else "cpu")
-    except UserError as error:
-        print(f"profile_rounds: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        session = open_session(config)
+        print_json(measure(config, session), str(session.device))
+
+    return exit_status("profile_rounds", work)
 
 
 def measure(config: RunConfig, session: Session) -> dict:

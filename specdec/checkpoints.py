@@ -60,34 +60,32 @@ class ModelSource:
     @property
     def architecture(self) -> str:
         """'qwen2' or 'llama'. Raises UserError for anything else."""
-        model_type = str(self.config.get("model_type", "")).lower()
-        if model_type.startswith(FAST_DLLM_PREFIX):
+        if self._model_type.startswith(FAST_DLLM_PREFIX):
             return "qwen2"
-        if model_type in ARCHITECTURES:
-            return model_type
+        if self._model_type in ARCHITECTURES:
+            return self._model_type
         if "auto_map" in self.config:
             raise UserError(
                 f"{self.role.title} {self.name!r} needs remote code, which is never run: "
                 f"give {self.role.flag} a qwen2, llama or Fast_dLLM_v2 checkpoint"
             )
         raise UserError(
-            f"{self.role.title} {self.name!r} has model type {model_type!r}: "
+            f"{self.role.title} {self.name!r} has model type {self._model_type!r}: "
             f"{self.role.flag} takes qwen2, llama or Fast_dLLM_v2 checkpoints"
         )
 
     @property
     def is_block_diffusion(self) -> bool:
         """Whether config.json says that the model fills masked blocks."""
-        model_type = str(self.config.get("model_type", "")).lower()
-        return model_type.startswith(FAST_DLLM_PREFIX) or "mask_token_id" in self.config
+        return self._model_type.startswith(FAST_DLLM_PREFIX) or "mask_token_id" in self.config
 
     @property
     def context_len(self) -> int:
-        return int(self.config["max_position_embeddings"])
+        return self.config["max_position_embeddings"]
 
     @property
     def vocab_size(self) -> int:
-        return int(self.config["vocab_size"])
+        return self.config["vocab_size"]
 
     @property
     def kv_values_per_token(self) -> int:
@@ -104,6 +102,10 @@ class ModelSource:
         layer = attention + biases + 3 * hidden * inner + 2 * hidden
         tables = 1 if self.config.get("tie_word_embeddings") else 2
         return tables * self.vocab_size * hidden + self.config["num_hidden_layers"] * layer + hidden
+
+    @property
+    def _model_type(self) -> str:
+        return str(self.config.get("model_type", "")).lower()
 
     @property
     def _kv_heads(self) -> int:

@@ -12,7 +12,7 @@ from specdec.config import RunConfig
 from specdec.errors import UserError
 from specdec.problems import Problem
 from specdec.provenance import provenance
-from specdec.records import Record, load_finished, record_path
+from specdec.records import IDENTITY_KEYS, Record, load_finished, record_path
 from specdec.session import Session
 from specdec.specs import DrafterSpec
 from specdec.speculate import speculate
@@ -61,8 +61,7 @@ def _plan_job(
         "prompt_sha256": hashlib.sha256(json.dumps(prompt_ids).encode()).hexdigest(),
         **settings,
     }
-    place = [identity[key] for key in ("target", "dataset", "question_id", "drafter", "max_new_tokens")]
-    path = record_path(config.output_dir, *place)
+    path = record_path(config.output_dir, *(identity[key] for key in IDENTITY_KEYS))
     starts_afresh = config.overwrite or config.dry_run
     return Job(problem, prompt_ids, spec, identity, path, None if starts_afresh else load_finished(path, identity))
 

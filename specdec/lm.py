@@ -40,7 +40,7 @@ class CachedLM:
         self.vocab_size = vocab_size
         self.tokens: list[int] = []
         self.predictions: dict[int, tuple[int, float]] = {}
-        self._cache = _KVBuffer()
+        self._cache = KVBuffer()
         self._pending: list[int] = []
         self._block_size = self._pending_block_size = 1
 
@@ -119,7 +119,7 @@ class CachedLM:
         return time.perf_counter()
 
 
-class _KVBuffer(Cache):
+class KVBuffer(Cache):
     """Keys and values of all layers, written in place at `length`: rewinding moves a counter.
 
     transformers' own caches either cannot be rewound (static) or copy themselves in every call
@@ -127,10 +127,13 @@ class _KVBuffer(Cache):
     two methods below.
     """
 
-    def __init__(self) -> None:
+    is_compileable = False
+
+    def __init__(self, capacity: int = INITIAL_CAPACITY) -> None:
         # The base class would build layers of its own, differently in versions 4 and 5; 5 looks at `layers`.
         self.layers: list = []
         self.length = 0
+        self._capacity = capacity
         self._keys: dict[int, torch.Tensor] = {}
         self._values: dict[int, torch.Tensor] = {}
 
@@ -151,7 +154,7 @@ class _KVBuffer(Cache):
         """`buffer` itself if it has room for `end` positions, else a copy of twice the room."""
         if buffer is not None and buffer.shape[2] >= end:
             return buffer
-        capacity = INITIAL_CAPACITY
+        capacity = self._capacity
         while capacity < end:
             capacity *= 2
         batch, heads, _, size = like_BHLD.shape
@@ -159,6 +162,12 @@ class _KVBuffer(Cache):
         if buffer is not None:
             grown[:, :, : self.length] = buffer[:, :, : self.length]
         return grown
+
+    def keep_rows(self, rows: torch.Tensor) -> None:
+        """Drop all other rows of the batch."""
+        for store in (self._keys, self._values):
+            for layer_idx, buffer in store.items():
+                store[layer_idx] = buffer[rows]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Number of past positions (the model asks before it runs its layers)."""

@@ -17,7 +17,7 @@ def read_jsonl(path: Path) -> list[dict]:
         raise UserError(f"cannot read the questions in {path}: {error.strerror or error}") from error
     rows = [_parse_line(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
-        raise UserError(f"{path} has no questions")
+        raise UserError(f"{path} is empty: it has no questions")
     return rows
 
 
@@ -48,7 +48,7 @@ def _parse_line(path: Path, number: int, line: bytes) -> dict:
     try:
         row = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}, line {number}: not valid JSON ({error})") from error
+        raise UserError(f"{path}, line {number}: not JSON ({error})") from error
     if not isinstance(row, dict):
         raise UserError(f"{path}, line {number}: not a JSON object but a {type(row).__name__}")
     return row

@@ -12,6 +12,7 @@ from typing import NoReturn
 import torch
 
 from specdec.errors import UserError
+from specdec.models import resolve_device
 from training import ranks
 from training.export import check_free
 from training.loop import OutOfTime, Place
@@ -37,14 +38,7 @@ def training_parser(description: str) -> argparse.ArgumentParser:
 
 def pick_device(name: str) -> torch.device:
     """The device asked for; on CUDA, fp32 matrix products may use TF32. UserError when it is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    name = ranks.local_device(name)
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name} cannot be used ({str(error).splitlines()[0]}): try --device cpu") from None
+    device = resolve_device(ranks.local_device(str(resolve_device(name))))
     if device.type == "cuda":
         if ranks.size() > 1:
             torch.cuda.set_device(device)  # NCCL takes the current one

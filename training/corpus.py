@@ -6,7 +6,6 @@ benchmark ask in the same words.
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from specdec.errors import UserError
 from specdec.problems import make_problem
+from specdec.rows import read_jsonl
 
 DATASETS = ("gsm8k", "math")
 _CALCULATION = re.compile(r"<<[^<>]*>>")
@@ -57,25 +57,10 @@ def with_other_numbers(text: str, rng: random.Random) -> str:
 
 
 def read_rows(path: Path, flag: str = f"--data_dir needs NAME/train.jsonl for {' and '.join(DATASETS)}") -> list[dict]:
-    """The objects of a JSON-lines file; UserError when it is missing, empty or something else.
-
-    `flag` says what to give instead of a missing file.
-    """
+    """`read_jsonl`, but `flag` says what to give instead of a missing file."""
     if not path.is_file():
         raise UserError(f"no file {path}: {flag}")
-    rows = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(json.loads(line.decode("utf-8")))
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error})") from None
-        if not isinstance(rows[-1], dict):
-            raise UserError(f"{path}, line {number}: not a JSON object: it needs one question a line")
-    if not rows:
-        raise UserError(f"{path} is empty: it needs one question a line")
-    return rows
+    return read_jsonl(path)
 
 
 def make_example(dataset: str, row: dict, question_id: int) -> Example:

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
-from transformers import Cache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from specdec.checkpoints import find_model
 from specdec.errors import UserError
+from specdec.lm import KVBuffer
 from specdec.tokens import stop_ids
 from training import ranks
 from training.answers import Answers, save_answers
@@ -50,39 +51,8 @@ class GenerateSettings:
                 raise UserError(f"--{name} {getattr(self, name)}: give at least 1")
 
 
-class _KvBuffer(Cache):
-    """Keys and values of all layers of a batch, written in place; unlike specdec.lm's it has rows and drops them."""
-
-    is_compileable = False
-
-    def __init__(self, capacity: int) -> None:
-        # The base class would build layers of its own, differently in transformers 4 and 5.
-        self.layers: list = []
-        self.capacity, self.length = capacity, 0
-        self._pairs: dict[int, tuple[torch.Tensor, ...]] = {}
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self.length
-
-    def update(
-        self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object, **__: object
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if layer_idx not in self._pairs:
-            shape = (*keys.shape[:2], self.capacity, keys.shape[-1])
-            self._pairs[layer_idx] = (keys.new_empty(shape), values.new_empty(shape))
-        stop = self.length + keys.shape[2]
-        for buffer, new in zip(self._pairs[layer_idx], (keys, values), strict=True):
-            buffer[:, :, self.length : stop] = new
-        return tuple(buffer[:, :, :stop] for buffer in self._pairs[layer_idx])
-
-    def keep_rows(self, rows: torch.Tensor) -> None:
-        """Drops all other rows."""
-        for number, pair in self._pairs.items():
-            self._pairs[number] = tuple(buffer[rows] for buffer in pair)
-
-
 def _next_tokens(
-    model: PreTrainedModel, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, kv: _KvBuffer
+    model: PreTrainedModel, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, kv: KVBuffer
 ) -> torch.Tensor:
     output = model.model(input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=kv, use_cache=True)
     kv.length += ids.shape[1]
@@ -111,7 +81,7 @@ def greedy_batch(
     stops = torch.tensor(list(stop_ids), device=device)
     place_L = torch.arange(width + limit, device=device)
     is_real_BL = place_L >= pads_B[:, None]
-    kv = _KvBuffer(width + limit)
+    kv = KVBuffer(width + limit)
     positions_BP = (place_L[:width] - pads_B[:, None]).clamp_min(0)
     token_B = _next_tokens(model, ids_BP, positions_BP, _prompt_mask(is_real_BL[:, :width]), kv)
     rows = torch.arange(len(prompts), device=device)
