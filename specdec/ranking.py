@@ -1,6 +1,7 @@
 """Ranking: drafter configurations, best first, from what each question gave under each of them.
 
-Not here: reading logs and making tables (`report.py`), and the prices themselves (`latency.py`).
+Not here: reading logs (`logs.py`), making tables (`tables.py`), how far a difference can be believed
+(`comparisons.py`), and the prices themselves (`latency.py`).
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ class QuestionStats:
     source: str = ""  # what makes question 0 another question (see `source_of`); "" if unknown
     settings: str = ""  # digest of everything that decided the result; "" if unknown
     output: str = ""  # digest of the output tokens; "" if unknown
+    is_correct: bool | None = None  # the answer; None where it was not graded
+    is_degenerate: bool | None = None  # mostly one loop (`repetition.py`); None if unknown
+    losslessness: str = ""  # "exact", "tie" or "bug" (`losslessness.py`); "" if unknown
 
     @property
     def measured_ms_per_token(self) -> float:
@@ -71,6 +75,10 @@ class RankRow:
     verify_ms: float
     baseline_ms: float
     speedup_mean: float | None  # mean of the questions' speedups (the paper's)
+    num_correct: int = 0
+    num_graded: int = 0  # questions whose answer is known to be right or wrong
+    num_degenerate: int = 0
+    num_checked: int = 0  # questions whose output was checked for repetition
 
     @property
     def total_ms(self) -> float:
@@ -138,12 +146,9 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def different_outputs(stats: Iterable[QuestionStats]) -> list[QuestionStats]:
-    """Entries whose output is known to differ from plain decoding of the same question."""
-    stats = list(stats)
-    plain = {(entry.source, entry.question_id): entry.output for entry in stats if entry.drafter_name == PLAIN}
-    expected = [plain.get((entry.source, entry.question_id)) for entry in stats]
-    return [entry for entry, want in zip(stats, expected, strict=True) if want and entry.output not in ("", want)]
+def plain_outputs(stats: Iterable[QuestionStats]) -> dict[tuple[str, int], str]:
+    """(source, question) -> digest of what plain decoding wrote, where it is known."""
+    return {(e.source, e.question_id): e.output for e in stats if e.drafter_name == PLAIN and e.output}
 
 
 def model_prices(
@@ -222,11 +227,7 @@ def rank(stats: Sequence[QuestionStats], engine: str) -> list[RankRow]:
     Questions without the engine's price are left out and counted; configurations without any come last,
     unranked.
     """
-    by_drafter: dict[str, list[QuestionStats]] = {}
-    for entry in merge(stats):
-        if entry.drafter_name != PLAIN:
-            by_drafter.setdefault(entry.drafter_name, []).append(entry)
-    rows = [_row(name, entries, engine) for name, entries in by_drafter.items()]
+    rows = [_row(name, entries, engine) for name, entries in by_drafter(stats).items()]
     rows.sort(key=lambda row: (row.speedup_mean is None, -(row.speedup_mean or 0.0), row.drafter_name))
     return [
         row if row.speedup_mean is None else dataclasses.replace(row, rank=position)
@@ -234,10 +235,26 @@ def rank(stats: Sequence[QuestionStats], engine: str) -> list[RankRow]:
     ]
 
 
-def _row(name: str, entries: list[QuestionStats], engine: str) -> RankRow:
+def by_drafter(stats: Iterable[QuestionStats]) -> dict[str, list[QuestionStats]]:
+    """The merged entries of each configuration but plain decoding."""
+    found: dict[str, list[QuestionStats]] = {}
+    for entry in merge(stats):
+        if entry.drafter_name != PLAIN:
+            found.setdefault(entry.drafter_name, []).append(entry)
+    return found
+
+
+def priced_under(engine: str, entries: Iterable[QuestionStats]) -> list[QuestionStats]:
+    """The entries that have the engine's price, sorted by question.
+
+    Sorted, so that the last digit of a sum does not depend on the order of the inputs.
+    """
     priced = [entry for entry in entries if engine in entry.prices and entry.prices[engine].total_ms > 0]
-    # Sorted, so that the last digit of a sum does not depend on the order of the inputs.
-    priced.sort(key=lambda entry: (entry.source, entry.question_id))
+    return sorted(priced, key=lambda entry: (entry.source, entry.question_id))
+
+
+def _row(name: str, entries: list[QuestionStats], engine: str) -> RankRow:
+    priced = priced_under(engine, entries)
     prices = [entry.prices[engine] for entry in priced]
     return RankRow(
         rank=None,
@@ -253,6 +270,10 @@ def _row(name: str, entries: list[QuestionStats], engine: str) -> RankRow:
         verify_ms=sum(one.verify_ms for one in prices),
         baseline_ms=sum(one.baseline_ms for one in prices),
         speedup_mean=_ratio(sum(one.speedup for one in prices), len(prices)),
+        num_correct=sum(entry.is_correct is True for entry in priced),
+        num_graded=sum(entry.is_correct is not None for entry in priced),
+        num_degenerate=sum(entry.is_degenerate is True for entry in priced),
+        num_checked=sum(entry.is_degenerate is not None for entry in priced),
     )
 
 

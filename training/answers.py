@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from specdec.errors import UserError
+from specdec.repetition import is_repetitive
 from training.batches import TokenDocs, pack_documents
-
-LONGEST_PERIOD = 100
 
 
 @dataclass(frozen=True)
@@ -35,17 +33,6 @@ class Answers:
         """What drafters learn from: all but the repetitive answers and pairs longer than max_len."""
         kept = [n for n, answer in enumerate(self.answers) if keep_repetitive or not is_repetitive(answer)]
         return pack_documents([self.prompts[n] for n in kept], [self.answers[n] for n in kept], max_len)
-
-
-def is_repetitive(tokens: Sequence[int]) -> bool:
-    """Whether more than half of the tokens repeat what stood one fixed distance before (an endless loop).
-
-    >>> is_repetitive([1, 2, 3] * 10), is_repetitive(list(range(30)))
-    (True, False)
-    """
-    array = np.asarray(tokens)
-    longest = min(LONGEST_PERIOD, len(array) // 3)
-    return any(2 * np.count_nonzero(array[p:] == array[:-p]) > len(array) for p in range(1, longest + 1))
 
 
 def save_answers(answers: Answers, path: Path) -> None:
