@@ -163,12 +163,6 @@ class KVBuffer(Cache):
             grown[:, :, : self.length] = buffer[:, :, : self.length]
         return grown
 
-    def keep_rows(self, rows: torch.Tensor) -> None:
-        """Drop all other rows of the batch."""
-        for store in (self._keys, self._values):
-            for layer_idx, buffer in store.items():
-                store[layer_idx] = buffer[rows]
-
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Number of past positions (the model asks before it runs its layers)."""
         return self.length

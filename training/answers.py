@@ -31,9 +31,13 @@ class Answers:
         """How many answers are mostly a loop."""
         return sum(is_repetitive(answer) for answer in self.answers)
 
-    def documents(self, max_len: int, keep_repetitive: bool = False) -> TokenDocs:
-        """What drafters learn from: all but the repetitive answers and pairs longer than max_len."""
-        kept = [n for n, answer in enumerate(self.answers) if keep_repetitive or not is_repetitive(answer)]
+    def documents(self, max_len: int, *, keep_repetitive: bool = False, keep_truncated: bool = True) -> TokenDocs:
+        """What models learn from: all but the repetitive answers and pairs longer than max_len."""
+        kept = [
+            n
+            for n, answer in enumerate(self.answers)
+            if (keep_repetitive or not is_repetitive(answer)) and (keep_truncated or not self.is_truncated[n])
+        ]
         return pack_documents([self.prompts[n] for n in kept], [self.answers[n] for n in kept], max_len)
 
 

@@ -42,7 +42,7 @@ def load_lesson(target_dir: Path, answers_path: Path, device: torch.device, keep
     Raises UserError for what is missing or unfit, the small files first.
     """
     tokenizer = load_tokenizer(target_dir)
-    documents = load_answers(answers_path).documents(MAX_DOCUMENT, keep_repetitive)
+    documents = load_answers(answers_path).documents(MAX_DOCUMENT, keep_repetitive=keep_repetitive)
     target = load_model(target_dir, device)
     if documents.tokens.max() >= target.config.vocab_size:
         raise UserError(f"{answers_path} holds tokens that the target in {target_dir} lacks: give its own answers")
