@@ -3,16 +3,18 @@
 Written for throughput: one decoding step of the whole batch has fixed shapes, so on CUDA it is a replayed graph, and
 the host looks at the tokens every few steps only. It is no benchmark decoder; that is specdec.
 Shape suffixes: B rows of the batch, R rows being filled, P prompt positions, L positions of the buffer, H KV heads,
-D head size, V vocabulary.
+G query heads of one KV head, D head size, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from transformers import Cache, PreTrainedModel
+from transformers import AttentionInterface, Cache, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from specdec.errors import UserError
 from training.batches import rounded
@@ -35,6 +37,36 @@ class DecodeSettings:
                 raise UserError(f"--{name} {getattr(self, name)}: give at least 1")
         if not self.temperature >= 0:
             raise UserError(f"--temperature {self.temperature}: give 0 (greedy) or more")
+
+
+def _grouped_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key_BHLD: torch.Tensor,
+    value_BHLD: torch.Tensor,
+    attention_mask: torch.Tensor,
+    scaling: float,
+    **rest: object,
+) -> tuple[torch.Tensor, None]:
+    """Attention of one query a row, without a copy of keys and values for every query head; longer queries by SDPA."""
+    if query.shape[2] > 1:
+        return sdpa_attention_forward(module, query, key_BHLD, value_BHLD, attention_mask, scaling=scaling, **rest)
+    batch, num_heads, _, size = query.shape
+    query_BHGD = query.reshape(batch, key_BHLD.shape[1], -1, size)
+    scores_BHGL = (query_BHGD @ key_BHLD.transpose(2, 3)).float() * scaling
+    weights_BHGL = scores_BHGL.masked_fill(~attention_mask, -torch.inf).softmax(-1).to(query.dtype)
+    return (weights_BHGL @ value_BHLD).reshape(batch, 1, num_heads, size), None
+
+
+@contextmanager
+def _with_grouped_attention(model: PreTrainedModel) -> Iterator[None]:
+    AttentionInterface.register("grouped", _grouped_attention)
+    usual = model.config._attn_implementation
+    model.config._attn_implementation = "grouped"
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = usual
 
 
 class _RowCache(Cache):
@@ -112,7 +144,7 @@ class BatchDecoder:
         rows: list[_Row | None] = [None] * min(self.settings.max_rows, len(prompts))
         self._reset(len(rows), max(map(len, prompts)))
         while waiting or any(rows):
-            with self._graphs.stream():
+            with self._graphs.stream(), _with_grouped_attention(self.model):
                 self._refill(rows, waiting, prompts)
                 finished = self._decode(rows)
             yield finished

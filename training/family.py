@@ -2,8 +2,9 @@
 
     python -m training.family --data_dir DIR --work_dir DIR [--out assets/models] [--stop_after STAGE]
 
-A teacher learns from the data sets' worked answers, and the target from the teacher's (sequence-level knowledge
-distillation, arXiv 1606.07947): text written by people is too irregular for a small model to write, or draft, well.
+A first teacher learns from the data sets' worked answers, the next from its answers, and at last the target
+(sequence-level knowledge distillation, arXiv 1606.07947): text written by people is too irregular for a small model to
+write, or to draft, well.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import json
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from specdec.errors import UserError
@@ -39,12 +41,14 @@ class FamilySettings:
 
     teacher: TargetSettings = TargetSettings()
     target: TargetSettings = TargetSettings(loop=LoopSettings(num_steps=2500, num_docs=64, learning_rate=1.5e-3))
-    drafters: DrafterSettings = DrafterSettings()
+    num_teachers: int = 2  # the first learns as `teacher` says, all others as `target` does
+    drafters: DrafterSettings = DrafterSettings(answers=DecodeSettings(max_rows=2048))
     vocab_size: int = VOCAB_SIZE
     examples_per_set: int | None = None
-    # Copies of the questions with other numbers: new prompts at no cost, since answers need not be right.
-    teacher_variants: int = 3
-    target_variants: int = 3
+    num_variants: int = 3  # copies of the questions with other numbers: answers need not be right
+    # Only answers that end and seldom repeat themselves are learnt from, or the target would repeat itself without end.
+    max_repeated: float = 0.25
+    keep_truncated: bool = False
 
 
 def smoke_settings() -> FamilySettings:
@@ -55,9 +59,18 @@ def smoke_settings() -> FamilySettings:
         answers=DecodeSettings(max_new_tokens=48, max_rows=32),
         ar_drafter=ArSettings(num_layers=2, loop=loop),
         dllm_drafter=DllmSettings(num_layers=3, loop=loop),
-        keep_repetitive=True,  # after so few steps every answer is
+        max_repeated=1.0,  # after so few steps every answer is a loop without end
     )
-    return FamilySettings(model, model, drafters, 512, 40, 1, 1)
+    return FamilySettings(
+        teacher=model,
+        target=model,
+        drafters=drafters,
+        vocab_size=512,
+        examples_per_set=40,
+        num_variants=1,
+        max_repeated=1.0,
+        keep_truncated=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -75,14 +88,22 @@ class Family:
 
     def stages(self) -> list[Stage]:
         """All stages, in order."""
-        drafters = DrafterRun(self.path("target"), self.target_prompts, self.settings.drafters, self.workplace)
+        num_teachers = self.settings.num_teachers
+        texts = partial(self.prompts, num_teachers + 1)
+        drafters = DrafterRun(self.path("target"), texts, self.settings.drafters, self.workplace)
         return [
             Stage("tokenizer", self.path("tokenizer"), self.make_tokenizer),
-            Stage("teacher", self.path("teacher"), self.make_teacher, trains_together=True),
-            Stage("teacher_answers", self.path("teacher_answers.npz"), self.make_teacher_answers),
+            *(stage for number in range(1, num_teachers + 1) for stage in self._teacher_stages(number)),
             Stage("target", self.path("target"), self.make_target, trains_together=True),
             *drafters.stages(),
             Stage("export", self.out, self.export, is_redone=True),
+        ]
+
+    def _teacher_stages(self, number: int) -> list[Stage]:
+        name, answers = f"teacher_{number}", f"teacher_{number}_answers"
+        return [
+            Stage(name, self.path(name), partial(self.make_teacher, number), trains_together=True),
+            Stage(answers, self.path(f"{answers}.npz"), partial(self.make_teacher_answers, number)),
         ]
 
     def make_tokenizer(self) -> dict:
@@ -95,32 +116,35 @@ class Family:
         temporary.rename(self.path("tokenizer"))
         return {"vocab_size": tokenizer.get_vocab_size(), "documents": len(examples)}
 
-    def make_teacher(self) -> dict:
-        """The teacher, from the data sets' answers."""
+    def make_teacher(self, number: int) -> dict:
+        """A teacher: the first from the data sets' answers, another from those of the teacher before it."""
+        if number > 1:
+            return self._train(f"teacher_{number}", self._answers_of(number - 1), self.settings.target)
         tokenizer = load_tokenizer(self.path("tokenizer"))
         docs = encode_examples(load_examples(self.data_dir, self.settings.examples_per_set), tokenizer)
-        return self._train("teacher", docs, self.settings.teacher)
+        return self._train("teacher_1", docs, self.settings.teacher)
 
-    def make_teacher_answers(self) -> dict:
-        """The teacher's own greedy answers, which the target learns."""
-        texts = self._prompts(self.settings.teacher_variants, seed=1)
-        path = self.path("teacher_answers.npz")
-        return answer_prompts(self.path("teacher"), texts, path, self.settings.drafters.answers, self.workplace)
+    def make_teacher_answers(self, number: int) -> dict:
+        """A teacher's own greedy answers, which the next model learns."""
+        path = self.path(f"teacher_{number}_answers.npz")
+        settings = self.settings.drafters.answers
+        return answer_prompts(self.path(f"teacher_{number}"), self.prompts(number), path, settings, self.workplace)
 
     def make_target(self) -> dict:
-        """The target, from those of the teacher's answers that come to an end."""
-        keep = self.settings.drafters.keep_repetitive
-        answers = load_answers(self.path("teacher_answers.npz"))
-        docs = answers.documents(MAX_DOCUMENT, keep_repetitive=keep, keep_truncated=keep)
-        return self._train("target", docs, self.settings.target)
+        """The target, from the last teacher's answers."""
+        return self._train("target", self._answers_of(self.settings.num_teachers), self.settings.target)
 
-    def target_prompts(self) -> list[str]:
-        """What the target is asked, for its drafters to learn from."""
-        return self._prompts(self.settings.target_variants, seed=2)
-
-    def _prompts(self, num_variants: int, seed: int) -> list[str]:
+    def prompts(self, seed: int) -> list[str]:
+        """The questions and their copies with other numbers, others for every seed."""
         examples = load_examples(self.data_dir, self.settings.examples_per_set)
-        return with_variants([example.prompt for example in examples], num_variants, seed)
+        return with_variants([example.prompt for example in examples], self.settings.num_variants, seed)
+
+    def _answers_of(self, number: int) -> TokenDocs:
+        """The better ones of a teacher's answers."""
+        answers, settings = load_answers(self.path(f"teacher_{number}_answers.npz")), self.settings
+        return answers.documents(
+            MAX_DOCUMENT, max_repeated=settings.max_repeated, keep_truncated=settings.keep_truncated
+        )
 
     def _train(self, name: str, docs: TokenDocs, settings: TargetSettings) -> dict:
         tokenizer = load_tokenizer(self.path("tokenizer"))
@@ -132,13 +156,14 @@ class Family:
 
     def export(self) -> dict:
         """The three model folders with their cards, under `out`."""
-        counts = {name: summary(load_answers(self.path(f"{name}.npz")), 0.0) for name in ("teacher_answers", "answers")}
+        learnt = {"target": f"teacher_{self.settings.num_teachers}_answers"}
         sizes = {}
         for kind in TITLES:
             report = json.loads((self.path(kind) / REPORT_FILE).read_text(encoding="utf-8"))
             config = json.loads((self.path(kind) / "config.json").read_text(encoding="utf-8"))
             self.out.mkdir(parents=True, exist_ok=True)
-            card = model_card(kind, report, config, counts["teacher_answers" if kind == "target" else "answers"])
+            counts = summary(load_answers(self.path(f"{learnt.get(kind, 'answers')}.npz")), 0.0)
+            card = model_card(kind, report, config, counts)
             sizes[kind] = publish(self.path(kind), self.out / kind, card)
         return {"bytes": sizes, "total_bytes": sum(sizes.values())}
 
@@ -148,8 +173,11 @@ def run_family(family: Family, stop_after: str) -> dict[str, dict | None]:
     if stop_after == "export":
         for kind, title in TITLES.items():
             check_published(family.out / kind, title)
+    stages = family.stages()
+    if stop_after not in (names := [stage.name for stage in stages]):
+        raise UserError(f"--stop_after {stop_after}: the stages are {', '.join(names)}")
     family.workplace.work_dir.mkdir(parents=True, exist_ok=True)
-    return run_stages(family.stages(), stop_after, family.workplace.deadline)
+    return run_stages(stages, stop_after, family.workplace.deadline)
 
 
 def settings_of(arguments: argparse.Namespace) -> FamilySettings:
@@ -175,8 +203,7 @@ def settings_of(arguments: argparse.Namespace) -> FamilySettings:
     )
 
 
-TRAINED_STAGES = ("teacher", "target", "ar_drafter", "dllm_drafter")
-STAGES = ("tokenizer", "teacher", "teacher_answers", "target", "answers", "ar_drafter", "dllm_drafter", "export")
+TRAINED = ("teacher", "target", "ar_drafter", "dllm_drafter")
 
 
 def main() -> dict:
@@ -185,9 +212,9 @@ def main() -> dict:
     parser.add_argument("--data_dir", type=Path, required=True, help="has gsm8k/train.jsonl and math/train.jsonl")
     parser.add_argument("--work_dir", type=Path, required=True, help="artefacts and checkpoints")
     parser.add_argument("--out", type=Path, default=Path("assets/models"))
-    parser.add_argument("--stop_after", choices=STAGES, default="export")
+    parser.add_argument("--stop_after", default="export", help="a stage, such as target")
     parser.add_argument("--smoke", action="store_true", help="a toy family in a minute, to try the pipeline")
-    for name in TRAINED_STAGES:
+    for name in TRAINED:
         parser.add_argument(f"--{name}_steps", type=int, help="instead of the default number")
     arguments = parser.parse_args()
     settings = settings_of(arguments)

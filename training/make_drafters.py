@@ -21,6 +21,7 @@ from specdec.checkpoints import find_model
 from specdec.models import resolve_dtype
 from specdec.tokens import stop_ids
 from training import ranks
+from training.answers import MOSTLY
 from training.cli import deadline_of, pick_device, run_command, training_parser
 from training.corpus import add_prompt_flags, read_prompts
 from training.decoder import DecodeSettings
@@ -79,7 +80,7 @@ class DrafterSettings:
     answers: DecodeSettings = DecodeSettings()
     ar_drafter: ArSettings = ArSettings()
     dllm_drafter: DllmSettings = DllmSettings()
-    keep_repetitive: bool = False
+    max_repeated: float = MOSTLY  # answers with a larger repeated_share teach nothing
     mask_token: str | None = None
 
 
@@ -109,7 +110,7 @@ class DrafterRun:
         return answer_prompts(self.target_dir, self.texts(), self._answers, self.settings.answers, self.workplace)
 
     def _lesson(self) -> Lesson:
-        return load_lesson(self.target_dir, self._answers, self.workplace.device, self.settings.keep_repetitive)
+        return load_lesson(self.target_dir, self._answers, self.workplace.device, self.settings.max_repeated)
 
     def _make_ar_drafter(self) -> dict:
         lesson, settings = self._lesson(), self.settings.ar_drafter
