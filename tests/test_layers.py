@@ -21,6 +21,7 @@ LIGHT = (
     "problems",
     "ranking",
     "records",
+    "repetition",
     "report",
     "rounds",
     "specs",

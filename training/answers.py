@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from specdec.errors import UserError
+from specdec.repetition import MOSTLY, repeated_share
 from training.batches import TokenDocs, pack_documents
-
-LONGEST_PERIOD = 100
-MOSTLY = 0.5
 
 
 @dataclass(frozen=True)
@@ -46,18 +43,6 @@ class Answers:
             if share <= max_repeated and (keep_truncated or not self.is_truncated[n])
         ]
         return pack_documents([self.prompts[n] for n in kept], [self.answers[n] for n in kept], max_len)
-
-
-def repeated_share(tokens: Sequence[int]) -> float:
-    """The largest share of the tokens (0..1) that repeat what stood one fixed distance before.
-
-    >>> repeated_share([1, 2, 3] * 10), repeated_share(list(range(30)))
-    (0.9, 0.0)
-    """
-    array = np.asarray(tokens)
-    longest = min(LONGEST_PERIOD, len(array) // 3)
-    counts = [np.count_nonzero(array[p:] == array[:-p]) for p in range(1, longest + 1)]
-    return float(max(counts, default=0) / max(1, len(array)))
 
 
 def save_answers(answers: Answers, path: Path) -> None:

@@ -10,8 +10,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.errors import UserError
+from specdec.repetition import MOSTLY
 from training import ranks
-from training.answers import MOSTLY, load_answers
+from training.answers import load_answers
 from training.batches import TokenDocs
 from training.cli import training_parser
 from training.loop import LoopSettings

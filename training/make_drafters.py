@@ -19,9 +19,9 @@ import torch
 
 from specdec.checkpoints import find_model
 from specdec.models import resolve_dtype
+from specdec.repetition import MOSTLY
 from specdec.tokens import stop_ids
 from training import ranks
-from training.answers import MOSTLY
 from training.cli import deadline_of, pick_device, run_command, training_parser
 from training.corpus import add_prompt_flags, read_prompts
 from training.decoder import DecodeSettings
