@@ -151,15 +151,6 @@ class Blocks:
         """The current block, None where masked."""
         return self.ids[self.start :]
 
-    @property
-    def masked(self) -> list[int]:
-        """The block's positions that the next pass predicts, from 0; none: it is all known, to be committed."""
-        block, size = self.block, self.how.small_block_size
-        if None not in block:
-            return []
-        first = block.index(None)
-        return [i for i in range(first, (first // size + 1) * size) if block[i] is None]
-
     def denoised(self, masked: Sequence[int], tokens: Sequence[int], confidences: Sequence[float]) -> None:
         """A denoising pass has predicted `tokens` at `masked`; those it is sure of become known."""
         self.passes.denoise += 1
@@ -209,14 +200,35 @@ class LiveBlocks(Blocks):
 
     def step(self) -> None:
         """One pass: denoise the current sub-block or, when the block is all known, commit it."""
-        block, masked, how = self.block, self.masked, self.how
+        block, how = self.block, self.how
+        masked = masked_positions(block, how.small_block_size)
         if not masked:
             self.committed(*clean_pass(self.lm, block, how))
             return
-        noisy = [how.mask_id if token is None else token for token in block]
-        # Token shift: position i is predicted by the output at i - 1.
-        logits_KV = self.lm.forward(noisy, block_size=how.block_size, keep=[i - 1 for i in masked])
+        tokens, keep = pass_input(block, masked, how.mask_id)
+        logits_KV = self.lm.forward(tokens, block_size=how.block_size, keep=keep)
         self.denoised(masked, *most_probable(logits_KV, how.mask_id))
+
+
+def masked_positions(block: Sequence[int | None], small_block_size: int) -> list[int]:
+    """The positions of a block that the next pass predicts: those masked in the first sub-block that has any.
+
+    None: the block is all known, to be committed. Example: `masked_positions([5, None, 7, None], 2) == [1]`.
+    """
+    if None not in block:
+        return []
+    first = block.index(None)
+    end = (first // small_block_size + 1) * small_block_size
+    return [i for i in range(first, end) if block[i] is None]
+
+
+def pass_input(block: Sequence[int | None], masked: Sequence[int], mask_id: int) -> tuple[list[int], list[int]]:
+    """What the next pass over a block runs, and the outputs that it needs.
+
+    Token shift: position i is predicted by the output at i - 1, the token behind a known block by its last.
+    """
+    tokens = [mask_id if token is None else token for token in block]
+    return tokens, [i - 1 for i in masked] or [len(block) - 1]
 
 
 def prefill(lm: BlockLM, prefix_ids: Sequence[int], how: Denoising) -> int:
@@ -242,7 +254,12 @@ def clean_pass(lm: BlockLM, tokens: Sequence[int], how: Denoising) -> tuple[int,
 
 def most_probable(logits_KV: torch.Tensor, mask_id: int) -> tuple[list[int], list[float]]:
     """The argmax token of each position and its softmax probability; the mask is never predicted."""
+    confidences_K, tokens_K = without_mask(logits_KV, mask_id).softmax(-1).max(-1)
+    return tokens_K.tolist(), confidences_K.tolist()
+
+
+def without_mask(logits_KV: torch.Tensor, mask_id: int) -> torch.Tensor:
+    """The logits in float32, the mask's at minus infinity."""
     logits_KV = logits_KV.float().clone()
     logits_KV[:, mask_id : mask_id + 1] = -torch.inf  # a slice: the id may lie beyond a cut vocabulary
-    confidences_K, tokens_K = logits_KV.softmax(-1).max(-1)
-    return tokens_K.tolist(), confidences_K.tolist()
+    return logits_KV

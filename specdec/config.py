@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from specdec.errors import UserError
+from specdec.grids import GRIDS
 from specdec.problems import DATASETS
 from specdec.specs import KINDS, ArDynamic, ArStatic, DllmStatic, DrafterSpec, FailFast, Plain
 
@@ -94,6 +95,12 @@ class RunConfig:
     )
     reuse_drafts: bool = _flag("continue a draft from last round's rejected tail (Appendix E)")
     disable_reusing_drafter_kvs: bool = _flag("start every dLLM draft from an empty cache")
+    grid: str | None = _flag(
+        "instead: a list of settings ('paper': the 64 of the paper's sweeps)", None, choices=("paper",)
+    )
+    record: bool = _flag("record a trace per question, for specdec.replay, of the chains that the drafters need")
+    record_batch: int = _flag("rows of one pass while recording", 64, type=_positive_int)
+    chain_len: int | None = _flag("record chains of at least so many tokens", None, type=_positive_int)
     latency_profile: tuple[str, ...] = _flag("price with these profiles: names, JSON files, or 'none'", ("vLLM_A6000",))
     latency_target: str | None = _flag("price as if the target were this entry of the profile", None)
     overwrite: bool = _flag("compute finished records again")
@@ -120,6 +127,8 @@ class RunConfig:
             raise UserError(f"--drafters and --{switches[0]} exclude each other: name the drafters once")
         if self.read_pickle and (self.overwrite or self.dry_run):
             raise UserError("--read_pickle computes nothing: leave out --overwrite and --dry_run")
+        if self.record and (self.read_pickle or self.dry_run):
+            raise UserError("--record runs the models: leave out --read_pickle and --dry_run")
         needed = {"ar_model_name": {"ar_sf", "ar_df"}, "dllm_dir": {"dllm_sf", "failfast"}}
         for name, kinds in needed.items() if self.target_model_name == SMOLLM2 else ():
             if getattr(self, name) is None and kinds & set(self.kinds):
@@ -141,7 +150,9 @@ class RunConfig:
 
     @property
     def drafter_specs(self) -> list[DrafterSpec]:
-        """Every configuration to run, each once, in the order of `kinds`."""
+        """Every configuration to run, each once, in the order of `kinds`; or those of `grid`."""
+        if self.grid is not None:
+            return [Plain(), *GRIDS[self.grid]]
         dynamic = [
             (tau, longest, step)
             for tau in self.sweep_lowconf_threshold

@@ -39,7 +39,7 @@ def plan_jobs(session: Session, problems: Sequence[Problem]) -> list[Job]:
     """
     if DLLM_DRAFTER in session.sources and session.config.block_size > session.context_len:
         raise UserError(f"--block_size {session.config.block_size}: the models hold {session.context_len} positions")
-    prompts = [_fitting_prompt(session, problem) for problem in problems]
+    prompts = [fitting_prompt(session, problem) for problem in problems]
     by_spec = {spec: session.results_identity(spec) for spec in session.config.drafter_specs}
     return [
         _plan_job(session.config, (problem, prompt_ids), spec, settings)
@@ -52,18 +52,24 @@ def _plan_job(
     config: RunConfig, question: tuple[Problem, list[int]], spec: DrafterSpec, settings: dict[str, object]
 ) -> Job:
     problem, prompt_ids = question
-    identity = {
+    identity = question_identity(config, problem, prompt_ids, spec) | settings
+    path = record_path(config.output_dir, *(identity[key] for key in IDENTITY_KEYS))
+    starts_afresh = config.overwrite or config.dry_run
+    return Job(problem, prompt_ids, spec, identity, path, None if starts_afresh else load_finished(path, identity))
+
+
+def question_identity(
+    config: RunConfig, problem: Problem, prompt_ids: Sequence[int], spec: DrafterSpec
+) -> dict[str, object]:
+    """Which question, under which drafter: the part of a record's identity that no model decides."""
+    return {
         "target": config.target_name,
         "dataset": problem.dataset,
         "question_id": problem.question_id,
         "drafter": spec.name,
         "max_new_tokens": config.max_new_tokens,
         "prompt_sha256": hashlib.sha256(json.dumps(prompt_ids).encode()).hexdigest(),
-        **settings,
     }
-    path = record_path(config.output_dir, *(identity[key] for key in IDENTITY_KEYS))
-    starts_afresh = config.overwrite or config.dry_run
-    return Job(problem, prompt_ids, spec, identity, path, None if starts_afresh else load_finished(path, identity))
 
 
 def run_job(session: Session, job: Job, check_stop: Callable[[], None]) -> Record:
@@ -115,7 +121,8 @@ def _size(num_bytes: int) -> str:
     return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.1f} MiB"
 
 
-def _fitting_prompt(session: Session, problem: Problem) -> list[int]:
+def fitting_prompt(session: Session, problem: Problem) -> list[int]:
+    """The question's prompt ids. Raises UserError where prompt and budget exceed the models' context."""
     prompt_ids = encode_prompt(session.tokenizer, problem.prompt)
     if not prompt_ids:
         raise UserError(f"question {problem.question_id} is no token long: check the chat template")

@@ -106,6 +106,11 @@ class CachedLM:
         self.rollback(shared // block_size * block_size if block_size == self._block_size else 0)
         return self.length
 
+    def keys_values(self) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values of the committed positions by layer, each [B, H, length, D]; the next forward may write
+        over them, so whoever keeps them copies them."""
+        return self._cache.first(self.length)
+
     def warm_up(self) -> None:
         """Run a few throw-away passes, so that no measured one pays for first-use initialisation."""
         for num_tokens in (1, 16, 32, 64):
@@ -162,6 +167,13 @@ class KVBuffer(Cache):
         if buffer is not None:
             grown[:, :, : self.length] = buffer[:, :, : self.length]
         return grown
+
+    def first(self, num_positions: int) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values of the first so many positions by layer, each [B, H, num_positions, D]: views."""
+        return {
+            layer_idx: (keys[:, :, :num_positions], self._values[layer_idx][:, :, :num_positions])
+            for layer_idx, keys in self._keys.items()
+        }
 
     def keep_rows(self, rows: torch.Tensor) -> None:
         """Drop all other rows of the batch."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from specdec.errors import UserError
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
     """A threshold in a name: as short as it can be without two values sharing a name; 0.45, 1, 0.3000001."""
     return repr(float(value)).removesuffix(".0")
 
@@ -40,7 +40,7 @@ class ArDynamic:
 
     @property
     def name(self) -> str:
-        return f"ar_None_df_{_number(self.confidence_threshold)}_{self.max_draft_len}_{self.draft_step}"
+        return f"ar_None_df_{number_text(self.confidence_threshold)}_{self.max_draft_len}_{self.draft_step}"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class DllmStatic:
 
     @property
     def name(self) -> str:
-        return f"dllm_{_number(self.unmask_threshold)}_sf_{self.draft_len}"
+        return f"dllm_{number_text(self.unmask_threshold)}_sf_{self.draft_len}"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class FailFast:
     @property
     def name(self) -> str:
         return (
-            f"dllm_{_number(self.unmask_threshold)}_df_{_number(self.confidence_threshold)}"
+            f"dllm_{number_text(self.unmask_threshold)}_df_{number_text(self.confidence_threshold)}"
             f"_{self.max_draft_len}_{self.draft_step}"
         )
 

@@ -1,0 +1,67 @@
+"""Replay: what a live run would have recorded, from traces alone: any drafter, any setting, no model and no torch.
+
+`python -m specdec.replay TRACE_DIR ...` replays a grid of settings and ranks them; `replay_cli.py` reads its flags.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from specdec.recorded import RecordedTarget, recorded_drafter
+from specdec.records import Record
+from specdec.specs import DrafterSpec, FailFast, Plain
+from specdec.speculate import speculate
+from specdec.trace import Trace
+
+
+def replay(trace: Trace, spec: DrafterSpec, *, reuse_kvs: bool = True, reuse_drafts: bool = False) -> Record:
+    """The record of a live run of `spec` on the trace's question; its times are zero, for nothing was measured.
+
+    `reuse_kvs`, `reuse_drafts`: as for a live dLLM drafter. Raises UserError if the trace lacks the drafter's chains
+    or holds too short ones.
+    """
+    rounds = speculate(
+        RecordedTarget(trace),
+        recorded_drafter(trace, spec, reuse_kvs=reuse_kvs, reuse_drafts=reuse_drafts),
+        trace.prompt_ids,
+        max_new_tokens=trace.identity["max_new_tokens"],
+        stop_ids=trace.stop_ids,
+        clock=_no_time,
+    )
+    return Record(
+        identity=record_identity(trace, spec, reuse_kvs=reuse_kvs, reuse_drafts=reuse_drafts),
+        provenance=trace.provenance | {"replayed": datetime.now(UTC).isoformat(timespec="seconds")},
+        prompt_ids=trace.prompt_ids,
+        raw_data=trace.raw_data,
+        question_id=trace.question_id,
+        drafter_name=spec.name,
+        output_text=trace.output_text,
+        prefill_ms=0.0,
+        rounds=rounds,
+    )
+
+
+def record_identity(trace: Trace, spec: DrafterSpec, *, reuse_kvs: bool, reuse_drafts: bool) -> dict[str, Any]:
+    """The identity of the live run that a replay stands for: they have the same results."""
+    identity = trace.identity | {"drafter": spec.name} | vars(spec)
+    if isinstance(spec, Plain):
+        return identity
+    chains = trace.chains_of(spec)
+    identity |= chains.identity
+    if not chains.is_ar:
+        identity["reuse_drafter_kvs"] = reuse_kvs
+    if isinstance(spec, FailFast):
+        identity["reuse_drafts"] = reuse_drafts
+    return identity
+
+
+def _no_time() -> float:
+    return 0.0
+
+
+if __name__ == "__main__":
+    from specdec.replay_cli import main
+
+    sys.exit(main())
