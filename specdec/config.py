@@ -4,7 +4,7 @@ Every default of the program is stated here once. Loads nothing and imports no t
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NoReturn
@@ -214,7 +214,16 @@ def parse_args(arguments: Sequence[str] | None = None) -> RunConfig:
         description="Measure drafting strategies for speculative decoding. Without flags: the bundled "
         "models on the bundled questions with all four drafters.",
     )
+    add_flags(parser)
+    values = vars(parser.parse_args(arguments))
+    return config_of(values)
+
+
+def add_flags(parser: argparse.ArgumentParser, names: Collection[str] | None = None) -> None:
+    """The flags of RunConfig's fields, or of those called `names`."""
     for setting in fields(RunConfig):
+        if names is not None and setting.name not in names:
+            continue
         options = dict(setting.metadata)
         if setting.default is False:
             options["action"] = "store_true"
@@ -223,5 +232,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> RunConfig:
             options.setdefault("type", _text)
             options["help"] += _default_text(setting.default)
         parser.add_argument(f"--{setting.name}", **options)
-    values = vars(parser.parse_args(arguments))
+
+
+def config_of(values: dict[str, object]) -> RunConfig:
+    """What argparse has read, as a RunConfig. Raises UserError."""
     return RunConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})

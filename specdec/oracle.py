@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from specdec.ceiling import Ceiling
 from specdec.chains import Chain, Chains
 from specdec.latency import LatencyProfile, verification_ms
 from specdec.records import Record
@@ -47,30 +48,6 @@ class Costs:
             least = min(least, cost)
             values.append(least)
         return values[::-1]
-
-
-@dataclass(frozen=True)
-class Ceiling:
-    """Where a record's modelled time goes: the sum of the parts is its total.
-
-    `best_ms`: what the clairvoyant needs, choosing among all recorded drafters in every round. `over_ms`,
-    `under_ms`: lost in rounds that drafted on for longer, or stopped earlier, than it would with the record's own
-    drafter. `passes_ms`: the passes that the best choice among drafters, or a kept cache, would save.
-    """
-
-    best_ms: float
-    over_ms: float
-    under_ms: float
-    passes_ms: float
-
-    @property
-    def total_ms(self) -> float:
-        return self.best_ms + self.over_ms + self.under_ms + self.passes_ms
-
-    @property
-    def share(self) -> float:
-        """How much of the ceiling is reached: 1.0 is the clairvoyant's speed."""
-        return self.best_ms / self.total_ms
 
 
 @dataclass(frozen=True)
