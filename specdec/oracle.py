@@ -9,9 +9,10 @@ No torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 
 from specdec.ceiling import Ceiling
 from specdec.chains import Chain, Chains
@@ -19,7 +20,7 @@ from specdec.latency import LatencyProfile, verification_ms
 from specdec.records import Record
 from specdec.rounds import Round
 from specdec.specs import Plain, parse_drafter_name
-from specdec.trace import Trace, chains_name
+from specdec.trace import Trace
 from specdec.verdict import count_accepted
 
 
@@ -66,100 +67,120 @@ class Move:
     is_cached: bool | None
 
 
-class Oracle:
-    """The clairvoyant over one trace under one latency profile, which may use the drafters `names`.
+class Board:
+    """The moves that there are on one trace at some costs. See `Oracle` for `reuse_drafts`."""
 
-    `reuse_drafts`: it may also continue a draft at no pass, wherever three tokens in a row stand in any chain before:
-    at least what FailFast's draft reuse can do, whose every three tokens in a row come from one recorded chain.
-    """
-
-    def __init__(self, trace: Trace, costs: Costs, names: tuple[str, ...], *, reuse_drafts: bool = False) -> None:
-        self.trace, self.costs, self.names, self.reuse_drafts = trace, costs, names, reuse_drafts
-        self._prompt_len, self._end = len(trace.prompt_ids), len(trace.output_tokens)
-        blocks = [trace.chains[name].identity["block_size"] for name in names if not trace.chains[name].is_ar]
-        self.block_size = blocks[0] if blocks else self._prompt_len + self._end + 1
+    def __init__(self, trace: Trace, costs: Costs, *, reuse_drafts: bool = False) -> None:
+        self.trace, self.costs, self.reuse_drafts = trace, costs, reuse_drafts
+        self.stop_ids, self.end = trace.stop_ids, len(trace.output_tokens)
+        sizes = [chains.identity["block_size"] for chains in trace.chains.values() if not chains.is_ar]
+        self.block_size = sizes[0] if sizes else None
+        self._moves: dict[str, list[list[Move]]] = {}
 
     @cached_property
-    def best_ms(self) -> float:
-        return self.values[0][0]
+    def wholes(self) -> list[int]:
+        """Positions in whole blocks of the block drafter, by output tokens so far."""
+        prompt_len, size = len(self.trace.prompt_ids), self.block_size
+        return [(prompt_len + at) // size * size if size else 0 for at in range(self.end + 1)]
 
-    @cached_property
-    def values(self) -> list[tuple[float, float]]:
-        """By output tokens so far: the least time for the rest, with the block drafter's cache behind or kept."""
-        return [(cold, warm) for (cold, _), (warm, _) in self._solved]
+    def stay(self, at: int) -> Move:
+        """No draft: one token of the target."""
+        return Move(None, 0, 0, self.costs.verify_ms[0], at + 1, None)
 
-    def best_move(self, at: int, is_cached: bool) -> Move:
-        """What the clairvoyant does behind `at` output tokens."""
-        return self._solved[at][is_cached][1]
-
-    @cached_property
-    def _solved(self) -> list[tuple[tuple[float, Move | None], tuple[float, Move | None]]]:
-        solved: list = [None] * self._end + [((0.0, None), (0.0, None))]
-        moves_by_drafter = [self._moves_of(self.trace.chains[name]) for name in self.names]
-        for at in range(self._end - 1, -1, -1):
-            stay = Move(None, 0, 0, self.costs.verify_ms[0], min(at + 1, self._end), None)
-            moves = [stay, *(move for by_place in moves_by_drafter if at < len(by_place) for move in by_place[at])]
-            solved[at] = tuple(
-                min(((self._price(move, at, is_cached, solved), move) for move in moves), key=lambda pair: pair[0])
-                for is_cached in (False, True)
-            )
-        return solved
-
-    def _price(self, move: Move, at: int, is_cached: bool, solved: list) -> float:
-        """The move and the best that can follow it."""
-        needs_prefill = move.is_cached is not None and not is_cached and self.whole(at) > 0
-        prefill_ms = self.costs.draft_pass_ms if needs_prefill else 0.0
-        return prefill_ms + move.cost_ms + solved[move.next_at][self.cached_after(move, at, is_cached)][0]
-
-    def cached_after(self, move: Move, at: int, is_cached: bool) -> bool:
-        """Whether the block drafter's cache holds all whole blocks once `move` has been made."""
-        if move.is_cached is not None:
-            return move.is_cached
-        whole = self.whole(move.next_at)
-        return whole == 0 or (is_cached and whole == self.whole(at))
-
-    def whole(self, at: int) -> int:
-        """Positions in whole blocks behind `at` output tokens."""
-        return (self._prompt_len + at) // self.block_size * self.block_size
-
-    def _moves_of(self, chains: Chains) -> list[list[Move]]:
+    def moves(self, name: str) -> list[list[Move]]:
         """Per place the drafts of a drafter that may be best; a shorter draft never costs more passes."""
-        seen: set[tuple[int, ...]] = set()
-        made = []
-        for at, chain in enumerate(chains.chains):
-            made.append(list(self._moves_at(at, chain, chains, seen)))
-            if self.reuse_drafts and not chains.is_ar:
-                seen.update(zip(chain.tokens, chain.tokens[1:], chain.tokens[2:], strict=False))
-        return made
+        if name not in self._moves:
+            chains, seen = self.trace.chains[name], set()
+            self._moves[name] = made = []
+            for at, chain in enumerate(chains.chains):
+                made.append(self._moves_at(at, chain, chains, seen))
+                if self.reuse_drafts and not chains.is_ar:
+                    seen.update(zip(chain.tokens, chain.tokens[1:], chain.tokens[2:], strict=False))
+        return self._moves[name]
 
-    def _moves_at(self, at: int, chain: Chain, chains: Chains, seen: set[tuple[int, ...]]) -> Iterator[Move]:
-        budget, match = self.trace.identity["max_new_tokens"] - at - 1, self._match(at, chain)
-        longest = min(budget, match if self.costs.is_monotone else len(chain.tokens))
+    def _moves_at(self, at: int, chain: Chain, chains: Chains, seen: set[tuple[int, ...]]) -> list[Move]:
+        match, made, costs = self.match(at, chain), [], self.costs
+        budget = self.trace.identity["max_new_tokens"] - at - 1
+        longest = min(budget, match if costs.is_monotone else len(chain.tokens))
+        passes_for = chain.passes_for
         for draft_len in range(1, longest + 1):
-            num_passes, accepted_len = chain.passes_for[draft_len], min(draft_len, match)
-            verify_ms = self.costs.verify_ms[draft_len]
+            num_passes, accepted_len, verify_ms = (
+                passes_for[draft_len],
+                min(draft_len, match),
+                costs.verify_ms[draft_len],
+            )
             if seen and 2 <= draft_len <= match:
                 accepted_len += _num_reused(self.trace.output_tokens, at + draft_len, budget - draft_len, seen)
-                verify_ms = self.costs.cheapest_from[accepted_len]
-            next_at = min(at + accepted_len + 1, self._end)
+                verify_ms = costs.cheapest_from[accepted_len]
+            next_at = min(at + accepted_len + 1, self.end)
             is_cached = None if chains.is_ar else self.cached_behind(at, chain, num_passes, next_at)
-            cost_ms = self.costs.draft_pass_ms * num_passes + verify_ms
-            yield Move(chains.name, draft_len, num_passes, cost_ms, next_at, is_cached)
-            if chain.tokens[draft_len - 1] in self.trace.stop_ids:
-                return
+            cost_ms = costs.draft_pass_ms * num_passes + verify_ms
+            made.append(Move(chains.name, draft_len, num_passes, cost_ms, next_at, is_cached))
+            if chain.tokens[draft_len - 1] in self.stop_ids:
+                break
+        return made
 
     def cached_behind(self, at: int, chain: Chain, num_passes: int, next_at: int) -> bool:
         """Whether the cache holds all whole blocks after a draft of so many passes: those that were committed while
         drafting, if they were right."""
-        begin, whole = self.whole(at), self.whole(next_at)
+        begin, whole = self.wholes[at], self.wholes[next_at]
         if whole <= begin:
             return True
         committed = begin + self.block_size * sum(chain.is_commit[:num_passes])
-        return whole <= min(committed, self._prompt_len + at + self._match(at, chain))
+        return whole <= min(committed, len(self.trace.prompt_ids) + at + self.match(at, chain))
 
-    def _match(self, at: int, chain: Chain) -> int:
+    def cached_without(self, at: int, is_cached: bool, next_at: int) -> bool:
+        """The same after a round without the block drafter: only if it did before and no block has been filled."""
+        whole = self.wholes[next_at]
+        return whole == 0 or (is_cached and whole == self.wholes[at])
+
+    def match(self, at: int, chain: Chain) -> int:
         """How many tokens of a chain are the text's own."""
         return count_accepted(chain.tokens, self.trace.output_tokens[at : at + len(chain.tokens)])
+
+
+class Oracle:
+    """The clairvoyant over one trace under one latency profile, which may use the drafters `names`.
+
+    With the board's `reuse_drafts` it may also continue a draft at no pass, wherever three tokens in a row stand in
+    any chain before: at least what FailFast's draft reuse can do, whose every three tokens in a row come from one
+    recorded chain.
+
+    `values[is_cached][at]`: the least time for the rest behind `at` output tokens, with the block drafter's cache
+    behind (0) or kept (1); `best_moves` likewise.
+    """
+
+    def __init__(self, board: Board, names: Sequence[str]) -> None:
+        self.board, self.names = board, tuple(names)
+        self.values = ([0.0] * (board.end + 1), [0.0] * (board.end + 1))
+        self.best_moves: tuple[list[Move | None], list[Move | None]] = ([None] * board.end, [None] * board.end)
+        moves = [board.moves(name) for name in self.names]
+        for at in range(board.end - 1, -1, -1):
+            self._solve(at, [board.stay(at), *(move for made in moves if at < len(made) for move in made[at])])
+
+    @property
+    def best_ms(self) -> float:
+        return self.values[0][0]
+
+    def _solve(self, at: int, moves: list[Move]) -> None:
+        board, (cold, warm) = self.board, self.values
+        prefill_ms = board.costs.draft_pass_ms if board.wholes[at] else 0.0
+        best = [(inf, moves[0]), (inf, moves[0])]
+        for move in moves:
+            next_at = move.next_at
+            if move.is_cached is None:
+                ms = [
+                    move.cost_ms + self.values[board.cached_without(at, kept, next_at)][next_at]
+                    for kept in (False, True)
+                ]
+            else:
+                least = move.cost_ms + (warm if move.is_cached else cold)[next_at]
+                ms = [least + prefill_ms, least]
+            for kept in (0, 1):
+                if ms[kept] < best[kept][0]:
+                    best[kept] = (ms[kept], move)
+        for kept in (0, 1):
+            self.values[kept][at], self.best_moves[kept][at] = best[kept]
 
 
 def _num_reused(text: list[int], at: int, limit: int, seen: set[tuple[int, ...]]) -> int:
@@ -175,23 +196,22 @@ class Judge:
 
     def __init__(self, trace: Trace, profile: LatencyProfile, entry: str) -> None:
         longest = max((len(chain.tokens) for chains in trace.chains.values() for chain in chains.chains), default=0)
+        costs = Costs.of(profile, entry, longest + trace.identity["max_new_tokens"])
         self.trace = trace
-        self.costs = Costs.of(profile, entry, longest + trace.identity["max_new_tokens"])
+        self._boards = {reuse: Board(trace, costs, reuse_drafts=reuse) for reuse in (False, True)}
         self._oracles: dict[tuple[tuple[str, ...], bool], Oracle] = {}
 
     def oracle(self, names: tuple[str, ...], reuse_drafts: bool = False) -> Oracle:
         key = (names, reuse_drafts)
         if key not in self._oracles:
-            self._oracles[key] = Oracle(self.trace, self.costs, names, reuse_drafts=reuse_drafts)
+            self._oracles[key] = Oracle(self._boards[reuse_drafts], names)
         return self._oracles[key]
 
     def ceiling(self, record: Record) -> Ceiling:
         """Where the time of a record of this question goes. Raises UserError if its drafter was not recorded."""
         spec, reuse = parse_drafter_name(record.drafter_name), bool(record.identity.get("reuse_drafts"))
-        name = chains_name(spec)
-        if not isinstance(spec, Plain):
-            self.trace.chains_of(spec)
-        own = self.oracle((name,) if name else (), reuse)
+        chains = None if isinstance(spec, Plain) else self.trace.chains_of(spec)
+        own = self.oracle((chains.name,) if chains else (), reuse)
         best = self.oracle(tuple(sorted(self.trace.chains)), reuse)
         lost = {"over_ms": 0.0, "under_ms": 0.0, "passes_ms": own.best_ms - best.best_ms}
         at, is_cached = 0, False
@@ -202,21 +222,21 @@ class Judge:
 
 def _charge(own: Oracle, turn: Round, state: tuple[int, bool], lost: dict[str, float]) -> tuple[int, bool]:
     """Add what a round loses against the clairvoyant's best move to the reason for it; returns the next state."""
-    (at, is_cached), costs = state, own.costs
+    (at, is_cached), board, costs = state, own.board, own.board.costs
     num_passes = turn.num_denoise_passes + turn.num_commit_passes
-    next_at = at + len(turn.emitted_tokens)
-    is_block_draft = bool(own.names) and turn.draft_len > 0 and not own.trace.chains[own.names[0]].is_ar
-    after = (
-        own.cached_behind(at, own.trace.chains[own.names[0]].chains[at], num_passes, next_at)
-        if is_block_draft
-        else own.cached_after(Move(None, 0, 0, 0.0, next_at, None), at, is_cached)
-    )
-    needs_prefill = is_block_draft and not is_cached and own.whole(at) > 0
+    next_at = at + turn.accepted_len + (turn.next_token is not None)
+    chains = board.trace.chains[own.names[0]] if own.names else None
+    is_block_draft = turn.draft_len > 0 and not chains.is_ar
+    if is_block_draft:
+        is_cached_after = board.cached_behind(at, chains.chains[at], num_passes, next_at)
+    else:
+        is_cached_after = board.cached_without(at, is_cached, next_at)
+    needs_prefill = is_block_draft and not is_cached and board.wholes[at] > 0
     needless_ms = costs.draft_pass_ms * (turn.num_prefill_passes - needs_prefill)
     spent_ms = costs.draft_pass_ms * turn.num_forward_passes + costs.verify_ms[turn.draft_len]
-    regret_ms = spent_ms - needless_ms + own.values[next_at][after] - own.values[at][is_cached]
-    best = own.best_move(at, is_cached)
+    regret_ms = spent_ms - needless_ms + own.values[is_cached_after][next_at] - own.values[is_cached][at]
+    best = own.best_moves[is_cached][at]
     is_over = (num_passes, turn.draft_len) > (best.num_passes, best.draft_len)
     lost["over_ms" if is_over else "under_ms"] += regret_ms
     lost["passes_ms"] += needless_ms
-    return next_at, after
+    return next_at, is_cached_after

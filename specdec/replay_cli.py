@@ -13,15 +13,15 @@ from tqdm import tqdm
 
 from specdec.config import RunConfig, StrictParser, add_flags, config_of
 from specdec.errors import UserError, exit_status
+from specdec.judges import judges_of
 from specdec.latency import LatencyProfile, load_profiles
-from specdec.oracle import Judge
 from specdec.pickles import write_atomic
-from specdec.ranking import QuestionStats, engine_name, model_prices, priced_entry, stats_of
-from specdec.records import check_writable, record_path, save_record
+from specdec.ranking import QuestionStats, model_prices, stats_of
+from specdec.records import IDENTITY_KEYS, check_writable, record_path, save_record
 from specdec.replay import replay
 from specdec.report import ranking_json, ranking_report, record_lines, record_text
 from specdec.specs import DrafterSpec
-from specdec.trace import Trace, find_traces, load_trace
+from specdec.trace import find_traces, load_trace
 
 FLAGS = (
     "question_ids",
@@ -132,18 +132,9 @@ def replay_trace(path: Path, what: Replays) -> Replayed:
         made.stats.append(stats_of(record, prices, ceilings))
         made.log_lines.extend(record_lines(record, prices, ceilings))
         if what.output_dir is not None:
-            where = (record.identity[key] for key in ("target", "dataset", "question_id", "drafter", "max_new_tokens"))
-            save_record(record, record_path(what.output_dir, *where), record_text(record))
+            where = record_path(what.output_dir, *(record.identity[key] for key in IDENTITY_KEYS))
+            save_record(record, where, record_text(record))
     return made
-
-
-def judges_of(trace: Trace, profiles: Sequence[LatencyProfile], latency_target: str | None) -> dict[str, Judge]:
-    """By engine name, as `model_prices` names them. Raises UserError for a target that a profile lacks."""
-    own, judges = str(trace.identity["target"]), {}
-    for profile in profiles:
-        entry = priced_entry(profile, own, latency_target)
-        judges[engine_name(profile.name, entry, own)] = Judge(trace, profile, entry)
-    return judges
 
 
 def _write_log(path: Path, made: Sequence[Replayed]) -> None:

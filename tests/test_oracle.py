@@ -10,7 +10,7 @@ from made_up import made_up_trace
 
 from specdec.drafting import NoDrafter
 from specdec.latency import LatencyProfile, price
-from specdec.oracle import Costs, Judge, Oracle
+from specdec.oracle import Board, Costs, Judge, Oracle
 from specdec.recorded import RecordedTarget, recorded_drafter
 from specdec.records import Record
 from specdec.replay import replay
@@ -90,7 +90,7 @@ def test_equals_brute_force(name: str, drafters: str) -> None:
         budget = num_tokens + seed % 2  # the text ends with the budget, or with a stop token
         trace = made_up_trace(seed, num_tokens=num_tokens, max_new_tokens=budget, chain_len=5, block_size=size)
         best = min(all_costs(trace, choices, costs))
-        assert Oracle(trace, costs, names).best_ms == pytest.approx(best, abs=1e-9), seed
+        assert Oracle(Board(trace, costs), names).best_ms == pytest.approx(best, abs=1e-9), seed
 
 
 POLICIES = [
