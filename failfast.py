@@ -144,9 +144,9 @@ class Reporter:
         """Log a record. Plain decoding comes first of a question's drafters: it is their baseline."""
         prices = model_prices(record, self.profiles, self.config.latency_target)
         self.stats.append(stats_of(record, prices))
-        if record.drafter_name == PLAIN:
+        if record.drafter_name == PLAIN and record.is_timed:
             self.plain[record.question_id] = record
-        elif record.question_id in self.plain:
+        elif record.is_timed and record.question_id in self.plain:
             prices[MEASURED] = measured(record, self.plain[record.question_id])
         for line in record_lines(record, prices):
             log.info(line)

@@ -101,6 +101,12 @@ class RunConfig:
     record: bool = _flag("record a trace per question, for specdec.replay, of the chains that the drafters need")
     record_batch: int = _flag("rows of one pass while recording", 64, type=_positive_int)
     chain_len: int | None = _flag("record chains of at least so many tokens", None, type=_positive_int)
+    verify: str = _flag(
+        "check drafts by the target, or against its recorded text: no target is loaded",
+        "target",
+        choices=("target", "trace"),
+    )
+    trace_dir: str | None = _flag("folder of the traces to verify against (default: that of --output_dir)", None)
     latency_profile: tuple[str, ...] = _flag("price with these profiles: names, JSON files, or 'none'", ("vLLM_A6000",))
     latency_target: str | None = _flag("price as if the target were this entry of the profile", None)
     overwrite: bool = _flag("compute finished records again")
@@ -129,6 +135,10 @@ class RunConfig:
             raise UserError("--read_pickle computes nothing: leave out --overwrite and --dry_run")
         if self.record and (self.read_pickle or self.dry_run):
             raise UserError("--record runs the models: leave out --read_pickle and --dry_run")
+        if self.trace_dir is not None and self.verify != "trace":
+            raise UserError("--trace_dir needs --verify trace")
+        if self.record and self.verify == "trace":
+            raise UserError("--record runs the target, --verify trace does without it: choose one")
         needed = {"ar_model_name": {"ar_sf", "ar_df"}, "dllm_dir": {"dllm_sf", "failfast"}}
         for name, kinds in needed.items() if self.target_model_name == SMOLLM2 else ():
             if getattr(self, name) is None and kinds & set(self.kinds):

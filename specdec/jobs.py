@@ -4,24 +4,28 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from specdec.checkpoints import DLLM_DRAFTER
 from specdec.config import RunConfig
 from specdec.errors import UserError
+from specdec.lm import device_clock
 from specdec.problems import Problem
 from specdec.provenance import provenance
-from specdec.records import IDENTITY_KEYS, Record, load_finished, record_path
+from specdec.recorded import RecordedTarget
+from specdec.records import IDENTITY_KEYS, Record, identity_difference, load_finished, record_path
 from specdec.session import Session
 from specdec.specs import DrafterSpec
 from specdec.speculate import speculate
 from specdec.tokens import encode_prompt
+from specdec.trace import Trace, load_trace, trace_path
 
 
 @dataclass(frozen=True)
 class Job:
-    """One question and one drafter; `done` is its finished record, if there is one."""
+    """One question and one drafter; `done` is its finished record, if there is one, `trace` what to verify against
+    instead of the target."""
 
     problem: Problem
     prompt_ids: list[int] = field(repr=False)
@@ -29,6 +33,7 @@ class Job:
     identity: dict[str, object] = field(repr=False)
     path: Path
     done: Record | None = field(repr=False)
+    trace: Trace | None = field(default=None, repr=False)
 
 
 def plan_jobs(session: Session, problems: Sequence[Problem]) -> list[Job]:
@@ -53,9 +58,29 @@ def _plan_job(
 ) -> Job:
     problem, prompt_ids = question
     identity = question_identity(config, problem, prompt_ids, spec) | settings
+    trace = None
+    if config.verify == "trace":
+        trace = _trace_to_verify_with(config, identity)
+        identity["target_sha256"] = trace.identity["target_sha256"]
     path = record_path(config.output_dir, *(identity[key] for key in IDENTITY_KEYS))
     starts_afresh = config.overwrite or config.dry_run
-    return Job(problem, prompt_ids, spec, identity, path, None if starts_afresh else load_finished(path, identity))
+    done = None if starts_afresh else load_finished(path, identity)
+    return Job(problem, prompt_ids, spec, identity, path, done, trace)
+
+
+def _trace_to_verify_with(config: RunConfig, identity: dict[str, object]) -> Trace:
+    """The question's trace. Raises UserError if there is none, or its text answers another prompt or stops otherwise.
+
+    Device and dtype may differ: the target's text is taken as recorded, the drafts are made here.
+    """
+    path = trace_path(config.trace_dir or config.output_dir, identity)
+    trace = load_trace(path)
+    keys = ("target", "dataset", "question_id", "max_new_tokens", "prompt_sha256", "stop_ids", "decoding")
+    stored, asked = ({key: known.get(key) for key in keys} for known in (trace.identity, identity))
+    difference = identity_difference(stored, asked)
+    if difference is not None:
+        raise UserError(f"{path} was recorded with other settings ({difference}): record it again")
+    return trace
 
 
 def question_identity(
@@ -74,11 +99,12 @@ def question_identity(
 
 def run_job(session: Session, job: Job, check_stop: Callable[[], None]) -> Record:
     """Decode one question; the record is returned, not saved. `check_stop` may raise, between the calls of a round."""
-    target, drafter = session.target(), session.drafter(job.spec)
+    target = session.target() if job.trace is None else RecordedTarget(job.trace)
+    drafter = session.drafter(job.spec)
 
     def clock() -> float:
         check_stop()
-        return target.lm.clock()
+        return device_clock(session.device)
 
     rounds = speculate(
         target,
@@ -88,6 +114,8 @@ def run_job(session: Session, job: Job, check_stop: Callable[[], None]) -> Recor
         stop_ids=session.stop_ids,
         clock=clock,
     )
+    if job.trace is not None:
+        rounds = [replace(turn, verify_ms=0.0) for turn in rounds]  # a look into a trace is no measurement
     output_tokens = [token for turn in rounds for token in turn.emitted_tokens]
     return Record(
         identity=job.identity,

@@ -119,9 +119,14 @@ class CachedLM:
 
     def clock(self) -> float:
         """Seconds, read when the device has finished all queued work."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        return device_clock(self.device)
+
+
+def device_clock(device: torch.device) -> float:
+    """Seconds, read when `device` has finished all queued work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 class KVBuffer(Cache):

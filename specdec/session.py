@@ -41,10 +41,8 @@ class Session:
 
     @cached_property
     def fingerprints(self) -> dict[Role, str]:
-        """SHA-256 of each model's files (none in a dry run, which may not have them)."""
-        if self.config.dry_run:
-            return {}
-        return {role: fingerprint(source) for role, source in self.sources.items()}
+        """SHA-256 of each model's files (not of those whose weights are not needed and may not be there)."""
+        return {role: fingerprint(source) for role, source in self.sources.items() if needs_weights(self.config, role)}
 
     def memory_bytes(self, num_positions: int) -> dict[str, tuple[int, int]]:
         """Model title -> bytes of its weights and of a KV cache of `num_positions`."""
@@ -120,16 +118,23 @@ class Session:
         return self._loaded[role]
 
 
+def needs_weights(config: RunConfig, role: Role) -> bool:
+    """Whether a run loads the model: not in a dry run, and no target where drafts are verified against a trace."""
+    return not config.dry_run and not (role is TARGET and config.verify == "trace")
+
+
 def open_session(config: RunConfig) -> Session:
     """Find the models that `config` needs and check that they fit each other; loads no weights.
 
-    A dry run fetches no weights from the hub either. Raises UserError.
+    Weights that the run does without are not fetched from the hub either. Raises UserError.
     """
     device = resolve_device(config.device)
     names = {TARGET: config.target_model_name, AR_DRAFTER: config.ar_name, DLLM_DRAFTER: config.dllm_name}
     needed = {role for spec in config.drafter_specs if (role := role_of(spec))} | {TARGET}
     sources = {
-        role: find_model(role, name, with_weights=not config.dry_run) for role, name in names.items() if role in needed
+        role: find_model(role, name, with_weights=needs_weights(config, role))
+        for role, name in names.items()
+        if role in needed
     }
     tokenizer = load_tokenizer(sources[TARGET])
     mask = None
