@@ -50,6 +50,7 @@ class Run(Protocol):
     many tokens end with the first known stop token, None while there is none.
     """
 
+    prefix_len: int
     passes: Passes
     pass_confidences: list[float]
 

@@ -7,9 +7,9 @@ accepted is not run again.
 from collections.abc import Collection, Sequence
 
 from generate import Denoising, LiveBlocks
-from specdec.drafting import BlockDrafter, BlockSettings, Drafter, NoDrafter, TokenDrafter
+from specdec.drafting import BlockDrafter, BlockSettings, BlockSpec, Drafter, NoDrafter, TokenDrafter
 from specdec.lm import CachedLM
-from specdec.specs import ArDynamic, ArStatic, DllmStatic, FailFast
+from specdec.specs import ArDynamic, ArStatic
 
 __all__ = ["ArDrafter", "BlockSettings", "DllmDrafter", "Drafter", "NoDrafter"]
 
@@ -40,7 +40,7 @@ class ArDrafter(TokenDrafter):
 class DllmDrafter(BlockDrafter):
     """A block-diffusion model."""
 
-    def __init__(self, lm: CachedLM, spec: DllmStatic | FailFast, settings: BlockSettings) -> None:
+    def __init__(self, lm: CachedLM, spec: BlockSpec, settings: BlockSettings) -> None:
         super().__init__(spec, settings)
         self.lm = lm
 

@@ -10,9 +10,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from specdec.specs import ArDynamic, ArStatic, DllmStatic, FailFast
+from specdec.cost_aware import Advice, CostAwareWindow
+from specdec.specs import ArDynamic, ArStatic, CostAware, DllmStatic, FailFast
 from specdec.verdict import Verdict
 from windows import Draft, FailFastWindow, FixedWindow, Run, Window, finish_draft
+
+BlockSpec = DllmStatic | FailFast | CostAware
 
 
 class Drafter(Protocol):
@@ -91,12 +94,13 @@ class BlockSettings:
     small_block_size: int = 8
     reuse_kvs: bool = True
     reuse_drafts: bool = False
+    advice: Advice | None = None  # for the cost-aware policy
 
 
 class BlockDrafter(ABC):
-    """A block-diffusion drafter with a static draft length or FailFast's rule."""
+    """A block-diffusion drafter with a static draft length, FailFast's rule or the cost-aware policy."""
 
-    def __init__(self, spec: DllmStatic | FailFast, settings: BlockSettings) -> None:
+    def __init__(self, spec: BlockSpec, settings: BlockSettings) -> None:
         self.spec, self.settings = spec, settings
         self._draft_tokens: list[int] = []
         self._rejected: list[int] = []
@@ -111,7 +115,7 @@ class BlockDrafter(ABC):
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
         if budget < 1:
             return Draft()
-        run, window = self._open(prefix_ids), window_of(self.spec, budget)
+        run, window = self._open(prefix_ids), window_of(self.spec, budget, self.settings.advice)
         tail = self._rejected if self.settings.reuse_drafts else ()
         draft = finish_draft(run, window, last_round_rejected=tail, stop_ids=self.settings.stop_ids)
         del draft.tokens[budget:]
@@ -123,8 +127,10 @@ class BlockDrafter(ABC):
         self._rejected = self._draft_tokens[verdict.accepted_len + 1 :]
 
 
-def window_of(spec: DllmStatic | FailFast, budget: int) -> Window:
+def window_of(spec: BlockSpec, budget: int, advice: Advice | None = None) -> Window:
     """The rule that ends a draft under `spec`, of which at most `budget` tokens are of use."""
     if isinstance(spec, DllmStatic):
         return FixedWindow(min(spec.draft_len, budget))
+    if isinstance(spec, CostAware):
+        return CostAwareWindow(advice, min(spec.max_draft_len, budget))
     return FailFastWindow(spec.first_window, spec.confidence_threshold, spec.draft_step, spec.max_draft_len, spec.rule)

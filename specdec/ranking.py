@@ -12,14 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from specdec.ceiling import Ceiling, sum_ceilings
-from specdec.config import BUNDLED
 from specdec.errors import UserError
-from specdec.latency import MEASURED, LatencyProfile, Price, measured, price, resolve_target
+from specdec.latency import MEASURED, LatencyProfile, Price, measured, price, priced_entry
 from specdec.records import Record
 from specdec.specs import Plain
 
 PLAIN = Plain().name
-STAND_INS = {BUNDLED: "Qwen2.5-32B-Instruct"}  # what the bundled target is priced as
 
 
 @dataclass(frozen=True)
@@ -166,11 +164,6 @@ def model_prices(
         entry = priced_entry(profile, own, latency_target)
         prices[engine_name(profile.name, entry, own)] = price(record, profile, entry)
     return prices
-
-
-def priced_entry(profile: LatencyProfile, target: str, latency_target: str | None = None) -> str:
-    """The profile's entry that `target` is priced as. UserError if the profile lacks it."""
-    return resolve_target(profile, latency_target or STAND_INS.get(target, target))
 
 
 def engine_name(profile_name: str, entry: str, target: str) -> str:

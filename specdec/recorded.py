@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from specdec.chains import Chain, Chains
+from specdec.cost_aware import Advice
 from specdec.drafting import BlockDrafter, BlockSettings, Drafter, NoDrafter, TokenDrafter
 from specdec.errors import UserError
 from specdec.specs import ArDynamic, ArStatic, DrafterSpec, Plain
@@ -66,8 +67,8 @@ class ChainEnd(Exception):
 class RecordedRun:
     """A draft read back from a chain, pass by pass: `windows.Run`."""
 
-    def __init__(self, chain: Chain, stop_len: int | None, num_prefills: int) -> None:
-        self.chain, self._chain_stop_len = chain, stop_len
+    def __init__(self, chain: Chain, prefix_len: int, stop_len: int | None, num_prefills: int) -> None:
+        self.chain, self.prefix_len, self._chain_stop_len = chain, prefix_len, stop_len
         self.passes = Passes(prefill=num_prefills)
         self.num_passes = 0
         self.num_known = chain.known[0]
@@ -140,7 +141,7 @@ class RecordedDllm(BlockDrafter):
         is_cached = self.settings.reuse_kvs and self._cached_len(prefix_ids, whole) == whole
         stop_len = next((i + 1 for i, token in enumerate(chain.tokens) if token in self.settings.stop_ids), None)
         self._cache = _Cache(whole, len(prefix_ids), chain.tokens)
-        self._run = RecordedRun(chain, stop_len, int(whole > 0 and not is_cached))
+        self._run = RecordedRun(chain, len(prefix_ids), stop_len, int(whole > 0 and not is_cached))
         return self._run
 
     def _cached_len(self, prefix_ids: Sequence[int], whole: int) -> int:
@@ -151,14 +152,24 @@ class RecordedDllm(BlockDrafter):
         return self._cache.length_within(prefix_ids, whole) // self.settings.block_size * self.settings.block_size
 
 
-def recorded_drafter(trace: Trace, spec: DrafterSpec, *, reuse_kvs: bool = True, reuse_drafts: bool = False) -> Drafter:
-    """A drafter of `spec` over a trace. Raises UserError if its chains were not recorded."""
+def recorded_drafter(
+    trace: Trace,
+    spec: DrafterSpec,
+    *,
+    reuse_kvs: bool = True,
+    reuse_drafts: bool = False,
+    advice: Advice | None = None,
+) -> Drafter:
+    """A drafter of `spec` over a trace; the rest is as in `BlockSettings`. Raises UserError if its chains were not
+    recorded."""
     if isinstance(spec, Plain):
         return NoDrafter()
     if isinstance(spec, ArStatic | ArDynamic):
         return RecordedAr(trace, spec)
     blocks = {key: trace.chains_of(spec).identity[key] for key in ("mask_id", "block_size", "small_block_size")}
-    settings = BlockSettings(stop_ids=trace.stop_ids, reuse_kvs=reuse_kvs, reuse_drafts=reuse_drafts, **blocks)
+    settings = BlockSettings(
+        stop_ids=trace.stop_ids, reuse_kvs=reuse_kvs, reuse_drafts=reuse_drafts, advice=advice, **blocks
+    )
     return RecordedDllm(trace, spec, settings)
 
 

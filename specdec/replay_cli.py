@@ -12,7 +12,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from specdec.calibration import FILE_NAME
 from specdec.config import RunConfig, StrictParser, add_flags, config_of
+from specdec.cost_aware import advice_of
 from specdec.errors import UserError, exit_status
 from specdec.judges import judges_of
 from specdec.latency import LatencyProfile, load_profiles
@@ -21,8 +23,8 @@ from specdec.ranking import QuestionStats, model_prices, stats_of
 from specdec.records import IDENTITY_KEYS, check_writable, record_path, save_record
 from specdec.replay import replay
 from specdec.report import ranking_json, ranking_report, record_lines, record_text
-from specdec.specs import DrafterSpec
-from specdec.trace import find_traces, load_trace
+from specdec.specs import CostAware, DrafterSpec
+from specdec.trace import Trace, find_traces, load_trace
 
 FLAGS = (
     "question_ids",
@@ -40,6 +42,8 @@ FLAGS = (
     "reuse_drafts",
     "disable_reusing_drafter_kvs",
     "grid",
+    "policy",
+    "calibration",
     "latency_profile",
     "latency_target",
 )
@@ -87,8 +91,11 @@ def run(arguments: Sequence[str] | None = None) -> str:
     options = vars(build_parser().parse_args(arguments))
     folder, log, as_json = options.pop("traces"), options.pop("log"), options.pop("json")
     workers, output_dir = options.pop("workers"), options.pop("output_dir")
-    config = config_of(options)
-    paths = chosen_traces(folder, config.question_ids)
+    paths = chosen_traces(folder, options["question_ids"])
+    options["calibration"] = options["calibration"] or str(Path(folder) / FILE_NAME)
+    # The models are the traces'; none is looked for.
+    recorded = {"target_model_name": load_trace(paths[0]).identity["target"], "ar_model_name": "-", "dllm_dir": "-"}
+    config = config_of(options | recorded)
     if output_dir is not None:
         check_writable(output_dir)
     what = Replays(config, load_profiles(config.latency_profile), output_dir)
@@ -128,7 +135,7 @@ def replay_trace(path: Path, what: Replays) -> Replayed:
     trace, config, made = load_trace(path), what.config, Replayed()
     judges = judges_of(trace, what.profiles, config.latency_target)
     for spec in what.specs:
-        record = replay(trace, spec, reuse_kvs=not config.disable_reusing_drafter_kvs, reuse_drafts=config.reuse_drafts)
+        record = replay(trace, spec, **_kept(trace, spec, what))
         prices = model_prices(record, what.profiles, config.latency_target)
         ceilings = {engine: judge.ceiling(record) for engine, judge in judges.items()}
         made.stats.append(stats_of(record, prices, ceilings))
@@ -137,6 +144,15 @@ def replay_trace(path: Path, what: Replays) -> Replayed:
             where = record_path(what.output_dir, *(record.identity[key] for key in IDENTITY_KEYS))
             save_record(record, where, record_text(record))
     return made
+
+
+def _kept(trace: Trace, spec: DrafterSpec, what: Replays) -> dict[str, object]:
+    """What a live dLLM drafter of these settings keeps and knows."""
+    config, advice = what.config, None
+    if isinstance(spec, CostAware):
+        advice = advice_of(spec, config.calibration, what.profiles, trace.chains_of(spec).identity)
+    reuse_kvs = not config.disable_reusing_drafter_kvs
+    return {"reuse_kvs": reuse_kvs, "reuse_drafts": config.reuse_drafts, "advice": advice}
 
 
 def _write_log(path: Path, made: Sequence[Replayed]) -> None:

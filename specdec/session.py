@@ -3,18 +3,20 @@
 It decides which checkpoint plays which part and builds targets and drafters from them; it runs nothing.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 
 from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, ModelSource, Role, find_model, fingerprint
 from specdec.config import RunConfig
+from specdec.cost_aware import Advice, advice_of
 from specdec.drafters import ArDrafter, BlockSettings, DllmDrafter, Drafter, NoDrafter
+from specdec.latency import load_profiles
 from specdec.lm import CachedLM
 from specdec.models import load_lm, resolve_device, resolve_dtype
 from specdec.records import Record
-from specdec.specs import ArDynamic, ArStatic, DrafterSpec, FailFast, Plain
+from specdec.specs import ArDynamic, ArStatic, CostAware, DllmStatic, DrafterSpec, FailFast, Plain
 from specdec.target import Target
 from specdec.tokens import check_same_tokens, load_tokenizer, mask_id, stop_ids
 
@@ -38,6 +40,7 @@ class Session:
     stop_ids: frozenset[int]
     mask_id: int | None
     _loaded: dict[Role, CachedLM] = field(default_factory=dict, repr=False)
+    _advices: dict[DrafterSpec, Advice] = field(default_factory=dict, repr=False)
 
     @cached_property
     def fingerprints(self) -> dict[Role, str]:
@@ -67,7 +70,7 @@ class Session:
             return NoDrafter()
         if role is AR_DRAFTER:
             return ArDrafter(self._lm(role), spec, self.stop_ids)
-        return DllmDrafter(self._lm(role), spec, self.block_settings)
+        return DllmDrafter(self._lm(role), spec, replace(self.block_settings, advice=self._advice(spec)))
 
     @property
     def block_settings(self) -> BlockSettings:
@@ -103,7 +106,19 @@ class Session:
             }
         if isinstance(spec, FailFast):
             identity["reuse_drafts"] = self.config.reuse_drafts
+        if isinstance(spec, CostAware) and self.config.calibration is not None:
+            identity["advice_sha256"] = self._advice(spec).digest
         return identity
+
+    def _advice(self, spec: DrafterSpec) -> Advice | None:
+        """What the cost-aware policy knows. Raises UserError for a calibration that does not fit."""
+        if not isinstance(spec, CostAware):
+            return None
+        if spec not in self._advices:
+            identity = self.results_identity(DllmStatic(spec.unmask_threshold, 1))
+            profiles = load_profiles(self.config.latency_profile)
+            self._advices[spec] = advice_of(spec, self.config.calibration, profiles, identity)
+        return self._advices[spec]
 
     def round_texts(self, record: Record) -> list[str]:
         """The text that each round emitted, for people; a character split over rounds shows as U+FFFD."""

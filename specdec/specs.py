@@ -74,8 +74,30 @@ class FailFast:
         )
 
 
-DrafterSpec = Plain | ArStatic | ArDynamic | DllmStatic | FailFast
-KINDS = {"plain": Plain, "ar_sf": ArStatic, "ar_df": ArDynamic, "dllm_sf": DllmStatic, "failfast": FailFast}
+@dataclass(frozen=True)
+class CostAware:
+    """A block-diffusion drafter that goes on while it pays: `engine` ("TARGET@PROFILE") says what a pass and a
+    verification cost, at most `max_draft_len` tokens are drafted."""
+
+    unmask_threshold: float
+    max_draft_len: int
+    engine: str
+
+    @property
+    def name(self) -> str:
+        return f"dllm_{number_text(self.unmask_threshold)}_ca_{self.max_draft_len}_{self.engine}"
+
+
+DrafterSpec = Plain | ArStatic | ArDynamic | DllmStatic | FailFast | CostAware
+KINDS = {
+    "plain": Plain,
+    "ar_sf": ArStatic,
+    "ar_df": ArDynamic,
+    "dllm_sf": DllmStatic,
+    "failfast": FailFast,
+    "cost_aware": CostAware,
+}
+DEFAULT_KINDS = tuple(kind for kind in KINDS if kind != "cost_aware")  # what needs no calibration
 
 
 def parse_drafter_name(name: str) -> DrafterSpec:
@@ -95,6 +117,8 @@ def parse_drafter_name(name: str) -> DrafterSpec:
                 return DllmStatic(float(threshold), int(draft_len))
             case ["dllm", threshold, "df", tau, longest, step]:
                 return FailFast(float(threshold), float(tau), int(longest), int(step))
+            case ["dllm", threshold, "ca", longest, *engine] if engine:
+                return CostAware(float(threshold), int(longest), "_".join(engine))
     except ValueError:
         pass
     raise UserError(f"{name!r} names no drafter: expected for example ar_None_sf_8 or dllm_0.05_df_0.45_60_10")
