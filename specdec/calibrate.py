@@ -17,7 +17,7 @@ from specdec.config import StrictParser, add_flags
 from specdec.cost_aware import Advice, engine_costs
 from specdec.errors import UserError, exit_status
 from specdec.latency import LatencyProfile, load_profiles, price
-from specdec.replay import replay
+from specdec.replayed import replay
 from specdec.specs import CostAware
 from specdec.trace import Trace, find_traces, load_trace
 

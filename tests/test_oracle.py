@@ -13,7 +13,7 @@ from specdec.latency import LatencyProfile, price
 from specdec.oracle import Board, Costs, Judge, Oracle
 from specdec.recorded import RecordedTarget, recorded_drafter
 from specdec.records import Record
-from specdec.replay import replay
+from specdec.replayed import replay
 from specdec.specs import ArDynamic, ArStatic, DllmStatic, FailFast, Plain
 from specdec.speculate import speculate
 from specdec.trace import Trace

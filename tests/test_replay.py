@@ -13,7 +13,7 @@ from specdec.jobs import Job, run_job
 from specdec.problems import load_problems
 from specdec.recorder import plan_traces, record_trace
 from specdec.records import Record, identity_difference
-from specdec.replay import replay
+from specdec.replayed import replay
 from specdec.session import Session, open_session
 from specdec.specs import ArDynamic, ArStatic, DllmStatic, DrafterSpec, FailFast, Plain
 from specdec.trace import Trace, load_trace, save_trace
