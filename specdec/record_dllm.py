@@ -143,7 +143,10 @@ class DllmRecorder:
         """Run a state once more as a live draft would, block by block: its rounding is then the live one's too."""
         lm = self.paged.lm
         clean = [token for page in state[0] for token in self._page_tokens[page]]
-        prefill(lm, clean, how)
+        if clean:
+            prefill(lm, clean, how)
+        else:
+            lm.rollback(0)
         logits_KV = lm.forward(row.tokens, block_size=how.block_size, keep=row.keep)
         tokens, confidences = most_probable(logits_KV, how.mask_id)
         self._answers[state] = replace(self._answers[state], tokens=tokens, confidences=confidences)

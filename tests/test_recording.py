@@ -1,0 +1,88 @@
+"""Recorded chains equal what live drafters write behind the same prefixes, however many rows run at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from toys import MASK_ID, greedy_tokens, random_ids, toy_pair
+
+from generate import Denoising, LiveBlocks
+from specdec.chains import Chain
+from specdec.drafters import ArDrafter
+from specdec.lm import CachedLM
+from specdec.pages import PagedLM
+from specdec.record_ar import Text, record_ar
+from specdec.record_dllm import DllmRecorder, is_level
+from specdec.specs import ArStatic
+
+NUM_TOKENS = 40
+LENGTHS = {0.05: 40, 0.3: 9, 0.9: 12}
+
+
+@pytest.fixture(scope="module", params=["qwen2", "llama"])
+def model(request: pytest.FixtureRequest) -> torch.nn.Module:
+    return toy_pair(request.param)[1]
+
+
+@pytest.fixture(scope="module", params=[1, 31, 32, 50])
+def text(request: pytest.FixtureRequest, model: torch.nn.Module) -> Text:
+    """A text about which the drafter is right often, not always: its own words, with some others thrown in."""
+    prompt, others = random_ids(request.param, request.param), random_ids(9, NUM_TOKENS)
+    ids = list(prompt)
+    while len(ids) < len(prompt) + NUM_TOKENS:
+        ids += greedy_tokens(model, ids, max_new_tokens=5, stop_ids=())[0] + [others.pop()]
+    return Text(ids[: len(prompt) + NUM_TOKENS], len(prompt), NUM_TOKENS - 1)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_ar_chains_equal_live_drafts(model: torch.nn.Module, text: Text, batch: int) -> None:
+    stop_ids = frozenset({text.ids[-5]})
+    chains = record_ar(PagedLM(CachedLM(model), 1), text, 12, stop_ids, batch)
+    drafter = ArDrafter(CachedLM(model), ArStatic(12), stop_ids)
+    num_right = 0
+    for at, chain in zip(text.prefix_lens, chains, strict=True):
+        draft = drafter.propose(text.ids[:at], 12)
+        assert chain.tokens == draft.tokens
+        assert chain.confidences == pytest.approx(draft.confidences, abs=1e-4, rel=0)
+        assert chain.known == list(range(len(draft.tokens) + 1))
+        num_right += draft.tokens[0] == text.ids[at]
+    assert 0 < num_right < len(chains)
+
+
+def live_chain(model: torch.nn.Module, prefix: list[int], length: int, how: Denoising) -> tuple[LiveBlocks, list[int]]:
+    """A live draft of at least so many tokens, and how many were known after each pass."""
+    blocks = LiveBlocks(CachedLM(model), prefix, how)
+    known = [blocks.num_known]
+    while blocks.num_known < length:
+        blocks.step()
+        known.append(blocks.num_known)
+    return blocks, known
+
+
+@pytest.mark.parametrize("batch", [1, 64])
+def test_block_chains_equal_live_drafts(model: torch.nn.Module, text: Text, batch: int) -> None:
+    how = Denoising(0.0, 32, 8, MASK_ID, frozenset())
+    recorder = DllmRecorder(PagedLM(CachedLM(model), 32), text, MASK_ID, batch)
+    recorded = recorder.record(LENGTHS, how)
+    num_passes = 0
+    for threshold, chains in recorded.items():
+        for at, chain in zip(text.prefix_lens, chains, strict=True):
+            one = replace(how, threshold=threshold)
+            blocks, known = live_chain(model, text.ids[:at], LENGTHS[threshold], one)
+            assert (chain.tokens, chain.known) == (blocks.tokens(blocks.num_known), known), (threshold, at)
+            assert sum(chain.is_commit) == blocks.passes.commit
+            assert chain.confidences == pytest.approx(blocks.confidences(blocks.num_known), abs=1e-4, rel=0)
+            assert chain.recorded == pytest.approx(blocks.pass_confidences, abs=1e-4, rel=0)
+            num_passes += chain.num_passes
+    assert len(recorder._answers) < 0.9 * num_passes  # what was seen before was not run again
+
+
+def test_a_chain_knows_after_each_pass_what_was_known() -> None:
+    chain = Chain([7, 8, 9], [0.5] * 3, [0, 2, 1], [0, 0], [2, 1], [0.9, 0.5, 0.5])
+    assert (chain.known, chain.passes_for, chain.recorded_ends) == ([1, 1, 3], [0, 0, 2, 2], [0, 2, 3])
+
+
+def test_equal_confidences_are_a_close_call() -> None:
+    assert is_level([0.3, 0.3]) and is_level([0.2, 0.300001, 0.3]) and not is_level([0.3]) and not is_level([0.3, 0.2])
