@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
-from math import inf
 from pathlib import Path
 
 from tqdm import tqdm
@@ -81,20 +80,19 @@ def learn(traces: Sequence[Trace], name: str, profiles: Sequence[LatencyProfile]
 
 def own_rate(traces: Sequence[Trace], calibration: Calibration, profile: LatencyProfile, entry: str) -> float:
     """The rate, in tokens per ms, that the policy reaches when its time is worth just that: found by Dinkelbach's
-    iteration, starting with plain decoding's rate; of all rounds the one that reached most."""
+    iteration, starting with plain decoding's rate."""
     threshold = float(calibration.name.removeprefix("dllm_"))
     spec = CostAware(threshold, MAX_DRAFT_LEN, f"{entry}@{profile.name}")
-    rate, best = 1.0 / profile.target_ms_per_token[entry], (-inf, 0.0)
+    rate = 1.0 / profile.target_ms_per_token[entry]
     for _ in range(MAX_ROUNDS):
         advice = Advice(calibration, *engine_costs(profile, entry, MAX_DRAFT_LEN), rate)
         records = [replay(trace, spec, advice=advice) for trace in traces]
         total_ms = sum(price(record, profile, entry).total_ms for record in records)
         reached = sum(record.num_output_tokens for record in records) / total_ms
-        best = max(best, (reached, rate))
-        if abs(reached - rate) < PRECISION * rate:
+        is_its_own, rate = abs(reached - rate) < PRECISION * rate, reached
+        if is_its_own:
             break
-        rate = reached
-    return best[1]
+    return rate
 
 
 if __name__ == "__main__":

@@ -108,9 +108,12 @@ def calibrate(traces: Sequence[Trace], name: str) -> Calibration:
 def fit_curve(seen: Sequence[tuple[float, bool]]) -> Curve:
     """The isotonic fit (pool adjacent violators) of (confidence, was accepted), each pool smoothed as if one more of
     either kind had been seen."""
-    pools: list[list[float]] = []  # number, accepted, sum of confidences
+    by_confidence: dict[float, list[bool]] = {}
     for confidence, was_accepted in sorted(seen):
-        pools.append([1.0, float(was_accepted), confidence])
+        by_confidence.setdefault(confidence, []).append(was_accepted)
+    pools: list[list[float]] = []  # number, accepted, sum of confidences
+    for confidence, accepted in by_confidence.items():
+        pools.append([len(accepted), sum(accepted), confidence * len(accepted)])
         while len(pools) > 1 and pools[-2][1] * pools[-1][0] >= pools[-1][1] * pools[-2][0]:
             last = pools.pop()
             pools[-1] = [a + b for a, b in zip(pools[-1], last, strict=True)]

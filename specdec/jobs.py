@@ -74,6 +74,8 @@ def _trace_to_verify_with(config: RunConfig, identity: dict[str, object]) -> Tra
     Device and dtype may differ: the target's text is taken as recorded, the drafts are made here.
     """
     path = trace_path(config.trace_dir or config.output_dir, identity)
+    if not path.exists():
+        raise UserError(f"there is no trace {path}: record it with --record, or give its results folder as --trace_dir")
     trace = load_trace(path)
     keys = ("target", "dataset", "question_id", "max_new_tokens", "prompt_sha256", "stop_ids", "decoding")
     stored, asked = ({key: known.get(key) for key in keys} for known in (trace.identity, identity))
