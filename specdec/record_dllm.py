@@ -77,6 +77,7 @@ class DllmRecorder:
     text: Text
     mask_id: int
     batch: int
+    _thresholds: tuple[float, ...] = ()
     _answers: dict[State, Answer] = field(default_factory=dict)
     _page_tokens: dict[int, tuple[int, ...]] = field(default_factory=dict)
     _pages: list[int] = field(default_factory=list)
@@ -97,6 +98,7 @@ class DllmRecorder:
 
     def record(self, lengths: dict[float, int], how: Denoising) -> dict[float, list[Chain]]:
         """For each unmask threshold of `lengths` one chain per prefix, of at least so many tokens."""
+        self._thresholds = tuple(lengths)
         made = {
             threshold: [self._open(at, replace(how, threshold=threshold)) for at in self.text.prefix_lens]
             for threshold in lengths
@@ -126,7 +128,7 @@ class DllmRecorder:
             tokens, confidences = most_probable(logits_KV, how.mask_id)
             commits = [index for index, wanted in enumerate(masked) if not wanted]
             pages = dict(zip(commits, self.paged.commit(commits), strict=True)) if commits else {}
-            close = is_close(logits_KV, how.mask_id)
+            close = is_close(logits_KV, how.mask_id, self._thresholds)
             spans = pairwise(accumulate((len(row.keep) for row in rows), initial=0))
             for index, (begin, end) in enumerate(spans):
                 answer = Answer(masked[index], tokens[begin:end], confidences[begin:end], pages.get(index))
@@ -152,13 +154,15 @@ class DllmRecorder:
         self._answers[state] = replace(self._answers[state], tokens=tokens, confidences=confidences)
 
 
-def is_close(logits_KV: torch.Tensor, mask_id: int) -> list[bool]:
-    """Whether rounding might decide an output: two tokens as probable, or a probability at a hundredth, where
-    thresholds are (none is at 0 or 1 that could be crossed)."""
+def is_close(logits_KV: torch.Tensor, mask_id: int, thresholds: Sequence[float] = ()) -> list[bool]:
+    """Whether rounding might decide an output: two tokens as probable, or a probability at one of the thresholds or at
+    a hundredth, where a tau may be (at 0 and 1 none could be crossed)."""
     best_K, second_K = without_mask(logits_KV, mask_id).softmax(-1).topk(2).values.unbind(1)
+    is_close_K = best_K - second_K < CLOSE
     hundredths_K = (100 * best_K).round() / 100
-    is_at_threshold_K = ((best_K - hundredths_K).abs() < CLOSE) & (hundredths_K > 0) & (hundredths_K < 1)
-    return (is_at_threshold_K | (best_K - second_K < CLOSE)).tolist()
+    for edge in (hundredths_K.clamp(0.01, 0.99), *thresholds):
+        is_close_K |= (best_K - edge).abs() < CLOSE
+    return is_close_K.tolist()
 
 
 def is_level(confidences: Sequence[float]) -> bool:

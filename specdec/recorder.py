@@ -7,25 +7,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-import torch
-
 from specdec.chains import AR, Chain, Chains
 from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER
 from specdec.drafters import denoising
 from specdec.jobs import fitting_prompt, question_identity
-from specdec.lm import CachedLM
 from specdec.pages import PagedLM
 from specdec.problems import Problem
 from specdec.provenance import provenance
 from specdec.record_ar import Text, record_ar
 from specdec.record_dllm import DllmRecorder
 from specdec.session import Session
-from specdec.specs import ArDynamic, ArStatic, DllmStatic, DrafterSpec, FailFast, Plain
+from specdec.specs import ArStatic, DllmStatic, DrafterSpec, FailFast, Plain
 from specdec.speculate import speculate
+from specdec.target import Target
 from specdec.trace import Trace, chains_name, load_matching, num_prefixes, trace_path
+from specdec.verdict import Verdict
 
 TRAJECTORY_DRAFT = 8
-POSITIONS_AT_ONCE = 128  # of which logits are held in memory while gaps are measured
 
 
 @dataclass(frozen=True)
@@ -73,17 +71,19 @@ def wanted_chains(session: Session) -> dict[str, int]:
 
 
 def needed_len(spec: DrafterSpec, block_size: int) -> int:
-    """How long a chain must be for every draft of `spec`: for FailFast N_max + N.
+    """How long a chain must be for every draft of `spec`: for FailFast in general N_max + N.
 
-    The published rule counts recorded confidences, and the first token of a block has none: it may draft as many
-    more. With N below the sub-block the passes may run further ahead of the window than that.
+    With an N below the sub-block the passes may run further ahead of the window than that.
     """
     if isinstance(spec, ArStatic | DllmStatic):
         return spec.draft_len
-    if isinstance(spec, ArDynamic):
+    if not isinstance(spec, FailFast) or spec.rule == "strict":
         return spec.max_draft_len
-    longest = max(spec.first_window, spec.max_draft_len) + (spec.draft_step if isinstance(spec, FailFast) else 0)
-    return longest + 1 + longest // block_size
+    size = spec.first_window
+    # A window grows while fewer than N_max confidences are recorded; the first token of a block has none.
+    while size < spec.max_draft_len + 1 + size // block_size:
+        size += spec.draft_step
+    return size
 
 
 def record_trace(session: Session, job: TraceJob, check_stop: Callable[[], None]) -> Trace:
@@ -137,7 +137,7 @@ def _chains_identity(session: Session, name: str) -> dict[str, object]:
 def _trajectory(session: Session, job: TraceJob, check_stop: Callable[[], None]) -> tuple[list[int], list[float]]:
     """The target's greedy text, drafted by whichever drafter is at hand (it changes the time only), and the gap
     between the best and the second logit at each of its tokens."""
-    target = session.target()
+    target = WatchedTarget(session.target())
 
     def clock() -> float:
         check_stop()
@@ -152,25 +152,28 @@ def _trajectory(session: Session, job: TraceJob, check_stop: Callable[[], None])
         clock=clock,
     )
     output_tokens = [token for turn in rounds for token in turn.emitted_tokens]
-    return output_tokens, logit_gaps(target.lm, job.prompt_ids, output_tokens)
+    return output_tokens, target.gaps[: len(output_tokens)]
+
+
+class WatchedTarget:
+    """A target whose gaps between the best and the second logit are noted, at each token that it lets pass or adds."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.gaps: list[float] = []
+
+    def start(self, prompt_ids: Sequence[int]) -> None:
+        self.target.start(prompt_ids)
+        self.gaps = []
+
+    def verify(self, draft_tokens: Sequence[int]) -> Verdict:
+        verdict = self.target.verify(draft_tokens)
+        best_L2 = self.target.logits_LV[: verdict.accepted_len + 1].float().topk(2).values
+        self.gaps += (best_L2[:, 0] - best_L2[:, 1]).tolist()
+        return verdict
 
 
 def _helper(session: Session) -> DrafterSpec:
     if AR_DRAFTER in session.sources:
         return ArStatic(TRAJECTORY_DRAFT)
     return DllmStatic(0.05, TRAJECTORY_DRAFT) if DLLM_DRAFTER in session.sources else Plain()
-
-
-def logit_gaps(lm: CachedLM, prompt_ids: Sequence[int], output_tokens: Sequence[int]) -> list[float]:
-    """The best logit less the second at each output token, in passes over many positions at once."""
-    ids = [*prompt_ids, *output_tokens][:-1]
-    lm.rollback(0)
-    lm.forward(ids[: len(prompt_ids) - 1] or ids[:1], keep=[])
-    lm.commit(len(prompt_ids) - 1)
-    gaps: list[float] = []
-    while lm.length < len(ids):
-        tokens = ids[lm.length : lm.length + POSITIONS_AT_ONCE]
-        best_L2: torch.Tensor = lm.forward(tokens).float().topk(2).values
-        lm.commit(len(tokens))
-        gaps += (best_L2[:, 0] - best_L2[:, 1]).tolist()
-    return gaps

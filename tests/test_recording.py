@@ -14,7 +14,7 @@ from specdec.drafters import ArDrafter
 from specdec.lm import CachedLM
 from specdec.pages import PagedLM
 from specdec.record_ar import Text, record_ar
-from specdec.record_dllm import DllmRecorder, is_level
+from specdec.record_dllm import DllmRecorder, is_close, is_level
 from specdec.specs import ArStatic
 
 NUM_TOKENS = 40
@@ -86,3 +86,19 @@ def test_a_chain_knows_after_each_pass_what_was_known() -> None:
 
 def test_equal_confidences_are_a_close_call() -> None:
     assert is_level([0.3, 0.3]) and is_level([0.2, 0.300001, 0.3]) and not is_level([0.3]) and not is_level([0.3, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("best", "second", "is_one"),
+    [
+        (0.7123, 0.2, False),
+        (0.4, 0.399999, True),  # two tokens
+        (0.450001, 0.2, True),  # a hundredth
+        (0.655, 0.2, True),  # the unmask threshold
+        (0.6552, 0.2, False),
+        (0.9999999, 1e-8, False),  # nothing is above one
+    ],
+)
+def test_a_close_call_is_two_tokens_or_a_threshold(best: float, second: float, is_one: bool) -> None:
+    logits_KV = torch.tensor([[best, second, 1 - best - second]]).clamp(1e-9).log()
+    assert is_close(logits_KV, 3, (0.655,)) == [is_one]
