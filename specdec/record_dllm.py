@@ -70,12 +70,11 @@ class ChainBlocks(Blocks):
 
 @dataclass
 class DllmRecorder:
-    """Records a block-diffusion drafter along one text, at any number of unmask thresholds; what it has run it
+    """Records a block-diffusion drafter along one text, at any number of unmask thresholds at once; what it has run it
     remembers. `batch`: rows of one pass."""
 
     paged: PagedLM
     text: Text
-    mask_id: int
     batch: int
     _thresholds: tuple[float, ...] = ()
     _answers: dict[State, Answer] = field(default_factory=dict)
@@ -83,22 +82,10 @@ class DllmRecorder:
     _pages: list[int] = field(default_factory=list)
     _firsts: dict[int, tuple[int, float]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        """Runs the text itself: its whole blocks, and what is predicted behind each."""
-        self.paged.clear()
-        size, ids = self.paged.block_size, self.text.ids
-        ends = range(size, len(ids) + 1, size)
-        if not ends:
-            return
-        self._pages, logits_KV = self.paged.add_trunk(ids[: ends[-1]], keep=[end - 1 for end in ends])
-        for index, (end, *first) in enumerate(zip(ends, *most_probable(logits_KV, self.mask_id), strict=True)):
-            self._firsts[end] = (first[0], first[1])
-            state = (tuple(self._pages[:index]), tuple(ids[end - size : end]))
-            self._remember(state, Answer([], [first[0]], [first[1]], self._pages[index]))
-
     def record(self, lengths: dict[float, int], how: Denoising) -> dict[float, list[Chain]]:
         """For each unmask threshold of `lengths` one chain per prefix, of at least so many tokens."""
         self._thresholds = tuple(lengths)
+        self._run_text(how)
         made = {
             threshold: [self._open(at, replace(how, threshold=threshold)) for at in self.text.prefix_lens]
             for threshold in lengths
@@ -110,6 +97,25 @@ class DllmRecorder:
             for (blocks, _), state in zip(pending, states, strict=True):
                 blocks.take(self._answers[state])
         return {threshold: [blocks.chain() for blocks in chains] for threshold, chains in made.items()}
+
+    def _run_text(self, how: Denoising) -> None:
+        """One pass over the text itself: its whole blocks, and what is predicted behind each."""
+        self.paged.clear()
+        self._answers.clear()
+        size, ids = self.paged.block_size, self.text.ids
+        ends = range(size, len(ids) + 1, size)
+        if not ends:
+            return
+        self._pages, logits_KV = self.paged.add_trunk(ids[: ends[-1]], keep=[end - 1 for end in ends])
+        tokens, confidences = most_probable(logits_KV, how.mask_id)
+        for index, is_unsettled in enumerate(is_close(logits_KV, how.mask_id)):
+            block = tuple(ids[index * size : ends[index]])
+            state = (tuple(self._pages[:index]), block)
+            self._remember(state, Answer([], [tokens[index]], [confidences[index]], self._pages[index]))
+            if is_unsettled:
+                self._settle(state, Row(state[0], block, (size - 1,)), how)
+            answer = self._answers[state]
+            self._firsts[ends[index]] = (answer.tokens[0], answer.confidences[0])
 
     def _open(self, prefix_len: int, how: Denoising) -> ChainBlocks:
         whole = prefix_len // self.paged.block_size

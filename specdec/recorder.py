@@ -89,9 +89,10 @@ def needed_len(spec: DrafterSpec, block_size: int) -> int:
 def record_trace(session: Session, job: TraceJob, check_stop: Callable[[], None]) -> Trace:
     """The job's trace with all that was missing; nothing is saved. `check_stop` may raise, between passes of the
     target and between drafters."""
-    output_tokens, gaps = _trajectory(session, job, check_stop) if job.stored is None else (
-        job.stored.output_tokens, job.stored.gaps
-    )  # fmt: skip
+    if job.stored is None:
+        output_tokens, gaps = _trajectory(session, job, check_stop)
+    else:
+        output_tokens, gaps = job.stored.output_tokens, job.stored.gaps
     count = num_prefixes(len(output_tokens), session.config.max_new_tokens)
     text = Text(job.prompt_ids + output_tokens, len(job.prompt_ids), count)
     check_stop()
@@ -119,7 +120,7 @@ def _record_chains(session: Session, text: Text, missing: dict[str, int]) -> dic
     thresholds = {float(name.removeprefix("dllm_")): name for name in missing if name != AR}
     if thresholds:
         lm, settings = session.drafter(DllmStatic(0.0, 1)).lm, session.block_settings
-        recorder = DllmRecorder(PagedLM(lm, settings.block_size), text, settings.mask_id, config.record_batch)
+        recorder = DllmRecorder(PagedLM(lm, settings.block_size), text, config.record_batch)
         lengths = {threshold: missing[name] for threshold, name in thresholds.items()}
         recorded = recorder.record(lengths, denoising(0.0, settings))
         made |= {thresholds[threshold]: chains for threshold, chains in recorded.items()}

@@ -64,7 +64,7 @@ def live_chain(model: torch.nn.Module, prefix: list[int], length: int, how: Deno
 @pytest.mark.parametrize("batch", [1, 64])
 def test_block_chains_equal_live_drafts(model: torch.nn.Module, text: Text, batch: int) -> None:
     how = Denoising(0.0, 32, 8, MASK_ID, frozenset())
-    recorder = DllmRecorder(PagedLM(CachedLM(model), 32), text, MASK_ID, batch)
+    recorder = DllmRecorder(PagedLM(CachedLM(model), 32), text, batch)
     recorded = recorder.record(LENGTHS, how)
     num_passes = 0
     for threshold, chains in recorded.items():
