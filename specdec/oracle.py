@@ -16,8 +16,9 @@ from math import inf
 
 from specdec.ceiling import Ceiling
 from specdec.chains import Chain, Chains
+from specdec.errors import UserError
 from specdec.latency import LatencyProfile, verification_ms
-from specdec.records import Record
+from specdec.records import Record, identity_difference
 from specdec.rounds import Round
 from specdec.specs import Plain, parse_drafter_name
 from specdec.trace import Trace
@@ -208,9 +209,13 @@ class Judge:
         return self._oracles[key]
 
     def ceiling(self, record: Record) -> Ceiling:
-        """Where the time of a record of this question goes. Raises UserError if its drafter was not recorded."""
+        """Where the time of a record of this question goes. Raises UserError if its own drafter was not recorded."""
         spec, reuse = parse_drafter_name(record.drafter_name), bool(record.identity.get("reuse_drafts"))
         chains = None if isinstance(spec, Plain) else self.trace.chains_of(spec)
+        known = {key: value for key, value in (chains.identity if chains else {}).items() if key in record.identity}
+        difference = identity_difference(known, {key: record.identity[key] for key in known})
+        if difference is not None:
+            raise UserError(f"the trace of question {record.question_id} is of another drafter ({difference})")
         own = self.oracle((chains.name,) if chains else (), reuse)
         best = self.oracle(tuple(sorted(self.trace.chains)), reuse)
         lost = {"over_ms": 0.0, "under_ms": 0.0, "passes_ms": own.best_ms - best.best_ms}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -100,11 +101,16 @@ def test_bad_replays_are_one_line_and_status_2(
     assert len(error) == 1 and BAD_REPLAYS[line] in error[0]
 
 
-def test_the_trace_of_another_text_is_no_ceiling(traces: Path, tmp_path: Path) -> None:
+def test_the_trace_of_another_text_or_drafter_is_no_ceiling(traces: Path, tmp_path: Path) -> None:
     replay.run([str(traces), "--drafters", "ar_sf", "--output_dir", str(tmp_path), "--workers", "1"])
     other = made_up_trace(0, num_tokens=60, chain_len=32, block_size=8, thresholds=(0.05,), vocab_size=2)
     save_trace(other, trace_path(tmp_path, other.identity))
     with pytest.raises(UserError, match="the trace of another text"):
+        parse_log.run([str(tmp_path / "pickles" / "bundled" / "bundled" / "0"), "--trace_dir", str(tmp_path)])
+    own = load_trace(find_traces(traces)[0])
+    stranger = dataclasses.replace(own.chains["ar"], identity={"drafter_sha256": "another"})
+    save_trace(dataclasses.replace(own, chains=own.chains | {"ar": stranger}), trace_path(tmp_path, own.identity))
+    with pytest.raises(UserError, match="another drafter .drafter_sha256"):
         parse_log.run([str(tmp_path / "pickles" / "bundled" / "bundled" / "0"), "--trace_dir", str(tmp_path)])
 
 
