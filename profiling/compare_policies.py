@@ -14,6 +14,7 @@ from pathlib import Path
 
 from profiling.common import print_json
 from specdec.calibrate import chosen_half, learn
+from specdec.calibration import Calibration
 from specdec.cost_aware import Advice, engine_costs
 from specdec.errors import exit_status
 from specdec.latency import LatencyProfile, load_profile, price
@@ -24,14 +25,18 @@ from specdec.trace import Trace, find_traces, load_trace
 
 THRESHOLD, CHAINS = 0.05, "dllm_0.05"
 TAUS = tuple(percent / 100 for percent in range(5, 100, 5))
-GRIDS: dict[str, list[DrafterSpec]] = {
-    "failfast, best tau": [FailFast(THRESHOLD, tau, 60, 10) for tau in TAUS],
-    "failfast, best tau, N and first window": [
-        FailFast(THRESHOLD, tau, 60, step, first_window=first)
-        for tau, step, first in product(TAUS[1::2], (8, 10), (3, 5, 8, 10))
-    ],
-    "static, best length": [DllmStatic(THRESHOLD, length) for length in range(1, 21)],
-}
+
+
+def grids() -> dict[str, list[DrafterSpec]]:
+    """What the cost-aware policy is compared with: the best of each."""
+    windows = product(TAUS[1::2], (8, 10), (3, 5, 8, 10))
+    return {
+        "failfast, best tau": [FailFast(THRESHOLD, tau, 60, 10) for tau in TAUS],
+        "failfast, best tau, N and first window": [
+            FailFast(THRESHOLD, tau, 60, step, first_window=first) for tau, step, first in windows
+        ],
+        "static, best length": [DllmStatic(THRESHOLD, length) for length in range(1, 21)],
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,16 +61,15 @@ def measure(folders: Sequence[str], profile_name: str) -> dict:
             "reported_on": [trace.question_id for trace in reported],
             "reliability": calibration.reliability,
             "targets": {
-                entry: compare(
-                    tuned_on, reported, Engine(profile, entry), calibration_advice(calibration, profile, entry)
-                )
+                entry: compare(tuned_on, reported, Engine(profile, entry), advice_for(calibration, profile, entry))
                 for entry in profile.target_ms_per_token
             },
         }
     return {"what": "cost-aware policy against the best of others, tuned and reported on halves", "data": result}
 
 
-def calibration_advice(calibration: object, profile: LatencyProfile, entry: str) -> Advice:
+def advice_for(calibration: Calibration, profile: LatencyProfile, entry: str) -> Advice:
+    """The policy's advice for a target."""
     rate = calibration.rates[f"{entry}@{profile.name}"]
     return Advice(calibration, *engine_costs(profile, entry, 60), rate)
 
@@ -100,7 +104,7 @@ class Engine:
 def compare(tuned_on: Sequence[Trace], reported: Sequence[Trace], engine: Engine, advice: Advice) -> dict:
     own = engine.summary(reported, CostAware(THRESHOLD, 60, f"{engine.entry}@{engine.profile.name}"), advice)
     rows = {"cost-aware": own}
-    for name, grid in GRIDS.items():
+    for name, grid in grids().items():
         best = min(grid, key=lambda spec: engine.summary(tuned_on, spec)["total_ms"])
         row = engine.summary(reported, best)
         row["cost_aware_ratio_of_sums"] = row["total_ms"] / own["total_ms"]
