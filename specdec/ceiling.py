@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from math import inf
 from typing import Any
 
 
@@ -36,7 +37,10 @@ class Ceiling:
     @classmethod
     def from_builtins(cls, data: Any) -> Ceiling:
         """The inverse of `vars`. Raises ValueError, TypeError or KeyError for anything else."""
-        return cls(**{part.name: float(data[part.name]) for part in fields(cls)})
+        made = cls(**{part.name: float(data[part.name]) for part in fields(cls)})
+        if not 0 < made.total_ms < inf:
+            raise ValueError("no time, or no finite one")
+        return made
 
 
 def sum_ceilings(ceilings: Sequence[Ceiling | None]) -> Ceiling | None:

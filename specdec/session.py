@@ -48,11 +48,13 @@ class Session:
         return {role: fingerprint(source) for role, source in self.sources.items() if needs_weights(self.config, role)}
 
     def memory_bytes(self, num_positions: int) -> dict[str, tuple[int, int]]:
-        """Model title -> bytes of its weights and of a KV cache of `num_positions`."""
-        size = self.dtype.itemsize
+        """Model title -> bytes of its weights and of a KV cache of `num_positions`; not of a target that a trace
+        stands for."""
+        size, is_needed = self.dtype.itemsize, self.config.verify == "target"
         return {
             role.title: (source.num_parameters * size, source.kv_values_per_token * num_positions * size)
             for role, source in self.sources.items()
+            if is_needed or role is not TARGET
         }
 
     @property
