@@ -20,7 +20,7 @@ from specdec.replayed import replay
 from specdec.specs import CostAware
 from specdec.trace import Trace, find_traces, load_trace
 
-MAX_DRAFT_LEN = 60
+MIN_CHAIN_LEN, MAX_DRAFT_LEN = 20, 60
 MAX_ROUNDS, PRECISION = 12, 1e-4  # of the search for a rate that is its own
 
 
@@ -60,11 +60,23 @@ def chosen(traces: Sequence[Trace], question_ids: Sequence[int]) -> list[Trace]:
 
 
 def block_drafters(traces: Sequence[Trace]) -> list[str]:
-    """The chains of block-diffusion drafters that all traces have. Raises UserError if there are none."""
+    """The block-diffusion drafters whose chains all traces have, long enough to show where drafts should end.
+
+    Raises UserError if there are none.
+    """
     names = set.intersection(*({c.name for c in trace.chains.values() if not c.is_ar} for trace in traces))
-    if not names:
-        raise UserError("no dLLM drafter was recorded for all questions: record them with failfast.py --record")
-    return sorted(names)
+    long_enough = sorted(name for name in names if shortest(traces, name) >= MIN_CHAIN_LEN)
+    if not long_enough:
+        raise UserError(
+            f"no dLLM drafter was recorded for all questions with chains of {MIN_CHAIN_LEN} tokens or more: record "
+            f"one with failfast.py --record --chain_len {MAX_DRAFT_LEN}"
+        )
+    return long_enough
+
+
+def shortest(traces: Sequence[Trace], name: str) -> int:
+    """The length that all traces' chains of a drafter have."""
+    return min(trace.chains[name].chain_len for trace in traces)
 
 
 def learn(traces: Sequence[Trace], name: str, profiles: Sequence[LatencyProfile]) -> Calibration:
@@ -82,10 +94,11 @@ def own_rate(traces: Sequence[Trace], calibration: Calibration, profile: Latency
     """The rate, in tokens per ms, that the policy reaches when its time is worth just that: found by Dinkelbach's
     iteration, starting with plain decoding's rate."""
     threshold = float(calibration.name.removeprefix("dllm_"))
-    spec = CostAware(threshold, MAX_DRAFT_LEN, f"{entry}@{profile.name}")
+    longest = min(MAX_DRAFT_LEN, shortest(traces, calibration.name))
+    spec = CostAware(threshold, longest, f"{entry}@{profile.name}")
     rate = 1.0 / profile.target_ms_per_token[entry]
     for _ in range(MAX_ROUNDS):
-        advice = Advice(calibration, *engine_costs(profile, entry, MAX_DRAFT_LEN), rate)
+        advice = Advice(calibration, *engine_costs(profile, entry, longest), rate)
         records = [replay(trace, spec, advice=advice) for trace in traces]
         total_ms = sum(price(record, profile, entry).total_ms for record in records)
         reached = sum(record.num_output_tokens for record in records) / total_ms

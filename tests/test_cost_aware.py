@@ -210,6 +210,10 @@ def test_half_of_the_traces_is_learnt_from(tmp_path: Path) -> None:
     assert "from questions 1 3:" in calibrate.run([str(tmp_path), "--question_ids", "1", "3"])
     with pytest.raises(UserError, match="no trace of question 7"):
         calibrate.run([str(tmp_path), "--question_ids", "7"])
+    short = made_up_trace(0, num_tokens=60, chain_len=8, block_size=8, thresholds=(0.2,))
+    save_trace(short, trace_path(tmp_path, short.identity))
+    with pytest.raises(UserError, match="--chain_len"):
+        calibrate.run([str(tmp_path)])
 
 
 def test_its_name_holds_everything_but_the_calibration() -> None:
