@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PROFILE_DIR = Path(__file__).resolve().parent.parent / "assets" / "latency"
 MEASURED = "measured"  # the engine name of wall-clock prices, so no profile may be called so
+STAND_INS = {"bundled": "Qwen2.5-32B-Instruct"}  # what the bundled target is priced as
 _FIELDS = ("name", "draft_pass_ms", "target_ms_per_token", "verify_ms", "provenance")
 
 
@@ -111,6 +112,11 @@ def resolve_target(profile: LatencyProfile, target_name: str) -> str:
             "or do without modelled prices with --latency_profile none"
         )
     return entry
+
+
+def priced_entry(profile: LatencyProfile, target: str, latency_target: str | None = None) -> str:
+    """The profile's entry that `target` is priced as. UserError if the profile lacks it."""
+    return resolve_target(profile, latency_target or STAND_INS.get(target, target))
 
 
 def verification_ms(profile: LatencyProfile, target: str, num_tokens: int) -> float:

@@ -106,6 +106,11 @@ class CachedLM:
         self.rollback(shared // block_size * block_size if block_size == self._block_size else 0)
         return self.length
 
+    def keys_values(self) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values of the committed positions by layer, each [B, H, length, D]; the next forward may write
+        over them, so whoever keeps them copies them."""
+        return self._cache.first(self.length)
+
     def warm_up(self) -> None:
         """Run a few throw-away passes, so that no measured one pays for first-use initialisation."""
         for num_tokens in (1, 16, 32, 64):
@@ -114,9 +119,14 @@ class CachedLM:
 
     def clock(self) -> float:
         """Seconds, read when the device has finished all queued work."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        return device_clock(self.device)
+
+
+def device_clock(device: torch.device) -> float:
+    """Seconds, read when `device` has finished all queued work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 class KVBuffer(Cache):
@@ -162,6 +172,13 @@ class KVBuffer(Cache):
         if buffer is not None:
             grown[:, :, : self.length] = buffer[:, :, : self.length]
         return grown
+
+    def first(self, num_positions: int) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values of the first so many positions by layer, each [B, H, num_positions, D]: views."""
+        return {
+            layer_idx: (keys[:, :, :num_positions], self._values[layer_idx][:, :, :num_positions])
+            for layer_idx, keys in self._keys.items()
+        }
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Number of past positions (the model asks before it runs its layers)."""

@@ -1,23 +1,14 @@
 """Target: the model whose text must come out, checking drafts greedily.
 
-Not a sampler and not the loop: it answers one draft at a time.
+Not a sampler and not the loop: it answers one draft at a time. Shape suffixes: L positions, V vocabulary.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import torch
 
 from specdec.lm import CachedLM
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The target's answer to a draft: how many tokens it keeps, and its own next one.
-
-    `next_token` is the correction of the first rejected token or, if all were accepted, the bonus.
-    """
-
-    accepted_len: int
-    next_token: int
+from specdec.verdict import Verdict, count_accepted
 
 
 class Target:
@@ -25,11 +16,13 @@ class Target:
 
     Attributes:
         prefill_ms: what the last `start` took.
+        logits_LV: the last verification's, one row per drafted token and one for the token behind them.
     """
 
     def __init__(self, lm: CachedLM) -> None:
         self.lm = lm
         self.prefill_ms = 0.0
+        self.logits_LV: torch.Tensor | None = None
         self._last_token: int | None = None
 
     def start(self, prompt_ids: Sequence[int]) -> None:
@@ -44,10 +37,9 @@ class Target:
 
     def verify(self, draft_tokens: Sequence[int]) -> Verdict:
         """Check a draft (possibly empty: plain decoding) in one pass over [last token] + draft."""
-        greedy = self.lm.forward([self._last_token, *draft_tokens]).argmax(-1).tolist()
-        accepted_len = 0
-        while accepted_len < len(draft_tokens) and draft_tokens[accepted_len] == greedy[accepted_len]:
-            accepted_len += 1
+        self.logits_LV = self.lm.forward([self._last_token, *draft_tokens])
+        greedy = self.logits_LV.argmax(-1).tolist()
+        accepted_len = count_accepted(draft_tokens, greedy)
         self.lm.commit(1 + accepted_len)
         self._last_token = greedy[accepted_len]
         return Verdict(accepted_len, self._last_token)
