@@ -8,15 +8,12 @@ drafts and knows no tokenizer, model library or configuration.
 Sources: Fast-dLLM v2 (arXiv 2509.26328) for the block mask, the token shift, sub-blocks and
 threshold unmasking; FailFast (arXiv 2512.20573), Algorithm 1 and Appendix E, for the window rule
 and draft reuse.
-
-Shape suffixes: K positions of one pass whose logits are wanted, V vocabulary.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
-
-import torch
 
 Rule = Literal["published", "strict"]
 
@@ -55,7 +52,9 @@ class BlockLM(Protocol):
     length: int
     predictions: dict[int, tuple[int, float]]
 
-    def forward(self, tokens: Sequence[int], *, block_size: int, keep: Sequence[int]) -> torch.Tensor: ...
+    def predict(
+        self, tokens: Sequence[int], *, block_size: int, keep: Sequence[int], never: int
+    ) -> tuple[list[int], list[float]]: ...
     def commit(self, num_tokens: int) -> None: ...
     def rollback(self, length: int) -> None: ...
     def reuse(self, prefix_ids: Sequence[int], block_size: int) -> int: ...
@@ -199,9 +198,11 @@ class _Blocks:
 
     def _clean_pass(self, tokens: Sequence[int]) -> None:
         """Commit whole known blocks; their last output predicts the token behind them."""
-        logits_KV = self.lm.forward(tokens, block_size=self.how.block_size, keep=[len(tokens) - 1])
+        how = self.how
+        (token,), (confidence,) = self.lm.predict(
+            tokens, block_size=how.block_size, keep=[len(tokens) - 1], never=how.mask_id
+        )
         self.lm.commit(len(tokens))
-        (token,), (confidence,) = _most_probable(logits_KV, self.how.mask_id)
         self.lm.predictions[self.lm.length] = (token, confidence)
 
     def _open_block(self) -> None:
@@ -220,8 +221,9 @@ class _Blocks:
         masked = [i for i in range(first, end) if block[i] is None]
         noisy = [how.mask_id if token is None else token for token in block]
         # Token shift: position i is predicted by the output at i - 1.
-        logits_KV = self.lm.forward(noisy, block_size=how.block_size, keep=[i - 1 for i in masked])
-        tokens, confidences = _most_probable(logits_KV, how.mask_id)
+        tokens, confidences = self.lm.predict(
+            noisy, block_size=how.block_size, keep=[i - 1 for i in masked], never=how.mask_id
+        )
         self.passes.denoise += 1
         self.pass_confidences += confidences
         must = confidences.index(max(confidences))
@@ -287,7 +289,7 @@ class _FailFastWindow:
         if not has_tested_pass or blocks.num_known < self.size:
             return None
         recorded = self.recorded(blocks, self.size)
-        if min(recorded, default=torch.inf) < self.lowconf_threshold:
+        if min(recorded, default=math.inf) < self.lowconf_threshold:
             return "low_confidence"
         if len(recorded) >= self.max_spec_len:
             return "max_len"
@@ -322,14 +324,6 @@ def _stop_reason(blocks: _Blocks, window: _Window) -> str | None:
         return reason
     # The test may have grown the window over a stop token that is known already.
     return "stop_token" if blocks.stops_within(window.size) else None
-
-
-def _most_probable(logits_KV: torch.Tensor, mask_id: int) -> tuple[list[int], list[float]]:
-    """The argmax token of each position and its softmax probability; the mask is never predicted."""
-    logits_KV = logits_KV.float().clone()
-    logits_KV[:, mask_id : mask_id + 1] = -torch.inf  # a slice: the id may lie beyond a cut vocabulary
-    confidences_K, tokens_K = logits_KV.softmax(-1).max(-1)
-    return tokens_K.tolist(), confidences_K.tolist()
 
 
 def _continuation(tokens: list[int], rejected: Sequence[int]) -> list[int]:

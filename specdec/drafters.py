@@ -74,11 +74,10 @@ class ArDrafter:
 
     def _next(self, new_tokens: list[int], draft: Draft) -> int:
         """One pass; its greedy token and confidence go to the draft."""
-        logits_KV = self.lm.forward(new_tokens, keep=[len(new_tokens) - 1])
+        tokens, confidences = self.lm.predict(new_tokens, keep=[len(new_tokens) - 1])
         self.lm.commit(len(new_tokens))
-        confidences_K, tokens_K = logits_KV.float().softmax(-1).max(-1)
-        draft.tokens.append(tokens_K.item())
-        draft.confidences.append(confidences_K.item())
+        draft.tokens += tokens
+        draft.confidences += confidences
         draft.passes.denoise += 1
         return draft.tokens[-1]
 

@@ -60,20 +60,36 @@ class CachedLM:
         if not tokens:
             raise ValueError("forward needs at least one token")
         self._pending = []
+        logits_KV = self._run(list(tokens), block_size, keep)
+        self._pending, self._pending_block_size = list(tokens), block_size
+        return logits_KV
+
+    def predict(
+        self, tokens: Sequence[int], *, block_size: int = 1, keep: Sequence[int] | None = None, never: int | None = None
+    ) -> tuple[list[int], list[float]]:
+        """`forward`, and the most probable token behind each kept position with its softmax probability.
+
+        Chosen where the logits are, so that two short lists are all that comes from the device, in one
+        transfer. `never` is an id that is not predicted (a mask): its logit counts as minus infinity.
+        """
+        logits_KV = self.forward(tokens, block_size=block_size, keep=keep)
+        return unpacked(most_probable(logits_KV, -1 if never is None else never))
+
+    def _run(self, tokens: list[int], block_size: int, keep: Sequence[int] | None) -> torch.Tensor:
+        """The forward pass behind `forward`: stores keys and values, returns logits_KV."""
         end = self.length + len(tokens)
         positions_L = torch.arange(self.length, end, device=self.device)
         blocks_P = torch.arange(end, device=self.device) // block_size
         mask_LP = blocks_P <= blocks_P[self.length :, None]
         self._cache.length = self.length
         output = self.model(
-            input_ids=torch.tensor([list(tokens)], device=self.device),
+            input_ids=torch.tensor([tokens], device=self.device),
             attention_mask=mask_LP[None, None],
             position_ids=positions_L[None],
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=0 if keep is None else torch.tensor(list(keep), dtype=torch.long, device=self.device),
         )
-        self._pending, self._pending_block_size = list(tokens), block_size
         return output.logits[0, :, : self.vocab_size]
 
     def commit(self, num_tokens: int) -> None:
@@ -117,6 +133,26 @@ class CachedLM:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
+
+
+def most_probable(logits_KV: torch.Tensor, never: int) -> torch.Tensor:
+    """The argmax token of each row (row 0) and its softmax probability (row 1), float64 [2, K].
+
+    One tensor, so that both cross to the host at once. The token `never` (-1: none) is left out; it
+    may lie beyond a cut vocabulary. Of equal logits the first is taken.
+    """
+    logits_KV = logits_KV.float()
+    if 0 <= never < logits_KV.shape[1]:
+        logits_KV = logits_KV.clone()
+        logits_KV[:, never] = -torch.inf
+    best_K, tokens_K = logits_KV.max(-1)
+    return torch.stack((tokens_K.double(), (best_K - logits_KV.logsumexp(-1)).double().exp()))
+
+
+def unpacked(packed_2K: torch.Tensor) -> tuple[list[int], list[float]]:
+    """`most_probable` on the host: token ids and probabilities. Waits for the device."""
+    tokens, probabilities = packed_2K.tolist()
+    return [int(token) for token in tokens], probabilities
 
 
 class KVBuffer(Cache):

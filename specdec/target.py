@@ -44,7 +44,7 @@ class Target:
 
     def verify(self, draft_tokens: Sequence[int]) -> Verdict:
         """Check a draft (possibly empty: plain decoding) in one pass over [last token] + draft."""
-        greedy = self.lm.forward([self._last_token, *draft_tokens]).argmax(-1).tolist()
+        greedy, _ = self.lm.predict([self._last_token, *draft_tokens])
         accepted_len = 0
         while accepted_len < len(draft_tokens) and draft_tokens[accepted_len] == greedy[accepted_len]:
             accepted_len += 1
