@@ -8,7 +8,8 @@ positions, D head size, V vocabulary.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from transformers import Cache, PreTrainedModel
@@ -54,15 +55,11 @@ class CachedLM:
         """Run `tokens` at positions length .. length+L-1 and return logits_KV of the kept ones.
 
         Position q attends to position k iff k // block_size <= q // block_size: 1 is causal
-        attention, 32 block diffusion. `keep` are indices into `tokens` (None: all); the LM head is
-        computed for no others. Nothing is committed; an exception leaves the cache as it was.
+        attention, 32 block diffusion. `keep` are ascending indices into `tokens` (None: all); the
+        LM head is computed for no others. Nothing is committed; an exception leaves the cache as it was.
         """
-        if not tokens:
-            raise ValueError("forward needs at least one token")
-        self._pending = []
-        logits_KV = self._run(list(tokens), block_size, keep)
-        self._pending, self._pending_block_size = list(tokens), block_size
-        return logits_KV
+        with self._pass(tokens, block_size):
+            return self._run(list(tokens), block_size, keep)
 
     def predict(
         self, tokens: Sequence[int], *, block_size: int = 1, keep: Sequence[int] | None = None, never: int | None = None
@@ -74,6 +71,15 @@ class CachedLM:
         """
         logits_KV = self.forward(tokens, block_size=block_size, keep=keep)
         return unpacked(most_probable(logits_KV, -1 if never is None else never))
+
+    @contextmanager
+    def _pass(self, tokens: Sequence[int], block_size: int) -> Iterator[None]:
+        """Around a pass over `tokens`: afterwards they may be committed, unless it failed."""
+        if not tokens:
+            raise ValueError("forward needs at least one token")
+        self._pending = []
+        yield
+        self._pending, self._pending_block_size = list(tokens), block_size
 
     def _run(self, tokens: list[int], block_size: int, keep: Sequence[int] | None) -> torch.Tensor:
         """The forward pass behind `forward`: stores keys and values, returns logits_KV."""
@@ -136,7 +142,7 @@ class CachedLM:
 
 
 def most_probable(logits_KV: torch.Tensor, never: int) -> torch.Tensor:
-    """The argmax token of each row (row 0) and its softmax probability (row 1), float64 [2, K].
+    """The argmax token of each row and its softmax probability, float64 [K, 2].
 
     One tensor, so that both cross to the host at once. The token `never` (-1: none) is left out; it
     may lie beyond a cut vocabulary. Of equal logits the first is taken.
@@ -146,13 +152,13 @@ def most_probable(logits_KV: torch.Tensor, never: int) -> torch.Tensor:
         logits_KV = logits_KV.clone()
         logits_KV[:, never] = -torch.inf
     best_K, tokens_K = logits_KV.max(-1)
-    return torch.stack((tokens_K.double(), (best_K - logits_KV.logsumexp(-1)).double().exp()))
+    return torch.stack((tokens_K.double(), (best_K - logits_KV.logsumexp(-1)).double().exp()), dim=-1)
 
 
-def unpacked(packed_2K: torch.Tensor) -> tuple[list[int], list[float]]:
+def unpacked(packed_K2: torch.Tensor) -> tuple[list[int], list[float]]:
     """`most_probable` on the host: token ids and probabilities. Waits for the device."""
-    tokens, probabilities = packed_2K.tolist()
-    return [int(token) for token in tokens], probabilities
+    pairs = packed_K2.tolist()
+    return [int(token) for token, _ in pairs], [probability for _, probability in pairs]
 
 
 class KVBuffer(Cache):
