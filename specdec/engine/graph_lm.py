@@ -36,7 +36,6 @@ class EngineOptions:
     """
 
     fused_up_to: int = 32
-    early_launch: bool = False
 
 
 class GraphLM(CachedLM):
@@ -56,7 +55,7 @@ class GraphLM(CachedLM):
         self.weights = join_weights(hf_model, vocab_size)
         self.graphs = Graphs(self.device)
         is_gpu = self.device.type == "cuda"
-        self._operations, self._fused = _gpu_operations(self.options) if is_gpu else (plain, None)
+        self._operations, self._fused = _gpu_operations() if is_gpu else (plain, None)
         self._library = LibraryProducts(self._operations)
         self._staged = torch.zeros(NUM_STAGES, 2 * MAX_TOKENS + 4, dtype=torch.long, pin_memory=is_gpu)
         self._num_staged = 0
@@ -118,7 +117,9 @@ class GraphLM(CachedLM):
         return logits_KV[:num_kept], packed_K2[:num_kept]
 
     def _products(self, count: int) -> Products:
-        is_fused = self._fused is not None and count <= self.options.fused_up_to
+        # In float16 the product with a norm's weights, before the norm itself, could overflow.
+        is_safe = self._fused is not None and self.weights.dtype != torch.float16
+        is_fused = is_safe and count <= self.options.fused_up_to
         return self._fused if is_fused else self._library
 
     def _stage(self, ids: list[int], rows: list[int], state: tuple[int, int, int, int]) -> None:
@@ -190,7 +191,7 @@ def _chunk_end(length: int, begin: int, num_tokens: int, block_size: int) -> int
     return end
 
 
-def _gpu_operations(options: EngineOptions) -> tuple[object, Products]:
+def _gpu_operations() -> tuple[object, Products]:
     """The kernels; imported only here, because they need Triton."""
     from specdec.engine import kernels
     from specdec.engine.products import FusedProducts

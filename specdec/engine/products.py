@@ -1,0 +1,188 @@
+"""Matrix products for passes of few tokens, as Triton kernels: norm, gate and residual sum happen inside them.
+
+With few tokens a product only has to read its weights once, at the speed of the memory; what counts
+is that all multiprocessors read, and that nothing else is launched. Used by `network.py`.
+
+Shape suffixes: C, K inner size, M tokens, N outer size, S splits of the inner size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+MAX_ROWS = 64
+NUM_PROGRAMS = 264  # two for each multiprocessor of an H100 or H200
+MIN_STEPS = 3  # a split does at least so many steps, or its start would cost more than it saves
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one product is cut: tiles of `block_n` outputs, steps of `block_k` inputs, `splits` programs per tile."""
+
+    block_n: int
+    block_k: int
+    splits: int = 1
+    num_warps: int = 4
+    num_stages: int = 3
+
+
+def plan_product(num_rows: int, outer: int, inner: int, kind: str) -> Plan:
+    """The cut for a product of `kind` "normed", "gated" or "add" with `num_rows` tokens.
+
+    Only "add" may be split: the others need the whole inner size for the norm.
+    """
+    few = num_rows <= 16
+    if kind == "normed":
+        block_n = 16 if outer <= 16 * 2 * NUM_PROGRAMS else 32
+        return Plan(block_n, _step(inner, 256 if few else 128), num_stages=4)
+    if kind == "gated":
+        return Plan(32, _step(inner, 128))
+    block_n, block_k = 32 if few else 64, _step(inner, 128)
+    most = max(1, inner // (block_k * MIN_STEPS))
+    return Plan(block_n, block_k, min(most, max(1, NUM_PROGRAMS // triton.cdiv(outer, block_n))), num_stages=4)
+
+
+def _step(inner: int, wanted: int) -> int:
+    """The largest power of two up to `wanted` that divides `inner`; 32 and a masked rest if there is no good one."""
+    while wanted > 32 and inner % wanted:
+        wanted //= 2
+    return wanted
+
+
+class FusedProducts:
+    """`network.Products` by one kernel each. One instance serves one stream: it owns the splits' workspace."""
+
+    def __init__(self, plans: dict[tuple[str, int, int, int], Plan] | None = None) -> None:
+        """`plans` overrides `plan_product` for some (kind, rows, outer, inner)."""
+        self.plans = plans or {}
+        self._parts: torch.Tensor | None = None
+        self._arrived: torch.Tensor | None = None
+
+    def normed(
+        self, x_MC: torch.Tensor, norm: tuple[torch.Tensor, float], w_NC: torch.Tensor, bias_N: torch.Tensor | None
+    ) -> torch.Tensor:
+        out_MN = x_MC.new_empty(len(x_MC), len(w_NC))
+        self._launch("normed", x_MC, norm, w_NC, out_MN, bias_N)
+        return out_MN
+
+    def gated(self, x_MC: torch.Tensor, norm: tuple[torch.Tensor, float], w_2IC: torch.Tensor) -> torch.Tensor:
+        out_MI = x_MC.new_empty(len(x_MC), len(w_2IC) // 2)
+        self._launch("gated", x_MC, norm, w_2IC, out_MI, None)
+        return out_MI
+
+    def add(self, x_MC: torch.Tensor, y_MI: torch.Tensor, w_CI: torch.Tensor) -> None:
+        self._launch("add", y_MI, (w_CI, 0.0), w_CI, x_MC, None)
+
+    def _launch(
+        self,
+        kind: str,
+        x_MK: torch.Tensor,
+        norm: tuple[torch.Tensor, float],
+        w_NK: torch.Tensor,
+        out_MN: torch.Tensor,
+        bias_N: torch.Tensor | None,
+    ) -> None:
+        num_rows, inner, outer = len(x_MK), x_MK.shape[1], out_MN.shape[1]
+        plan = self.plans.get((kind, num_rows, outer, inner)) or plan_product(num_rows, outer, inner, kind)
+        block_m = 16 if num_rows <= 16 else triton.next_power_of_2(num_rows)
+        tiles = triton.cdiv(outer, plan.block_n)
+        parts, arrived = self._workspace(plan.splits * num_rows * outer, tiles, x_MK.device)
+        _product_kernel[(tiles, plan.splits)](
+            *(x_MK, norm[0], w_NK, w_NK if bias_N is None else bias_N, out_MN, parts, arrived),
+            *(num_rows, outer, inner, norm[1]),
+            *(kind == "normed" or kind == "gated", kind == "gated", kind == "add", bias_N is not None),
+            *(inner % plan.block_k == 0, outer % plan.block_n == 0, plan.splits),
+            *(block_m, plan.block_n, plan.block_k),
+            PRECISION="ieee" if x_MK.dtype == torch.float32 else "tf32",
+            num_warps=plan.num_warps,
+            num_stages=plan.num_stages,
+        )
+
+    def _workspace(self, num_values: int, num_tiles: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Partial sums, and per tile how many programs have left theirs (each launch leaves it zero)."""
+        if self._parts is None or self._parts.numel() < num_values:
+            self._parts = torch.empty(num_values, dtype=torch.float32, device=device)
+        if self._arrived is None or self._arrived.numel() < num_tiles:
+            self._arrived = torch.zeros(num_tiles, dtype=torch.int32, device=device)
+        return self._parts, self._arrived
+
+
+@triton.jit
+def _product_kernel(
+    x_ptr: tl.tensor,
+    norm_ptr: tl.tensor,
+    w_ptr: tl.tensor,
+    bias_ptr: tl.tensor,
+    out_ptr: tl.tensor,
+    parts_ptr: tl.tensor,
+    arrived_ptr: tl.tensor,
+    num_rows: tl.tensor,
+    outer: tl.tensor,
+    inner: tl.tensor,
+    eps: tl.tensor,
+    NORMED: tl.constexpr,
+    GATED: tl.constexpr,
+    ADDS: tl.constexpr,
+    BIASED: tl.constexpr,
+    EVEN_K: tl.constexpr,
+    EVEN_N: tl.constexpr,
+    SPLITS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> None:
+    tile, split = tl.program_id(0), tl.program_id(1)
+    rows, columns = tl.arange(0, BLOCK_M), tile * BLOCK_N + tl.arange(0, BLOCK_N)
+    is_row, is_column = rows < num_rows, (columns < outer) | EVEN_N
+    share = tl.cdiv(tl.cdiv(inner, SPLITS), BLOCK_K) * BLOCK_K
+    sums = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    ups = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    squares = tl.zeros((BLOCK_M,), tl.float32)
+    x_rows = x_ptr + rows[:, None] * inner
+    w_columns = w_ptr + columns.to(tl.int64)[None, :] * inner
+    for begin in range(split * share, tl.minimum((split + 1) * share, inner), BLOCK_K):
+        ks = begin + tl.arange(0, BLOCK_K)
+        is_k = (ks < inner) | EVEN_K
+        x = tl.load(x_rows + ks[None, :], mask=is_row[:, None] & is_k[None, :], other=0.0)
+        w = tl.load(w_columns + ks[:, None], mask=is_column[None, :] & is_k[:, None], other=0.0)
+        if NORMED:
+            wide = x.to(tl.float32)
+            squares += tl.sum(wide * wide, axis=1)
+            norm = tl.load(norm_ptr + ks, mask=is_k, other=0.0).to(tl.float32)
+            x = (wide * norm[None, :]).to(w.dtype)
+        sums = tl.dot(x, w, sums, input_precision=PRECISION)
+        if GATED:
+            up_columns = w_columns + tl.cast(outer, tl.int64) * inner
+            up = tl.load(up_columns + ks[:, None], mask=is_column[None, :] & is_k[:, None], other=0.0)
+            ups = tl.dot(x, up, ups, input_precision=PRECISION)
+    is_out = is_row[:, None] & is_column[None, :]
+    place = rows[:, None] * outer + columns[None, :]
+    is_last = True
+    if SPLITS > 1:
+        tl.store(parts_ptr + split * num_rows * outer + place, sums, mask=is_out)
+        tl.debug_barrier()
+        # The tile's last program adds up all parts, in the same order whoever is last.
+        is_last = tl.atomic_add(arrived_ptr + tile, 1, sem="acq_rel") == SPLITS - 1
+        if is_last:
+            tl.debug_barrier()
+            sums = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+            for part in tl.static_range(SPLITS):
+                parts = parts_ptr + part * num_rows * outer + place
+                sums += tl.load(parts, mask=is_out, other=0.0, cache_modifier=".cg")
+            tl.store(arrived_ptr + tile, 0)
+    if is_last:
+        if NORMED:
+            scale = tl.rsqrt(squares / inner + eps)[:, None]
+            sums, ups = sums * scale, ups * scale
+        if BIASED:
+            sums += tl.load(bias_ptr + columns, mask=is_column, other=0.0).to(tl.float32)[None, :]
+        if GATED:
+            sums = sums * tl.sigmoid(sums) * ups
+        if ADDS:
+            sums += tl.load(out_ptr + place, mask=is_out, other=0.0).to(tl.float32)
+        tl.store(out_ptr + place, sums.to(out_ptr.dtype.element_ty), mask=is_out)
