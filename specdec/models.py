@@ -1,32 +1,44 @@
 """Loads the checkpoints that `checkpoints.py` finds into transformers' own Qwen2 and Llama, on a device in a dtype."""
 
 import logging
+from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 import transformers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from specdec.checkpoints import ModelSource
+from specdec.engine.graph_lm import MAX_TOKENS, GraphLM
+from specdec.engine.weights import unsupported
 from specdec.errors import UserError
 from specdec.lm import CachedLM
 
+log = logging.getLogger("failfast")
 CLASSES = {
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
     "llama": (LlamaConfig, LlamaForCausalLM),
 }
+ENGINES = {"eager": CachedLM, "graph": GraphLM}
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 
-def load_lm(source: ModelSource, device: torch.device, dtype: torch.dtype, vocab_size: int | None = None) -> CachedLM:
-    """The model on `device` in `dtype`, with an empty cache. `vocab_size`: see CachedLM."""
+def load_lm(
+    source: ModelSource,
+    device: torch.device,
+    dtype: torch.dtype,
+    vocab_size: int | None = None,
+    engine: str = "eager",
+) -> CachedLM:
+    """The model on `device` in `dtype`, with an empty cache. `vocab_size`: see CachedLM; `engine`: eager or graph."""
     model = load_hf_model(source, dtype).to(device)
-    return CachedLM(model, vocab_size)
+    return ENGINES[engine](model, vocab_size)
 
 
 def load_hf_model(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
     """transformers' own module with the checkpoint's weights, on the CPU."""
-    config_class, model_class = CLASSES[source.architecture]
+    _, model_class = CLASSES[source.architecture]
     # The name of this argument changed between transformers 4 and 5.
     dtype_name = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
     # What does not fit is said here, in one line, and not in a report of many.
@@ -35,7 +47,7 @@ def load_hf_model(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
     try:
         model, info = model_class.from_pretrained(
             source.path,
-            config=config_class(**_config_arguments(source.config)),
+            config=model_config(source),
             attn_implementation="sdpa",
             use_safetensors=True,
             output_loading_info=True,
@@ -48,6 +60,12 @@ def load_hf_model(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
     if misfits:
         raise UserError(f"the weights in {source.path} do not fit its config.json: see {min(map(str, misfits))}")
     return model
+
+
+def model_config(source: ModelSource) -> PretrainedConfig:
+    """The checkpoint's settings as transformers' own class for its architecture. Raises ValueError, TypeError."""
+    config_class, _ = CLASSES[source.architecture]
+    return config_class(**_config_arguments(source.config))
 
 
 def _is_needed(key: str) -> bool:
@@ -84,6 +102,34 @@ def resolve_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {name} is not to be had here: try --device cpu") from error
     return device
+
+
+def resolve_engine(name: str, device: torch.device, sources: Iterable[ModelSource], block_size: int) -> str:
+    """ "eager" or "graph", for all models of a run alike, so that their times can be compared.
+
+    'auto' is the graph engine on a GPU. Where that engine cannot run one of the models, this is
+    said in one line and all run eagerly.
+    """
+    if name == "eager" or (name == "auto" and device.type != "cuda"):
+        return "eager"
+    reason = next(filter(None, (_unsupported(source) for source in sources)), None)
+    if reason is None and block_size > MAX_TOKENS:
+        reason = f"it runs blocks of at most {MAX_TOKENS} positions"
+    if reason is None and device.type == "cuda" and find_spec("triton") is None:
+        reason = "the package triton is not installed"
+    if reason is None:
+        return "graph"
+    log.warning("engine: eager, not graph, because %s", reason)
+    return "eager"
+
+
+def _unsupported(source: ModelSource) -> str | None:
+    """Why the graph engine cannot run a checkpoint. One that cannot be read is left to the loading, which says so."""
+    try:
+        reason = unsupported(model_config(source))
+    except Exception:
+        return None
+    return None if reason is None else f"{source.path} has {reason}"
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:

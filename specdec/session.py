@@ -12,7 +12,7 @@ from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, ModelSource, R
 from specdec.config import RunConfig
 from specdec.drafters import ArDrafter, BlockSettings, DllmDrafter, Drafter, NoDrafter
 from specdec.lm import CachedLM
-from specdec.models import load_lm, resolve_device, resolve_dtype
+from specdec.models import load_lm, resolve_device, resolve_dtype, resolve_engine
 from specdec.records import Record
 from specdec.specs import ArDynamic, ArStatic, DrafterSpec, FailFast, Plain
 from specdec.target import Target
@@ -37,6 +37,7 @@ class Session:
     tokenizer: object
     stop_ids: frozenset[int]
     mask_id: int | None
+    engine: str = "eager"
     _loaded: dict[Role, CachedLM] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -93,6 +94,8 @@ class Session:
             "seed": self.config.seed,
             **vars(spec),
         }
+        if self.engine != "eager":  # left out of eager records, which are older than the choice
+            identity["engine"] = self.engine
         role = role_of(spec)
         if role is not None:
             identity["drafter_sha256"] = self.fingerprints.get(role)
@@ -115,7 +118,7 @@ class Session:
         if role not in self._loaded:
             # A drafter's table may be padded beyond the target's: such ids must never be drafted.
             vocab_size = None if role is TARGET else self.sources[TARGET].vocab_size
-            self._loaded[role] = load_lm(self.sources[role], self.device, self.dtype, vocab_size)
+            self._loaded[role] = load_lm(self.sources[role], self.device, self.dtype, vocab_size, self.engine)
             self._loaded[role].warm_up()
         return self._loaded[role]
 
@@ -146,4 +149,5 @@ def open_session(config: RunConfig) -> Session:
         tokenizer=tokenizer,
         stop_ids=stop_ids(sources[TARGET], tokenizer),
         mask_id=mask,
+        engine=resolve_engine(config.engine, device, sources.values(), config.block_size),
     )

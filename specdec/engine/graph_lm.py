@@ -49,7 +49,7 @@ class GraphLM(CachedLM):
     ) -> None:
         """Raises ValueError for a model that `weights.unsupported` names."""
         super().__init__(hf_model, vocab_size)
-        if reason := unsupported(hf_model):
+        if reason := unsupported(hf_model.config):
             raise ValueError(f"the graph engine does not run {reason}")
         self.options = options or EngineOptions()
         self.weights = join_weights(hf_model, vocab_size)

@@ -124,7 +124,7 @@ def attend(q_MHD: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor) -
     block_rows = min(64, max(16, triton.next_power_of_2(num_rows)))
     block_positions = 32 if block_rows < 64 else 64
     num_tiles = triton.cdiv(num_rows, block_rows)
-    num_splits = max(1, min(MAX_SPLITS, triton.next_power_of_2(NUM_PROGRAMS // (num_tiles * num_kv_heads))))
+    num_splits = min(MAX_SPLITS, triton.next_power_of_2(triton.cdiv(NUM_PROGRAMS, num_tiles * num_kv_heads)))
     sums_SMHD = q_MHD.new_empty(num_splits, num_tokens, num_heads, head_size, dtype=torch.float32)
     peaks_2SMH = q_MHD.new_empty(2, num_splits, num_tokens, num_heads, dtype=torch.float32)
     _attend_kernel[(num_tiles, num_kv_heads, num_splits)](
@@ -135,28 +135,19 @@ def attend(q_MHD: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor) -
         num_stages=2,
     )
     out_MN = q_MHD.new_empty(num_tokens, num_heads * head_size)
-    _merge_kernel[(num_tokens * num_heads,)](sums_SMHD, peaks_2SMH, out_MN, num_splits, head_size, num_warps=2)
+    _merge_kernel[(num_tokens * num_heads,)](
+        sums_SMHD, peaks_2SMH, out_MN, state, num_splits, head_size, block_positions, num_warps=2
+    )
     return out_MN
 
 
 @triton.jit
 def _attend_kernel(
-    q_ptr: tl.tensor,
-    cache_ptr: tl.tensor,
-    sums_ptr: tl.tensor,
-    peaks_ptr: tl.tensor,
-    state_ptr: tl.tensor,
-    num_queries: tl.tensor,
-    capacity: tl.tensor,
-    scale: tl.tensor,
-    H: tl.constexpr,
-    G: tl.constexpr,
-    D: tl.constexpr,
-    SPLITS: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    PRECISION: tl.constexpr,
-) -> None:
+    q_ptr: tl.tensor, cache_ptr: tl.tensor, sums_ptr: tl.tensor, peaks_ptr: tl.tensor, state_ptr: tl.tensor,
+    num_queries: tl.tensor, capacity: tl.tensor, scale: tl.tensor,
+    H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, SPLITS: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_P: tl.constexpr, PRECISION: tl.constexpr,
+) -> None:  # fmt: skip
     group, split = tl.program_id(1), tl.program_id(2)
     R: tl.constexpr = H // G
     first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
@@ -171,9 +162,11 @@ def _attend_kernel(
     columns = tl.arange(0, D)
     q = tl.load(q_ptr + heads[:, None] * D + columns[None, :], mask=inside[:, None], other=0.0)
 
+    share = tl.cdiv(tl.cdiv(live, SPLITS), BLOCK_P) * BLOCK_P
+    if split * share >= live:  # a short cache needs fewer splits
+        return
     keys_ptr = cache_ptr + group.to(tl.int64) * capacity * D
     values_ptr = keys_ptr + tl.cast(G, tl.int64) * capacity * D
-    share = tl.cdiv(tl.cdiv(live, SPLITS), BLOCK_P) * BLOCK_P
     peak = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_ROWS,), tl.float32)
     sums = tl.zeros((BLOCK_ROWS, D), tl.float32)
@@ -200,16 +193,25 @@ def _attend_kernel(
 
 @triton.jit
 def _merge_kernel(
-    sums_ptr: tl.tensor, peaks_ptr: tl.tensor, out_ptr: tl.tensor, SPLITS: tl.constexpr, D: tl.constexpr
+    sums_ptr: tl.tensor,
+    peaks_ptr: tl.tensor,
+    out_ptr: tl.tensor,
+    state_ptr: tl.tensor,
+    SPLITS: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_P: tl.constexpr,
 ) -> None:
     head, num_heads = tl.program_id(0), tl.num_programs(0)
+    live = (tl.load(state_ptr) + tl.load(state_ptr + 1)).to(tl.int32)
+    share = tl.cdiv(tl.cdiv(live, SPLITS), BLOCK_P) * BLOCK_P
     splits, columns = tl.arange(0, SPLITS), tl.arange(0, D)
+    used = splits * share < live
     places = splits * num_heads + head
-    peaks = tl.load(peaks_ptr + places)
+    peaks = tl.load(peaks_ptr + places, mask=used, other=float("-inf"))
     weights = tl.exp2(peaks - tl.max(peaks, axis=0))
-    total = tl.sum(weights * tl.load(peaks_ptr + SPLITS * num_heads + places), axis=0)
-    sums = tl.load(sums_ptr + places[:, None] * D + columns[None, :])
-    merged = tl.sum(sums * weights[:, None], axis=0) / total
+    totals = tl.load(peaks_ptr + SPLITS * num_heads + places, mask=used, other=0.0)
+    sums = tl.load(sums_ptr + places[:, None] * D + columns[None, :], mask=used[:, None], other=0.0)
+    merged = tl.sum(sums * weights[:, None], axis=0) / tl.sum(weights * totals, axis=0)
     tl.store(out_ptr + head * D + columns, merged.to(out_ptr.dtype.element_ty))
 
 

@@ -113,38 +113,23 @@ class FusedProducts:
 
 @triton.jit
 def _product_kernel(
-    x_ptr: tl.tensor,
-    norm_ptr: tl.tensor,
-    w_ptr: tl.tensor,
-    bias_ptr: tl.tensor,
-    out_ptr: tl.tensor,
-    parts_ptr: tl.tensor,
-    arrived_ptr: tl.tensor,
-    num_rows: tl.tensor,
-    outer: tl.tensor,
-    inner: tl.tensor,
-    eps: tl.tensor,
-    NORMED: tl.constexpr,
-    GATED: tl.constexpr,
-    ADDS: tl.constexpr,
-    BIASED: tl.constexpr,
-    EVEN_K: tl.constexpr,
-    EVEN_N: tl.constexpr,
-    SPLITS: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr,
-) -> None:
+    x_ptr: tl.tensor, norm_ptr: tl.tensor, w_ptr: tl.tensor, bias_ptr: tl.tensor, out_ptr: tl.tensor,
+    parts_ptr: tl.tensor, arrived_ptr: tl.tensor,
+    num_rows: tl.tensor, outer: tl.tensor, inner: tl.tensor, eps: tl.tensor,
+    NORMED: tl.constexpr, GATED: tl.constexpr, ADDS: tl.constexpr, BIASED: tl.constexpr,
+    EVEN_K: tl.constexpr, EVEN_N: tl.constexpr, SPLITS: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+) -> None:  # fmt: skip
     tile, split = tl.program_id(0), tl.program_id(1)
     rows, columns = tl.arange(0, BLOCK_M), tile * BLOCK_N + tl.arange(0, BLOCK_N)
     is_row, is_column = rows < num_rows, (columns < outer) | EVEN_N
-    share = tl.cdiv(tl.cdiv(inner, SPLITS), BLOCK_K) * BLOCK_K
     sums = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     ups = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     squares = tl.zeros((BLOCK_M,), tl.float32)
     x_rows = x_ptr + rows[:, None] * inner
     w_columns = w_ptr + columns.to(tl.int64)[None, :] * inner
+    up_columns = w_columns + tl.cast(outer, tl.int64) * inner
+    share = tl.cdiv(tl.cdiv(inner, SPLITS), BLOCK_K) * BLOCK_K
     for begin in range(split * share, tl.minimum((split + 1) * share, inner), BLOCK_K):
         ks = begin + tl.arange(0, BLOCK_K)
         is_k = (ks < inner) | EVEN_K
@@ -157,24 +142,12 @@ def _product_kernel(
             x = (wide * norm[None, :]).to(w.dtype)
         sums = tl.dot(x, w, sums, input_precision=PRECISION)
         if GATED:
-            up_columns = w_columns + tl.cast(outer, tl.int64) * inner
             up = tl.load(up_columns + ks[:, None], mask=is_column[None, :] & is_k[:, None], other=0.0)
             ups = tl.dot(x, up, ups, input_precision=PRECISION)
-    is_out = is_row[:, None] & is_column[None, :]
-    place = rows[:, None] * outer + columns[None, :]
+    place, is_out = rows[:, None] * outer + columns[None, :], is_row[:, None] & is_column[None, :]
     is_last = True
     if SPLITS > 1:
-        tl.store(parts_ptr + split * num_rows * outer + place, sums, mask=is_out)
-        tl.debug_barrier()
-        # The tile's last program adds up all parts, in the same order whoever is last.
-        is_last = tl.atomic_add(arrived_ptr + tile, 1, sem="acq_rel") == SPLITS - 1
-        if is_last:
-            tl.debug_barrier()
-            sums = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-            for part in tl.static_range(SPLITS):
-                parts = parts_ptr + part * num_rows * outer + place
-                sums += tl.load(parts, mask=is_out, other=0.0, cache_modifier=".cg")
-            tl.store(arrived_ptr + tile, 0)
+        sums, is_last = _merge_splits(sums, parts_ptr + place, is_out, num_rows * outer, arrived_ptr + tile, SPLITS)
     if is_last:
         if NORMED:
             scale = tl.rsqrt(squares / inner + eps)[:, None]
@@ -186,3 +159,21 @@ def _product_kernel(
         if ADDS:
             sums += tl.load(out_ptr + place, mask=is_out, other=0.0).to(tl.float32)
         tl.store(out_ptr + place, sums.to(out_ptr.dtype.element_ty), mask=is_out)
+
+
+@triton.jit
+def _merge_splits(
+    sums: tl.tensor, parts: tl.tensor, is_out: tl.tensor, stride: tl.tensor, arrived: tl.tensor, SPLITS: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
+    """The tile's sums over all splits, and whether this is its last program: to the others they mean nothing."""
+    tl.store(parts + tl.program_id(1) * stride, sums, mask=is_out)
+    tl.debug_barrier()
+    # The last program adds up all parts in the same order, whoever is last.
+    is_last = tl.atomic_add(arrived, 1, sem="acq_rel") == SPLITS - 1
+    if is_last:
+        tl.debug_barrier()
+        sums = tl.zeros_like(sums)
+        for split in tl.static_range(SPLITS):
+            sums += tl.load(parts + split * stride, mask=is_out, other=0.0, cache_modifier=".cg")
+        tl.store(arrived, 0)
+    return sums, is_last

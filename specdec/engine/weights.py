@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 ARCHITECTURES = ("qwen2", "llama")
 HEAD_SIZES = (16, 32, 64, 128, 256)
@@ -61,21 +61,17 @@ class Weights:
         return sum(tensor.numel() * tensor.element_size() for tensor in (*read, self.norm_C, self.head_VC))
 
 
-def unsupported(hf_model: PreTrainedModel) -> str | None:
-    """Why the graph engine cannot run this model, in a few words; None if it can."""
-    config = hf_model.config
+def unsupported(config: PretrainedConfig) -> str | None:
+    """Why the graph engine cannot run models of this configuration, in a few words; None if it can."""
     if config.model_type not in ARCHITECTURES:
-        return f"architecture {config.model_type}"
+        return f"the architecture {config.model_type}"
     if config.hidden_act != "silu":
-        return f"activation {config.hidden_act}"
-    layer = hf_model.model.layers[0]
-    biased = (layer.self_attn.o_proj, layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj)
-    if any(product.bias is not None for product in biased):
+        return f"the activation {config.hidden_act}"
+    if getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
         return "biases outside the query, key and value products"
-    if layer.self_attn.head_dim not in HEAD_SIZES:
-        return f"heads of {layer.self_attn.head_dim} values"
-    if len({parameter.device for parameter in hf_model.parameters()}) > 1:
-        return "weights spread over several devices"
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if head_size not in HEAD_SIZES:
+        return f"heads of {head_size} values"
     return None
 
 
