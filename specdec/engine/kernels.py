@@ -121,7 +121,8 @@ def attend(q_MHD: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor) -
     num_tokens, num_heads, head_size = q_MHD.shape
     _, num_kv_heads, capacity, _ = cache_2GPD.shape
     num_rows = num_tokens * (num_heads // num_kv_heads)
-    block_rows = min(64, max(16, triton.next_power_of_2(num_rows)))
+    most = 64 if q_MHD.element_size() == 2 else 16  # float32 tiles of 64 rows would not fit the registers
+    block_rows = min(most, max(16, triton.next_power_of_2(num_rows)))
     block_positions = 32 if block_rows < 64 else 64
     num_tiles = triton.cdiv(num_rows, block_rows)
     num_splits = min(MAX_SPLITS, triton.next_power_of_2(triton.cdiv(NUM_PROGRAMS, num_tiles * num_kv_heads)))

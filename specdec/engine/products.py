@@ -30,20 +30,21 @@ class Plan:
     num_stages: int = 3
 
 
-def plan_product(num_rows: int, outer: int, inner: int, kind: str) -> Plan:
-    """The cut for a product of `kind` "normed", "gated" or "add" with `num_rows` tokens.
+def plan_product(num_rows: int, outer: int, inner: int, kind: str, itemsize: int = 2) -> Plan:
+    """The cut for a product of `kind` "normed", "gated" or "add" with `num_rows` tokens, values of `itemsize` bytes.
 
     Only "add" may be split: the others need the whole inner size for the norm.
     """
     few = num_rows <= 16
+    wide, step = (_step(inner, size // (itemsize // 2)) for size in (256, 128))
     if kind == "normed":
         block_n = 16 if outer <= 16 * 2 * NUM_PROGRAMS else 32
-        return Plan(block_n, _step(inner, 256 if few else 128), num_stages=4)
+        return Plan(block_n, wide if few else step, num_stages=4)
     if kind == "gated":
-        return Plan(32, _step(inner, 128))
-    block_n, block_k = 32 if few else 64, _step(inner, 128)
-    most = max(1, inner // (block_k * MIN_STEPS))
-    return Plan(block_n, block_k, min(most, max(1, NUM_PROGRAMS // triton.cdiv(outer, block_n))), num_stages=4)
+        return Plan(32, step)
+    block_n = 32 if few else 64
+    most = max(1, inner // (step * MIN_STEPS))
+    return Plan(block_n, step, min(most, max(1, NUM_PROGRAMS // triton.cdiv(outer, block_n))), num_stages=4)
 
 
 def _step(inner: int, wanted: int) -> int:
@@ -87,7 +88,9 @@ class FusedProducts:
         bias_N: torch.Tensor | None,
     ) -> None:
         num_rows, inner, outer = len(x_MK), x_MK.shape[1], out_MN.shape[1]
-        plan = self.plans.get((kind, num_rows, outer, inner)) or plan_product(num_rows, outer, inner, kind)
+        plan = self.plans.get((kind, num_rows, outer, inner)) or plan_product(
+            num_rows, outer, inner, kind, x_MK.element_size()
+        )
         block_m = 16 if num_rows <= 16 else triton.next_power_of_2(num_rows)
         tiles = triton.cdiv(outer, plan.block_n)
         parts, arrived = self._workspace(plan.splits * num_rows * outer, tiles, x_MK.device)
