@@ -24,7 +24,7 @@ import torch
 
 from profiling.common import machine
 from profiling.shapes import SHAPES, make_model
-from specdec.checkpoints import DLLM_DRAFTER, TARGET, Role
+from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, Role
 from specdec.config import StrictParser
 from specdec.engine.graph_lm import EngineOptions, GraphLM
 from specdec.errors import exit_status
@@ -73,6 +73,7 @@ def _parser() -> StrictParser:
     parser = StrictParser(prog="profile_engine", description=__doc__.split("\n")[0])
     known = f"one of {', '.join(SHAPES)} (random weights), or what failfast.py takes for a model"
     parser.add_argument("--drafter", default="Qwen2.5-1.5B", help=known)
+    parser.add_argument("--ar_drafter", help="if not the same model as --drafter")
     parser.add_argument("--targets", nargs="+", default=["Qwen2.5-7B"], help=known)
     parser.add_argument("--name", default="here", help="of the profile and its file")
     parser.add_argument("--out", default="results/latency", help="folder")
@@ -101,6 +102,8 @@ def measure_profile(flags: Namespace, settings: Settings) -> dict:
     name, drafter, targets = flags.name, flags.drafter, flags.targets
     bench = Bench(settings, measure_copy(settings.device), tuple(flags.contexts), flags.repeats)
     details = {"drafter": measure_model(drafter, DLLM_DRAFTER, bench)}
+    if flags.ar_drafter:
+        details["ar_drafter"] = measure_model(flags.ar_drafter, AR_DRAFTER, bench)
     for target in targets:
         details[entry_name(target)] = measure_model(target, TARGET, bench)
     context = str(bench.contexts[0])
@@ -110,11 +113,13 @@ def measure_profile(flags: Namespace, settings: Settings) -> dict:
         }
         for target in targets
     }
-    passes = details["drafter"]["by_context"][context]
+    passes, ar_passes = (
+        details[part]["by_context"][context] for part in ("drafter", "ar_drafter" if flags.ar_drafter else "drafter")
+    )
     return {
         "name": name,
         "draft_pass_ms": passes["denoise"]["ms"],
-        "ar_draft_pass_ms": passes["verify(1)"]["ms"],
+        "ar_draft_pass_ms": ar_passes["verify(1)"]["ms"],
         "target_ms_per_token": {target: table["1"] for target, table in verify_ms.items()},
         "verify_ms": verify_ms,
         "provenance": {
