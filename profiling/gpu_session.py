@@ -131,13 +131,13 @@ def run_step(name: str, arguments: Sequence[str], limit_s: float, log: Path) -> 
 
 
 def _last_json(output: str) -> object:
-    """The last line that is a JSON object; warnings may follow it."""
-    for line in reversed(output.splitlines()):
-        if line.startswith("{"):
-            try:
-                return json.loads(line)
-            except ValueError:
-                return None
+    """What a step printed, if that is one JSON document, else its last line that is a JSON object."""
+    lines = output.splitlines()
+    for text in (output, *(line for line in reversed(lines) if line.startswith("{"))):
+        try:
+            return json.loads(text)
+        except ValueError:
+            continue
     return None
 
 

@@ -2,7 +2,7 @@
 
     python -m profiling.tune_engine --models Qwen2.5-1.5B Qwen2.5-7B
 
-For each model: passes under each `EngineOptions.fused_up_to`, the kernels that a pass spends its
+For each model: passes under several `EngineOptions`, the kernels that a pass spends its
 time in, and each product's time under several plans beside the matrix library's. A variant that
 fails is reported and left out. The last line on stdout is JSON.
 """
@@ -31,7 +31,11 @@ from specdec.errors import UserError, exit_status
 from specdec.models import resolve_device
 
 COUNTS = (1, 8, 16, 32, 64, 96)
-FUSED_UP_TO = (0, 16, 32, 64)
+VARIANTS = {
+    f"fused_up_to_{limit}{' early' if early else ''}": EngineOptions(limit, early)
+    for early in (False, True)
+    for limit in (0, 32, 64)
+}
 CONTEXT = 512
 KINDS = ("qkv", "output", "gate_up", "down")
 
@@ -59,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare_variants(model: PreTrainedModel) -> dict[str, object]:
     """Per variant: ms of verify(k) and of a denoising pass, and the kernels of three of them."""
-    return {f"fused_up_to_{limit}": attempt(lambda limit=limit: measure_variant(model, limit)) for limit in FUSED_UP_TO}
+    return {name: attempt(lambda how=how: measure_variant(model, how)) for name, how in VARIANTS.items()}
 
 
 def attempt(measure: Callable[[], object]) -> object:
@@ -71,8 +75,8 @@ def attempt(measure: Callable[[], object]) -> object:
         return {"failed": f"{type(error).__name__}: {error}"[:300]}
 
 
-def measure_variant(model: PreTrainedModel, fused_up_to: int) -> dict[str, object]:
-    lm = GraphLM(model, options=EngineOptions(fused_up_to=fused_up_to))
+def measure_variant(model: PreTrainedModel, options: EngineOptions) -> dict[str, object]:
+    lm = GraphLM(model, options=options)
     ids = [1 + index % 997 for index in range(CONTEXT + max(COUNTS))]
     lm.forward(ids[:CONTEXT], block_size=BLOCK, keep=[])
     lm.commit(CONTEXT)
@@ -111,7 +115,7 @@ def compare_plans(lm: GraphLM) -> dict[str, object]:
         times = {"library": attempt(lambda run=run: time_product(run, LibraryProducts(lm._operations), lm))}
         times["default"] = attempt(lambda run=run: time_product(run, FusedProducts(), lm))
         for plan in candidates(plan_kind, inner):
-            products = FusedProducts({(plan_kind, num_rows, outer, inner): plan})
+            products = FusedProducts(plans={(plan_kind, num_rows, outer, inner): plan})
             text = f"n{plan.block_n} k{plan.block_k} s{plan.splits} w{plan.num_warps} x{plan.num_stages}"
             times[text] = attempt(lambda run=run, products=products: time_product(run, products, lm))
         numbers = {name: value for name, value in times.items() if isinstance(value, float)}

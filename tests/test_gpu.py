@@ -28,7 +28,11 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 LOGITS_ERROR = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
-FUSED = {"library": EngineOptions(fused_up_to=0), "fused": EngineOptions(fused_up_to=64)}
+OPTIONS = {
+    "library": EngineOptions(fused_up_to=0),
+    "fused": EngineOptions(fused_up_to=64),
+    "early": EngineOptions(fused_up_to=64, early_launch=True),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -54,11 +58,11 @@ def models() -> dict[str, torch.nn.Module]:
 
 @pytest.mark.parametrize("name", [*(f"bundled {role.title}" for role in ROLES), "llama", "qwen2 untied"])
 @pytest.mark.parametrize("dtype", LOGITS_ERROR, ids=str)
-@pytest.mark.parametrize("options", FUSED)
+@pytest.mark.parametrize("options", OPTIONS)
 def test_logits_agree_with_the_eager_engine(models, name: str, dtype: torch.dtype, options: str) -> None:
     """Random passes, commits and rewinds; the argmax is the same wherever the two best logits lie further apart."""
     model = copy.deepcopy(models[name]).to("cuda", dtype)
-    rng, eager, graph = random.Random(4), CachedLM(model), GraphLM(model, options=FUSED[options])
+    rng, eager, graph = random.Random(4), CachedLM(model), GraphLM(model, options=OPTIONS[options])
     vocab_size = model.config.vocab_size
     for step in range(40):
         block_size = rng.choice((1, 32))

@@ -16,7 +16,7 @@ triton = pytest.importorskip("triton", reason="Triton is not installed: kernels 
 if not (torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"):
     pytest.skip("kernels need a GPU or TRITON_INTERPRET=1", allow_module_level=True)
 
-from specdec.engine import kernels  # noqa: E402
+from specdec.engine.kernels import GpuOperations  # noqa: E402
 from specdec.engine.network import LibraryProducts  # noqa: E402
 from specdec.engine.products import FusedProducts, Plan  # noqa: E402
 
@@ -35,7 +35,7 @@ def compare(name: str, *arguments: object, tolerance: dict[str, float]) -> None:
     """The kernel on the device, the plain operation on the CPU; both may write to their arguments."""
     ours = [a.clone().to(DEVICE) if isinstance(a, torch.Tensor) else a for a in arguments]
     theirs = [a.clone() if isinstance(a, torch.Tensor) else a for a in arguments]
-    got, want = getattr(kernels, name)(*ours), getattr(plain, name)(*theirs)
+    got, want = getattr(GpuOperations(), name)(*ours), getattr(plain, name)(*theirs)
     torch.testing.assert_close(got.cpu(), want, **tolerance)
     for mine, its in zip(ours, theirs, strict=True):
         if isinstance(mine, torch.Tensor):
@@ -113,7 +113,7 @@ def test_add_product(dtype, splits: int, rows: int, inner: int, outer: int) -> N
     plan = Plan(16, 32, splits)
     x, y = torch.randn(rows, outer).to(dtype), torch.randn(rows, inner).to(dtype)
     w = (torch.randn(outer, inner) / inner**0.5).to(dtype)
-    fused = FusedProducts({("add", rows, outer, inner): plan})
+    fused = FusedProducts(plans={("add", rows, outer, inner): plan})
     ours, theirs = x.clone().to(DEVICE), x.clone()
     for _ in range(2):
         fused.add(ours, y.to(DEVICE), w.to(DEVICE))

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from specdec.engine import plain
 from specdec.engine.graphs import Graphs
-from specdec.engine.network import Buffers, LibraryProducts, Network, Products
+from specdec.engine.network import Buffers, LibraryProducts, Network, Operations, Products
 from specdec.engine.weights import join_weights, unsupported
 from specdec.lm import CachedLM, unpacked
 
@@ -32,10 +32,11 @@ class EngineOptions:
     """How passes run on a GPU; results differ by rounding only.
 
     `fused_up_to`: passes of at most so many tokens multiply in kernels with the norms, the gate and
-    the residual sum inside; longer ones in the matrix library.
+    the residual sum inside; longer ones in the matrix library. `early_launch`: see GpuOperations.
     """
 
     fused_up_to: int = 32
+    early_launch: bool = False
 
 
 class GraphLM(CachedLM):
@@ -55,7 +56,7 @@ class GraphLM(CachedLM):
         self.weights = join_weights(hf_model, vocab_size)
         self.graphs = Graphs(self.device)
         is_gpu = self.device.type == "cuda"
-        self._operations, self._fused = _gpu_operations() if is_gpu else (plain, None)
+        self._operations, self._fused = _gpu_operations(self.options) if is_gpu else (plain, None)
         self._library = LibraryProducts(self._operations)
         self._staged = torch.zeros(NUM_STAGES, 2 * MAX_TOKENS + 4, dtype=torch.long, pin_memory=is_gpu)
         self._num_staged = 0
@@ -191,9 +192,9 @@ def _chunk_end(length: int, begin: int, num_tokens: int, block_size: int) -> int
     return end
 
 
-def _gpu_operations() -> tuple[object, Products]:
+def _gpu_operations(options: EngineOptions) -> tuple[Operations, Products]:
     """The kernels; imported only here, because they need Triton."""
-    from specdec.engine import kernels
+    from specdec.engine.kernels import GpuOperations
     from specdec.engine.products import FusedProducts
 
-    return kernels, FusedProducts()
+    return GpuOperations(options.early_launch), FusedProducts(options.early_launch)

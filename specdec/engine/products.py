@@ -14,8 +14,12 @@ import torch
 import triton
 import triton.language as tl
 
+from specdec.engine.kernels import begin_early
+
 MAX_ROWS = 64
 NUM_PROGRAMS = 264  # two for each multiprocessor of an H100 or H200
+LINE_BYTES = 128
+STEPS_AHEAD = 4  # of its weights, what a program fetches into the cache before the kernel before it has finished
 MIN_STEPS = 3  # a split does at least so many steps, or its start would cost more than it saves
 
 
@@ -57,9 +61,9 @@ def _step(inner: int, wanted: int) -> int:
 class FusedProducts:
     """`network.Products` by one kernel each. One instance serves one stream: it owns the splits' workspace."""
 
-    def __init__(self, plans: dict[tuple[str, int, int, int], Plan] | None = None) -> None:
-        """`plans` overrides `plan_product` for some (kind, rows, outer, inner)."""
-        self.plans = plans or {}
+    def __init__(self, early_launch: bool = False, plans: dict[tuple[str, int, int, int], Plan] | None = None) -> None:
+        """`early_launch`: see GpuOperations. `plans` overrides `plan_product` for some (kind, rows, outer, inner)."""
+        self.early_launch, self.plans = early_launch, plans or {}
         self._parts: torch.Tensor | None = None
         self._arrived: torch.Tensor | None = None
 
@@ -101,6 +105,10 @@ class FusedProducts:
             *(inner % plan.block_k == 0, outer % plan.block_n == 0, plan.splits),
             *(block_m, plan.block_n, plan.block_k),
             PRECISION="ieee" if x_MK.dtype == torch.float32 else "tf32",
+            EARLY=self.early_launch,
+            launch_pdl=self.early_launch,
+            AHEAD=STEPS_AHEAD,
+            LINE=LINE_BYTES // x_MK.element_size(),
             num_warps=plan.num_warps,
             num_stages=plan.num_stages,
         )
@@ -122,6 +130,7 @@ def _product_kernel(
     NORMED: tl.constexpr, GATED: tl.constexpr, ADDS: tl.constexpr, BIASED: tl.constexpr,
     EVEN_K: tl.constexpr, EVEN_N: tl.constexpr, SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+    EARLY: tl.constexpr, AHEAD: tl.constexpr, LINE: tl.constexpr,
 ) -> None:  # fmt: skip
     tile, split = tl.program_id(0), tl.program_id(1)
     rows, columns = tl.arange(0, BLOCK_M), tile * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -133,6 +142,14 @@ def _product_kernel(
     w_columns = w_ptr + columns.to(tl.int64)[None, :] * inner
     up_columns = w_columns + tl.cast(outer, tl.int64) * inner
     share = tl.cdiv(tl.cdiv(inner, SPLITS), BLOCK_K) * BLOCK_K
+    if EARLY and EVEN_N and EVEN_K:
+        # The weights depend on nothing: they set out for the cache while the kernel before this one still runs.
+        ahead = split * share + tl.arange(0, BLOCK_K // LINE) * LINE
+        for step in tl.static_range(AHEAD):
+            _prefetch(w_columns + tl.minimum(ahead + step * BLOCK_K, inner - LINE)[:, None])
+            if GATED:
+                _prefetch(up_columns + tl.minimum(ahead + step * BLOCK_K, inner - LINE)[:, None])
+    begin_early(EARLY)
     for begin in range(split * share, tl.minimum((split + 1) * share, inner), BLOCK_K):
         ks = begin + tl.arange(0, BLOCK_K)
         is_k = (ks < inner) | EVEN_K
@@ -162,6 +179,19 @@ def _product_kernel(
         if ADDS:
             sums += tl.load(out_ptr + place, mask=is_out, other=0.0).to(tl.float32)
         tl.store(out_ptr + place, sums.to(out_ptr.dtype.element_ty), mask=is_out)
+
+
+@triton.jit
+def _prefetch(addresses: tl.tensor) -> None:
+    """Have the cache lines at these addresses brought into L2."""
+    tl.inline_asm_elementwise(
+        "{ prefetch.global.L2 [$1]; mov.u32 $0, 0; }",
+        "=r,l",
+        [addresses.to(tl.uint64, bitcast=True)],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )
 
 
 @triton.jit
