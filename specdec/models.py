@@ -1,7 +1,7 @@
 """Loads the checkpoints that `checkpoints.py` finds into transformers' own Qwen2 and Llama, on a device in a dtype."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection
 from importlib.util import find_spec
 from typing import Any
 
@@ -9,7 +9,8 @@ import torch
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from specdec.checkpoints import ModelSource
+from specdec.checkpoints import TARGET, ModelSource
+from specdec.config import RunConfig
 from specdec.engine.graph_lm import MAX_TOKENS, GraphLM
 from specdec.engine.weights import unsupported
 from specdec.errors import UserError
@@ -21,6 +22,7 @@ CLASSES = {
     "llama": (LlamaConfig, LlamaForCausalLM),
 }
 ENGINES = {"eager": CachedLM, "graph": GraphLM}
+ROOM_FOR_WEIGHTS = 0.9  # of a GPU's free memory; the rest is for caches and activations
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 
@@ -32,12 +34,25 @@ def load_lm(
     engine: str = "eager",
 ) -> CachedLM:
     """The model on `device` in `dtype`, with an empty cache. `vocab_size`: see CachedLM; `engine`: eager or graph."""
+    if must_spread(source, device, dtype):
+        return CachedLM(load_hf_model(source, dtype, device_map="auto"), vocab_size)
     model = load_hf_model(source, dtype).to(device)
     return ENGINES[engine](model, vocab_size)
 
 
-def load_hf_model(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
-    """transformers' own module with the checkpoint's weights, on the CPU."""
+def must_spread(source: ModelSource, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a target is too big for one GPU where there are several: then its layers go to all of them.
+
+    Drafters stay on one GPU, and so does everything if --device names one (cuda:1).
+    """
+    if source.role is not TARGET or device != torch.device("cuda") or torch.cuda.device_count() < 2:
+        return False
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return source.num_parameters * dtype.itemsize > ROOM_FOR_WEIGHTS * free_bytes
+
+
+def load_hf_model(source: ModelSource, dtype: torch.dtype, device_map: str | None = None) -> PreTrainedModel:
+    """transformers' own module with the checkpoint's weights, on the CPU or where `device_map` puts them."""
     _, model_class = CLASSES[source.architecture]
     # The name of this argument changed between transformers 4 and 5.
     dtype_name = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
@@ -52,6 +67,7 @@ def load_hf_model(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
             use_safetensors=True,
             output_loading_info=True,
             **{dtype_name: dtype},
+            **({} if device_map is None else {"device_map": device_map}),
         )
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".strip().split("\n")[0]
@@ -104,16 +120,18 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def resolve_engine(name: str, device: torch.device, sources: Iterable[ModelSource], block_size: int) -> str:
-    """ "eager" or "graph", for all models of a run alike, so that their times can be compared.
+def resolve_engine(config: RunConfig, device: torch.device, sources: Collection[ModelSource]) -> str:
+    """What runs all models of a run, so that their times can be compared: "eager" or "graph".
 
     'auto' is the graph engine on a GPU. Where that engine cannot run one of the models, this is
     said in one line and all run eagerly.
     """
-    if name == "eager" or (name == "auto" and device.type != "cuda"):
+    if config.engine == "eager" or (config.engine == "auto" and device.type != "cuda"):
         return "eager"
     reason = next(filter(None, (_unsupported(source) for source in sources)), None)
-    if reason is None and block_size > MAX_TOKENS:
+    if reason is None and any(must_spread(source, device, resolve_dtype(config.dtype, device)) for source in sources):
+        reason = "the target does not fit one GPU"
+    if reason is None and config.block_size > MAX_TOKENS:
         reason = f"it runs blocks of at most {MAX_TOKENS} positions"
     if reason is None and device.type == "cuda" and find_spec("triton") is None:
         reason = "the package triton is not installed"

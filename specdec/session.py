@@ -149,5 +149,5 @@ def open_session(config: RunConfig) -> Session:
         tokenizer=tokenizer,
         stop_ids=stop_ids(sources[TARGET], tokenizer),
         mask_id=mask,
-        engine=resolve_engine(config.engine, device, sources.values(), config.block_size),
+        engine=resolve_engine(config, device, sources.values()),
     )

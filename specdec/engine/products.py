@@ -144,11 +144,9 @@ def _product_kernel(
     share = tl.cdiv(tl.cdiv(inner, SPLITS), BLOCK_K) * BLOCK_K
     if EARLY and EVEN_N and EVEN_K:
         # The weights depend on nothing: they set out for the cache while the kernel before this one still runs.
-        ahead = split * share + tl.arange(0, BLOCK_K // LINE) * LINE
-        for step in tl.static_range(AHEAD):
-            _prefetch(w_columns + tl.minimum(ahead + step * BLOCK_K, inner - LINE)[:, None])
-            if GATED:
-                _prefetch(up_columns + tl.minimum(ahead + step * BLOCK_K, inner - LINE)[:, None])
+        _prefetch(w_columns, split * share, inner, AHEAD, BLOCK_K, LINE)
+        if GATED:
+            _prefetch(up_columns, split * share, inner, AHEAD, BLOCK_K, LINE)
     begin_early(EARLY)
     for begin in range(split * share, tl.minimum((split + 1) * share, inner), BLOCK_K):
         ks = begin + tl.arange(0, BLOCK_K)
@@ -182,16 +180,22 @@ def _product_kernel(
 
 
 @triton.jit
-def _prefetch(addresses: tl.tensor) -> None:
-    """Have the cache lines at these addresses brought into L2."""
-    tl.inline_asm_elementwise(
-        "{ prefetch.global.L2 [$1]; mov.u32 $0, 0; }",
-        "=r,l",
-        [addresses.to(tl.uint64, bitcast=True)],
-        dtype=tl.int32,
-        is_pure=False,
-        pack=1,
-    )
+def _prefetch(
+    w_columns: tl.tensor, begin: tl.tensor, inner: tl.tensor,
+    STEPS: tl.constexpr, BLOCK_K: tl.constexpr, LINE: tl.constexpr,
+) -> None:  # fmt: skip
+    """Have the weights of the first steps from `begin` on brought into L2, by lines of LINE values."""
+    ahead = begin + tl.arange(0, BLOCK_K // LINE) * LINE
+    for step in tl.static_range(STEPS):
+        addresses = w_columns + tl.minimum(ahead + step * BLOCK_K, inner - LINE)[:, None]
+        tl.inline_asm_elementwise(
+            "{ prefetch.global.L2 [$1]; mov.u32 $0, 0; }",
+            "=r,l",
+            [addresses.to(tl.uint64, bitcast=True)],
+            dtype=tl.int32,
+            is_pure=False,
+            pack=1,
+        )
 
 
 @triton.jit
