@@ -86,7 +86,8 @@ def measure_variant(model: PreTrainedModel, options: EngineOptions) -> dict[str,
     block, sub_block = ids[CONTEXT : CONTEXT + BLOCK], range(SUB_BLOCK)
     calls["denoise"] = lambda: lm.predict(block, block_size=BLOCK, keep=sub_block, never=0)
     found: dict[str, object] = {name: timed(lm, call, 30)["ms"] for name, call in calls.items()}
-    found["kernels"] = {name: kernels_of(calls[name]) for name in ("verify(1)", "denoise", "verify(64)")}
+    for name in ("verify(1)", "denoise", "verify(64)"):
+        found[f"kernels of {name}"] = attempt(lambda name=name: kernels_of(calls[name]))
     return found
 
 

@@ -22,7 +22,7 @@ from specdec.lm import CachedLM, unpacked
 
 TOKEN_COUNTS = (1, 2, 4, 8, 16, 32, 64, 96, 256, 512)  # the last are for prompts, which run in chunks
 MAX_TOKENS = TOKEN_COUNTS[-1]
-WARM_COUNTS = tuple(count for count in TOKEN_COUNTS if count <= 96)
+MAX_DRAFT = 96
 INITIAL_CAPACITY = 2048
 NUM_STAGES = 64  # chunks whose inputs may be under way to the device at once
 
@@ -77,13 +77,15 @@ class GraphLM(CachedLM):
             is_long = len(tokens) > MAX_TOKENS
             packed = [packed_K2.clone() if is_long else packed_K2 for _, packed_K2 in chunks]
             found = unpacked(torch.cat(packed) if is_long else packed[0])
-            self._finish()
+            if not found[0]:  # else the transfer has waited
+                self._finish()
+            self._num_staged = 0
         return found
 
     def warm_up(self) -> None:
-        """Record the graphs of decoding, so that no measured pass does."""
-        for count in WARM_COUNTS:
-            self.predict([0] * count)
+        """Record all graphs but predictions at more rows than a draft has, so that no measured pass does."""
+        for count in TOKEN_COUNTS:
+            self.predict([0] * count, keep=None if count <= MAX_DRAFT else [])
         self.rollback(0)
 
     def _run(self, tokens: list[int], block_size: int, keep: Sequence[int] | None) -> torch.Tensor:

@@ -20,6 +20,7 @@ MAX_ROWS = 64
 NUM_PROGRAMS = 264  # two for each multiprocessor of an H100 or H200
 LINE_BYTES = 128
 STEPS_AHEAD = 4  # of its weights, what a program fetches into the cache before the kernel before it has finished
+MAX_TILES = 8192  # of a split product: with tiles of 32, outer sizes up to 262,144
 MIN_STEPS = 3  # a split does at least so many steps, or its start would cost more than it saves
 
 
@@ -59,12 +60,11 @@ def _step(inner: int, wanted: int) -> int:
 
 
 class FusedProducts:
-    """`network.Products` by one kernel each. One instance serves one stream: it owns the splits' workspace."""
+    """`network.Products` by one kernel each. One instance serves one stream: it counts its splits."""
 
     def __init__(self, early_launch: bool = False, plans: dict[tuple[str, int, int, int], Plan] | None = None) -> None:
         """`early_launch`: see GpuOperations. `plans` overrides `plan_product` for some (kind, rows, outer, inner)."""
         self.early_launch, self.plans = early_launch, plans or {}
-        self._parts: torch.Tensor | None = None
         self._arrived: torch.Tensor | None = None
 
     def normed(
@@ -97,9 +97,10 @@ class FusedProducts:
         )
         block_m = 16 if num_rows <= 16 else triton.next_power_of_2(num_rows)
         tiles = triton.cdiv(outer, plan.block_n)
-        parts, arrived = self._workspace(plan.splits * num_rows * outer, tiles, x_MK.device)
+        num_parts = plan.splits if plan.splits > 1 else 0
+        parts = torch.empty(num_parts * num_rows * outer, dtype=torch.float32, device=x_MK.device)
         _product_kernel[(tiles, plan.splits)](
-            *(x_MK, norm[0], w_NK, w_NK if bias_N is None else bias_N, out_MN, parts, arrived),
+            *(x_MK, norm[0], w_NK, w_NK if bias_N is None else bias_N, out_MN, parts, self._counters(x_MK.device)),
             *(num_rows, outer, inner, norm[1]),
             *(kind == "normed" or kind == "gated", kind == "gated", kind == "add", bias_N is not None),
             *(inner % plan.block_k == 0, outer % plan.block_n == 0, plan.splits),
@@ -113,13 +114,11 @@ class FusedProducts:
             num_stages=plan.num_stages,
         )
 
-    def _workspace(self, num_values: int, num_tiles: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Partial sums, and per tile how many programs have left theirs (each launch leaves it zero)."""
-        if self._parts is None or self._parts.numel() < num_values:
-            self._parts = torch.empty(num_values, dtype=torch.float32, device=device)
-        if self._arrived is None or self._arrived.numel() < num_tiles:
-            self._arrived = torch.zeros(num_tiles, dtype=torch.int32, device=device)
-        return self._parts, self._arrived
+    def _counters(self, device: torch.device) -> torch.Tensor:
+        """Per tile, how many programs have left their part; zero between launches. Recorded graphs hold its address."""
+        if self._arrived is None:
+            self._arrived = torch.zeros(MAX_TILES, dtype=torch.int32, device=device)
+        return self._arrived
 
 
 @triton.jit
