@@ -40,7 +40,7 @@ test-pinned: $(PINNED)/.ready-dev
 	$(ONE_THREAD) $(PINNED)/bin/python $(PYTEST)
 
 test-gpu:
-	$(GPU_PYTHON) -m pytest -q -rs tests/test_gpu.py tests/test_kernels.py
+	$(GPU_PYTHON) -m pytest -q -rs -n 4 tests/test_gpu.py tests/test_kernels.py
 
 lint: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check .

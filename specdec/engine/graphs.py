@@ -23,6 +23,8 @@ class Graphs:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        # One stream for all recordings: libraries keep a workspace for each stream they have met.
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.clear()
 
     def clear(self) -> None:
@@ -42,9 +44,8 @@ class Graphs:
     def _record(self, function: Callable[[], Result]) -> tuple[torch.cuda.CUDAGraph, Result]:
         """Record on a stream of its own. (`torch.cuda.graph` would also collect garbage, at each recording.)"""
         with torch.cuda.device(self.device):
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
                 for _ in range(WARM_UPS):
                     function()
                 torch.cuda.synchronize()
@@ -55,5 +56,5 @@ class Graphs:
                     result = function()
                 finally:
                     graph.capture_end()
-            torch.cuda.current_stream().wait_stream(stream)
+            torch.cuda.current_stream().wait_stream(self._stream)
         return graph, result

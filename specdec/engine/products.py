@@ -16,7 +16,6 @@ import triton.language as tl
 
 from specdec.engine.kernels import begin_early
 
-MAX_ROWS = 64
 NUM_PROGRAMS = 264  # two for each multiprocessor of an H100 or H200
 LINE_BYTES = 128
 STEPS_AHEAD = 4  # of its weights, what a program fetches into the cache before the kernel before it has finished
@@ -141,7 +140,7 @@ def _product_kernel(
     w_columns = w_ptr + columns.to(tl.int64)[None, :] * inner
     up_columns = w_columns + tl.cast(outer, tl.int64) * inner
     share = tl.cdiv(tl.cdiv(inner, SPLITS), BLOCK_K) * BLOCK_K
-    if EARLY and EVEN_N and EVEN_K:
+    if EARLY and EVEN_N and EVEN_K and BLOCK_K >= LINE:
         # The weights depend on nothing: they set out for the cache while the kernel before this one still runs.
         _prefetch(w_columns, split * share, inner, AHEAD, BLOCK_K, LINE)
         if GATED:
