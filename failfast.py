@@ -11,6 +11,7 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -18,11 +19,14 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from specdec.config import RunConfig, parse_args
 from specdec.errors import UserError, exit_status
 from specdec.latency import MEASURED, LatencyProfile, load_profiles, measured
-from specdec.problems import load_problems
+from specdec.problems import Problem, load_problems
 from specdec.ranking import PLAIN, QuestionStats, model_prices, priced_entry, stats_of
 from specdec.records import Record, check_writable, find_records, load_record, save_record
 from specdec.report import quote_text, ranking_report, record_lines, record_text
 from specdec.specs import KINDS, parse_drafter_name
+
+if TYPE_CHECKING:
+    from specdec.session import Session
 
 log = logging.getLogger("failfast")
 
@@ -87,8 +91,11 @@ def run(config: RunConfig, stop: StopRequest) -> None:
         data_dir=config.data_dir,
         seed=config.seed,
     )
-    report = Reporter(config, profiles)
     session = open_session(config)
+    if config.record:
+        record_traces(session, problems, stop)
+        return
+    report = Reporter(config, profiles)
     jobs = plan_jobs(session, problems)
     if config.dry_run:
         print(describe_plan(session, jobs))
@@ -102,6 +109,22 @@ def run(config: RunConfig, stop: StopRequest) -> None:
                 save_record(record, job.path, record_text(record, session.round_texts(record)))
             report.add(record)
     report.finish()
+
+
+def record_traces(session: Session, problems: Sequence[Problem], stop: StopRequest) -> None:
+    """A trace per question, each saved as soon as it is made; what is stored already is not made again."""
+    from specdec.recorder import plan_traces, record_trace
+    from specdec.trace import save_trace
+
+    check_writable(session.config.output_dir)
+    jobs = plan_traces(session, problems)
+    for job in tqdm(jobs, desc="questions", disable=None):
+        stop.check()
+        if job.missing or job.stored is None:
+            save_trace(record_trace(session, job, stop.check), job.path)
+    num_made = sum(bool(job.missing or job.stored is None) for job in jobs)
+    print(f"Recorded {num_made} of {len(jobs)} questions; the others had their traces. They are in:")
+    print(jobs[0].path.parent.parent)
 
 
 class Reporter:
@@ -121,9 +144,9 @@ class Reporter:
         """Log a record. Plain decoding comes first of a question's drafters: it is their baseline."""
         prices = model_prices(record, self.profiles, self.config.latency_target)
         self.stats.append(stats_of(record, prices))
-        if record.drafter_name == PLAIN:
+        if record.drafter_name == PLAIN and record.is_timed:
             self.plain[record.question_id] = record
-        elif record.question_id in self.plain:
+        elif record.is_timed and record.question_id in self.plain:
             prices[MEASURED] = measured(record, self.plain[record.question_id])
         for line in record_lines(record, prices):
             log.info(line)

@@ -9,29 +9,43 @@ from pathlib import Path
 from specdec import logs, ranking, report
 from specdec.config import StrictParser
 from specdec.errors import UserError, exit_status
+from specdec.judges import Judges
 from specdec.latency import LatencyProfile, load_profiles
 from specdec.ranking import QuestionStats
 from specdec.records import find_records, load_record
 
 
-def read_path(path: Path, profiles: Sequence[LatencyProfile], latency_target: str | None) -> list[QuestionStats]:
+def read_path(
+    path: Path, profiles: Sequence[LatencyProfile], latency_target: str | None, judges: Judges | None = None
+) -> list[QuestionStats]:
     """The entries of a results folder, a record or a log file; UserError if it holds none."""
     if path.is_dir():
-        return _read_records(path, find_records(path), profiles, latency_target)
+        return _read_records(path, find_records(path), profiles, latency_target, judges)
     if not path.exists():
         raise UserError(f"{path} does not exist: give a log file or a results folder")
     if path.suffix == ".pickle":
-        return _read_records(path, [path], profiles, latency_target)
+        return _read_records(path, [path], profiles, latency_target, judges)
     return _read_log(path)
 
 
 def _read_records(
-    folder: Path, paths: Sequence[Path], profiles: Sequence[LatencyProfile], latency_target: str | None
+    folder: Path,
+    paths: Sequence[Path],
+    profiles: Sequence[LatencyProfile],
+    latency_target: str | None,
+    judges: Judges | None,
 ) -> list[QuestionStats]:
     if not paths:
         raise UserError(f"{folder} holds no records: give the --output_dir of a finished run")
     records = map(load_record, paths)
-    return [ranking.stats_of(one, ranking.model_prices(one, profiles, latency_target)) for one in records]
+    return [
+        ranking.stats_of(
+            one,
+            ranking.model_prices(one, profiles, latency_target),
+            None if judges is None else judges.ceilings(one),
+        )
+        for one in records
+    ]
 
 
 def _read_log(path: Path) -> list[QuestionStats]:
@@ -58,6 +72,7 @@ def build_parser() -> StrictParser:
         help="for records: names of profiles or JSON files, or 'none' (default: %(default)s)",
     )
     parser.add_argument("--latency_target", help="for records: price as if the target were this entry of the profile")
+    parser.add_argument("--trace_dir", help="for records: show the share of the ceiling, from this folder's traces")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print one JSON document")
     output.add_argument("--csv", action="store_true", help="print CSV")
@@ -68,8 +83,9 @@ def run(arguments: Sequence[str] | None = None) -> str:
     """The text to print for a command line. UserError for input that cannot be ranked."""
     options = build_parser().parse_args(arguments)
     profiles = load_profiles(options.latency_profile)
+    judges = None if options.trace_dir is None else Judges(options.trace_dir, profiles, options.latency_target)
     stats = ranking.merge(
-        entry for path in options.paths for entry in read_path(path, profiles, options.latency_target)
+        entry for path in options.paths for entry in read_path(path, profiles, options.latency_target, judges)
     )
     if options.json:
         return report.ranking_json(stats) + "\n"

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 
-from generate import Draft, Passes
 from profiling.common import machine
 from profiling.profile_engine import Settings, add_engine_flags, entry_name, make_lm, read_settings
 from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET
@@ -31,7 +30,9 @@ from specdec.records import find_records, load_record
 from specdec.rounds import Round
 from specdec.specs import ArStatic
 from specdec.speculate import speculate
-from specdec.target import Target, Verdict
+from specdec.target import Target
+from specdec.verdict import Verdict
+from windows import Draft, Passes
 
 BLOCK, SUB_BLOCK = 32, 8
 
@@ -274,7 +275,7 @@ class Bench:
         """The paper's formula over these rounds, with the measured profile."""
         profile, passes = self.profile, sum(made.num_forward_passes for made in rounds)
         verify_ms = sum(verification_ms(profile, self.entry, made.draft_len + 1) for made in rounds)
-        total = passes * profile.pass_ms("ar_" if is_ar else "dllm_") + verify_ms
+        total = passes * profile.pass_ms(is_ar) + verify_ms
         return self.new_tokens * profile.target_ms_per_token[self.entry] / total
 
 

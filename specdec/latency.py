@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PROFILE_DIR = Path(__file__).resolve().parent.parent / "assets" / "latency"
 MEASURED = "measured"  # the engine name of wall-clock prices, so no profile may be called so
+STAND_INS = {"bundled": "Qwen2.5-32B-Instruct"}  # what the bundled target is priced as
 _FIELDS = ("name", "draft_pass_ms", "ar_draft_pass_ms", "target_ms_per_token", "verify_ms", "provenance")
 _OPTIONAL = ("ar_draft_pass_ms", "verify_ms")
 
@@ -43,10 +44,9 @@ class LatencyProfile:
     provenance: dict
     ar_draft_pass_ms: float | None = None
 
-    def pass_ms(self, drafter_name: str) -> float:
-        """A pass of the drafter with this name on disk."""
-        is_ar = drafter_name.startswith("ar_") and self.ar_draft_pass_ms is not None
-        return self.ar_draft_pass_ms if is_ar else self.draft_pass_ms
+    def pass_ms(self, is_ar: bool) -> float:
+        """A pass of an AR drafter, or of a block-diffusion drafter."""
+        return self.ar_draft_pass_ms if is_ar and self.ar_draft_pass_ms is not None else self.draft_pass_ms
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,11 @@ def resolve_target(profile: LatencyProfile, target_name: str) -> str:
     return entry
 
 
+def priced_entry(profile: LatencyProfile, target: str, latency_target: str | None = None) -> str:
+    """The profile's entry that `target` is priced as. UserError if the profile lacks it."""
+    return resolve_target(profile, latency_target or STAND_INS.get(target, target))
+
+
 def verification_ms(profile: LatencyProfile, target: str, num_tokens: int) -> float:
     """Cost in ms of one target pass over `num_tokens` tokens (draft_len + 1); `target` is an entry's name.
 
@@ -149,7 +154,7 @@ def price(record: Record, profile: LatencyProfile, target: str) -> Price:
     """
     entry = resolve_target(profile, target)
     return Price(
-        draft_ms=record.num_forward_passes * profile.pass_ms(record.drafter_name),
+        draft_ms=record.num_forward_passes * profile.pass_ms(is_ar=record.drafter_name.startswith("ar_")),
         verify_ms=math.fsum(verification_ms(profile, entry, r.draft_len + 1) for r in record.rounds),
         baseline_ms=_num_output_tokens(record) * profile.target_ms_per_token[entry],
     )

@@ -128,6 +128,11 @@ class CachedLM:
         self.rollback(shared // block_size * block_size if block_size == self._block_size else 0)
         return self.length
 
+    def keys_values(self) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values of the committed positions by layer, each [B, H, length, D]; the next forward may write
+        over them, so whoever keeps them copies them."""
+        return self._cache.first(self.length)
+
     def warm_up(self) -> None:
         """Run a few throw-away passes, so that no measured one pays for first-use initialisation."""
         for num_tokens in (1, 16, 32, 64):
@@ -136,23 +141,34 @@ class CachedLM:
 
     def clock(self) -> float:
         """Seconds, read when the device has finished all queued work."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        return device_clock(self.device)
 
 
-def most_probable(logits_KV: torch.Tensor, never: int) -> torch.Tensor:
+def device_clock(device: torch.device) -> float:
+    """Seconds, read when `device` has finished all queued work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def most_probable(logits_KV: torch.Tensor, never: int = -1) -> torch.Tensor:
     """The argmax token of each row and its softmax probability, float64 [K, 2].
 
     One tensor, so that both cross to the host at once. The token `never` (-1: none) is left out; it
     may lie beyond a cut vocabulary. Of equal logits the first is taken.
     """
-    logits_KV = logits_KV.float()
-    if 0 <= never < logits_KV.shape[1]:
-        logits_KV = logits_KV.clone()
-        logits_KV[:, never] = -torch.inf
+    logits_KV = without(never, logits_KV.float())
     best_K, tokens_K = logits_KV.max(-1)
     return torch.stack((tokens_K.double(), (best_K - logits_KV.logsumexp(-1)).double().exp()), dim=-1)
+
+
+def without(never: int, logits_KV: torch.Tensor) -> torch.Tensor:
+    """The logits with the token `never`, if it is any of them, at minus infinity."""
+    if not 0 <= never < logits_KV.shape[1]:
+        return logits_KV
+    logits_KV = logits_KV.clone()
+    logits_KV[:, never] = -torch.inf
+    return logits_KV
 
 
 def unpacked(packed_K2: torch.Tensor) -> tuple[list[int], list[float]]:
@@ -205,11 +221,12 @@ class KVBuffer(Cache):
             grown[:, :, : self.length] = buffer[:, :, : self.length]
         return grown
 
-    def keep_rows(self, rows: torch.Tensor) -> None:
-        """Drop all other rows of the batch."""
-        for store in (self._keys, self._values):
-            for layer_idx, buffer in store.items():
-                store[layer_idx] = buffer[rows]
+    def first(self, num_positions: int) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values of the first so many positions by layer, each [B, H, num_positions, D]: views."""
+        return {
+            layer_idx: (keys[:, :, :num_positions], self._values[layer_idx][:, :, :num_positions])
+            for layer_idx, keys in self._keys.items()
+        }
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Number of past positions (the model asks before it runs its layers)."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from specdec.ceiling import Ceiling
 from specdec.latency import Price
 from specdec.ranking import QuestionStats, merge
 
@@ -159,7 +160,9 @@ def _exact(key: tuple[int, str], text: str) -> QuestionStats | None:
         if type(totals["source"]) is not str or not all(type(n) is int and n >= 0 for n in counts):
             return None
         digests = [str(totals.get(name, "")) for name in ("settings", "output")]
-        return QuestionStats(*key, *counts, prices, *map(_ms, times), totals["source"], *digests)
+        ceilings = {str(name): Ceiling.from_builtins(value) for name, value in totals.get("ceilings", {}).items()}
+        times = [None if value is None else _ms(value) for value in times]
+        return QuestionStats(*key, *counts, prices, *times, totals["source"], *digests, ceilings)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 

@@ -123,22 +123,33 @@ def resolve_device(name: str) -> torch.device:
 def resolve_engine(config: RunConfig, device: torch.device, sources: Collection[ModelSource]) -> str:
     """What runs all models of a run, so that their times can be compared: "eager" or "graph".
 
-    'auto' is the graph engine on a GPU. Where that engine cannot run one of the models, this is
-    said in one line and all run eagerly.
+    'auto' is eager: until the graph engine has been measured on GPUs, it must be asked for. Where it
+    is asked for and cannot do a run's work, this is said in one line and all models run eagerly.
     """
-    if config.engine == "eager" or (config.engine == "auto" and device.type != "cuda"):
+    if config.engine != "graph":
         return "eager"
-    reason = next(filter(None, (_unsupported(source) for source in sources)), None)
-    if reason is None and any(must_spread(source, device, resolve_dtype(config.dtype, device)) for source in sources):
-        reason = "the target does not fit one GPU"
-    if reason is None and config.block_size > MAX_TOKENS:
-        reason = f"it runs blocks of at most {MAX_TOKENS} positions"
-    if reason is None and device.type == "cuda" and find_spec("triton") is None:
-        reason = "the package triton is not installed"
+    loaded = [source for source in sources if config.verify == "target" or source.role is not TARGET]
+    reason = _why_not_graph(config, device, loaded)
     if reason is None:
         return "graph"
     log.warning("engine: eager, not graph, because %s", reason)
     return "eager"
+
+
+def _why_not_graph(config: RunConfig, device: torch.device, sources: Collection[ModelSource]) -> str | None:
+    """What keeps the graph engine from a run that loads `sources`, in a few words; None if nothing does."""
+    if config.record:
+        return "traces are recorded by passes over many rows (specdec/pages.py), which it does not run"
+    reason = next(filter(None, (_unsupported(source) for source in sources)), None)
+    if reason is not None:
+        return reason
+    if any(must_spread(source, device, resolve_dtype(config.dtype, device)) for source in sources):
+        return "the target does not fit one GPU"
+    if config.block_size > MAX_TOKENS:
+        return f"it runs blocks of at most {MAX_TOKENS} positions"
+    if device.type == "cuda" and find_spec("triton") is None:
+        return "the package triton is not installed"
+    return None
 
 
 def _unsupported(source: ModelSource) -> str | None:

@@ -11,14 +11,13 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from specdec.config import BUNDLED
+from specdec.ceiling import Ceiling, sum_ceilings
 from specdec.errors import UserError
-from specdec.latency import MEASURED, LatencyProfile, Price, measured, price, resolve_target
+from specdec.latency import MEASURED, LatencyProfile, Price, measured, price, priced_entry
 from specdec.records import Record
 from specdec.specs import Plain
 
 PLAIN = Plain().name
-STAND_INS = {BUNDLED: "Qwen2.5-32B-Instruct"}  # what the bundled target is priced as
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class QuestionStats:
     source: str = ""  # what makes question 0 another question (see `source_of`); "" if unknown
     settings: str = ""  # digest of everything that decided the result; "" if unknown
     output: str = ""  # digest of the output tokens; "" if unknown
+    ceilings: dict[str, Ceiling] = field(default_factory=dict)  # by engine name, where a trace is known
 
     @property
     def measured_ms_per_token(self) -> float:
@@ -71,6 +71,7 @@ class RankRow:
     verify_ms: float
     baseline_ms: float
     speedup_mean: float | None  # mean of the questions' speedups (the paper's)
+    ceiling: Ceiling | None = None  # sums; None unless it is known of every question
 
     @property
     def total_ms(self) -> float:
@@ -109,8 +110,10 @@ class PlainRow:
         return _ratio(self.total_ms, self.num_output_tokens)
 
 
-def stats_of(record: Record, prices: dict[str, Price] | None = None) -> QuestionStats:
-    """What a ranking needs of a record, with its modelled `prices` by engine name."""
+def stats_of(
+    record: Record, prices: dict[str, Price] | None = None, ceilings: dict[str, Ceiling] | None = None
+) -> QuestionStats:
+    """What a ranking needs of a record, with its modelled `prices` and `ceilings` by engine name."""
     return QuestionStats(
         question_id=record.question_id,
         drafter_name=record.drafter_name,
@@ -120,11 +123,12 @@ def stats_of(record: Record, prices: dict[str, Price] | None = None) -> Question
         num_rounds=record.num_rounds,
         num_forward_passes=record.num_forward_passes,
         prices=dict(prices or {}),
-        draft_ms=float(record.draft_ms),
-        verify_ms=float(record.verify_ms),
+        draft_ms=float(record.draft_ms) if record.is_timed else None,
+        verify_ms=float(record.verify_ms) if record.is_timed else None,
         source=source_of(record),
         settings=_digest(record.identity),
         output=_digest(record.output_tokens),
+        ceilings=dict(ceilings or {}),
     )
 
 
@@ -162,11 +166,6 @@ def model_prices(
     return prices
 
 
-def priced_entry(profile: LatencyProfile, target: str, latency_target: str | None = None) -> str:
-    """The profile's entry that `target` is priced as. UserError if the profile lacks it."""
-    return resolve_target(profile, latency_target or STAND_INS.get(target, target))
-
-
 def engine_name(profile_name: str, entry: str, target: str) -> str:
     """`("P", "Q-7B", "org/Q-7B")` gives "P"; `("P", "Q-7B", "bundled")` gives "P as if Q-7B"."""
     return profile_name if target.rstrip("/").rpartition("/")[2] == entry else f"{profile_name} as if {entry}"
@@ -188,7 +187,8 @@ def merge(stats: Iterable[QuestionStats]) -> list[QuestionStats]:
                 "rank the two runs apart"
             )
         if earlier is not None and _counts(earlier) == _counts(entry):
-            entry = dataclasses.replace(entry, prices=earlier.prices | entry.prices)
+            prices, ceilings = earlier.prices | entry.prices, earlier.ceilings | entry.ceilings
+            entry = dataclasses.replace(entry, prices=prices, ceilings=ceilings)
         merged[key] = entry
     return [
         _with_measured(entry, merged.get((source, question_id, PLAIN)))
@@ -197,7 +197,7 @@ def merge(stats: Iterable[QuestionStats]) -> list[QuestionStats]:
 
 
 def _counts(entry: QuestionStats) -> QuestionStats:
-    return dataclasses.replace(entry, prices={})
+    return dataclasses.replace(entry, prices={}, ceilings={})
 
 
 def _with_measured(entry: QuestionStats, plain: QuestionStats | None) -> QuestionStats:
@@ -253,6 +253,7 @@ def _row(name: str, entries: list[QuestionStats], engine: str) -> RankRow:
         verify_ms=sum(one.verify_ms for one in prices),
         baseline_ms=sum(one.baseline_ms for one in prices),
         speedup_mean=_ratio(sum(one.speedup for one in prices), len(prices)),
+        ceiling=sum_ceilings([entry.ceilings.get(engine) for entry in priced]),
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from specdec import ranking
+from specdec.ceiling import CEILING_COLUMNS, Ceiling, ceiling_table
 from specdec.latency import MEASURED, Price
 from specdec.logs import parse_log_lines
 from specdec.ranking import PlainRow, QuestionStats, RankRow
@@ -68,7 +69,7 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def record_lines(record: Record, prices: dict[str, Price]) -> list[str]:
+def record_lines(record: Record, prices: dict[str, Price], ceilings: dict[str, Ceiling] | None = None) -> list[str]:
     """One question's log lines in the published spelling, each starting with "[Problem ID, NAME] ".
 
     `prices` by engine name. The first line, ours, has everything a ranking needs in full precision.
@@ -80,7 +81,7 @@ def record_lines(record: Record, prices: dict[str, Price]) -> list[str]:
     longest = max((turn.draft_len for turn in record.rounds), default=0)
     longest_accepted = max((turn.accepted_len for turn in record.rounds), default=0)
     lines = [
-        f"Totals: {_totals_json(ranking.stats_of(record, prices))}",
+        f"Totals: {_totals_json(ranking.stats_of(record, prices, ceilings))}",
         f"Acceptance rate: {record.acceptance_rate:.1%} ({accepted}/{drafted})",
         f"Accepted/speculated: avg {accepted / num_rounds:.2f}/{drafted / num_rounds:.2f}, "
         f"max {longest_accepted}/{longest}",
@@ -113,6 +114,7 @@ def _totals_json(stats: QuestionStats) -> str:
         "draft_ms": stats.draft_ms,
         "verify_ms": stats.verify_ms,
         "prices": {key: [p.draft_ms, p.verify_ms, p.baseline_ms] for key, p in stats.prices.items()},
+        "ceilings": {key: vars(ceiling) for key, ceiling in stats.ceilings.items()},
     }
     return json.dumps(totals, allow_nan=False)
 
@@ -161,7 +163,11 @@ def _round_line(index: int, turn: Round, text: str | None) -> str:
 
 def ranking_report(stats: Sequence[QuestionStats]) -> str:
     """Every engine's table, each followed by its best configuration, then plain decoding's own time."""
-    parts = [ranking_table(ranking.rank(stats, engine), engine) for engine in ranking.engines_of(stats)]
+    parts = []
+    for engine in ranking.engines_of(stats):
+        rows = ranking.rank(stats, engine)
+        parts.append(ranking_table(rows, engine))
+        parts += filter(None, [ceiling_table([(row.drafter_name, row.ceiling) for row in rows])])
     parts.append(plain_line(ranking.plain_row(stats)))
     parts += _lossless_lines(stats)
     sources = sorted({entry.source for entry in stats})
@@ -250,7 +256,10 @@ def best_line(rows: Sequence[RankRow], engine: str) -> str:
 
 def row_dict(row: RankRow) -> dict[str, Any]:
     """A row under the columns' attribute names, unrounded; None where there is no value."""
-    return {attribute: getattr(row, attribute) for _, attribute in COLUMNS}
+    cells = {attribute: getattr(row, attribute) for _, attribute in COLUMNS}
+    if row.ceiling is None:
+        return cells
+    return cells | vars(row.ceiling) | {"ceiling_share": row.ceiling.share}
 
 
 def ranking_csv(stats: Sequence[QuestionStats]) -> str:
@@ -258,7 +267,7 @@ def ranking_csv(stats: Sequence[QuestionStats]) -> str:
 
     Plain decoding is one more row, without a rank, under "measured".
     """
-    attributes = [attribute for _, attribute in COLUMNS]
+    attributes = [*(attribute for _, attribute in COLUMNS), *CEILING_COLUMNS]
     out = io.StringIO()
     writer = csv.DictWriter(out, ["engine", *attributes], lineterminator="\n")
     writer.writeheader()

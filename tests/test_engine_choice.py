@@ -43,31 +43,32 @@ def choose(family: dict[str, Path], device: torch.device = CPU, **settings: obje
     return resolve_engine(RunConfig(**settings), device, [find_model(TARGET, str(family["target"]))])
 
 
-def test_auto_is_eager_on_a_cpu_and_graph_on_a_gpu(family, monkeypatch) -> None:
+def test_the_graph_engine_must_be_asked_for(family, monkeypatch) -> None:
     monkeypatch.setattr(models, "find_spec", lambda _: object())
-    assert choose(family) == "eager"
-    assert choose(family, CUDA) == "graph"
-    assert choose(family, CUDA, engine="eager") == "eager"
-    assert choose(family, engine="graph") == "graph"
+    for device in (CPU, CUDA):
+        assert choose(family, device) == choose(family, device, engine="eager") == "eager"
+        assert choose(family, device, engine="graph") == "graph"
 
 
 def test_where_the_graph_engine_cannot_run_one_line_says_why(family, tmp_path, monkeypatch, caplog) -> None:
     monkeypatch.setattr(models, "find_spec", lambda _: None)
-    assert choose(family, CUDA) == "eager"
+    assert choose(family, CUDA, engine="graph") == "eager"
     assert choose(family, engine="graph", block_size=1024, small_block_size=8) == "eager"
     odd = save_model(tmp_path / "odd", toy_model("llama", 1))
     edit_config(odd, mlp_bias=True)
     assert choose({"target": odd}, engine="graph") == "eager"
+    assert choose(family, engine="graph", record=True) == "eager"
     reasons = [record.getMessage().partition("because ")[2] for record in caplog.records]
-    assert [len(reason.splitlines()) for reason in reasons] == [1, 1, 1]
+    assert [len(reason.splitlines()) for reason in reasons] == [1, 1, 1, 1]
     assert "triton" in reasons[0] and "at most 512" in reasons[1] and "biases" in reasons[2]
+    assert "recorded" in reasons[3]
 
 
 def test_a_target_too_big_for_one_gpu_is_spread_and_runs_eagerly(family, two_gpus, monkeypatch, caplog) -> None:
     target, drafter = find_model(TARGET, str(family["target"])), find_model(AR_DRAFTER, str(family["ar"]))
     assert must_spread(target, CUDA, torch.float32) and not must_spread(drafter, CUDA, torch.float32)
     assert not must_spread(target, torch.device("cuda:1"), torch.float32)
-    assert choose(family, CUDA) == "eager" and "does not fit one GPU" in caplog.text
+    assert choose(family, CUDA, engine="graph") == "eager" and "does not fit one GPU" in caplog.text
     asked = []
 
     def load(source, dtype, device_map=None):
@@ -78,6 +79,11 @@ def test_a_target_too_big_for_one_gpu_is_spread_and_runs_eagerly(family, two_gpu
     assert type(load_lm(target, CUDA, torch.float32, engine="eager")) is CachedLM
     load_lm(drafter, CPU, torch.float32)
     assert asked == ["auto", None]
+
+
+def test_a_target_that_a_trace_stands_for_decides_nothing(family, two_gpus, monkeypatch) -> None:
+    monkeypatch.setattr(models, "find_spec", lambda _: object())
+    assert choose(family, CUDA, engine="graph", verify="trace") == "graph"
 
 
 def test_one_gpu_with_room_takes_all(family, monkeypatch) -> None:

@@ -104,8 +104,8 @@ def test_every_divergence_from_plain_decoding_is_a_tie(dtype: str, capsys) -> No
     assert result["engine"] == "graph" and result["grades"]["exact"] > 0
 
 
-def test_auto_is_the_graph_engine_and_its_records_say_so(tmp_path: Path) -> None:
-    arguments = ["--num_questions", "1", "--max_new_tokens", "32", "--output_dir", str(tmp_path)]
+def test_the_graph_engines_records_say_so(tmp_path: Path) -> None:
+    arguments = ["--engine", "graph", "--num_questions", "1", "--max_new_tokens", "32", "--output_dir", str(tmp_path)]
     assert failfast.main(arguments) == 0
     assert {load_record(path).identity["engine"] for path in find_records(tmp_path)} == {"graph"}
 

@@ -145,6 +145,19 @@ def test_a_fault_leaves_the_committed_cache_as_it_was(model, monkeypatch, step: 
     torch.testing.assert_close(lm.forward(tokens[40:]), before, **TOLERANCE)
 
 
+def test_keys_and_values_are_those_of_the_committed_positions(model) -> None:
+    tokens = random_ids(12, 50)
+    ours, theirs = GraphLM(model), CachedLM(model)
+    for lm in (ours, theirs):
+        lm.forward(tokens, block_size=8, keep=[])
+        lm.commit(41)
+    assert ours.keys_values().keys() == theirs.keys_values().keys()
+    for layer_idx, both in theirs.keys_values().items():
+        for got, want in zip(ours.keys_values()[layer_idx], both, strict=True):
+            assert got.shape[2] == 41
+            torch.testing.assert_close(got, want, **TOLERANCE)
+
+
 def test_vocabulary_can_be_cut(model) -> None:
     tokens = random_ids(9, 12)
     cut = GraphLM(model, vocab_size=50).forward(tokens, keep=[0, 11])

@@ -12,18 +12,33 @@ ROOT = Path(__file__).resolve().parent.parent
 MODEL_LIBRARIES = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "accelerate"}
 DRIVERS = {"failfast", "parse_log", "plotting", "profiling", "training", "scripts", "tests"}
 LIGHT = (
+    "calibrate",
+    "calibration",
+    "ceiling",
+    "chains",
     "config",
+    "cost_aware",
+    "drafting",
     "errors",
     "fields",
+    "grids",
+    "judges",
     "latency",
     "logs",
+    "oracle",
     "pickles",
     "problems",
     "ranking",
+    "recorded",
     "records",
+    "repetition",
+    "replay",
+    "replayed",
     "report",
     "rounds",
     "specs",
+    "trace",
+    "verdict",
 )
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 55
 
@@ -105,6 +120,10 @@ def test_ranking_a_log_loads_no_model_library():
 def test_answers_about_the_command_line_load_no_model_library():
     """`failfast.py --help`, a bad flag and --read_pickle answer at once."""
     assert not top_names(loaded_with(Path("failfast.py"))) & MODEL_LIBRARIES
+
+
+def test_the_rules_of_drafts_load_no_model_library():
+    assert not top_names(loaded_with(Path("windows.py"))) & (MODEL_LIBRARIES | DRIVERS | {"specdec", "generate"})
 
 
 def test_generate_is_a_leaf():

@@ -82,6 +82,10 @@ class GraphLM(CachedLM):
             self._num_staged = 0
         return found
 
+    def keys_values(self) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+        both_2GPD = enumerate(self._buffers.cache_L2GPD[:, :, :, : self.length])
+        return {layer_idx: (keys_GPD[None], values_GPD[None]) for layer_idx, (keys_GPD, values_GPD) in both_2GPD}
+
     def warm_up(self) -> None:
         """Record all graphs but predictions at more rows than a draft has, so that no measured pass does."""
         for count in TOKEN_COUNTS:
