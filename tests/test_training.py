@@ -14,7 +14,8 @@ from specdec.lm import CachedLM
 from training import answers as answers_file
 from training import batches, corpus, export, losses, models, noise, self_generate
 from training import tokenizer as tokenizers
-from training.decoder import DecodeSettings
+from training.decoder import BatchDecoder, DecodeSettings
+from training.graphs import Graphs
 from training.loop import LoopSettings, OutOfTime, Place
 from training.train_ar_drafter import ArSettings, train_ar_drafter
 from training.train_dllm_drafter import DllmSettings, mask_id_of, train_dllm_drafter
@@ -232,6 +233,51 @@ def test_self_generation_equals_plain_greedy_and_resumes(tokenizer, tmp_path):
     assert made.answers == [plain_greedy(model, prompt, 24) for prompt in prompts]
     assert made.is_truncated == [answer[-1] != END_ID for answer in made.answers]
     assert answers_file.load_answers(path) == made and not partial.exists()
+
+
+def test_sampling_follows_the_distribution_of_the_model(tokenizer):
+    """Frequencies of the first two tokens of 6,000 answers, against the probabilities that the model gives."""
+    model, temperature = models.new_qwen2(replace(SHAPE, vocab_size=6), 0).eval(), 0.7
+    with torch.no_grad():
+        model.model.embed_tokens.weight.mul_(2)
+    prompt, count = [1, 2, 3], 6000
+    torch.manual_seed(0)
+    decoder = BatchDecoder(model, [], DecodeSettings(2, max_rows=500, check_every=1, temperature=temperature))
+    drawn = np.zeros((6, 6))
+    for finished in decoder.answers([prompt] * count):
+        for first, second in finished.values():
+            drawn[first, second] += 1
+    with torch.no_grad():
+        first = (model(torch.tensor([prompt])).logits[0, -1] / temperature).softmax(-1)
+        prefixes = torch.tensor([[*prompt, token] for token in range(6)])
+        second = (model(prefixes).logits[:, -1] / temperature).softmax(-1)
+    expected = count * (first[:, None] * second).numpy()
+    chi_square = float(((drawn - expected) ** 2 / expected).sum())
+    assert drawn.sum() == count and expected.min() > 5 and chi_square < 67  # 35 degrees of freedom, p = 0.001
+    assert float(((drawn.T - expected) ** 2 / expected).sum()) > 200  # the wrong way round is seen
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+def test_graphs_change_neither_gradients_nor_answers(tokenizer, tmp_path):
+    """On a GPU, replayed steps train what ordinary ones do, and replayed decoding writes what ordinary does."""
+    docs = counting_docs()
+    prompts = [docs.tokens[s : s + n].tolist() for s, n in zip(docs.starts, docs.prompt_lens, strict=True)]
+    found = []
+    for is_capturing in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            if not is_capturing:
+                patch.setattr(Graphs, "_capture", lambda self, work: None)
+                patch.setattr(Graphs, "__contains__", lambda self, key: False)
+                patch.setattr(Graphs, "run", lambda self, key, work: work())
+            place = Place(tmp_path / f"{is_capturing}.pt", torch.device("cuda"))
+            model, report = train_one("target", tokenizer, place)
+            settings = DecodeSettings(24, max_rows=4, check_every=3)
+            answers: dict = {}
+            for finished in BatchDecoder(model, [END_ID], settings).answers(prompts):
+                answers |= finished
+            found.append((report.losses, answers))
+    assert np.allclose(found[0][0], found[1][0], rtol=1e-3) and found[0][1] == found[1][1]
 
 
 def test_data_rows_and_their_errors(tmp_path):

@@ -8,6 +8,7 @@ arXiv 2406.08464). An opening such as "Write a Python function" says what sort o
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -33,13 +34,18 @@ _PLACE = "PLACE-OF-THE-PROMPT"
 
 
 def opened_turn(tokenizer: PreTrainedTokenizerBase, opening: str) -> list[int]:
-    """Token ids of a chat up to the first words of the user's turn. Raises UserError for a template without one."""
+    """Token ids of a chat up to the first words of the user's turn. Raises UserError when there are none."""
     turn = [{"role": "user", "content": _PLACE}]
     text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=False)
     head, found, _ = text.partition(_PLACE)
     if not found:
         raise UserError(f"the chat template of {tokenizer.name_or_path} leaves the user's words out")
-    return tokenizer(head + opening, add_special_tokens=False)["input_ids"]
+    tokens = tokenizer(head + opening, add_special_tokens=False)["input_ids"]
+    if not tokens:
+        raise UserError(
+            f"the chat template of {tokenizer.name_or_path} begins with the user's words: give --opening"
+        )
+    return tokens
 
 
 def invent_prompts(
@@ -56,7 +62,7 @@ def invent_prompts(
                 if tokens[-1] in decoder.stop_ids and len(text.strip()) >= SHORTEST:
                     found[number] = text.strip()
             bar.update(len(finished))
-    return list(dict.fromkeys(found[number] for number in sorted(found)))
+    return list(dict.fromkeys(found[number] for number in sorted(found)))  # each once, in order
 
 
 def write_prompts(prompts: list[str], path: Path) -> None:
@@ -85,7 +91,7 @@ def main() -> dict:
     return ranks.on_leader(lambda: _write(arguments, settings))
 
 
-def _write(arguments: object, settings: DecodeSettings) -> dict:
+def _write(arguments: argparse.Namespace, settings: DecodeSettings) -> dict:
     check_free(arguments.out)
     device, source = pick_device(arguments.device), find_model(TRAINED, str(arguments.target_dir))
     tokenizer = load_tokenizer(source.path)
