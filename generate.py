@@ -8,15 +8,11 @@ committed blocks they reuse and extend. This file does not verify drafts, decide
 
 Sources: Fast-dLLM v2 (arXiv 2509.26328) for the block mask, the token shift, sub-blocks and
 threshold unmasking.
-
-Shape suffixes: K positions of one pass whose logits are wanted, V vocabulary.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
-
-import torch
 
 from windows import Draft, FailFastWindow, FixedWindow, Passes, Rule, finish_draft
 
@@ -27,7 +23,9 @@ class BlockLM(Protocol):
     length: int
     predictions: dict[int, tuple[int, float]]
 
-    def forward(self, tokens: Sequence[int], *, block_size: int, keep: Sequence[int]) -> torch.Tensor: ...
+    def predict(
+        self, tokens: Sequence[int], *, block_size: int, keep: Sequence[int], never: int
+    ) -> tuple[list[int], list[float]]: ...
     def commit(self, num_tokens: int) -> None: ...
     def rollback(self, length: int) -> None: ...
     def reuse(self, prefix_ids: Sequence[int], block_size: int) -> int: ...
@@ -206,8 +204,7 @@ class LiveBlocks(Blocks):
             self.committed(*clean_pass(self.lm, block, how))
             return
         tokens, keep = pass_input(block, masked, how.mask_id)
-        logits_KV = self.lm.forward(tokens, block_size=how.block_size, keep=keep)
-        self.denoised(masked, *most_probable(logits_KV, how.mask_id))
+        self.denoised(masked, *self.lm.predict(tokens, block_size=how.block_size, keep=keep, never=how.mask_id))
 
 
 def masked_positions(block: Sequence[int | None], small_block_size: int) -> list[int]:
@@ -245,21 +242,7 @@ def prefill(lm: BlockLM, prefix_ids: Sequence[int], how: Denoising) -> int:
 
 def clean_pass(lm: BlockLM, tokens: Sequence[int], how: Denoising) -> tuple[int, float]:
     """Commit whole known blocks; their last output predicts the token behind them, with its probability."""
-    logits_KV = lm.forward(tokens, block_size=how.block_size, keep=[len(tokens) - 1])
+    (token,), (confidence,) = lm.predict(tokens, block_size=how.block_size, keep=[len(tokens) - 1], never=how.mask_id)
     lm.commit(len(tokens))
-    (token,), (confidence,) = most_probable(logits_KV, how.mask_id)
     lm.predictions[lm.length] = (token, confidence)
     return token, confidence
-
-
-def most_probable(logits_KV: torch.Tensor, mask_id: int) -> tuple[list[int], list[float]]:
-    """The argmax token of each position and its softmax probability; the mask is never predicted."""
-    confidences_K, tokens_K = without_mask(logits_KV, mask_id).softmax(-1).max(-1)
-    return tokens_K.tolist(), confidences_K.tolist()
-
-
-def without_mask(logits_KV: torch.Tensor, mask_id: int) -> torch.Tensor:
-    """The logits in float32, the mask's at minus infinity."""
-    logits_KV = logits_KV.float().clone()
-    logits_KV[:, mask_id : mask_id + 1] = -torch.inf  # a slice: the id may lie beyond a cut vocabulary
-    return logits_KV

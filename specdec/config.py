@@ -121,6 +121,11 @@ class RunConfig:
     read_pickle: bool = _flag("re-price and re-report stored records; loads no model")
     dry_run: bool = _flag("print what would run and the memory it needs")
     device: str = _flag("cpu, cuda, cuda:1, ... or auto", "auto")
+    engine: str = _flag(
+        "how models run: Hugging Face modules (also auto), or CUDA graphs of fused kernels (graph, to be asked for)",
+        "auto",
+        choices=("auto", "eager", "graph"),
+    )
     dtype: str = _flag(
         "weights (auto: float32 on cpu, else bfloat16)",
         "auto",

@@ -30,11 +30,10 @@ class ArDrafter(TokenDrafter):
         self._new_tokens = list(prefix_ids[self.lm.length :])
 
     def _next(self) -> tuple[int, float]:
-        logits_KV = self.lm.forward(self._new_tokens, keep=[len(self._new_tokens) - 1])
+        (token,), (confidence,) = self.lm.predict(self._new_tokens, keep=[len(self._new_tokens) - 1])
         self.lm.commit(len(self._new_tokens))
-        confidences_K, tokens_K = logits_KV.float().softmax(-1).max(-1)
-        self._new_tokens = [tokens_K.item()]
-        return self._new_tokens[0], confidences_K.item()
+        self._new_tokens = [token]
+        return token, confidence
 
 
 class DllmDrafter(BlockDrafter):

@@ -27,15 +27,21 @@ from specdec.verdict import count_accepted
 
 @dataclass(frozen=True)
 class Costs:
-    """What a round costs: `draft_pass_ms` per drafter pass, and `verify_ms[n]` to verify a draft of n tokens."""
+    """What a round costs: `block_pass_ms` or `ar_pass_ms` per drafter pass, and `verify_ms[n]` to verify a draft of n
+    tokens."""
 
-    draft_pass_ms: float
+    block_pass_ms: float
+    ar_pass_ms: float
     verify_ms: list[float]
 
     @classmethod
     def of(cls, profile: LatencyProfile, entry: str, longest: int) -> Costs:
         """A profile's costs, for drafts up to `longest` tokens; `entry` is one of its targets."""
-        return cls(profile.draft_pass_ms, [verification_ms(profile, entry, n + 1) for n in range(longest + 1)])
+        verify_ms = [verification_ms(profile, entry, n + 1) for n in range(longest + 1)]
+        return cls(profile.pass_ms(is_ar=False), profile.pass_ms(is_ar=True), verify_ms)
+
+    def pass_ms(self, is_ar: bool) -> float:
+        return self.ar_pass_ms if is_ar else self.block_pass_ms
 
     @cached_property
     def is_monotone(self) -> bool:
@@ -115,7 +121,7 @@ class Board:
                 verify_ms = costs.cheapest_from[accepted_len]
             next_at = min(at + accepted_len + 1, self.end)
             is_cached = None if chains.is_ar else self.cached_behind(at, chain, num_passes, next_at)
-            cost_ms = costs.draft_pass_ms * num_passes + verify_ms
+            cost_ms = costs.pass_ms(chains.is_ar) * num_passes + verify_ms
             made.append(Move(chains.name, draft_len, num_passes, cost_ms, next_at, is_cached))
             if chain.tokens[draft_len - 1] in self.stop_ids:
                 break
@@ -165,7 +171,7 @@ class Oracle:
 
     def _solve(self, at: int, moves: list[Move]) -> None:
         board, (cold, warm) = self.board, self.values
-        prefill_ms = board.costs.draft_pass_ms if board.wholes[at] else 0.0
+        prefill_ms = board.costs.block_pass_ms if board.wholes[at] else 0.0
         best = [(inf, moves[0]), (inf, moves[0])]
         for move in moves:
             next_at = move.next_at
@@ -237,8 +243,9 @@ def _charge(own: Oracle, turn: Round, state: tuple[int, bool], lost: dict[str, f
     else:
         is_cached_after = board.cached_without(at, is_cached, next_at)
     needs_prefill = is_block_draft and not is_cached and board.wholes[at] > 0
-    needless_ms = costs.draft_pass_ms * (turn.num_prefill_passes - needs_prefill)
-    spent_ms = costs.draft_pass_ms * turn.num_forward_passes + costs.verify_ms[turn.draft_len]
+    pass_ms = costs.pass_ms(chains is not None and chains.is_ar)
+    needless_ms = pass_ms * (turn.num_prefill_passes - needs_prefill)
+    spent_ms = pass_ms * turn.num_forward_passes + costs.verify_ms[turn.draft_len]
     regret_ms = spent_ms - needless_ms + own.values[is_cached_after][next_at] - own.values[is_cached][at]
     best = own.best_moves[is_cached][at]
     is_over = (num_passes, turn.draft_len) > (best.num_passes, best.draft_len)

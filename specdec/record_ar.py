@@ -6,9 +6,8 @@ Nothing is run twice: where the drafter is right about a token, its chain goes o
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from specdec.chains import Chain, ar_chain
+from specdec.lm import most_probable, unpacked
 from specdec.pages import PagedLM, Row
 
 
@@ -32,7 +31,7 @@ def record_ar(paged: PagedLM, text: Text, chain_len: int, stop_ids: frozenset[in
         return []
     last = text.prefix_lens[-1]
     pages, logits_KV = paged.add_trunk(text.ids[:last], keep=range(text.prompt_len - 1, last))
-    firsts = dict(zip(text.prefix_lens, zip(*_greedy(logits_KV), strict=True), strict=True))
+    firsts = dict(zip(text.prefix_lens, zip(*unpacked(most_probable(logits_KV)), strict=True), strict=True))
     own = {at: [first] for at, first in firsts.items() if at == last or first[0] != text.ids[at]}
     _write_on(paged, own, pages, chain_len, stop_ids, batch)
     chains: dict[int, list[tuple[int, float]]] = {}
@@ -58,15 +57,10 @@ def _write_on(
         for group in in_groups(alive, batch):
             logits_KV = paged.forward([Row(paths[at], (own[at][-1][0],), (0,)) for at in group])
             pages_of = paged.commit(range(len(group)))
-            for at, page, token, confidence in zip(group, pages_of, *_greedy(logits_KV), strict=True):
+            found = unpacked(most_probable(logits_KV))
+            for at, page, token, confidence in zip(group, pages_of, *found, strict=True):
                 paths[at] += (page,)
                 own[at].append((token, confidence))
-
-
-def _greedy(logits_KV: torch.Tensor) -> tuple[list[int], list[float]]:
-    """The argmax token of each position and its softmax probability, as a live AR drafter reads them."""
-    confidences_K, tokens_K = logits_KV.float().softmax(-1).max(-1)
-    return tokens_K.tolist(), confidences_K.tolist()
 
 
 def in_groups(items: Sequence, size: int) -> Iterator[Sequence]:

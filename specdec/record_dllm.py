@@ -10,8 +10,9 @@ from itertools import accumulate, pairwise
 
 import torch
 
-from generate import Blocks, Denoising, masked_positions, most_probable, pass_input, prefill, without_mask
+from generate import Blocks, Denoising, masked_positions, pass_input, prefill
 from specdec.chains import Chain
+from specdec.lm import most_probable, unpacked, without
 from specdec.pages import PagedLM, Row
 from specdec.record_ar import Text, in_groups
 
@@ -107,7 +108,7 @@ class DllmRecorder:
         if not ends:
             return
         self._pages, logits_KV = self.paged.add_trunk(ids[: ends[-1]], keep=[end - 1 for end in ends])
-        tokens, confidences = most_probable(logits_KV, how.mask_id)
+        tokens, confidences = unpacked(most_probable(logits_KV, how.mask_id))
         for index, is_unsettled in enumerate(is_close(logits_KV, how.mask_id)):
             block = tuple(ids[index * size : ends[index]])
             state = (tuple(self._pages[:index]), block)
@@ -131,7 +132,7 @@ class DllmRecorder:
                 for (path, block), wanted in zip(group, masked, strict=True)
             ]
             logits_KV = self.paged.forward(rows)
-            tokens, confidences = most_probable(logits_KV, how.mask_id)
+            tokens, confidences = unpacked(most_probable(logits_KV, how.mask_id))
             commits = [index for index, wanted in enumerate(masked) if not wanted]
             pages = dict(zip(commits, self.paged.commit(commits), strict=True)) if commits else {}
             close = is_close(logits_KV, how.mask_id, self._thresholds)
@@ -155,15 +156,14 @@ class DllmRecorder:
             prefill(lm, clean, how)
         else:
             lm.rollback(0)
-        logits_KV = lm.forward(row.tokens, block_size=how.block_size, keep=row.keep)
-        tokens, confidences = most_probable(logits_KV, how.mask_id)
+        tokens, confidences = lm.predict(row.tokens, block_size=how.block_size, keep=row.keep, never=how.mask_id)
         self._answers[state] = replace(self._answers[state], tokens=tokens, confidences=confidences)
 
 
 def is_close(logits_KV: torch.Tensor, mask_id: int, thresholds: Sequence[float] = ()) -> list[bool]:
     """Whether rounding might decide an output: two tokens as probable, or a probability at one of the thresholds or at
     a hundredth, where a tau may be (at 0 and 1 none could be crossed)."""
-    best_K, second_K = without_mask(logits_KV, mask_id).softmax(-1).topk(2).values.unbind(1)
+    best_K, second_K = without(mask_id, logits_KV.float()).softmax(-1).topk(2).values.unbind(1)
     is_close_K = best_K - second_K < CLOSE
     hundredths_K = (100 * best_K).round() / 100
     for edge in (hundredths_K.clamp(0.01, 0.99), *thresholds):

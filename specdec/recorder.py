@@ -11,6 +11,7 @@ from specdec.chains import AR, Chain, Chains
 from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER
 from specdec.drafters import denoising
 from specdec.jobs import fitting_prompt, question_identity
+from specdec.lm import CachedLM, most_probable, unpacked
 from specdec.pages import PagedLM
 from specdec.problems import Problem
 from specdec.provenance import provenance
@@ -138,7 +139,7 @@ def _chains_identity(session: Session, name: str) -> dict[str, object]:
 def _trajectory(session: Session, job: TraceJob, check_stop: Callable[[], None]) -> tuple[list[int], list[float]]:
     """The target's greedy text, drafted by whichever drafter is at hand (it changes the time only), and the gap
     between the best and the second logit at each of its tokens."""
-    target = WatchedTarget(session.target())
+    target = WatchedTarget(session.target().lm)
 
     def clock() -> float:
         check_stop()
@@ -156,22 +157,31 @@ def _trajectory(session: Session, job: TraceJob, check_stop: Callable[[], None])
     return output_tokens, target.gaps[: len(output_tokens)]
 
 
-class WatchedTarget:
-    """A target whose gaps between the best and the second logit are noted, at each token that it lets pass or adds."""
+class WatchedTarget(Target):
+    """A target whose gaps between the best and the second logit are noted, at each token that it lets pass or adds.
 
-    def __init__(self, target: Target) -> None:
-        self.target = target
+    It looks at the logits of every verification, which a target that only verifies leaves on the device.
+    """
+
+    def __init__(self, lm: CachedLM) -> None:
+        super().__init__(lm)
         self.gaps: list[float] = []
+        self._last_gaps: list[float] = []
 
     def start(self, prompt_ids: Sequence[int]) -> None:
-        self.target.start(prompt_ids)
+        super().start(prompt_ids)
         self.gaps = []
 
     def verify(self, draft_tokens: Sequence[int]) -> Verdict:
-        verdict = self.target.verify(draft_tokens)
-        best_L2 = self.target.logits_LV[: verdict.accepted_len + 1].float().topk(2).values
-        self.gaps += (best_L2[:, 0] - best_L2[:, 1]).tolist()
+        verdict = super().verify(draft_tokens)
+        self.gaps += self._last_gaps[: verdict.accepted_len + 1]
         return verdict
+
+    def _greedy(self, tokens: list[int]) -> list[int]:
+        logits_LV = self.lm.forward(tokens)
+        best_L2 = logits_LV.float().topk(2).values
+        self._last_gaps = (best_L2[:, 0] - best_L2[:, 1]).tolist()
+        return unpacked(most_probable(logits_LV))[0]
 
 
 def _helper(session: Session) -> DrafterSpec:

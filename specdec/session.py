@@ -14,7 +14,7 @@ from specdec.cost_aware import Advice, advice_of
 from specdec.drafters import ArDrafter, BlockSettings, DllmDrafter, Drafter, NoDrafter
 from specdec.latency import load_profiles
 from specdec.lm import CachedLM
-from specdec.models import load_lm, resolve_device, resolve_dtype
+from specdec.models import load_lm, resolve_device, resolve_dtype, resolve_engine
 from specdec.records import Record
 from specdec.specs import ArDynamic, ArStatic, CostAware, DllmStatic, DrafterSpec, FailFast, Plain
 from specdec.target import Target
@@ -39,6 +39,7 @@ class Session:
     tokenizer: object
     stop_ids: frozenset[int]
     mask_id: int | None
+    engine: str = "eager"
     _loaded: dict[Role, CachedLM] = field(default_factory=dict, repr=False)
     _advices: dict[DrafterSpec, Advice] = field(default_factory=dict, repr=False)
 
@@ -96,6 +97,8 @@ class Session:
             "seed": self.config.seed,
             **vars(spec),
         }
+        if self.engine != "eager":  # left out of eager records, which are older than the choice
+            identity["engine"] = self.engine
         role = role_of(spec)
         if role is not None:
             identity["drafter_sha256"] = self.fingerprints.get(role)
@@ -130,7 +133,7 @@ class Session:
         if role not in self._loaded:
             # A drafter's table may be padded beyond the target's: such ids must never be drafted.
             vocab_size = None if role is TARGET else self.sources[TARGET].vocab_size
-            self._loaded[role] = load_lm(self.sources[role], self.device, self.dtype, vocab_size)
+            self._loaded[role] = load_lm(self.sources[role], self.device, self.dtype, vocab_size, self.engine)
             self._loaded[role].warm_up()
         return self._loaded[role]
 
@@ -168,4 +171,5 @@ def open_session(config: RunConfig) -> Session:
         tokenizer=tokenizer,
         stop_ids=stop_ids(sources[TARGET], tokenizer),
         mask_id=mask,
+        engine=resolve_engine(config, device, sources.values()),
     )

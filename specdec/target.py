@@ -1,11 +1,9 @@
 """Target: the model whose text must come out, checking drafts greedily.
 
-Not a sampler and not the loop: it answers one draft at a time. Shape suffixes: L positions, V vocabulary.
+Not a sampler and not the loop: it answers one draft at a time.
 """
 
 from collections.abc import Sequence
-
-import torch
 
 from specdec.lm import CachedLM
 from specdec.verdict import Verdict, count_accepted
@@ -16,13 +14,11 @@ class Target:
 
     Attributes:
         prefill_ms: what the last `start` took.
-        logits_LV: the last verification's, one row per drafted token and one for the token behind them.
     """
 
     def __init__(self, lm: CachedLM) -> None:
         self.lm = lm
         self.prefill_ms = 0.0
-        self.logits_LV: torch.Tensor | None = None
         self._last_token: int | None = None
 
     def start(self, prompt_ids: Sequence[int]) -> None:
@@ -37,9 +33,12 @@ class Target:
 
     def verify(self, draft_tokens: Sequence[int]) -> Verdict:
         """Check a draft (possibly empty: plain decoding) in one pass over [last token] + draft."""
-        self.logits_LV = self.lm.forward([self._last_token, *draft_tokens])
-        greedy = self.logits_LV.argmax(-1).tolist()
+        greedy = self._greedy([self._last_token, *draft_tokens])
         accepted_len = count_accepted(draft_tokens, greedy)
         self.lm.commit(1 + accepted_len)
         self._last_token = greedy[accepted_len]
         return Verdict(accepted_len, self._last_token)
+
+    def _greedy(self, tokens: list[int]) -> list[int]:
+        """One pass: the most probable token behind each of `tokens`."""
+        return self.lm.predict(tokens)[0]

@@ -128,7 +128,7 @@ def test_the_rules_of_drafts_load_no_model_library():
 
 def test_generate_is_a_leaf():
     imported = top_names(imports_anywhere(Path("generate.py")))
-    assert imported & MODEL_LIBRARIES == {"torch"}
+    assert not imported & MODEL_LIBRARIES
     assert not imported & (DRIVERS | {"specdec"})
 
 

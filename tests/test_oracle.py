@@ -23,15 +23,18 @@ from windows import Draft
 TARGET = "Big"
 
 
-def profile(draft_pass_ms: float, verify_ms: dict[int, float] | None = None, plain_ms: float = 10.0) -> LatencyProfile:
+def profile(
+    draft_pass_ms: float, verify_ms: dict[int, float] | None = None, ar_draft_pass_ms: float | None = None
+) -> LatencyProfile:
     tables = {TARGET: verify_ms} if verify_ms else {}
-    return LatencyProfile("made-up", draft_pass_ms, {TARGET: plain_ms}, tables, {})
+    return LatencyProfile("made-up", draft_pass_ms, {TARGET: 10.0}, tables, {}, ar_draft_pass_ms)
 
 
 PROFILES = {
     "flat": profile(1.0),
     "dear-drafts": profile(6.0),
     "free-drafts": profile(1e-6),
+    "cheap-ar": profile(4.0, ar_draft_pass_ms=0.5),
     "rising": profile(2.0, {1: 10.0, 3: 14.0, 6: 30.0}),
     "falling": profile(2.0, {1: 20.0, 4: 9.0, 6: 12.0}),
 }
@@ -72,7 +75,10 @@ def all_costs(trace: Trace, choices: list, costs: Costs) -> Iterator[float]:
             max_new_tokens=trace.identity["max_new_tokens"],
             stop_ids=trace.stop_ids,
         )
-        yield sum(costs.draft_pass_ms * r.num_forward_passes + costs.verify_ms[r.draft_len] for r in rounds)
+        yield sum(
+            costs.pass_ms(isinstance(choice, ArStatic)) * r.num_forward_passes + costs.verify_ms[r.draft_len]
+            for r, choice in zip(rounds, script, strict=False)
+        )
 
 
 @pytest.mark.parametrize("name", PROFILES)
