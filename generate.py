@@ -2,9 +2,9 @@
 
 `generate` writes a whole answer, `generate_draft_tokens` a draft of fixed length and
 `generate_draft_tokens_arbitrary_length` a draft whose length FailFast's rule decides; for other
-rules there is `LiveBlocks` under `windows.finish_draft`. All run on a `specdec.lm.CachedLM`, whose
+rules there is `LiveBlocks` under `specdec.windows.finish_draft`. All run on a `specdec.lm.CachedLM`, whose
 committed blocks they reuse and extend. This file does not verify drafts, decides no draft's length
-(`windows.py`) and knows no tokenizer, model library or configuration.
+(`specdec/windows.py`) and knows no tokenizer, model library or configuration.
 
 Sources: Fast-dLLM v2 (arXiv 2509.26328) for the block mask, the token shift, sub-blocks and
 threshold unmasking.
@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from windows import Draft, FailFastWindow, FixedWindow, Passes, Rule, finish_draft
+from specdec.windows import Draft, FailFastWindow, FixedWindow, Passes, Rule, finish_draft
 
 
 class BlockLM(Protocol):

@@ -32,7 +32,7 @@ from specdec.specs import ArStatic
 from specdec.speculate import speculate
 from specdec.target import Target
 from specdec.verdict import Verdict
-from windows import Draft, Passes
+from specdec.windows import Draft, Passes
 
 BLOCK, SUB_BLOCK = 32, 8
 

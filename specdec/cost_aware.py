@@ -20,7 +20,7 @@ from specdec.errors import UserError
 from specdec.latency import LatencyProfile, verification_ms
 from specdec.records import identity_difference
 from specdec.specs import CostAware
-from windows import Run
+from specdec.windows import Run
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Protocol
 from specdec.cost_aware import Advice, CostAwareWindow
 from specdec.specs import ArDynamic, ArStatic, CostAware, DllmStatic, FailFast
 from specdec.verdict import Verdict
-from windows import Draft, FailFastWindow, FixedWindow, Run, Window, finish_draft
+from specdec.windows import Draft, FailFastWindow, FixedWindow, Run, Window, finish_draft
 
 BlockSpec = DllmStatic | FailFast | CostAware
 

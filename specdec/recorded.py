@@ -15,7 +15,7 @@ from specdec.errors import UserError
 from specdec.specs import ArDynamic, ArStatic, DrafterSpec, Plain
 from specdec.trace import Trace
 from specdec.verdict import Verdict, count_accepted
-from windows import Draft, Passes
+from specdec.windows import Draft, Passes
 
 
 class RecordedTarget:
@@ -65,7 +65,7 @@ class ChainEnd(Exception):
 
 
 class RecordedRun:
-    """A draft read back from a chain, pass by pass: `windows.Run`."""
+    """A draft read back from a chain, pass by pass: `specdec.windows.Run`."""
 
     def __init__(self, chain: Chain, prefix_len: int, stop_len: int | None, num_prefills: int) -> None:
         self.chain, self.prefix_len, self._chain_stop_len = chain, prefix_len, stop_len

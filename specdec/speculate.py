@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from specdec.drafting import Drafter
     from specdec.target import Target
     from specdec.verdict import Verdict
-    from windows import Draft
+    from specdec.windows import Draft
 
 
 def speculate(

@@ -15,7 +15,7 @@ from specdec.specs import ArDynamic, ArStatic, DllmStatic, FailFast
 from specdec.speculate import speculate
 from specdec.target import Target
 from specdec.verdict import Verdict
-from windows import Draft
+from specdec.windows import Draft
 
 NUM_TOKENS = 28
 DLLM_SPECS = (

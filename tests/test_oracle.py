@@ -18,7 +18,7 @@ from specdec.specs import ArDynamic, ArStatic, DllmStatic, FailFast, Plain
 from specdec.speculate import speculate
 from specdec.trace import Trace
 from specdec.verdict import Verdict
-from windows import Draft
+from specdec.windows import Draft
 
 TARGET = "Big"
 
