@@ -42,9 +42,7 @@ def opened_turn(tokenizer: PreTrainedTokenizerBase, opening: str) -> list[int]:
         raise UserError(f"the chat template of {tokenizer.name_or_path} leaves the user's words out")
     tokens = tokenizer(head + opening, add_special_tokens=False)["input_ids"]
     if not tokens:
-        raise UserError(
-            f"the chat template of {tokenizer.name_or_path} begins with the user's words: give --opening"
-        )
+        raise UserError(f"the chat template of {tokenizer.name_or_path} begins with the user's words: give --opening")
     return tokens
 
 
