@@ -112,4 +112,3 @@ def _differences(bootstrap: PairedBootstrap, reference: int | None) -> list[Diff
         else None
         for index, one in enumerate(estimates)
     ]
-

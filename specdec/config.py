@@ -4,17 +4,20 @@ Every default of the program is stated here once. Loads nothing and imports no t
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NoReturn
 
 from specdec.errors import UserError
+from specdec.grids import GRIDS
+from specdec.latency import load_profiles, priced_entry
 from specdec.problems import DATASETS
-from specdec.specs import KINDS, ArDynamic, ArStatic, DllmStatic, DrafterSpec, FailFast, Plain
+from specdec.specs import DEFAULT_KINDS, KINDS, ArDynamic, ArStatic, CostAware, DllmStatic, DrafterSpec, FailFast, Plain
 
 BUNDLED = "bundled"
 SMOLLM2 = "smollm2"
+RUN_CODE_HELP = "grade humaneval by running the answers' programs, each in a sandbox (Linux)"
 DEFAULT_AR_DRAFTER = "Qwen/Qwen2.5-1.5B-Instruct"
 DEFAULT_DLLM = "Efficient-Large-Model/Fast_dLLM_v2_1.5B"
 
@@ -70,6 +73,9 @@ class RunConfig:
     data_dir: str | None = _flag("read DIR/NAME/SPLIT.jsonl instead of the hub", None)
     num_questions: int = _flag("the first so many questions", 30, type=_positive_int)
     question_ids: tuple[int, ...] | None = _flag("these questions (indices)", None, nargs="+", type=_index)
+    shard: str | None = _flag(
+        "work on part i (from 0) of n of the questions: i/n, or 'slurm' for the place in the job array", None
+    )
     max_new_tokens: int = _flag("output budget per question", 1024, type=_positive_int)
     block_size: int = _flag("dLLM block", 32, type=_positive_int)
     small_block_size: int = _flag("dLLM sub-block", 8, type=_positive_int)
@@ -94,12 +100,40 @@ class RunConfig:
     )
     reuse_drafts: bool = _flag("continue a draft from last round's rejected tail (Appendix E)")
     disable_reusing_drafter_kvs: bool = _flag("start every dLLM draft from an empty cache")
+    policy: str = _flag(
+        "how the dynamic dLLM drafter decides on a draft's length: FailFast's rule, or by expected tokens per "
+        "millisecond under the --latency_profile",
+        "failfast",
+        choices=("failfast", "cost_aware"),
+    )
+    calibration: str | None = _flag("what the cost-aware policy has learnt (python -m specdec.calibrate)", None)
+    grid: str | None = _flag(
+        "instead: a list of settings ('paper': the 64 of the paper's sweeps)", None, choices=("paper",)
+    )
+    record: bool = _flag("record a trace per question, for specdec.replay, of the chains that the drafters need")
+    record_batch: int = _flag("rows of one pass while recording", 64, type=_positive_int)
+    chain_len: int | None = _flag("record chains of at least so many tokens", None, type=_positive_int)
+    verify: str = _flag(
+        "check drafts by the target, or against its recorded text: no target is loaded",
+        "target",
+        choices=("target", "trace"),
+    )
+    trace_dir: str | None = _flag("folder of the traces to verify against (default: that of --output_dir)", None)
     latency_profile: tuple[str, ...] = _flag("price with these profiles: names, JSON files, or 'none'", ("vLLM_A6000",))
     latency_target: str | None = _flag("price as if the target were this entry of the profile", None)
+    run_code: bool = _flag(RUN_CODE_HELP)
     overwrite: bool = _flag("compute finished records again")
     read_pickle: bool = _flag("re-price and re-report stored records; loads no model")
+    status: str | None = _flag(
+        "only show what is done, missing and failed in this results folder", None, metavar="OUTPUT_DIR"
+    )
     dry_run: bool = _flag("print what would run and the memory it needs")
     device: str = _flag("cpu, cuda, cuda:1, ... or auto", "auto")
+    engine: str = _flag(
+        "how models run: Hugging Face modules (also auto), or CUDA graphs of fused kernels (graph, to be asked for)",
+        "auto",
+        choices=("auto", "eager", "graph"),
+    )
     dtype: str = _flag(
         "weights (auto: float32 on cpu, else bfloat16)",
         "auto",
@@ -120,7 +154,19 @@ class RunConfig:
             raise UserError(f"--drafters and --{switches[0]} exclude each other: name the drafters once")
         if self.read_pickle and (self.overwrite or self.dry_run):
             raise UserError("--read_pickle computes nothing: leave out --overwrite and --dry_run")
-        needed = {"ar_model_name": {"ar_sf", "ar_df"}, "dllm_dir": {"dllm_sf", "failfast"}}
+        if self.policy == "cost_aware" and self.drafters is not None:
+            raise UserError("--drafters and --policy exclude each other: add cost_aware to the drafters")
+        if "cost_aware" in self.kinds and "none" in self.latency_profile:
+            raise UserError("the cost-aware policy needs a --latency_profile")
+        if "cost_aware" in self.kinds and self.calibration is None and not (self.record or self.read_pickle):
+            raise UserError("the cost-aware policy needs --calibration FILE: python -m specdec.calibrate TRACE_DIR")
+        if self.record and (self.read_pickle or self.dry_run):
+            raise UserError("--record runs the models: leave out --read_pickle and --dry_run")
+        if self.trace_dir is not None and self.verify != "trace":
+            raise UserError("--trace_dir needs --verify trace")
+        if self.record and self.verify == "trace":
+            raise UserError("--record runs the target, --verify trace does without it: choose one")
+        needed = {"ar_model_name": {"ar_sf", "ar_df"}, "dllm_dir": {"dllm_sf", "failfast", "cost_aware"}}
         for name, kinds in needed.items() if self.target_model_name == SMOLLM2 else ():
             if getattr(self, name) is None and kinds & set(self.kinds):
                 raise UserError(f"no drafters come with {SMOLLM2}: give --{name}, or --drafters plain")
@@ -134,14 +180,18 @@ class RunConfig:
         if self.baseline_sweep:
             asked = asked or {"ar_sf", "dllm_sf"}
         elif not asked:
-            return tuple(KINDS)
+            asked = set(DEFAULT_KINDS)
         else:
             asked.add("failfast")
+        if self.policy == "cost_aware":
+            asked = asked - {"failfast"} | {"cost_aware"}
         return tuple(kind for kind in KINDS if kind == "plain" or kind in asked)
 
     @property
     def drafter_specs(self) -> list[DrafterSpec]:
-        """Every configuration to run, each once, in the order of `kinds`."""
+        """Every configuration to run, each once, in the order of `kinds`; or those of `grid`."""
+        if self.grid is not None:
+            return [Plain(), *GRIDS[self.grid]]
         dynamic = [
             (tau, longest, step)
             for tau in self.sweep_lowconf_threshold
@@ -158,8 +208,22 @@ class RunConfig:
                 for threshold in self.drafter_thresholds
                 for rule in dynamic
             ],
+            "cost_aware": [
+                CostAware(threshold, longest, engine)
+                for threshold in self.drafter_thresholds
+                for longest in self.sweep_max_spec_len
+                for engine in self._engines
+            ],
         }
         return list(dict.fromkeys(spec for kind in self.kinds for spec in by_kind[kind]))
+
+    @property
+    def _engines(self) -> list[str]:
+        """What the cost-aware policy reckons with: "TARGET@PROFILE" per profile. Raises UserError for a bad profile."""
+        if "cost_aware" not in self.kinds:
+            return []
+        profiles = load_profiles(self.latency_profile)
+        return [f"{priced_entry(one, self.target_name, self.latency_target)}@{one.name}" for one in profiles]
 
     @property
     def target_name(self) -> str:
@@ -203,7 +267,16 @@ def parse_args(arguments: Sequence[str] | None = None) -> RunConfig:
         description="Measure drafting strategies for speculative decoding. Without flags: the bundled "
         "models on the bundled questions with all four drafters.",
     )
+    add_flags(parser)
+    values = vars(parser.parse_args(arguments))
+    return config_of(values)
+
+
+def add_flags(parser: argparse.ArgumentParser, names: Collection[str] | None = None) -> None:
+    """The flags of RunConfig's fields, or of those called `names`."""
     for setting in fields(RunConfig):
+        if names is not None and setting.name not in names:
+            continue
         options = dict(setting.metadata)
         if setting.default is False:
             options["action"] = "store_true"
@@ -212,5 +285,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> RunConfig:
             options.setdefault("type", _text)
             options["help"] += _default_text(setting.default)
         parser.add_argument(f"--{setting.name}", **options)
-    values = vars(parser.parse_args(arguments))
+
+
+def config_of(values: dict[str, object]) -> RunConfig:
+    """What argparse has read, as a RunConfig. Raises UserError."""
     return RunConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})

@@ -4,24 +4,28 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from specdec.checkpoints import DLLM_DRAFTER
 from specdec.config import RunConfig
 from specdec.errors import UserError
+from specdec.lm import device_clock
 from specdec.problems import Problem
 from specdec.provenance import provenance
-from specdec.records import IDENTITY_KEYS, Record, load_finished, record_path
+from specdec.recorded import RecordedTarget
+from specdec.records import IDENTITY_KEYS, Record, identity_difference, load_finished, record_path
 from specdec.session import Session
 from specdec.specs import DrafterSpec
 from specdec.speculate import speculate
 from specdec.tokens import encode_prompt
+from specdec.trace import Trace, load_trace, trace_path
 
 
 @dataclass(frozen=True)
 class Job:
-    """One question and one drafter; `done` is its finished record, if there is one."""
+    """One question and one drafter; `done` is its finished record, if there is one, `trace` what to verify against
+    instead of the target."""
 
     problem: Problem
     prompt_ids: list[int] = field(repr=False)
@@ -29,6 +33,7 @@ class Job:
     identity: dict[str, object] = field(repr=False)
     path: Path
     done: Record | None = field(repr=False)
+    trace: Trace | None = field(default=None, repr=False)
 
 
 def plan_jobs(session: Session, problems: Sequence[Problem]) -> list[Job]:
@@ -39,7 +44,7 @@ def plan_jobs(session: Session, problems: Sequence[Problem]) -> list[Job]:
     """
     if DLLM_DRAFTER in session.sources and session.config.block_size > session.context_len:
         raise UserError(f"--block_size {session.config.block_size}: the models hold {session.context_len} positions")
-    prompts = [_fitting_prompt(session, problem) for problem in problems]
+    prompts = [fitting_prompt(session, problem) for problem in problems]
     by_spec = {spec: session.results_identity(spec) for spec in session.config.drafter_specs}
     return [
         _plan_job(session.config, (problem, prompt_ids), spec, settings)
@@ -52,27 +57,64 @@ def _plan_job(
     config: RunConfig, question: tuple[Problem, list[int]], spec: DrafterSpec, settings: dict[str, object]
 ) -> Job:
     problem, prompt_ids = question
-    identity = {
+    identity = question_identity(config, problem, prompt_ids, spec) | settings
+    trace = None
+    if config.verify == "trace":
+        trace = _trace_to_verify_with(config, identity)
+        identity["target_sha256"] = trace.identity["target_sha256"]
+    path = record_path(config.output_dir, *(identity[key] for key in IDENTITY_KEYS))
+    starts_afresh = config.overwrite or config.dry_run
+    done = None if starts_afresh else load_finished(path, identity)
+    return Job(problem, prompt_ids, spec, identity, path, done, trace)
+
+
+def _trace_to_verify_with(config: RunConfig, identity: dict[str, object]) -> Trace:
+    """The question's trace. Raises UserError if there is none, or its text answers another prompt or stops otherwise.
+
+    Device and dtype may differ: the target's text is taken as recorded, the drafts are made here.
+    """
+    path = trace_path(config.trace_dir or config.output_dir, identity)
+    if not path.exists():
+        raise UserError(f"there is no trace {path}: record it with --record, or give its results folder as --trace_dir")
+    trace = load_trace(path)
+    keys = ("target", "dataset", "question_id", "max_new_tokens", "prompt_sha256", "stop_ids", "decoding")
+    stored, asked = ({key: known.get(key) for key in keys} for known in (trace.identity, identity))
+    difference = identity_difference(stored, asked)
+    if difference is not None:
+        raise UserError(f"{path} was recorded with other settings ({difference}): record it again")
+    return trace
+
+
+def question_identity(
+    config: RunConfig, problem: Problem, prompt_ids: Sequence[int], spec: DrafterSpec
+) -> dict[str, object]:
+    """Which question, under which drafter: the part of a record's identity that no model decides."""
+    return {
         "target": config.target_name,
         "dataset": problem.dataset,
         "question_id": problem.question_id,
         "drafter": spec.name,
         "max_new_tokens": config.max_new_tokens,
         "prompt_sha256": hashlib.sha256(json.dumps(prompt_ids).encode()).hexdigest(),
-        **settings,
     }
-    path = record_path(config.output_dir, *(identity[key] for key in IDENTITY_KEYS))
-    starts_afresh = config.overwrite or config.dry_run
-    return Job(problem, prompt_ids, spec, identity, path, None if starts_afresh else load_finished(path, identity))
+
+
+def finished(job: Job, config: RunConfig) -> Record | None:
+    """The job's finished record, also if another process has written it since the job was planned; None without one.
+
+    Raises UserError for one made with other settings.
+    """
+    return job.done if job.done is not None or config.overwrite else load_finished(job.path, job.identity)
 
 
 def run_job(session: Session, job: Job, check_stop: Callable[[], None]) -> Record:
     """Decode one question; the record is returned, not saved. `check_stop` may raise, between the calls of a round."""
-    target, drafter = session.target(), session.drafter(job.spec)
+    target = session.target() if job.trace is None else RecordedTarget(job.trace)
+    drafter = session.drafter(job.spec)
 
     def clock() -> float:
         check_stop()
-        return target.lm.clock()
+        return device_clock(session.device)
 
     rounds = speculate(
         target,
@@ -82,6 +124,8 @@ def run_job(session: Session, job: Job, check_stop: Callable[[], None]) -> Recor
         stop_ids=session.stop_ids,
         clock=clock,
     )
+    if job.trace is not None:
+        rounds = [replace(turn, verify_ms=0.0) for turn in rounds]  # a look into a trace is no measurement
     output_tokens = [token for turn in rounds for token in turn.emitted_tokens]
     return Record(
         identity=job.identity,
@@ -115,7 +159,8 @@ def _size(num_bytes: int) -> str:
     return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.1f} MiB"
 
 
-def _fitting_prompt(session: Session, problem: Problem) -> list[int]:
+def fitting_prompt(session: Session, problem: Problem) -> list[int]:
+    """The question's prompt ids. Raises UserError where prompt and budget exceed the models' context."""
     prompt_ids = encode_prompt(session.tokenizer, problem.prompt)
     if not prompt_ids:
         raise UserError(f"question {problem.question_id} is no token long: check the chat template")

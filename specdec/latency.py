@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 PROFILE_DIR = Path(__file__).resolve().parent.parent / "assets" / "latency"
 MEASURED = "measured"  # the engine name of wall-clock prices, so no profile may be called so
-_FIELDS = ("name", "draft_pass_ms", "target_ms_per_token", "verify_ms", "provenance")
+STAND_INS = {"bundled": "Qwen2.5-32B-Instruct"}  # what the bundled target is priced as
+_FIELDS = ("name", "draft_pass_ms", "ar_draft_pass_ms", "target_ms_per_token", "verify_ms", "provenance")
+_OPTIONAL = ("ar_draft_pass_ms", "verify_ms")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class LatencyProfile:
     `target_ms_per_token`: target name (without organisation) -> plain decoding, ms per token.
     `verify_ms`: target name -> {number of tokens in a verification pass (draft_len + 1): ms}; a target
     without a table is flat: every verification costs one plain decoding step.
+    `ar_draft_pass_ms`: what a pass of an AR drafter costs, which runs one token and no block; None: no less.
     """
 
     name: str
@@ -39,6 +42,11 @@ class LatencyProfile:
     target_ms_per_token: dict[str, float]
     verify_ms: dict[str, dict[int, float]]
     provenance: dict
+    ar_draft_pass_ms: float | None = None
+
+    def pass_ms(self, is_ar: bool) -> float:
+        """A pass of an AR drafter, or of a block-diffusion drafter."""
+        return self.ar_draft_pass_ms if is_ar and self.ar_draft_pass_ms is not None else self.draft_pass_ms
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,11 @@ def resolve_target(profile: LatencyProfile, target_name: str) -> str:
     return entry
 
 
+def priced_entry(profile: LatencyProfile, target: str, latency_target: str | None = None) -> str:
+    """The profile's entry that `target` is priced as. UserError if the profile lacks it."""
+    return resolve_target(profile, latency_target or STAND_INS.get(target, target))
+
+
 def verification_ms(profile: LatencyProfile, target: str, num_tokens: int) -> float:
     """Cost in ms of one target pass over `num_tokens` tokens (draft_len + 1); `target` is an entry's name.
 
@@ -141,7 +154,7 @@ def price(record: Record, profile: LatencyProfile, target: str) -> Price:
     """
     entry = resolve_target(profile, target)
     return Price(
-        draft_ms=record.num_forward_passes * profile.draft_pass_ms,
+        draft_ms=record.num_forward_passes * profile.pass_ms(is_ar=record.drafter_name.startswith("ar_")),
         verify_ms=math.fsum(verification_ms(profile, entry, r.draft_len + 1) for r in record.rounds),
         baseline_ms=_num_output_tokens(record) * profile.target_ms_per_token[entry],
     )
@@ -201,7 +214,7 @@ def _parse_profile(raw: object) -> LatencyProfile:
     unknown = [key for key in fields if key not in _FIELDS]
     if unknown:
         raise UserError(f"unknown field {unknown[0]!r} (known: {', '.join(_FIELDS)})")
-    missing = [key for key in _FIELDS if key not in fields and key != "verify_ms"]
+    missing = [key for key in _FIELDS if key not in fields and key not in _OPTIONAL]
     if missing:
         raise UserError(f"lacks the field {missing[0]!r}")
     targets = _milliseconds(fields["target_ms_per_token"], "target_ms_per_token")
@@ -211,6 +224,9 @@ def _parse_profile(raw: object) -> LatencyProfile:
         target_ms_per_token={_name(target, "target_ms_per_token"): ms for target, ms in targets.items()},
         verify_ms=_verify_tables(fields.get("verify_ms", {}), targets),
         provenance=_object(fields["provenance"], "provenance"),
+        ar_draft_pass_ms=_number(fields["ar_draft_pass_ms"], "ar_draft_pass_ms")
+        if "ar_draft_pass_ms" in fields
+        else None,
     )
 
 

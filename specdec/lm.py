@@ -8,7 +8,8 @@ positions, D head size, V vocabulary.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from transformers import Cache, PreTrainedModel
@@ -54,26 +55,47 @@ class CachedLM:
         """Run `tokens` at positions length .. length+L-1 and return logits_KV of the kept ones.
 
         Position q attends to position k iff k // block_size <= q // block_size: 1 is causal
-        attention, 32 block diffusion. `keep` are indices into `tokens` (None: all); the LM head is
-        computed for no others. Nothing is committed; an exception leaves the cache as it was.
+        attention, 32 block diffusion. `keep` are ascending indices into `tokens` (None: all); the
+        LM head is computed for no others. Nothing is committed; an exception leaves the cache as it was.
         """
+        with self._pass(tokens, block_size):
+            return self._run(list(tokens), block_size, keep)
+
+    def predict(
+        self, tokens: Sequence[int], *, block_size: int = 1, keep: Sequence[int] | None = None, never: int | None = None
+    ) -> tuple[list[int], list[float]]:
+        """`forward`, and the most probable token behind each kept position with its softmax probability.
+
+        Chosen where the logits are, so that two short lists are all that comes from the device, in one
+        transfer. `never` is an id that is not predicted (a mask): its logit counts as minus infinity.
+        """
+        logits_KV = self.forward(tokens, block_size=block_size, keep=keep)
+        return unpacked(most_probable(logits_KV, -1 if never is None else never))
+
+    @contextmanager
+    def _pass(self, tokens: Sequence[int], block_size: int) -> Iterator[None]:
+        """Around a pass over `tokens`: afterwards they may be committed, unless it failed."""
         if not tokens:
             raise ValueError("forward needs at least one token")
         self._pending = []
+        yield
+        self._pending, self._pending_block_size = list(tokens), block_size
+
+    def _run(self, tokens: list[int], block_size: int, keep: Sequence[int] | None) -> torch.Tensor:
+        """The forward pass behind `forward`: stores keys and values, returns logits_KV."""
         end = self.length + len(tokens)
         positions_L = torch.arange(self.length, end, device=self.device)
         blocks_P = torch.arange(end, device=self.device) // block_size
         mask_LP = blocks_P <= blocks_P[self.length :, None]
         self._cache.length = self.length
         output = self.model(
-            input_ids=torch.tensor([list(tokens)], device=self.device),
+            input_ids=torch.tensor([tokens], device=self.device),
             attention_mask=mask_LP[None, None],
             position_ids=positions_L[None],
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=0 if keep is None else torch.tensor(list(keep), dtype=torch.long, device=self.device),
         )
-        self._pending, self._pending_block_size = list(tokens), block_size
         return output.logits[0, :, : self.vocab_size]
 
     def commit(self, num_tokens: int) -> None:
@@ -106,6 +128,11 @@ class CachedLM:
         self.rollback(shared // block_size * block_size if block_size == self._block_size else 0)
         return self.length
 
+    def keys_values(self) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values of the committed positions by layer, each [B, H, length, D]; the next forward may write
+        over them, so whoever keeps them copies them."""
+        return self._cache.first(self.length)
+
     def warm_up(self) -> None:
         """Run a few throw-away passes, so that no measured one pays for first-use initialisation."""
         for num_tokens in (1, 16, 32, 64):
@@ -114,9 +141,40 @@ class CachedLM:
 
     def clock(self) -> float:
         """Seconds, read when the device has finished all queued work."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        return device_clock(self.device)
+
+
+def device_clock(device: torch.device) -> float:
+    """Seconds, read when `device` has finished all queued work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def most_probable(logits_KV: torch.Tensor, never: int = -1) -> torch.Tensor:
+    """The argmax token of each row and its softmax probability, float64 [K, 2].
+
+    One tensor, so that both cross to the host at once. The token `never` (-1: none) is left out; it
+    may lie beyond a cut vocabulary. Of equal logits the first is taken.
+    """
+    logits_KV = without(never, logits_KV.float())
+    best_K, tokens_K = logits_KV.max(-1)
+    return torch.stack((tokens_K.double(), (best_K - logits_KV.logsumexp(-1)).double().exp()), dim=-1)
+
+
+def without(never: int, logits_KV: torch.Tensor) -> torch.Tensor:
+    """The logits with the token `never`, if it is any of them, at minus infinity."""
+    if not 0 <= never < logits_KV.shape[1]:
+        return logits_KV
+    logits_KV = logits_KV.clone()
+    logits_KV[:, never] = -torch.inf
+    return logits_KV
+
+
+def unpacked(packed_K2: torch.Tensor) -> tuple[list[int], list[float]]:
+    """`most_probable` on the host: token ids and probabilities. Waits for the device."""
+    pairs = packed_K2.tolist()
+    return [int(token) for token, _ in pairs], [probability for _, probability in pairs]
 
 
 class KVBuffer(Cache):
@@ -163,11 +221,12 @@ class KVBuffer(Cache):
             grown[:, :, : self.length] = buffer[:, :, : self.length]
         return grown
 
-    def keep_rows(self, rows: torch.Tensor) -> None:
-        """Drop all other rows of the batch."""
-        for store in (self._keys, self._values):
-            for layer_idx, buffer in store.items():
-                store[layer_idx] = buffer[rows]
+    def first(self, num_positions: int) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values of the first so many positions by layer, each [B, H, num_positions, D]: views."""
+        return {
+            layer_idx: (keys[:, :, :num_positions], self._values[layer_idx][:, :, :num_positions])
+            for layer_idx, keys in self._keys.items()
+        }
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Number of past positions (the model asks before it runs its layers)."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from specdec.ceiling import Ceiling
 from specdec.latency import Price
 from specdec.ranking import QuestionStats, merge
 
@@ -159,9 +160,18 @@ def _exact(key: tuple[int, str], text: str) -> QuestionStats | None:
         if type(totals["source"]) is not str or not all(type(n) is int and n >= 0 for n in counts):
             return None
         digests = [str(totals.get(name, "")) for name in ("settings", "output")]
-        return QuestionStats(*key, *counts, prices, *map(_ms, times), totals["source"], *digests)
+        ceilings = {str(name): Ceiling.from_builtins(value) for name, value in totals.get("ceilings", {}).items()}
+        times = [None if value is None else _ms(value) for value in times]
+        grades = [_flag(totals.get("correct")), _flag(totals.get("degenerate")), str(totals.get("losslessness", ""))]
+        return QuestionStats(*key, *counts, prices, *times, totals["source"], *digests, ceilings, *grades)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def _flag(value: Any) -> bool | None:
+    if value not in (True, False, None):
+        raise ValueError(f"{value!r} is no flag")
+    return value
 
 
 def _ms(value: Any) -> float:

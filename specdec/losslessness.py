@@ -43,7 +43,11 @@ def losslessness_line(stats: Iterable[QuestionStats]) -> str:
     others = [(entry, grade) for entry, grade in found if grade != EXACT]
     if not others:
         return "Every output equals plain decoding."
-    words = {TIE: "part at a near-tie of the target", BUG: "PART WHERE NO TIE EXPLAINS IT", DIFFERENT: "were not judged"}
+    words = {
+        TIE: "part at a near-tie of the target",
+        BUG: "PART WHERE NO TIE EXPLAINS IT",
+        DIFFERENT: "were not judged",
+    }
     parts = []
     for grade, text in words.items():
         questions = sorted({entry.question_id for entry, one in others if one == grade})

@@ -1,32 +1,59 @@
 """Loads the checkpoints that `checkpoints.py` finds into transformers' own Qwen2 and Llama, on a device in a dtype."""
 
 import logging
+from collections.abc import Collection
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 import transformers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from specdec.checkpoints import ModelSource
+from specdec.checkpoints import TARGET, ModelSource
+from specdec.config import RunConfig
+from specdec.engine.graph_lm import MAX_TOKENS, GraphLM
+from specdec.engine.weights import unsupported
 from specdec.errors import UserError
 from specdec.lm import CachedLM
 
+log = logging.getLogger("failfast")
 CLASSES = {
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
     "llama": (LlamaConfig, LlamaForCausalLM),
 }
+ENGINES = {"eager": CachedLM, "graph": GraphLM}
+ROOM_FOR_WEIGHTS = 0.9  # of a GPU's free memory; the rest is for caches and activations
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 
-def load_lm(source: ModelSource, device: torch.device, dtype: torch.dtype, vocab_size: int | None = None) -> CachedLM:
-    """The model on `device` in `dtype`, with an empty cache. `vocab_size`: see CachedLM."""
+def load_lm(
+    source: ModelSource,
+    device: torch.device,
+    dtype: torch.dtype,
+    vocab_size: int | None = None,
+    engine: str = "eager",
+) -> CachedLM:
+    """The model on `device` in `dtype`, with an empty cache. `vocab_size`: see CachedLM; `engine`: eager or graph."""
+    if must_spread(source, device, dtype):
+        return CachedLM(load_hf_model(source, dtype, device_map="auto"), vocab_size)
     model = load_hf_model(source, dtype).to(device)
-    return CachedLM(model, vocab_size)
+    return ENGINES[engine](model, vocab_size)
 
 
-def load_hf_model(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
-    """transformers' own module with the checkpoint's weights, on the CPU."""
-    config_class, model_class = CLASSES[source.architecture]
+def must_spread(source: ModelSource, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a target is too big for one GPU where there are several: then its layers go to all of them.
+
+    Drafters stay on one GPU, and so does everything if --device names one (cuda:1).
+    """
+    if source.role is not TARGET or device != torch.device("cuda") or torch.cuda.device_count() < 2:
+        return False
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return source.num_parameters * dtype.itemsize > ROOM_FOR_WEIGHTS * free_bytes
+
+
+def load_hf_model(source: ModelSource, dtype: torch.dtype, device_map: str | None = None) -> PreTrainedModel:
+    """transformers' own module with the checkpoint's weights, on the CPU or where `device_map` puts them."""
+    _, model_class = CLASSES[source.architecture]
     # The name of this argument changed between transformers 4 and 5.
     dtype_name = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
     # What does not fit is said here, in one line, and not in a report of many.
@@ -35,11 +62,12 @@ def load_hf_model(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
     try:
         model, info = model_class.from_pretrained(
             source.path,
-            config=config_class(**_config_arguments(source.config)),
+            config=model_config(source),
             attn_implementation="sdpa",
             use_safetensors=True,
             output_loading_info=True,
             **{dtype_name: dtype},
+            **({} if device_map is None else {"device_map": device_map}),
         )
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".strip().split("\n")[0]
@@ -48,6 +76,12 @@ def load_hf_model(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
     if misfits:
         raise UserError(f"the weights in {source.path} do not fit its config.json: see {min(map(str, misfits))}")
     return model
+
+
+def model_config(source: ModelSource) -> PretrainedConfig:
+    """The checkpoint's settings as transformers' own class for its architecture. Raises ValueError, TypeError."""
+    config_class, _ = CLASSES[source.architecture]
+    return config_class(**_config_arguments(source.config))
 
 
 def _is_needed(key: str) -> bool:
@@ -84,6 +118,47 @@ def resolve_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {name} is not to be had here: try --device cpu") from error
     return device
+
+
+def resolve_engine(config: RunConfig, device: torch.device, sources: Collection[ModelSource]) -> str:
+    """What runs all models of a run, so that their times can be compared: "eager" or "graph".
+
+    'auto' is eager: until the graph engine has been measured on GPUs, it must be asked for. Where it
+    is asked for and cannot do a run's work, this is said in one line and all models run eagerly.
+    """
+    if config.engine != "graph":
+        return "eager"
+    loaded = [source for source in sources if config.verify == "target" or source.role is not TARGET]
+    reason = _why_not_graph(config, device, loaded)
+    if reason is None:
+        return "graph"
+    log.warning("engine: eager, not graph, because %s", reason)
+    return "eager"
+
+
+def _why_not_graph(config: RunConfig, device: torch.device, sources: Collection[ModelSource]) -> str | None:
+    """What keeps the graph engine from a run that loads `sources`, in a few words; None if nothing does."""
+    if config.record:
+        return "traces are recorded by passes over many rows (specdec/pages.py), which it does not run"
+    reason = next(filter(None, (_unsupported(source) for source in sources)), None)
+    if reason is not None:
+        return reason
+    if any(must_spread(source, device, resolve_dtype(config.dtype, device)) for source in sources):
+        return "the target does not fit one GPU"
+    if config.block_size > MAX_TOKENS:
+        return f"it runs blocks of at most {MAX_TOKENS} positions"
+    if device.type == "cuda" and find_spec("triton") is None:
+        return "the package triton is not installed"
+    return None
+
+
+def _unsupported(source: ModelSource) -> str | None:
+    """Why the graph engine cannot run a checkpoint. One that cannot be read is left to the loading, which says so."""
+    try:
+        reason = unsupported(model_config(source))
+    except Exception:
+        return None
+    return None if reason is None else f"{source.path} has {reason}"
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -11,15 +11,17 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
-from specdec.config import BUNDLED
+from specdec.ceiling import Ceiling, sum_ceilings
 from specdec.errors import UserError
-from specdec.latency import MEASURED, LatencyProfile, Price, measured, price, resolve_target
+from specdec.grading import is_correct
+from specdec.latency import MEASURED, LatencyProfile, Price, measured, price, priced_entry
 from specdec.records import Record
+from specdec.repetition import is_degenerate
 from specdec.specs import Plain
 
 PLAIN = Plain().name
-STAND_INS = {BUNDLED: "Qwen2.5-32B-Instruct"}  # what the bundled target is priced as
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class QuestionStats:
     source: str = ""  # what makes question 0 another question (see `source_of`); "" if unknown
     settings: str = ""  # digest of everything that decided the result; "" if unknown
     output: str = ""  # digest of the output tokens; "" if unknown
+    ceilings: dict[str, Ceiling] = field(default_factory=dict)  # by engine name, where a trace is known
     is_correct: bool | None = None  # the answer; None where it was not graded
     is_degenerate: bool | None = None  # mostly one loop (`repetition.py`); None if unknown
     losslessness: str = ""  # "exact", "tie" or "bug" (`losslessness.py`); "" if unknown
@@ -75,6 +78,7 @@ class RankRow:
     verify_ms: float
     baseline_ms: float
     speedup_mean: float | None  # mean of the questions' speedups (the paper's)
+    ceiling: Ceiling | None = None  # sums; None unless it is known of every question
     num_correct: int = 0
     num_graded: int = 0  # questions whose answer is known to be right or wrong
     num_degenerate: int = 0
@@ -117,8 +121,17 @@ class PlainRow:
         return _ratio(self.total_ms, self.num_output_tokens)
 
 
-def stats_of(record: Record, prices: dict[str, Price] | None = None) -> QuestionStats:
-    """What a ranking needs of a record, with its modelled `prices` by engine name."""
+def stats_of(
+    record: Record,
+    prices: dict[str, Price] | None = None,
+    ceilings: dict[str, Ceiling] | None = None,
+    *,
+    run_code: bool = False,
+) -> QuestionStats:
+    """What a ranking needs of a record, with its modelled `prices` and `ceilings` by engine name.
+
+    `run_code`: grade programs by running them (`grading.py`).
+    """
     return QuestionStats(
         question_id=record.question_id,
         drafter_name=record.drafter_name,
@@ -128,12 +141,22 @@ def stats_of(record: Record, prices: dict[str, Price] | None = None) -> Question
         num_rounds=record.num_rounds,
         num_forward_passes=record.num_forward_passes,
         prices=dict(prices or {}),
-        draft_ms=float(record.draft_ms),
-        verify_ms=float(record.verify_ms),
+        draft_ms=float(record.draft_ms) if record.is_timed else None,
+        verify_ms=float(record.verify_ms) if record.is_timed else None,
         source=source_of(record),
         settings=_digest(record.identity),
         output=_digest(record.output_tokens),
+        ceilings=dict(ceilings or {}),
+        is_correct=is_correct(record, run_code=run_code),
+        is_degenerate=_is_degenerate(tuple(record.output_tokens)),
+        losslessness="" if record.divergence is None else record.divergence.kind,
     )
+
+
+@lru_cache(maxsize=1024)
+def _is_degenerate(tokens: tuple[int, ...]) -> bool:
+    """Asked once for all drafters, and all replayed settings, that wrote the same."""
+    return is_degenerate(tokens)
 
 
 def source_of(record: Record) -> str:
@@ -167,11 +190,6 @@ def model_prices(
     return prices
 
 
-def priced_entry(profile: LatencyProfile, target: str, latency_target: str | None = None) -> str:
-    """The profile's entry that `target` is priced as. UserError if the profile lacks it."""
-    return resolve_target(profile, latency_target or STAND_INS.get(target, target))
-
-
 def engine_name(profile_name: str, entry: str, target: str) -> str:
     """`("P", "Q-7B", "org/Q-7B")` gives "P"; `("P", "Q-7B", "bundled")` gives "P as if Q-7B"."""
     return profile_name if target.rstrip("/").rpartition("/")[2] == entry else f"{profile_name} as if {entry}"
@@ -193,7 +211,8 @@ def merge(stats: Iterable[QuestionStats]) -> list[QuestionStats]:
                 "rank the two runs apart"
             )
         if earlier is not None and _counts(earlier) == _counts(entry):
-            entry = dataclasses.replace(entry, prices=earlier.prices | entry.prices)
+            prices, ceilings = earlier.prices | entry.prices, earlier.ceilings | entry.ceilings
+            entry = dataclasses.replace(entry, prices=prices, ceilings=ceilings)
         merged[key] = entry
     return [
         _with_measured(entry, merged.get((source, question_id, PLAIN)))
@@ -202,7 +221,7 @@ def merge(stats: Iterable[QuestionStats]) -> list[QuestionStats]:
 
 
 def _counts(entry: QuestionStats) -> QuestionStats:
-    return dataclasses.replace(entry, prices={})
+    return dataclasses.replace(entry, prices={}, ceilings={})
 
 
 def _with_measured(entry: QuestionStats, plain: QuestionStats | None) -> QuestionStats:
@@ -270,6 +289,7 @@ def _row(name: str, entries: list[QuestionStats], engine: str) -> RankRow:
         verify_ms=sum(one.verify_ms for one in prices),
         baseline_ms=sum(one.baseline_ms for one in prices),
         speedup_mean=_ratio(sum(one.speedup for one in prices), len(prices)),
+        ceiling=sum_ceilings([entry.ceilings.get(engine) for entry in priced]),
         num_correct=sum(entry.is_correct is True for entry in priced),
         num_graded=sum(entry.is_correct is not None for entry in priced),
         num_degenerate=sum(entry.is_degenerate is True for entry in priced),

@@ -85,6 +85,11 @@ class Record:
         return sum(turn.verify_ms for turn in self.rounds)
 
     @property
+    def is_timed(self) -> bool:
+        """Whether the target's passes were measured; a replay has none."""
+        return self.verify_ms > 0
+
+    @property
     def measured_ms_per_token(self) -> float:
         """Wall clock of drafting and verifying per output token, without the prompt pass."""
         return _ratio(self.draft_ms + self.verify_ms, self.num_output_tokens)

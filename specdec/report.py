@@ -11,13 +11,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from specdec import ranking
+from specdec.ceiling import Ceiling
+from specdec.grading import is_correct
 from specdec.latency import Price
 from specdec.logs import parse_log_lines
 from specdec.ranking import QuestionStats
 from specdec.records import Record
+from specdec.repetition import is_degenerate
 from specdec.rounds import Round
 
 __all__ = ["parse_log_lines", "quote_text", "record_lines", "record_text", "visible"]
+_ANSWERS = {True: "correct", False: "wrong", None: "not graded"}
+
 
 def quote_text(text: str) -> list[str]:
     """Text for a log: every line starts with "| ", so none can be taken for a line of the program.
@@ -33,7 +38,7 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def record_lines(record: Record, prices: dict[str, Price]) -> list[str]:
+def record_lines(record: Record, prices: dict[str, Price], ceilings: dict[str, Ceiling] | None = None) -> list[str]:
     """One question's log lines in the published spelling, each starting with "[Problem ID, NAME] ".
 
     `prices` by engine name. The first line, ours, has everything a ranking needs in full precision.
@@ -45,7 +50,7 @@ def record_lines(record: Record, prices: dict[str, Price]) -> list[str]:
     longest = max((turn.draft_len for turn in record.rounds), default=0)
     longest_accepted = max((turn.accepted_len for turn in record.rounds), default=0)
     lines = [
-        f"Totals: {_totals_json(ranking.stats_of(record, prices))}",
+        f"Totals: {_totals_json(ranking.stats_of(record, prices, ceilings))}",
         f"Acceptance rate: {record.acceptance_rate:.1%} ({accepted}/{drafted})",
         f"Accepted/speculated: avg {accepted / num_rounds:.2f}/{drafted / num_rounds:.2f}, "
         f"max {longest_accepted}/{longest}",
@@ -78,14 +83,19 @@ def _totals_json(stats: QuestionStats) -> str:
         "draft_ms": stats.draft_ms,
         "verify_ms": stats.verify_ms,
         "prices": {key: [p.draft_ms, p.verify_ms, p.baseline_ms] for key, p in stats.prices.items()},
+        "correct": stats.is_correct,
+        "degenerate": stats.is_degenerate,
+        "losslessness": stats.losslessness,
+        "ceilings": {key: vars(ceiling) for key, ceiling in stats.ceilings.items()},
     }
     return json.dumps(totals, allow_nan=False)
 
 
-def record_text(record: Record, token_text: Sequence[str] | None = None) -> str:
+def record_text(record: Record, token_text: Sequence[str] | None = None, *, run_code: bool = False) -> str:
     """The .txt beside the pickle: question, answer, totals, a line per round.
 
-    `token_text`: per round, the text it emitted. Question and answer are quoted as in a log.
+    `token_text`: per round, the text it emitted. `run_code`: grade programs by running them. Question and answer
+    are quoted as in a log.
     """
     dataset = visible(str(record.identity["dataset"]))
     parts = [f"Question {record.question_id} of {dataset}, drafter {record.drafter_name}", ""]
@@ -98,6 +108,9 @@ def record_text(record: Record, token_text: Sequence[str] | None = None) -> str:
         f"  output tokens {record.num_output_tokens}, rounds {record.num_rounds}",
         f"  accepted / drafted {record.num_accepted}/{record.num_drafted} ({record.acceptance_rate:.1%})",
         f"  acceptance length {record.acceptance_len:.2f} (tokens per round, bonus included)",
+        f"  against plain decoding: {record.divergence or 'not compared'}",
+        f"  answer {_ANSWERS[is_correct(record, run_code=run_code)]}; "
+        f"{'' if is_degenerate(record.output_tokens) else 'not '}degenerate (mostly one loop)",
         f"  drafter passes {record.num_forward_passes} ({record.passes_per_round:.2f} per round)",
         f"  measured: prompt {record.prefill_ms:.1f} ms, drafting {record.draft_ms:.1f} ms, "
         f"verifying {record.verify_ms:.1f} ms, {record.measured_ms_per_token:.3f} ms per token",

@@ -3,18 +3,20 @@
 It decides which checkpoint plays which part and builds targets and drafters from them; it runs nothing.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 
 from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, ModelSource, Role, find_model, fingerprint
 from specdec.config import RunConfig
+from specdec.cost_aware import Advice, advice_of
 from specdec.drafters import ArDrafter, BlockSettings, DllmDrafter, Drafter, NoDrafter
+from specdec.latency import load_profiles
 from specdec.lm import CachedLM
-from specdec.models import load_lm, resolve_device, resolve_dtype
+from specdec.models import load_lm, resolve_device, resolve_dtype, resolve_engine
 from specdec.records import Record
-from specdec.specs import ArDynamic, ArStatic, DrafterSpec, FailFast, Plain
+from specdec.specs import ArDynamic, ArStatic, CostAware, DllmStatic, DrafterSpec, FailFast, Plain
 from specdec.target import Target
 from specdec.tokens import check_same_tokens, load_tokenizer, mask_id, stop_ids
 
@@ -37,21 +39,23 @@ class Session:
     tokenizer: object
     stop_ids: frozenset[int]
     mask_id: int | None
+    engine: str = "eager"
     _loaded: dict[Role, CachedLM] = field(default_factory=dict, repr=False)
+    _advices: dict[DrafterSpec, Advice] = field(default_factory=dict, repr=False)
 
     @cached_property
     def fingerprints(self) -> dict[Role, str]:
-        """SHA-256 of each model's files (none in a dry run, which may not have them)."""
-        if self.config.dry_run:
-            return {}
-        return {role: fingerprint(source) for role, source in self.sources.items()}
+        """SHA-256 of each model's files (not of those whose weights are not needed and may not be there)."""
+        return {role: fingerprint(source) for role, source in self.sources.items() if needs_weights(self.config, role)}
 
     def memory_bytes(self, num_positions: int) -> dict[str, tuple[int, int]]:
-        """Model title -> bytes of its weights and of a KV cache of `num_positions`."""
-        size = self.dtype.itemsize
+        """Model title -> bytes of its weights and of a KV cache of `num_positions`; not of a target that a trace
+        stands for."""
+        size, is_needed = self.dtype.itemsize, self.config.verify == "target"
         return {
             role.title: (source.num_parameters * size, source.kv_values_per_token * num_positions * size)
             for role, source in self.sources.items()
+            if is_needed or role is not TARGET
         }
 
     @property
@@ -69,7 +73,7 @@ class Session:
             return NoDrafter()
         if role is AR_DRAFTER:
             return ArDrafter(self._lm(role), spec, self.stop_ids)
-        return DllmDrafter(self._lm(role), spec, self.block_settings)
+        return DllmDrafter(self._lm(role), spec, replace(self.block_settings, advice=self._advice(spec)))
 
     @property
     def block_settings(self) -> BlockSettings:
@@ -93,6 +97,8 @@ class Session:
             "seed": self.config.seed,
             **vars(spec),
         }
+        if self.engine != "eager":  # left out of eager records, which are older than the choice
+            identity["engine"] = self.engine
         role = role_of(spec)
         if role is not None:
             identity["drafter_sha256"] = self.fingerprints.get(role)
@@ -105,7 +111,19 @@ class Session:
             }
         if isinstance(spec, FailFast):
             identity["reuse_drafts"] = self.config.reuse_drafts
+        if isinstance(spec, CostAware) and self.config.calibration is not None:
+            identity["advice_sha256"] = self._advice(spec).digest
         return identity
+
+    def _advice(self, spec: DrafterSpec) -> Advice | None:
+        """What the cost-aware policy knows. Raises UserError for a calibration that does not fit."""
+        if not isinstance(spec, CostAware):
+            return None
+        if spec not in self._advices:
+            identity = self.results_identity(DllmStatic(spec.unmask_threshold, 1))
+            profiles = load_profiles(self.config.latency_profile)
+            self._advices[spec] = advice_of(spec, self.config.calibration, profiles, identity)
+        return self._advices[spec]
 
     def round_texts(self, record: Record) -> list[str]:
         """The text that each round emitted, for people; a character split over rounds shows as U+FFFD."""
@@ -115,21 +133,28 @@ class Session:
         if role not in self._loaded:
             # A drafter's table may be padded beyond the target's: such ids must never be drafted.
             vocab_size = None if role is TARGET else self.sources[TARGET].vocab_size
-            self._loaded[role] = load_lm(self.sources[role], self.device, self.dtype, vocab_size)
+            self._loaded[role] = load_lm(self.sources[role], self.device, self.dtype, vocab_size, self.engine)
             self._loaded[role].warm_up()
         return self._loaded[role]
+
+
+def needs_weights(config: RunConfig, role: Role) -> bool:
+    """Whether a run loads the model: not in a dry run, and no target where drafts are verified against a trace."""
+    return not config.dry_run and not (role is TARGET and config.verify == "trace")
 
 
 def open_session(config: RunConfig) -> Session:
     """Find the models that `config` needs and check that they fit each other; loads no weights.
 
-    A dry run fetches no weights from the hub either. Raises UserError.
+    Weights that the run does without are not fetched from the hub either. Raises UserError.
     """
     device = resolve_device(config.device)
     names = {TARGET: config.target_model_name, AR_DRAFTER: config.ar_name, DLLM_DRAFTER: config.dllm_name}
     needed = {role for spec in config.drafter_specs if (role := role_of(spec))} | {TARGET}
     sources = {
-        role: find_model(role, name, with_weights=not config.dry_run) for role, name in names.items() if role in needed
+        role: find_model(role, name, with_weights=needs_weights(config, role))
+        for role, name in names.items()
+        if role in needed
     }
     tokenizer = load_tokenizer(sources[TARGET])
     mask = None
@@ -146,4 +171,5 @@ def open_session(config: RunConfig) -> Session:
         tokenizer=tokenizer,
         stop_ids=stop_ids(sources[TARGET], tokenizer),
         mask_id=mask,
+        engine=resolve_engine(config, device, sources.values()),
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from specdec.errors import UserError
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
     """A threshold in a name: as short as it can be without two values sharing a name; 0.45, 1, 0.3000001."""
     return repr(float(value)).removesuffix(".0")
 
@@ -40,7 +40,7 @@ class ArDynamic:
 
     @property
     def name(self) -> str:
-        return f"ar_None_df_{_number(self.confidence_threshold)}_{self.max_draft_len}_{self.draft_step}"
+        return f"ar_None_df_{number_text(self.confidence_threshold)}_{self.max_draft_len}_{self.draft_step}"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class DllmStatic:
 
     @property
     def name(self) -> str:
-        return f"dllm_{_number(self.unmask_threshold)}_sf_{self.draft_len}"
+        return f"dllm_{number_text(self.unmask_threshold)}_sf_{self.draft_len}"
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,35 @@ class FailFast:
     @property
     def name(self) -> str:
         return (
-            f"dllm_{_number(self.unmask_threshold)}_df_{_number(self.confidence_threshold)}"
+            f"dllm_{number_text(self.unmask_threshold)}_df_{number_text(self.confidence_threshold)}"
             f"_{self.max_draft_len}_{self.draft_step}"
         )
 
 
-DrafterSpec = Plain | ArStatic | ArDynamic | DllmStatic | FailFast
-KINDS = {"plain": Plain, "ar_sf": ArStatic, "ar_df": ArDynamic, "dllm_sf": DllmStatic, "failfast": FailFast}
+@dataclass(frozen=True)
+class CostAware:
+    """A block-diffusion drafter that goes on while it pays: `engine` ("TARGET@PROFILE") says what a pass and a
+    verification cost, at most `max_draft_len` tokens are drafted."""
+
+    unmask_threshold: float
+    max_draft_len: int
+    engine: str
+
+    @property
+    def name(self) -> str:
+        return f"dllm_{number_text(self.unmask_threshold)}_ca_{self.max_draft_len}_{self.engine}"
+
+
+DrafterSpec = Plain | ArStatic | ArDynamic | DllmStatic | FailFast | CostAware
+KINDS = {
+    "plain": Plain,
+    "ar_sf": ArStatic,
+    "ar_df": ArDynamic,
+    "dllm_sf": DllmStatic,
+    "failfast": FailFast,
+    "cost_aware": CostAware,
+}
+DEFAULT_KINDS = tuple(kind for kind in KINDS if kind != "cost_aware")  # what needs no calibration
 
 
 def parse_drafter_name(name: str) -> DrafterSpec:
@@ -95,6 +117,8 @@ def parse_drafter_name(name: str) -> DrafterSpec:
                 return DllmStatic(float(threshold), int(draft_len))
             case ["dllm", threshold, "df", tau, longest, step]:
                 return FailFast(float(threshold), float(tau), int(longest), int(step))
+            case ["dllm", threshold, "ca", longest, *engine] if engine:
+                return CostAware(float(threshold), int(longest), "_".join(engine))
     except ValueError:
         pass
     raise UserError(f"{name!r} names no drafter: expected for example ar_None_sf_8 or dllm_0.05_df_0.45_60_10")

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from specdec.records import Round
 
 if TYPE_CHECKING:
-    from generate import Draft
-    from specdec.drafters import Drafter
-    from specdec.target import Target, Verdict
+    from specdec.drafting import Drafter
+    from specdec.target import Target
+    from specdec.verdict import Verdict
+    from specdec.windows import Draft
 
 
 def speculate(

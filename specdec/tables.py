@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from specdec import ranking
+from specdec.ceiling import CEILING_COLUMNS, ceiling_table
+from specdec.columns import aligned
 from specdec.comparisons import Comparison, Comparisons, Difference, compare
 from specdec.latency import MEASURED
 from specdec.losslessness import count_grades, losslessness_line
@@ -60,10 +62,11 @@ def ranking_report(stats: Sequence[QuestionStats]) -> str:
     """Every engine's table, each followed by its best configuration, then plain decoding's own time."""
     parts = []
     for engine in ranking.engines_of(stats):
-        comparisons = compare(stats, engine)
-        parts.append(ranking_table(ranking.rank(stats, engine), engine, comparisons))
+        rows, comparisons = ranking.rank(stats, engine), compare(stats, engine)
+        parts.append(ranking_table(rows, engine, comparisons))
         if comparisons is not None and len(comparisons.by_drafter) > 1:
             parts.append(difference_table(comparisons))
+        parts += filter(None, [ceiling_table([(row.drafter_name, row.ceiling) for row in rows])])
     parts.append(plain_line(ranking.plain_row(stats)))
     parts += filter(None, [losslessness_line(stats)])
     sources = sorted({entry.source for entry in stats})
@@ -93,7 +96,7 @@ def ranking_table(rows: Sequence[RankRow], engine: str, comparisons: Comparisons
     """One engine's ranking as aligned text with a title, a legend and the best configuration."""
     found = {} if comparisons is None else comparisons.by_drafter
     cells = [[cell(row, found.get(row.drafter_name)) for _, cell in _COLUMNS] for row in rows]
-    lines = _aligned([[title for title, _ in _COLUMNS], *cells])
+    lines = aligned([[title for title, _ in _COLUMNS], *cells], num_left=2)
     if comparisons is None:
         lines.append(f"No intervals: they need the same {MIN_QUESTIONS} questions or more of every configuration.")
     return "\n".join([engine_title(engine), *lines, _LEGEND, best_line(rows, engine)])
@@ -112,7 +115,7 @@ def difference_table(comparisons: Comparisons) -> str:
     names = "; ".join(f"{title}: {visible(name)}" for title, name in references.items() if name)
     title = f"Paired differences of the mean speedup over {comparisons.num_questions} questions ({names})"
     legend = "More questions: about how many would separate the two with 80% chance, if the difference is as it looks."
-    return "\n".join([title, *_aligned([head, *rows]), legend])
+    return "\n".join([title, *aligned([head, *rows]), legend])
 
 
 def best_line(rows: Sequence[RankRow], engine: str) -> str:
@@ -125,19 +128,6 @@ def best_line(rows: Sequence[RankRow], engine: str) -> str:
         f"Best configuration: {visible(first.drafter_name)} ({first.speedup_mean:.2f}x mean of questions, "
         f"{first.speedup_ratio:.2f}x ratio of sums, {engine})"
     )
-
-
-def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of columns, the first row ruled off; names to the left, everything else to the right."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(
-            text.ljust(width) if title == "drafter" else text.rjust(width)
-            for text, width, title in zip(row, widths, cells[0], strict=True)
-        ).rstrip()
-        for row in cells
-    ]
-    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
 
 
 def _number(attribute: str, form: str = "{}") -> Cell:
@@ -205,7 +195,10 @@ _COLUMNS: tuple[tuple[str, Cell], ...] = (
 
 def row_dict(row: RankRow) -> dict[str, Any]:
     """A row under its attribute names, unrounded; None where there is no value."""
-    return {attribute: getattr(row, attribute) for attribute in ATTRIBUTES}
+    cells = {attribute: getattr(row, attribute) for attribute in ATTRIBUTES}
+    if row.ceiling is None:
+        return cells
+    return cells | vars(row.ceiling) | {"ceiling_share": row.ceiling.share}
 
 
 def comparison_dict(comparison: Comparison | None) -> dict[str, Any]:
@@ -236,7 +229,7 @@ def ranking_csv(stats: Sequence[QuestionStats]) -> str:
     Plain decoding is one more row, without a rank, under "measured".
     """
     out = io.StringIO()
-    writer = csv.DictWriter(out, ["engine", *ATTRIBUTES, *comparison_dict(None)], lineterminator="\n")
+    writer = csv.DictWriter(out, ["engine", *ATTRIBUTES, *CEILING_COLUMNS, *comparison_dict(None)], lineterminator="\n")
     writer.writeheader()
     for engine in ranking.engines_of(stats):
         found = getattr(compare(stats, engine), "by_drafter", {})

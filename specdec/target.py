@@ -4,20 +4,9 @@ Not a sampler and not the loop: it answers one draft at a time.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from specdec.lm import CachedLM
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The target's answer to a draft: how many tokens it keeps, and its own next one.
-
-    `next_token` is the correction of the first rejected token or, if all were accepted, the bonus.
-    """
-
-    accepted_len: int
-    next_token: int
+from specdec.verdict import Verdict, count_accepted
 
 
 class Target:
@@ -44,10 +33,12 @@ class Target:
 
     def verify(self, draft_tokens: Sequence[int]) -> Verdict:
         """Check a draft (possibly empty: plain decoding) in one pass over [last token] + draft."""
-        greedy = self.lm.forward([self._last_token, *draft_tokens]).argmax(-1).tolist()
-        accepted_len = 0
-        while accepted_len < len(draft_tokens) and draft_tokens[accepted_len] == greedy[accepted_len]:
-            accepted_len += 1
+        greedy = self._greedy([self._last_token, *draft_tokens])
+        accepted_len = count_accepted(draft_tokens, greedy)
         self.lm.commit(1 + accepted_len)
         self._last_token = greedy[accepted_len]
         return Verdict(accepted_len, self._last_token)
+
+    def _greedy(self, tokens: list[int]) -> list[int]:
+        """One pass: the most probable token behind each of `tokens`."""
+        return self.lm.predict(tokens)[0]

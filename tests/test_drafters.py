@@ -9,12 +9,13 @@ import torch
 from reference import Rules, Window, failfast_draft, static_draft
 from toys import MASK_ID, causal_logits, clear_prompt, random_ids, toy_pair
 
-from generate import Draft
 from specdec.drafters import ArDrafter, BlockSettings, DllmDrafter
 from specdec.lm import CachedLM
 from specdec.specs import ArDynamic, ArStatic, DllmStatic, FailFast
 from specdec.speculate import speculate
-from specdec.target import Target, Verdict
+from specdec.target import Target
+from specdec.verdict import Verdict
+from specdec.windows import Draft
 
 NUM_TOKENS = 28
 DLLM_SPECS = (
@@ -100,10 +101,8 @@ def test_failfast_rounds_equal_the_oracle_with_reuse(pair, rule: str) -> None:
 def test_a_new_question_forgets_the_rejected_tail_and_the_cache(pair, monkeypatch) -> None:
     told = []
     monkeypatch.setattr(
-        "specdec.drafters.generate_draft_tokens_arbitrary_length",
-        lambda lm, prefix, *, last_round_rejected, **_: (
-            told.append(list(last_round_rejected or [])) or Draft([1, 2, 3])
-        ),
+        "specdec.drafting.finish_draft",
+        lambda run, window, *, last_round_rejected, **_: told.append(list(last_round_rejected)) or Draft([1, 2, 3]),
     )
     lm = CachedLM(pair[1])
     drafter = DllmDrafter(lm, FailFast(0.05, 0.6, 30, 5), BlockSettings(MASK_ID, (), reuse_drafts=True))

@@ -1,6 +1,7 @@
 """Latency: the formula on worked examples and on published totals, and every malformed profile."""
 
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -159,6 +160,20 @@ def test_the_baseline_against_itself_is_one():
 def test_another_questions_baseline_is_a_bug():
     with pytest.raises(ValueError, match="question 0 against baseline 1"):
         measured(make_record([make_round(0, 0)]), make_record([make_round(0, 0)], question_id=1))
+
+
+def test_an_ar_pass_has_a_price_of_its_own_where_the_profile_names_one(tmp_path):
+    path = tmp_path / "here.json"
+    path.write_text(json.dumps({**PLAIN_JSON, "ar_draft_pass_ms": 0.5}))
+    record = make_record([make_round(4, 2, passes=5)])
+    of_ar = dataclasses.replace(record, drafter_name="ar_None_sf_4")
+    assert price(record, load_profile(path), "big").draft_ms == 10.0
+    assert price(of_ar, load_profile(path), "big").draft_ms == 2.5
+    path.write_text(json.dumps(PLAIN_JSON))
+    assert price(of_ar, load_profile(path), "big").draft_ms == 10.0
+    path.write_text(json.dumps({**PLAIN_JSON, "ar_draft_pass_ms": -1}))
+    with pytest.raises(UserError, match="ar_draft_pass_ms"):
+        load_profile(path)
 
 
 def test_an_empty_record_has_no_price():

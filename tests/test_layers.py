@@ -12,18 +12,34 @@ ROOT = Path(__file__).resolve().parent.parent
 MODEL_LIBRARIES = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "accelerate"}
 DRIVERS = {"failfast", "parse_log", "plotting", "profiling", "training", "scripts", "tests"}
 LIGHT = (
+    "calibrate",
+    "calibration",
+    "ceiling",
+    "chains",
     "config",
+    "cost_aware",
+    "drafting",
     "errors",
     "fields",
+    "grids",
+    "judges",
     "latency",
     "logs",
+    "oracle",
     "pickles",
     "problems",
     "ranking",
+    "recorded",
     "records",
+    "repetition",
+    "replay",
+    "replayed",
     "report",
     "rounds",
     "specs",
+    "trace",
+    "windows",
+    "verdict",
 )
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 55
 
@@ -107,10 +123,15 @@ def test_answers_about_the_command_line_load_no_model_library():
     assert not top_names(loaded_with(Path("failfast.py"))) & MODEL_LIBRARIES
 
 
-def test_generate_is_a_leaf():
-    imported = top_names(imports_anywhere(Path("generate.py")))
-    assert imported & MODEL_LIBRARIES == {"torch"}
-    assert not imported & (DRIVERS | {"specdec"})
+def test_the_rules_of_drafts_need_nothing_of_the_project():
+    assert not [name for name in imports_anywhere(Path("specdec", "windows.py")) if file_of(name)]
+
+
+def test_generate_needs_the_windows_alone():
+    """Of the project's own files only the rules by which a draft ends, and no library."""
+    imported = imports_anywhere(Path("generate.py"))
+    assert not top_names(imported) & (MODEL_LIBRARIES | DRIVERS)
+    assert {name for name in imported if file_of(name)} == {"specdec.windows"}
 
 
 @pytest.mark.parametrize("path", [p for p in project_files() if p.parts[0] == "specdec"], ids=str)

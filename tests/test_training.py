@@ -14,6 +14,8 @@ from specdec.lm import CachedLM
 from training import answers as answers_file
 from training import batches, corpus, export, losses, models, noise, self_generate
 from training import tokenizer as tokenizers
+from training.decoder import BatchDecoder, DecodeSettings
+from training.graphs import Graphs
 from training.loop import LoopSettings, OutOfTime, Place
 from training.train_ar_drafter import ArSettings, train_ar_drafter
 from training.train_dllm_drafter import DllmSettings, mask_id_of, train_dllm_drafter
@@ -64,7 +66,7 @@ def train_one(kind: str, tokenizer, place: Place, loop: LoopSettings = LOOP):
     if kind == "target":
         return train_target(counting_docs(), tokenizer, TargetSettings(shape=SHAPE, loop=loop), place)
     if kind == "ar":
-        return train_ar_drafter(Lesson(tokenizer), ArSettings(loop=loop), place)
+        return train_ar_drafter(Lesson(tokenizer), ArSettings(num_layers=2, loop=loop), place)
     return train_dllm_drafter(Lesson(tokenizer), MASK_ID, DllmSettings(num_layers=2, loop=loop), place)
 
 
@@ -219,7 +221,7 @@ def test_self_generation_equals_plain_greedy_and_resumes(tokenizer, tmp_path):
     model.eval()
     docs = counting_docs()
     prompts = [docs.tokens[s : s + n].tolist() for s, n in zip(docs.starts, docs.prompt_lens, strict=True)][:10]
-    settings = self_generate.GenerateSettings(max_new_tokens=24, max_rows=4, check_every=3)
+    settings = DecodeSettings(max_new_tokens=24, max_rows=4, check_every=3)
     path = tmp_path / "answers.npz"
     with pytest.raises(OutOfTime):
         self_generate.self_generate(model, prompts, [END_ID], path, settings, deadline=time.monotonic() - 1)
@@ -233,6 +235,51 @@ def test_self_generation_equals_plain_greedy_and_resumes(tokenizer, tmp_path):
     assert answers_file.load_answers(path) == made and not partial.exists()
 
 
+def test_sampling_follows_the_distribution_of_the_model(tokenizer):
+    """Frequencies of the first two tokens of 6,000 answers, against the probabilities that the model gives."""
+    model, temperature = models.new_qwen2(replace(SHAPE, vocab_size=6), 0).eval(), 0.7
+    with torch.no_grad():
+        model.model.embed_tokens.weight.mul_(2)
+    prompt, count = [1, 2, 3], 6000
+    torch.manual_seed(0)
+    decoder = BatchDecoder(model, [], DecodeSettings(2, max_rows=500, check_every=1, temperature=temperature))
+    drawn = np.zeros((6, 6))
+    for finished in decoder.answers([prompt] * count):
+        for first, second in finished.values():
+            drawn[first, second] += 1
+    with torch.no_grad():
+        first = (model(torch.tensor([prompt])).logits[0, -1] / temperature).softmax(-1)
+        prefixes = torch.tensor([[*prompt, token] for token in range(6)])
+        second = (model(prefixes).logits[:, -1] / temperature).softmax(-1)
+    expected = count * (first[:, None] * second).numpy()
+    chi_square = float(((drawn - expected) ** 2 / expected).sum())
+    assert drawn.sum() == count and expected.min() > 5 and chi_square < 67  # 35 degrees of freedom, p = 0.001
+    assert float(((drawn.T - expected) ** 2 / expected).sum()) > 200  # the wrong way round is seen
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+def test_graphs_change_neither_gradients_nor_answers(tokenizer, tmp_path):
+    """On a GPU, replayed steps train what ordinary ones do, and replayed decoding writes what ordinary does."""
+    docs = counting_docs()
+    prompts = [docs.tokens[s : s + n].tolist() for s, n in zip(docs.starts, docs.prompt_lens, strict=True)]
+    found = []
+    for is_capturing in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            if not is_capturing:
+                patch.setattr(Graphs, "_capture", lambda self, work: None)
+                patch.setattr(Graphs, "__contains__", lambda self, key: False)
+                patch.setattr(Graphs, "run", lambda self, key, work: work())
+            place = Place(tmp_path / f"{is_capturing}.pt", torch.device("cuda"))
+            model, report = train_one("target", tokenizer, place)
+            settings = DecodeSettings(24, max_rows=4, check_every=3)
+            answers: dict = {}
+            for finished in BatchDecoder(model, [END_ID], settings).answers(prompts):
+                answers |= finished
+            found.append((report.losses, answers))
+    assert np.allclose(found[0][0], found[1][0], rtol=1e-3) and found[0][1] == found[1][1]
+
+
 def test_data_rows_and_their_errors(tmp_path):
     assert corpus.gsm8k_answer("2*3=<<2*3=6>>6\n#### 6") == "2*3=6\nThe answer is \\boxed{6}."
     with pytest.raises(UserError, match="--data_dir"):
@@ -241,7 +288,6 @@ def test_data_rows_and_their_errors(tmp_path):
     empty.touch()
     with pytest.raises(UserError, match="empty"):
         corpus.read_rows(empty)
-    assert answers_file.is_repetitive([5, 6, 7, 8] * 12) and not answers_file.is_repetitive(list(range(60)))
 
 
 def test_cutting_layers():
@@ -267,11 +313,11 @@ def test_the_losses_of_the_shares_add_up_to_the_loss_of_the_step(kind, size):
     model, labels = models.new_qwen2(SHAPE, 0), losses.Labels(torch.from_numpy(counting_docs().tokens).long())
 
     def loss(batch: batches.Batch) -> float:
-        arrays = (batch.ids_BL, batch.positions_BL, batch.blocks_BL, batch.kinds_L)
-        ids, positions, blocks, kinds = (None if a is None else torch.from_numpy(a) for a in arrays)
-        mask = None if blocks is None else noise.block_mask(blocks, kinds)
+        inputs = {name: torch.from_numpy(array) for name, array in batch.arrays().items()}
+        mask = noise.block_mask(inputs["blocks_BL"], inputs["kinds_L"]) if kind == "noisy" else None
         with torch.no_grad():
-            return float(losses.batch_loss(model, models.hidden_states(model, ids, positions, mask), batch, labels))
+            hidden = models.hidden_states(model, inputs["ids_BL"], inputs.get("positions_BL"), mask)
+            return float(losses.batch_loss(model, hidden, inputs, labels))
 
     whole = batch_of(kind)
     shares = [whole.share(rank, size) for rank in range(size)]

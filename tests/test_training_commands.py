@@ -16,10 +16,10 @@ from test_training import LOOP, train_one
 from toys import random_ids, toy_model
 
 from specdec import tokens
-from specdec.checkpoints import DLLM_DRAFTER, find_model
+from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, find_model
 from specdec.models import load_hf_model
 from training import answers as answers_file
-from training import family, models, ranks, self_generate
+from training import family, invent_prompts, make_drafters, models, ranks, self_generate
 from training import tokenizer as tokenizers
 from training import train_ar_drafter as ar_command
 from training import train_dllm_drafter as dllm_command
@@ -42,7 +42,13 @@ def llama(tmp_path):
     return tmp_path
 
 
-COMMANDS = {"ar": ar_command, "dllm": dllm_command, "generate": self_generate, "target": target_command}
+COMMANDS = {
+    "ar": ar_command,
+    "dllm": dllm_command,
+    "generate": self_generate,
+    "target": target_command,
+    "invent": invent_prompts,
+}
 
 
 def flags_of(kind: str, folder: Path) -> list[str]:
@@ -53,6 +59,7 @@ def flags_of(kind: str, folder: Path) -> list[str]:
         "ar": drafter,
         "dllm": [*drafter, "--mask_token", "word59"],
         "generate": [*target, "--prompt_file", f"{folder}/prompts.jsonl", "--max_new_tokens", "8"],
+        "invent": [*target, "--num_prompts", "40", "--opening", "word1 word2", "word3", "--max_new_tokens", "40"],
         "target": ["--data_dir", f"{folder}/data", "--tokenizer_dir", f"{folder}/target", *steps],
     }
     return [*own[kind], "--out", f"{folder}/out", "--device", "cpu"]
@@ -60,7 +67,7 @@ def flags_of(kind: str, folder: Path) -> list[str]:
 
 def call(monkeypatch, kind: str, *flags: str) -> int:
     monkeypatch.setattr(sys, "argv", [kind, *flags])
-    return run_command({**COMMANDS, "family": family}[kind].main)
+    return run_command({**COMMANDS, "family": family, "drafters": make_drafters}[kind].main)
 
 
 @pytest.mark.parametrize("kind", ["ar", "dllm", "generate"])
@@ -75,6 +82,69 @@ def test_the_commands_take_any_llama_without_a_mask_token(kind, llama, monkeypat
     assert (made.config.model_type, made.config.num_hidden_layers) == ("llama", 1) and tokenizer.chat_template
     if kind == "dllm":
         assert tokens.mask_id(source, tokens.load_tokenizer(source)) == tokenizer.get_vocab()["word59"]
+
+
+def drafter_flags(folder: Path) -> list[str]:
+    """Both drafters of the `llama` fixture's target, in one command."""
+    steps = ["--ar_drafter_steps", "3", "--dllm_drafter_steps", "3", "--num_docs", "2", "--num_layers", "1"]
+    prompts = ["--prompt_file", f"{folder}/prompts.jsonl", f"{folder}/more.jsonl", "--max_new_tokens", "40"]
+    where = ["--target_dir", f"{folder}/target", "--work_dir", f"{folder}/work", "--device", "cpu"]
+    return [*where, *prompts, *steps, "--mask_token", "word59"]
+
+
+def test_one_command_makes_both_drafters_of_a_target_and_goes_on_where_it_stopped(llama, monkeypatch, capsys):
+    (llama / "more.jsonl").write_text("".join(f'{{"prompt": "word{n} word{n + 7}"}}\n' for n in range(12)))
+    monkeypatch.setattr(self_generate, "BatchDecoder", lambda *_: Countdown())
+    assert call(monkeypatch, "drafters", *drafter_flags(llama), "--max_minutes", "0") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["stopped"] == "before stage answers"
+    assert call(monkeypatch, "drafters", *drafter_flags(llama)) == 0
+    stages = json.loads(capsys.readouterr().out.splitlines()[-1])["stages"]
+    assert stages["answers"]["num_prompts"] == 14 and stages["dllm_drafter"]["steps"] == 3
+    family_of = {
+        "--target_model_name": "target",
+        "--ar_model_name": "work/ar_drafter",
+        "--dllm_dir": "work/dllm_drafter",
+    }
+    for role, name in zip((models.TRAINED, AR_DRAFTER, DLLM_DRAFTER), family_of.values(), strict=True):
+        assert find_model(role, str(llama / name)).is_block_diffusion == (role is DLLM_DRAFTER)
+    assert call(monkeypatch, "drafters", *drafter_flags(llama)) == 0
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])["stages"]
+    assert again == dict.fromkeys(stages) and not list((llama / "work").glob("*.checkpoint.pt"))
+
+
+class Countdown:
+    """Stands in for a model that has something to say: a toy of random weights only repeats itself."""
+
+    def answers(self, prompts):
+        yield {number: list(range(50, 4, -1))[: 20 + number] for number in range(len(prompts))}
+
+
+@pytest.mark.parametrize(
+    ("flags", "mistake"),
+    [
+        ([], "--prompt_file"),
+        (["--prompt_file", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--mask_token", "x"], "mask token"),
+    ],
+)
+def test_mistakes_are_told_before_any_training(flags, mistake, llama, monkeypatch, capsys):
+    place = ["--target_dir", f"{llama}/target", "--work_dir", f"{llama}/work", "--device", "cpu"]
+    given = place if "--mask_token" in flags else [*place, "--mask_token", "word59"]
+    assert call(monkeypatch, "drafters", *given, *flags) == 2
+    assert mistake in capsys.readouterr().err
+
+
+def test_invented_prompts_begin_as_asked_and_are_the_same_again(llama, monkeypatch, capsys):
+    texts = []
+    for name in ("one", "two"):
+        assert call(monkeypatch, "invent", *flags_of("invent", llama), "--out", f"{llama}/{name}.jsonl") == 0
+        texts.append((llama / f"{name}.jsonl").read_text())
+    prompts = [json.loads(line)["prompt"] for line in texts[0].splitlines()]
+    assert texts[0] == texts[1] and 1 < len(prompts) == len(set(prompts))
+    assert all(prompt.startswith(("word1 word2", "word3")) for prompt in prompts)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["num_prompts"] == len(prompts)
+    assert call(monkeypatch, "invent", *flags_of("invent", llama), "--opening", "") == 2
+    assert "--opening" in capsys.readouterr().err
 
 
 def spoil(mistake: str, folder: Path) -> list[str]:
@@ -100,6 +170,8 @@ def spoil(mistake: str, folder: Path) -> list[str]:
         "cannot cut 3 layers": ["--num_layers", "3"],
         "--num_steps 0": ["--num_steps", "0"],
         "--max_new_tokens 0": ["--max_new_tokens", "0"],
+        "--temperature -1": ["--temperature", "-1"],
+        "--num_prompts 0": ["--num_prompts", "0"],
         "no mask token": ["--mask_token", "no-such-word"],
         "occurs in the answers": ["--mask_token", "word5"],
     }
@@ -110,10 +182,11 @@ TARGET_MISTAKES = ["chat template", "'gpt2'", "--target_dir", "would be overwrit
 STEP_MISTAKES = ["--num_steps 0", "cannot cut 3 layers", "readable checkpoint"]
 PROMPT_MISTAKES = ["is empty", "line 2: not JSON", "line 1: not a JSON object", "no file", "--max_new_tokens 0"]
 MISTAKES = [
-    *itertools.product(["ar", "dllm", "generate"], TARGET_MISTAKES),
+    *itertools.product(["ar", "dllm", "generate", "invent"], TARGET_MISTAKES),
     *itertools.product(["ar", "dllm"], STEP_MISTAKES),
     *itertools.product(["generate"], PROMPT_MISTAKES),
     *itertools.product(["target"], ["chat template", "would be overwritten", "--num_steps 0"]),
+    *itertools.product(["invent"], ["--temperature -1", "--num_prompts 0"]),
     *itertools.product(["dllm"], ["no mask token", "occurs in the answers"]),
 ]
 

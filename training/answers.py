@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import zipfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from specdec.errors import UserError
-from specdec.repetition import is_repetitive
+from specdec.repetition import MOSTLY, repeated_share
 from training.batches import TokenDocs, pack_documents
 
 
@@ -25,13 +26,22 @@ class Answers:
     answers: list[list[int]]
     is_truncated: list[bool]
 
+    @cached_property
+    def repeated_shares(self) -> list[float]:
+        """repeated_share of every answer; takes a while, and is stored with them."""
+        return [repeated_share(answer) for answer in self.answers]
+
     def num_repetitive(self) -> int:
         """How many answers are mostly a loop."""
-        return sum(is_repetitive(answer) for answer in self.answers)
+        return sum(share > MOSTLY for share in self.repeated_shares)
 
-    def documents(self, max_len: int, keep_repetitive: bool = False) -> TokenDocs:
-        """What drafters learn from: all but the repetitive answers and pairs longer than max_len."""
-        kept = [n for n, answer in enumerate(self.answers) if keep_repetitive or not is_repetitive(answer)]
+    def documents(self, max_len: int, *, max_repeated: float = MOSTLY, keep_truncated: bool = True) -> TokenDocs:
+        """What models learn from: no pair longer than max_len, no answer with a larger repeated_share."""
+        kept = [
+            n
+            for n, share in enumerate(self.repeated_shares)
+            if share <= max_repeated and (keep_truncated or not self.is_truncated[n])
+        ]
         return pack_documents([self.prompts[n] for n in kept], [self.answers[n] for n in kept], max_len)
 
 
@@ -46,6 +56,7 @@ def save_answers(answers: Answers, path: Path) -> None:
             answer_tokens=np.concatenate([np.array(a, dtype=np.int32) for a in answers.answers]),
             answer_lens=np.array([len(a) for a in answers.answers]),
             is_truncated=np.array(answers.is_truncated),
+            repeated_shares=np.array(answers.repeated_shares),
         )
         file.flush()
         os.fsync(file.fileno())
@@ -58,9 +69,11 @@ def load_answers(path: Path) -> Answers:
         with np.load(path, allow_pickle=False) as arrays:
             prompts = np.split(arrays["prompt_tokens"], np.cumsum(arrays["prompt_lens"])[:-1])
             answers = np.split(arrays["answer_tokens"], np.cumsum(arrays["answer_lens"])[:-1])
-            truncated = arrays["is_truncated"].tolist()
+            truncated, shares = arrays["is_truncated"].tolist(), arrays["repeated_shares"].tolist()
     except FileNotFoundError:
         raise UserError(f"no answers at {path}: make them with python -m training.self_generate") from None
     except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} holds no answers ({type(error).__name__}): delete it and make them again") from None
-    return Answers([p.tolist() for p in prompts], [a.tolist() for a in answers], truncated)
+    found = Answers([p.tolist() for p in prompts], [a.tolist() for a in answers], truncated)
+    found.__dict__["repeated_shares"] = shares  # where the cached property looks first
+    return found

@@ -1,6 +1,7 @@
 """Token documents and how they are put into batches: similar lengths together, a pure function of (seed, step).
 
 Works in numpy on the CPU, so that a training step needs no synchronisation with the GPU. It knows nothing of models.
+Sizes are rounded up to few different ones, so that a step's CUDA graph can be used again (training.gradients).
 Shape suffixes: B documents, L positions, N predicted tokens.
 """
 
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from specdec.errors import UserError
+
+SMALLEST_STEP = 32
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,16 @@ class Batch:
     kinds_L: np.ndarray | None = None
     total_weight: float | None = None  # of the whole step, when this is one process's share of it
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a step computes with, by field name; N is rounded up with tokens of weight zero."""
+        total = self.weight_N.sum(dtype=np.float64) if self.total_weight is None else self.total_weight
+        spare = (0, rounded(len(self.weight_N)) - len(self.weight_N))
+        found = {"ids_BL": self.ids_BL, "total_weight": np.array(total, dtype=np.float32)}
+        found |= {name: np.pad(getattr(self, name), spare) for name in ("source_N", "token_N", "weight_N")}
+        if self.blocks_BL is not None:
+            found |= {name: getattr(self, name) for name in ("positions_BL", "blocks_BL", "kinds_L")}
+        return found
+
     def share(self, rank: int, size: int) -> Batch:
         """Every size-th document, from number `rank` on; num_tokens and total_weight stay those of the whole step.
 
@@ -71,6 +84,16 @@ class Batch:
             blocks_BL=None if self.blocks_BL is None else self.blocks_BL[rank::size],
             total_weight=float(self.weight_N.sum(dtype=np.float64)),
         )
+
+
+def rounded(size: int) -> int:
+    """The next of a few sizes: steps of a quarter of the power of two below, at least 32.
+
+    >>> rounded(33), rounded(300), rounded(12_000)
+    (64, 320, 12288)
+    """
+    step = max(SMALLEST_STEP, 1 << max(0, size.bit_length() - 3))
+    return -(-size // step) * step
 
 
 def pack_documents(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], max_len: int) -> TokenDocs:
@@ -120,7 +143,7 @@ def causal_batch(docs: TokenDocs, rows: np.ndarray, pad_id: int, prompt_weight: 
     Answer tokens weigh 1, prompt tokens `prompt_weight` (0 leaves them out).
     """
     starts, lengths, prompt_lens = docs.starts[rows], docs.lengths[rows], docs.prompt_lens[rows]
-    width = int(lengths.max())
+    width = rounded(int(lengths.max()))
     place_BL = np.broadcast_to(np.arange(width), (len(rows), width))
     inside_BL = place_BL < lengths[:, None]
     flat_BL = np.where(inside_BL, starts[:, None] + place_BL, 0)

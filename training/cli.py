@@ -32,7 +32,6 @@ def training_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max_minutes", type=float, help="stop cleanly after this long; run again to go on")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the network (slow to start)")
     return parser
 
 
@@ -61,7 +60,6 @@ def place_of(arguments: argparse.Namespace) -> Place:
         checkpoint=out.with_name(out.name + ".checkpoint.pt"),
         device=pick_device(arguments.device),
         deadline=deadline_of(arguments.max_minutes),
-        compile=arguments.compile,
     )
 
 

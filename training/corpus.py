@@ -1,4 +1,4 @@
-"""Reads the training questions of GSM8K and MATH and turns rows into (prompt, answer) texts.
+"""Where training prompts come from: the training questions of GSM8K and MATH, and files of prompts.
 
 It is not a tokenizer and knows nothing of models; prompts come from specdec.problems, so that training and
 benchmark ask in the same words.
@@ -6,6 +6,7 @@ benchmark ask in the same words.
 
 from __future__ import annotations
 
+import argparse
 import random
 import re
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from specdec.problems import make_problem
 from specdec.rows import read_jsonl
 
 DATASETS = ("gsm8k", "math")
+HELD_BACK = 100  # the last rows of each training split, never trained on: settings such as tau are chosen on them
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _NUMBER = re.compile(r"\d+")
 
@@ -73,9 +75,39 @@ def make_example(dataset: str, row: dict, question_id: int) -> Example:
 
 
 def load_examples(data_dir: Path, limit: int | None = None) -> list[Example]:
-    """All training examples of DATA_DIR/{gsm8k,math}/train.jsonl, `limit` rows of each at most."""
+    """The training examples of DATA_DIR/{gsm8k,math}/train.jsonl, `limit` rows of each at most.
+
+    The last HELD_BACK rows are left out.
+    """
     examples = []
     for dataset in DATASETS:
-        rows = read_rows(Path(data_dir) / dataset / "train.jsonl")[:limit]
+        rows = read_rows(Path(data_dir) / dataset / "train.jsonl")
+        rows = rows[: max(1, len(rows) - HELD_BACK)][:limit]
         examples += [make_example(dataset, row, number) for number, row in enumerate(rows)]
     return examples
+
+
+def with_variants(prompts: list[str], num_variants: int, seed: int) -> list[str]:
+    """The prompts, then so many copies of them with other numbers."""
+    rng = random.Random(seed)
+    return [*prompts, *(with_other_numbers(prompt, rng) for _ in range(num_variants) for prompt in prompts)]
+
+
+def add_prompt_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that say which prompts a target is asked; see read_prompts."""
+    parser.add_argument("--data_dir", type=Path, help="prompts from the GSM8K and MATH training questions here")
+    parser.add_argument("--prompt_file", type=Path, nargs="+", help='JSON lines, each {"prompt": "..."}')
+
+
+def read_prompts(arguments: argparse.Namespace) -> list[str]:
+    """All prompts asked for on the command line. UserError for none, an empty or a damaged file."""
+    if not arguments.data_dir and not arguments.prompt_file:
+        raise UserError("no prompts: give --data_dir or --prompt_file, or both")
+    examples = load_examples(arguments.data_dir) if arguments.data_dir else []
+    prompts = [example.prompt for example in examples]
+    for path in arguments.prompt_file or ():
+        rows = read_rows(path, "--prompt_file needs JSON lines")
+        if any(not isinstance(row.get("prompt"), str) or not row["prompt"].strip() for row in rows):
+            raise UserError(f'{path}: every line must be {{"prompt": "..."}}, and not empty')
+        prompts += [row["prompt"] for row in rows]
+    return prompts

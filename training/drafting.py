@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.errors import UserError
+from specdec.repetition import MOSTLY
 from training import ranks
 from training.answers import load_answers
 from training.batches import TokenDocs
@@ -36,13 +37,13 @@ class Lesson:
         return next(self.target.parameters()).device
 
 
-def load_lesson(target_dir: Path, answers_path: Path, device: torch.device, keep_repetitive: bool = False) -> Lesson:
-    """The target, its tokenizer and the documents of its own answers, repetitive ones left out.
+def load_lesson(target_dir: Path, answers_path: Path, device: torch.device, max_repeated: float = MOSTLY) -> Lesson:
+    """The target, its tokenizer and the documents of its own answers, those with more repetition left out.
 
     Raises UserError for what is missing or unfit, the small files first.
     """
     tokenizer = load_tokenizer(target_dir)
-    documents = load_answers(answers_path).documents(MAX_DOCUMENT, keep_repetitive)
+    documents = load_answers(answers_path).documents(MAX_DOCUMENT, max_repeated=max_repeated)
     target = load_model(target_dir, device)
     if documents.tokens.max() >= target.config.vocab_size:
         raise UserError(f"{answers_path} holds tokens that the target in {target_dir} lacks: give its own answers")

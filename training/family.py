@@ -1,65 +1,75 @@
 """Trains the whole bundled family, stage by stage; what is already in the work folder is not made again.
 
-python -m training.family --data_dir DIR --work_dir DIR [--out assets/models] [--stop_after STAGE]
+    python -m training.family --data_dir DIR --work_dir DIR [--out assets/models] [--stop_after STAGE]
+
+A first teacher learns from the data sets' worked answers, the next from its answers, and at last the target
+(sequence-level knowledge distillation, arXiv 1606.07947): text written by people is too irregular for a small model to
+write, or to draft, well.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-import torch
-
 from specdec.errors import UserError
-from training import ranks
 from training.answers import load_answers
+from training.batches import TokenDocs
 from training.cards import TITLES, model_card
 from training.cli import deadline_of, pick_device, run_command, training_parser
-from training.corpus import load_examples, with_other_numbers
-from training.drafting import Lesson, load_lesson
+from training.corpus import load_examples, with_variants
+from training.decoder import DecodeSettings
 from training.export import REPORT_FILE, check_published, publish, write_model
-from training.loop import LoopSettings, OutOfTime, Place, TrainReport
-from training.models import Shape, load_model
-from training.self_generate import GenerateSettings, self_generate, summary
-from training.tokenizer import VOCAB_SIZE, chat_prompts, load_tokenizer, train_bpe, write_tokenizer
-from training.train_ar_drafter import ArSettings, train_ar_drafter
-from training.train_dllm_drafter import DllmSettings, dllm_config, mask_id_of, train_dllm_drafter
-from training.train_target import TargetSettings, encode_examples, train_target
-
-MAX_PROMPT = 400  # longer prompts leave too little room for an answer in a training document
+from training.loop import LoopSettings
+from training.make_drafters import DrafterRun, DrafterSettings, Workplace, answer_prompts, loop_facts
+from training.models import Shape
+from training.self_generate import summary
+from training.stages import Stage, run_stages
+from training.tokenizer import VOCAB_SIZE, load_tokenizer, train_bpe, write_tokenizer
+from training.train_ar_drafter import ArSettings
+from training.train_dllm_drafter import DllmSettings
+from training.train_target import MAX_DOCUMENT, TargetSettings, encode_examples, train_target
 
 
 @dataclass(frozen=True)
 class FamilySettings:
     """Everything that decides what the family is."""
 
-    target: TargetSettings = TargetSettings()
-    answers: GenerateSettings = GenerateSettings()
-    ar_drafter: ArSettings = ArSettings()
-    dllm_drafter: DllmSettings = DllmSettings()
+    teacher: TargetSettings = TargetSettings()
+    target: TargetSettings = TargetSettings(loop=LoopSettings(num_steps=2500, num_docs=64, learning_rate=1.5e-3))
+    num_teachers: int = 2  # the first learns as `teacher` says, all others as `target` does
+    drafters: DrafterSettings = DrafterSettings(answers=DecodeSettings(max_rows=2048))
     vocab_size: int = VOCAB_SIZE
     examples_per_set: int | None = None
-    number_variants: int = 1  # copies of the questions with other numbers, for the drafters to learn from
-    keep_repetitive: bool = False
+    num_variants: int = 3  # copies of the questions with other numbers: answers need not be right
+    # Only answers that end and seldom repeat themselves are learnt from, or the target would repeat itself without end.
+    max_repeated: float = 0.25
+    keep_truncated: bool = False
 
 
 def smoke_settings() -> FamilySettings:
     """The same pipeline in about a minute on a CPU; the models are good for nothing."""
     loop = LoopSettings(num_steps=30, num_docs=8, learning_rate=2e-3)
-    return FamilySettings(
-        target=TargetSettings(shape=Shape(512, 64, 128, 6, 4, 2), loop=loop),
-        answers=GenerateSettings(max_new_tokens=48, max_rows=32),
-        ar_drafter=ArSettings(loop=loop),
+    model = TargetSettings(shape=Shape(512, 64, 128, 6, 4, 2), loop=loop)
+    drafters = DrafterSettings(
+        answers=DecodeSettings(max_new_tokens=48, max_rows=32),
+        ar_drafter=ArSettings(num_layers=2, loop=loop),
         dllm_drafter=DllmSettings(num_layers=3, loop=loop),
+        max_repeated=1.0,  # after so few steps every answer is a loop without end
+    )
+    return FamilySettings(
+        teacher=model,
+        target=model,
+        drafters=drafters,
         vocab_size=512,
         examples_per_set=40,
-        keep_repetitive=True,  # after so few steps every answer is
+        num_variants=1,
+        max_repeated=1.0,
+        keep_truncated=True,
     )
 
 
@@ -68,185 +78,148 @@ class Family:
     """One run: where its files are and what it is to be. Each stage reads the artefacts of those before it."""
 
     data_dir: Path
-    work_dir: Path
     out: Path
     settings: FamilySettings
-    device: torch.device
-    deadline: float | None = None
-    compile: bool = False
+    workplace: Workplace
 
-    def path(self, stage: str) -> Path:
-        """The artefact of a stage; when it exists, the stage is done."""
-        return {
-            "answers": self.work_dir / "answers.npz",
-            "export": self.out / "dllm_drafter" / "README.md",
-        }.get(stage, self.work_dir / stage)
+    def path(self, name: str) -> Path:
+        """The artefact of a stage in the work folder."""
+        return self.workplace.work_dir / name
 
-    def place(self, stage: str) -> Place:
-        """Where a training stage runs."""
-        return Place(self.work_dir / f"{stage}.checkpoint.pt", self.device, self.deadline, self.compile)
+    def stages(self) -> list[Stage]:
+        """All stages, in order."""
+        num_teachers = self.settings.num_teachers
+        texts = partial(self.prompts, num_teachers + 1)
+        drafters = DrafterRun(self.path("target"), texts, self.settings.drafters, self.workplace)
+        return [
+            Stage("tokenizer", self.path("tokenizer"), self.make_tokenizer),
+            *(stage for number in range(1, num_teachers + 1) for stage in self._teacher_stages(number)),
+            Stage("target", self.path("target"), self.make_target, trains_together=True),
+            *drafters.stages(),
+            Stage("export", self.out, self.export, is_redone=True),
+        ]
 
-    def lesson(self) -> Lesson:
-        """What the drafters are trained from."""
-        return load_lesson(self.path("target"), self.path("answers"), self.device, self.settings.keep_repetitive)
+    def _teacher_stages(self, number: int) -> list[Stage]:
+        name, answers = f"teacher_{number}", f"teacher_{number}_answers"
+        return [
+            Stage(name, self.path(name), partial(self.make_teacher, number), trains_together=True),
+            Stage(answers, self.path(f"{answers}.npz"), partial(self.make_teacher_answers, number)),
+        ]
 
-    def report(self, report: TrainReport, settings: dict) -> dict:
-        """What training.json says of a trained model."""
-        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
-        count = "one" if ranks.size() == 1 else ranks.size()
-        where = f"{count} {device}, torch {torch.__version__}"
-        return {**report.to_builtins(), "device": where, "settings": settings}
+    def make_tokenizer(self) -> dict:
+        """The tokenizer, from the training texts."""
+        examples = load_examples(self.data_dir, self.settings.examples_per_set)
+        texts = [text for example in examples for text in (example.prompt, example.answer)]
+        tokenizer = train_bpe([*texts, "user assistant system"], self.settings.vocab_size)
+        temporary = self.path("tokenizer.tmp")
+        write_tokenizer(tokenizer, temporary)
+        temporary.rename(self.path("tokenizer"))
+        return {"vocab_size": tokenizer.get_vocab_size(), "documents": len(examples)}
 
+    def make_teacher(self, number: int) -> dict:
+        """A teacher: the first from the data sets' answers, another from those of the teacher before it."""
+        if number > 1:
+            return self._train(f"teacher_{number}", self._answers_of(number - 1), self.settings.target)
+        tokenizer = load_tokenizer(self.path("tokenizer"))
+        docs = encode_examples(load_examples(self.data_dir, self.settings.examples_per_set), tokenizer)
+        return self._train("teacher_1", docs, self.settings.teacher)
 
-def make_tokenizer(family: Family) -> dict:
-    """Stage 1: the tokenizer, from the training texts."""
-    examples = load_examples(family.data_dir, family.settings.examples_per_set)
-    texts = [text for example in examples for text in (example.prompt, example.answer)]
-    tokenizer = train_bpe([*texts, "user assistant system"], family.settings.vocab_size)
-    temporary = family.work_dir / "tokenizer.tmp"
-    write_tokenizer(tokenizer, temporary)
-    temporary.rename(family.path("tokenizer"))
-    return {"vocab_size": tokenizer.get_vocab_size(), "documents": len(examples)}
+    def make_teacher_answers(self, number: int) -> dict:
+        """A teacher's own greedy answers, which the next model learns."""
+        path = self.path(f"teacher_{number}_answers.npz")
+        settings = self.settings.drafters.answers
+        return answer_prompts(self.path(f"teacher_{number}"), self.prompts(number), path, settings, self.workplace)
 
+    def make_target(self) -> dict:
+        """The target, from the last teacher's answers."""
+        return self._train("target", self._answers_of(self.settings.num_teachers), self.settings.target)
 
-def make_target(family: Family) -> dict:
-    """Stage 2: the target, from the data sets' answers."""
-    tokenizer = load_tokenizer(family.path("tokenizer"))
-    docs = encode_examples(load_examples(family.data_dir, family.settings.examples_per_set), tokenizer)
-    settings = family.settings.target
-    settings = replace(settings, shape=replace(settings.shape, vocab_size=len(tokenizer)))
-    model, report = train_target(docs, tokenizer, settings, family.place("target"))
-    facts = family.report(report, {"documents": len(docs), **loop_facts(settings.loop)})
-    write_model(model, tokenizer, family.path("tokenizer"), family.path("target"), facts)
-    return facts
+    def prompts(self, seed: int) -> list[str]:
+        """The questions and their copies with other numbers, others for every seed."""
+        examples = load_examples(self.data_dir, self.settings.examples_per_set)
+        return with_variants([example.prompt for example in examples], self.settings.num_variants, seed)
 
+    def _answers_of(self, number: int) -> TokenDocs:
+        """The better ones of a teacher's answers."""
+        answers, settings = load_answers(self.path(f"teacher_{number}_answers.npz")), self.settings
+        return answers.documents(
+            MAX_DOCUMENT, max_repeated=settings.max_repeated, keep_truncated=settings.keep_truncated
+        )
 
-def make_answers(family: Family) -> dict:
-    """Stage 3: the target's own greedy answers to the training prompts."""
-    started, settings = time.monotonic(), family.settings
-    tokenizer = load_tokenizer(family.path("tokenizer"))
-    examples = load_examples(family.data_dir, settings.examples_per_set)
-    rng = random.Random(0)
-    asked = [example.prompt for example in examples]
-    asked += [with_other_numbers(prompt, rng) for _ in range(settings.number_variants) for prompt in asked]
-    prompts = [prompt for prompt in chat_prompts(tokenizer, asked) if len(prompt) <= MAX_PROMPT]
-    model = load_model(family.path("target"), family.device)
-    stop_ids = [tokenizer.eos_token_id]
-    answers = self_generate(model, prompts, stop_ids, family.path("answers"), settings.answers, family.deadline)
-    return summary(answers, time.monotonic() - started)
+    def _train(self, name: str, docs: TokenDocs, settings: TargetSettings) -> dict:
+        tokenizer = load_tokenizer(self.path("tokenizer"))
+        settings = replace(settings, shape=replace(settings.shape, vocab_size=len(tokenizer)))
+        model, report = train_target(docs, tokenizer, settings, self.workplace.place(name))
+        facts = self.workplace.finish(name, report, {"documents": len(docs), **loop_facts(settings.loop)})
+        write_model(model, tokenizer, self.path("tokenizer"), self.path(name), facts)
+        return facts
 
-
-def make_ar_drafter(family: Family) -> dict:
-    """Stage 4: the autoregressive drafter."""
-    lesson = family.lesson()
-    settings = family.settings.ar_drafter
-    model, report = train_ar_drafter(lesson, settings, family.place("ar_drafter"))
-    chosen = {"documents": len(lesson.docs), **loop_facts(settings.loop), "soft_weight": settings.soft_weight}
-    facts = family.report(report, chosen)
-    write_model(model, lesson.tokenizer, family.path("tokenizer"), family.path("ar_drafter"), facts)
-    return facts
-
-
-def make_dllm_drafter(family: Family) -> dict:
-    """Stage 5: the block-diffusion drafter."""
-    lesson = family.lesson()
-    settings, mask_id = family.settings.dllm_drafter, mask_id_of(lesson.tokenizer)
-    model, report = train_dllm_drafter(lesson, mask_id, settings, family.place("dllm_drafter"))
-    chosen = {"documents": len(lesson.docs), **loop_facts(settings.loop), "soft_weight": settings.soft_weight}
-    facts = family.report(report, {**chosen, **vars(settings.noise)})
-    extra = dllm_config(mask_id, settings)
-    write_model(model, lesson.tokenizer, family.path("tokenizer"), family.path("dllm_drafter"), facts, extra)
-    return facts
-
-
-def export_family(family: Family) -> dict:
-    """Stage 6: the three model folders with their cards, under family.out."""
-    answers = summary(load_answers(family.path("answers")), 0.0)
-    sizes = {}
-    for kind in TITLES:
-        report = json.loads((family.path(kind) / REPORT_FILE).read_text(encoding="utf-8"))
-        config = json.loads((family.path(kind) / "config.json").read_text(encoding="utf-8"))
-        family.out.mkdir(parents=True, exist_ok=True)
-        sizes[kind] = publish(family.path(kind), family.out / kind, model_card(kind, report, config, answers))
-    return {"bytes": sizes, "total_bytes": sum(sizes.values())}
+    def export(self) -> dict:
+        """The three model folders with their cards, under `out`."""
+        learnt = {"target": f"teacher_{self.settings.num_teachers}_answers"}
+        sizes = {}
+        for kind in TITLES:
+            report = json.loads((self.path(kind) / REPORT_FILE).read_text(encoding="utf-8"))
+            config = json.loads((self.path(kind) / "config.json").read_text(encoding="utf-8"))
+            self.out.mkdir(parents=True, exist_ok=True)
+            counts = summary(load_answers(self.path(f"{learnt.get(kind, 'answers')}.npz")), 0.0)
+            card = model_card(kind, report, config, counts)
+            sizes[kind] = publish(self.path(kind), self.out / kind, card)
+        return {"bytes": sizes, "total_bytes": sum(sizes.values())}
 
 
-def loop_facts(loop: LoopSettings) -> dict:
-    """The loop's settings as a card tells them."""
-    return {"documents a step": loop.num_docs, "learning rate": loop.learning_rate, "seed": loop.seed}
-
-
-STAGES: dict[str, Callable[[Family], dict]] = {
-    "tokenizer": make_tokenizer,
-    "target": make_target,
-    "answers": make_answers,
-    "ar_drafter": make_ar_drafter,
-    "dllm_drafter": make_dllm_drafter,
-    "export": export_family,
-}
-
-
-def run_family(family: Family, stop_after: str) -> dict:
-    """Runs the stages in order up to `stop_after`; returns what each did (None: it was done already).
-
-    Several processes (torchrun) train together; the other stages, generation too, are the leader's: the others wait.
-    """
+def run_family(family: Family, stop_after: str) -> dict[str, dict | None]:
+    """Runs the stages in order up to `stop_after`; returns what each did (None: it was done already)."""
     if stop_after == "export":
         for kind, title in TITLES.items():
             check_published(family.out / kind, title)
-    family.work_dir.mkdir(parents=True, exist_ok=True)
-    results: dict[str, dict | None] = {}
-    for name, stage in STAGES.items():
-        if ranks.on_leader(lambda name=name: name != "export" and family.path(name).exists()):
-            results[name] = None
-        else:
-            if ranks.is_past(family.deadline):
-                raise OutOfTime(f"before stage {name}")
-            ranks.say(f"--- {name}")
-            facts = stage(family) if name in TITLES else ranks.on_leader(lambda stage=stage: stage(family))
-            results[name] = {k: v for k, v in facts.items() if k not in ("losses", "settings")}
-            if ranks.is_leader():
-                print(json.dumps({name: results[name]}), flush=True)
-            (family.work_dir / f"{name}.checkpoint.pt").unlink(missing_ok=True)
-        if name == stop_after:
-            break
-    return results
+    stages = family.stages()
+    if stop_after not in (names := [stage.name for stage in stages]):
+        raise UserError(f"--stop_after {stop_after}: the stages are {', '.join(names)}")
+    family.workplace.work_dir.mkdir(parents=True, exist_ok=True)
+    return run_stages(stages, stop_after, family.workplace.deadline)
 
 
 def settings_of(arguments: argparse.Namespace) -> FamilySettings:
     """The family's settings as asked on the command line."""
     settings = smoke_settings() if arguments.smoke else FamilySettings()
-    for stage in TITLES:
-        part = getattr(settings, stage)
-        steps = getattr(arguments, f"{stage}_steps")
+
+    def with_loop(part: TargetSettings | ArSettings | DllmSettings, name: str) -> object:
+        steps = getattr(arguments, f"{name}_steps")
         if steps is not None and steps < 1:
-            raise UserError(f"--{stage}_steps {steps}: give at least 1")
-        loop = replace(part.loop, num_steps=steps or part.loop.num_steps, seed=arguments.seed)
-        settings = replace(settings, **{stage: replace(part, loop=loop)})
-    return settings
+            raise UserError(f"--{name}_steps {steps}: give at least 1")
+        return replace(part, loop=replace(part.loop, num_steps=steps or part.loop.num_steps, seed=arguments.seed))
+
+    drafters = settings.drafters
+    return replace(
+        settings,
+        teacher=with_loop(settings.teacher, "teacher"),
+        target=with_loop(settings.target, "target"),
+        drafters=replace(
+            drafters,
+            ar_drafter=with_loop(drafters.ar_drafter, "ar_drafter"),
+            dllm_drafter=with_loop(drafters.dllm_drafter, "dllm_drafter"),
+        ),
+    )
+
+
+TRAINED = ("teacher", "target", "ar_drafter", "dllm_drafter")
 
 
 def main() -> dict:
     """The command."""
-    parser = training_parser("Trains the bundled family: tokenizer, target, its answers, two drafters.")
+    parser = training_parser("Trains the bundled family: tokenizer, teacher, target, its answers, two drafters.")
     parser.add_argument("--data_dir", type=Path, required=True, help="has gsm8k/train.jsonl and math/train.jsonl")
     parser.add_argument("--work_dir", type=Path, required=True, help="artefacts and checkpoints")
     parser.add_argument("--out", type=Path, default=Path("assets/models"))
-    parser.add_argument("--stop_after", choices=list(STAGES), default="export")
+    parser.add_argument("--stop_after", default="export", help="a stage, such as target")
     parser.add_argument("--smoke", action="store_true", help="a toy family in a minute, to try the pipeline")
-    for stage in TITLES:
-        parser.add_argument(f"--{stage}_steps", type=int, help="instead of the default number")
+    for name in TRAINED:
+        parser.add_argument(f"--{name}_steps", type=int, help="instead of the default number")
     arguments = parser.parse_args()
     settings = settings_of(arguments)
-    family = Family(
-        data_dir=arguments.data_dir,
-        work_dir=arguments.work_dir,
-        out=arguments.out,
-        settings=settings,
-        device=pick_device(arguments.device),
-        deadline=deadline_of(arguments.max_minutes),
-        compile=arguments.compile,
-    )
+    workplace = Workplace(arguments.work_dir, pick_device(arguments.device), deadline_of(arguments.max_minutes))
+    family = Family(arguments.data_dir, arguments.out, settings, workplace)
     return {"stages": run_family(family, arguments.stop_after)}
 
 

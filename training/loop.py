@@ -1,6 +1,6 @@
 """The one optimizer loop behind all three trainings: schedule, clipping, logging, checkpoints, time limit.
 
-It knows nothing of data or masks: a training hands it a function that makes the loss of a step.
+It knows nothing of data or masks: a training hands it the batch of a step and the loss of a batch.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from tqdm import tqdm
 
 from specdec.errors import UserError
 from training import ranks
+from training.batches import Batch
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from training.gradients import Gradients, LossOf
+from training.graphs import Graphs
 
-# step -> (this process's part of the step's loss as a scalar tensor on the device, tokens of the whole step)
-LossOfStep = Callable[[int], tuple[torch.Tensor, int]]
+BatchOf = Callable[[int], Batch]  # step, counted from 0 -> the whole batch of that step
 
 
 class OutOfTime(Exception):
@@ -56,7 +58,6 @@ class Place:
     checkpoint: Path
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     deadline: float | None = None  # time.monotonic() value
-    compile: bool = False
     log_every: int = 50
     checkpoint_every: int = 500
 
@@ -154,30 +155,25 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
     return rate
 
 
-def _update(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor, max_norm: float
-) -> torch.Tensor:
-    """One optimizer step; returns the loss of the whole step. `loss` is this process's part of it."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    whole_loss = loss.detach()
-    ranks.sum_over_ranks([whole_loss, *(p.grad for p in model.parameters() if p.grad is not None)])
+def _update(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor, max_norm: float) -> None:
+    """One optimizer step; `loss` and the gradients, this process's part, become those of the whole step."""
+    ranks.sum_over_ranks([loss, *(p.grad for p in model.parameters() if p.grad is not None)])
     torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
     optimizer.step()
-    return whole_loss
 
 
 def train(
     name: str,
     model: torch.nn.Module,
-    loss_of_step: LossOfStep,
+    step_of: tuple[BatchOf, LossOf],
     settings: LoopSettings,
     place: Place,
     identity: dict,
 ) -> TrainReport:
     """Trains `model` in place to settings.num_steps, resuming from place.checkpoint when it is there.
 
-    With several processes (training.ranks) every one ends with the same weights; only the leader logs and saves.
+    `step_of` makes the batch of a step, and from its arrays on the device the loss. With several processes
+    (training.ranks) every one ends with the same weights; only the leader logs and saves.
 
     `identity` says what the run is (data, init, options); a checkpoint with another one is a UserError. Raises
     OutOfTime after a checkpoint when place.deadline has passed, UserError when the loss is no number any more.
@@ -187,22 +183,43 @@ def train(
     done = load_checkpoint(place.checkpoint, model, optimizer, identity) or Progress(0, [], 0.0, 0)
     log = _LossLog(name, settings.num_steps, done)
     model.train()
-    if place.compile:
-        model.model.compile(dynamic=True)  # in place: the names of the weights stay
-    bar = _progress_bar(name, settings.num_steps, done.step)
-    for step in range(done.step + 1, settings.num_steps + 1):
-        rate = _set_rate(optimizer, learning_rate(settings, step - 1))
-        loss, num_tokens = loss_of_step(step - 1)
-        log.add(_update(model, optimizer, loss, settings.max_grad_norm), num_tokens)
+    graphs = Graphs(place.device)
+    batch_of, loss_of = step_of
+    gradients = Gradients(model, loss_of, place.device, graphs)
+
+    def update(step: int) -> None:
+        batch = batch_of(step).share(ranks.rank(), ranks.size())
+        loss = gradients(batch.arrays())
+        _update(model, optimizer, loss, settings.max_grad_norm)
+        log.add(loss, batch.num_tokens)
+
+    def save(step: int) -> None:
+        save_checkpoint(place.checkpoint, model, optimizer, log.progress(step), identity)
+
+    with graphs.stream():
+        _take_steps(update, save, log, place, lambda step: _set_rate(optimizer, learning_rate(settings, step)))
+    return TrainReport(settings.num_steps, log.losses, log.progress(settings.num_steps).seconds, log.tokens)
+
+
+def _take_steps(
+    update: Callable[[int], None],
+    save: Callable[[int], None],
+    log: _LossLog,
+    place: Place,
+    set_rate: Callable[[int], float],
+) -> None:
+    """All steps that are not done yet, with a line, a checkpoint and a look at the clock when they are due."""
+    bar = _progress_bar(log.name, log.num_steps, log.done.step)
+    for step in range(log.done.step + 1, log.num_steps + 1):
+        rate = set_rate(step - 1)
+        update(step - 1)
         bar.update()
-        is_last = step == settings.num_steps
+        is_last = step == log.num_steps
         is_late = not is_last and ranks.is_past(place.deadline)
         if is_late or is_last or step % place.log_every == 0:
             log.close_window(step, rate)
         if is_late or (step % place.checkpoint_every == 0 and not is_last):
-            state = (place.checkpoint, model, optimizer, log.progress(step), identity)
-            ranks.on_leader(partial(save_checkpoint, *state))
+            ranks.on_leader(partial(save, step))
         if is_late:
-            raise OutOfTime(f"{name}: stopped at step {step} of {settings.num_steps}")
+            raise OutOfTime(f"{log.name}: stopped at step {step} of {log.num_steps}")
     bar.close()
-    return TrainReport(settings.num_steps, log.losses, log.progress(settings.num_steps).seconds, log.tokens)

@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from training import ranks
-from training.batches import Batch, TokenDocs, causal_batch
+from training.batches import TokenDocs, causal_batch
 from training.models import autocast, hidden_states, logits_at
 
 _TINY = 1e-6
@@ -76,16 +76,18 @@ def soft_loss(logits_NV: torch.Tensor, ids_NK: torch.Tensor, probs_NK: torch.Ten
     return inside + teacher_rest * (teacher_rest.log() - student_rest.log())
 
 
-def batch_loss(model: PreTrainedModel, hidden_BLD: torch.Tensor, batch: Batch, labels: Labels) -> torch.Tensor:
+def batch_loss(
+    model: PreTrainedModel, hidden_BLD: torch.Tensor, inputs: dict[str, torch.Tensor], labels: Labels
+) -> torch.Tensor:
     """Weighted mean over the step's predicted tokens of CE + soft_weight * KL (scalar, fp32).
 
-    Of a share of a step it is this share's part of that mean: the parts of all processes add up to it.
+    `inputs` are Batch.arrays on the device. Of a share of a step it is this share's part of that mean: the parts of
+    all processes add up to it.
     """
-    device = hidden_BLD.device
-    token_N, weight_N = to_device(batch.token_N, device), to_device(batch.weight_N, device)
-    logits_NV = logits_at(model, hidden_BLD, to_device(batch.source_N, device))
+    token_N = inputs["token_N"]
+    logits_NV = logits_at(model, hidden_BLD, inputs["source_N"])
     loss_N = torch.nn.functional.cross_entropy(logits_NV, labels.tokens_T[token_N], reduction="none")
     if labels.soft is not None and labels.soft_weight > 0:
         soft = labels.soft
         loss_N = loss_N + labels.soft_weight * soft_loss(logits_NV, soft.ids_TK[token_N], soft.probs_TK[token_N])
-    return (loss_N * weight_N).sum() / (weight_N.sum() if batch.total_weight is None else batch.total_weight)
+    return (loss_N * inputs["weight_N"]).sum() / inputs["total_weight"]

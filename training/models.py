@@ -29,8 +29,8 @@ class Shape:
 
     vocab_size: int = 4096
     hidden_size: int = 192
-    intermediate_size: int = 576
-    num_layers: int = 24
+    intermediate_size: int = 512
+    num_layers: int = 28
     num_heads: int = 6
     num_kv_heads: int = 2
     max_positions: int = 2048
@@ -123,6 +123,8 @@ def hidden_states(
     mask_B1LL: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Last hidden states (B, L, D). No mask means causal; a bool mask says True where a query sees a key."""
+    if mask_B1LL is None:  # made here, because transformers looks at values to make one, which no CUDA graph can
+        mask_B1LL = torch.ones((ids_BL.shape[1],) * 2, dtype=torch.bool, device=ids_BL.device).tril()[None, None]
     output = model.model(input_ids=ids_BL, position_ids=positions_BL, attention_mask=mask_B1LL, use_cache=False)
     return output.last_hidden_state
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from training.batches import Batch, TokenDocs
+from training.batches import Batch, TokenDocs, rounded
 
 NUM_VARIANTS = 2
 CLEAN = NUM_VARIANTS  # kind of the clean part; the noisy copies are 0 and 1
@@ -59,7 +59,8 @@ def _answer_grid(docs: TokenDocs, rows: np.ndarray, size: int) -> _Grid:
     lengths, prompt_lens = docs.lengths[rows, None], docs.prompt_lens[rows, None]
     num_blocks = -(-lengths // size)
     first = prompt_lens // size
-    blocks_BG = first + np.arange(int((num_blocks - first).max()))
+    most = rounded(size * int((num_blocks - first).max())) // size
+    blocks_BG = first + np.arange(most)
     positions_BGS = blocks_BG[..., None] * size + np.arange(size)
     is_inside_BGS = positions_BGS < lengths[..., None]
     return _Grid(
@@ -115,11 +116,12 @@ def noisy_batch(
     noisy_width = num_blocks * size
     # The last block of a document is context to no other, so the clean part ends before it.
     clean_lens = (-(-docs.lengths[rows] // size) - 1) * size
-    place_BL = np.broadcast_to(np.arange(int(clean_lens.max())), (num_docs, int(clean_lens.max())))
+    clean_width = rounded(int(clean_lens.max()))
+    place_BL = np.broadcast_to(np.arange(clean_width), (num_docs, clean_width))
     is_clean_BL = place_BL < clean_lens[:, None]
     clean_flat_BL = np.where(is_clean_BL, docs.starts[rows, None] + place_BL, 0)
     clean_ids = np.where(is_clean_BL, docs.tokens[clean_flat_BL], mask_id)
-    width = NUM_VARIANTS * noisy_width + place_BL.shape[1]
+    width = NUM_VARIANTS * noisy_width + clean_width
     token_BGS = docs.tokens[grid.flat_BGS]
     ids, sources, tokens, weights = [], [], [], []
     for variant, (is_masked_BGS, weight_BGS) in enumerate(_draw_masks(grid, settings, rng)):
@@ -142,7 +144,7 @@ def noisy_batch(
         num_tokens=int(docs.lengths[rows].sum()),
         positions_BL=np.concatenate([*[noisy_positions] * NUM_VARIANTS, place_BL], axis=1),
         blocks_BL=np.concatenate([*[noisy_blocks] * NUM_VARIANTS, clean_blocks], axis=1).astype(np.int32),
-        kinds_L=np.arange(NUM_VARIANTS + 1).repeat([noisy_width] * NUM_VARIANTS + [place_BL.shape[1]]),
+        kinds_L=np.arange(NUM_VARIANTS + 1).repeat([noisy_width] * NUM_VARIANTS + [clean_width]),
     )
 
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from training import ranks
-from training.batches import Schedule, causal_batch
+from training.batches import Batch, Schedule, causal_batch
 from training.cli import place_of, run_command
 from training.drafting import Lesson, drafter_parser, labels_of, load_lesson, loop_of
 from training.export import write_model
+from training.gradients import Inputs
 from training.loop import LoopSettings, Place, TrainReport, train
-from training.losses import batch_loss, to_device
+from training.losses import batch_loss
 from training.models import autocast, cut_layers, find_target, hidden_states, weights_digest
 
 
@@ -25,8 +25,8 @@ from training.models import autocast, cut_layers, find_target, hidden_states, we
 class ArSettings:
     """The AR drafter's size and training."""
 
-    num_layers: int = 2
-    loop: LoopSettings = LoopSettings(num_steps=2000, num_docs=96, learning_rate=1e-3)
+    num_layers: int = 5
+    loop: LoopSettings = LoopSettings(num_steps=3000, num_docs=96, learning_rate=1e-3)
     soft_weight: float = 1.0
     is_fresh: bool = False
 
@@ -46,13 +46,12 @@ def train_ar_drafter(lesson: Lesson, settings: ArSettings, place: Place) -> tupl
     labels = labels_of(lesson, settings.soft_weight)
     schedule = Schedule(docs.lengths, settings.loop.num_docs, settings.loop.seed)
 
-    def loss_of_step(step: int) -> tuple[torch.Tensor, int]:
-        batch = causal_batch(docs, schedule.rows(step), lesson.tokenizer.eos_token_id, prompt_weight=0.0)
-        batch = batch.share(ranks.rank(), ranks.size())
+    def batch_of(step: int) -> Batch:
+        return causal_batch(docs, schedule.rows(step), lesson.tokenizer.eos_token_id, prompt_weight=0.0)
+
+    def loss_of(inputs: Inputs) -> torch.Tensor:
         with autocast(device):
-            hidden_BLD = hidden_states(model, to_device(batch.ids_BL, device))
-            loss = batch_loss(model, hidden_BLD, batch, labels)
-        return loss, batch.num_tokens
+            return batch_loss(model, hidden_states(model, inputs["ids_BL"]), inputs, labels)
 
     identity = {
         "docs": docs.fingerprint(),
@@ -61,7 +60,7 @@ def train_ar_drafter(lesson: Lesson, settings: ArSettings, place: Place) -> tupl
         "soft_weight": settings.soft_weight,
         "is_fresh": settings.is_fresh,
     }
-    report = train("ar_drafter", model, loss_of_step, settings.loop, place, identity)
+    report = train("ar_drafter", model, (batch_of, loss_of), settings.loop, place, identity)
     return model, report
 
 

@@ -14,13 +14,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.errors import UserError
-from training import ranks
-from training.batches import Schedule
+from training.batches import Batch, Schedule
 from training.cli import place_of, run_command
 from training.drafting import Lesson, drafter_parser, labels_of, load_lesson, loop_of
 from training.export import write_model
+from training.gradients import Inputs
 from training.loop import LoopSettings, Place, TrainReport, train
-from training.losses import batch_loss, to_device
+from training.losses import batch_loss
 from training.models import autocast, cut_layers, find_target, hidden_states, weights_digest
 from training.noise import NoiseSettings, block_mask, noisy_batch, sort_keys
 
@@ -29,8 +29,8 @@ from training.noise import NoiseSettings, block_mask, noisy_batch, sort_keys
 class DllmSettings:
     """The block-diffusion drafter's size and training."""
 
-    num_layers: int = 6
-    loop: LoopSettings = LoopSettings(num_steps=12000, num_docs=96, learning_rate=1e-3)
+    num_layers: int = 5
+    loop: LoopSettings = LoopSettings(num_steps=9000, num_docs=96, learning_rate=1e-3)
     soft_weight: float = 0.5
     noise: NoiseSettings = NoiseSettings()
 
@@ -71,16 +71,15 @@ def train_dllm_drafter(
     labels = labels_of(lesson, settings.soft_weight)
     schedule = Schedule(sort_keys(docs, settings.noise.block_size), loop.num_docs, loop.seed)
 
-    def loss_of_step(step: int) -> tuple[torch.Tensor, int]:
+    def batch_of(step: int) -> Batch:
         rng = np.random.default_rng([loop.seed, 1, step])
-        batch = noisy_batch(docs, schedule.rows(step), settings.noise, mask_id, rng)
-        batch = batch.share(ranks.rank(), ranks.size())
-        mask_B1LL = block_mask(to_device(batch.blocks_BL, device), to_device(batch.kinds_L, device))
+        return noisy_batch(docs, schedule.rows(step), settings.noise, mask_id, rng)
+
+    def loss_of(inputs: Inputs) -> torch.Tensor:
+        mask_B1LL = block_mask(inputs["blocks_BL"], inputs["kinds_L"])
         with autocast(device):
-            ids_BL, positions_BL = to_device(batch.ids_BL, device), to_device(batch.positions_BL, device)
-            hidden_BLD = hidden_states(model, ids_BL, positions_BL, mask_B1LL)
-            loss = batch_loss(model, hidden_BLD, batch, labels)
-        return loss, batch.num_tokens
+            hidden_BLD = hidden_states(model, inputs["ids_BL"], inputs["positions_BL"], mask_B1LL)
+            return batch_loss(model, hidden_BLD, inputs, labels)
 
     identity = {
         "docs": docs.fingerprint(),
@@ -90,7 +89,7 @@ def train_dllm_drafter(
         "mask_id": mask_id,
         **asdict(settings.noise),
     }
-    report = train("dllm_drafter", model, loss_of_step, loop, place, identity)
+    report = train("dllm_drafter", model, (batch_of, loss_of), loop, place, identity)
     return model, report
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from training import ranks
-from training.batches import Schedule, TokenDocs, causal_batch, pack_documents
+from training.batches import Batch, Schedule, TokenDocs, causal_batch, pack_documents
 from training.cli import place_of, run_command, training_parser
 from training.corpus import Example, load_examples
 from training.export import write_model
+from training.gradients import Inputs
 from training.loop import LoopSettings, Place, TrainReport, train
 from training.losses import Labels, batch_loss, to_device
 from training.models import Shape, autocast, hidden_states, new_qwen2
@@ -53,16 +53,15 @@ def train_target(
 
     pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
-    def loss_of_step(step: int) -> tuple[torch.Tensor, int]:
-        batch = causal_batch(docs, schedule.rows(step), pad_id, settings.prompt_weight)
-        batch = batch.share(ranks.rank(), ranks.size())
+    def batch_of(step: int) -> Batch:
+        return causal_batch(docs, schedule.rows(step), pad_id, settings.prompt_weight)
+
+    def loss_of(inputs: Inputs) -> torch.Tensor:
         with autocast(place.device):
-            hidden_BLD = hidden_states(model, to_device(batch.ids_BL, place.device))
-            loss = batch_loss(model, hidden_BLD, batch, labels)
-        return loss, batch.num_tokens
+            return batch_loss(model, hidden_states(model, inputs["ids_BL"]), inputs, labels)
 
     identity = {"docs": docs.fingerprint(), "prompt_weight": settings.prompt_weight, **asdict(settings.shape)}
-    report = train("target", model, loss_of_step, settings.loop, place, identity)
+    report = train("target", model, (batch_of, loss_of), settings.loop, place, identity)
     return model, report
 
 

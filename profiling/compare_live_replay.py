@@ -1,0 +1,112 @@
+"""Recording and replaying the paper's 64 settings against running them live: `python -m profiling.compare_live_replay`.
+
+Six settings are run live, spread over the grid's kinds as the 64 are, and their time is scaled by the number of
+settings; the records of both must be the same, round by round. --trace_dir keeps the traces.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from profiling.common import print_json
+from specdec.config import RunConfig
+from specdec.errors import exit_status
+from specdec.grids import PAPER
+from specdec.jobs import plan_jobs, run_job
+from specdec.problems import load_problems
+from specdec.recorder import plan_traces, record_trace
+from specdec.records import Record
+from specdec.replayed import replay
+from specdec.session import Session, open_session
+from specdec.specs import ArStatic, DllmStatic, FailFast
+from specdec.trace import load_trace, save_trace, trace_path
+
+LIVE = (
+    ArStatic(6),
+    DllmStatic(0.3, 8),
+    DllmStatic(0.75, 8),
+    DllmStatic(0.05, 10),
+    FailFast(0.05, 0.25, 60, 10),
+    FailFast(0.05, 0.45, 60, 10),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--num_questions", type=int, default=10)
+    parser.add_argument("--max_new_tokens", type=int, default=256)
+    parser.add_argument("--trace_dir", help="keep the traces there (default: a temporary folder)")
+    options = parser.parse_args(arguments)
+
+    def work() -> None:
+        with tempfile.TemporaryDirectory() as place:
+            config = RunConfig(
+                grid="paper",
+                num_questions=options.num_questions,
+                max_new_tokens=options.max_new_tokens,
+                output_dir=options.trace_dir or place,
+            )
+            print_json(measure(config))
+
+    return exit_status("compare_live_replay", work)
+
+
+def measure(config: RunConfig) -> dict:
+    """Seconds of both ways. Loading the models is in neither; starting the replay's processes is in."""
+    session = open_session(config)
+    problems = load_problems(config.dataset_name, num_questions=config.num_questions)
+    for spec in LIVE:
+        session.drafter(spec)
+    session.target()
+    begin = time.perf_counter()
+    for job in tqdm(plan_traces(session, problems), desc="recording", disable=None):
+        save_trace(record_trace(session, job, lambda: None), job.path)
+    recorded = time.perf_counter()
+    command = [sys.executable, "-m", "specdec.replay", config.output_dir, "--grid", "paper", "--workers", "2"]
+    subprocess.run(command, check=True)
+    replayed = time.perf_counter()
+    live, num_equal = run_live(session, problems)
+    scaled_s = live * len(PAPER) / len(LIVE)
+    return {
+        "what": f"{len(PAPER)} settings x {len(problems)} questions, {config.max_new_tokens} tokens at most",
+        "record_s": recorded - begin,
+        "replay_s": replayed - recorded,
+        "live_settings": [spec.name for spec in LIVE],
+        "live_s": live,
+        "live_scaled_s": scaled_s,
+        "ratio": scaled_s / (replayed - begin),
+        "num_live_records": len(LIVE) * len(problems),
+        "num_equal_records": num_equal,
+    }
+
+
+def run_live(session: Session, problems: Sequence) -> tuple[float, int]:
+    """Seconds of the live settings, and how many of their records the replay gives too."""
+    seconds, num_equal = 0.0, 0
+    jobs = [job for job in plan_jobs(session, problems) if job.spec in LIVE]
+    for job in tqdm(jobs, desc="live", disable=None):
+        begin = time.perf_counter()
+        record = run_job(session, job, lambda: None)
+        seconds += time.perf_counter() - begin
+        trace = load_trace(trace_path(session.config.output_dir, job.identity))
+        num_equal += is_same(record, replay(trace, job.spec))
+    return seconds, num_equal
+
+
+def is_same(live: Record, replayed: Record) -> bool:
+    """Whether all rounds are equal but for times, and confidences to rounding."""
+    return [_decided(turn) for turn in live.rounds] == [_decided(turn) for turn in replayed.rounds]
+
+
+def _decided(turn: object) -> dict[str, object]:
+    decided = {key: value for key, value in vars(turn).items() if key not in ("draft_ms", "verify_ms")}
+    return decided | {"confidences": len(turn.confidences)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

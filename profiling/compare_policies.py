@@ -1,0 +1,122 @@
+"""The cost-aware policy against FailFast at its best tau, tuned on half of the recorded questions and compared on the
+other half: `python -m profiling.compare_policies TRACE_DIR ...`. Loads no model.
+
+Every second trace of each folder is for tuning. For each target of the profile: FailFast's tau (N 10, N_max 60, first
+window 10, as published), FailFast's tau, N and first window together, and a static length, each the best on the tuning
+half; the cost-aware policy is calibrated there. All are reported on the other half only.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+from profiling.common import print_json
+from specdec.calibrate import chosen_half, learn
+from specdec.calibration import Calibration
+from specdec.cost_aware import Advice, engine_costs
+from specdec.errors import exit_status
+from specdec.latency import LatencyProfile, load_profile, price
+from specdec.oracle import Judge
+from specdec.replayed import replay
+from specdec.specs import CostAware, DllmStatic, DrafterSpec, FailFast
+from specdec.trace import Trace, find_traces, load_trace
+
+THRESHOLD, CHAINS = 0.05, "dllm_0.05"
+TAUS = tuple(percent / 100 for percent in range(5, 100, 5))
+
+
+def grids() -> dict[str, list[DrafterSpec]]:
+    """What the cost-aware policy is compared with: the best of each."""
+    windows = product(TAUS[1::2], (8, 10), (3, 5, 8, 10))
+    return {
+        "failfast, best tau": [FailFast(THRESHOLD, tau, 60, 10) for tau in TAUS],
+        "failfast, best tau, N and first window": [
+            FailFast(THRESHOLD, tau, 60, step, first_window=first) for tau, step, first in windows
+        ],
+        "static, best length": [DllmStatic(THRESHOLD, length) for length in range(1, 21)],
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("traces", nargs="+", help="folders of traces, one per data set")
+    parser.add_argument("--latency_profile", default="vLLM_A6000")
+    options = parser.parse_args(arguments)
+    return exit_status("compare_policies", lambda: print_json(measure(options.traces, options.latency_profile)))
+
+
+def measure(folders: Sequence[str], profile_name: str) -> dict:
+    """Per folder and target: the policies' times on the reported half, and the cost-aware policy's ratio to each."""
+    profile, result = load_profile(profile_name), {}
+    for folder in folders:
+        traces = [load_trace(path) for path in find_traces(folder)]
+        tuned_on = chosen_half(traces)
+        ids = {trace.question_id for trace in tuned_on}
+        reported = [trace for trace in traces if trace.question_id not in ids]
+        calibration = learn(tuned_on, CHAINS, [profile])
+        result[Path(folder).name] = {
+            "tuned_on": sorted(ids),
+            "reported_on": [trace.question_id for trace in reported],
+            "reliability": calibration.reliability,
+            "targets": {
+                entry: compare(tuned_on, reported, Engine(profile, entry), advice_for(calibration, profile, entry))
+                for entry in profile.target_ms_per_token
+            },
+        }
+    return {"what": "cost-aware policy against the best of others, tuned and reported on halves", "data": result}
+
+
+def advice_for(calibration: Calibration, profile: LatencyProfile, entry: str) -> Advice:
+    """The policy's advice for a target."""
+    rate = calibration.rates[f"{entry}@{profile.name}"]
+    return Advice(calibration, *engine_costs(profile, entry, 60), rate)
+
+
+class Engine:
+    """What things cost: a profile and one of its targets."""
+
+    def __init__(self, profile: LatencyProfile, entry: str) -> None:
+        self.profile, self.entry = profile, entry
+
+    def summary(self, traces: Sequence[Trace], spec: DrafterSpec, advice: Advice | None = None) -> dict:
+        records = [replay(trace, spec, advice=advice) for trace in traces]
+        prices = [price(record, self.profile, self.entry) for record in records]
+        total_ms = sum(one.total_ms for one in prices)
+        return {
+            "drafter": spec.name,
+            "total_ms": total_ms,
+            "speedup_ratio": sum(one.baseline_ms for one in prices) / total_ms,
+            "speedup_mean": sum(one.speedup for one in prices) / len(prices),
+            "passes_per_round": sum(r.num_forward_passes for r in records) / sum(r.num_rounds for r in records),
+            "acceptance_rate": sum(r.num_accepted for r in records) / sum(r.num_drafted for r in records),
+        }
+
+    def ceiling_ms(self, traces: Sequence[Trace], names: tuple[str, ...] | None = None) -> float:
+        """The clairvoyant's time with these drafters, or with all that were recorded."""
+        return sum(
+            Judge(trace, self.profile, self.entry).oracle(names or tuple(sorted(trace.chains))).best_ms
+            for trace in traces
+        )
+
+
+def compare(tuned_on: Sequence[Trace], reported: Sequence[Trace], engine: Engine, advice: Advice) -> dict:
+    own = engine.summary(reported, CostAware(THRESHOLD, 60, f"{engine.entry}@{engine.profile.name}"), advice)
+    rows = {"cost-aware": own}
+    for name, grid in grids().items():
+        best = min(grid, key=lambda spec: engine.summary(tuned_on, spec)["total_ms"])
+        row = engine.summary(reported, best)
+        row["cost_aware_ratio_of_sums"] = row["total_ms"] / own["total_ms"]
+        row["cost_aware_ratio_of_means"] = own["speedup_mean"] / row["speedup_mean"]
+        if isinstance(best, FailFast):
+            row |= {"tau": best.confidence_threshold, "N": best.draft_step, "first_window": best.first_window}
+        rows[name] = row
+    ceilings = {"own_drafter": engine.ceiling_ms(reported, (CHAINS,)), "all_drafters": engine.ceiling_ms(reported)}
+    for row in rows.values():
+        row["share_of_ceiling"] = {name: ms / row["total_ms"] for name, ms in ceilings.items()}
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

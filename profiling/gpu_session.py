@@ -1,0 +1,145 @@
+"""Everything that has to be measured on a GPU, in one command: checks first, then measurements.
+
+    python -m profiling.gpu_session --out DIR
+
+Each step is a process of its own with a time limit, so that none can spoil the next. DIR gets
+session.json (each step's last line, if it is JSON, and how it ended), log.txt (all they print) and
+the files that steps write themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from specdec.config import StrictParser
+from specdec.errors import exit_status
+
+TAIL = 1500  # characters of a failed step's output that are shown
+
+
+def steps(out: Path, records: Path) -> dict[str, tuple[list[str], int]]:
+    """Step -> (arguments of python, time limit in seconds), in order of importance."""
+    bundled = ["--engine", "graph", "--device", "cuda"]
+    return {
+        "tests": (["-m", "pytest", "-q", "-rs", "-n", "8", "tests/test_gpu.py", "tests/test_kernels.py"], 100),
+        "profile": (["-m", "profiling.profile_engine", "--name", "H200_graph", "--out", str(out)], 60),
+        "speculation": (
+            ["-m", "profiling.profile_speculation", "--profile", str(out / "H200_graph.json"), "--out", str(out)],
+            60,
+        ),
+        "variants": (["-m", "profiling.tune_engine"], 100),
+        "lossless": (
+            ["-m", "profiling.check_lossless", "--num_questions", "8", "--max_new_tokens", "256", *bundled],
+            45,
+        ),
+        "bundled_profile": (
+            ["-m", "profiling.profile_engine", "--drafter", "bundled", "--ar_drafter", "bundled"]
+            + ["--targets", "bundled", "--contexts", "256", "--name", "H200_bundled", "--out", str(out)],
+            40,
+        ),
+        "bundled": (
+            ["failfast.py", "--num_questions", "8", "--max_new_tokens", "256", *bundled, "--spec_len", "10", "8"]
+            + [
+                "--output_dir",
+                str(records),
+                "--latency_profile",
+                str(out / "H200_bundled.json"),
+                "--latency_target",
+                "bundled",
+            ],
+            45,
+        ),
+        "ranking": (
+            [
+                "parse_log.py",
+                str(records),
+                "--json",
+                "--latency_profile",
+                str(out / "H200_bundled.json"),
+                "--latency_target",
+                "bundled",
+            ],
+            20,
+        ),
+        "hf_assisted": (
+            ["-m", "profiling.compare_hf_assisted", "--spec_len", "5", "--num_questions", "4"]
+            + ["--max_new_tokens", "96", *bundled],
+            45,
+        ),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    def work() -> None:
+        parser = StrictParser(prog="gpu_session", description=__doc__.split("\n")[0])
+        parser.add_argument("--out", required=True, help="folder")
+        parser.add_argument("--only", nargs="+", help="these steps")
+        parser.add_argument("--budget_s", type=float, default=230, help="no step begins after so many seconds")
+        flags = parser.parse_args(arguments)
+        out = Path(flags.out).resolve()
+        out.mkdir(parents=True, exist_ok=True)
+        run_steps(out, flags.only, flags.budget_s)
+
+    return exit_status("gpu_session", work)
+
+
+def run_steps(out: Path, only: Sequence[str] | None, budget_s: float) -> None:
+    """Run the steps one after the other; what is known so far is on disk after each."""
+    begin, results = time.monotonic(), {}
+    for name, (arguments, limit_s) in steps(out, Path(tempfile.mkdtemp())).items():
+        left_s = budget_s - (time.monotonic() - begin)
+        if only and name not in only:
+            continue
+        if left_s < 10:
+            results[name] = {"ended": "not begun: the time is up"}
+            continue
+        results[name] = run_step(name, arguments, min(limit_s, left_s), out / "log.txt")
+        (out / "session.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        print(f"{name}: {results[name]['ended']} after {results[name]['seconds']:.1f} s", flush=True)
+
+
+def run_step(name: str, arguments: Sequence[str], limit_s: float, log: Path) -> dict:
+    begin = time.monotonic()
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=environment,
+    )
+    try:
+        output, _ = process.communicate(timeout=limit_s)
+        ended = f"exit status {process.returncode}"
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, _ = process.communicate()
+        ended = f"stopped at {limit_s:.0f} s"
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"=== {name}: {' '.join(arguments)}: {ended}\n{output}\n")
+    if ended != "exit status 0":
+        print(output[-TAIL:], flush=True)
+    return {"ended": ended, "seconds": time.monotonic() - begin, "result": _last_json(output) or output[-TAIL:]}
+
+
+def _last_json(output: str) -> object:
+    """What a step printed, if that is one JSON document, else its last line that is a JSON object."""
+    lines = output.splitlines()
+    for text in (output, *(line for line in reversed(lines) if line.startswith("{"))):
+        try:
+            return json.loads(text)
+        except ValueError:
+            continue
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

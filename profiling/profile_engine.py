@@ -1,0 +1,232 @@
+"""What a pass costs in an engine, against the limit of memory bandwidth measured in the same run.
+
+    python -m profiling.profile_engine --drafter Qwen2.5-1.5B --targets Qwen2.5-7B Qwen2.5-14B --out DIR
+
+For each model, at each context length: verify(k), a pass of k tokens with predictions for all, as a
+target checks a draft; for the drafter also a denoising pass of one block with predictions for one
+sub-block, and a pass of one token, as an AR drafter does. Times are wall clock from tokens on the
+host to predictions on the host. Writes DIR/NAME.json, a latency profile that failfast.py prices
+with; the last line on stdout is that profile. Models are shapes by name (random weights) or checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from profiling.common import machine
+from profiling.shapes import SHAPES, make_model
+from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, Role
+from specdec.config import StrictParser
+from specdec.engine.graph_lm import EngineOptions, GraphLM
+from specdec.errors import exit_status
+from specdec.lm import CachedLM
+from specdec.models import resolve_device, resolve_dtype
+
+BLOCK, SUB_BLOCK = 32, 8
+# Both ends of every padded count, so that straight lines between them are the steps of the curve.
+VERIFY_COUNTS = (1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64, 65, 96)
+COPY_BYTES = 4 << 30
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which engine, where."""
+
+    device: torch.device
+    dtype: torch.dtype
+    engine: str
+    fused_up_to: int
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every model is measured with: an engine, the memory's speed, contexts and repeats."""
+
+    settings: Settings
+    copy_bytes_per_ms: float
+    contexts: tuple[int, ...]
+    repeats: int
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    def work() -> None:
+        flags = _parser().parse_args(arguments)
+        profile = measure_profile(flags, read_settings(flags))
+        out = Path(flags.out)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / f"{flags.name}.json").write_text(json.dumps(profile, indent=1) + "\n", encoding="utf-8")
+        print(json.dumps(profile))
+
+    return exit_status("profile_engine", work)
+
+
+def _parser() -> StrictParser:
+    parser = StrictParser(prog="profile_engine", description=__doc__.split("\n")[0])
+    known = f"one of {', '.join(SHAPES)} (random weights), or what failfast.py takes for a model"
+    parser.add_argument("--drafter", default="Qwen2.5-1.5B", help=known)
+    parser.add_argument("--ar_drafter", help="if not the same model as --drafter")
+    parser.add_argument("--targets", nargs="+", default=["Qwen2.5-7B"], help=known)
+    parser.add_argument("--name", default="here", help="of the profile and its file")
+    parser.add_argument("--out", default="results/latency", help="folder")
+    parser.add_argument("--contexts", nargs="+", type=int, default=[512, 1024], help="committed tokens, whole blocks")
+    parser.add_argument("--repeats", type=int, default=50)
+    add_engine_flags(parser)
+    return parser
+
+
+def add_engine_flags(parser: StrictParser) -> None:
+    """What `read_settings` reads."""
+    parser.add_argument("--engine", choices=("eager", "graph"), default="graph")
+    parser.add_argument("--fused_up_to", type=int, default=EngineOptions.fused_up_to, help="see EngineOptions")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+
+
+def read_settings(flags: Namespace) -> Settings:
+    """The engine's settings from parsed flags. Raises UserError."""
+    device = resolve_device(flags.device)
+    return Settings(device, resolve_dtype(flags.dtype, device), flags.engine, flags.fused_up_to)
+
+
+def measure_profile(flags: Namespace, settings: Settings) -> dict:
+    """The latency profile; every figure behind it is under provenance. Prices are at the first context."""
+    name, drafter, targets = flags.name, flags.drafter, flags.targets
+    bench = Bench(settings, measure_copy(settings.device), tuple(flags.contexts), flags.repeats)
+    details = {"drafter": measure_model(drafter, DLLM_DRAFTER, bench)}
+    if flags.ar_drafter:
+        details["ar_drafter"] = measure_model(flags.ar_drafter, AR_DRAFTER, bench)
+    for target in targets:
+        details[entry_name(target)] = measure_model(target, TARGET, bench)
+    context = str(bench.contexts[0])
+    verify_ms = {
+        entry_name(target): {
+            str(k): details[entry_name(target)]["by_context"][context][f"verify({k})"]["ms"] for k in VERIFY_COUNTS
+        }
+        for target in targets
+    }
+    passes, ar_passes = (
+        details[part]["by_context"][context] for part in ("drafter", "ar_drafter" if flags.ar_drafter else "drafter")
+    )
+    return {
+        "name": name,
+        "draft_pass_ms": passes["denoise"]["ms"],
+        "ar_draft_pass_ms": ar_passes["verify(1)"]["ms"],
+        "target_ms_per_token": {target: table["1"] for target, table in verify_ms.items()},
+        "verify_ms": verify_ms,
+        "provenance": {
+            "measured_by_this_project": True,
+            "drafter": drafter,
+            "engine": settings.engine,
+            "fused_up_to": settings.fused_up_to,
+            "dtype": str(settings.dtype).removeprefix("torch."),
+            "remark": f"random weights for shapes by name; batch 1; prices at {context} tokens of context; medians",
+            "copy_TB_per_s": bench.copy_bytes_per_ms / 1e9,
+            "details": details,
+            **machine(settings.device),
+        },
+    }
+
+
+def entry_name(target: str) -> str:
+    """What a record calls a target of that shape: "Qwen2.5-7B" is "Qwen2.5-7B-Instruct"."""
+    return f"{target}-Instruct" if target in SHAPES else Path(target).name
+
+
+def make_lm(name: str, role: Role, settings: Settings) -> CachedLM:
+    model = make_model(name, role, settings.device, settings.dtype)
+    if settings.engine == "eager":
+        return CachedLM(model)
+    return GraphLM(model, options=EngineOptions(fused_up_to=settings.fused_up_to))
+
+
+def measure_model(name: str, role: Role, bench: Bench) -> dict:
+    """Every kind of pass at every context, in ms, beside the least time that reading the weights takes."""
+    lm = make_lm(name, role, bench.settings)
+    begin = time.perf_counter()
+    lm.warm_up()
+    warm_up_s = time.perf_counter() - begin
+    read_bytes = weight_bytes(lm)
+    by_context = {str(context): measure_context(lm, context, bench.repeats) for context in bench.contexts}
+    limit_ms = read_bytes / bench.copy_bytes_per_ms
+    all_bytes = sum(p.numel() * p.element_size() for p in lm.model.parameters())
+    for passes in by_context.values():
+        for figures in passes.values():
+            figures["over_limit"] = figures["ms"] / limit_ms
+    return {
+        "model": name,
+        "limit_ms": limit_ms,
+        "limit_with_embedding_ms": all_bytes / bench.copy_bytes_per_ms,
+        "warm_up_s": warm_up_s,
+        "by_context": by_context,
+    }
+
+
+def weight_bytes(lm: CachedLM) -> int:
+    """Bytes that one pass has to read: all parameters but an embedding that is not the head as well."""
+    parameters = {id(p): p for p in lm.model.parameters()}
+    if lm.model.lm_head.weight is not lm.model.get_input_embeddings().weight:
+        parameters.pop(id(lm.model.get_input_embeddings().weight))
+    return sum(p.numel() * p.element_size() for p in parameters.values())
+
+
+def measure_context(lm: CachedLM, context: int, repeats: int) -> dict[str, dict[str, float]]:
+    """Medians at `context` committed tokens (whole blocks, so that a denoising pass can follow)."""
+    vocab_size = lm.model.config.vocab_size
+    ids = torch.randint(
+        vocab_size, (context + max(VERIFY_COUNTS),), generator=torch.Generator().manual_seed(0)
+    ).tolist()
+    lm.rollback(0)
+    lm.forward(ids[:context], block_size=BLOCK, keep=[])
+    lm.commit(context)
+    block, sub_block = ids[context : context + BLOCK], range(BLOCK - SUB_BLOCK - 1, BLOCK - 1)
+    passes = {"denoise": timed(lm, lambda: lm.predict(block, block_size=BLOCK, keep=sub_block, never=0), repeats)}
+    for k in VERIFY_COUNTS:
+        draft = ids[context : context + k]
+        passes[f"verify({k})"] = timed(lm, lambda draft=draft: lm.predict(draft), repeats)
+    return passes
+
+
+def timed(lm: CachedLM, call: Callable[[], object], repeats: int) -> dict[str, float]:
+    """Median, tenth and ninetieth percentile of a call in ms, after a few that do not count."""
+    for _ in range(5):
+        call()
+    times = []
+    for _ in range(repeats):
+        begin = lm.clock()
+        call()
+        times.append(1e3 * (lm.clock() - begin))
+    cuts = statistics.quantiles(times, n=10) if len(times) > 1 else [times[0]] * 9
+    return {"ms": statistics.median(times), "p10": cuts[0], "p90": cuts[-1]}
+
+
+def measure_copy(device: torch.device) -> float:
+    """Bytes read and written per ms by a large copy within the device's memory, at best."""
+    num_bytes = COPY_BYTES if device.type == "cuda" else COPY_BYTES // 64
+    source = torch.empty(num_bytes, dtype=torch.uint8, device=device).random_(0, 255)
+    target = torch.empty_like(source)
+    best = float("inf")
+    for _ in range(10):
+        _synchronise(device)
+        begin = time.perf_counter()
+        target.copy_(source)
+        _synchronise(device)
+        best = min(best, time.perf_counter() - begin)
+    return 2 * num_bytes / (1e3 * best)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,283 @@
+"""Measured against modelled speedup at real shapes, with given acceptance.
+
+    python -m profiling.profile_speculation --profile results/latency/here.json --out DIR
+
+Random weights accept nothing, so how many tokens are drafted, in how many passes, and how many of
+them are accepted follow a script: the per-round means of the FailFast paper, or stored records.
+Everything else is really run, by the program's own loop: every pass of drafter and target with its
+tokens, rewinding, and the host's work. The baseline is plain decoding in the same engine and
+process. The modelled speedup is the paper's formula with the given profile. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+
+from profiling.common import machine
+from profiling.profile_engine import Settings, add_engine_flags, entry_name, make_lm, read_settings
+from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET
+from specdec.config import StrictParser
+from specdec.drafters import ArDrafter, Drafter, NoDrafter
+from specdec.errors import UserError, exit_status
+from specdec.latency import LatencyProfile, load_profile, verification_ms
+from specdec.lm import CachedLM
+from specdec.records import find_records, load_record
+from specdec.rounds import Round
+from specdec.specs import ArStatic
+from specdec.speculate import speculate
+from specdec.target import Target
+from specdec.verdict import Verdict
+from specdec.windows import Draft, Passes
+
+BLOCK, SUB_BLOCK = 32, 8
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One scripted round: tokens drafted, drafter passes of any kind, tokens accepted."""
+
+    draft_len: int
+    num_passes: int
+    accepted_len: int
+
+
+@dataclass(frozen=True)
+class Means:
+    """Per-round means: tokens drafted, passes, and tokens emitted (the target's own included)."""
+
+    draft_len: float
+    num_passes: float
+    emitted: float
+    is_ar: bool = False
+
+
+# MATH with the 32B target, arXiv 2512.20573: FailFast, and the AR drafter with static drafts of 8.
+PAPER = {
+    "paper_math_failfast": Means(draft_len=14.6, num_passes=3.46, emitted=6.7),
+    "paper_math_ar_8": Means(draft_len=8, num_passes=8, emitted=1 + 8 * 0.582, is_ar=True),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    def work() -> None:
+        flags = _parser().parse_args(arguments)
+        settings = read_settings(flags)
+        profile = load_profile(flags.profile)
+        scripts = {name: (turns_of(means), means.is_ar) for name, means in PAPER.items()}
+        if flags.records:
+            scripts = recorded_scripts(Path(flags.records))
+        bench = Bench(settings, profile, flags.target, flags.drafter, flags.context, flags.new_tokens)
+        result = {"cases": {name: bench.run(*script, flags.runs) for name, script in scripts.items()}}
+        result |= {"target": flags.target, "drafter": flags.drafter, "context": flags.context}
+        result |= {"new_tokens": flags.new_tokens, "engine": settings.engine, "provenance": machine(settings.device)}
+        if flags.out:
+            Path(flags.out).mkdir(parents=True, exist_ok=True)
+            (Path(flags.out) / "speculation.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(json.dumps(result))
+
+    return exit_status("profile_speculation", work)
+
+
+def _parser() -> StrictParser:
+    parser = StrictParser(prog="profile_speculation", description=__doc__.split("\n")[0])
+    parser.add_argument("--profile", required=True, help="latency profile to model with: profile_engine's output")
+    parser.add_argument("--target", default="Qwen2.5-7B", help="a shape by name, or a model as failfast.py takes it")
+    parser.add_argument("--drafter", default="Qwen2.5-1.5B", help="likewise")
+    parser.add_argument(
+        "--records", help="follow the rounds of the stored records in this folder, not the paper's means"
+    )
+    parser.add_argument("--context", type=int, default=512, help="prompt tokens")
+    parser.add_argument("--new_tokens", type=int, default=512)
+    parser.add_argument("--runs", type=int, default=3, help="each case and plain decoding in turn; the median counts")
+    parser.add_argument("--out", help="folder for speculation.json")
+    add_engine_flags(parser)
+    return parser
+
+
+def turns_of(means: Means) -> Iterator[Turn]:
+    """Whole numbers, without end, whose running means are `means`.
+
+    Example: emitted 2.5 a round gives 2, 3, 2, 3, ... tokens. A draft is never shorter than what is accepted.
+    """
+    index = 0
+    while True:
+        drafted, passes, emitted = (
+            int((index + 1) * mean + 1e-9) - int(index * mean + 1e-9)
+            for mean in (means.draft_len, means.num_passes, means.emitted)
+        )
+        yield Turn(max(drafted, emitted - 1), passes, emitted - 1)
+        index += 1
+
+
+def recorded_scripts(folder: Path) -> dict[str, tuple[Iterator[Turn], bool]]:
+    """Drafter name -> its rounds in all stored records, one after the other and again. Raises UserError."""
+    turns: dict[str, list[Turn]] = {}
+    for record in map(load_record, find_records(folder)):
+        if record.drafter_name != "plain":
+            turns.setdefault(record.drafter_name, []).extend(_turn(made) for made in record.rounds if made.draft_len)
+    if not turns:
+        raise UserError(f"no record of a drafter in {folder}: run failfast.py with --output_dir {folder} first")
+    return {name: (cycle(made), name.startswith("ar_")) for name, made in turns.items()}
+
+
+def _turn(made: Round) -> Turn:
+    return Turn(made.draft_len, made.num_forward_passes, made.accepted_len)
+
+
+class Script:
+    """The turns of one run; drafter and target look at the same one."""
+
+    def __init__(self, turns: Iterable[Turn]) -> None:
+        self._turns = iter(turns)
+        self.turn = Turn(0, 0, 0)
+
+    def advance(self, budget: int) -> Turn:
+        """The next turn, cut to what is still wanted."""
+        turn = next(self._turns)
+        self.turn = replace(turn, draft_len=min(turn.draft_len, budget), accepted_len=min(turn.accepted_len, budget))
+        return self.turn
+
+
+class ScriptedTarget(Target):
+    """Verifies in earnest, then accepts what the script says."""
+
+    def __init__(self, lm: CachedLM, script: Script) -> None:
+        super().__init__(lm)
+        self.script = script
+
+    def verify(self, draft_tokens: Sequence[int]) -> Verdict:
+        greedy, _ = self.lm.predict([self._last_token, *draft_tokens])
+        accepted_len = min(self.script.turn.accepted_len, len(draft_tokens))
+        self.lm.commit(1 + accepted_len)
+        self._last_token = greedy[accepted_len]
+        return Verdict(accepted_len, self._last_token)
+
+
+class ScriptedArDrafter(ArDrafter):
+    """The AR drafter itself; only tells the script that a round has begun."""
+
+    def __init__(self, lm: CachedLM, script: Script, draft_len: int) -> None:
+        super().__init__(lm, ArStatic(draft_len), stop_ids=())
+        self.script = script
+
+    def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
+        self.script.advance(budget)
+        return super().propose(prefix_ids, budget)
+
+
+class ScriptedBlockDrafter:
+    """Runs the passes that a block-diffusion draft of the script's length and pass count is made of."""
+
+    def __init__(self, lm: CachedLM, script: Script) -> None:
+        self.lm, self.script = lm, script
+
+    def start(self, prompt_ids: Sequence[int]) -> None:
+        self.lm.rollback(0)
+
+    def observe(self, verdict: Verdict) -> None:
+        pass
+
+    def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
+        """Prefill what has become whole blocks; denoise; commit where the draft crosses into the next block."""
+        turn = self.script.advance(budget)
+        if turn.draft_len < 1:
+            return Draft()
+        passes, whole = Passes(), len(prefix_ids) // BLOCK * BLOCK
+        self.lm.reuse(prefix_ids[:whole], block_size=BLOCK)
+        if self.lm.length < whole:
+            self._clean_pass(list(prefix_ids[self.lm.length : whole]))
+            passes.prefill = 1
+        text = list(prefix_ids) + [0] * (turn.draft_len + BLOCK)
+        crossings = (len(prefix_ids) + turn.draft_len - 1) // BLOCK - whole // BLOCK
+        commit_after = {turn.num_passes - 1 - i for i in range(1, 2 * crossings, 2)}
+        tokens: list[int] = []
+        while passes.total < turn.num_passes:
+            block = text[self.lm.length : self.lm.length + BLOCK]
+            if passes.total in commit_after:
+                self._clean_pass(block)
+                passes.commit += 1
+                continue
+            found, _ = self.lm.predict(block, block_size=BLOCK, keep=range(SUB_BLOCK - 1, 2 * SUB_BLOCK - 1), never=0)
+            passes.denoise += 1
+            tokens += found
+        drafted = list(islice(cycle(tokens or [1]), turn.draft_len))
+        return Draft(tokens=drafted, passes=passes, stop_reason="length")
+
+    def _clean_pass(self, tokens: list[int]) -> None:
+        self.lm.predict(tokens, block_size=BLOCK, keep=[len(tokens) - 1], never=0)
+        self.lm.commit(len(tokens))
+
+
+class Bench:
+    """One target and one drafter, loaded and warmed up, and the profile to model with."""
+
+    def __init__(
+        self, settings: Settings, profile: LatencyProfile, target: str, drafter: str, context: int, new_tokens: int
+    ) -> None:
+        self.profile, self.entry, self.new_tokens = profile, entry_name(target), new_tokens
+        if self.entry not in profile.target_ms_per_token:
+            raise UserError(
+                f"the profile has no target {self.entry}: measure it with profile_engine --targets {target}"
+            )
+        self.target_lm = make_lm(target, TARGET, settings)
+        self.drafter_lm = make_lm(drafter, DLLM_DRAFTER, settings)
+        self.ar_lm = make_lm(drafter, AR_DRAFTER, settings) if drafter == "bundled" else self.drafter_lm
+        for lm in {id(lm): lm for lm in (self.target_lm, self.drafter_lm, self.ar_lm)}.values():
+            lm.warm_up()
+        self.prompt_ids = [1 + index % 97 for index in range(context)]
+
+    def run(self, turns: Iterator[Turn], is_ar: bool, num_runs: int) -> dict:
+        """Plain decoding and the scripted case in turn; medians of ms per token, and both speedups."""
+        plain, drafted, rounds = [], [], []
+        for _ in range(num_runs):
+            plain.append(self._decode(Target(self.target_lm), NoDrafter())[0])
+            script = Script(turns)
+            ms, rounds = self._decode(ScriptedTarget(self.target_lm, script), self._drafter(script, is_ar))
+            drafted.append(ms)
+        measured = sorted(plain)[num_runs // 2] / sorted(drafted)[num_runs // 2]
+        modelled = self._modelled(rounds, is_ar)
+        return {
+            "plain_ms_per_token": plain,
+            "ms_per_token": drafted,
+            "emitted_per_round": self.new_tokens / len(rounds),
+            "passes_per_round": sum(made.num_forward_passes for made in rounds) / len(rounds),
+            "drafted_per_round": sum(made.draft_len for made in rounds) / len(rounds),
+            "measured_speedup": measured,
+            "modelled_speedup": modelled,
+            "modelled_over_measured": modelled / measured,
+        }
+
+    def _drafter(self, script: Script, is_ar: bool) -> Drafter:
+        if is_ar:
+            return ScriptedArDrafter(self.ar_lm, script, draft_len=8)
+        return ScriptedBlockDrafter(self.drafter_lm, script)
+
+    def _decode(self, target: Target, drafter: Drafter) -> tuple[float, list[Round]]:
+        """Wall-clock ms per token of a whole answer, without the target's prompt, and its rounds."""
+        begin = self.target_lm.clock()
+        rounds = speculate(
+            target,
+            drafter,
+            self.prompt_ids,
+            max_new_tokens=self.new_tokens,
+            stop_ids=(),
+            clock=self.target_lm.clock,
+        )
+        wall_ms = 1e3 * (self.target_lm.clock() - begin) - target.prefill_ms
+        return wall_ms / self.new_tokens, rounds
+
+    def _modelled(self, rounds: list[Round], is_ar: bool) -> float:
+        """The paper's formula over these rounds, with the measured profile."""
+        profile, passes = self.profile, sum(made.num_forward_passes for made in rounds)
+        verify_ms = sum(verification_ms(profile, self.entry, made.draft_len + 1) for made in rounds)
+        total = passes * profile.pass_ms(is_ar) + verify_ms
+        return self.new_tokens * profile.target_ms_per_token[self.entry] / total
+
+
+if __name__ == "__main__":
+    sys.exit(main())

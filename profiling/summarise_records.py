@@ -1,0 +1,91 @@
+"""A results folder as one JSON document: rankings with and without degenerate answers, and every record in short.
+
+    python -m profiling.summarise_records RESULTS [--latency_target NAME] > FILE
+
+A question is degenerate when most of plain decoding's answer repeats itself (specdec.repetition). The document has no
+texts: of each record it keeps the counts of every round and a hash of the output.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from specdec import ranking, tables
+from specdec.config import StrictParser
+from specdec.errors import UserError, exit_status
+from specdec.latency import LatencyProfile, load_profiles
+from specdec.losslessness import count_grades
+from specdec.records import Record, find_records, load_record
+from specdec.repetition import is_degenerate
+
+MODEL_KEYS = ("target_sha256", "drafter_sha256", "dtype", "device", "engine", "max_new_tokens")
+
+
+def short(record: Record) -> dict:
+    """One record without its texts; rounds are [drafted, accepted, drafter passes]."""
+    return {
+        "dataset": record.identity["dataset"],
+        "question_id": record.question_id,
+        "drafter": record.drafter_name,
+        "num_output_tokens": record.num_output_tokens,
+        "output_sha256": hashlib.sha256(json.dumps(record.output_tokens).encode()).hexdigest()[:16],
+        "draft_ms": round(record.draft_ms, 1),
+        "verify_ms": round(record.verify_ms, 1),
+        "rounds": [[turn.draft_len, turn.accepted_len, turn.num_forward_passes] for turn in record.rounds],
+    }
+
+
+def degenerate_questions(records: Sequence[Record]) -> set[tuple[str, int]]:
+    """(source, question) of those that plain decoding answers by repeating itself. UserError without such a run."""
+    plain = [record for record in records if record.drafter_name == ranking.PLAIN]
+    if not plain:
+        raise UserError("no record of plain decoding: run failfast.py with --drafters plain first")
+    return {(ranking.source_of(r), r.question_id) for r in plain if is_degenerate(r.output_tokens)}
+
+
+def summary(records: Sequence[Record], profiles: Sequence[LatencyProfile], latency_target: str | None) -> dict:
+    """The document as builtins."""
+    left_out = degenerate_questions(records)
+    stats = ranking.merge(
+        ranking.stats_of(record, ranking.model_prices(record, profiles, latency_target)) for record in records
+    )
+    good = [entry for entry in stats if (entry.source, entry.question_id) not in left_out]
+    models = {record.drafter_name: {k: record.identity.get(k) for k in MODEL_KEYS} for record in records}
+    return {
+        "num_questions": len({(entry.source, entry.question_id) for entry in stats}),
+        "num_degenerate": dict(Counter(source for source, _ in sorted(left_out))),
+        "losslessness": count_grades(stats),
+        "models": models,
+        "provenance": records[0].provenance,
+        "ranking": json.loads(tables.ranking_json(stats)),
+        "ranking_without_degenerate": json.loads(tables.ranking_json(good)) if good else None,
+        "records": [short(record) for record in records],
+    }
+
+
+def run() -> str:
+    """The command; returns the text to print."""
+    parser = StrictParser(prog="profiling.summarise_records", description=__doc__.splitlines()[0])
+    parser.add_argument("results", nargs="+", type=Path, help="results folders of one target")
+    parser.add_argument("--latency_profile", nargs="+", default=["vLLM_A6000"])
+    parser.add_argument("--latency_target", help="price as if the target were this entry of the profile")
+    arguments = parser.parse_args()
+    records = [load_record(path) for folder in arguments.results for path in find_records(folder)]
+    if not records:
+        raise UserError(f"{arguments.results[0]} holds no records: give the --output_dir of a finished run")
+    profiles = load_profiles(arguments.latency_profile)
+    return json.dumps(summary(records, profiles, arguments.latency_target), separators=(",", ":"))
+
+
+def main() -> int:
+    """Prints the document; 2 and one line on stderr for a user's mistake."""
+    return exit_status("profiling.summarise_records", lambda: print(run()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# SmolLM2-135M-Instruct as a target: makes an AR and a block-diffusion drafter for it, then runs all drafters on four
+# data sets and ranks them. A GPU is wanted; whatever is finished already is not done again.
+#   DATA_DIR=data WORK_DIR=results/smollm2 scripts/smollm2.sh
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+PYTHON=${PYTHON:-.venv/bin/python}
+DATA_DIR=${DATA_DIR:-data}
+WORK_DIR=${WORK_DIR:-results/smollm2}
+DATASETS=(${DATASETS:-gsm8k math humaneval mt_bench})
+NUM_QUESTIONS=${NUM_QUESTIONS:-30}
+MAX_NEW_TOKENS=${MAX_NEW_TOKENS:-256}
+NUM_CHAT_PROMPTS=${NUM_CHAT_PROMPTS:-6000}
+NUM_CODE_PROMPTS=${NUM_CODE_PROMPTS:-4000}
+AR_STEPS=${AR_STEPS:-1500}
+DLLM_STEPS=${DLLM_STEPS:-4000}
+NUM_DOCS=${NUM_DOCS:-64}
+NUM_LAYERS=${NUM_LAYERS:-6}
+MASK_TOKEN=${MASK_TOKEN:-<gh_stars>} # an entry of the tokenizer that no answer holds
+
+CODE_OPENINGS=('Complete this Python function.
+```python
+def ' 'Complete this Python function.
+```python
+from typing import List
+
+
+def ' 'Write a Python function')
+
+invent() { # NAME NUMBER [OPENING ...]
+  local out=$WORK_DIR/prompts_$1.jsonl
+  [ -e "$out" ] || "$PYTHON" -m training.invent_prompts --target_dir smollm2 --num_prompts "$2" --out "$out" \
+    ${3+--opening "${@:3}"}
+}
+
+mkdir -p "$WORK_DIR"
+invent chat "$NUM_CHAT_PROMPTS"
+invent code "$NUM_CODE_PROMPTS" "${CODE_OPENINGS[@]}"
+"$PYTHON" -m training.make_drafters --target_dir smollm2 --work_dir "$WORK_DIR/drafters" --data_dir "$DATA_DIR" \
+  --prompt_file "$WORK_DIR"/prompts_{chat,code}.jsonl --max_new_tokens "$MAX_NEW_TOKENS" --mask_token "$MASK_TOKEN" \
+  --num_layers "$NUM_LAYERS" --num_docs "$NUM_DOCS" --ar_drafter_steps "$AR_STEPS" --dllm_drafter_steps "$DLLM_STEPS"
+for dataset in "${DATASETS[@]}"; do
+  "$PYTHON" failfast.py --target_model_name smollm2 --ar_model_name "$WORK_DIR/drafters/ar_drafter" \
+    --dllm_dir "$WORK_DIR/drafters/dllm_drafter" --dataset_name "$dataset" --data_dir "$DATA_DIR" \
+    --num_questions "$NUM_QUESTIONS" --max_new_tokens "$MAX_NEW_TOKENS" --output_dir "$WORK_DIR/results" \
+    --latency_target Qwen2.5-32B-Instruct --log_level WARNING
+done
+"$PYTHON" parse_log.py "$WORK_DIR/results" --json --latency_target Qwen2.5-32B-Instruct > "$WORK_DIR/ranking.json"
+"$PYTHON" -m profiling.summarise_records "$WORK_DIR/results" --latency_target Qwen2.5-32B-Instruct > "$WORK_DIR/records.json"
+echo "ranking: $WORK_DIR/ranking.json, records: $WORK_DIR/records.json"

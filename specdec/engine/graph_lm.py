@@ -1,0 +1,206 @@
+"""GraphLM: a CachedLM whose passes are replayed CUDA graphs over fixed buffers.
+
+A pass is two graphs: the layers over a number of tokens padded up to one of `TOKEN_COUNTS`, and
+the LM head over a number of kept rows padded likewise. Lengths are read on the device, so that one
+graph serves every length; rewinding moves a counter, as in every CachedLM. Where there is no GPU
+the same code runs without graphs, on the plain operations. Shape suffixes as in `plain.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from specdec.engine import plain
+from specdec.engine.graphs import Graphs
+from specdec.engine.network import Buffers, LibraryProducts, Network, Operations, Products
+from specdec.engine.weights import join_weights, unsupported
+from specdec.lm import CachedLM, unpacked
+
+TOKEN_COUNTS = (1, 2, 4, 8, 16, 32, 64, 96, 256, 512)  # the last are for prompts, which run in chunks
+MAX_TOKENS = TOKEN_COUNTS[-1]
+MAX_DRAFT = 96
+INITIAL_CAPACITY = 2048
+NUM_STAGES = 64  # chunks whose inputs may be under way to the device at once
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How passes run on a GPU; results differ by rounding only.
+
+    `fused_up_to`: passes of at most so many tokens multiply in kernels with the norms, the gate and
+    the residual sum inside; longer ones in the matrix library. `early_launch`: see GpuOperations.
+    """
+
+    fused_up_to: int = 32
+    early_launch: bool = False
+
+
+class GraphLM(CachedLM):
+    """Behaves as CachedLM does; see there. Logits agree within rounding.
+
+    Example: `GraphLM(model).predict([5, 7])` is what `CachedLM(model).predict([5, 7])` is.
+    """
+
+    def __init__(
+        self, hf_model: PreTrainedModel, vocab_size: int | None = None, options: EngineOptions | None = None
+    ) -> None:
+        """Raises ValueError for a model that `weights.unsupported` names."""
+        super().__init__(hf_model, vocab_size)
+        if reason := unsupported(hf_model.config):
+            raise ValueError(f"the graph engine does not run {reason}")
+        self.options = options or EngineOptions()
+        self.weights = join_weights(hf_model, vocab_size)
+        self.graphs = Graphs(self.device)
+        is_gpu = self.device.type == "cuda"
+        self._operations, self._fused = _gpu_operations(self.options) if is_gpu else (plain, None)
+        self._library = LibraryProducts(self._operations)
+        self._staged = torch.zeros(NUM_STAGES, 2 * MAX_TOKENS + 4, dtype=torch.long, pin_memory=is_gpu)
+        self._num_staged = 0
+        self._allocate(INITIAL_CAPACITY)
+
+    @property
+    def capacity(self) -> int:
+        """Positions that the cache has room for; it grows by doubling."""
+        return self._buffers.cache_L2GPD.shape[3]
+
+    @torch.inference_mode()
+    def predict(
+        self, tokens: Sequence[int], *, block_size: int = 1, keep: Sequence[int] | None = None, never: int | None = None
+    ) -> tuple[list[int], list[float]]:
+        with self._pass(tokens, block_size):
+            chunks = self._chunks(list(tokens), block_size, keep, -1 if never is None else never)
+            # What a graph leaves behind is overwritten by its next replay: copy, if there may be one.
+            is_long = len(tokens) > MAX_TOKENS
+            packed = [packed_K2.clone() if is_long else packed_K2 for _, packed_K2 in chunks]
+            found = unpacked(torch.cat(packed) if is_long else packed[0])
+            if not found[0]:  # else the transfer has waited
+                self._finish()
+            self._num_staged = 0
+        return found
+
+    def keys_values(self) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+        both_2GPD = enumerate(self._buffers.cache_L2GPD[:, :, :, : self.length])
+        return {layer_idx: (keys_GPD[None], values_GPD[None]) for layer_idx, (keys_GPD, values_GPD) in both_2GPD}
+
+    def warm_up(self) -> None:
+        """Record all graphs but predictions at more rows than a draft has, so that no measured pass does."""
+        for count in TOKEN_COUNTS:
+            self.predict([0] * count, keep=None if count <= MAX_DRAFT else [])
+        self.rollback(0)
+
+    def _run(self, tokens: list[int], block_size: int, keep: Sequence[int] | None) -> torch.Tensor:
+        logits_KV = torch.cat([logits.clone() for logits, _ in self._chunks(tokens, block_size, keep, -1)])
+        self._finish()
+        return logits_KV
+
+    def _chunks(
+        self, tokens: list[int], block_size: int, keep: Sequence[int] | None, never: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Run `tokens` in chunks of whole blocks; yields logits_KV and packed_K2 of each chunk's kept rows.
+
+        What is yielded holds until the next chunk runs.
+        """
+        self._make_room(self.length + len(tokens))
+        keep = range(len(tokens)) if keep is None else keep
+        begin = 0
+        while begin < len(tokens):
+            end = _chunk_end(self.length, begin, len(tokens), block_size)
+            rows = [index - begin for index in keep if begin <= index < end]
+            self._stage(tokens[begin:end], rows, (self.length + begin, end - begin, block_size, never))
+            yield self._run_chunk(end - begin, len(rows))
+            begin = end
+
+    def _run_chunk(self, num_tokens: int, num_kept: int) -> tuple[torch.Tensor, torch.Tensor]:
+        count, kept_count = _padded(num_tokens), _padded(num_kept)
+        self.graphs.run(("body", count), lambda: self.network.body(count, self._products(count)))
+        if not num_kept:
+            empty_K = self.weights.head_VC.new_empty(0)
+            return empty_K.reshape(0, len(self.weights.head_VC)), empty_K.double().reshape(0, 2)
+        logits_KV, packed_K2 = self.graphs.run(("head", kept_count), lambda: self.network.head(kept_count))
+        return logits_KV[:num_kept], packed_K2[:num_kept]
+
+    def _products(self, count: int) -> Products:
+        # In float16 the product with a norm's weights, before the norm itself, could overflow.
+        is_safe = self._fused is not None and self.weights.dtype != torch.float16
+        is_fused = is_safe and count <= self.options.fused_up_to
+        return self._fused if is_fused else self._library
+
+    def _stage(self, ids: list[int], rows: list[int], state: tuple[int, int, int, int]) -> None:
+        """Send a chunk's inputs to the device in one copy, which nobody waits for.
+
+        Padding keeps the tokens of an earlier chunk: they are valid, and nothing looks at them.
+        """
+        if self._num_staged == NUM_STAGES:
+            self._finish()
+        staged = self._staged[self._num_staged]
+        self._num_staged += 1
+        values = staged.numpy()
+        values[: len(ids)] = ids
+        values[MAX_TOKENS : MAX_TOKENS + len(rows)] = rows
+        values[-4:] = state
+        self._buffers.inputs.copy_(staged, non_blocking=True)
+
+    def _finish(self) -> None:
+        """Wait for the device: what was staged may be overwritten."""
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
+        self._num_staged = 0
+
+    def _make_room(self, num_positions: int) -> None:
+        """Double the cache until it holds so many positions; what is committed moves along."""
+        capacity = self.capacity
+        while capacity < num_positions:
+            capacity *= 2
+        if capacity > self.capacity:
+            committed = self._buffers.cache_L2GPD[:, :, :, : self.length]
+            self._allocate(capacity)
+            self._buffers.cache_L2GPD[:, :, :, : self.length] = committed
+
+    @torch.inference_mode()
+    def _allocate(self, capacity: int) -> None:
+        weights = self.weights
+        cache_L2GPD = torch.zeros(
+            (len(weights.layers), 2, weights.num_kv_heads, capacity, weights.head_size),
+            dtype=weights.dtype,
+            device=self.device,
+        )
+        self._buffers = Buffers.allocate(weights, MAX_TOKENS, cache_L2GPD, self._rotary_table(capacity))
+        self.network = Network(weights, self._buffers, self._operations)
+        self.graphs.clear()
+
+    def _rotary_table(self, capacity: int) -> torch.Tensor:
+        """cos and sin of every position, float32 [2, P, D / 2], as the model's own module computes them."""
+        positions_1P = torch.arange(capacity, device=self.device)[None]
+        wide = torch.zeros(1, dtype=torch.float32, device=self.device)
+        both_PD = self.model.model.rotary_emb(wide, positions_1P)
+        return torch.stack([part[0, :, : part.shape[-1] // 2] for part in both_PD]).contiguous()
+
+
+def _padded(count: int) -> int:
+    return next((padded for padded in TOKEN_COUNTS if padded >= count), MAX_TOKENS)
+
+
+def _chunk_end(length: int, begin: int, num_tokens: int, block_size: int) -> int:
+    """Where the chunk that begins at `begin` of `num_tokens` ends: at its last whole block, or with the tokens.
+
+    Example: behind 32 committed positions, blocks of 32: `_chunk_end(32, 0, 600, 32) == 512`.
+    Raises ValueError for blocks longer than a chunk.
+    """
+    if num_tokens - begin <= MAX_TOKENS:
+        return num_tokens
+    end = (length + begin + MAX_TOKENS) // block_size * block_size - length
+    if end <= begin:
+        raise ValueError(f"the graph engine runs blocks of at most {MAX_TOKENS} positions, not {block_size}")
+    return end
+
+
+def _gpu_operations(options: EngineOptions) -> tuple[Operations, Products]:
+    """The kernels; imported only here, because they need Triton."""
+    from specdec.engine.kernels import GpuOperations
+    from specdec.engine.products import FusedProducts
+
+    return GpuOperations(options.early_launch), FusedProducts(options.early_launch)

@@ -1,0 +1,60 @@
+"""Functions over fixed buffers, recorded as CUDA graphs at first use and replayed from then on.
+
+On a CPU a function simply runs, so that the same code can be tested without a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+WARM_UPS = 2  # kernels are compiled, and libraries make their workspaces, before anything is recorded
+
+
+class Graphs:
+    """Recorded functions by key; all draw their intermediate tensors from one pool of memory.
+
+    A function must do the same with the same buffers in every call: a replay repeats the recorded
+    work, and gives back the tensors that the recording gave.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        # One stream for all recordings: libraries keep a workspace for each stream they have met.
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all recordings: the buffers have moved."""
+        self._recorded: dict[Hashable, tuple[torch.cuda.CUDAGraph, object]] = {}
+        self._pool: object = None
+
+    def run(self, key: Hashable, function: Callable[[], Result]) -> Result:
+        if self.device.type != "cuda":
+            return function()
+        if key not in self._recorded:
+            self._recorded[key] = self._record(function)
+        graph, result = self._recorded[key]
+        graph.replay()
+        return result
+
+    def _record(self, function: Callable[[], Result]) -> tuple[torch.cuda.CUDAGraph, Result]:
+        """Record on a stream of its own. (`torch.cuda.graph` would also collect garbage, at each recording.)"""
+        with torch.cuda.device(self.device):
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                for _ in range(WARM_UPS):
+                    function()
+                torch.cuda.synchronize()
+                self._pool = self._pool or torch.cuda.graph_pool_handle()
+                graph = torch.cuda.CUDAGraph()
+                graph.capture_begin(pool=self._pool)
+                try:
+                    result = function()
+                finally:
+                    graph.capture_end()
+            torch.cuda.current_stream().wait_stream(self._stream)
+        return graph, result

@@ -1,0 +1,233 @@
+"""The cost-aware policy: what it learns, what it decides, and that live and replayed drafts are the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from pathlib import Path
+
+import pytest
+from made_up import made_up_trace
+
+from specdec import calibrate
+from specdec.calibration import (
+    Calibration,
+    Curve,
+    ease_of,
+    fit_curve,
+    load_calibration,
+    place_of,
+    reliability_table,
+    save_calibration,
+)
+from specdec.config import RunConfig, parse_args
+from specdec.cost_aware import Advice, advice_of
+from specdec.errors import UserError
+from specdec.jobs import Job, run_job
+from specdec.latency import LatencyProfile, load_profile, price
+from specdec.problems import load_problems
+from specdec.recorder import plan_traces, record_trace
+from specdec.replayed import replay
+from specdec.session import open_session
+from specdec.specs import CostAware, FailFast, parse_drafter_name
+from specdec.trace import Trace, save_trace, trace_path
+
+ENGINE = "Qwen2.5-7B-Instruct@vLLM_A6000"
+SPEC = CostAware(0.2, 20, ENGINE)
+
+
+def many_traces(count: int = 12) -> list[Trace]:
+    settings = {"num_tokens": 60, "chain_len": 30, "block_size": 8, "vocab_size": 4, "thresholds": (0.2,)}
+    return [made_up_trace(seed, skill=0.8, **settings) for seed in range(count)]
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    return calibrate.learn(many_traces()[::2], "dllm_0.2", [load_profile("vLLM_A6000")])
+
+
+# ---- what is learnt ------------------------------------------------------------------------------------------------
+
+
+def test_a_curve_is_linear_between_its_points_and_flat_beyond() -> None:
+    curve = Curve([0.2, 0.6], [0.1, 0.9])
+    assert [curve(c) for c in (0.0, 0.2, 0.4, 0.6, 1.0)] == pytest.approx([0.1, 0.1, 0.5, 0.9, 0.9])
+
+
+def test_the_fit_never_falls_and_finds_what_made_the_data() -> None:
+    rng = random.Random(1)
+    confidences = [rng.random() for _ in range(20_000)]
+    seen = [(c, rng.random() < c**2) for c in confidences]
+    curve = fit_curve(seen)
+    assert curve.acceptance == sorted(curve.acceptance) and curve.confidences == sorted(curve.confidences)
+    assert all(abs(curve(c) - c**2) < 0.06 for c in (0.1, 0.3, 0.5, 0.7, 0.9))
+    table = reliability_table(seen, curve)
+    assert sum(row["num_tokens"] for row in table) == len(seen)
+    assert all(abs(row["acceptance_rate"] - row["calibrated"]) < 0.03 for row in table)
+
+
+def test_the_fit_of_few_and_equal_confidences_is_a_curve_too() -> None:
+    assert fit_curve([(0.5, True)])(0.9) == pytest.approx(2 / 3)
+    same = fit_curve([(0.5, True), (0.5, False), (0.5, False), (0.5, True)])
+    assert same(0.1) == same(0.5) == pytest.approx(0.5)
+    falling = fit_curve([(0.1, True), (0.9, False)]).acceptance
+    assert falling == sorted(falling)
+
+
+def test_places_and_ease() -> None:
+    assert [place_of(p, 32, 8) for p in (32, 33, 39, 40, 41, 64)] == [0, 7, 1, 8, 7, 0]
+    assert [ease_of(a) for a in (0.0, 0.5, 0.99)] == [0, 1, 6]
+
+
+def test_the_tables_hold_the_means_of_what_was_seen(calibration: Calibration) -> None:
+    """Counted once more, for each class: the accepted tokens that the next two passes brought, drawn to the mean."""
+    seen: dict[tuple[int, int], list[int]] = {}
+    for trace in many_traces()[::2]:
+        for at, chain in enumerate(trace.chains["dllm_0.2"].chains):
+            text = trace.output_tokens[at:]
+            match = next(n for n in range(99) if chain.tokens[n : n + 1] != text[n : n + 1] or n == len(text))
+            for passes, known in enumerate(chain.known):
+                if 1 <= known <= match:
+                    left = place_of(len(trace.prompt_ids) + at + known, 8, 2)
+                    ease = ease_of(min(calibration.curve(c) for c in chain.confidences[:known]))
+                    then = chain.known[min(passes + 2, chain.num_passes)]
+                    seen.setdefault((left, ease), []).append(min(match, then) - known)
+    for left in range(3):
+        everything = [gain for (place, _), gains in seen.items() for gain in gains if place == left]
+        mean = sum(everything) / len(everything)
+        for ease in range(7):
+            gains = seen.get((left, ease), [])
+            assert calibration.gains[left][ease][1] == pytest.approx((sum(gains) + 20 * mean) / (len(gains) + 20))
+
+
+def test_more_passes_bring_more(calibration: Calibration) -> None:
+    for left in range(3):
+        for gains, growth in zip(calibration.gains[left], calibration.growth[left], strict=True):
+            assert gains == sorted(gains) and all(0 <= g <= k for g, k in zip(gains, growth, strict=True))
+
+
+# ---- what is decided -----------------------------------------------------------------------------------------------
+
+
+def mean_draft_len(advice: Advice) -> float:
+    rounds = [turn for trace in many_traces()[1::2] for turn in replay(trace, SPEC, advice=advice).rounds]
+    return sum(turn.draft_len for turn in rounds) / len(rounds)
+
+
+def test_time_worth_nothing_drafts_on_and_dear_time_stops_at_once(calibration: Calibration) -> None:
+    lengths = [mean_draft_len(Advice(calibration, 6.1, [13.5] * 21, rate)) for rate in (0.0, 0.05, 0.1, 0.2, 10.0)]
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[0] > 15 > 3 > lengths[-1]
+
+
+def test_a_long_verification_is_worth_avoiding(calibration: Calibration) -> None:
+    flat, steep = (Advice(calibration, 6.1, [13.5 + slope * n for n in range(21)], 0.1) for slope in (0.0, 5.0))
+    assert mean_draft_len(steep) < mean_draft_len(flat)
+    assert flat.best_len([0.9, 0.8, 0.1, 0.01]) == 4 and steep.best_len([0.9, 0.8, 0.1, 0.01]) == 2
+
+
+def test_it_reaches_its_own_rate_and_beats_failfast_on_other_questions() -> None:
+    profile, traces = load_profile("vLLM_A6000"), many_traces(60)
+    learnt = calibrate.learn(traces[::2], "dllm_0.2", [profile])
+    for engine, rate in learnt.rates.items():
+        entry = engine.partition("@")[0]
+        how = {"advice": Advice(learnt, 6.1, [profile.target_ms_per_token[entry]] * 61, rate)}
+        own = CostAware(0.2, 60, engine)
+        num_tokens = sum(len(trace.output_tokens) for trace in traces[::2])
+        assert num_tokens / _total_ms(traces[::2], own, profile, entry, how) == pytest.approx(rate, rel=0.02)
+        failfast = [FailFast(0.2, tau / 10, 10, 4, first_window=4) for tau in range(1, 10)]
+        others = [_total_ms(traces[1::2], spec, profile, entry, {}) for spec in failfast]
+        assert _total_ms(traces[1::2], own, profile, entry, how) < min(others)
+
+
+def _total_ms(traces: list[Trace], spec: object, profile: LatencyProfile, entry: str, how: dict) -> float:
+    return sum(price(replay(trace, spec, **how), profile, entry).total_ms for trace in traces)
+
+
+# ---- live and replayed ---------------------------------------------------------------------------------------------
+
+
+def test_replay_equals_live(one_thread: None, tmp_path: Path) -> None:
+    """On the bundled family, for an advice that stops early and one that drafts on."""
+    problems = load_problems("bundled", question_ids=[1, 2])
+    usual = RunConfig(device="cpu", max_new_tokens=32, drafters=("plain", "failfast"), sweep_max_spec_len=(40,))
+    session = open_session(usual)
+    traces = [record_trace(session, job, lambda: None) for job in plan_traces(session, problems)]
+    calibration = calibrate.learn(traces[:1], "dllm_0.05", [load_profile("vLLM_A6000")])
+    lengths = []
+    for rate in (0.15, 0.01):
+        path = tmp_path / f"{rate}.json"
+        save_calibration(path, [dataclasses.replace(calibration, rates={ENGINE: rate})])
+        config = dataclasses.replace(usual, drafters=("cost_aware",), calibration=str(path), latency_target=ENGINE[:19])
+        asked = dataclasses.replace(session, config=config, _advices={})
+        (spec,) = config.drafter_specs
+        trace = traces[1]
+        identity = trace.identity | {"drafter": spec.name} | asked.results_identity(spec)
+        live = run_job(asked, Job(problems[1], trace.prompt_ids, spec, identity, Path("unused"), None), lambda: None)
+        advice = advice_of(spec, path, [load_profile("vLLM_A6000")], trace.chains["dllm_0.05"].identity)
+        replayed = replay(trace, spec, advice=advice)
+        assert replayed.identity == live.identity and "advice_sha256" in live.identity
+        for ours, theirs in zip(replayed.rounds, live.rounds, strict=True):
+            assert ours.confidences == pytest.approx(theirs.confidences, abs=1e-5)
+            blank = {"confidences": [], "draft_ms": 0.0, "verify_ms": 0.0}
+            assert dataclasses.replace(ours, **blank) == dataclasses.replace(theirs, **blank)
+        lengths.append(sum(turn.draft_len for turn in live.rounds) / len(live.rounds))
+    assert lengths[0] < lengths[1]
+
+
+# ---- files, names, flags -------------------------------------------------------------------------------------------
+
+
+def test_the_calibration_is_kept_and_checked(calibration: Calibration, tmp_path: Path) -> None:
+    path, profiles = tmp_path / "calibration.json", [load_profile("vLLM_A6000")]
+    save_calibration(path, [calibration])
+    assert load_calibration(path, "dllm_0.2") == calibration
+    advice = advice_of(SPEC, path, profiles, calibration.identity)
+    assert (
+        advice.rate == calibration.rates[ENGINE]
+        and advice.digest == advice_of(dataclasses.replace(SPEC), path, profiles, calibration.identity).digest
+    )
+    with pytest.raises(UserError, match="drafter_sha256: stored 'd', asked 'other'"):
+        advice_of(SPEC, path, profiles, calibration.identity | {"drafter_sha256": "other"})
+    with pytest.raises(UserError, match="has no calibration of dllm_0.7; make it with"):
+        load_calibration(path, "dllm_0.7")
+    with pytest.raises(UserError, match="'Qwen2.5-99B'"):
+        advice_of(CostAware(0.2, 9, "Qwen2.5-99B@vLLM_A6000"), path, profiles, calibration.identity)
+    with pytest.raises(UserError, match="cannot read the calibration"):
+        load_calibration(tmp_path / "nothing.json", "dllm_0.2")
+    for damage in ("[", "[]", json.dumps({"dllm_0.2": {"version": 1}}), json.dumps({"dllm_0.2": {"version": 9}})):
+        path.write_text(damage)
+        with pytest.raises(UserError, match="calibration"):
+            load_calibration(path, "dllm_0.2")
+
+
+def test_half_of_the_traces_is_learnt_from(tmp_path: Path) -> None:
+    for trace in many_traces(4):
+        save_trace(trace, trace_path(tmp_path, trace.identity))
+    assert "from questions 0 2:" in calibrate.run([str(tmp_path)])
+    assert load_calibration(tmp_path / "calibration.json", "dllm_0.2").question_ids == [0, 2]
+    assert "from questions 1 3:" in calibrate.run([str(tmp_path), "--question_ids", "1", "3"])
+    with pytest.raises(UserError, match="no trace of question 7"):
+        calibrate.run([str(tmp_path), "--question_ids", "7"])
+    short = made_up_trace(0, num_tokens=60, chain_len=8, block_size=8, thresholds=(0.2,))
+    save_trace(short, trace_path(tmp_path, short.identity))
+    with pytest.raises(UserError, match="--chain_len"):
+        calibrate.run([str(tmp_path)])
+
+
+def test_its_name_holds_everything_but_the_calibration() -> None:
+    for spec in (SPEC, CostAware(0.05, 60, "a_b@c_d"), CostAware(1.0, 7, ENGINE)):
+        assert parse_drafter_name(spec.name) == spec
+    with pytest.raises(UserError):
+        parse_drafter_name("dllm_0.05_ca_60")
+
+
+def test_flags() -> None:
+    asked = parse_args(["--policy", "cost_aware", "--calibration", "c.json", "--run_ar"])
+    assert asked.kinds == ("plain", "ar_sf", "cost_aware")
+    assert [spec.name for spec in asked.drafter_specs][-1] == "dllm_0.05_ca_60_Qwen2.5-32B-Instruct@vLLM_A6000"
+    for line in ("--policy cost_aware", "--policy cost_aware --calibration c --latency_profile none"):
+        with pytest.raises(UserError, match="cost-aware policy needs"):
+            parse_args(line.split())
+    assert "cost_aware" not in parse_args([]).kinds

@@ -1,0 +1,117 @@
+"""The graph engine on a GPU: recorded graphs against the eager engine, and the whole program on the bundled family.
+
+`make test-gpu` runs these (and test_kernels.py, on the GPU); without a GPU they are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from toys import MASK_ID, random_ids, toy_model
+
+import failfast
+from profiling import check_lossless
+from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, find_model
+from specdec.engine.graph_lm import EngineOptions, GraphLM
+from specdec.lm import CachedLM
+from specdec.models import load_hf_model
+from specdec.problems import load_problems
+from specdec.records import find_records, load_record
+from specdec.tokens import encode_prompt, load_tokenizer
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+LOGITS_ERROR = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+OPTIONS = {
+    "library": EngineOptions(fused_up_to=0),
+    "fused": EngineOptions(fused_up_to=64),
+    "early": EngineOptions(fused_up_to=64, early_launch=True),
+}
+
+
+ROLES = {role.title: role for role in (TARGET, AR_DRAFTER, DLLM_DRAFTER)}
+TOYS = {"llama": ("llama", 64), "qwen2 untied": ("qwen2", 128)}
+
+
+@pytest.fixture(scope="module")
+def text() -> list[int]:
+    """The bundled questions, one after the other, in the bundled family's tokens."""
+    tokenizer = load_tokenizer(find_model(TARGET, "bundled"))
+    return [token for problem in load_problems("bundled") for token in encode_prompt(tokenizer, problem.prompt)]
+
+
+def _model(name: str, dtype: torch.dtype) -> torch.nn.Module:
+    if name in ROLES:
+        return load_hf_model(find_model(ROLES[name], "bundled"), dtype).to("cuda")
+    architecture, hidden_size = TOYS[name]
+    return toy_model(architecture, 5, scale=2.0, hidden_size=hidden_size).to("cuda", dtype)
+
+
+@pytest.mark.parametrize("name", [*ROLES, *TOYS])
+@pytest.mark.parametrize("dtype", LOGITS_ERROR, ids=str)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_logits_agree_with_the_eager_engine(text, name: str, dtype: torch.dtype, options: str) -> None:
+    """Random passes, commits and rewinds; the argmax is the same wherever the two best logits lie clearly apart."""
+    model = _model(name, dtype)
+    # Random weights and tokens make any two orders of summation in bfloat16 differ by more.
+    bound = LOGITS_ERROR[dtype] * (1 if name in ROLES else 2)
+    rng, eager, graph = random.Random(4), CachedLM(model), GraphLM(model, options=OPTIONS[options])
+    errors, sizes = [], []
+    for step in range(40):
+        block_size = rng.choice((1, 32))
+        assert eager.reuse(eager.tokens, block_size) == graph.reuse(graph.tokens, block_size)
+        count = rng.choice((1, 2, 5, 9, 31, 32, 33, 64, 70, 96, 130, 600))
+        tokens = text[eager.length :][:count] if name in ROLES else random_ids(step, count)
+        keep = sorted(rng.sample(range(len(tokens)), rng.randint(1, min(9, len(tokens))))) if step % 2 else None
+        ours, theirs = (lm.forward(tokens, block_size=block_size, keep=keep).float() for lm in (graph, eager))
+        errors.append((ours - theirs).norm().item())
+        sizes.append(theirs.norm().item())
+        assert errors[-1] < 2.5 * bound * sizes[-1], f"step {step}: {len(tokens)} tokens at {eager.length}"
+        best = theirs.topk(2).values
+        is_clear = best[:, 0] - best[:, 1] > 4 * bound * theirs.abs().amax(-1)
+        assert torch.equal(ours.argmax(-1)[is_clear], theirs.argmax(-1)[is_clear])
+        _check_predictions(graph, ours, (tokens, block_size, keep))
+        for lm in (eager, graph):
+            lm.commit(len(tokens) // 32 * 32 if block_size == 32 else len(tokens) // 2)
+            if lm.length > 2500:
+                lm.rollback(64)
+    assert math.hypot(*errors) / math.hypot(*sizes) < bound
+
+
+def _check_predictions(graph: GraphLM, logits_KV: torch.Tensor, asked: tuple) -> None:
+    """What the device chooses is what the logits say, with one token left out."""
+    tokens, block_size, keep = asked
+    chosen, sure = graph.predict(tokens, block_size=block_size, keep=keep, never=MASK_ID)
+    logits_KV = logits_KV.clone()
+    logits_KV[:, MASK_ID] = -torch.inf
+    assert chosen == logits_KV.argmax(-1).tolist()
+    assert sure == pytest.approx(logits_KV.softmax(-1).max(-1).values.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_divergence_from_plain_decoding_is_a_tie(dtype: str, capsys) -> None:
+    arguments = ["--num_questions", "6", "--max_new_tokens", "128", "--engine", "graph", "--dtype", dtype]
+    assert check_lossless.main(arguments) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["engine"] == "graph" and result["grades"]["exact"] > 0
+
+
+def test_the_graph_engines_records_say_so(tmp_path: Path) -> None:
+    arguments = ["--engine", "graph", "--num_questions", "1", "--max_new_tokens", "32", "--output_dir", str(tmp_path)]
+    assert failfast.main(arguments) == 0
+    assert {load_record(path).identity["engine"] for path in find_records(tmp_path)} == {"graph"}
+
+
+def test_recording_all_graphs_takes_seconds() -> None:
+    lm = GraphLM(_model("target", torch.bfloat16))
+    begin = time.perf_counter()
+    lm.warm_up()
+    assert time.perf_counter() - begin < 30

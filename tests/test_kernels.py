@@ -1,0 +1,154 @@
+"""The Triton kernels against the plain operations: on a GPU if there is one, else in Triton's interpreter.
+
+Neither comes with the CPU environment: `pip install triton` and TRITON_INTERPRET=1 run them without a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from toys import random_ids, toy_model
+
+from specdec.engine import plain
+
+triton = pytest.importorskip("triton", reason="Triton is not installed: kernels are for GPUs")
+if not (torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"):
+    pytest.skip("kernels need a GPU or TRITON_INTERPRET=1", allow_module_level=True)
+
+from specdec.engine.graph_lm import INITIAL_CAPACITY, GraphLM  # noqa: E402
+from specdec.engine.kernels import GpuOperations  # noqa: E402
+from specdec.engine.network import LibraryProducts  # noqa: E402
+from specdec.engine.products import FusedProducts, Plan  # noqa: E402
+from specdec.lm import CachedLM  # noqa: E402
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+HALF = torch.bfloat16 if torch.cuda.is_available() else torch.float16  # the interpreter multiplies no bfloat16
+TOLERANCE = {torch.float32: {"atol": 1e-5, "rtol": 1e-5}, HALF: {"atol": 2e-2, "rtol": 2e-2}}
+
+
+@pytest.fixture(params=[torch.float32, HALF], ids=["float32", "half"])
+def dtype(request) -> torch.dtype:
+    torch.manual_seed(0)
+    return request.param
+
+
+def compare(name: str, *arguments: object, tolerance: dict[str, float]) -> None:
+    """The kernel on the device, the plain operation on the CPU; both may write to their arguments."""
+    ours = [a.clone().to(DEVICE) if isinstance(a, torch.Tensor) else a for a in arguments]
+    theirs = [a.clone() if isinstance(a, torch.Tensor) else a for a in arguments]
+    got, want = getattr(GpuOperations(), name)(*ours), getattr(plain, name)(*theirs)
+    torch.testing.assert_close(got.cpu(), want, **tolerance)
+    for mine, its in zip(ours, theirs, strict=True):
+        if isinstance(mine, torch.Tensor):
+            torch.testing.assert_close(mine.cpu(), its, **tolerance)
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 64), (5, 192), (32, 1536)])
+def test_norm(dtype, rows: int, size: int) -> None:
+    x, weight = 3 * torch.randn(rows, size), 1 + torch.randn(size)
+    compare("norm", x.to(dtype), weight.to(dtype), 1e-6, tolerance=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 64), (4, 1500)])
+def test_silu_product(dtype, rows: int, size: int) -> None:
+    compare("silu_product", torch.randn(rows, 2 * size).to(dtype), tolerance=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(
+    ("rows", "num_tokens", "first"), [(1, 1, 0), (4, 3, 7), (32, 32, 32), (32, 20, 44), (16, 1, 63)]
+)
+@pytest.mark.parametrize(("heads", "kv_heads", "size"), [(4, 2, 16), (7, 1, 64)])
+def test_rotate_and_store(dtype, rows: int, num_tokens: int, first: int, heads: int, kv_heads: int, size: int) -> None:
+    qkv = torch.randn(rows, (heads + 2 * kv_heads) * size).to(dtype)
+    angles = torch.rand(64, size // 2) * 6
+    rotary, cache = torch.stack((angles.cos(), angles.sin())), torch.randn(2, kv_heads, 64, size).to(dtype)
+    state = torch.tensor([first, num_tokens, 1, -1])
+    compare("rotate_and_store", qkv, rotary, cache, state, tolerance=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("block_size", [1, 32])
+@pytest.mark.parametrize(
+    ("rows", "num_tokens", "first"), [(1, 1, 0), (1, 1, 255), (2, 2, 100), (16, 11, 0), (32, 32, 64), (64, 50, 190)]
+)
+@pytest.mark.parametrize(("heads", "kv_heads", "size"), [(4, 2, 16), (6, 2, 64), (7, 1, 32)])
+def test_attend(
+    dtype, block_size, rows: int, num_tokens: int, first: int, heads: int, kv_heads: int, size: int
+) -> None:
+    queries, cache = torch.randn(rows, heads, size), torch.randn(2, kv_heads, 256, size)
+    state = torch.tensor([first, num_tokens, block_size, -1])
+    compare("attend", queries.to(dtype), cache.to(dtype), state, tolerance=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("never", [-1, 3, 4096, 20_000])
+@pytest.mark.parametrize(("rows", "vocab_size"), [(1, 64), (8, 5000), (3, 9000)])
+def test_most_probable(dtype, never: int, rows: int, vocab_size: int) -> None:
+    logits = (4 * torch.randn(rows, vocab_size)).to(dtype)
+    logits[:, 3] += 9
+    logits[-1, 40] = logits[-1, 50] = logits.max() + 1  # of equal logits the first is taken
+    compare("most_probable", logits, torch.tensor([0, 1, 1, never]), tolerance={"atol": 1e-6, "rtol": 1e-5})
+
+
+@pytest.mark.parametrize("rows", [1, 5, 16, 32, 50])
+@pytest.mark.parametrize(("inner", "outer"), [(64, 48), (192, 320), (100, 36), (384, 64)])
+@pytest.mark.parametrize("is_biased", [True, False])
+def test_normed_product(dtype, rows: int, inner: int, outer: int, is_biased: bool) -> None:
+    x, weight = (torch.randn(rows, inner)).to(dtype), (1 + 0.1 * torch.randn(inner)).to(dtype)
+    w = (torch.randn(outer, inner) / inner**0.5).to(dtype)
+    bias = torch.randn(outer).to(dtype) if is_biased else None
+    compare_products("normed", x, (weight, 1e-6), w, bias, tolerance=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("rows", [1, 16, 32])
+@pytest.mark.parametrize(("inner", "outer"), [(64, 48), (192, 576), (100, 36)])
+def test_gated_product(dtype, rows: int, inner: int, outer: int) -> None:
+    x, weight = (torch.randn(rows, inner)).to(dtype), (1 + 0.1 * torch.randn(inner)).to(dtype)
+    w = (torch.randn(2 * outer, inner) / inner**0.5).to(dtype)
+    compare_products("gated", x, (weight, 1e-6), w, tolerance=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("splits", [1, 2, 5, 7])
+@pytest.mark.parametrize("rows", [1, 3, 16, 32])
+@pytest.mark.parametrize(("inner", "outer"), [(64, 48), (576, 192), (100, 36), (1024, 64)])
+def test_add_product(dtype, splits: int, rows: int, inner: int, outer: int) -> None:
+    """Also with more splits than steps: a program without work adds nothing. Twice: the workspace is left clean."""
+    plan = Plan(16, 32, splits)
+    x, y = torch.randn(rows, outer).to(dtype), torch.randn(rows, inner).to(dtype)
+    w = (torch.randn(outer, inner) / inner**0.5).to(dtype)
+    fused = FusedProducts(plans={("add", rows, outer, inner): plan})
+    ours, theirs = x.clone().to(DEVICE), x.clone()
+    for _ in range(2):
+        fused.add(ours, y.to(DEVICE), w.to(DEVICE))
+        LibraryProducts(plain).add(theirs, y, w)
+    torch.testing.assert_close(ours.cpu(), theirs, **TOLERANCE[dtype])
+
+
+def compare_products(name: str, x: torch.Tensor, norm: tuple, *rest: torch.Tensor | None, tolerance: dict) -> None:
+    rest_there = [None if a is None else a.to(DEVICE) for a in rest]
+    got = getattr(FusedProducts(), name)(x.to(DEVICE), (norm[0].to(DEVICE), norm[1]), *rest_there)
+    want = getattr(LibraryProducts(plain), name)(x, norm, *rest)
+    torch.testing.assert_close(got.cpu(), want, **tolerance)
+
+
+@pytest.mark.parametrize("is_fused", [True, False], ids=["fused", "library"])
+@pytest.mark.parametrize("architecture", ["qwen2", "llama"])
+def test_a_whole_model_on_the_kernels(architecture: str, is_fused: bool) -> None:
+    model = toy_model(architecture, 7, scale=2.0, hidden_size=64, tie=architecture == "qwen2").to(DEVICE)
+    eager, graph = CachedLM(model), GraphLM(model)
+    graph._operations = GpuOperations()
+    graph._library = LibraryProducts(graph._operations)
+    graph._fused = FusedProducts() if is_fused else None
+    graph._allocate(INITIAL_CAPACITY)
+    for step, (count, block_size) in enumerate([(64, 32), (32, 32), (20, 32), (1, 1), (3, 1), (9, 1)]):
+        if block_size == 1 and step == 3:
+            eager.rollback(0)
+            graph.rollback(0)
+        tokens = random_ids(step, count)
+        got, want = (lm.forward(tokens, block_size=block_size) for lm in (graph, eager))
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+        chosen, sure = graph.predict(tokens, block_size=block_size, keep=[count - 1], never=5)
+        expected, probabilities = eager.predict(tokens, block_size=block_size, keep=[count - 1], never=5)
+        assert chosen == expected and sure == pytest.approx(probabilities, abs=1e-4)
+        for lm in (eager, graph):
+            lm.commit(count)

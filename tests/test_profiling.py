@@ -1,0 +1,133 @@
+"""The measuring programs on tiny models: what they count, what they write, and how they grade and fail."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from families import flags, save_family
+from toys import random_ids, toy_model
+
+from profiling import check_lossless, gpu_session, profile_engine, profile_overhead, profile_speculation
+from profiling.profile_speculation import Means, Script, ScriptedBlockDrafter, ScriptedTarget, Turn
+from specdec.latency import load_profile
+from specdec.lm import CachedLM
+from specdec.speculate import speculate
+
+TINY = ("--drafter", "tiny", "--device", "cpu")
+
+
+@pytest.fixture(autouse=True)
+def _threads(one_thread) -> None:
+    """Toy matrices."""
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A profile of the tiny shape, as profile_engine writes it."""
+    folder = tmp_path_factory.mktemp("profile")
+    arguments = [*TINY, "--targets", "tiny", "--contexts", "64", "--repeats", "2", "--out", str(folder)]
+    assert profile_engine.main(arguments) == 0
+    return folder / "here.json"
+
+
+def last_json(capsys: pytest.CaptureFixture[str]) -> dict:
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_profile_is_a_latency_profile_with_every_figure_behind_it(profile: Path) -> None:
+    loaded = load_profile(profile)
+    table = loaded.verify_ms["tiny-Instruct"]
+    assert set(table) == set(profile_engine.VERIFY_COUNTS) and loaded.target_ms_per_token["tiny-Instruct"] == table[1]
+    details = loaded.provenance["details"]["drafter"]
+    passes = details["by_context"]["64"]
+    assert loaded.draft_pass_ms == passes["denoise"]["ms"] and loaded.ar_draft_pass_ms == passes["verify(1)"]["ms"]
+    assert passes["denoise"]["p10"] <= passes["denoise"]["ms"] <= passes["denoise"]["p90"]
+    assert passes["denoise"]["over_limit"] == pytest.approx(passes["denoise"]["ms"] / details["limit_ms"])
+
+
+def test_bytes_of_a_pass_leave_out_an_embedding_that_is_not_the_head() -> None:
+    for tie in (True, False):
+        model = toy_model("qwen2", 1, tie=tie)
+        embedding = model.get_input_embeddings().weight.numel()
+        whole = sum(p.numel() for p in model.parameters())
+        assert profile_engine.weight_bytes(CachedLM(model)) == 4 * (whole - (0 if tie else embedding))
+
+
+def test_unknown_models_are_one_line(capsys) -> None:
+    assert profile_engine.main(["--drafter", "no/such/folder", "--device", "cpu"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("means", [Means(14.6, 3.46, 6.7), Means(8, 8, 5.656), Means(2, 1, 2.5)])
+def test_scripts_have_the_means_they_are_made_of(means: Means) -> None:
+    turns = list(islice(profile_speculation.turns_of(means), 1000))
+    assert sum(turn.num_passes for turn in turns) / 1000 == pytest.approx(means.num_passes, abs=2e-3)
+    assert sum(turn.accepted_len + 1 for turn in turns) / 1000 == pytest.approx(means.emitted, abs=2e-3)
+    assert sum(turn.draft_len for turn in turns) / 1000 == pytest.approx(means.draft_len, abs=0.3)
+    assert all(turn.accepted_len <= turn.draft_len for turn in turns)
+
+
+def test_a_scripted_run_emits_passes_and_drafts_as_it_is_told() -> None:
+    model, turns = toy_model("qwen2", 2), [Turn(9, 3, 4), Turn(40, 5, 40), Turn(5, 1, 0), Turn(12, 4, 7)]
+    script = Script(turns)
+    target, drafter = ScriptedTarget(CachedLM(model), script), ScriptedBlockDrafter(CachedLM(model), script)
+    rounds = speculate(target, drafter, random_ids(1, 50), max_new_tokens=55, stop_ids=())
+    drafted = [(made.draft_len, made.num_forward_passes, made.accepted_len) for made in rounds]
+    assert drafted == [(9, 3, 4), (40, 5, 40), (5, 1, 0), (7, 4, 7)]  # the last is cut: 8 tokens are still wanted
+    assert [made.num_prefill_passes for made in rounds] == [1, 0, 1, 0]  # blocks end at 32, 64 and 96
+    assert [made.num_commit_passes for made in rounds] == [0, 1, 0, 0]
+    assert sum(len(made.emitted_tokens) for made in rounds) == 55
+
+
+def test_speculation_reports_measured_beside_modelled(profile: Path, tmp_path: Path, capsys) -> None:
+    arguments = ["--profile", str(profile), "--target", "tiny", *TINY, "--context", "64", "--new_tokens", "40"]
+    assert profile_speculation.main([*arguments, "--out", str(tmp_path)]) == 0
+    result = last_json(capsys)
+    assert json.loads((tmp_path / "speculation.json").read_text())["cases"].keys() == result["cases"].keys()
+    for case in result["cases"].values():
+        assert case["modelled_over_measured"] == pytest.approx(case["modelled_speedup"] / case["measured_speedup"])
+        assert case["emitted_per_round"] > 4
+    assert result["cases"]["paper_math_ar_8"]["passes_per_round"] > 7
+
+
+def test_speculation_wants_a_profile_of_its_target(profile: Path, capsys) -> None:
+    assert profile_speculation.main(["--profile", str(profile), "--target", "Qwen2.5-7B", *TINY]) == 2
+    assert "measure it with profile_engine" in capsys.readouterr().err
+
+
+def test_lossless_checks_every_drafter(tmp_path: Path, capsys) -> None:
+    family = save_family(tmp_path)
+    assert check_lossless.main(flags(family, tmp_path, "--num_questions", "1")) == 0
+    assert last_json(capsys)["grades"] == {"exact": 5}
+
+
+def test_a_bug_fails_the_check(tmp_path: Path, capsys, monkeypatch) -> None:
+    found = {"grades": Counter(exact=3, bug=1)}
+    monkeypatch.setattr(check_lossless, "check", lambda *_: found)
+    assert check_lossless.main(flags(save_family(tmp_path), tmp_path)) == 1
+
+
+def test_overhead_is_what_passes_leave(tmp_path: Path, capsys) -> None:
+    assert profile_overhead.main(flags(save_family(tmp_path), tmp_path, "--num_questions", "1")) == 0
+    for figures in last_json(capsys)["drafters"].values():
+        assert 0 < figures["passes_s"] < figures["total_s"] and figures["num_rounds"] > 0
+
+
+def test_a_step_that_fails_or_hangs_is_reported_and_the_rest_goes_on(tmp_path: Path, monkeypatch) -> None:
+    steps = {
+        "good": (["-c", "print('{\"a\": 1}')"], 30),
+        "bad": (["-c", "raise SystemExit('no GPU')"], 30),
+        "slow": (["-c", "import time; time.sleep(60)"], 1),
+        "last": (["-c", "print('text')"], 30),
+    }
+    monkeypatch.setattr(gpu_session, "steps", lambda *_: steps)
+    assert gpu_session.main(["--out", str(tmp_path)]) == 0
+    results = json.loads((tmp_path / "session.json").read_text())
+    assert results["good"]["result"] == {"a": 1} and results["last"]["result"] == "text\n"
+    assert results["bad"]["ended"] == "exit status 1" and "no GPU" in results["bad"]["result"]
+    assert results["slow"]["ended"].startswith("stopped")
+    assert "no GPU" in (tmp_path / "log.txt").read_text()

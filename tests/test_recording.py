@@ -1,0 +1,109 @@
+"""Recorded chains equal what live drafters write behind the same prefixes, however many rows run at once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from toys import MASK_ID, greedy_tokens, random_ids, toy_pair
+
+from generate import Denoising, LiveBlocks
+from specdec.chains import Chain
+from specdec.drafters import ArDrafter
+from specdec.lm import CachedLM
+from specdec.pages import PagedLM
+from specdec.record_ar import Text, record_ar
+from specdec.record_dllm import DllmRecorder, is_close, is_level
+from specdec.specs import ArStatic
+
+NUM_TOKENS = 34
+LENGTHS = {0.05: 38, 0.3: 9, 0.9: 12}
+
+
+@pytest.fixture(scope="module", params=["qwen2", "llama"])
+def model(request: pytest.FixtureRequest) -> torch.nn.Module:
+    return toy_pair(request.param)[1]
+
+
+@pytest.fixture(scope="module", params=[1, 31, 32])
+def text(request: pytest.FixtureRequest, model: torch.nn.Module) -> Text:
+    """A text about which the drafter is right often, not always: its own words, with some others thrown in."""
+    prompt, others = random_ids(request.param, request.param), random_ids(9, NUM_TOKENS)
+    ids = list(prompt)
+    while len(ids) < len(prompt) + NUM_TOKENS:
+        ids += greedy_tokens(model, ids, max_new_tokens=5, stop_ids=())[0] + [others.pop()]
+    return Text(ids[: len(prompt) + NUM_TOKENS], len(prompt), NUM_TOKENS - 1)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_ar_chains_equal_live_drafts(model: torch.nn.Module, text: Text, batch: int) -> None:
+    stop_ids = frozenset({text.ids[-5]})
+    chains = record_ar(PagedLM(CachedLM(model), 1), text, 12, stop_ids, batch)
+    drafter = ArDrafter(CachedLM(model), ArStatic(12), stop_ids)
+    num_right = 0
+    for at, chain in zip(text.prefix_lens, chains, strict=True):
+        draft = drafter.propose(text.ids[:at], 12)
+        assert chain.tokens == draft.tokens
+        assert chain.confidences == pytest.approx(draft.confidences, abs=1e-4, rel=0)
+        assert chain.known == list(range(len(draft.tokens) + 1))
+        num_right += draft.tokens[0] == text.ids[at]
+    assert 0 < num_right < len(chains)
+
+
+@pytest.fixture(scope="module")
+def live(model: torch.nn.Module, text: Text) -> dict[tuple[float, int], tuple[LiveBlocks, list[int]]]:
+    """By threshold and prefix length a live draft, from an empty cache, and how many tokens were known by pass."""
+    made = {}
+    for threshold, length in LENGTHS.items():
+        for at in text.prefix_lens:
+            blocks = LiveBlocks(CachedLM(model), text.ids[:at], Denoising(threshold, 32, 8, MASK_ID, frozenset()))
+            known = [blocks.num_known]
+            while blocks.num_known < length:
+                blocks.step()
+                known.append(blocks.num_known)
+            made[threshold, at] = blocks, known
+    return made
+
+
+@pytest.mark.parametrize("batch", [5, 64])
+def test_block_chains_equal_live_drafts(
+    model: torch.nn.Module,
+    text: Text,
+    live: dict[tuple[float, int], tuple[LiveBlocks, list[int]]],
+    batch: int,
+) -> None:
+    recorder = DllmRecorder(PagedLM(CachedLM(model), 32), text, batch)
+    num_passes = 0
+    for threshold, chains in recorder.record(LENGTHS, Denoising(0.0, 32, 8, MASK_ID, frozenset())).items():
+        for at, chain in zip(text.prefix_lens, chains, strict=True):
+            blocks, known = live[threshold, at]
+            assert (chain.tokens, chain.known) == (blocks.tokens(blocks.num_known), known), (threshold, at)
+            assert sum(chain.is_commit) == blocks.passes.commit
+            assert chain.confidences == pytest.approx(blocks.confidences(blocks.num_known), abs=1e-4, rel=0)
+            assert chain.recorded == pytest.approx(blocks.pass_confidences, abs=1e-4, rel=0)
+            num_passes += chain.num_passes
+    assert len(recorder._answers) < 0.9 * num_passes  # what was seen before was not run again
+
+
+def test_a_chain_knows_after_each_pass_what_was_known() -> None:
+    chain = Chain([7, 8, 9], [0.5] * 3, [0, 2, 1], [0, 0], [2, 1], [0.9, 0.5, 0.5])
+    assert (chain.known, chain.passes_for, chain.recorded_ends) == ([1, 1, 3], [0, 0, 2, 2], [0, 2, 3])
+
+
+def test_equal_confidences_are_a_close_call() -> None:
+    assert is_level([0.3, 0.3]) and is_level([0.2, 0.300001, 0.3]) and not is_level([0.3]) and not is_level([0.3, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("best", "second", "is_one"),
+    [
+        (0.7123, 0.2, False),
+        (0.4, 0.399999, True),  # two tokens
+        (0.450001, 0.2, True),  # a hundredth
+        (0.655, 0.2, True),  # the unmask threshold
+        (0.6552, 0.2, False),
+        (0.9999999, 1e-8, False),  # nothing is above one
+    ],
+)
+def test_a_close_call_is_two_tokens_or_a_threshold(best: float, second: float, is_one: bool) -> None:
+    logits_KV = torch.tensor([[best, second, 1 - best - second]]).clamp(1e-9).log()
+    assert is_close(logits_KV, 3, (0.655,)) == [is_one]

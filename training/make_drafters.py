@@ -1,0 +1,186 @@
+"""Turns any Qwen2 or Llama chat model into a target with drafters of its own: an AR and a block-diffusion drafter.
+
+    python -m training.make_drafters --target_dir DIR --prompt_file FILE --work_dir DIR
+
+The target answers the prompts, and both drafters learn from its answers; what is already in the work folder is not
+made again. The bundled family (training.family) goes through the same stages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from specdec.checkpoints import find_model
+from specdec.models import resolve_dtype
+from specdec.repetition import MOSTLY
+from specdec.tokens import stop_ids
+from training import ranks
+from training.cli import deadline_of, pick_device, run_command, training_parser
+from training.corpus import add_prompt_flags, read_prompts
+from training.decoder import DecodeSettings
+from training.drafting import Lesson, load_lesson
+from training.export import write_model
+from training.loop import LoopSettings, Place, TrainReport
+from training.models import TARGET_HELP, TRAINED, find_target, load_model
+from training.self_generate import self_generate, summary
+from training.stages import Stage, run_stages
+from training.tokenizer import chat_prompts, load_tokenizer
+from training.train_ar_drafter import ArSettings, train_ar_drafter
+from training.train_dllm_drafter import DllmSettings, dllm_config, mask_id_of, train_dllm_drafter
+
+MAX_PROMPT = 400  # longer prompts leave too little room for an answer in a training document
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a run's files are and what it runs on; nothing here changes the result (up to rounding)."""
+
+    work_dir: Path
+    device: torch.device
+    deadline: float | None = None
+
+    def place(self, stage: str) -> Place:
+        """Where a training stage runs."""
+        return Place(self.work_dir / f"{stage}.checkpoint.pt", self.device, self.deadline)
+
+    def finish(self, stage: str, report: TrainReport, settings: dict) -> dict:
+        """What training.json says of a trained model; its checkpoint is of no more use."""
+        self.place(stage).checkpoint.unlink(missing_ok=True)
+        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+        count = "one" if ranks.size() == 1 else ranks.size()
+        where = f"{count} {device}, torch {torch.__version__}"
+        return {**report.to_builtins(), "device": where, "settings": settings}
+
+
+def answer_prompts(
+    target_dir: Path, texts: list[str], path: Path, settings: DecodeSettings, workplace: Workplace
+) -> dict:
+    """Writes the target's greedy answers to `path`, in the dtype that the benchmark runs it in; returns counts."""
+    started = time.monotonic()
+    source = find_model(TRAINED, str(target_dir))
+    tokenizer = load_tokenizer(source.path)
+    prompts = [prompt for prompt in chat_prompts(tokenizer, texts) if len(prompt) <= MAX_PROMPT]
+    model = load_model(source.path, workplace.device).to(resolve_dtype("auto", workplace.device))
+    stops = sorted(stop_ids(source, tokenizer))
+    answers = self_generate(model, prompts, stops, path, settings, workplace.deadline)
+    return summary(answers, time.monotonic() - started)
+
+
+@dataclass(frozen=True)
+class DrafterSettings:
+    """What the drafters are to be."""
+
+    answers: DecodeSettings = DecodeSettings()
+    ar_drafter: ArSettings = ArSettings()
+    dllm_drafter: DllmSettings = DllmSettings()
+    max_repeated: float = MOSTLY  # answers with a larger repeated_share teach nothing
+    mask_token: str | None = None
+
+
+@dataclass(frozen=True)
+class DrafterRun:
+    """A target, who asks it, and what its drafters are to be."""
+
+    target_dir: Path
+    texts: Callable[[], list[str]]
+    settings: DrafterSettings
+    workplace: Workplace
+
+    def stages(self) -> list[Stage]:
+        """The answers, then one drafter after the other; each in the work folder under its name."""
+        folder = self.workplace.work_dir
+        return [
+            Stage("answers", self._answers, self._make_answers),
+            Stage("ar_drafter", folder / "ar_drafter", self._make_ar_drafter, trains_together=True),
+            Stage("dllm_drafter", folder / "dllm_drafter", self._make_dllm_drafter, trains_together=True),
+        ]
+
+    @property
+    def _answers(self) -> Path:
+        return self.workplace.work_dir / "answers.npz"
+
+    def _make_answers(self) -> dict:
+        return answer_prompts(self.target_dir, self.texts(), self._answers, self.settings.answers, self.workplace)
+
+    def _lesson(self) -> Lesson:
+        return load_lesson(self.target_dir, self._answers, self.workplace.device, self.settings.max_repeated)
+
+    def _make_ar_drafter(self) -> dict:
+        lesson, settings = self._lesson(), self.settings.ar_drafter
+        model, report = train_ar_drafter(lesson, settings, self.workplace.place("ar_drafter"))
+        chosen = {"documents": len(lesson.docs), **loop_facts(settings.loop), "soft_weight": settings.soft_weight}
+        facts = self.workplace.finish("ar_drafter", report, chosen)
+        write_model(model, lesson.tokenizer, self.target_dir, self.workplace.work_dir / "ar_drafter", facts)
+        return facts
+
+    def _make_dllm_drafter(self) -> dict:
+        lesson, settings = self._lesson(), self.settings.dllm_drafter
+        mask_id = mask_id_of(lesson.tokenizer, self.settings.mask_token)
+        model, report = train_dllm_drafter(lesson, mask_id, settings, self.workplace.place("dllm_drafter"))
+        chosen = {"documents": len(lesson.docs), **loop_facts(settings.loop), "soft_weight": settings.soft_weight}
+        facts = self.workplace.finish("dllm_drafter", report, {**chosen, **vars(settings.noise)})
+        extra = dllm_config(mask_id, settings)
+        folder = self.workplace.work_dir / "dllm_drafter"
+        write_model(model, lesson.tokenizer, self.target_dir, folder, facts, extra)
+        return facts
+
+
+def loop_facts(loop: LoopSettings) -> dict:
+    """The loop's settings as a card tells them."""
+    return {"documents a step": loop.num_docs, "learning rate": loop.learning_rate, "seed": loop.seed}
+
+
+def settings_of(arguments: argparse.Namespace) -> DrafterSettings:
+    """What was asked on the command line, over the defaults."""
+    settings = DrafterSettings(
+        answers=DecodeSettings(max_new_tokens=arguments.max_new_tokens, max_rows=arguments.max_rows),
+        mask_token=arguments.mask_token,
+    )
+    for stage in ("ar_drafter", "dllm_drafter"):
+        part = getattr(settings, stage)
+        steps = getattr(arguments, f"{stage}_steps")
+        loop = replace(
+            part.loop,
+            num_steps=part.loop.num_steps if steps is None else steps,
+            num_docs=arguments.num_docs,
+            learning_rate=arguments.learning_rate,
+            seed=arguments.seed,
+        )
+        settings = replace(settings, **{stage: replace(part, loop=loop, num_layers=arguments.num_layers)})
+    return settings
+
+
+def main() -> dict:
+    """The command."""
+    default = DrafterSettings()
+    parser = training_parser("Makes an AR and a block-diffusion drafter for a target, from its own answers.")
+    parser.add_argument("--target_dir", type=Path, required=True, help=TARGET_HELP)
+    add_prompt_flags(parser)
+    parser.add_argument("--work_dir", type=Path, required=True, help="answers, checkpoints, and the two drafters")
+    parser.add_argument("--num_layers", type=int, default=6, help="layers cut evenly from the target")
+    parser.add_argument("--mask_token", help="the tokenizer entry to use as mask (default: its own mask token)")
+    parser.add_argument("--max_new_tokens", type=int, default=default.answers.max_new_tokens)
+    parser.add_argument("--max_rows", type=int, default=default.answers.max_rows, help="answers decoded at once")
+    parser.add_argument("--num_docs", type=int, default=64, help="documents in a training step")
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    for stage in ("ar_drafter", "dllm_drafter"):
+        parser.add_argument(f"--{stage}_steps", type=int, help="instead of the default number")
+    arguments = parser.parse_args()
+    settings = settings_of(arguments)
+    workplace = Workplace(arguments.work_dir, pick_device(arguments.device), deadline_of(arguments.max_minutes))
+    target_dir = find_target(arguments.target_dir)
+    mask_id_of(load_tokenizer(target_dir), arguments.mask_token)  # a mistake here is better told before the hours
+    workplace.work_dir.mkdir(parents=True, exist_ok=True)
+    run = DrafterRun(target_dir, lambda: read_prompts(arguments), settings, workplace)
+    return {"stages": run_stages(run.stages(), "dllm_drafter", workplace.deadline)}
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
