@@ -13,7 +13,8 @@ BOXES = ("\\boxed", "\\fbox")
 MAX_LENGTH = 400  # a longer answer is compared as text
 _RELATIVE = 1e-9
 _DROPPED = re.compile(
-    r"\\(?:left|right|displaystyle|,|!|;|:|quad|\s|\$|%)|\^\\circ|\^\{\\circ\}|\\text\{\s*[a-z .]*\}$|\$|%|°|\\degree"
+    r"\\(?:left|right|displaystyle|,|!|;|:|quad|\s|\$|%)|\^\\circ|\^\{\\circ\}|\$|%|°|\\degree"
+    r"|(?<=[\d}\s])\\text\{\s*[a-z .]*\}$"  # a unit
 )
 _WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox)\s*\{([^{}]*)\}")
 _NAMED = re.compile(r"^(?:[a-zA-Z]|[a-zA-Z]\([a-zA-Z]\))=(?!=)")
