@@ -16,18 +16,25 @@ LIGHT = (
     "calibration",
     "ceiling",
     "chains",
+    "columns",
+    "comparisons",
     "config",
     "cost_aware",
+    "divergence",
     "drafting",
     "errors",
     "fields",
+    "grading",
     "grids",
     "judges",
     "latency",
     "logs",
+    "losslessness",
+    "mathtext",
     "oracle",
     "pickles",
     "problems",
+    "question_sets",
     "ranking",
     "recorded",
     "records",
@@ -36,10 +43,17 @@ LIGHT = (
     "replayed",
     "report",
     "rounds",
+    "runs",
+    "sandbox",
+    "sandboxed",
+    "shards",
     "specs",
+    "statistics",
+    "status",
+    "tables",
     "trace",
-    "windows",
     "verdict",
+    "windows",
 )
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 55
 
@@ -116,6 +130,10 @@ def test_these_rooms_load_no_model_library(name):
 
 def test_ranking_a_log_loads_no_model_library():
     assert not top_names(loaded_with(Path("parse_log.py"))) & MODEL_LIBRARIES
+
+
+def test_the_sandboxed_process_needs_nothing_of_the_project():
+    assert not [name for name in imports_anywhere(Path("specdec", "sandboxed.py")) if file_of(name)]
 
 
 def test_answers_about_the_command_line_load_no_model_library():
