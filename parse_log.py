@@ -94,6 +94,7 @@ def run(arguments: Sequence[str] | None = None) -> str:
     if options.json:
         return tables.ranking_json(stats, note) + "\n"
     if options.csv:
+        print(note, end="\n" if note else "", file=sys.stderr)
         return tables.ranking_csv(stats)
     return tables.ranking_report(stats) + (f"\n{note}\n" if note else "")
 

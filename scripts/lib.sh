@@ -44,6 +44,17 @@ sweep() {
   done
 }
 
+# The block-diffusion drafter over THRESHOLDS x SPEC_LENS.
+sweep_static() {
+  sweep --drafters plain dllm_sf --drafter_thresholds "${THRESHOLDS[@]}" --spec_len "${SPEC_LENS[@]}"
+}
+
+# FailFast over THRESHOLDS x TAUS x MAX_SPEC_LENS x INCR_LENS.
+sweep_failfast() {
+  sweep --drafters plain failfast --drafter_thresholds "${THRESHOLDS[@]}" --sweep_lowconf_threshold "${TAUS[@]}" \
+    --sweep_max_spec_len "${MAX_SPEC_LENS[@]}" --sweep_incr_len "${INCR_LENS[@]}"
+}
+
 # One of the profilers on every target, with the given flags.
 profile() { # MODULE [FLAG ...]
   local module=$1 target

@@ -13,4 +13,4 @@ THRESHOLDS=(${THRESHOLDS:-0.05})
 
 cd "${FAILFAST_DIR:-${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}}" # sbatch runs a copy of this file
 . scripts/lib.sh || exit 2
-sweep --drafters plain dllm_sf --spec_len "${SPEC_LENS[@]}" --drafter_thresholds "${THRESHOLDS[@]}"
+sweep_static

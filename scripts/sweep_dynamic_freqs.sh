@@ -15,5 +15,4 @@ THRESHOLDS=(${THRESHOLDS:-0.05})
 
 cd "${FAILFAST_DIR:-${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}}" # sbatch runs a copy of this file
 . scripts/lib.sh || exit 2
-sweep --drafters plain failfast --drafter_thresholds "${THRESHOLDS[@]}" --sweep_lowconf_threshold "${TAUS[@]}" \
-  --sweep_max_spec_len "${MAX_SPEC_LENS[@]}" --sweep_incr_len "${INCR_LENS[@]}"
+sweep_failfast

@@ -31,7 +31,8 @@ def describe_run(session: Session, problems: Sequence[Problem], shard: Shard) ->
             "question_ids": [problem.question_id for problem in problems],
             "questions_sha256": _sha256([[problem.prompt, problem.row] for problem in problems]),
             "shard": vars(shard),
-            "drafters": [spec.name for spec in config.drafter_specs],
+            # Whose records the run is to leave; one that records traces leaves none.
+            "drafters": [] if config.record else [spec.name for spec in config.drafter_specs],
             "settings": vars(config),
             "generation": {
                 "decoding": "greedy: plain argmax, no logits processor",

@@ -1,0 +1,126 @@
+"""The scripts under plain bash: settings from the environment, signals, what is missing. On Slurm: tests/slurm."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from families import save_family
+
+from specdec.records import find_records
+from specdec.runs import find_runs, read_run
+
+PROJECT = Path(__file__).resolve().parent.parent
+SCRIPTS = sorted((PROJECT / "scripts").glob("*.sh"))
+SWEEPS = [path for path in SCRIPTS if path.stem.startswith(("sweep_", "microbenchmark_"))]
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return save_family(tmp_path_factory.mktemp("family"))
+
+
+@pytest.fixture
+def environment(family: dict[str, Path], tmp_path: Path) -> dict[str, str]:
+    known = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
+    more = f"--ar_model_name {family['ar']} --dllm_dir {family['dllm']} --latency_target Qwen2.5-7B-Instruct"
+    return known | {
+        "PYTHON": sys.executable,
+        "FAILFAST_ENV": "/dev/null",
+        "TARGETS": str(family["target"]),
+        "OUTPUT_DIR": str(tmp_path / "out"),
+        "NUM_QUESTIONS": "2",
+        "MAX_NEW_TOKENS": "16",
+        "EXTRA_ARGS": f"{more} --device cpu",
+        "RANK_ARGS": "--latency_target Qwen2.5-7B-Instruct",
+    }
+
+
+def bash(script: str, environment: dict[str, str], *more: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", f"scripts/{script}.sh", *more]
+    return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_syntax(path):
+    assert subprocess.run(["bash", "-n", path]).returncode == 0
+    assert path.stem == "lib" or os.access(path, os.X_OK)
+
+
+def test_scripts_share_no_logic():
+    """Behind the line that finds the project, a sweep's script is its settings and one call."""
+    assert len(SWEEPS) == 5
+    for path in SWEEPS:
+        behind = path.read_text().partition(". scripts/lib.sh || exit 2\n")[2].splitlines()
+        assert len(behind) == 1 and behind[0].split()[0] in ("sweep", "sweep_static", "sweep_failfast"), path
+        settings = [line for line in path.read_text().splitlines() if re.match(r"[A-Z_]+=", line)]
+        assert settings and all(re.fullmatch(r"([A-Z_]+)=\(\$\{\1:-[^}]+\}\)", line) for line in settings), path
+
+
+def test_a_sweep_and_its_ranking(environment, tmp_path):
+    environment |= {"SPEC_LENS": "3 5", "THRESHOLDS": "0.1"}
+    done = bash("sweep_dllm_drafter_freqs", environment)
+    assert done.returncode == 0, done.stderr
+    names = {path.parent.name for path in find_records(tmp_path / "out")}
+    assert names == {"plain", "dllm_0.1_sf_3", "dllm_0.1_sf_5"}
+    ranked = bash("rank", environment)
+    assert ranked.returncode == 0, ranked.stderr
+    assert "Best configuration" in ranked.stdout and "Runs: 1 done" in ranked.stdout
+    assert (tmp_path / "out" / "ranking-target-bundled.json").is_file()
+
+
+def test_a_ranking_of_nothing_fails_and_says_so(environment):
+    done = bash("rank", environment)
+    assert done.returncode == 1 and "holds no runs" in done.stderr
+
+
+def test_sigterm_ends_the_script_after_the_round_and_the_rest_is_done_later(environment, tmp_path):
+    environment |= {"NUM_QUESTIONS": "8", "MAX_NEW_TOKENS": "200", "SPEC_LENS": "2", "DATASETS": "bundled bundled"}
+    command = ["bash", "scripts/sweep_ar_drafter_freqs.sh"]
+    running = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not find_records(tmp_path / "out") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGTERM)  # to the script alone, as --signal=B:TERM does
+    _, error = running.communicate(timeout=60)
+    assert running.returncode == 128 + signal.SIGTERM and b"stopped" in error
+    kept = find_records(tmp_path / "out")
+    assert 0 < len(kept) < 16
+    (run,) = map(read_run, find_runs(tmp_path / "out"))  # the second data set was not begun
+    assert run["end"]["outcome"] == "stopped"
+    assert bash("sweep_ar_drafter_freqs", environment).returncode == 0
+    assert len(find_records(tmp_path / "out")) == 16
+
+
+def test_errors_reach_the_caller(environment):
+    done = bash("sweep_ar_drafter_freqs", environment | {"MAX_NEW_TOKENS": "none"})
+    assert done.returncode == 2 and "--max_new_tokens" in done.stderr
+    done = bash("sweep_ar_drafter_freqs", environment | {"SLURM_ARRAY_TASK_ID": "x"})
+    assert done.returncode == 2 and "SLURM_ARRAY_TASK_ID" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["profile_tpt_hf", "profile_tpt_vllm"])
+def test_a_profiler_that_is_not_there_is_named(name, environment):
+    if (PROJECT / "profiling" / f"{name}.py").is_file():
+        pytest.skip(f"profiling/{name}.py is there")
+    done = bash(name, environment)
+    assert done.returncode == 2 and f"profiling/{name}.py is missing" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["scripts/rank.sh"], ["nowhere.sh", "8"], ["scripts/rank.sh", "0"]])
+def test_submitting_says_how(arguments, environment):
+    done = bash("submit", environment, *arguments)
+    assert done.returncode == 2 and "usage" in done.stderr
+
+
+def test_the_example_of_the_site_changes_nothing_as_it_stands(environment):
+    example = PROJECT / "scripts" / "env.sh.example"
+    lines = [line for line in example.read_text().splitlines() if line and not line.startswith("#")]
+    assert lines == []
