@@ -8,6 +8,7 @@ bundled models on the bundled questions with all four drafters.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,10 +23,15 @@ from specdec.latency import MEASURED, LatencyProfile, load_profiles, measured
 from specdec.problems import Problem, load_problems
 from specdec.ranking import PLAIN, QuestionStats, model_prices, priced_entry, stats_of
 from specdec.records import Record, check_writable, find_records, load_record, save_record
-from specdec.report import quote_text, ranking_report, record_lines, record_text
+from specdec.report import quote_text, record_lines, record_text
+from specdec.runs import RunFile
+from specdec.shards import parse_shard
 from specdec.specs import KINDS, parse_drafter_name
+from specdec.status import read_status, status_report
+from specdec.tables import ranking_report
 
 if TYPE_CHECKING:
+    from specdec.jobs import Job
     from specdec.session import Session
 
 log = logging.getLogger("failfast")
@@ -43,10 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class StopRequest:
-    """SIGINT and SIGTERM stop the run after the current round; a second one stops it at once.
+    """SIGINT and SIGTERM stop the run after the current round; a second SIGINT stops it at once.
 
-    An exception raised wherever the signal happens to come can end in the middle of a library's
-    own code, which may abort the process instead.
+    A cluster may send SIGTERM several times, to the script and to all its processes; that is one request. An
+    exception raised wherever the signal happens to come can end in the middle of a library's own code, which may
+    abort the process instead.
     """
 
     def __init__(self) -> None:
@@ -66,24 +73,24 @@ class StopRequest:
             raise KeyboardInterrupt
 
     def _note(self, number: int, _frame: object) -> None:
-        self.check()
+        if number == signal.SIGINT:
+            self.check()
         self.signal = number
 
 
 def run(config: RunConfig, stop: StopRequest) -> None:
     """Do what the command line asks. Raises UserError before any weight is loaded where it can."""
     logging.basicConfig(level=config.log_level, format="%(message)s", stream=sys.stdout, force=True)
-    profiles = load_profiles(config.latency_profile)
+    if config.status is not None:
+        print(status_report(read_status(config.status)), end="")
+        return
+    profiles, shard = load_profiles(config.latency_profile), parse_shard(config.shard, os.environ)
     if config.read_pickle:
         report = Reporter(config, profiles)
         for record in stored_records(config):
             report.add(record)
         report.finish()
         return
-    # Models come with torch and transformers: everything above answers without them.
-    from specdec.jobs import describe_plan, plan_jobs, run_job
-    from specdec.session import open_session
-
     problems = load_problems(
         config.dataset_name,
         question_ids=config.question_ids,
@@ -91,22 +98,49 @@ def run(config: RunConfig, stop: StopRequest) -> None:
         data_dir=config.data_dir,
         seed=config.seed,
     )
-    session = open_session(config)
-    if config.record:
-        record_traces(session, problems, stop)
+    problems = shard.of(problems)
+    if not problems:
+        print(f"No question for --shard {shard.index}/{shard.count}: nothing to do.")
         return
-    report = Reporter(config, profiles)
-    jobs = plan_jobs(session, problems)
+    # Models come with torch and transformers: everything above answers without them.
+    from specdec.jobs import describe_plan, plan_jobs
+    from specdec.run_description import describe_run
+    from specdec.session import open_session
+
+    session = open_session(config)
+    report = None if config.record else Reporter(config, profiles)
+    jobs = [] if config.record else plan_jobs(session, problems)
     if config.dry_run:
         print(describe_plan(session, jobs))
         return
     check_writable(config.output_dir)
+    with RunFile(config.output_dir, describe_run(session, problems, shard)) as run_file:
+        if report is None:
+            record_traces(session, problems, stop)
+        else:
+            run_jobs(session, jobs, report, run_file, stop)
+
+
+def run_jobs(session: Session, jobs: Sequence[Job], report: Reporter, run_file: RunFile, stop: StopRequest) -> None:
+    """Work through the jobs, each record saved as soon as it is made, and rank them.
+
+    Another task may have finished a job since they were planned; nothing is computed twice if that can be seen.
+    """
+    from specdec.against_plain import AgainstPlain
+    from specdec.jobs import finished, run_job
+
+    against_plain = AgainstPlain(session)
     with logging_redirect_tqdm():
         for job in tqdm(jobs, desc="question x drafter", disable=None):
             stop.check()
-            record = job.done or run_job(session, job, stop.check)
-            if record is not job.done:
-                save_record(record, job.path, record_text(record, session.round_texts(record)))
+            run_file.job = (job.problem.question_id, job.spec.name)
+            found = finished(job, session.config)
+            record = against_plain.judged(found or run_job(session, job, stop.check), job.path)
+            run_file.num_found += found is not None
+            run_file.num_computed += found is None
+            if record is not found:
+                text = record_text(record, session.round_texts(record), run_code=session.config.run_code)
+                save_record(record, job.path, text)
             report.add(record)
     report.finish()
 
@@ -116,7 +150,6 @@ def record_traces(session: Session, problems: Sequence[Problem], stop: StopReque
     from specdec.recorder import plan_traces, record_trace
     from specdec.trace import save_trace
 
-    check_writable(session.config.output_dir)
     jobs = plan_traces(session, problems)
     for job in tqdm(jobs, desc="questions", disable=None):
         stop.check()
@@ -143,7 +176,7 @@ class Reporter:
     def add(self, record: Record) -> None:
         """Log a record. Plain decoding comes first of a question's drafters: it is their baseline."""
         prices = model_prices(record, self.profiles, self.config.latency_target)
-        self.stats.append(stats_of(record, prices))
+        self.stats.append(stats_of(record, prices, run_code=self.config.run_code))
         if record.drafter_name == PLAIN and record.is_timed:
             self.plain[record.question_id] = record
         elif record.is_timed and record.question_id in self.plain:

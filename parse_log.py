@@ -4,48 +4,46 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from specdec import logs, ranking, report
-from specdec.config import StrictParser
+from specdec import logs, ranking, tables
+from specdec.config import RUN_CODE_HELP, StrictParser
 from specdec.errors import UserError, exit_status
 from specdec.judges import Judges
 from specdec.latency import LatencyProfile, load_profiles
+from specdec.question_sets import comparable
 from specdec.ranking import QuestionStats
-from specdec.records import find_records, load_record
+from specdec.records import Record, find_records, load_record
 
 
-def read_path(
-    path: Path, profiles: Sequence[LatencyProfile], latency_target: str | None, judges: Judges | None = None
-) -> list[QuestionStats]:
+@dataclass(frozen=True)
+class Reading:
+    """How records become entries: what prices them, what says how near they come to the ceiling, what grades them."""
+
+    profiles: Sequence[LatencyProfile]
+    latency_target: str | None = None
+    judges: Judges | None = None
+    run_code: bool = False
+
+    def entry(self, record: Record) -> QuestionStats:
+        prices = ranking.model_prices(record, self.profiles, self.latency_target)
+        ceilings = None if self.judges is None else self.judges.ceilings(record)
+        return ranking.stats_of(record, prices, ceilings, run_code=self.run_code)
+
+
+def read_path(path: Path, reading: Reading) -> list[QuestionStats]:
     """The entries of a results folder, a record or a log file; UserError if it holds none."""
     if path.is_dir():
-        return _read_records(path, find_records(path), profiles, latency_target, judges)
+        paths = find_records(path)
+        if not paths:
+            raise UserError(f"{path} holds no records: give the --output_dir of a finished run")
+        return [reading.entry(load_record(one)) for one in paths]
     if not path.exists():
         raise UserError(f"{path} does not exist: give a log file or a results folder")
     if path.suffix == ".pickle":
-        return _read_records(path, [path], profiles, latency_target, judges)
+        return [reading.entry(load_record(path))]
     return _read_log(path)
-
-
-def _read_records(
-    folder: Path,
-    paths: Sequence[Path],
-    profiles: Sequence[LatencyProfile],
-    latency_target: str | None,
-    judges: Judges | None,
-) -> list[QuestionStats]:
-    if not paths:
-        raise UserError(f"{folder} holds no records: give the --output_dir of a finished run")
-    records = map(load_record, paths)
-    return [
-        ranking.stats_of(
-            one,
-            ranking.model_prices(one, profiles, latency_target),
-            None if judges is None else judges.ceilings(one),
-        )
-        for one in records
-    ]
 
 
 def _read_log(path: Path) -> list[QuestionStats]:
@@ -73,6 +71,12 @@ def build_parser() -> StrictParser:
     )
     parser.add_argument("--latency_target", help="for records: price as if the target were this entry of the profile")
     parser.add_argument("--trace_dir", help="for records: show the share of the ceiling, from this folder's traces")
+    parser.add_argument("--run_code", action="store_true", help=RUN_CODE_HELP)
+    parser.add_argument(
+        "--allow_unequal",
+        action="store_true",
+        help="rank configurations that were run on different questions, over those that all of them have",
+    )
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print one JSON document")
     output.add_argument("--csv", action="store_true", help="print CSV")
@@ -84,14 +88,14 @@ def run(arguments: Sequence[str] | None = None) -> str:
     options = build_parser().parse_args(arguments)
     profiles = load_profiles(options.latency_profile)
     judges = None if options.trace_dir is None else Judges(options.trace_dir, profiles, options.latency_target)
-    stats = ranking.merge(
-        entry for path in options.paths for entry in read_path(path, profiles, options.latency_target, judges)
-    )
+    reading = Reading(profiles, options.latency_target, judges, options.run_code)
+    stats = ranking.merge(entry for path in options.paths for entry in read_path(path, reading))
+    stats, note = comparable(stats, options.allow_unequal)
     if options.json:
-        return report.ranking_json(stats) + "\n"
+        return tables.ranking_json(stats, note) + "\n"
     if options.csv:
-        return report.ranking_csv(stats)
-    return report.ranking_report(stats)
+        return tables.ranking_csv(stats)
+    return tables.ranking_report(stats) + (f"\n{note}\n" if note else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,10 +15,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from specdec import ranking, report
+from specdec import ranking, tables
 from specdec.config import StrictParser
 from specdec.errors import UserError, exit_status
 from specdec.latency import LatencyProfile, load_profiles
+from specdec.losslessness import count_grades
 from specdec.records import Record, find_records, load_record
 from specdec.repetition import is_degenerate
 
@@ -58,11 +59,11 @@ def summary(records: Sequence[Record], profiles: Sequence[LatencyProfile], laten
     return {
         "num_questions": len({(entry.source, entry.question_id) for entry in stats}),
         "num_degenerate": dict(Counter(source for source, _ in sorted(left_out))),
-        "num_different_outputs": len(ranking.different_outputs(stats)),
+        "losslessness": count_grades(stats),
         "models": models,
         "provenance": records[0].provenance,
-        "ranking": json.loads(report.ranking_json(stats)),
-        "ranking_without_degenerate": json.loads(report.ranking_json(good)) if good else None,
+        "ranking": json.loads(tables.ranking_json(stats)),
+        "ranking_without_degenerate": json.loads(tables.ranking_json(good)) if good else None,
         "records": [short(record) for record in records],
     }
 

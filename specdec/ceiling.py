@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields
 from math import inf
 from typing import Any
 
+from specdec.columns import aligned
+
 
 @dataclass(frozen=True)
 class Ceiling:
@@ -59,9 +61,7 @@ def ceiling_table(rows: Sequence[tuple[str, Ceiling | None]]) -> str:
     for name, one in known:
         parts = (one.share, *(part / one.total_ms for part in (one.over_ms, one.under_ms, one.passes_ms)))
         cells.append((name, *(f"{part:.1%}" for part in parts)))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join([name.ljust(widths[0]), *map(str.rjust, parts, widths[1:])]).rstrip() for name, *parts in cells]
-    return "\n".join([*lines, _LEGEND])
+    return "\n".join([*aligned(cells, is_ruled=False), _LEGEND])
 
 
 CEILING_COLUMNS = ("best_ms", "over_ms", "under_ms", "passes_ms", "ceiling_share")

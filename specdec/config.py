@@ -17,6 +17,7 @@ from specdec.specs import DEFAULT_KINDS, KINDS, ArDynamic, ArStatic, CostAware, 
 
 BUNDLED = "bundled"
 SMOLLM2 = "smollm2"
+RUN_CODE_HELP = "grade humaneval by running the answers' programs, each in a sandbox (Linux)"
 DEFAULT_AR_DRAFTER = "Qwen/Qwen2.5-1.5B-Instruct"
 DEFAULT_DLLM = "Efficient-Large-Model/Fast_dLLM_v2_1.5B"
 
@@ -72,6 +73,9 @@ class RunConfig:
     data_dir: str | None = _flag("read DIR/NAME/SPLIT.jsonl instead of the hub", None)
     num_questions: int = _flag("the first so many questions", 30, type=_positive_int)
     question_ids: tuple[int, ...] | None = _flag("these questions (indices)", None, nargs="+", type=_index)
+    shard: str | None = _flag(
+        "work on part i (from 0) of n of the questions: i/n, or 'slurm' for the place in the job array", None
+    )
     max_new_tokens: int = _flag("output budget per question", 1024, type=_positive_int)
     block_size: int = _flag("dLLM block", 32, type=_positive_int)
     small_block_size: int = _flag("dLLM sub-block", 8, type=_positive_int)
@@ -117,8 +121,12 @@ class RunConfig:
     trace_dir: str | None = _flag("folder of the traces to verify against (default: that of --output_dir)", None)
     latency_profile: tuple[str, ...] = _flag("price with these profiles: names, JSON files, or 'none'", ("vLLM_A6000",))
     latency_target: str | None = _flag("price as if the target were this entry of the profile", None)
+    run_code: bool = _flag(RUN_CODE_HELP)
     overwrite: bool = _flag("compute finished records again")
     read_pickle: bool = _flag("re-price and re-report stored records; loads no model")
+    status: str | None = _flag(
+        "only show what is done, missing and failed in this results folder", None, metavar="OUTPUT_DIR"
+    )
     dry_run: bool = _flag("print what would run and the memory it needs")
     device: str = _flag("cpu, cuda, cuda:1, ... or auto", "auto")
     engine: str = _flag(

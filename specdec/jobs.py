@@ -99,6 +99,14 @@ def question_identity(
     }
 
 
+def finished(job: Job, config: RunConfig) -> Record | None:
+    """The job's finished record, also if another process has written it since the job was planned; None without one.
+
+    Raises UserError for one made with other settings.
+    """
+    return job.done if job.done is not None or config.overwrite else load_finished(job.path, job.identity)
+
+
 def run_job(session: Session, job: Job, check_stop: Callable[[], None]) -> Record:
     """Decode one question; the record is returned, not saved. `check_stop` may raise, between the calls of a round."""
     target = session.target() if job.trace is None else RecordedTarget(job.trace)

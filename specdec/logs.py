@@ -162,9 +162,16 @@ def _exact(key: tuple[int, str], text: str) -> QuestionStats | None:
         digests = [str(totals.get(name, "")) for name in ("settings", "output")]
         ceilings = {str(name): Ceiling.from_builtins(value) for name, value in totals.get("ceilings", {}).items()}
         times = [None if value is None else _ms(value) for value in times]
-        return QuestionStats(*key, *counts, prices, *times, totals["source"], *digests, ceilings)
+        grades = [_flag(totals.get("correct")), _flag(totals.get("degenerate")), str(totals.get("losslessness", ""))]
+        return QuestionStats(*key, *counts, prices, *times, totals["source"], *digests, ceilings, *grades)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def _flag(value: Any) -> bool | None:
+    if value not in (True, False, None):
+        raise ValueError(f"{value!r} is no flag")
+    return value
 
 
 def _ms(value: Any) -> float:

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 
@@ -22,20 +23,25 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "transformers": str(transformers.__version__),
+        "numpy": np.__version__,
         "device_name": torch.cuda.get_device_name(device) if is_gpu else platform.processor() or platform.machine(),
+        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if is_gpu else None,
         "num_threads": torch.get_num_threads(),
         "git_revision": revision,
         "git_is_dirty": None if revision is None else bool(_git("status", "--porcelain", "--untracked-files=no")),
     }
 
 
-@cache
 def _git(*arguments: str) -> str | None:
     """What git says of this source tree; None if it is no git checkout."""
+    return _output("git", "-C", str(PROJECT_DIR), *arguments)
+
+
+@cache
+def _output(*command: str) -> str | None:
+    """What a command prints; None if it fails or is not to be had."""
     try:
-        answer = subprocess.run(
-            ["git", "-C", PROJECT_DIR, *arguments], capture_output=True, text=True, timeout=10, check=True
-        )
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()

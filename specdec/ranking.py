@@ -1,6 +1,7 @@
 """Ranking: drafter configurations, best first, from what each question gave under each of them.
 
-Not here: reading logs and making tables (`report.py`), and the prices themselves (`latency.py`).
+Not here: reading logs (`logs.py`), making tables (`tables.py`), how far a difference can be believed
+(`comparisons.py`), and the prices themselves (`latency.py`).
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from specdec.ceiling import Ceiling, sum_ceilings
 from specdec.errors import UserError
+from specdec.grading import is_correct
 from specdec.latency import MEASURED, LatencyProfile, Price, measured, price, priced_entry
 from specdec.records import Record
+from specdec.repetition import is_degenerate
 from specdec.specs import Plain
 
 PLAIN = Plain().name
@@ -38,6 +42,9 @@ class QuestionStats:
     settings: str = ""  # digest of everything that decided the result; "" if unknown
     output: str = ""  # digest of the output tokens; "" if unknown
     ceilings: dict[str, Ceiling] = field(default_factory=dict)  # by engine name, where a trace is known
+    is_correct: bool | None = None  # the answer; None where it was not graded
+    is_degenerate: bool | None = None  # mostly one loop (`repetition.py`); None if unknown
+    losslessness: str = ""  # "exact", "tie" or "bug" (`losslessness.py`); "" if unknown
 
     @property
     def measured_ms_per_token(self) -> float:
@@ -72,6 +79,10 @@ class RankRow:
     baseline_ms: float
     speedup_mean: float | None  # mean of the questions' speedups (the paper's)
     ceiling: Ceiling | None = None  # sums; None unless it is known of every question
+    num_correct: int = 0
+    num_graded: int = 0  # questions whose answer is known to be right or wrong
+    num_degenerate: int = 0
+    num_checked: int = 0  # questions whose output was checked for repetition
 
     @property
     def total_ms(self) -> float:
@@ -111,9 +122,16 @@ class PlainRow:
 
 
 def stats_of(
-    record: Record, prices: dict[str, Price] | None = None, ceilings: dict[str, Ceiling] | None = None
+    record: Record,
+    prices: dict[str, Price] | None = None,
+    ceilings: dict[str, Ceiling] | None = None,
+    *,
+    run_code: bool = False,
 ) -> QuestionStats:
-    """What a ranking needs of a record, with its modelled `prices` and `ceilings` by engine name."""
+    """What a ranking needs of a record, with its modelled `prices` and `ceilings` by engine name.
+
+    `run_code`: grade programs by running them (`grading.py`).
+    """
     return QuestionStats(
         question_id=record.question_id,
         drafter_name=record.drafter_name,
@@ -129,7 +147,16 @@ def stats_of(
         settings=_digest(record.identity),
         output=_digest(record.output_tokens),
         ceilings=dict(ceilings or {}),
+        is_correct=is_correct(record, run_code=run_code),
+        is_degenerate=_is_degenerate(tuple(record.output_tokens)),
+        losslessness="" if record.divergence is None else record.divergence.kind,
     )
+
+
+@lru_cache(maxsize=1024)
+def _is_degenerate(tokens: tuple[int, ...]) -> bool:
+    """Asked once for all drafters, and all replayed settings, that wrote the same."""
+    return is_degenerate(tokens)
 
 
 def source_of(record: Record) -> str:
@@ -142,12 +169,9 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def different_outputs(stats: Iterable[QuestionStats]) -> list[QuestionStats]:
-    """Entries whose output is known to differ from plain decoding of the same question."""
-    stats = list(stats)
-    plain = {(entry.source, entry.question_id): entry.output for entry in stats if entry.drafter_name == PLAIN}
-    expected = [plain.get((entry.source, entry.question_id)) for entry in stats]
-    return [entry for entry, want in zip(stats, expected, strict=True) if want and entry.output not in ("", want)]
+def plain_outputs(stats: Iterable[QuestionStats]) -> dict[tuple[str, int], str]:
+    """(source, question) -> digest of what plain decoding wrote, where it is known."""
+    return {(e.source, e.question_id): e.output for e in stats if e.drafter_name == PLAIN and e.output}
 
 
 def model_prices(
@@ -222,11 +246,7 @@ def rank(stats: Sequence[QuestionStats], engine: str) -> list[RankRow]:
     Questions without the engine's price are left out and counted; configurations without any come last,
     unranked.
     """
-    by_drafter: dict[str, list[QuestionStats]] = {}
-    for entry in merge(stats):
-        if entry.drafter_name != PLAIN:
-            by_drafter.setdefault(entry.drafter_name, []).append(entry)
-    rows = [_row(name, entries, engine) for name, entries in by_drafter.items()]
+    rows = [_row(name, entries, engine) for name, entries in by_drafter(stats).items()]
     rows.sort(key=lambda row: (row.speedup_mean is None, -(row.speedup_mean or 0.0), row.drafter_name))
     return [
         row if row.speedup_mean is None else dataclasses.replace(row, rank=position)
@@ -234,10 +254,26 @@ def rank(stats: Sequence[QuestionStats], engine: str) -> list[RankRow]:
     ]
 
 
-def _row(name: str, entries: list[QuestionStats], engine: str) -> RankRow:
+def by_drafter(stats: Iterable[QuestionStats]) -> dict[str, list[QuestionStats]]:
+    """The merged entries of each configuration but plain decoding."""
+    found: dict[str, list[QuestionStats]] = {}
+    for entry in merge(stats):
+        if entry.drafter_name != PLAIN:
+            found.setdefault(entry.drafter_name, []).append(entry)
+    return found
+
+
+def priced_under(engine: str, entries: Iterable[QuestionStats]) -> list[QuestionStats]:
+    """The entries that have the engine's price, sorted by question.
+
+    Sorted, so that the last digit of a sum does not depend on the order of the inputs.
+    """
     priced = [entry for entry in entries if engine in entry.prices and entry.prices[engine].total_ms > 0]
-    # Sorted, so that the last digit of a sum does not depend on the order of the inputs.
-    priced.sort(key=lambda entry: (entry.source, entry.question_id))
+    return sorted(priced, key=lambda entry: (entry.source, entry.question_id))
+
+
+def _row(name: str, entries: list[QuestionStats], engine: str) -> RankRow:
+    priced = priced_under(engine, entries)
     prices = [entry.prices[engine] for entry in priced]
     return RankRow(
         rank=None,
@@ -254,6 +290,10 @@ def _row(name: str, entries: list[QuestionStats], engine: str) -> RankRow:
         baseline_ms=sum(one.baseline_ms for one in prices),
         speedup_mean=_ratio(sum(one.speedup for one in prices), len(prices)),
         ceiling=sum_ceilings([entry.ceilings.get(engine) for entry in priced]),
+        num_correct=sum(entry.is_correct is True for entry in priced),
+        num_graded=sum(entry.is_correct is not None for entry in priced),
+        num_degenerate=sum(entry.is_degenerate is True for entry in priced),
+        num_checked=sum(entry.is_degenerate is not None for entry in priced),
     )
 
 

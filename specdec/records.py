@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from specdec import fields, pickles
+from specdec.divergence import Divergence
 from specdec.errors import UserError
 from specdec.rounds import Round
 
@@ -33,6 +34,7 @@ class Record:
     output_text: str
     prefill_ms: float  # the target's prompt pass
     rounds: list[Round]
+    divergence: Divergence | None = None  # from plain decoding; None where that was not at hand
 
     @property
     def output_tokens(self) -> list[int]:
@@ -117,7 +119,8 @@ class Record:
             "identity": self.identity,
             "provenance": self.provenance,
         }
-        return pickles.plain(values | totals)
+        judged = {} if self.divergence is None else {"divergence": self.divergence.to_builtins()}
+        return pickles.plain(values | totals | judged)
 
     @classmethod
     def from_builtins(cls, data: Any) -> Record:
@@ -134,6 +137,7 @@ class Record:
             output_text=fields.take(data, "output_text", fields.is_str),
             prefill_ms=fields.take(data, "prefill_ms", fields.is_ms),
             rounds=_rounds_of(fields.take(data, "stats_each_round", fields.is_list)),
+            divergence=Divergence.from_builtins(data["divergence"]) if "divergence" in data else None,
         )
         try:
             made = dataclasses.replace(made, **pickles.plain(_shallow(made)))

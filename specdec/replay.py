@@ -26,8 +26,9 @@ from specdec.pickles import write_atomic
 from specdec.ranking import QuestionStats, model_prices, stats_of
 from specdec.records import IDENTITY_KEYS, check_writable, record_path, save_record
 from specdec.replayed import replay
-from specdec.report import ranking_json, ranking_report, record_lines, record_text
+from specdec.report import record_lines, record_text
 from specdec.specs import CostAware, DrafterSpec
+from specdec.tables import ranking_json, ranking_report
 from specdec.trace import Trace, find_traces, load_trace
 
 FLAGS = (

@@ -9,7 +9,8 @@ from specdec.ceiling import Ceiling, ceiling_table, sum_ceilings
 from specdec.latency import Price
 from specdec.logs import parse_log_lines
 from specdec.ranking import rank, stats_of
-from specdec.report import ranking_report, record_lines
+from specdec.report import record_lines
+from specdec.tables import ranking_report
 
 ONE, OTHER = Ceiling(60.0, 20.0, 15.0, 5.0), Ceiling(90.0, 0.0, 10.0, 0.0)
 

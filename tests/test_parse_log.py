@@ -82,7 +82,9 @@ def test_a_single_record(folder):
 def test_a_published_log(tmp_path):
     path = tmp_path / "published.log"
     path.write_bytes(PUBLISHED.replace("\n", "\r\n").encode() + b"\xff\xfe broken bytes\n")
-    assert "Best configuration: dllm_0.05_df_0.45_60_10 (4.10x" in parse_log.run([str(path)])
+    text = parse_log.run([str(path), "--allow_unequal"])
+    assert "Best configuration: dllm_0.05_df_0.45_60_10 (4.10x" in text
+    assert "Careful: ranked over the 1 questions that all configurations have" in text
 
 
 def bad_inputs(tmp_path: Path, folder: Path) -> dict[str, tuple[list[str], str]]:
@@ -96,7 +98,10 @@ def bad_inputs(tmp_path: Path, folder: Path) -> dict[str, tuple[list[str], str]]
     damaged.write_bytes(b"half")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "profile.json").write_text("{")
+    published = tmp_path / "published.log"
+    published.write_text(PUBLISHED)
     return {
+        "unequal question sets": ([str(published)], "--allow_unequal"),
         "no log": ([str(tmp_path / "no.log")], "no.log"),
         "an empty file": ([str(tmp_path / "empty.log")], "empty.log"),
         "a binary file": ([str(tmp_path / "binary.log")], "binary.log"),

@@ -10,10 +10,10 @@ from samples import make_plain, make_record, make_round, records
 
 from specdec.errors import UserError
 from specdec.latency import MEASURED, Price, load_profile, measured
+from specdec.losslessness import count_grades
 from specdec.ranking import (
     QuestionStats,
     best,
-    different_outputs,
     engine_name,
     engines_of,
     merge,
@@ -23,7 +23,7 @@ from specdec.ranking import (
     stats_of,
 )
 from specdec.records import Record
-from specdec.report import ranking_report
+from specdec.tables import ranking_report
 
 ENGINE = "vLLM_A6000 as if Qwen2.5-32B-Instruct"
 
@@ -149,8 +149,10 @@ def test_arithmetic_makes_another_question():
 def test_outputs_that_differ_from_plain_decoding_are_told():
     plain = stats_of(make_plain())
     same = dataclasses.replace(stats_of(make_record()), output=plain.output)
-    assert not different_outputs([plain, same])
+    assert count_grades([plain, same])["exact"] == 1
     assert "Every output equals plain decoding." in ranking_report([plain, same])
     other = dataclasses.replace(same, drafter_name="ar_None_sf_4", output="another")
-    assert different_outputs([plain, same, other]) == [other]
-    assert "1 of 2 outputs differ from plain decoding (questions 0)" in ranking_report([plain, same, other])
+    assert count_grades([plain, same, other]) == {"exact": 1, "tie": 0, "bug": 0, "different": 1}
+    assert "1 of 2 outputs differ from plain decoding: 1 were not judged (questions 0)" in ranking_report(
+        [plain, same, other]
+    )

@@ -12,15 +12,8 @@ from samples import make_plain, make_record, make_round, records
 
 from specdec.latency import MEASURED, Price, load_profile
 from specdec.ranking import engines_of, merge, model_prices, rank, stats_of
-from specdec.report import (
-    parse_log_lines,
-    quote_text,
-    ranking_csv,
-    ranking_json,
-    ranking_report,
-    record_lines,
-    record_text,
-)
+from specdec.report import parse_log_lines, quote_text, record_lines, record_text
+from specdec.tables import ranking_csv, ranking_json, ranking_report
 
 PROFILE = load_profile("vLLM_A6000")
 PUBLISHED = """\

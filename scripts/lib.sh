@@ -1,0 +1,58 @@
+# What the scripts share: settings common to all, one way to run a command, one to sweep. Sourced, from the project's
+# folder, with errexit; runs nothing by itself.
+set -euo pipefail
+
+if [ -f "${FAILFAST_ENV:-scripts/env.sh}" ]; then
+  # shellcheck source=/dev/null
+  . "${FAILFAST_ENV:-scripts/env.sh}"
+fi
+
+PYTHON=${PYTHON:-.venv/bin/python}
+OUTPUT_DIR=${OUTPUT_DIR:-results/sweep}
+TARGETS=(${TARGETS:-bundled})
+DATASETS=(${DATASETS:-bundled})
+NUM_QUESTIONS=${NUM_QUESTIONS:-30}
+MAX_NEW_TOKENS=${MAX_NEW_TOKENS:-1024}
+LATENCY_PROFILES=(${LATENCY_PROFILES:-vLLM_A6000})
+EXTRA_ARGS=(${EXTRA_ARGS:-}) # more flags of failfast.py: --data_dir, --ar_model_name, --dllm_dir, --latency_target, ...
+
+# Run a command, pass a SIGTERM of the cluster on to it, and return its status when it has ended its round.
+run() {
+  local status=0
+  "$@" &
+  local child=$!
+  trap 'kill -TERM "$child" 2>/dev/null || true' TERM
+  trap : INT # the terminal has sent it to the command as well
+  wait "$child" || status=$?
+  while kill -0 "$child" 2>/dev/null; do # a trap ends `wait` before the command has ended
+    status=0
+    wait "$child" || status=$?
+  done
+  trap - TERM INT
+  return "$status"
+}
+
+# failfast.py with the given flags on every target and data set; in a job array, on this task's part of the questions.
+sweep() {
+  local target dataset
+  for target in "${TARGETS[@]}"; do
+    for dataset in "${DATASETS[@]}"; do
+      run "$PYTHON" failfast.py --target_model_name "$target" --dataset_name "$dataset" \
+        --num_questions "$NUM_QUESTIONS" --max_new_tokens "$MAX_NEW_TOKENS" --output_dir "$OUTPUT_DIR" \
+        --latency_profile "${LATENCY_PROFILES[@]}" --shard slurm "$@" ${EXTRA_ARGS[@]+"${EXTRA_ARGS[@]}"}
+    done
+  done
+}
+
+# One of the profilers on every target, with the given flags.
+profile() { # MODULE [FLAG ...]
+  local module=$1 target
+  if [ ! -f "profiling/$module.py" ]; then
+    echo "profiling/$module.py is missing: this version of the project has no such profiler" >&2
+    return 2
+  fi
+  shift
+  for target in "${TARGETS[@]}"; do
+    run "$PYTHON" -m "profiling.$module" --target_model_name "$target" "$@" ${EXTRA_ARGS[@]+"${EXTRA_ARGS[@]}"}
+  done
+}

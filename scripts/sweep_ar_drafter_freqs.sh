@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# The AR drafter over static draft lengths.
+#   bash scripts/sweep_ar_drafter_freqs.sh                       here
+#   scripts/submit.sh scripts/sweep_ar_drafter_freqs.sh 8        on a cluster: an array of 8 tasks, then a ranking
+#SBATCH --job-name=sweep_ar_drafter_freqs
+#SBATCH --output=%x-%A_%a.out
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:TERM@60
+
+SPEC_LENS=(${SPEC_LENS:-3 4 5 6 8 10 12 15})
+
+cd "${FAILFAST_DIR:-${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}}" # sbatch runs a copy of this file
+. scripts/lib.sh || exit 2
+sweep --drafters plain ar_sf --spec_len "${SPEC_LENS[@]}"

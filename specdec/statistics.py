@@ -1,0 +1,172 @@
+"""Statistics: how far averages over questions can be believed, and which configurations they separate.
+
+Paired throughout: all configurations answered the same questions, so a resample picks questions and takes them for
+every configuration alike. Arrays only: what a configuration or a speedup is, `comparisons.py` knows.
+
+Shape suffixes: B resamples, C configurations, K columns, Q questions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+LEVEL = 0.95  # of every interval
+POWER = 0.8  # the chance that "so many more questions" do separate two configurations
+MIN_QUESTIONS = 5  # fewer can be resampled, but say nothing about their own spread
+NUM_RESAMPLES = 9_999  # the smallest p-value, 1 / 10,000, still passes Holm's 0.05 / 500
+SEED = 20251220
+_MAX_WEIGHTS = 4_000_000  # numbers held at once: 32 MB
+_ROUNDING = 1e-12  # a spread below this share of its terms is rounding, and none
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its standard error and its interval at LEVEL; `p_value` is that of the value being zero."""
+
+    value: float
+    standard_error: float
+    low: float
+    high: float
+    p_value: float
+
+
+class PairedBootstrap:
+    """Ratios of sums over questions, one per configuration, and their differences, on one set of resamples.
+
+    The mean of a quantity is the ratio with denominators of 1. Intervals are symmetric bootstrap-t (Hall, The
+    Bootstrap and Edgeworth Expansion, 1992, section 3.6: their error of coverage is of order 1/Q^2): each resample's
+    error is measured in standard errors of that resample, by the delta method.
+    """
+
+    def __init__(
+        self, numerators_QC: np.ndarray, denominators_QC: np.ndarray | None = None, num_resamples: int = NUM_RESAMPLES
+    ) -> None:
+        """Denominators (default: 1) are positive. Raises ValueError below MIN_QUESTIONS."""
+        numerators_QC = np.asarray(numerators_QC, dtype=float)
+        ones_QC = np.ones_like(numerators_QC)
+        self._weights_QC = ones_QC if denominators_QC is None else np.asarray(denominators_QC, dtype=float)
+        self.num_questions = len(numerators_QC)
+        if self.num_questions < MIN_QUESTIONS:
+            raise ValueError(f"{self.num_questions} questions: at least {MIN_QUESTIONS} are needed")
+        self._num_resamples = num_resamples
+        self.ratios_C = numerators_QC.sum(0) / self._weights_QC.sum(0)
+        expected_QC = self.ratios_C * self._weights_QC
+        errors_QC = numerators_QC - expected_QC
+        is_rounding_QC = abs(errors_QC) <= _ROUNDING * (abs(numerators_QC) + abs(expected_QC))
+        self._errors_QC = np.where(is_rounding_QC, 0.0, errors_QC)
+        self._influence_QC = self._errors_QC / self._weights_QC.mean(0)
+        self._sums_BC = self._resample(
+            self._errors_QC,
+            self._weights_QC,
+            self._errors_QC**2,
+            self._errors_QC * self._weights_QC,
+            self._weights_QC**2,
+        )
+
+    def ratios(self) -> list[Estimate]:
+        """Every configuration's ratio."""
+        return self._estimates(self.ratios_C, self._influence_QC, self._shifts_BC(), self._squares_BC())
+
+    def differences(self, reference: int) -> list[Estimate]:
+        """Every configuration's ratio less that of configuration `reference` (whose own is zero, p-value 1)."""
+        sums_BC, shifts_BC, squares_BC = self._sums_BC, self._shifts_BC(), self._squares_BC()
+        weights_BC, their_weights_B1 = sums_BC[1], sums_BC[1][:, [reference]]
+        their_shifts_B1, their_squares_B1 = shifts_BC[:, [reference]], squares_BC[:, [reference]]
+        errors_Q1, weights_Q1 = self._errors_QC[:, [reference]], self._weights_QC[:, [reference]]
+        ee_BC, ew_BC, we_BC, ww_BC = self._resample(
+            self._errors_QC * errors_Q1,
+            self._errors_QC * weights_Q1,
+            self._weights_QC * errors_Q1,
+            self._weights_QC * weights_Q1,
+        )
+        products_BC = ee_BC - their_shifts_B1 * ew_BC - shifts_BC * we_BC + shifts_BC * their_shifts_B1 * ww_BC
+        products_BC *= self.num_questions**2 / (weights_BC * their_weights_B1)
+        return self._estimates(
+            self.ratios_C - self.ratios_C[reference],
+            self._influence_QC - self._influence_QC[:, [reference]],
+            _difference(shifts_BC, their_shifts_B1),
+            _difference(squares_BC + their_squares_B1, 2 * products_BC),
+        )
+
+    def _shifts_BC(self) -> np.ndarray:
+        """Each resample's ratio less the ratio of all questions."""
+        return self._sums_BC[0] / self._sums_BC[1]
+
+    def _squares_BC(self) -> np.ndarray:
+        """Sums of squared influences of a resample's questions upon its own ratio."""
+        errors2_BC, products_BC, weights2_BC = self._sums_BC[2:]
+        shifts_BC = self._shifts_BC()
+        squares_BC = errors2_BC - 2 * shifts_BC * products_BC + shifts_BC**2 * weights2_BC
+        return squares_BC * (self.num_questions / self._sums_BC[1]) ** 2
+
+    def _estimates(
+        self, values_C: np.ndarray, influence_QC: np.ndarray, shifts_BC: np.ndarray, squares_BC: np.ndarray
+    ) -> list[Estimate]:
+        scale = 1 / (self.num_questions * (self.num_questions - 1))
+        errors_C = np.sqrt((influence_QC**2).sum(0) * scale)
+        spreads_BC = _in_errors(shifts_BC, np.sqrt(np.maximum(squares_BC, 0.0) * scale))
+        # The interval holds exactly the values that the p-value, a rank among the resamples, does not reject.
+        position = math.ceil(LEVEL * (len(spreads_BC) + 1)) - 1
+        reach_C = np.partition(spreads_BC, position, axis=0)[position] * np.where(errors_C > 0, errors_C, 0.0)
+        p_values_C = (1 + (spreads_BC >= _in_errors(values_C, errors_C)).sum(0)) / (len(spreads_BC) + 1)
+        columns = values_C, errors_C, values_C - reach_C, values_C + reach_C, p_values_C
+        return [Estimate(*map(float, row)) for row in zip(*columns, strict=True)]
+
+    def _resample(self, *columns_QC: np.ndarray) -> list[np.ndarray]:
+        """Each array's sums over every resample's questions, [B, C] each; the same resamples in every call."""
+        columns_QK = np.concatenate(columns_QC, axis=1)
+        rng = np.random.default_rng(SEED)
+        num_at_once = max(1, _MAX_WEIGHTS // self.num_questions)
+        parts_BK = []
+        for begin in range(0, self._num_resamples, num_at_once):
+            size = min(num_at_once, self._num_resamples - begin)
+            picks_BQ = rng.integers(self.num_questions, size=(size, self.num_questions))
+            picks_BQ += self.num_questions * np.arange(size)[:, None]
+            counts = np.bincount(picks_BQ.ravel(), minlength=size * self.num_questions)
+            parts_BK.append(counts.reshape(size, -1).astype(float) @ columns_QK)
+        return np.split(np.concatenate(parts_BK), len(columns_QC), axis=1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values: compare each with 0.05, and any false alarm among them has a chance of 0.05 at most.
+
+    Holm, Scand. J. Statist. 6 (1979). `holm([0.01, 0.04, 0.02]) == [0.03, 0.04, 0.04]`.
+    """
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for num_smaller, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - num_smaller) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def more_questions(difference: Estimate, num_questions: int, num_comparisons: int = 1) -> int | None:
+    """About how many further questions would separate two configurations, if the difference is as it looks.
+
+    With a chance of POWER at the level of the first of `num_comparisons` Holm steps, by the normal
+    approximation. None if the two do not differ at all, so that no number would do.
+
+    >>> more_questions(Estimate(0.1, 0.1, -0.1, 0.3, 0.3), num_questions=50)
+    343
+    """
+    if difference.value == 0:
+        return None
+    normal = NormalDist()
+    reach = normal.inv_cdf(1 - (1 - LEVEL) / num_comparisons / 2) + normal.inv_cdf(POWER)
+    needed = num_questions * (reach * difference.standard_error / difference.value) ** 2
+    return max(0, math.ceil(needed - num_questions))
+
+
+def _difference(left_BC: np.ndarray, right_BC: np.ndarray) -> np.ndarray:
+    """left - right, and 0 where that is only rounding."""
+    difference_BC = left_BC - right_BC
+    return np.where(abs(difference_BC) <= _ROUNDING * (abs(left_BC) + abs(right_BC)), 0.0, difference_BC)
+
+
+def _in_errors(values: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """|values| / errors; without any spread, no distance is 0 and every other infinite."""
+    return np.divide(abs(values), errors, out=np.where(values == 0, 0.0, np.inf), where=errors > 0)

@@ -1,0 +1,134 @@
+"""One results folder under attack: 32 writers at once, and writers killed at 200 random moments."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fakes import FakeDraft, ScriptedDrafter, ScriptedTarget
+from samples import make_record
+
+from specdec.records import Record, find_records, load_record, record_path, save_record
+from specdec.runs import RunFile, find_runs, read_run
+from specdec.speculate import speculate
+from specdec.status import read_status
+
+NUM_PROCESSES = 32
+NUM_KILLS = 200
+DRAFTERS = ("plain", "ar_None_sf_4")
+BUDGET = 64
+
+
+def work(question_id: int, drafter: str) -> Record:
+    """A question under a drafter that is right now and then, in no time; always the same record."""
+    rng = random.Random(question_id)
+    text = [rng.randrange(1000) for _ in range(BUDGET + 8)]
+
+    def draft(prefix_ids: list[int], budget: int) -> FakeDraft:
+        begin = len(prefix_ids) - 3
+        tokens = [token + (token % 5 == 0) for token in text[begin : begin + 4]]
+        return FakeDraft([] if drafter == "plain" else tokens[:budget], [0.5] * len(tokens))
+
+    rounds = speculate(
+        ScriptedTarget(text), ScriptedDrafter(draft), [1, 2, 3], max_new_tokens=BUDGET, stop_ids=(), clock=lambda: 0.0
+    )
+    return make_record(question_id, drafter, rounds)
+
+
+def asked(question_ids: list[int]) -> dict[str, object]:
+    known = {"target": "bundled", "dataset": "gsm8k", "max_new_tokens": BUDGET}
+    return {**known, "question_ids": question_ids, "drafters": list(DRAFTERS)}
+
+
+def path_of(folder: Path, question_id: int, drafter: str) -> Path:
+    return record_path(folder, "bundled", "gsm8k", question_id, drafter, BUDGET)
+
+
+def do_all(folder: Path, question_ids: list[int], on_saved: Callable[[Path], None] = lambda _: None) -> None:
+    """What failfast.py does with a folder: a run.json, and every record that is not there yet."""
+    with RunFile(folder, asked(question_ids)):
+        for question_id in question_ids:
+            for drafter in DRAFTERS:
+                path = path_of(folder, question_id, drafter)
+                if not path.exists():
+                    save_record(work(question_id, drafter), path)
+                    on_saved(path)
+
+
+def started(task: Callable[[], None]) -> int:
+    """The id of a forked process that does `task`: no time goes into imports."""
+    process = os.fork()
+    if process == 0:
+        status = 1
+        try:
+            task()
+            status = 0
+        finally:
+            os._exit(status)
+    return process
+
+
+def assert_whole(folder: Path) -> set[Path]:
+    """Every record loads and is what it would be in a run of its own."""
+    paths = find_records(folder)
+    for path in paths:
+        record = load_record(path)
+        assert record == work(record.question_id, record.drafter_name)
+        assert path == path_of(folder, record.question_id, record.drafter_name)
+    return set(paths)
+
+
+def test_32_processes_in_one_folder_lose_nothing(tmp_path):
+    """Every question is asked of four processes, which begin with it at the same time."""
+    questions = [list(range(8 * (n % 8), 8 * (n % 8) + 8)) for n in range(NUM_PROCESSES)]
+    start_s = time.monotonic() + 0.5
+
+    def task(mine: list[int]) -> None:
+        time.sleep(max(0.0, start_s - time.monotonic()))
+        do_all(tmp_path, mine)
+
+    processes = [started(lambda mine=mine: task(mine)) for mine in questions]
+    assert [os.waitpid(process, 0)[1] for process in processes] == [0] * NUM_PROCESSES
+    assert assert_whole(tmp_path) == {path_of(tmp_path, question, name) for question in range(64) for name in DRAFTERS}
+    found = [read_run(path) for path in find_runs(tmp_path)]
+    assert len(found) == NUM_PROCESSES and all(one["end"]["outcome"] == "done" for one in found)
+    assert all(not progress.missing for progress in read_status(tmp_path).configurations.values())
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_kill_at_200_random_moments_never_leaves_a_record_that_loads_wrongly(tmp_path):
+    """In 20 folders, 10 killed writers each and a last one that is left to finish."""
+    rng, questions, num_half_done = random.Random(0), list(range(10)), 0
+    begin = time.perf_counter()
+    do_all(tmp_path / "timing", questions[:3])
+    longest = time.perf_counter() - begin
+    for number in range(NUM_KILLS):
+        folder = tmp_path / str(number // 10)
+        before = set(find_records(folder))
+        saved = killed_while_working(folder, questions, rng.uniform(0, longest))
+        present = set(find_records(folder))
+        assert before | saved <= present, number
+        num_half_done += present != before
+        if number % 10 == 9:
+            assert_whole(folder)
+            ends = [read_run(path)["end"] for path in find_runs(folder)]
+            assert all(end is None or end["outcome"] == "done" for end in ends)
+            do_all(folder, questions)
+            assert len(assert_whole(folder)) == len(questions) * len(DRAFTERS)
+    assert num_half_done > NUM_KILLS / 10  # the kills did come in the middle of the work
+
+
+def killed_while_working(folder: Path, questions: list[int], after_s: float) -> set[Path]:
+    """The records that a writer had reported as saved when it was killed."""
+    reader, writer = os.pipe()
+    process = started(lambda: do_all(folder, questions, lambda path: os.write(writer, f"{path}\n".encode())))
+    os.close(writer)
+    time.sleep(after_s)
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    with os.fdopen(reader) as reports:
+        return {Path(line) for line in reports.read().splitlines()}
