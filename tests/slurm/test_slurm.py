@@ -58,7 +58,13 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def environment(slurm: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    return {**slurm, **SETTINGS, "PYTHON": sys.executable, "OUTPUT_DIR": str(tmp_path / "array")}
+    return {
+        **slurm,
+        **SETTINGS,
+        "PYTHON": sys.executable,
+        "OUTPUT_DIR": str(tmp_path / "array"),
+        "SBATCH_OUTPUT": f"{tmp_path}/%x-%j.log",
+    }
 
 
 def call(command: list[str], environment: dict[str, str]) -> str:
