@@ -233,6 +233,14 @@ def test_self_generation_equals_plain_greedy_and_resumes(tokenizer, tmp_path):
     assert made.answers == [plain_greedy(model, prompt, 24) for prompt in prompts]
     assert made.is_truncated == [answer[-1] != END_ID for answer in made.answers]
     assert answers_file.load_answers(path) == made and not partial.exists()
+    # Interrupted when all was written but the file of all: nothing is left to decode.
+    partial.write_text(
+        json.dumps(self_generate._identity(model, prompts, [END_ID], settings))
+        + "\n"
+        + json.dumps({"rows": list(range(10)), "answers": made.answers})
+        + "\n"
+    )
+    assert self_generate.self_generate(model, prompts, [END_ID], path, settings) == made
 
 
 def test_sampling_follows_the_distribution_of_the_model(tokenizer):

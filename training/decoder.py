@@ -140,6 +140,8 @@ class BatchDecoder:
 
         Shorter prompts come first, so that attention spans no more positions than are in use.
         """
+        if not prompts:
+            return
         waiting = sorted(range(len(prompts)), key=lambda n: (len(prompts[n]), n), reverse=True)
         rows: list[_Row | None] = [None] * min(self.settings.max_rows, len(prompts))
         self._reset(len(rows), max(map(len, prompts)))

@@ -25,7 +25,7 @@ from training.corpus import load_examples, with_variants
 from training.decoder import DecodeSettings
 from training.export import REPORT_FILE, check_published, publish, write_model
 from training.loop import LoopSettings
-from training.make_drafters import DrafterRun, DrafterSettings, Workplace, answer_prompts, loop_facts
+from training.make_drafters import DrafterRun, DrafterSettings, Workplace, loop_facts
 from training.models import Shape
 from training.self_generate import summary
 from training.stages import Stage, run_stages
@@ -128,7 +128,7 @@ class Family:
         """A teacher's own greedy answers, which the next model learns."""
         path = self.path(f"teacher_{number}_answers.npz")
         settings = self.settings.drafters.answers
-        return answer_prompts(self.path(f"teacher_{number}"), self.prompts(number), path, settings, self.workplace)
+        return self.workplace.answer(self.path(f"teacher_{number}"), self.prompts(number), path, settings)
 
     def make_target(self) -> dict:
         """The target, from the last teacher's answers."""

@@ -18,16 +18,13 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from specdec.checkpoints import find_model
 from specdec.errors import UserError
-from specdec.models import resolve_dtype
-from specdec.tokens import stop_ids
 from training import ranks
 from training.cli import pick_device, run_command, training_parser
 from training.decoder import BatchDecoder, DecodeSettings
 from training.export import check_free
-from training.models import TARGET_HELP, TRAINED, load_model
-from training.tokenizer import load_tokenizer
+from training.models import TARGET_HELP
+from training.self_generate import load_writer
 
 SHORTEST = 12  # characters: what is shorter asks nothing
 _PLACE = "PLACE-OF-THE-PROMPT"
@@ -91,11 +88,9 @@ def main() -> dict:
 
 def _write(arguments: argparse.Namespace, settings: DecodeSettings) -> dict:
     check_free(arguments.out)
-    device, source = pick_device(arguments.device), find_model(TRAINED, str(arguments.target_dir))
-    tokenizer = load_tokenizer(source.path)
-    model = load_model(source.path, device).to(resolve_dtype("auto", device))
+    model, tokenizer, stops = load_writer(arguments.target_dir, pick_device(arguments.device))
     torch.manual_seed(arguments.seed)
-    decoder = BatchDecoder(model, stop_ids(source, tokenizer), settings)
+    decoder = BatchDecoder(model, stops, settings)
     prompts = invent_prompts(decoder, tokenizer, arguments.opening, arguments.num_prompts)
     if not prompts:
         raise UserError("not one whole prompt came of it: raise --max_new_tokens or --num_prompts")

@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from specdec.checkpoints import find_model
-from specdec.models import resolve_dtype
 from specdec.repetition import MOSTLY
-from specdec.tokens import stop_ids
 from training import ranks
 from training.cli import deadline_of, pick_device, run_command, training_parser
 from training.corpus import add_prompt_flags, read_prompts
@@ -28,10 +24,10 @@ from training.decoder import DecodeSettings
 from training.drafting import Lesson, load_lesson
 from training.export import write_model
 from training.loop import LoopSettings, Place, TrainReport
-from training.models import TARGET_HELP, TRAINED, find_target, load_model
-from training.self_generate import self_generate, summary
+from training.models import TARGET_HELP, find_target
+from training.self_generate import answer_texts
 from training.stages import Stage, run_stages
-from training.tokenizer import chat_prompts, load_tokenizer
+from training.tokenizer import load_tokenizer
 from training.train_ar_drafter import ArSettings, train_ar_drafter
 from training.train_dllm_drafter import DllmSettings, dllm_config, mask_id_of, train_dllm_drafter
 
@@ -50,6 +46,11 @@ class Workplace:
         """Where a training stage runs."""
         return Place(self.work_dir / f"{stage}.checkpoint.pt", self.device, self.deadline)
 
+    def answer(self, target_dir: Path, texts: list[str], path: Path, settings: DecodeSettings) -> dict:
+        """Writes the greedy answers of a target to `path`; returns counts."""
+        where = {"device": self.device, "deadline": self.deadline}
+        return answer_texts(target_dir, texts, path, settings, max_prompt=MAX_PROMPT, **where)
+
     def finish(self, stage: str, report: TrainReport, settings: dict) -> dict:
         """What training.json says of a trained model; its checkpoint is of no more use."""
         self.place(stage).checkpoint.unlink(missing_ok=True)
@@ -57,20 +58,6 @@ class Workplace:
         count = "one" if ranks.size() == 1 else ranks.size()
         where = f"{count} {device}, torch {torch.__version__}"
         return {**report.to_builtins(), "device": where, "settings": settings}
-
-
-def answer_prompts(
-    target_dir: Path, texts: list[str], path: Path, settings: DecodeSettings, workplace: Workplace
-) -> dict:
-    """Writes the target's greedy answers to `path`, in the dtype that the benchmark runs it in; returns counts."""
-    started = time.monotonic()
-    source = find_model(TRAINED, str(target_dir))
-    tokenizer = load_tokenizer(source.path)
-    prompts = [prompt for prompt in chat_prompts(tokenizer, texts) if len(prompt) <= MAX_PROMPT]
-    model = load_model(source.path, workplace.device).to(resolve_dtype("auto", workplace.device))
-    stops = sorted(stop_ids(source, tokenizer))
-    answers = self_generate(model, prompts, stops, path, settings, workplace.deadline)
-    return summary(answers, time.monotonic() - started)
 
 
 @dataclass(frozen=True)
@@ -107,7 +94,7 @@ class DrafterRun:
         return self.workplace.work_dir / "answers.npz"
 
     def _make_answers(self) -> dict:
-        return answer_prompts(self.target_dir, self.texts(), self._answers, self.settings.answers, self.workplace)
+        return self.workplace.answer(self.target_dir, self.texts(), self._answers, self.settings.answers)
 
     def _lesson(self) -> Lesson:
         return load_lesson(self.target_dir, self._answers, self.workplace.device, self.settings.max_repeated)

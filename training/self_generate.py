@@ -14,8 +14,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.checkpoints import find_model
 from specdec.errors import UserError
@@ -119,18 +120,41 @@ def summary(answers: Answers, seconds: float) -> dict:
     }
 
 
-def _answer_prompts(arguments: argparse.Namespace) -> dict:
+def load_writer(target_dir: Path, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[int]]:
+    """A target in the dtype that the benchmark runs it in, its tokenizer and its stop ids. UserError for a bad one."""
+    source = find_model(TRAINED, str(target_dir))
+    tokenizer = load_tokenizer(source.path)
+    model = load_model(source.path, device).to(resolve_dtype("auto", device))
+    return model, tokenizer, sorted(stop_ids(source, tokenizer))
+
+
+def answer_texts(
+    target_dir: Path,
+    texts: Sequence[str],
+    path: Path,
+    settings: DecodeSettings,
+    *,
+    device: torch.device,
+    deadline: float | None = None,
+    max_prompt: int | None = None,
+) -> dict:
+    """Writes the target's greedy answers to the prompts `texts` to `path`; returns counts.
+
+    Prompts of more than `max_prompt` tokens are left out.
+    """
     started = time.monotonic()
+    model, tokenizer, stops = load_writer(target_dir, device)
+    prompts = [ids for ids in chat_prompts(tokenizer, texts) if max_prompt is None or len(ids) <= max_prompt]
+    return summary(self_generate(model, prompts, stops, path, settings, deadline), time.monotonic() - started)
+
+
+def _answer_prompts(arguments: argparse.Namespace) -> dict:
     settings = DecodeSettings(max_new_tokens=arguments.max_new_tokens, max_rows=arguments.max_rows)
     check_free(arguments.out)
-    device, source = pick_device(arguments.device), find_model(TRAINED, str(arguments.target_dir))
-    tokenizer = load_tokenizer(source.path)
-    prompts = chat_prompts(tokenizer, read_prompts(arguments))
-    model, deadline = load_model(source.path, device), deadline_of(arguments.max_minutes)
-    model.to(resolve_dtype("auto", device))  # as the benchmark runs it
-    stops = sorted(stop_ids(source, tokenizer))
-    answers = self_generate(model, prompts, stops, arguments.out, settings, deadline)
-    return {"stage": "answers", **summary(answers, time.monotonic() - started)}
+    device, deadline = pick_device(arguments.device), deadline_of(arguments.max_minutes)
+    texts = read_prompts(arguments)
+    facts = answer_texts(arguments.target_dir, texts, arguments.out, settings, device=device, deadline=deadline)
+    return {"stage": "answers", **facts}
 
 
 def main() -> dict:
