@@ -76,6 +76,7 @@ class TokenDrafter(NoDrafter, ABC):
             if is_dynamic and self._is_unsure(draft):
                 draft.stop_reason = "low_confidence"
                 break
+        draft.token_confidences = draft.confidences
         return draft
 
     def _is_unsure(self, draft: Draft) -> bool:

@@ -12,6 +12,7 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
+from specdec.config import RunConfig
 from specdec.pickles import plain
 from specdec.problems import Problem
 from specdec.provenance import provenance
@@ -35,7 +36,7 @@ def describe_run(session: Session, problems: Sequence[Problem], shard: Shard) ->
             "drafters": [] if config.record else [spec.name for spec in config.drafter_specs],
             "settings": vars(config),
             "generation": {
-                "decoding": "greedy: plain argmax, no logits processor",
+                "decoding": _decoding(config),
                 "stop_ids": sorted(session.stop_ids),
                 "mask_id": session.mask_id,
                 "dtype": str(session.dtype).removeprefix("torch."),
@@ -53,6 +54,13 @@ def describe_run(session: Session, problems: Sequence[Problem], shard: Shard) ->
             "slurm": slurm_ids(os.environ),
         }
     )
+
+
+def _decoding(config: RunConfig) -> str:
+    if not config.is_sampled:
+        return "greedy: plain argmax, no logits processor"
+    warp = f"temperature {config.temperature}, then top_k {config.top_k}, then top_p {config.top_p}"
+    return f"sampled: {warp}, no other logits processor; drafts: {config.draft_sampling}"
 
 
 def _sha256(value: object) -> str:
