@@ -20,11 +20,12 @@ as p comes out for every fixed x, it does on average over any distribution of dr
 drafts continued from an earlier round's tail, and for *every* draft of a block-diffusion model that samples.
 
 **Why a block-diffusion draft must not be judged by the ratio rule** with the probabilities it was drawn with. (1) A
-token unmasked later and further left was drawn given tokens to its right, which the prefix does not hold: averaged over
-them, its distribution given the prefix is not that q, and knowing q tells something about tokens still to be judged.
-(2) Tokens of one pass are independent given the state, but whether one is unmasked depends on its own probability: an
-improbable draw is thrown away and drawn anew, so that probable tokens come more often than q says. Their true marginals
-are sums over all orders of unmasking and cannot be had. `tests/test_sampling_laws.py` shows both biases.
+token unmasked later and further left was drawn given tokens to its right. That it was kept says something of these: the
+right token's distribution given the prefix *and the left token* is not the q that it was drawn from before there was a
+left token. (2) Tokens of one pass are independent given the state, but whether one is unmasked depends on its own
+probability: an improbable draw gives way, and is drawn anew in the next pass, so that probable tokens come more often
+than q says. The true distributions are sums over all orders of unmasking and cannot be had.
+`tests/test_sampling_laws.py` shows both biases.
 
 Shape suffixes: B questions, K rows, L drafted tokens, V vocabulary.
 """

@@ -90,4 +90,3 @@ def _probabilities(draft: Draft, verdict: Verdict, draft_len: int) -> dict[str, 
         "target_probabilities": verdict.probabilities[:draft_len],
         "draft_probabilities": draft.token_confidences[:draft_len],
     }
-
