@@ -42,7 +42,7 @@ def losslessness_line(stats: Iterable[QuestionStats]) -> str:
     graded = graded_outputs(stats)
     found = [(entry, grade) for entry, grade in graded if grade != SAMPLED]
     if not found:
-        return f"{len(graded)} outputs are samples: not compared with plain decoding." if graded else ""
+        return f"Sampled outputs, not compared with plain decoding: {len(graded)}." if graded else ""
     others = [(entry, grade) for entry, grade in found if grade != EXACT]
     if not others:
         return "Every output equals plain decoding."

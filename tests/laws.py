@@ -32,11 +32,11 @@ TEXTS = list(itertools.product(range(NUM_WORDS), repeat=NUM_TOKENS))
 SPECS = {
     "plain": None,
     "ar_sf": ArStatic(2),
-    "ar_df": ArDynamic(0.5, 3, 1),
+    "ar_df": ArDynamic(0.35, 3, 1),
     "dllm_sf": DllmStatic(0.4, 3),
     "failfast": FailFast(0.4, 0.4, 5, 1, first_window=2),
 }
-POOL = 24  # drafts of a dLLM that samples, behind one prefix: the rule for them holds whatever they are
+POOL = 16  # drafts of a dLLM that samples, behind one prefix: the rule for them holds whatever they are
 
 
 class MemoLM(CachedLM):
