@@ -12,6 +12,7 @@ from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, ModelSource, R
 from specdec.config import RunConfig
 from specdec.cost_aware import Advice, advice_of
 from specdec.drafters import ArDrafter, BlockSettings, DllmDrafter, Drafter, NoDrafter
+from specdec.errors import UserError
 from specdec.latency import load_profiles
 from specdec.lm import CachedLM
 from specdec.models import load_lm, resolve_device, resolve_dtype, resolve_engine
@@ -74,7 +75,12 @@ class Session:
         return Sampler(warp, f"{config.seed} {dataset} {question_id} {spec.name}")
 
     def target(self, sampler: Sampler | None = None) -> Target:
-        return Target(self._lm(TARGET)) if sampler is None else SampledTarget(self._lm(TARGET), sampler)
+        """The target. Raises UserError where a program that knows greedy decoding only is told to sample."""
+        if sampler is not None:
+            return SampledTarget(self._lm(TARGET), sampler)
+        if self.config.is_sampled:
+            raise UserError("this program decodes greedily: leave out --temperature")
+        return Target(self._lm(TARGET))
 
     def drafter(self, spec: DrafterSpec, sampler: Sampler | None = None) -> Drafter:
         """A drafter over the model of its part, which all specs of that part share; greedy without a `sampler`, or
