@@ -204,7 +204,7 @@ class RunConfig:
     def _check_sampling(self) -> None:
         """Raises UserError for sampling that would not happen, or where only greedy text is of use."""
         for name in ("top_k", "top_p", "draft_sampling") if not self.is_sampled else ():
-            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+            if getattr(self, name) != getattr(RunConfig, name):
                 raise UserError(f"--{name} needs a --temperature above 0: without one nothing is sampled")
         if self.is_sampled and (self.record or self.verify == "trace"):
             raise UserError("traces are for greedy runs, whose text no drafter changes: leave out --temperature")

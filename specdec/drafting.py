@@ -56,7 +56,7 @@ class TokenDrafter(NoDrafter, ABC):
 
     @abstractmethod
     def _next(self) -> tuple[int, float]:
-        """One pass: the next greedy token and its probability."""
+        """One pass: the next token, the most probable or a drawn one, and its probability."""
 
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
         is_dynamic = isinstance(self.spec, ArDynamic)

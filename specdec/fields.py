@@ -78,7 +78,8 @@ def is_floats(value: Any) -> bool:
 
 
 def is_probabilities(value: Any) -> bool:
-    return type(value) is list and all(item is None or (type(item) is float and 0 <= item <= 1) for item in value)
+    """A list of probabilities, 1 but for rounding at most; None where there is none."""
+    return type(value) is list and all(item is None or (type(item) is float and 0 <= item < 1.001) for item in value)
 
 
 def is_ms(value: Any) -> bool:

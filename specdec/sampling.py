@@ -52,6 +52,10 @@ class Warp:
     top_k: int = 0
     top_p: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and self.top_k >= 0 and 0 < self.top_p <= 1):
+            raise ValueError(f"{self} is no warp")
+
     def probabilities(self, logits_KV: torch.Tensor, never: int = -1) -> torch.Tensor:
         """float32 [K, V]; each row adds up to 1. The token `never` (-1: none) has no chance.
 

@@ -75,6 +75,12 @@ def test_the_mask_has_no_chance_and_no_temperature_is_too_low() -> None:
     assert Warp(1.0).probabilities(logits_KV, never=7).argmax() == 1
 
 
+@pytest.mark.parametrize("settings", [(0.0,), (-1.0,), (1.0, -1), (1.0, 0, 0.0), (1.0, 0, 1.5), (float("nan"),)])
+def test_other_settings_are_no_warp(settings: tuple) -> None:
+    with pytest.raises(ValueError, match="no warp"):
+        Warp(*settings)
+
+
 def test_a_nucleus_of_equal_tokens_has_enough_of_them() -> None:
     p_KV = torch.full((1, 8), 1 / 8)
     for top_p, count in ((0.125, 1), (0.126, 2), (0.5, 4), (0.99, 8), (1e-9, 1), (1 - 1e-9, 8)):
