@@ -56,21 +56,29 @@ def test_silu_product(dtype, rows: int, size: int) -> None:
     compare("silu_product", torch.randn(rows, 2 * size).to(dtype), tolerance=TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize(
+    ("rows", "num_tokens", "first"), [(1, 1, 0), (4, 3, 7), (32, 32, 32), (32, 20, 44), (16, 1, 63)]
+)
+@pytest.mark.parametrize(("heads", "kv_heads", "size"), [(4, 2, 16), (7, 1, 64)])
+def test_rotate_and_store(dtype, rows: int, num_tokens: int, first: int, heads: int, kv_heads: int, size: int) -> None:
+    qkv = torch.randn(rows, (heads + 2 * kv_heads) * size).to(dtype)
+    angles = torch.rand(64, size // 2) * 6
+    rotary, cache = torch.stack((angles.cos(), angles.sin())), torch.randn(2, kv_heads, 64, size).to(dtype)
+    state = torch.tensor([first, num_tokens, 1, -1])
+    compare("rotate_and_store", qkv, rotary, cache, state, tolerance=TOLERANCE[dtype])
+
+
 @pytest.mark.parametrize("block_size", [1, 32])
 @pytest.mark.parametrize(
-    ("rows", "num_tokens", "first"),
-    [(1, 1, 0), (1, 1, 255), (2, 2, 100), (4, 3, 7), (16, 11, 0), (32, 32, 64), (32, 20, 44), (64, 50, 190)],
+    ("rows", "num_tokens", "first"), [(1, 1, 0), (1, 1, 255), (2, 2, 100), (16, 11, 0), (32, 32, 64), (64, 50, 190)]
 )
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), [(4, 2, 16), (6, 2, 64), (7, 1, 32)])
 def test_attend(
     dtype, block_size, rows: int, num_tokens: int, first: int, heads: int, kv_heads: int, size: int
 ) -> None:
-    """Also what it stores in the cache: real tokens' keys and values, and nothing else."""
-    qkv, cache = torch.randn(rows, (heads + 2 * kv_heads) * size), torch.randn(2, kv_heads, 256, size)
-    angles = torch.rand(256, size // 2) * 6
-    rotary = torch.stack((angles.cos(), angles.sin()))
+    queries, cache = torch.randn(rows, heads, size), torch.randn(2, kv_heads, 256, size)
     state = torch.tensor([first, num_tokens, block_size, -1])
-    compare("attend", qkv.to(dtype), rotary, cache.to(dtype), state, tolerance=TOLERANCE[dtype])
+    compare("attend", queries.to(dtype), cache.to(dtype), state, tolerance=TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("never", [-1, 3, 4096, 20_000])

@@ -32,11 +32,10 @@ class EngineOptions:
     """How passes run on a GPU; results differ by rounding only.
 
     `fused_up_to`: passes of at most so many tokens multiply in kernels with the norms, the gate and
-    the residual sum inside; longer ones in the matrix library. `early_launch`: see GpuOperations.
+    the residual sum inside; longer ones in the matrix library.
     """
 
-    fused_up_to: int = 64
-    early_launch: bool = False
+    fused_up_to: int = 32
 
 
 class GraphLM(CachedLM):
@@ -56,7 +55,7 @@ class GraphLM(CachedLM):
         self.weights = join_weights(hf_model, vocab_size)
         self.graphs = Graphs(self.device)
         is_gpu = self.device.type == "cuda"
-        self._operations, self._fused = _gpu_operations(self.options, self.weights) if is_gpu else (plain, None)
+        self._operations, self._fused = _gpu_operations(self.weights) if is_gpu else (plain, None)
         self._library = LibraryProducts(self._operations)
         self._staged = torch.zeros(NUM_STAGES, 2 * MAX_TOKENS + 4, dtype=torch.long, pin_memory=is_gpu)
         self._num_staged = 0
@@ -195,10 +194,9 @@ def _chunk_end(length: int, begin: int, num_tokens: int, block_size: int) -> int
     return end
 
 
-def _gpu_operations(options: EngineOptions, weights: Weights) -> tuple[Operations, Products | None]:
+def _gpu_operations(weights: Weights) -> tuple[Operations, Products | None]:
     """The kernels, and the fused products where they can be used; imported only here, because they need Triton."""
     from specdec.engine.kernels import GpuOperations
     from specdec.engine.products import FusedProducts, can_fuse
 
-    fused = FusedProducts(options.early_launch) if can_fuse(weights) else None
-    return GpuOperations(options.early_launch), fused
+    return GpuOperations(), FusedProducts() if can_fuse(weights) else None

@@ -20,9 +20,10 @@ class Operations(Protocol):
 
     def norm(self, x_MC: torch.Tensor, weight_C: torch.Tensor, eps: float) -> torch.Tensor: ...
     def silu_product(self, gate_up_M2I: torch.Tensor) -> torch.Tensor: ...
-    def attend(
+    def rotate_and_store(
         self, qkv_MN: torch.Tensor, rotary_2PE: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor
     ) -> torch.Tensor: ...
+    def attend(self, q_MHD: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor) -> torch.Tensor: ...
     def most_probable(self, logits_KV: torch.Tensor, state: torch.Tensor) -> torch.Tensor: ...
 
 
@@ -121,7 +122,7 @@ class Network:
 
     def body(self, count: int, products: Products) -> None:
         """Embedding and layers, for `count` tokens; their last hidden states replace what the buffer held."""
-        weights, buffers = self.weights, self.buffers
+        weights, buffers, operations = self.weights, self.buffers, self.operations
         hidden_MC = buffers.hidden_MC[:count]
         torch.index_select(weights.embedding_VC, 0, buffers.ids_M[:count], out=hidden_MC)
         stream = Stream(hidden_MC, weights.layers[0].attention_norm_C, weights.norm_eps)
@@ -129,7 +130,8 @@ class Network:
         next_norms = [*(layer.attention_norm_C for layer in weights.layers[1:]), weights.norm_C]
         for layer, cache_2GPD, next_norm_C in zip(weights.layers, buffers.cache_L2GPD, next_norms, strict=True):
             qkv_MN = products.normed(stream, layer.qkv_NC, layer.qkv_bias_N)
-            attended_MN = self.operations.attend(qkv_MN, buffers.rotary_2PE, cache_2GPD, buffers.state)
+            q_MHD = operations.rotate_and_store(qkv_MN, buffers.rotary_2PE, cache_2GPD, buffers.state)
+            attended_MN = operations.attend(q_MHD, cache_2GPD, buffers.state)
             products.add(stream, attended_MN, layer.output_CHD, layer.mlp_norm_C)
             gated_MI = products.gated(stream, layer.gate_up_2IC)
             products.add(stream, gated_MI, layer.down_CI, next_norm_C)

@@ -27,31 +27,12 @@ def silu_product(gate_up_M2I: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.silu(gate_MI) * up_MI
 
 
-def attend(
+def rotate_and_store(
     qkv_MN: torch.Tensor, rotary_2PE: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor
-) -> torch.Tensor:
-    """Attention of M new tokens over themselves and the cache under the block mask; [M, H * D].
-
-    Queries and keys are rotated to their positions first, and the real tokens' keys and values stored in the
-    cache. Position q sees k iff k // block <= q // block. Rows of padding attend to something, for nobody.
-    """
-    first, num_tokens, block_size, _ = state.tolist()
-    live = first + num_tokens
-    q_MHD = _rotate_and_store(qkv_MN, rotary_2PE, cache_2GPD, first, num_tokens)
-    positions_M = first + torch.arange(len(q_MHD))
-    visible_ML = torch.arange(live) // block_size <= positions_M[:, None] // block_size
-    keys, values = (part.repeat_interleave(q_MHD.shape[1] // len(part), dim=0) for part in cache_2GPD[:, :, :live])
-    attended_HMD = torch.nn.functional.scaled_dot_product_attention(
-        q_MHD.transpose(0, 1)[None], keys[None], values[None], attn_mask=visible_ML
-    )[0]
-    return attended_HMD.transpose(0, 1).flatten(1)
-
-
-def _rotate_and_store(
-    qkv_MN: torch.Tensor, rotary_2PE: torch.Tensor, cache_2GPD: torch.Tensor, first: int, num_tokens: int
 ) -> torch.Tensor:
     """Rotate queries and keys to their positions; real tokens' keys and values go to the cache. Returns q_MHD."""
     _, num_kv_heads, capacity, head_size = cache_2GPD.shape
+    first, num_tokens = state[:2].tolist()
     heads = qkv_MN.unflatten(1, (-1, head_size))
     q_MHD, k_MGD, v_MGD = heads.split([heads.shape[1] - 2 * num_kv_heads, num_kv_heads, num_kv_heads], dim=1)
     positions_M = (first + torch.arange(len(qkv_MN))).clamp(max=capacity - 1)
@@ -67,6 +48,23 @@ def _rotated(heads_MHD: torch.Tensor, cos_ME: torch.Tensor, sin_ME: torch.Tensor
     left, right = heads_MHD.float().chunk(2, dim=-1)
     cos, sin = cos_ME[:, None], sin_ME[:, None]
     return torch.cat((left * cos - right * sin, right * cos + left * sin), -1).to(heads_MHD.dtype)
+
+
+def attend(q_MHD: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+    """Attention of M new queries over the cache's live positions under the block mask; [M, H * D].
+
+    Position q sees k iff k // block <= q // block. Rows of padding attend to something, for nobody.
+    """
+    first, num_tokens, block_size, _ = state.tolist()
+    num_tokens_padded, num_heads, _ = q_MHD.shape
+    live = first + num_tokens
+    positions_M = first + torch.arange(num_tokens_padded)
+    visible_ML = torch.arange(live) // block_size <= positions_M[:, None] // block_size
+    keys, values = (part.repeat_interleave(num_heads // len(part), dim=0) for part in cache_2GPD[:, :, :live])
+    attended_HMD = torch.nn.functional.scaled_dot_product_attention(
+        q_MHD.transpose(0, 1)[None], keys[None], values[None], attn_mask=visible_ML
+    )[0]
+    return attended_HMD.transpose(0, 1).flatten(1)
 
 
 def most_probable(logits_KV: torch.Tensor, state: torch.Tensor) -> torch.Tensor:

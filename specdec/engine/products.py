@@ -17,13 +17,10 @@ import torch
 import triton
 import triton.language as tl
 
-from specdec.engine.kernels import begin_early
 from specdec.engine.network import Stream
 from specdec.engine.weights import Weights
 
 NUM_PROGRAMS = 132  # multiprocessors of an H100 or H200
-LINE_BYTES = 128
-STEPS_AHEAD = 4  # of its weights, what a program fetches into the cache before the kernel before it has finished
 MAX_TILES = 8192  # of a split product: with tiles of 16, outer sizes up to 131,072
 MIN_STEPS = 3  # a split does at least so many steps, or its start would cost more than it saves
 SMALLEST_STEP = 32  # inner sizes are multiples of it
@@ -74,9 +71,9 @@ def can_fuse(weights: Weights) -> bool:
 class FusedProducts:
     """`network.Products` by one kernel each. One instance serves one stream: it counts its splits."""
 
-    def __init__(self, early_launch: bool = False, plans: dict[tuple[str, int, int, int], Plan] | None = None) -> None:
-        """`early_launch`: see GpuOperations. `plans` overrides `plan_product` for some (kind, rows, outer, inner)."""
-        self.early_launch, self.plans = early_launch, plans or {}
+    def __init__(self) -> None:
+        """`plans` overrides `plan_product` for some (kind, rows, outer, inner)."""
+        self.plans: dict[tuple[str, int, int, int], Plan] = {}
         self._arrived: torch.Tensor | None = None
 
     def begin(self, stream: Stream) -> None:
@@ -85,8 +82,7 @@ class FusedProducts:
         stream.squares_TM = hidden_MC.new_empty(1, len(hidden_MC), dtype=torch.float32)
         size = hidden_MC.shape[1]
         _begin_kernel[(len(hidden_MC),)](
-            *(hidden_MC, stream.norm_C, stream.weighted_MC, stream.squares_TM, size, triton.next_power_of_2(size)),
-            **self._early(),
+            hidden_MC, stream.norm_C, stream.weighted_MC, stream.squares_TM, size, triton.next_power_of_2(size)
         )
 
     def normed(self, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None) -> torch.Tensor:
@@ -134,15 +130,9 @@ class FusedProducts:
             "BLOCK_N": plan.block_n,
             "BLOCK_K": plan.block_k,
             "PRECISION": "ieee" if x_MK.dtype == torch.float32 else "tf32",
-            "AHEAD": STEPS_AHEAD if self.early_launch else 0,
-            "LINE": min(plan.block_k, LINE_BYTES // x_MK.element_size()),
             "num_warps": plan.num_warps,
             "num_stages": plan.num_stages,
-            **self._early(),
         }
-
-    def _early(self) -> dict[str, bool]:
-        return {"EARLY": self.early_launch, "launch_pdl": self.early_launch}
 
     def _counters(self, device: torch.device) -> torch.Tensor:
         """Per tile, how many programs have left their part; zero between launches. Recorded graphs hold its address."""
@@ -154,9 +144,8 @@ class FusedProducts:
 @triton.jit
 def _begin_kernel(
     hidden_ptr: tl.tensor, norm_ptr: tl.tensor, weighted_ptr: tl.tensor, squares_ptr: tl.tensor, size: tl.tensor,
-    BLOCK_C: tl.constexpr, EARLY: tl.constexpr,
+    BLOCK_C: tl.constexpr,
 ) -> None:  # fmt: skip
-    begin_early(EARLY)
     row = tl.program_id(0)
     columns = tl.arange(0, BLOCK_C)
     inside = columns < size
@@ -172,7 +161,6 @@ def _normed_kernel(
     num_rows: tl.tensor, outer: tl.tensor, inner: tl.tensor, num_squares: tl.tensor, eps: tl.tensor,
     GATED: tl.constexpr, BIASED: tl.constexpr, SQUARES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
-    AHEAD: tl.constexpr, LINE: tl.constexpr, EARLY: tl.constexpr,
 ) -> None:  # fmt: skip
     rows, columns = tl.arange(0, BLOCK_M), tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     is_row, is_column = rows < num_rows, columns < outer
@@ -180,17 +168,13 @@ def _normed_kernel(
     w_lines = w_ptr + tl.minimum(columns, outer - 1).to(tl.int64)[:, None] * inner
     up_lines = w_lines + tl.cast(outer, tl.int64) * inner
     x_lines = x_ptr + tl.minimum(rows, num_rows - 1)[None, :] * inner
-    _prefetch(w_lines, 0, inner, AHEAD, BLOCK_K, LINE)
-    if GATED:
-        _prefetch(up_lines, 0, inner, AHEAD, BLOCK_K, LINE)
-    begin_early(EARLY)
+    # Asked for before the loop, looked at behind it: nobody waits.
     tiles = tl.arange(0, SQUARES)
     squares = tl.load(
         squares_ptr + tiles[:, None] * num_rows + rows[None, :],
         mask=(tiles < num_squares)[:, None] & is_row[None, :],
         other=0.0,
     )
-    scale = tl.rsqrt(tl.sum(squares, axis=0) / inner + eps)[None, :]
     sums = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
     ups = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
     for begin in range(0, inner, BLOCK_K):
@@ -199,6 +183,7 @@ def _normed_kernel(
         sums = tl.dot(tl.load(w_lines + ks[None, :]), x, sums, input_precision=PRECISION)
         if GATED:
             ups = tl.dot(tl.load(up_lines + ks[None, :]), x, ups, input_precision=PRECISION)
+    scale = tl.rsqrt(tl.sum(squares, axis=0) / inner + eps)[None, :]
     out = sums * scale
     if BIASED:
         out += tl.load(bias_ptr + columns, mask=is_column, other=0.0).to(tl.float32)[:, None]
@@ -215,7 +200,6 @@ def _add_kernel(
     parts_ptr: tl.tensor, arrived_ptr: tl.tensor,
     num_rows: tl.tensor, outer: tl.tensor, inner: tl.tensor, SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
-    AHEAD: tl.constexpr, LINE: tl.constexpr, EARLY: tl.constexpr,
 ) -> None:  # fmt: skip
     tile, split = tl.program_id(0), tl.program_id(1)
     rows, columns = tl.arange(0, BLOCK_M), tile * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -223,48 +207,24 @@ def _add_kernel(
     w_lines = w_ptr + tl.minimum(columns, outer - 1).to(tl.int64)[:, None] * inner
     x_lines = x_ptr + tl.minimum(rows, num_rows - 1)[None, :] * inner
     share = tl.cdiv(tl.cdiv(inner, SPLITS), BLOCK_K) * BLOCK_K
-    _prefetch(w_lines, split * share, inner, AHEAD, BLOCK_K, LINE)
-    begin_early(EARLY)
+    place, is_out = rows[None, :] * outer + columns[:, None], is_row[None, :] & is_column[:, None]
+    before = tl.load(hidden_ptr + place, mask=is_out, other=0.0)
+    norm = tl.load(norm_ptr + columns, mask=is_column, other=0.0).to(tl.float32)[:, None]
     sums = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
     for begin in range(split * share, tl.minimum((split + 1) * share, inner), BLOCK_K):
         ks = begin + tl.arange(0, BLOCK_K)
         sums = tl.dot(
             tl.load(w_lines + ks[None, :]), tl.load(x_lines + ks[:, None]), sums, input_precision=PRECISION
         )
-    place, is_out = rows[None, :] * outer + columns[:, None], is_row[None, :] & is_column[:, None]
     is_last = True
     if SPLITS > 1:
         sums, is_last = _merge_splits(sums, parts_ptr + place, is_out, num_rows * outer, arrived_ptr + tile, SPLITS)
     if is_last:
-        before = tl.load(hidden_ptr + place, mask=is_out, other=0.0)
         after = (before.to(tl.float32) + sums).to(before.dtype)
         tl.store(hidden_ptr + place, after, mask=is_out)
         wide = tl.where(is_out, after.to(tl.float32), 0.0)
-        norm = tl.load(norm_ptr + columns, mask=is_column, other=0.0).to(tl.float32)[:, None]
         tl.store(weighted_ptr + place, (wide * norm).to(before.dtype), mask=is_out)
         tl.store(squares_ptr + tile * num_rows + rows, tl.sum(wide * wide, axis=0), mask=is_row)
-
-
-@triton.jit
-def _prefetch(
-    w_lines: tl.tensor, begin: tl.tensor, inner: tl.tensor,
-    STEPS: tl.constexpr, BLOCK_K: tl.constexpr, LINE: tl.constexpr,
-) -> None:  # fmt: skip
-    """Have the weights of the first steps from `begin` on brought into L2, by lines of LINE values.
-
-    They depend on nothing, so they can set out while the kernel before this one still runs.
-    """
-    ahead = begin + tl.arange(0, BLOCK_K // LINE) * LINE
-    for step in tl.static_range(STEPS):
-        addresses = w_lines + tl.minimum(ahead + step * BLOCK_K, inner - LINE)[None, :]
-        tl.inline_asm_elementwise(
-            "{ prefetch.global.L2 [$1]; mov.u32 $0, 0; }",
-            "=r,l",
-            [addresses.to(tl.uint64, bitcast=True)],
-            dtype=tl.int32,
-            is_pure=False,
-            pack=1,
-        )
 
 
 @triton.jit
