@@ -18,16 +18,17 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from specdec.config import RunConfig, parse_args
-from specdec.errors import UserError, exit_status
+from specdec.errors import exit_status
 from specdec.latency import MEASURED, LatencyProfile, load_profiles, measured
 from specdec.problems import Problem, load_problems
 from specdec.ranking import PLAIN, QuestionStats, model_prices, priced_entry, stats_of
-from specdec.records import Record, check_writable, find_records, load_record, save_record
+from specdec.records import Record, check_writable, save_record
 from specdec.report import quote_text, record_lines, record_text
 from specdec.runs import RunFile
 from specdec.shards import parse_shard
-from specdec.specs import KINDS, parse_drafter_name
 from specdec.status import read_status, status_report
+from specdec.stop import StopRequest
+from specdec.stored import stored_records
 from specdec.tables import ranking_report
 
 if TYPE_CHECKING:
@@ -46,36 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("failfast.py: stopped; finished records are kept, the same command does the rest", file=sys.stderr)
             return 128 + (stop.signal or signal.SIGINT)
-
-
-class StopRequest:
-    """SIGINT and SIGTERM stop the run after the current round; a second SIGINT stops it at once.
-
-    A cluster may send SIGTERM several times, to the script and to all its processes; that is one request. An
-    exception raised wherever the signal happens to come can end in the middle of a library's own code, which may
-    abort the process instead.
-    """
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def check(self) -> None:
-        """Raise KeyboardInterrupt if a stop has been asked for."""
-        if self.signal is not None:
-            raise KeyboardInterrupt
-
-    def _note(self, number: int, _frame: object) -> None:
-        if number == signal.SIGINT:
-            self.check()
-        self.signal = number
 
 
 def run(config: RunConfig, stop: StopRequest) -> None:
@@ -188,34 +159,6 @@ class Reporter:
 
     def finish(self) -> None:
         print(ranking_report(self.stats))
-
-
-def stored_records(config: RunConfig) -> list[Record]:
-    """The finished records of the target, data set, budget, questions and kinds of drafter asked for; plain first.
-
-    Their other settings are as stored. Raises UserError where none is, or a question of --question_ids has none.
-    """
-    records = [record for path in find_records(config.output_dir) if _is_asked(record := load_record(path), config)]
-    if not records:
-        raise UserError(
-            f"no stored record in {config.output_dir} fits: check --output_dir, --target_model_name, "
-            "--dataset_name and --max_new_tokens, or run without --read_pickle"
-        )
-    missing = set(config.question_ids or ()) - {record.question_id for record in records}
-    if missing:
-        raise UserError(f"no stored record of question {min(missing)} in {config.output_dir}: run it first")
-    return sorted(records, key=lambda record: (record.question_id, record.drafter_name != PLAIN))
-
-
-def _is_asked(record: Record, config: RunConfig) -> bool:
-    identity = record.identity
-    return (
-        identity["target"] == config.target_name
-        and identity["dataset"] == config.dataset_name
-        and identity["max_new_tokens"] == config.max_new_tokens
-        and record.question_id in (config.question_ids or range(config.num_questions))
-        and isinstance(parse_drafter_name(record.drafter_name), tuple(KINDS[kind] for kind in config.kinds))
-    )
 
 
 if __name__ == "__main__":

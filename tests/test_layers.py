@@ -50,6 +50,8 @@ LIGHT = (
     "specs",
     "statistics",
     "status",
+    "stop",
+    "stored",
     "tables",
     "trace",
     "verdict",
