@@ -23,6 +23,7 @@ from specdec.latency import MEASURED, LatencyProfile, load_profiles, measured
 from specdec.problems import Problem, load_problems
 from specdec.ranking import PLAIN, QuestionStats, model_prices, priced_entry, stats_of
 from specdec.records import Record, check_writable, save_record
+from specdec.repeated import repeated_run
 from specdec.report import quote_text, record_lines, record_text
 from specdec.runs import RunFile
 from specdec.shards import parse_shard
@@ -73,6 +74,15 @@ def run(config: RunConfig, stop: StopRequest) -> None:
     if not problems:
         print(f"No question for --shard {shard.index}/{shard.count}: nothing to do.")
         return
+    repeated = repeated_run(config, problems, shard)
+    if repeated is not None:
+        report = Reporter(config, profiles)
+        with RunFile(config.output_dir, repeated.description) as run_file:
+            for record in repeated.records:
+                run_file.num_found += 1
+                report.add(record)
+            report.finish()
+        return
     # Models come with torch and transformers: everything above answers without them.
     from specdec.jobs import describe_plan, plan_jobs
     from specdec.run_description import describe_run
@@ -85,7 +95,7 @@ def run(config: RunConfig, stop: StopRequest) -> None:
         print(describe_plan(session, jobs))
         return
     check_writable(config.output_dir)
-    with RunFile(config.output_dir, describe_run(session, problems, shard)) as run_file:
+    with RunFile(config.output_dir, describe_run(session, problems, shard, jobs)) as run_file:
         if report is None:
             record_traces(session, problems, stop)
         else:
