@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from specdec.asked import asked_problems
 from specdec.config import RunConfig, parse_args
 from specdec.errors import exit_status
 from specdec.latency import MEASURED, LatencyProfile, load_profiles, measured
-from specdec.problems import Problem, load_problems
+from specdec.problems import Problem
 from specdec.ranking import PLAIN, QuestionStats, model_prices, priced_entry, stats_of
 from specdec.records import Record, check_writable, save_record
 from specdec.repeated import repeated_run
@@ -63,14 +64,7 @@ def run(config: RunConfig, stop: StopRequest) -> None:
             report.add(record)
         report.finish()
         return
-    problems = load_problems(
-        config.dataset_name,
-        question_ids=config.question_ids,
-        num_questions=config.num_questions,
-        data_dir=config.data_dir,
-        seed=config.seed,
-    )
-    problems = shard.of(problems)
+    problems = shard.of(asked_problems(config))
     if not problems:
         print(f"No question for --shard {shard.index}/{shard.count}: nothing to do.")
         return

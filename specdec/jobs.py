@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from specdec.asked import prompt_sha256, question_identity
 from specdec.checkpoints import DLLM_DRAFTER
 from specdec.config import RunConfig
 from specdec.errors import UserError
-from specdec.identities import prompt_sha256, question_identity
 from specdec.lm import device_clock
 from specdec.problems import Problem
 from specdec.provenance import provenance

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from specdec.asked import prompt_sha256, question_identity
 from specdec.chains import AR, Chain, Chains
 from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER
 from specdec.drafters import denoising
-from specdec.identities import prompt_sha256, question_identity
 from specdec.jobs import fitting_prompt
 from specdec.lm import CachedLM, most_probable, unpacked
 from specdec.pages import PagedLM

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from specdec.asked import question_identity
 from specdec.config import RunConfig
 from specdec.errors import UserError
 from specdec.fields import is_same
-from specdec.identities import question_identity
 from specdec.pickles import plain
 from specdec.problems import Problem
 from specdec.ranking import PLAIN

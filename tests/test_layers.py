@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODEL_LIBRARIES = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "accelerate"}
 DRIVERS = {"failfast", "parse_log", "plotting", "profiling", "training", "scripts", "tests"}
 LIGHT = (
+    "asked",
     "calibrate",
     "calibration",
     "ceiling",
@@ -26,7 +27,6 @@ LIGHT = (
     "fields",
     "grading",
     "grids",
-    "identities",
     "judges",
     "latency",
     "logs",

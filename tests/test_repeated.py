@@ -16,8 +16,8 @@ from families import flags, save_family
 
 import failfast
 from specdec import session
+from specdec.asked import asked_problems
 from specdec.config import parse_args
-from specdec.problems import load_problems
 from specdec.records import find_records, load_record, save_record
 from specdec.repeated import Repeated, repeated_run
 from specdec.runs import find_runs, read_run
@@ -51,10 +51,7 @@ def arguments(folder: Path, *more: str) -> list[str]:
 def look(folder: Path, made: Path, *more: str) -> Repeated | None:
     """What is known of the run before a model is loaded, with the models of `made`."""
     config = parse_args([*arguments(made, *more), "--output_dir", str(folder / "results")])
-    problems = load_problems(
-        config.dataset_name, question_ids=config.question_ids, num_questions=config.num_questions, seed=config.seed
-    )
-    return repeated_run(config, problems, EVERYTHING)
+    return repeated_run(config, asked_problems(config), EVERYTHING)
 
 
 def test_finished_work_needs_no_model_and_ranks_the_same(made, monkeypatch, capsys) -> None:

@@ -1,4 +1,7 @@
-"""Identities: the part of a record's identity that no model decides. The whole is put together in `jobs.py`."""
+"""Asked: the questions that a command line asks for, and what of a record's identity no model decides.
+
+The whole identity is put together in `jobs.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,18 @@ import json
 from collections.abc import Sequence
 
 from specdec.config import RunConfig
-from specdec.problems import Problem
+from specdec.problems import Problem, load_problems
+
+
+def asked_problems(config: RunConfig) -> list[Problem]:
+    """The questions, before they are shared out. Raises UserError."""
+    return load_problems(
+        config.dataset_name,
+        question_ids=config.question_ids,
+        num_questions=config.num_questions,
+        data_dir=config.data_dir,
+        seed=config.seed,
+    )
 
 
 def question_identity(config: RunConfig, problem: Problem, prompt: str, drafter_name: str) -> dict[str, object]:
