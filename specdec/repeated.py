@@ -109,10 +109,14 @@ def _load(identities: Sequence[dict[str, object]], config: RunConfig) -> list[Re
             record = load_finished(path, identity)
         except UserError:
             return None
-        if record is None or (record.divergence is None and record.drafter_name != PLAIN):
+        if record is None or (record.divergence is None and _is_compared(record)):
             return None
         records.append(record)
     return records
+
+
+def _is_compared(record: Record) -> bool:
+    return record.drafter_name != PLAIN and record.identity.get("decoding") == "greedy"
 
 
 def _paths(config: RunConfig, problems: Sequence[Problem]) -> Iterator[os.PathLike[str]]:
