@@ -18,17 +18,15 @@ from statistics import median, quantiles
 
 from tqdm import tqdm
 
-from profiling.common import print_json
+from profiling.common import asked_prompts, print_json
 from specdec.config import RunConfig, parse_args
 from specdec.drafters import NoDrafter
 from specdec.drafting import Drafter
 from specdec.errors import UserError, exit_status
-from specdec.problems import load_problems
 from specdec.session import Session, open_session
 from specdec.specs import DrafterSpec
 from specdec.speculate import speculate
 from specdec.target import Target
-from specdec.tokens import encode_prompt
 
 STRIDE = 8  # tokens between the prefixes of an answer
 BUDGET = 200  # more than any draft
@@ -77,8 +75,7 @@ def measure(config: RunConfig, greedy: Session, sampled: Session) -> dict:
 def prefixes_of(config: RunConfig, session: Session) -> list[list[int]]:
     """Prefixes of the target's greedy answers to the first questions."""
     found = []
-    for problem in load_problems(config.dataset_name, data_dir=config.data_dir, num_questions=config.num_questions):
-        prompt_ids = encode_prompt(session.tokenizer, problem.prompt)
+    for prompt_ids in asked_prompts(config, session):
         how = {"max_new_tokens": config.max_new_tokens, "stop_ids": session.stop_ids}
         rounds = speculate(session.target(), NoDrafter(), prompt_ids, **how)
         text = prompt_ids + [token for turn in rounds for token in turn.emitted_tokens]
