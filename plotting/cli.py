@@ -26,7 +26,7 @@ _METADATA = {
     ".svg": {"Date": None, "Creator": None},
 }
 FORMATS = tuple(_METADATA)
-PRICING = ("latency_profile", "latency_target", "allow_unequal", "trace_dir")
+PRICING = ("latency_profile", "latency_target", "allow_unequal", "without_degenerate", "trace_dir")
 RANKING_FLAGS = ("drafters", "question_ids", *PRICING, "engine", "reference")
 _FLAGS: dict[str, dict] = {
     "drafters": {"nargs": "+", "metavar": "NAME", "help": "these drafters alone, by their names on disk"},
@@ -43,6 +43,7 @@ _FLAGS: dict[str, dict] = {
     },
     "trace_dir": {"help": "for records: the results folder that holds their traces, for the ceiling"},
     "allow_unequal": {"action": "store_true", "help": "where drafters answered different questions: the common ones"},
+    "without_degenerate": {"action": "store_true", "help": "leave out questions whose answer is mostly one loop"},
     "engine": {"help": "of several, the one to draw: a profile's name as in the ranking, or 'measured'"},
     "reference": {"type": Path, "metavar": "FILE", "help": "a ranking JSON to draw beside, in grey"},
     "chains": {"nargs": "+", "metavar": "NAME", "help": "recorded drafters, such as ar or dllm_0.05"},

@@ -23,7 +23,7 @@ from specdec.errors import UserError
 from specdec.judges import Judges
 from specdec.latency import MEASURED, LatencyProfile, Price, load_profiles
 from specdec.question_sets import comparable
-from specdec.ranking import QuestionStats, by_drafter, engines_of, merge, model_prices, priced_under, rank, stats_of
+from specdec.ranking import PLAIN, QuestionStats, by_drafter, engines_of, merge, model_prices, priced_under, rank, stats_of
 from specdec.records import Record
 from specdec.specs import DrafterSpec, parse_drafter_name
 
@@ -41,6 +41,7 @@ QUANTITIES: dict[str, Ratio] = {
     "baseline_ms": lambda entry, price: (price.baseline_ms, 1),
 }
 CEILING_PARTS = {"ceiling_share": "best_ms", "over_share": "over_ms", "under_share": "under_ms", "passes_share": "passes_ms"}
+SHARES = ("acceptance_rate", *CEILING_PARTS)
 _INTERVALS = {"speedup_mean": "mean", "speedup_ratio": "ratio"}  # what a file's intervals are called
 
 
@@ -69,6 +70,12 @@ class Ranking:
     target: str
     engine: str
     settings: list[Setting]
+    num_left_out: int = 0  # questions whose answer is degenerate, where those were not wanted
+
+    @property
+    def num_questions(self) -> list[int]:
+        """Of every setting, where it is known."""
+        return [one.num_questions for one in self.settings if one.num_questions is not None]
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,7 @@ class Asked:
     latency_target: Sequence[str | None] = (None,)
     trace_dir: str | None = None
     allow_unequal: bool = False
+    without_degenerate: bool = False
 
 
 def read_rankings(paths: Sequence[Path], asked: Asked) -> list[Ranking]:
@@ -89,12 +97,19 @@ def read_rankings(paths: Sequence[Path], asked: Asked) -> list[Ranking]:
     made = [ranking for path in files for ranking in read_ranking_file(path)]
     folders = [path for path in paths if path.suffix != ".json"]
     groups: dict[tuple[str, str], list[Record]] = {}
-    for record in read_records(folders, asked.drafters, asked.question_ids):
+    for record in read_records(folders, None, asked.question_ids) if folders else ():
+        if asked.drafters is not None and record.drafter_name not in (*asked.drafters, PLAIN):
+            continue  # plain decoding stays: it is what measured times are compared with
         key = str(record.identity["target"]), str(record.identity["dataset"])
         groups.setdefault(key, []).append(record)
     for (target, dataset), records in groups.items():
-        made += _rankings_of(_stats(records, asked), target, dataset)
-    return [_chosen(ranking, asked.drafters) for ranking in made]
+        stats = _stats(records, asked)
+        loops = {entry.question_id for entry in stats if entry.is_degenerate} if asked.without_degenerate else set()
+        stats = [entry for entry in stats if entry.question_id not in loops]
+        made += _rankings_of(stats, target, dataset, len(loops))
+    if not made:
+        raise UserError("nothing in the input has a price: give records of drafters and a --latency_profile")
+    return _chosen(made, asked.drafters)
 
 
 def under_one_engine(rankings: Sequence[Ranking], engine: str | None) -> list[Ranking]:
@@ -136,14 +151,14 @@ def _prices(record: Record, profiles: Sequence[LatencyProfile], targets: Sequenc
     return {name: price for entry in targets for name, price in model_prices(record, profiles, entry).items()}
 
 
-def _rankings_of(stats: list[QuestionStats], target: str, dataset: str) -> list[Ranking]:
+def _rankings_of(stats: list[QuestionStats], target: str, dataset: str, num_left_out: int) -> list[Ranking]:
     found, made = by_drafter(stats), []
     for engine in engines_of(stats):
         names = [row.drafter_name for row in rank(stats, engine) if row.rank is not None]
         columns = [priced_under(engine, found[name]) for name in names]
         if columns:
             settings = _settings(names, columns, engine, _level(stats, engine))
-            made.append(Ranking(dataset, target, engine, settings))
+            made.append(Ranking(dataset, target, engine, settings, num_left_out))
     return made
 
 
@@ -162,9 +177,10 @@ def _settings(
     points: list[dict[str, Point]] = [{} for _ in names]
     for quantity, ratio in ratios.items():
         pairs = [[ratio(entry, entry.prices[engine]) for entry in column] for column in columns]
+        most = 1.0 if quantity in SHARES else math.inf
         for setting, point in zip(points, _points_of(pairs), strict=True):
             if math.isfinite(point.value):
-                setting[quantity] = point
+                setting[quantity] = point.within(0.0, most)
     counts = map(len, columns)
     return [
         Setting(name, count, made, level.get(name)) for name, count, made in zip(names, counts, points, strict=True)
@@ -259,9 +275,17 @@ def _number(row: dict[str, Any], key: str) -> float | None:
     raise UserError(f"{row.get('drafter_name')}: {key} is no finite number but {value!r:.40}")
 
 
-def _chosen(ranking: Ranking, drafters: Collection[str] | None) -> Ranking:
-    """Of a file's settings those asked for; of records they have been chosen already."""
-    settings = [one for one in ranking.settings if drafters is None or one.drafter_name in drafters]
-    if not settings:
-        raise UserError(f"{ranking.title}: none of the drafters asked for is in it")
-    return dataclasses.replace(ranking, settings=settings)
+def _chosen(rankings: list[Ranking], drafters: Collection[str] | None) -> list[Ranking]:
+    """Of all settings those asked for. Raises UserError for one that is nowhere."""
+    if drafters is None:
+        return rankings
+    there = {setting.drafter_name for ranking in rankings for setting in ranking.settings}
+    missing = [name for name in drafters if name not in there]
+    if missing:
+        raise UserError(f"no input ranks {missing[0]} (there are: {', '.join(sorted(there)[:8])}, ...)")
+    chosen = [[one for one in ranking.settings if one.drafter_name in drafters] for ranking in rankings]
+    return [
+        dataclasses.replace(ranking, settings=settings)
+        for ranking, settings in zip(rankings, chosen, strict=True)
+        if settings
+    ]

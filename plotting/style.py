@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from plotting.points import Point
+from plotting.points import Point, have_intervals
+from plotting.rankings import Ranking
 from specdec.errors import UserError
 from specdec.specs import (
     ArDynamic,
@@ -174,14 +175,30 @@ def note(figure: Figure, text: str) -> None:
     figure.supxlabel(text, fontsize=7, color="#444444", x=0.01, ha="left")
 
 
-def interval_note(num_questions: Iterable[int], has_intervals: bool) -> str:
-    """`"30 questions; bands and bars: 95 % intervals over questions"`, or that there are none."""
+def interval_note(num_questions: Iterable[int], has_intervals: bool, num_left_out: int = 0) -> str:
+    """`"30 questions; bands and bars: 95% intervals over questions"`, or that there are none."""
     counts = sorted(set(num_questions))
+    if not counts:
+        return "no intervals"
     many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
     questions = f"{many} question" + ("" if counts == [1] else "s")
+    if num_left_out:
+        questions += f" ({num_left_out} degenerate left out)"
     return f"{questions}; {f'bands and bars: {LEVEL:.0%} intervals over questions' if has_intervals else 'no intervals'}"
+
+
+def ranking_note(rankings: Sequence[Ranking]) -> str:
+    """`interval_note` of rankings."""
+    counts = [count for ranking in rankings for count in ranking.num_questions]
+    points = [point for ranking in rankings for one in ranking.settings for point in one.points.values()]
+    return interval_note(counts, have_intervals(points), max(ranking.num_left_out for ranking in rankings))
 
 
 def percent_axis(axis: object) -> None:
     """Shares are shown as percentages."""
     axis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+
+
+def has_band(axes: Axes) -> bool:
+    """Whether any interval has been drawn as a band or a bar."""
+    return bool(axes.collections)
