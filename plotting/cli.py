@@ -74,7 +74,7 @@ def parse(name: str, about: str | None, flags: Sequence[str], arguments: Sequenc
     parser = StrictParser(prog=f"plotting.{name}", description=about)
     parser.add_argument("inputs", nargs="+", metavar="INPUT", type=Path, help="what the figure is drawn from")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="where to write it; the ending decides")
-    add_flags(parser, [flag for flag in flags if flag == "question_ids"])
+    add_flags(parser, [flag for flag in flags if flag not in _FLAGS])
     for flag in flags:
         if flag in _FLAGS:
             parser.add_argument(f"--{flag}", **_FLAGS[flag])

@@ -36,16 +36,16 @@ def figure(rankings: Sequence[Ranking]) -> Figure:
     axes, row, ticks = grid[0][0], 0, []
     for ranking in rankings:
         found = {one.drafter_name: one for one in ranking.settings if one.has(*NEEDED)}
+        axes.annotate(group_title(ranking), (0, row), va="center", fontsize=8, weight="bold")
         first = next((one for one in found.values() if one.has("baseline_ms")), None)
         if first is not None:
+            row += 1
             draw_plain(axes, row, first)
             ticks.append((row, "plain decoding"))
-            row += 1
         for name in (name for name in names if name in found):
+            row += 1
             draw_bar(axes, row, found[name], look[name])
             ticks.append((row, style.label_of(name)))
-            row += 1
-        axes.annotate(group_title(ranking), (0, ticks[-1][0] + 0.9), va="center", fontsize=8, weight="bold")
         row += 1
     axes.set_yticks([place for place, _ in ticks], [label for _, label in ticks])
     axes.set_ylim(row - 0.5, -0.7)

@@ -45,7 +45,7 @@ def figure(rankings: Sequence[Ranking], references: Sequence[Ranking] = ()) -> F
         draw_speeds(axes, known)
         axes.set_title(ranking.title)
         axes.set_xlabel("drafter passes per round")
-    grid[0][0].set_ylabel("acceptance length (tokens per round, bonus included)")
+    grid[0][0].set_ylabel("acceptance length\n(tokens per round, bonus included)")
     drawn.legend(handles=grid[0][0].get_legend_handles_labels()[0], loc="outside upper left", ncols=3)
     style.note(drawn, f"{engine_note(rankings[0].engine)}; {style.ranking_note(rankings)}")
     return drawn
@@ -84,10 +84,12 @@ def draw_speeds(axes: Axes, settings: Sequence[Setting]) -> None:
     if cost is None:
         return
     right, top = axes.get_xlim()[1], axes.get_ylim()[1]
-    for speedup in range(2, int(top) + 1):
+    fastest = max(one.points["speedup_ratio"].value for one in settings)
+    for speedup in range(2, int(fastest) + 2):
         end = min(right, (top / speedup - 1) / cost)
         axes.plot([0, end], [speedup, speedup * (1 + cost * end)], color=style.GREY, linestyle=":", linewidth=0.8)
-        axes.annotate(f"{speedup}×", (end, speedup * (1 + cost * end)), (1, 1), textcoords="offset points", fontsize=7)
+        place = (end, speedup * (1 + cost * end))
+        axes.annotate(f"{speedup}×", place, (-8, -12), textcoords="offset points", fontsize=7, color=style.GREY)
 
 
 def build(options: Namespace) -> Figure:
