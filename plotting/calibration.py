@@ -39,11 +39,11 @@ def figure(traces: Sequence[Trace], names: Sequence[str]) -> Figure:
         draw(axes, name, [list(tokens_seen(trace, name)) for trace in traces])
         axes.set_xlabel("drafter's confidence")
     grid[0][0].set_ylabel("accepted tokens / tokens seen")
-    grid[0][0].legend(loc="upper left", bbox_to_anchor=(0, 0.93))
+    drawn.legend(handles=grid[0][0].get_legend_handles_labels()[0], loc="outside upper left", ncols=4)
     style.percent_axis(grid[0][0].yaxis)
     has_any = len(grid[0][0].collections) > 0
     note = style.interval_note([len(traces)], has_any)
-    style.note(drawn, f"{', '.join(sorted({str(t.identity['dataset']) for t in traces}))}; {note}; grey: share of the tokens")
+    style.note(drawn, f"{', '.join(sorted({str(t.identity['dataset']) for t in traces}))}; {note}")
     return drawn
 
 
@@ -59,14 +59,14 @@ def draw(axes: Axes, name: str, per_question: Sequence[Seen]) -> None:
     axes.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.8, label="ideal")
     axes.plot(curve.confidences, curve.acceptance, color=style.BLACK, linestyle=":", linewidth=1, label="isotonic fit")
     places, values = [row["mean_confidence"] for row in rows], [point.value for point in points]
-    axes.errorbar(places, values, yerr=style.reach(points), fmt=look.marker, color=look.colour, label="tenths")
+    axes.errorbar(places, values, yerr=style.reach(points), fmt=look.marker, color=look.colour, label="tenths of the confidences")
     most = max(row["num_tokens"] for row in rows)
     heights = [BAR * row["num_tokens"] / most for row in rows]
-    axes.bar([row["low"] for row in rows], heights, 0.1, align="edge", color="#CCCCCC", edgecolor="white", zorder=0)
+    axes.bar([row["low"] for row in rows], heights, 0.1, align="edge", color="#CCCCCC", edgecolor="white", zorder=0, label="share of the tokens")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.set_aspect("equal")
-    axes.set_title(f"{name}: ECE {expected_calibration_error(rows):.3f} ({len(seen)} tokens)")
+    axes.set_title(f"{name}: ECE {expected_calibration_error(rows):.3f}\n{len(seen):,} tokens")
 
 
 def tenth_point(per_question: Sequence[Seen], row: dict[str, float]) -> Point:

@@ -6,6 +6,7 @@ and hatches say the same again for greyscale. Not here: data, and saving (`cli.p
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -47,6 +48,7 @@ GREY = "#767676"
 ACCEPTED, REJECTED, CORRECTION = BLUE, ORANGE, BLACK  # dark, light and hatched, black: also in greyscale
 REJECTED_HATCH = "////"
 WIDTH = 7.2  # inches
+NOTE_WIDTH = 120  # characters of a note's line that fit it
 RC = {
     "axes.axisbelow": True,
     "axes.grid": True,
@@ -172,7 +174,7 @@ def reach(points: Sequence[Point]) -> list[list[float]]:
 
 def note(figure: Figure, text: str) -> None:
     """A small line under everything: what was measured or modelled, over what."""
-    figure.supxlabel(text, fontsize=7, color="#444444", x=0.01, ha="left")
+    figure.supxlabel(textwrap.fill(text, NOTE_WIDTH), fontsize=7, color="#444444", x=0.01, ha="left")
 
 
 def interval_note(num_questions: Iterable[int], has_intervals: bool, num_left_out: int = 0) -> str:

@@ -76,8 +76,8 @@ def figure(rankings: Sequence[Ranking], sub_block: int = 8) -> Figure:
     for column, series in enumerate(chosen):
         draw(grid[0][column], grid[1][column], series, sub_block)
         grid[1][column].set_xlabel("draft length k (tokens)")
-    grid[0][0].set_ylabel("acceptance length\n(tokens per round, bonus included)")
-    grid[1][0].set_ylabel("speedup (× plain decoding, ratio of sums)")
+    grid[0][0].set_ylabel("acceptance length (tokens\nper round, bonus included)")
+    grid[1][0].set_ylabel("speedup (× plain decoding,\nratio of sums)")
     style.note(drawn, f"{rankings[0].title}; {engine_note(rankings[0].engine)}; {style.ranking_note(rankings)}")
     return drawn
 
