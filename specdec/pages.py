@@ -100,7 +100,7 @@ class PagePool(Cache):
         self._path_BN = path_BN
 
     def update(
-        self, keys_BHLD: torch.Tensor, values_BHLD: torch.Tensor, layer_idx: int, *_: object
+        self, keys_BHLD: torch.Tensor, values_BHLD: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Past and new keys and values of every row, [B, H, P, D]."""
         self._new[layer_idx] = (keys_BHLD, values_BHLD)
