@@ -1,6 +1,6 @@
 """Figure: how long drafts are, and how much of them is accepted: cumulative distributions over rounds, per drafter.
 
-    python -m plotting.acc_pro_len_cdf results --drafters ar_None_sf_8 dllm_0.05_df_0.45_60_10 --out lengths.pdf
+python -m plotting.acc_pro_len_cdf results --drafters ar_None_sf_8 dllm_0.05_df_0.45_60_10 --out lengths.pdf
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from plotting.cdfs import draw_cdf, num_questions, question_values
 from plotting.inputs import by_drafter, datasets_of, read_drafts
 from specdec.errors import UserError
 from specdec.records import Record
+from specdec.rounds import Round
 
 MAX_DRAFTERS = 6
 
@@ -31,22 +32,23 @@ def figure(records: Mapping[str, Sequence[Record]]) -> Figure:
         longest = max(length(turn) for found in records.values() for one in found for turn in one.rounds)
         grid_xs = np.arange(longest + 1)
         for name, found in records.items():
-            per_question = question_values(found, lambda one: [length(t) for t in one.rounds if t.draft_len])
+            per_question = question_values(found, lambda one, of=length: [of(t) for t in one.rounds if t.draft_len])
             draw_cdf(axes, grid_xs, per_question, look[name], style.label_of(name))
         axes.set_xlabel(f"tokens {title} per round")
     grid[0][0].set_ylabel("share of rounds with as many or fewer\n(mean of questions)")
     grid[0][1].legend(loc="lower right")
     everything = [one for found in records.values() for one in found]
     counts = map(num_questions, records.values())
-    style.note(drawn, f"{datasets_of(everything)}; {style.interval_note(counts, style.has_band(grid[0][0]))}")
+    intervals = style.interval_note(style.has_band(grid[0][0]))
+    style.note(drawn, f"{datasets_of(everything)}; {style.questions_note(counts)}; {intervals}")
     return drawn
 
 
-def _drafted(turn: object) -> int:
+def _drafted(turn: Round) -> int:
     return turn.draft_len
 
 
-def _accepted(turn: object) -> int:
+def _accepted(turn: Round) -> int:
     return turn.accepted_len
 
 

@@ -77,7 +77,8 @@ def draw_raster(axes: Axes, record: Record) -> None:
     rejected = [turn.draft_len - turn.accepted_len for turn in record.rounds]
     bar = {"align": "edge", "edgecolor": "white", "linewidth": 0.3}
     axes.bar(starts, accepted, widths, color=style.ACCEPTED, label="accepted", **bar)
-    axes.bar(starts, rejected, widths, accepted, color=style.REJECTED, hatch=style.REJECTED_HATCH, label="rejected", **bar)
+    bar |= {"hatch": style.REJECTED_HATCH, "label": "rejected"}
+    axes.bar(starts, rejected, widths, accepted, color=style.REJECTED, **bar)
     height = 0.05 * max(turn.draft_len for turn in record.rounds)
     drafted = [(start, turn.accepted_len) for start, turn in zip(starts, record.rounds, strict=True)]
     own = [

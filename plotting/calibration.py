@@ -1,5 +1,5 @@
-"""Figure: whether a drafter's confidence means what it says: tokens accepted over the confidence they were drafted with,
-a panel per recorded drafter, with its expected calibration error.
+"""Figure: whether a drafter's confidence means what it says: acceptance over the confidence that tokens were drafted
+with, a panel per recorded drafter, with its expected calibration error.
 
 Every drafted token up to the first that is rejected counts, behind every prefix of the recorded texts.
 
@@ -35,14 +35,15 @@ def figure(traces: Sequence[Trace], names: Sequence[str]) -> Figure:
     for axes, name in zip(grid[0], names, strict=True):
         lacking = [trace.question_id for trace in traces if name not in trace.chains]
         if lacking:
-            raise UserError(f"the trace of question {lacking[0]} has no chains {name}: record them with failfast.py --record")
+            where = f"the trace of question {lacking[0]}"
+            raise UserError(f"{where} has no chains {name}: record them with failfast.py --record")
         draw(axes, name, [list(tokens_seen(trace, name)) for trace in traces])
         axes.set_xlabel("drafter's confidence")
     grid[0][0].set_ylabel("accepted tokens / tokens seen")
     drawn.legend(handles=grid[0][0].get_legend_handles_labels()[0], loc="outside upper left", ncols=4)
     style.percent_axis(grid[0][0].yaxis)
     has_any = len(grid[0][0].collections) > 0
-    note = style.interval_note([len(traces)], has_any)
+    note = f"{style.questions_note([len(traces)])}; {style.interval_note(has_any)}"
     style.note(drawn, f"{', '.join(sorted({str(t.identity['dataset']) for t in traces}))}; {note}")
     return drawn
 
@@ -59,10 +60,12 @@ def draw(axes: Axes, name: str, per_question: Sequence[Seen]) -> None:
     axes.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.8, label="ideal")
     axes.plot(curve.confidences, curve.acceptance, color=style.BLACK, linestyle=":", linewidth=1, label="isotonic fit")
     places, values = [row["mean_confidence"] for row in rows], [point.value for point in points]
-    axes.errorbar(places, values, yerr=style.reach(points), fmt=look.marker, color=look.colour, label="tenths of the confidences")
+    marks = {"fmt": look.marker, "color": look.colour, "label": "tenths of the confidences"}
+    axes.errorbar(places, values, yerr=style.reach(points), **marks)
     most = max(row["num_tokens"] for row in rows)
     heights = [BAR * row["num_tokens"] / most for row in rows]
-    axes.bar([row["low"] for row in rows], heights, 0.1, align="edge", color="#CCCCCC", edgecolor="white", zorder=0, label="share of the tokens")
+    bar = {"color": "#CCCCCC", "edgecolor": "white", "zorder": 0, "label": "share of the tokens"}
+    axes.bar([row["low"] for row in rows], heights, 0.1, align="edge", **bar)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.set_aspect("equal")
@@ -82,7 +85,7 @@ def build(options: Namespace) -> Figure:
     traces = read_traces(options.inputs, options.question_ids)
     names = options.chains or sorted(set.intersection(*(set(trace.chains) for trace in traces)))
     if not 0 < len(names) <= MAX_PANELS:
-        raise UserError(f"{len(names)} recorded drafters ({', '.join(names[:4])}, ...): choose {MAX_PANELS} by --chains")
+        raise UserError(f"{len(names)} recorded drafters ({', '.join(names[:4])}): choose {MAX_PANELS} by --chains")
     return figure(traces, names)
 
 

@@ -1,4 +1,4 @@
-"""Figure: what another drafter pass buys: the acceptance rate over the passes per round, of static drafts of one length.
+"""Figure: what another drafter pass buys: acceptance rate over passes per round, for static drafts of one length.
 
 A dLLM drafter's passes per round rise with its unmask threshold; the AR drafter takes as many as it drafts.
 
@@ -39,7 +39,7 @@ def figure(rankings: Sequence[Ranking], references: Sequence[Ranking] = ()) -> F
         style.percent_axis(axes.yaxis)
     grid[0][0].set_ylabel("acceptance rate")
     drawn.legend(handles=grid[0][0].get_legend_handles_labels()[0], loc="outside upper left", ncols=2)
-    style.note(drawn, f"numbers: unmask thresholds; {style.ranking_note(rankings)}")
+    style.note(drawn, f"numbers: unmask thresholds; {style.full_note(rankings)}")
     return drawn
 
 
@@ -53,7 +53,7 @@ def threshold_sweep(ranking: Ranking) -> Series:
 def draw(
     axes: Axes, series: Series, settings: Sequence[Setting], look: style.Look, ar_look: style.Look, prefix: str = ""
 ) -> None:
-    """The series as a line in the order of passes, its first and last thresholds named; the AR drafter of its length."""
+    """The series as a line in the order of passes, its ends named; and the AR drafter of its length."""
     ordered = sorted(zip(series.xs, series.settings, strict=True), key=lambda pair: pair[1].points[X].value)
     members = [one for _, one in ordered]
     length = number_text(series.fixed["draft_len"])

@@ -1,4 +1,4 @@
-"""Figure: how many easy tokens come in a row: cumulative distributions of the runs between two corrections, per drafter.
+"""Figure: how many easy tokens come in a row: distributions of the runs between two corrections, per drafter.
 
 An output token is easy for a drafter if the target did not have to correct it: it was accepted, or it is the bonus
 behind a wholly accepted draft. What was emitted without a draft ends a run, and is in none.
@@ -42,11 +42,9 @@ def figure(records: Mapping[str, Sequence[Record]]) -> Figure:
     grid[0][1].legend(loc="lower right")
     everything = [one for found in records.values() for one in found]
     counts = map(num_questions, records.values())
-    style.note(
-        drawn,
-        "easy: accepted, or the bonus behind a wholly accepted draft; "
-        f"{datasets_of(everything)}; {style.interval_note(counts, style.has_band(grid[0][0]))}",
-    )
+    what = f"easy: accepted, or the bonus behind a wholly accepted draft; {datasets_of(everything)}"
+    intervals = style.interval_note(style.has_band(grid[0][0]))
+    style.note(drawn, f"{what}; {style.questions_note(counts)}; {intervals}")
     return drawn
 
 

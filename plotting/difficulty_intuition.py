@@ -1,6 +1,6 @@
 """Figure: where text is easy and where it is hard: one row per question, one cell per output token, by who wrote it.
 
-    python -m plotting.difficulty_intuition results --drafters dllm_0.05_df_0.45_60_10 --out difficulty.pdf
+python -m plotting.difficulty_intuition results --drafters dllm_0.05_df_0.45_60_10 --out difficulty.pdf
 """
 
 from __future__ import annotations

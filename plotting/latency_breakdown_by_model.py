@@ -26,7 +26,8 @@ NEEDED = ("draft_ms", "verify_ms")
 @style.styled
 def figure(rankings: Sequence[Ranking]) -> Figure:
     """A group of stacked bars per ranking, a bar per drafter. UserError without times or for too many drafters."""
-    names = list(dict.fromkeys(one.drafter_name for ranking in rankings for one in ranking.settings if one.has(*NEEDED)))
+    settings = [one for ranking in rankings for one in ranking.settings if one.has(*NEEDED)]
+    names = list(dict.fromkeys(one.drafter_name for one in settings))
     if not names:
         raise UserError("the input has no times of drafting and verifying: give records, or parse_log.py --json's")
     if len(names) > MAX_DRAFTERS:
@@ -57,7 +58,7 @@ def figure(rankings: Sequence[Ranking]) -> Figure:
         Patch(facecolor=style.GREY, edgecolor="black", label="verifying"),
     ]
     drawn.legend(handles=key, loc="outside upper right", ncols=2)
-    style.note(drawn, style.ranking_note(rankings))
+    style.note(drawn, style.full_note(rankings))
     return drawn
 
 

@@ -1,6 +1,6 @@
 """Figure: FailFast's N_max: the speedup over the longest draft, a column per data set.
 
-    python -m plotting.microbenchmark_maxlen results --out maxlen.pdf
+python -m plotting.microbenchmark_maxlen results --out maxlen.pdf
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Figure: FailFast's tau: the speedup over the confidence below which a draft stops growing, a column per data set.
 
-    python -m plotting.microbenchmark_thresholds results --out tau.pdf
+python -m plotting.microbenchmark_thresholds results --out tau.pdf
 """
 
 from __future__ import annotations

@@ -24,14 +24,14 @@ from plotting.rankings import Ranking, read_json, read_rankings
 from plotting.scatter import KIND_LABELS
 from specdec.errors import UserError
 from specdec.latency import MEASURED
-from specdec.specs import parse_drafter_name
 
 MARGIN = 1.12  # of the axes beyond the farthest mark
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One setting's two speedups. `group`: what gives its colour; `engine`: the model's name; `num_questions` or None."""
+    """One setting's two speedups. `name` stands beside its mark, `group` decides how that looks, `engine` is the model's
+    name; `num_questions` None: not known."""
 
     name: str
     group: str
@@ -43,7 +43,7 @@ class Pair:
 
 @style.styled
 def figure(pairs: Sequence[Pair]) -> Figure:
-    """Marks by kind of drafter, few of them named. UserError where nothing was both measured and modelled."""
+    """Marks by kind of drafter, static ones with their length. UserError without anything measured and modelled."""
     if not pairs:
         raise UserError(
             "nothing here was both measured and modelled: give records of a live run with plain decoding among them "
@@ -59,9 +59,9 @@ def figure(pairs: Sequence[Pair]) -> Figure:
         places = [point.value for point in xs], [point.value for point in ys]
         bars = {"xerr": style.reach(xs), "yerr": style.reach(ys), "elinewidth": 0.6, "ecolor": (look.colour, 0.5)}
         axes.errorbar(*places, fmt=look.marker, color=look.colour, label=group, **bars)
-        for pair in members if len(members) == 1 else (members[0], members[-1]):
+        for pair in members:
             where = (pair.measured.value, pair.modelled.value)
-            axes.annotate(pair.name, where, (6, -9), textcoords="offset points", fontsize=7)
+            axes.annotate(pair.name, where, (4, 4), textcoords="offset points", fontsize=7)
     values = [point.value for pair in pairs for point in (pair.measured, pair.modelled)]
     limits = (min(0.9 * min(values), 1.0), MARGIN * max(values))
     axes.plot(limits, limits, color=style.GREY, linewidth=0.8, zorder=0, label="modelled = measured")
@@ -74,7 +74,7 @@ def figure(pairs: Sequence[Pair]) -> Figure:
     counts = [pair.num_questions for pair in pairs if pair.num_questions is not None]
     engines = ", ".join(dict.fromkeys(pair.engine for pair in pairs))
     has_any = have_intervals([pair.measured for pair in pairs])
-    style.note(drawn, f"modelled by: {engines}; {style.interval_note(counts, has_any)}")
+    style.note(drawn, f"modelled by: {engines}; {style.questions_note(counts)}; {style.interval_note(has_any)}")
     return drawn
 
 
@@ -88,10 +88,10 @@ def pairs_of(rankings: Sequence[Ranking]) -> list[Pair]:
         for setting in ranking.settings:
             point = timed.get(setting.drafter_name)
             if point is not None and setting.has("speedup_mean"):
-                kind = KIND_LABELS[type(parse_drafter_name(setting.drafter_name)).__name__]
-                label = style.label_of(setting.drafter_name)
+                kind = KIND_LABELS[type(setting.spec).__name__]
+                name = str(getattr(setting.spec, "draft_len", ""))
                 modelled = setting.points["speedup_mean"]
-                made.append(Pair(label, kind, ranking.engine, point, modelled, setting.num_questions))
+                made.append(Pair(name, kind, ranking.engine, point, modelled, setting.num_questions))
     return made
 
 
@@ -105,7 +105,7 @@ def read_cases(path: Path) -> list[Pair] | None:
         speeds = [case.get(key) if isinstance(case, dict) else None for key in ("measured_speedup", "modelled_speedup")]
         if not all(map(is_finite, speeds)):
             raise UserError(f"{path}: case {name} has no finite measured and modelled speedup")
-        made.append(Pair(name, name, f"{path.stem} ({target})", *map(Point, speeds)))
+        made.append(Pair("", name, f"{path.stem} ({target})", *map(Point, speeds)))
     return made
 
 

@@ -1,7 +1,7 @@
 """Figure: how near each policy comes to the clairvoyant, and where the rest of its time is lost.
 
-Full bars are the share of the ceiling; what follows is the time lost to drafting on for too long, to stopping too early,
-and to passes that a better choice of drafter, or a kept cache, would save (`specdec/ceiling.py`).
+Blue is the share of the ceiling; what follows is the time lost to drafting on for too long, to stopping too early, and
+to passes that a better choice of drafter, or a kept cache, would save (`specdec/ceiling.py`).
 
     python -m specdec.replay results --grid paper --json > ranking.json
     python -m plotting.oracle_gap ranking.json --out gap.pdf
@@ -44,7 +44,7 @@ def figure(rankings: Sequence[Ranking]) -> Figure:
         axes.set_xlabel("share of the time taken")
         style.percent_axis(axes.xaxis)
     drawn.legend(handles=grid[0][0].get_legend_handles_labels()[0], loc="outside upper left", ncols=2)
-    style.note(drawn, f"{engine_note(rankings[0].engine)}; {style.ranking_note(rankings)}")
+    style.note(drawn, f"{engine_note(rankings[0].engine)}; {style.full_note(rankings)}")
     return drawn
 
 

@@ -1,4 +1,4 @@
-"""Figure: what settings trade: acceptance length over drafter passes per round, those that nothing beats in both joined.
+"""Figure: what settings trade: acceptance length over drafter passes per round, and those that none beats in both.
 
 Where a drafter pass and a verification cost the same everywhere, settings on one straight line are equally fast; such
 lines are drawn for whole speedups.
@@ -47,7 +47,7 @@ def figure(rankings: Sequence[Ranking], references: Sequence[Ranking] = ()) -> F
         axes.set_xlabel("drafter passes per round")
     grid[0][0].set_ylabel("acceptance length\n(tokens per round, bonus included)")
     drawn.legend(handles=grid[0][0].get_legend_handles_labels()[0], loc="outside upper left", ncols=3)
-    style.note(drawn, f"{engine_note(rankings[0].engine)}; {style.ranking_note(rankings)}")
+    style.note(drawn, f"{engine_note(rankings[0].engine)}; {style.full_note(rankings)}")
     return drawn
 
 

@@ -1,7 +1,7 @@
 """Table: a ranking for a paper (LaTeX with booktabs) or a page (Markdown); no figure.
 
-    python -m plotting.pretty_table results --out table.tex
-    python -m plotting.pretty_table ranking.json --reference paper.json --out table.md
+python -m plotting.pretty_table results --out table.tex
+python -m plotting.pretty_table ranking.json --reference paper.json --out table.md
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def latex(ranking: Ranking) -> str:
     head, *rows = [" & ".join(map(escaped, row)) + r" \\" for row in cells(ranking)]
     columns = "l" + "r" * (len(cells(ranking)[0]) - 1)
     lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", rf"\caption{{{escaped(caption(ranking))}}}", r"\end{table}"]) + "\n"
+    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{escaped(caption(ranking))}}}", r"\end{table}"]
+    return "\n".join(lines) + "\n"
 
 
 def escaped(text: str) -> str:

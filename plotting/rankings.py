@@ -21,9 +21,10 @@ from plotting.points import Point, ratio_points
 from specdec.comparisons import compare
 from specdec.errors import UserError
 from specdec.judges import Judges
-from specdec.latency import MEASURED, LatencyProfile, Price, load_profiles
+from specdec.latency import MEASURED, Price, load_profiles
 from specdec.question_sets import comparable
-from specdec.ranking import PLAIN, QuestionStats, by_drafter, engines_of, merge, model_prices, priced_under, rank, stats_of
+from specdec.ranking import PLAIN, QuestionStats, by_drafter, engines_of, merge, priced_under, rank
+from specdec.reading import Reading
 from specdec.records import Record
 from specdec.specs import DrafterSpec, parse_drafter_name
 
@@ -40,7 +41,12 @@ QUANTITIES: dict[str, Ratio] = {
     "total_ms": lambda entry, price: (price.total_ms, 1),
     "baseline_ms": lambda entry, price: (price.baseline_ms, 1),
 }
-CEILING_PARTS = {"ceiling_share": "best_ms", "over_share": "over_ms", "under_share": "under_ms", "passes_share": "passes_ms"}
+CEILING_PARTS = {  # shares of the time taken
+    "ceiling_share": "best_ms",
+    "over_share": "over_ms",
+    "under_share": "under_ms",
+    "passes_share": "passes_ms",
+}
 SHARES = ("acceptance_rate", *CEILING_PARTS)
 _INTERVALS = {"speedup_mean": "mean", "speedup_ratio": "ratio"}  # what a file's intervals are called
 
@@ -137,18 +143,12 @@ def engine_note(engine: str) -> str:
 
 def _stats(records: Sequence[Record], asked: Asked) -> list[QuestionStats]:
     profiles = load_profiles(asked.latency_profile)
-    judges = None
-    if asked.trace_dir is not None:
-        judges = [Judges(asked.trace_dir, profiles, entry) for entry in asked.latency_target]
-    stats = []
-    for record in records:
-        ceilings = {name: one for judge in judges or () for name, one in judge.ceilings(record).items()}
-        stats.append(stats_of(record, _prices(record, profiles, asked.latency_target), ceilings))
-    return comparable(merge(stats), asked.allow_unequal)[0]
-
-
-def _prices(record: Record, profiles: Sequence[LatencyProfile], targets: Sequence[str | None]) -> dict[str, Price]:
-    return {name: price for entry in targets for name, price in model_prices(record, profiles, entry).items()}
+    readings = []
+    for entry in asked.latency_target:
+        judges = None if asked.trace_dir is None else Judges(asked.trace_dir, profiles, entry)
+        readings.append(Reading(profiles, entry, judges))
+    stats = merge(reading.entry(record) for record in records for reading in readings)
+    return comparable(stats, asked.allow_unequal)[0]
 
 
 def _rankings_of(stats: list[QuestionStats], target: str, dataset: str, num_left_out: int) -> list[Ranking]:
@@ -213,11 +213,13 @@ def read_ranking_file(path: Path) -> list[Ranking]:
         engines = [(entry["engine"], entry["rows"]) for entry in document["engines"]]
         sources = [str(source) for source in document.get("sources", [])]
         title = str(document.get("label") or ", ".join(sources) or path.stem)
-        made = [Ranking(title, _target(sources), str(engine), [_setting(row) for row in rows]) for engine, rows in engines]
+        target = _target(sources)
+        made = [Ranking(title, target, str(engine), [_setting(row) for row in rows]) for engine, rows in engines]
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{path} is no ranking (parse_log.py --json makes one): {type(error).__name__} {error}") from None
+        reason = f"{type(error).__name__} {error}"
+        raise UserError(f"{path} is no ranking ({reason}): parse_log.py --json makes one") from None
     if not any(ranking.settings for ranking in made):
         raise UserError(f"{path} ranks nothing")
     return made

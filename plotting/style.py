@@ -177,23 +177,31 @@ def note(figure: Figure, text: str) -> None:
     figure.supxlabel(textwrap.fill(text, NOTE_WIDTH), fontsize=7, color="#444444", x=0.01, ha="left")
 
 
-def interval_note(num_questions: Iterable[int], has_intervals: bool, num_left_out: int = 0) -> str:
-    """`"30 questions; bands and bars: 95% intervals over questions"`, or that there are none."""
+def questions_note(num_questions: Iterable[int], num_left_out: int = 0) -> str:
+    """Examples: "30 questions", "1 question", "28 to 30 questions (2 degenerate left out)"."""
     counts = sorted(set(num_questions))
     if not counts:
-        return "no intervals"
+        return "questions not counted"
     many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-    questions = f"{many} question" + ("" if counts == [1] else "s")
-    if num_left_out:
-        questions += f" ({num_left_out} degenerate left out)"
-    return f"{questions}; {f'bands and bars: {LEVEL:.0%} intervals over questions' if has_intervals else 'no intervals'}"
+    left_out = f" ({num_left_out} degenerate left out)" if num_left_out else ""
+    return f"{many} question{'' if counts == [1] else 's'}{left_out}"
+
+
+def interval_note(has_intervals: bool) -> str:
+    """What bands and bars are, or that there are none."""
+    return f"bands and bars: {LEVEL:.0%} intervals over questions" if has_intervals else "no intervals"
 
 
 def ranking_note(rankings: Sequence[Ranking]) -> str:
-    """`interval_note` of rankings."""
+    """How many questions rankings are over."""
     counts = [count for ranking in rankings for count in ranking.num_questions]
+    return questions_note(counts, max(ranking.num_left_out for ranking in rankings))
+
+
+def full_note(rankings: Sequence[Ranking]) -> str:
+    """The questions of rankings, and what their intervals are."""
     points = [point for ranking in rankings for one in ranking.settings for point in one.points.values()]
-    return interval_note(counts, have_intervals(points), max(ranking.num_left_out for ranking in rankings))
+    return f"{ranking_note(rankings)}; {interval_note(have_intervals(points))}"
 
 
 def percent_axis(axis: object) -> None:

@@ -53,7 +53,7 @@ def sweep_figure(sweep: Sweep, rankings: Sequence[Ranking], references: Sequence
         grid[-1][column].set_xlabel(sweep.x_label)
     handles = {handle.get_label(): handle for line in grid for axes in line for handle in axes.lines}
     drawn.legend(handles=list(handles.values()), loc="outside upper left", ncols=2)
-    style.note(drawn, f"{engine_note(rankings[0].engine)}; {style.ranking_note(rankings)}")
+    style.note(drawn, f"{engine_note(rankings[0].engine)}; {style.full_note(rankings)}")
     return drawn
 
 

@@ -1,9 +1,9 @@
 """Figure: speculative decoding in closed form, beside what settings really reach.
 
-If every drafted token is accepted with the same probability a, k of them give (1 - a^(k+1)) / (1 - a) tokens a round, and
-a speedup of that over 1 + c x passes, where a drafter pass costs c verifications (Leviathan et al., ICML 2023). An AR
-drafter takes k passes. A block drafter takes one per sub-block at best, so that its speedup over k is a sawtooth if drafts
-begin with a sub-block, and the smooth mean of it if they begin anywhere. Both a and c come from the input.
+If every drafted token is accepted with the same probability a, k of them give (1 - a^(k+1)) / (1 - a) tokens a round,
+and a speedup of that over 1 + c x passes, where a drafter pass costs c verifications (Leviathan et al., ICML 2023). An
+AR drafter takes k passes. A block drafter takes one per sub-block at best, so that its speedup over k is a sawtooth if
+drafts begin with a sub-block, and smooth if they begin anywhere. Both a and c come from the input.
 
     python -m plotting.theoretical_analysis results --out theory.pdf
 """
@@ -42,12 +42,12 @@ def speedup(acceptance: float, draft_len: int, pass_cost: float, num_passes: flo
 
 
 def aligned_passes(draft_len: int, sub_block: int) -> float:
-    """Passes of a block drafter that begins with a sub-block: `aligned_passes(8, 8) == 1`, `aligned_passes(9, 8) == 2`."""
+    """Passes of a block drafter that begins with a sub-block. Examples: `(8, 8)` gives 1, `(9, 8)` gives 2."""
     return math.ceil(draft_len / sub_block)
 
 
 def mean_passes(draft_len: int, sub_block: int) -> float:
-    """The mean of the sub-blocks touched over all beginnings: `mean_passes(1, 8) == 1`, `mean_passes(9, 8) == 2`."""
+    """The mean number of sub-blocks touched over all beginnings. Examples: `(1, 8)` gives 1, `(9, 8)` gives 2."""
     return 1 + (draft_len - 1) / sub_block
 
 
@@ -78,7 +78,7 @@ def figure(rankings: Sequence[Ranking], sub_block: int = 8) -> Figure:
         grid[1][column].set_xlabel("draft length k (tokens)")
     grid[0][0].set_ylabel("acceptance length (tokens\nper round, bonus included)")
     grid[1][0].set_ylabel("speedup (× plain decoding,\nratio of sums)")
-    style.note(drawn, f"{rankings[0].title}; {engine_note(rankings[0].engine)}; {style.ranking_note(rankings)}")
+    style.note(drawn, f"{rankings[0].title}; {engine_note(rankings[0].engine)}; {style.full_note(rankings)}")
     return drawn
 
 
