@@ -5,6 +5,7 @@ VENV := .venv
 PINNED := .venv-pinned
 PINNED_TRANSFORMERS := transformers==4.53.3
 DEMO_DIR := results/demo
+GALLERY_DIR := results/gallery
 DATA_DIR ?= data
 FAMILY_DIR ?= results/family
 GPU_PYTHON ?= python3
@@ -15,10 +16,11 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-pinned test-gpu test-slurm lint family clean
+.PHONY: help setup demo gallery test test-pinned test-gpu test-slurm lint family clean
 
 help:
 	@echo "make demo         set up .venv, run all drafters on the bundled models and 4 questions, rank them"
+	@echo "make gallery      every figure, from the bundled models, into docs/gallery (minutes)"
 	@echo "make test         set up .venv, run the tests"
 	@echo "make test-pinned  the tests with $(PINNED_TRANSFORMERS), in .venv-pinned"
 	@echo "make test-slurm   the sweeps on a Slurm of one node (root, Debian's slurm-wlm: tests/slurm/install.sh)"
@@ -32,7 +34,17 @@ help:
 setup: $(VENV)/.ready-dev
 
 demo: $(VENV)/.ready-run
-	$(VENV)/bin/python failfast.py --num_questions 4 --max_new_tokens 256 --output_dir $(DEMO_DIR)
+	$(VENV)/bin/python failfast.py --num_questions 4 --max_new_tokens 256 --output_dir $(DEMO_DIR) --figures
+
+# Chains are recorded once and every setting is replayed from them; only measured times need a live run.
+gallery: $(VENV)/.ready-run
+	$(VENV)/bin/python failfast.py --record --grid paper --num_questions 48 --max_new_tokens 256 --output_dir $(GALLERY_DIR)
+	$(VENV)/bin/python -m specdec.replay $(GALLERY_DIR) --grid paper --output_dir $(GALLERY_DIR)/replayed
+	$(ONE_THREAD) $(VENV)/bin/python -m profiling.profile_engine --drafter bundled --targets bundled --contexts 96 \
+		--device cpu --engine eager --name this_machine --out $(GALLERY_DIR)/profile
+	$(ONE_THREAD) $(VENV)/bin/python failfast.py --num_questions 12 --max_new_tokens 64 --spec_len 8 4 12 \
+		--drafters plain ar_sf dllm_sf failfast --device cpu --output_dir $(GALLERY_DIR)/live
+	$(VENV)/bin/python -m plotting.gallery $(GALLERY_DIR) --out docs/gallery
 
 test: $(VENV)/.ready-dev
 	$(ONE_THREAD) $(VENV)/bin/python $(PYTEST)

@@ -161,7 +161,7 @@ def record_traces(session: Session, problems: Sequence[Problem], stop: StopReque
 
 
 class Reporter:
-    """Prices records, logs their lines, and prints the ranking at the end.
+    """Prices records, logs their lines, draws them if asked, and prints the ranking at the end.
 
     Raises UserError at once if a profile cannot price the target.
     """
@@ -185,6 +185,10 @@ class Reporter:
             log.info(line)
         for line in quote_text(record.output_text):
             log.debug(line)
+        if self.config.figures:
+            from plotting.acc_rate_over_time import write_figure  # matplotlib takes a second
+
+            write_figure(record, self.config.output_dir)
 
     def finish(self) -> None:
         print(ranking_report(self.stats))

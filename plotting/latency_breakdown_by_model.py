@@ -46,7 +46,7 @@ def figure(rankings: Sequence[Ranking]) -> Figure:
         for name in (name for name in names if name in found):
             row += 1
             draw_bar(axes, row, found[name], look[name])
-            ticks.append((row, style.label_of(name)))
+            ticks.append((row, found[name].own_label or style.label_of(name)))
         row += 1
     axes.set_yticks([place for place, _ in ticks], [label for _, label in ticks])
     axes.set_ylim(row - 0.5, -0.7)

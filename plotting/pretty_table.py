@@ -53,7 +53,7 @@ def cells(ranking: Ranking) -> list[list[str]]:
 def _row(setting: Setting, known: Sequence[str]) -> list[str]:
     mark = " *" if setting.is_level else ""
     values = [COLUMNS[name][1](setting.points[name]) if setting.has(name) else "-" for name in known]
-    return [label_of(setting.drafter_name) + mark, *values]
+    return [(setting.own_label or label_of(setting.drafter_name)) + mark, *values]
 
 
 def caption(ranking: Ranking) -> str:

@@ -59,6 +59,7 @@ class Setting:
     num_questions: int | None
     points: dict[str, Point]
     is_level: bool | None = None  # cannot be told from the best; None: not known
+    own_label: str = ""  # a file's name for it, where it has one
 
     @property
     def spec(self) -> DrafterSpec:
@@ -250,23 +251,25 @@ def _setting(row: dict[str, Any]) -> Setting:
         if value is not None:
             prefix = _INTERVALS.get(quantity, "")
             points[quantity] = Point(value, _number(row, f"{prefix}_low"), _number(row, f"{prefix}_high"))
-    return Setting(name, count, _per_question(points, row, count), row.get("is_level_with_best"))
+    label = str(row.get("label") or "")
+    return Setting(name, count, _per_question(points, row, count), row.get("is_level_with_best"), label)
 
 
 def _per_question(points: dict[str, Point], row: dict[str, Any], count: int | None) -> dict[str, Point]:
-    """A file's times are sums over questions, and its losses milliseconds: both as `QUANTITIES` has them."""
+    """A file's times are sums over its questions (one's, where it does not count them), and its losses milliseconds:
+    both as `QUANTITIES` has them."""
     total = _number(row, "total_ms")
-    if total and count:
-        for quantity in ("draft_ms", "verify_ms", "total_ms"):
-            if quantity in points:
-                points[quantity] = Point(points[quantity].value / count)
-        if "speedup_ratio" in points:
-            points["baseline_ms"] = Point(points["speedup_ratio"].value * points["total_ms"].value)
-    if total and "ceiling_share" in points:
-        for quantity, part in CEILING_PARTS.items():
-            value = _number(row, part)
-            if value is not None:
-                points[quantity] = Point(value / total)
+    if not total:
+        return points
+    for quantity in ("draft_ms", "verify_ms", "total_ms"):
+        if quantity in points:
+            points[quantity] = Point(points[quantity].value / (count or 1))
+    if "speedup_ratio" in points:
+        points["baseline_ms"] = Point(points["speedup_ratio"].value * points["total_ms"].value)
+    for quantity, part in CEILING_PARTS.items():
+        value = _number(row, part)
+        if value is not None:
+            points[quantity] = Point(value / total)
     return points
 
 

@@ -122,6 +122,7 @@ class RunConfig:
     latency_profile: tuple[str, ...] = _flag("price with these profiles: names, JSON files, or 'none'", ("vLLM_A6000",))
     latency_target: str | None = _flag("price as if the target were this entry of the profile", None)
     run_code: bool = _flag(RUN_CODE_HELP)
+    figures: bool = _flag("draw acceptance over time for every record with drafts, under OUTPUT_DIR/figures")
     overwrite: bool = _flag("compute finished records again")
     read_pickle: bool = _flag("re-price and re-report stored records; loads no model")
     status: str | None = _flag(
