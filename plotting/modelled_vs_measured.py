@@ -25,13 +25,13 @@ from plotting.scatter import KIND_LABELS
 from specdec.errors import UserError
 from specdec.latency import MEASURED
 
-MARGIN = 1.12  # of the axes beyond the farthest mark
+MARGIN = 1.05  # of the axes beyond the farthest mark
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One setting's two speedups. `name` stands beside its mark, `group` decides how that looks, `engine` is the model's
-    name; `num_questions` None: not known."""
+    """One setting's two speedups. `name` stands beside its mark, `group` decides how that looks; `engine` is what
+    modelled it; `num_questions` None: not known."""
 
     name: str
     group: str
@@ -62,8 +62,9 @@ def figure(pairs: Sequence[Pair]) -> Figure:
         for pair in members:
             where = (pair.measured.value, pair.modelled.value)
             axes.annotate(pair.name, where, (4, 4), textcoords="offset points", fontsize=7)
-    values = [point.value for pair in pairs for point in (pair.measured, pair.modelled)]
-    limits = (min(0.9 * min(values), 1.0), MARGIN * max(values))
+    points = [point for pair in pairs for point in (pair.measured, pair.modelled)]
+    farthest = max(point.value if point.high is None else point.high for point in points)
+    limits = (min(0.9 * min(point.value for point in points), 1.0), MARGIN * farthest)
     axes.plot(limits, limits, color=style.GREY, linewidth=0.8, zorder=0, label="modelled = measured")
     axes.set_xlim(limits)
     axes.set_ylim(limits)

@@ -48,7 +48,7 @@ GREY = "#767676"
 ACCEPTED, REJECTED, CORRECTION = BLUE, ORANGE, BLACK  # dark, light and hatched, black: also in greyscale
 REJECTED_HATCH = "////"
 WIDTH = 7.2  # inches
-NOTE_WIDTH = 120  # characters of a note's line that fit it
+NOTE_WIDTH = 138  # characters of a note's line that fit it
 RC = {
     "axes.axisbelow": True,
     "axes.grid": True,

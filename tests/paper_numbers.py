@@ -1,4 +1,4 @@
-"""The FailFast paper's published numbers as a ranking JSON, so that figures can be drawn beside them (`--reference`)."""
+"""The FailFast paper's published numbers as a ranking JSON, to draw figures beside them (`--reference`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BREAKDOWN = {
 
 
 def ranking_of(numbers: dict[str, Any], label: str) -> dict[str, Any]:
-    """The document that `--reference` reads, of numbers in the layout of paper_numbers.json; what is absent is left out."""
+    """The document that `--reference` reads, of numbers laid out as in paper_numbers.json; absent ones are left out."""
     rows: dict[str, dict[str, Any]] = {}
     tau, longest = numbers.get("tau_sweep_MATH_32B", {}), numbers.get("N_max_sweep_MATH_32B", {})
     for value, speedup in zip(tau.get("tau", []), tau.get("speedup", []), strict=True):
