@@ -52,6 +52,7 @@ def figure(rankings: Sequence[Ranking]) -> Figure:
     axes.set_ylim(row - 0.5, -0.7)
     axes.set_xlim(left=0)
     axes.grid(visible=False, axis="y")
+    axes.set_ylabel("drafter setting")
     axes.set_xlabel("time per question (s)")
     key = [
         Patch(facecolor="white", edgecolor="black", hatch="////", label="drafting"),
@@ -82,7 +83,7 @@ def draw_plain(axes: Axes, row: int, setting: Setting) -> None:
 def group_title(ranking: Ranking) -> str:
     """Whose time it is: the questions, and the target or clock that prices them."""
     how = "measured" if ranking.engine == MEASURED else ranking.engine
-    return f"{ranking.title}, {how}"
+    return f"{ranking.target + ', ' if ranking.target else ''}{ranking.title}; {how}"
 
 
 def build(options: Namespace) -> Figure:

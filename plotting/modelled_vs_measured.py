@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from plotting import cli, style
 from plotting.inputs import is_finite
 from plotting.points import Point, have_intervals
-from plotting.rankings import Ranking, read_json, read_rankings
+from plotting.rankings import Ranking, read_json, read_rankings, require_one_target
 from plotting.scatter import KIND_LABELS
 from specdec.errors import UserError
 from specdec.latency import MEASURED
@@ -115,7 +115,9 @@ def build(options: Namespace) -> Figure:
     others = [path for path in options.inputs if cases.get(path) is None]
     pairs = [pair for found in cases.values() for pair in found or ()]
     if others:
-        pairs += pairs_of(read_rankings(others, cli.asked(options)))
+        rankings = read_rankings(others, cli.asked(options))
+        require_one_target(rankings)
+        pairs += pairs_of(rankings)
     return figure(pairs)
 
 

@@ -43,6 +43,7 @@ def figure(rankings: Sequence[Ranking]) -> Figure:
         axes.set_title(f"{ranking.title}{shown}")
         axes.set_xlabel("share of the time taken")
         style.percent_axis(axes.xaxis)
+    grid[0][0].set_ylabel("drafter setting")
     drawn.legend(handles=grid[0][0].get_legend_handles_labels()[0], loc="outside upper left", ncols=2)
     style.note(drawn, f"{engine_note(rankings[0].engine)}; {style.full_note(rankings)}")
     return drawn

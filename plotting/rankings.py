@@ -127,11 +127,15 @@ def under_one_engine(rankings: Sequence[Ranking], engine: str | None) -> list[Ra
     engines = list(dict.fromkeys(ranking.engine for ranking in rankings))
     if engine is not None and engine not in engines:
         raise UserError(f"no --engine {engine!r} (there are: {', '.join(map(repr, engines)) or 'none'})")
-    chosen = [ranking for ranking in rankings if ranking.engine == (engine or engines[0])]
-    targets = sorted({ranking.target for ranking in chosen})
+    require_one_target(rankings)
+    return [ranking for ranking in rankings if ranking.engine == (engine or engines[0])]
+
+
+def require_one_target(rankings: Sequence[Ranking]) -> None:
+    """UserError for rankings of several targets, which one figure must not mix."""
+    targets = sorted({ranking.target for ranking in rankings})
     if len(targets) > 1:
-        raise UserError(f"rankings of several targets ({', '.join(targets)}): give those of one")
-    return chosen
+        raise UserError(f"input of several targets ({', '.join(targets)}): give one, as OUTPUT_DIR/pickles/TARGET")
 
 
 def engine_note(engine: str) -> str:

@@ -141,6 +141,22 @@ def test_ranking_a_log_loads_no_model_library():
     assert not top_names(loaded_with(Path("parse_log.py"))) & MODEL_LIBRARIES
 
 
+@pytest.mark.parametrize("path", [p for p in project_files() if p.parts[0] == "plotting"], ids=str)
+def test_figures_load_no_model_library(path):
+    assert not top_names(loaded_with(path)) & MODEL_LIBRARIES
+
+
+def test_only_figures_load_matplotlib():
+    """So that everything else starts without it."""
+    names = [path for path in project_files() if path.parts[0] != "plotting"]
+    assert not [path for path in names if "matplotlib" in top_names(loaded_with(path))]
+
+
+@pytest.mark.parametrize("name", ["points", "inputs", "rankings", "sweeps"])
+def test_what_figures_are_drawn_from_needs_no_matplotlib(name):
+    assert "matplotlib" not in top_names(loaded_with(Path("plotting", f"{name}.py")))
+
+
 def test_the_sandboxed_process_needs_nothing_of_the_project():
     assert not [name for name in imports_anywhere(Path("specdec", "sandboxed.py")) if file_of(name)]
 
