@@ -13,7 +13,9 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from plotting.rankings import Asked, Ranking, read_ranking_file, read_rankings, under_one_engine
+from plotting.ranking_files import read_ranking_file
+from plotting.rankings import Asked, read_rankings
+from plotting.settings import Ranking, under_one_engine
 from plotting.style import RC
 from specdec.config import StrictParser, add_flags
 from specdec.errors import UserError, exit_status

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plotting import cli, style
-from plotting.rankings import Ranking, Setting
 from plotting.scatter import draw_points
+from plotting.settings import Ranking, Setting
 from plotting.sweeps import Series, require_sweep, sweeps
 from specdec.specs import ArStatic, DllmStatic, number_text
 

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from plotting import cli, style
-from plotting.rankings import Ranking, Setting, read_rankings
+from plotting.rankings import read_rankings
+from plotting.settings import Ranking, Setting
 from specdec.errors import UserError
 from specdec.latency import MEASURED
 

@@ -20,8 +20,10 @@ from matplotlib.figure import Figure
 from plotting import cli, style
 from plotting.inputs import is_finite
 from plotting.points import Point, have_intervals
-from plotting.rankings import Ranking, read_json, read_rankings, require_one_target
+from plotting.ranking_files import read_json
+from plotting.rankings import read_rankings
 from plotting.scatter import KIND_LABELS
+from plotting.settings import Ranking, require_one_target
 from specdec.errors import UserError
 from specdec.latency import MEASURED
 
@@ -97,16 +99,21 @@ def pairs_of(rankings: Sequence[Ranking]) -> list[Pair]:
 
 
 def read_cases(path: Path) -> list[Pair] | None:
-    """The cases of a profile_speculation JSON; None for another document. UserError for a number that is none."""
+    """The cases of a profile_speculation JSON, or of one that holds it under "speculation"; None for another document.
+
+    Raises UserError for a number that is none.
+    """
     document = read_json(path)
+    document = document.get("speculation", document) if isinstance(document, dict) else document
     if not isinstance(document, dict) or not isinstance(document.get("cases"), dict):
         return None
-    made, target = [], str(document.get("target", "?"))
+    device = document.get("provenance", {}).get("device_name", "?")
+    made, where = [], f"{document.get('target', '?')}, {document.get('engine', '?')}, {device}"
     for name, case in document["cases"].items():
         speeds = [case.get(key) if isinstance(case, dict) else None for key in ("measured_speedup", "modelled_speedup")]
         if not all(map(is_finite, speeds)):
             raise UserError(f"{path}: case {name} has no finite measured and modelled speedup")
-        made.append(Pair("", name, f"{path.stem} ({target})", *map(Point, speeds)))
+        made.append(Pair("", name, f"{path.stem} ({where})", *map(Point, speeds)))
     return made
 
 

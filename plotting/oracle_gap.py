@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plotting import cli, style
-from plotting.rankings import CEILING_PARTS, Ranking, Setting, engine_note
+from plotting.settings import CEILING_PARTS, Ranking, Setting, engine_note
 from specdec.errors import UserError
 
 MAX_SETTINGS = 16

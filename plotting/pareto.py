@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plotting import cli, style
-from plotting.rankings import Ranking, Setting, engine_note
 from plotting.scatter import draw_kinds, draw_points
+from plotting.settings import Ranking, Setting, engine_note
 from specdec.errors import UserError
 
 X, Y = "passes_per_round", "acceptance_len"

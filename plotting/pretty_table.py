@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from plotting import cli
 from plotting.points import Point
-from plotting.rankings import Ranking, Setting, engine_note
+from plotting.settings import Ranking, Setting, engine_note
 from plotting.style import label_of, ranking_note
 from specdec.errors import exit_status
 

@@ -1,32 +1,30 @@
-"""Rankings: what records or the JSON of a ranking say of every setting, as points with intervals. No matplotlib.
+"""Rankings: what records say of every setting, priced as `parse_log.py` prices them. No matplotlib.
 
-Records are priced here as `parse_log.py` prices them; a file (`parse_log.py --json`, `specdec.replay --json`, or
-published figures in that layout) says less: where it has no interval or no value, there is none.
+Rankings in files are `ranking_files.py`'s.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from plotting.inputs import is_finite, read_records
+from plotting.inputs import read_records
 from plotting.points import Point, ratio_points
+from plotting.ranking_files import read_ranking_file
+from plotting.settings import CEILING_PARTS, SHARES, Ranking, Setting
 from specdec.comparisons import compare
 from specdec.errors import UserError
 from specdec.judges import Judges
-from specdec.latency import MEASURED, Price, load_profiles
+from specdec.latency import Price, load_profiles
 from specdec.question_sets import comparable
 from specdec.ranking import PLAIN, QuestionStats, by_drafter, engines_of, merge, priced_under, rank
 from specdec.reading import Reading
 from specdec.records import Record
-from specdec.specs import DrafterSpec, parse_drafter_name
 
 # Each quantity as a ratio of sums over questions: (numerator, denominator) of one question under one engine.
 Ratio = Callable[[QuestionStats, Price], tuple[float, float]]
@@ -41,48 +39,6 @@ QUANTITIES: dict[str, Ratio] = {
     "total_ms": lambda entry, price: (price.total_ms, 1),
     "baseline_ms": lambda entry, price: (price.baseline_ms, 1),
 }
-CEILING_PARTS = {  # shares of the time taken
-    "ceiling_share": "best_ms",
-    "over_share": "over_ms",
-    "under_share": "under_ms",
-    "passes_share": "passes_ms",
-}
-SHARES = ("acceptance_rate", *CEILING_PARTS)
-_INTERVALS = {"speedup_mean": "mean", "speedup_ratio": "ratio"}  # what a file's intervals are called
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One drafter configuration under one engine. `points` by name of quantity; what is not known is not there."""
-
-    drafter_name: str
-    num_questions: int | None
-    points: dict[str, Point]
-    is_level: bool | None = None  # cannot be told from the best; None: not known
-    own_label: str = ""  # a file's name for it, where it has one
-
-    @property
-    def spec(self) -> DrafterSpec:
-        return parse_drafter_name(self.drafter_name)
-
-    def has(self, *quantities: str) -> bool:
-        return all(quantity in self.points for quantity in quantities)
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """All settings under one engine, best first. `title`: which questions, or which file."""
-
-    title: str
-    target: str
-    engine: str
-    settings: list[Setting]
-    num_left_out: int = 0  # questions whose answer is degenerate, where those were not wanted
-
-    @property
-    def num_questions(self) -> list[int]:
-        """Of every setting, where it is known."""
-        return [one.num_questions for one in self.settings if one.num_questions is not None]
 
 
 @dataclass(frozen=True)
@@ -117,33 +73,6 @@ def read_rankings(paths: Sequence[Path], asked: Asked) -> list[Ranking]:
     if not made:
         raise UserError("nothing in the input has a price: give records of drafters and a --latency_profile")
     return _chosen(made, asked.drafters)
-
-
-def under_one_engine(rankings: Sequence[Ranking], engine: str | None) -> list[Ranking]:
-    """The rankings under `engine` (default: the first there is), one per data set.
-
-    Raises UserError for an engine that is not there, and for several targets.
-    """
-    engines = list(dict.fromkeys(ranking.engine for ranking in rankings))
-    if engine is not None and engine not in engines:
-        raise UserError(f"no --engine {engine!r} (there are: {', '.join(map(repr, engines)) or 'none'})")
-    require_one_target(rankings)
-    return [ranking for ranking in rankings if ranking.engine == (engine or engines[0])]
-
-
-def require_one_target(rankings: Sequence[Ranking]) -> None:
-    """UserError for rankings of several targets, which one figure must not mix."""
-    targets = sorted({ranking.target for ranking in rankings})
-    if len(targets) > 1:
-        raise UserError(f"input of several targets ({', '.join(targets)}): give one, as OUTPUT_DIR/pickles/TARGET")
-
-
-def engine_note(engine: str) -> str:
-    """What speedups under an engine are."""
-    return "measured wall clock" if engine == MEASURED else f"modelled time: {engine}"
-
-
-# --- from records ---
 
 
 def _stats(records: Sequence[Record], asked: Asked) -> list[QuestionStats]:
@@ -202,86 +131,6 @@ def _points_of(pairs_CQ2: Sequence[Sequence[tuple[float, float]]]) -> list[Point
 
 def _part(part: str, engine: str) -> Ratio:
     return lambda entry, _: (getattr(entry.ceilings[engine], part), entry.ceilings[engine].total_ms)
-
-
-# --- from a file ---
-
-
-def read_ranking_file(path: Path) -> list[Ranking]:
-    """The rankings of a JSON file, one per engine; `label` in it is its title, else its sources.
-
-    Raises UserError for anything else, a number that is not finite included.
-    """
-    document = read_json(path)
-    document = document.get("ranking", document) if isinstance(document, dict) else document
-    try:
-        engines = [(entry["engine"], entry["rows"]) for entry in document["engines"]]
-        sources = [str(source) for source in document.get("sources", [])]
-        title = str(document.get("label") or ", ".join(sources) or path.stem)
-        target = _target(sources)
-        made = [Ranking(title, target, str(engine), [_setting(row) for row in rows]) for engine, rows in engines]
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        reason = f"{type(error).__name__} {error}"
-        raise UserError(f"{path} is no ranking ({reason}): parse_log.py --json makes one") from None
-    if not any(ranking.settings for ranking in made):
-        raise UserError(f"{path} ranks nothing")
-    return made
-
-
-def read_json(path: Path) -> Any:
-    """The document in a JSON file. Raises UserError for an unreadable file or another format."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON ({error})") from None
-
-
-def _target(sources: Iterable[str]) -> str:
-    """The targets of a file's sources ("TARGET DATASET BUDGET ..."), "" if it names none."""
-    return ", ".join(sorted({source.partition(" ")[0] for source in sources}))
-
-
-def _setting(row: dict[str, Any]) -> Setting:
-    name = str(row["drafter_name"])
-    parse_drafter_name(name)
-    count = row.get("num_questions")
-    points = {}
-    for quantity in (*QUANTITIES, *CEILING_PARTS):
-        value = _number(row, quantity)
-        if value is not None:
-            prefix = _INTERVALS.get(quantity, "")
-            points[quantity] = Point(value, _number(row, f"{prefix}_low"), _number(row, f"{prefix}_high"))
-    label = str(row.get("label") or "")
-    return Setting(name, count, _per_question(points, row, count), row.get("is_level_with_best"), label)
-
-
-def _per_question(points: dict[str, Point], row: dict[str, Any], count: int | None) -> dict[str, Point]:
-    """A file's times are sums over its questions (one's, where it does not count them), and its losses milliseconds:
-    both as `QUANTITIES` has them."""
-    total = _number(row, "total_ms")
-    if not total:
-        return points
-    for quantity in ("draft_ms", "verify_ms", "total_ms"):
-        if quantity in points:
-            points[quantity] = Point(points[quantity].value / (count or 1))
-    if "speedup_ratio" in points:
-        points["baseline_ms"] = Point(points["speedup_ratio"].value * points["total_ms"].value)
-    for quantity, part in CEILING_PARTS.items():
-        value = _number(row, part)
-        if value is not None:
-            points[quantity] = Point(value / total)
-    return points
-
-
-def _number(row: dict[str, Any], key: str) -> float | None:
-    value = row.get(key)
-    if value is None or is_finite(value):
-        return value
-    raise UserError(f"{row.get('drafter_name')}: {key} is no finite number but {value!r:.40}")
 
 
 def _chosen(rankings: list[Ranking], drafters: Collection[str] | None) -> list[Ranking]:

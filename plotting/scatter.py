@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from plotting import style
-from plotting.rankings import Setting
+from plotting.settings import Setting
 from plotting.style import Look
 from specdec.specs import DrafterSpec
 

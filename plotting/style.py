@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from plotting.points import Point, have_intervals
-from plotting.rankings import Ranking
+from plotting.settings import Ranking
 from specdec.errors import UserError
 from specdec.specs import (
     ArDynamic,

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plotting import cli, style
-from plotting.rankings import Ranking, engine_note
+from plotting.settings import Ranking, engine_note
 from plotting.sweeps import Series, require_sweep, sweeps
 from specdec.specs import DrafterSpec
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from plotting.rankings import Setting
+from plotting.settings import Setting
 from specdec.errors import UserError
 from specdec.specs import DrafterSpec, number_text
 

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from plotting import cli, style
 from plotting.pareto import pass_cost
-from plotting.rankings import Ranking, engine_note
+from plotting.settings import Ranking, engine_note
 from plotting.sweeps import Series, require_sweep, sweeps
 from specdec.errors import UserError
 from specdec.specs import ArStatic, DllmStatic, number_text

@@ -160,7 +160,7 @@ def test_only_figures_load_matplotlib():
     assert not [path for path in names if "matplotlib" in top_names(loaded_with(path))]
 
 
-@pytest.mark.parametrize("name", ["points", "inputs", "rankings", "sweeps"])
+@pytest.mark.parametrize("name", ["points", "inputs", "settings", "rankings", "ranking_files", "sweeps"])
 def test_what_figures_are_drawn_from_needs_no_matplotlib(name):
     assert "matplotlib" not in top_names(loaded_with(Path("plotting", f"{name}.py")))
 

@@ -22,7 +22,9 @@ from plotting.consecutive_easy_cdf import easy_runs
 from plotting.pareto import frontier
 from plotting.points import Point, ratio_points
 from plotting.pretty_table import escaped
-from plotting.rankings import Asked, Setting, read_ranking_file, read_rankings
+from plotting.ranking_files import read_ranking_file
+from plotting.rankings import Asked, read_rankings
+from plotting.settings import Setting
 from plotting.sweeps import sweeps
 from plotting.theoretical_analysis import aligned_passes, expected_tokens, mean_passes, speedup
 from plotting.visualize_trajectory import cells_of, layout
