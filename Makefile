@@ -38,7 +38,8 @@ demo: $(VENV)/.ready-run
 
 # Chains are recorded once and every setting is replayed from them; only measured times need a live run.
 gallery: $(VENV)/.ready-run
-	$(VENV)/bin/python failfast.py --record --grid paper --num_questions 48 --max_new_tokens 256 --output_dir $(GALLERY_DIR)
+	$(VENV)/bin/python failfast.py --record --grid paper --num_questions 48 --max_new_tokens 256 \
+		--device cpu --output_dir $(GALLERY_DIR)
 	$(VENV)/bin/python -m specdec.replay $(GALLERY_DIR) --grid paper --output_dir $(GALLERY_DIR)/replayed
 	$(ONE_THREAD) $(VENV)/bin/python -m profiling.profile_engine --drafter bundled --targets bundled --contexts 96 \
 		--device cpu --engine eager --name this_machine --out $(GALLERY_DIR)/profile

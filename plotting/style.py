@@ -14,8 +14,8 @@ from typing import ParamSpec
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from plotting.points import Point, have_intervals
 from plotting.settings import Ranking
@@ -86,19 +86,18 @@ class Look:
     colour: str
     marker: str
     line: str | tuple
-    hatch: str
 
 
 LOOKS: dict[type, Look] = {
-    FailFast: Look(BLUE, "o", "-", ""),
-    ArStatic: Look(ORANGE, "s", "--", "///"),
-    DllmStatic: Look(GREEN, "^", "-.", "..."),
-    ArDynamic: Look(PURPLE, "D", ":", "xxx"),
-    CostAware: Look(VERMILLION, "v", (0, (5, 1, 1, 1, 1, 1)), "\\\\\\"),
-    Plain: Look(BLACK, "x", (0, (1, 1)), "++"),
+    FailFast: Look(BLUE, "o", "-"),
+    ArStatic: Look(ORANGE, "s", "--"),
+    DllmStatic: Look(GREEN, "^", "-."),
+    ArDynamic: Look(PURPLE, "D", ":"),
+    CostAware: Look(VERMILLION, "v", (0, (5, 1, 1, 1, 1, 1))),
+    Plain: Look(BLACK, "x", (0, (1, 1))),
 }
-SPARE = (Look(SKY, "P", (0, (4, 2)), "ooo"), Look(BLACK, "X", (0, (1, 1)), "++"))
-REFERENCE = Look(GREY, "d", (0, (2, 1)), "--")
+SPARE = (Look(SKY, "P", (0, (4, 2))), Look(BLACK, "X", (0, (1, 1))))
+REFERENCE = Look(GREY, "d", (0, (2, 1)))
 
 
 def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
@@ -155,15 +154,14 @@ def label_of(drafter_name: str) -> str:
             return f"cost-aware, N_max {longest}, {engine}"
 
 
-def curve(axes: Axes, xs: Sequence[float], points: Sequence[Point], look: Look, label: str) -> Line2D:
+def curve(axes: Axes, xs: Sequence[float], points: Sequence[Point], look: Look, label: str) -> None:
     """A line with markers and, where they are known, its 95 % intervals as a band."""
     line = {"color": look.colour, "marker": look.marker, "linestyle": look.line, "label": label}
-    drawn = axes.plot(xs, [point.value for point in points], **line)[0]
+    axes.plot(xs, [point.value for point in points], **line)
     known = [(x, point) for x, point in zip(xs, points, strict=True) if point.low is not None]
     if known:
         band = {"color": look.colour, "alpha": 0.15, "linewidth": 0}
         axes.fill_between([x for x, _ in known], [p.low for _, p in known], [p.high for _, p in known], **band)
-    return drawn
 
 
 def reach(points: Sequence[Point]) -> list[list[float]]:
@@ -204,7 +202,7 @@ def full_note(rankings: Sequence[Ranking]) -> str:
     return f"{ranking_note(rankings)}; {interval_note(have_intervals(points))}"
 
 
-def percent_axis(axis: object) -> None:
+def percent_axis(axis: Axis) -> None:
     """Shares are shown as percentages."""
     axis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
 

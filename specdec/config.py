@@ -163,6 +163,8 @@ class RunConfig:
             raise UserError("the cost-aware policy needs --calibration FILE: python -m specdec.calibrate TRACE_DIR")
         if self.record and (self.read_pickle or self.dry_run):
             raise UserError("--record runs the models: leave out --read_pickle and --dry_run")
+        if self.record and self.figures:
+            raise UserError("--figures draws records and --record makes none: leave out one of them")
         if self.trace_dir is not None and self.verify != "trace":
             raise UserError("--trace_dir needs --verify trace")
         if self.record and self.verify == "trace":

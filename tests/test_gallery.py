@@ -312,6 +312,12 @@ def test_a_live_run_draws_its_records(results: Results) -> None:
     assert drawn == sorted(Path("bundled", "bundled", number, AR, "8.png") for number in QUESTIONS)
     pickles = {path.relative_to(results.live / "pickles").with_suffix(".png") for path in find_records(results.live)}
     assert set(drawn) <= pickles
+    gone = results.live / "figures" / drawn[0]
+    gone.unlink()
+    common = ("--max_new_tokens", "8", "--question_ids", *QUESTIONS, "--output_dir", str(results.live))
+    assert failfast.main(["--read_pickle", "--figures", *common]) == 0
+    assert gone.exists(), "stored records can be drawn without any model"
+    assert failfast.main(["--record", "--figures", *common]) == 2
 
 
 # ---- the gallery itself ----------------------------------------------------------------------------------------------
