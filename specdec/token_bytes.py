@@ -66,7 +66,7 @@ def token_bytes_of(tokenizer: dict[str, Any]) -> TokenBytes:
 
 
 def find_tokenizer(name: str) -> Path | None:
-    """The tokenizer.json of a target: 'bundled', 'smollm2', a folder, or a name in the hub's cache. None if not here."""
+    """The tokenizer.json of a target: bundled, smollm2, a folder, or a name in the hub's cache; None without one."""
     if name == BUNDLED:
         return BUNDLED_DIR / TARGET.bundled_folder / FILE_NAME
     folder = Path(name).expanduser()

@@ -1,0 +1,80 @@
+"""Question data: all trajectories of one question, packed for the HTML report, which unpacks them when they are opened.
+
+The drafters wrote the same text, or nearly: it is kept once, and of each drafter what it proposed beyond it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from specdec.pieces import BYTES, SPECIAL, Piece, Reader
+from specdec.ranking import PLAIN
+from specdec.records import Record
+from specdec.trajectory import Step, trajectory
+
+
+def packed(data: Any) -> str:
+    """JSON, deflated, in base64: 7-bit letters that no HTML parser minds."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(zlib.compress(text.encode("utf-8", "replace"), 9)).decode("ascii")
+
+
+def question_data(records: Sequence[Record], reader: Reader) -> dict[str, Any]:
+    """One question's records as JSON data.
+
+    `texts`: what is shown of tokens, which all else refers to by index; `bytes`, `special`: those of that kind.
+    `answer`: plain decoding's text (or the first drafter's). `runs`: by drafter, `rounds`, each [accepted, whether the
+    target's token follows, drafter passes, stop reason, ms of drafting, ms of verifying, rejected texts...]; `sure`, a
+    digit per drafted token (its confidence in tenths, "-" if unknown); and `answer`, where it is another.
+    """
+    packing = _Packing(reader)
+    ordered = sorted(records, key=lambda record: record.drafter_name != PLAIN)
+    runs = {record.drafter_name: packing.run(record) for record in ordered}
+    kinds = [piece.kind for piece in packing.indices]
+    return {
+        "row": [[key, str(value)] for key, value in records[0].raw_data.items()],
+        "texts": [piece.text for piece in packing.indices],
+        "bytes": [index for index, kind in enumerate(kinds) if kind == BYTES],
+        "special": [index for index, kind in enumerate(kinds) if kind == SPECIAL],
+        "stops": list(packing.stops),
+        "answer": packing.answer,
+        "runs": runs,
+    }
+
+
+class _Packing:
+    """Numbers pieces and stop reasons as they come up; dicts keep that order."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self.indices: dict[Piece, int] = {}
+        self.stops: dict[str, int] = {}
+        self.answer: list[int] | None = None
+
+    def run(self, record: Record) -> dict[str, Any]:
+        steps = trajectory(record, self._reader)
+        answer = [
+            index for step in steps for index in self._numbers([*step.accepted, *([step.own] if step.own else [])])
+        ]
+        if self.answer is None:
+            self.answer = answer
+        rounds = []
+        for turn, step in zip(record.rounds, steps, strict=True):
+            stop = self.stops.setdefault(turn.stop_reason, len(self.stops))
+            times = round(turn.draft_ms, 1), round(turn.verify_ms, 1)
+            counts = turn.accepted_len, int(step.own is not None), turn.num_forward_passes, stop
+            rounds.append([*counts, *times, *self._numbers(step.rejected)])
+        other = {} if answer == self.answer else {"answer": answer}
+        return {"rounds": rounds, "sure": "".join(map(_sure, steps)), **other}
+
+    def _numbers(self, pieces: Sequence[Piece]) -> list[int]:
+        indices = self.indices
+        return [indices.setdefault(piece, len(indices)) for piece in pieces]
+
+
+def _sure(step: Step) -> str:
+    return "".join("-" if one is None else str(min(9, max(0, int(one * 10)))) for one in step.confidences)
