@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -23,12 +23,14 @@ from specdec.latency import MEASURED, LatencyProfile, load_profiles, measured
 from specdec.problems import Problem, load_problems
 from specdec.ranking import PLAIN, QuestionStats, model_prices, priced_entry, stats_of
 from specdec.records import Record, check_writable, find_records, load_record, save_record
-from specdec.report import quote_text, record_lines, record_text
+from specdec.report import record_lines, record_text
 from specdec.runs import RunFile
 from specdec.shards import parse_shard
 from specdec.specs import KINDS, parse_drafter_name
 from specdec.status import read_status, status_report
 from specdec.tables import ranking_report
+from specdec.terminal import AnswerView, wants_colour
+from specdec.token_bytes import TokenBytes, stored_tokens
 
 if TYPE_CHECKING:
     from specdec.jobs import Job
@@ -86,7 +88,7 @@ def run(config: RunConfig, stop: StopRequest) -> None:
         return
     profiles, shard = load_profiles(config.latency_profile), parse_shard(config.shard, os.environ)
     if config.read_pickle:
-        report = Reporter(config, profiles)
+        report = Reporter(config, profiles, stored_tokens(config.target_model_name, config.show_trajectory))
         for record in stored_records(config):
             report.add(record)
         report.finish()
@@ -108,7 +110,7 @@ def run(config: RunConfig, stop: StopRequest) -> None:
     from specdec.session import open_session
 
     session = open_session(config)
-    report = None if config.record else Reporter(config, profiles)
+    report = None if config.record else Reporter(config, profiles, session.token_bytes)
     jobs = [] if config.record else plan_jobs(session, problems)
     if config.dry_run:
         print(describe_plan(session, jobs))
@@ -166,9 +168,13 @@ class Reporter:
     Raises UserError at once if a profile cannot price the target.
     """
 
-    def __init__(self, config: RunConfig, profiles: Sequence[LatencyProfile]) -> None:
+    def __init__(
+        self, config: RunConfig, profiles: Sequence[LatencyProfile], tokens: Callable[[], TokenBytes] | None
+    ) -> None:
         for profile in profiles:
             priced_entry(profile, config.target_name, config.latency_target)
+        is_coloured = wants_colour(sys.stdout, os.environ)
+        self._view = AnswerView(tokens if config.show_trajectory or is_coloured else None, is_coloured)
         self.config, self.profiles = config, profiles
         self.plain: dict[int, Record] = {}
         self.stats: list[QuestionStats] = []
@@ -183,8 +189,9 @@ class Reporter:
             prices[MEASURED] = measured(record, self.plain[record.question_id])
         for line in record_lines(record, prices):
             log.info(line)
-        for line in quote_text(record.output_text):
-            log.debug(line)
+        level = logging.INFO if self.config.show_trajectory else logging.DEBUG
+        for line in self._view.lines(record) if log.isEnabledFor(level) else ():
+            log.log(level, line)
 
     def finish(self) -> None:
         print(ranking_report(self.stats))

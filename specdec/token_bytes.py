@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,17 @@ def token_bytes_of(tokenizer: dict[str, Any]) -> TokenBytes:
     by_id |= {index: str(one["content"]).encode() for index, one in added.items()}
     specials = {index: str(one["content"]) for index, one in added.items() if one.get("special")}
     return TokenBytes(by_id, specials)
+
+
+def stored_tokens(name: str, is_needed: bool) -> Callable[[], TokenBytes] | None:
+    """What reads the tokens of a target, found by its name; None if its tokenizer is not on this machine.
+
+    Raises UserError in that case if they are needed.
+    """
+    found = find_tokenizer(name)
+    if found is None and is_needed:
+        raise UserError(f"the tokenizer of {name!r} is not on this machine: name the target's folder")
+    return None if found is None else partial(read_token_bytes, found)
 
 
 def find_tokenizer(name: str) -> Path | None:

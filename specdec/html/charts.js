@@ -33,7 +33,7 @@ function familyIcon(family) {
 
 /** Axes, grid and titles around a plot: {svg, x, y} with `x` and `y` from values to pixels. */
 function axes({ width, height, xs, ys, xTitle, yTitle, label, yText = String }) {
-  const [left, right, top, bottom] = [46, 16, 12, 44];
+  const [left, right, top, bottom] = [64, 16, 12, 44];
   const scale = (range, from, to) => (value) => from + ((value - range[0]) / (range[1] - range[0] || 1)) * (to - from);
   const [x, y] = [scale(xs, left, width - right), scale(ys, height - bottom, top)];
   const svg = draw('svg', { class: 'plot', viewBox: `0 0 ${width} ${height}`, role: 'img', 'aria-label': label });
@@ -103,10 +103,12 @@ function passesFigure(figure, rows) {
     if (!best.has(row)) drawn.classList.add('faint');
     svg.append(drawn);
   }
-  for (const row of best) {
+  let below = -Infinity;
+  for (const row of sorted([...best], (one) => -one.acceptance_len, false)) {
     const isRight = x(row.passes_per_round) > 400;
+    below = Math.max(y(row.acceptance_len) + 4, below + 14); // names of near points, one under the other
     svg.append(draw('text', {
-      class: 'label', x: x(row.passes_per_round) + (isRight ? -11 : 11), y: y(row.acceptance_len) + 4,
+      class: 'label', x: x(row.passes_per_round) + (isRight ? -11 : 11), y: below,
       'text-anchor': isRight ? 'end' : 'start', text: `${FAMILIES[row.family].title} ${times(row.speedup_mean)}`,
     }));
   }

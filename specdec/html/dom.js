@@ -44,7 +44,7 @@ function ticks(low, high, count) {
 function sortHead(column, sort, onSort, ...more) {
   const isSorted = sort.key === column.key;
   const direction = isSorted ? (sort.descending ? 'descending' : 'ascending') : 'none';
-  const mark = make('span', { class: 'mark', 'aria-hidden': 'true', text: isSorted ? (sort.descending ? '▾' : '▴') : '' });
+  const mark = make('span', { class: 'sort-mark', 'aria-hidden': 'true', text: isSorted ? (sort.descending ? '▾' : '▴') : '' });
   const button = make('button', { type: 'button', title: column.help, 'data-sort': column.key, on: { click: () => onSort(column) } });
   button.append(column.title, mark);
   return make('th', { scope: 'col', 'aria-sort': direction, class: column.class }, button, ...more);

@@ -1,6 +1,6 @@
 // The ranking: one row per drafter, with its interval drawn in place; sorted and filtered.
 
-const PLOT = { width: 210, height: 24, pad: 8 };
+const PLOT = { width: 168, height: 24, pad: 8 };
 
 /** The rows of one engine, each with its family. */
 function rankedRows(report, engine) {
@@ -40,7 +40,7 @@ function timeBar(row) {
   if (row.speedup_ratio === null || !row.total_ms) return make('span', { text: '–' });
   const whole = 1 / row.speedup_ratio;
   const drafting = (whole * row.draft_ms) / row.total_ms;
-  const width = 90;
+  const width = 76;
   const most = Math.max(1, whole);
   const parts = [[0, drafting, 'draft'], [drafting, whole - drafting, 'verify']];
   const svg = draw('svg', { class: 'timebar', viewBox: `0 0 ${width} 12`, width, height: 12, 'aria-hidden': 'true' });
@@ -67,7 +67,7 @@ function drafterCell(row) {
 
 function speedupCell(row, scale) {
   const text = row.mean_low === null ? '' : `${row.mean_low.toFixed(2)} to ${row.mean_high.toFixed(2)}`;
-  return make('span', { class: 'speedup' }, intervalPlot(row, scale), make('b', { text: times(row.speedup_mean) }), make('small', { text }));
+  return make('span', { class: 'speedup' }, intervalPlot(row, scale), make('span', {}, make('b', { text: times(row.speedup_mean) }), make('small', { text })));
 }
 
 const share = (part, whole) => (whole ? `${part}/${whole}` : '–');

@@ -62,6 +62,7 @@ class Trajectories {
     this.views.length = this.panels.length;
     this.panels.forEach((panel, side) => this.fill(side, this.chosen[side]));
     this.choose(0, 0);
+    this.views[0].text.focus({ preventScroll: true });
   }
 
   /** Those of the last question where this one has them; else the best one, and the best of another kind. */
@@ -134,6 +135,7 @@ function legendParts() {
     make('span', { class: 'sample' }, make('ins', { text: 'correction' }), " (the target's, in its place)"),
     make('span', { class: 'sample' }, make('span', { class: 'bonus', text: 'bonus' }), " (the target's, behind a whole draft)"),
     make('span', { class: 'sample' }, "drafter's confidence 0 ", scale, ' 1'),
+    make('span', { class: 'sample', text: 'ruler: a bar a round, accepted up, rejected down' }),
     make('span', { class: 'sample' }, make('kbd', { text: '←' }), make('kbd', { text: '→' }), ' round by round'),
   ];
 }

@@ -52,6 +52,8 @@ class Browser:
         try:
             self._wait_for_driver()
             self._session = self._send("POST", "/session", {"capabilities": {"alwaysMatch": self._wishes()}})["sessionId"]
+            self.open("about:blank")
+            self.requests()  # those of the browser's own first page
         except BaseException:
             self._driver.kill()
             raise
