@@ -14,7 +14,10 @@ from typing import Any
 from specdec.pieces import BYTES, SPECIAL, Piece, Reader
 from specdec.ranking import PLAIN
 from specdec.records import Record
+from specdec.rounds import Round
 from specdec.trajectory import Step, trajectory
+
+_COLUMNS = ("accepted", "rejected", "own", "passes", "stop", "draft_ms", "verify_ms")
 
 
 def packed(data: Any) -> str:
@@ -27,13 +30,14 @@ def question_data(records: Sequence[Record], reader: Reader) -> dict[str, Any]:
     """One question's records as JSON data.
 
     `texts`: what is shown of tokens, which all else refers to by index; `bytes`, `special`: those of that kind.
-    `answer`: plain decoding's text (or the first drafter's). `runs`: by drafter, `rounds`, each [accepted, whether the
-    target's token follows, drafter passes, stop reason, ms of drafting, ms of verifying, rejected texts...]; `sure`, a
-    digit per drafted token (its confidence in tenths, "-" if unknown); and `answer`, where it is another.
+    `answer`: plain decoding's text (or the first drafter's). `runs`: each drafter's name, number of rounds and, where
+    it is another, answer. The rest goes on from run to run, a column of all of them, which packs best. `rounds`:
+    numbers of accepted and rejected tokens, whether a token of the target's follows, drafter passes, stop reason,
+    tenths of ms; `rejected`: their texts; `sure`: a digit per drafted token, its confidence in tenths, "-" if unknown.
     """
     packing = _Packing(reader)
     ordered = sorted(records, key=lambda record: record.drafter_name != PLAIN)
-    runs = {record.drafter_name: packing.run(record) for record in ordered}
+    runs = [packing.run(record) for record in ordered]
     kinds = [piece.kind for piece in packing.indices]
     return {
         "row": [[key, str(value)] for key, value in records[0].raw_data.items()],
@@ -43,6 +47,9 @@ def question_data(records: Sequence[Record], reader: Reader) -> dict[str, Any]:
         "stops": list(packing.stops),
         "answer": packing.answer,
         "runs": runs,
+        "rounds": packing.rounds,
+        "rejected": packing.rejected,
+        "sure": "".join(packing.sure),
     }
 
 
@@ -54,6 +61,9 @@ class _Packing:
         self.indices: dict[Piece, int] = {}
         self.stops: dict[str, int] = {}
         self.answer: list[int] | None = None
+        self.rounds: dict[str, list[int]] = {name: [] for name in _COLUMNS}
+        self.rejected: list[int] = []
+        self.sure: list[str] = []
 
     def run(self, record: Record) -> dict[str, Any]:
         steps = trajectory(record, self._reader)
@@ -62,14 +72,18 @@ class _Packing:
         ]
         if self.answer is None:
             self.answer = answer
-        rounds = []
         for turn, step in zip(record.rounds, steps, strict=True):
-            stop = self.stops.setdefault(turn.stop_reason, len(self.stops))
-            times = round(turn.draft_ms, 1), round(turn.verify_ms, 1)
-            counts = turn.accepted_len, int(step.own is not None), turn.num_forward_passes, stop
-            rounds.append([*counts, *times, *self._numbers(step.rejected)])
+            self._round(turn, step)
         other = {} if answer == self.answer else {"answer": answer}
-        return {"rounds": rounds, "sure": "".join(map(_sure, steps)), **other}
+        return {"name": record.drafter_name, "num_rounds": record.num_rounds, **other}
+
+    def _round(self, turn: Round, step: Step) -> None:
+        stop = self.stops.setdefault(turn.stop_reason, len(self.stops))
+        counts = turn.accepted_len, len(step.rejected), int(step.own is not None), turn.num_forward_passes, stop
+        for name, value in zip(_COLUMNS, (*counts, round(10 * turn.draft_ms), round(10 * turn.verify_ms)), strict=True):
+            self.rounds[name].append(value)
+        self.rejected += self._numbers(step.rejected)
+        self.sure.append(_sure(step))
 
     def _numbers(self, pieces: Sequence[Piece]) -> list[int]:
         indices = self.indices

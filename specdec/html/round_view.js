@@ -1,24 +1,35 @@
 // One drafter's way through one answer: a ruler of rounds over the text, token by token.
 
-/** What a packed question says of one drafter, as rounds with their tokens. `sure`: "0".."9", "-" for unknown. */
-function unpackRun(question, name) {
-  const run = question.runs[name];
-  const answer = run.answer ?? question.answer;
-  let [place, drafted] = [0, 0];
-  return run.rounds.map(([accepted, hasOwn, passes, stop, draftMs, verifyMs, ...rejected]) => {
-    const emitted = accepted + hasOwn;
-    const round = {
-      begin: place,
-      accepted: answer.slice(place, place + accepted),
-      rejected,
-      own: hasOwn ? answer[place + accepted] : null,
-      sure: run.sure.slice(drafted, drafted + accepted + rejected.length),
-      emitted, passes, stop: question.stops[stop], draftMs, verifyMs,
-    };
-    place += emitted;
-    drafted += accepted + rejected.length;
-    return round;
-  });
+/** A packed question's runs by drafter: their rounds, each with its tokens. `sure`: "0".."9", "-" for unknown. */
+function unpackRuns(question) {
+  const runs = new Map();
+  const columns = question.rounds;
+  let [row, rejected, drafted] = [0, 0, 0];
+  for (const { name, num_rounds: count, answer = question.answer } of question.runs) {
+    const rounds = [];
+    for (let place = 0, end = row + count; row < end; row += 1) {
+      const numAccepted = columns.accepted[row];
+      const numDrafted = numAccepted + columns.rejected[row];
+      const emitted = numAccepted + columns.own[row];
+      rounds.push({
+        begin: place,
+        accepted: answer.slice(place, place + numAccepted),
+        rejected: question.rejected.slice(rejected, rejected + columns.rejected[row]),
+        own: columns.own[row] ? answer[place + numAccepted] : null,
+        sure: question.sure.slice(drafted, drafted + numDrafted),
+        emitted,
+        passes: columns.passes[row],
+        stop: question.stops[columns.stop[row]],
+        draftMs: columns.draft_ms[row] / 10,
+        verifyMs: columns.verify_ms[row] / 10,
+      });
+      place += emitted;
+      rejected += columns.rejected[row];
+      drafted += numDrafted;
+    }
+    runs.set(name, { rounds, answer });
+  }
+  return runs;
 }
 
 const STOPS = {
@@ -97,7 +108,7 @@ function ruler(rounds, family) {
 /** One panel's content: draws rounds, marks the current one, tells `onChoose(round index)` of the reader's choice. */
 class RoundView {
   constructor(question, name, family, onChoose) {
-    this.rounds = unpackRun(question, name);
+    this.rounds = question.unpacked.get(name).rounds;
     this.onChoose = onChoose;
     this.current = 0;
     const maker = new TokenMaker(question);

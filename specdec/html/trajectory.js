@@ -4,7 +4,8 @@ async function unpackQuestion(index) {
   const letters = atob(byId(`question-${index}`).textContent);
   const bytes = Uint8Array.from(letters, (letter) => letter.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate'));
-  return JSON.parse(await new Response(stream).text());
+  const question = JSON.parse(await new Response(stream).text());
+  return { ...question, unpacked: unpackRuns(question) };
 }
 
 class Trajectories {
@@ -56,7 +57,7 @@ class Trajectories {
     const row = byId('asked');
     row.querySelector('summary').textContent = 'The question';
     row.querySelector('dl').replaceChildren(...question.row.flatMap(([name, value]) => [make('dt', { text: name }), make('dd', { text: value })]));
-    const names = this.report.drafters.filter((drafter) => drafter.name in question.runs).map((drafter) => drafter.name);
+    const names = this.report.drafters.filter((drafter) => question.unpacked.has(drafter.name)).map((drafter) => drafter.name);
     this.panels = this.startingDrafters(names).map((name, side) => this.panel(names, name, side));
     byId('panels').replaceChildren(...this.panels.map((panel) => panel.element));
     this.views.length = this.panels.length;
@@ -110,9 +111,9 @@ class Trajectories {
     const speedup = speedups[this.state.engineIndex];
     const facts = [make('b', { text: speedup === null || name === 'plain' ? '' : times(speedup) }), plural(rounds, 'round')];
     if (drafted) facts.push(`${accepted} of ${drafted} accepted`, `${passes} passes`);
-    const answer = this.question.runs[name].answer;
-    const parts = answer ? answer.findIndex((token, place) => token !== this.question.answer[place]) : -1;
-    if (answer) facts.push(`text differs from token ${parts < 0 ? Math.min(answer.length, this.question.answer.length) : parts} on`);
+    const { answer } = this.question.unpacked.get(name);
+    const shared = answer.findIndex((token, place) => token !== this.question.answer[place]);
+    if (answer !== this.question.answer) facts.push(`text differs from token ${shared < 0 ? answer.length : shared} on`);
     return facts.map((fact) => (typeof fact === 'string' ? make('span', { text: fact }) : fact));
   }
 

@@ -1,4 +1,4 @@
-"""A headless Chromium for tests, driven by Debian's chromedriver: W3C WebDriver is JSON over HTTP, and needs no library.
+"""A headless Chromium for tests, driven by Debian's chromedriver: WebDriver is JSON over HTTP and needs no library.
 
 Only what the tests use. Chromium itself gets no network at all: every request to a host fails.
 """
@@ -51,7 +51,8 @@ class Browser:
         self._driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             self._wait_for_driver()
-            self._session = self._send("POST", "/session", {"capabilities": {"alwaysMatch": self._wishes()}})["sessionId"]
+            wishes = {"capabilities": {"alwaysMatch": self._wishes()}}
+            self._session = self._send("POST", "/session", wishes)["sessionId"]
             self.open("about:blank")
             self.requests()  # those of the browser's own first page
         except BaseException:
