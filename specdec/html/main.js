@@ -45,7 +45,7 @@ function showHeadline(engine) {
     return;
   }
   const level = state.rows.filter((row) => row.is_level_with_best && row.rank !== 1).length;
-  byId('headline').replaceChildren(`${FAMILIES[best.family].title} ${level ? 'leads' : 'is fastest'}: `, make('em', { class: `ink-${best.family}`, text: times(best.speedup_mean) }), ' plain decoding');
+  byId('headline').replaceChildren(`${FAMILIES[best.family].title} ${level ? 'leads' : 'is fastest'}: `, make('em', { class: `ink-${best.family}`, text: times(best.speedup_mean) }), ' as fast as plain decoding');
   const interval = best.mean_low === null ? '' : `, 95 % interval ${best.mean_low.toFixed(2)} to ${best.mean_high.toFixed(2)}`;
   const others = level ? ` ${plural(level, 'other configuration')} cannot be told from it.` : '';
   byId('lede').replaceChildren(make('code', { text: best.drafter_name }), ` over ${plural(best.num_questions, 'question')}${interval}. ${engine.title}.${others}`);
