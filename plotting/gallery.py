@@ -151,6 +151,11 @@ PICTURES = (
         ".md",
     ),
 )
+# Taken in a browser (tests/browser/), not drawn here.
+REPORT = {
+    "report.png": "The ranking and its figures.",
+    "report_trajectory.png": "One question under two drafters, side by side.",
+}
 HEAD = """# Gallery
 
 Every figure of `plotting/`, drawn by `make gallery` from the bundled models on the 48 bundled questions (at most 256
@@ -175,15 +180,15 @@ def draw(results: str, folder: Path) -> list[str]:
 
 
 def page(folder: Path) -> str:
-    """The gallery's Markdown: each picture under its caption, then pictures that others have put there."""
+    """The gallery's Markdown: each picture under its caption, then what a browser shows of the report."""
     parts = [HEAD]
     for picture in PICTURES:
         name = f"{picture.name}{picture.suffix}"
         shown = f"![{picture.caption}]({name})" if picture.suffix == ".png" else f"[{name}]({name})"
         parts.append(f"## {picture.name}\n\n{picture.caption}\n\n{shown}\n")
-    known = {f"{picture.name}{picture.suffix}" for picture in PICTURES}
-    others = sorted(path.name for path in folder.glob("*.png") if path.name not in known)
-    parts += [f"## {Path(name).stem}\n\n![{Path(name).stem}]({name})\n" for name in others]
+    shots = [f"![{caption}]({name})\n\n{caption}\n" for name, caption in REPORT.items() if (folder / name).exists()]
+    if shots:
+        parts += ["## The HTML report\n\n`python -m specdec.html_report` writes it.\n", *shots]
     return "\n".join(parts)
 
 

@@ -141,7 +141,12 @@ class RunConfig:
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     seed: int = _flag("orders the options of gpqa", 0, type=_index)
-    log_level: str = _flag("DEBUG adds every answer's text", "INFO", choices=("DEBUG", "INFO", "WARNING"))
+    show_trajectory: bool = _flag("print every answer with its rejected and corrected tokens, coloured in a terminal")
+    log_level: str = _flag(
+        "DEBUG adds every answer's text, in a terminal with --show_trajectory's colours",
+        "INFO",
+        choices=("DEBUG", "INFO", "WARNING"),
+    )
 
     def __post_init__(self) -> None:
         if self.block_size < 2:

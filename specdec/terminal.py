@@ -7,13 +7,14 @@ are escape sequences. Without colours the same is said by marks: [-rejected-] an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TextIO
 
-from specdec.pieces import SPECIAL, TEXT, Piece
+from specdec.pieces import SPECIAL, TEXT, Piece, Reader
 from specdec.records import Record
-from specdec.report import visible
-from specdec.trajectory import Step
+from specdec.report import quote_text, visible
+from specdec.token_bytes import TokenBytes
+from specdec.trajectory import Step, trajectory
 
 ACCEPTED, REJECTED, CORRECTION, BONUS = "accepted", "rejected", "correction", "bonus"
 _RESET = "\x1b[0m"
@@ -24,6 +25,24 @@ _MARKS = {ACCEPTED: ("", ""), REJECTED: ("[-", "-]"), CORRECTION: ("{+", "+}"), 
 def wants_colour(stream: TextIO, environment: Mapping[str, str]) -> bool:
     """Whether the stream is a terminal that shows colours, and its user has not said NO_COLOR."""
     return stream.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+
+
+class AnswerView:
+    """What a log says of a record's answer: its trajectory, or its text alone.
+
+    `tokens`: asked once, when the first trajectory is to be shown; None: show none.
+    """
+
+    def __init__(self, tokens: Callable[[], TokenBytes] | None, is_coloured: bool) -> None:
+        self._tokens, self._is_coloured = tokens, is_coloured
+        self._reader: Reader | None = None
+
+    def lines(self, record: Record) -> list[str]:
+        if self._tokens is None:
+            return quote_text(record.output_text)
+        if self._reader is None:
+            self._reader = Reader(self._tokens())
+        return trajectory_lines(record, trajectory(record, self._reader), is_coloured=self._is_coloured)
 
 
 def trajectory_lines(record: Record, steps: Sequence[Step], *, is_coloured: bool) -> list[str]:

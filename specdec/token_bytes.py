@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,19 @@ def token_bytes_of(tokenizer: dict[str, Any]) -> TokenBytes:
     return TokenBytes(by_id, specials)
 
 
+def stored_tokens(name: str, is_needed: bool) -> Callable[[], TokenBytes] | None:
+    """What reads the tokens of a target, found by its name; None if its tokenizer is not on this machine.
+
+    Raises UserError in that case if they are needed.
+    """
+    found = find_tokenizer(name)
+    if found is None and is_needed:
+        raise UserError(f"the tokenizer of {name!r} is not on this machine: name the target's folder")
+    return None if found is None else partial(read_token_bytes, found)
+
+
 def find_tokenizer(name: str) -> Path | None:
-    """The tokenizer.json of a target: 'bundled', 'smollm2', a folder, or a name in the hub's cache. None if not here."""
+    """The tokenizer.json of a target: bundled, smollm2, a folder, or a name in the hub's cache; None without one."""
     if name == BUNDLED:
         return BUNDLED_DIR / TARGET.bundled_folder / FILE_NAME
     folder = Path(name).expanduser()
