@@ -151,6 +151,7 @@ class RunConfig:
     latency_profile: tuple[str, ...] = _flag("price with these profiles: names, JSON files, or 'none'", ("vLLM_A6000",))
     latency_target: str | None = _flag("price as if the target were this entry of the profile", None)
     run_code: bool = _flag(RUN_CODE_HELP)
+    figures: bool = _flag("draw acceptance over time for every record with drafts, under OUTPUT_DIR/figures")
     overwrite: bool = _flag("compute finished records again")
     read_pickle: bool = _flag("re-price and re-report stored records; loads no model")
     status: str | None = _flag(
@@ -169,7 +170,12 @@ class RunConfig:
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     seed: int = _flag("orders the options of gpqa, and decides what is sampled", 0, type=_index)
-    log_level: str = _flag("DEBUG adds every answer's text", "INFO", choices=("DEBUG", "INFO", "WARNING"))
+    show_trajectory: bool = _flag("print every answer with its rejected and corrected tokens, coloured in a terminal")
+    log_level: str = _flag(
+        "DEBUG adds every answer's text, in a terminal with --show_trajectory's colours",
+        "INFO",
+        choices=("DEBUG", "INFO", "WARNING"),
+    )
 
     def __post_init__(self) -> None:
         if self.block_size < 2:
@@ -191,6 +197,8 @@ class RunConfig:
             raise UserError("the cost-aware policy needs --calibration FILE: python -m specdec.calibrate TRACE_DIR")
         if self.record and (self.read_pickle or self.dry_run):
             raise UserError("--record runs the models: leave out --read_pickle and --dry_run")
+        if self.record and self.figures:
+            raise UserError("--figures draws records and --record makes none: leave out one of them")
         if self.trace_dir is not None and self.verify != "trace":
             raise UserError("--trace_dir needs --verify trace")
         if self.record and self.verify == "trace":

@@ -33,9 +33,11 @@ def quote_text(text: str) -> list[str]:
     return ["| " + visible(line) for line in text.split("\n")]
 
 
-def visible(text: str) -> str:
-    """`text` on one line: what does not print is spelled as in a Python string."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+def visible(text: str, keep: str = "") -> str:
+    """`text` on one line: what does not print, but for the characters of `keep`, is spelled as in a Python string."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def record_lines(record: Record, prices: dict[str, Price], ceilings: dict[str, Ceiling] | None = None) -> list[str]:

@@ -3,6 +3,7 @@
 It decides which checkpoint plays which part and builds targets and drafters from them; it runs nothing.
 """
 
+import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -22,6 +23,7 @@ from specdec.sampling import Sampler, Warp
 from specdec.sources import find_sources, needs_weights, role_of
 from specdec.specs import CostAware, DllmStatic, DrafterSpec, FailFast
 from specdec.target import Target
+from specdec.token_bytes import TokenBytes, token_bytes_of
 from specdec.tokens import check_same_tokens, load_tokenizer, mask_id, stop_ids
 
 
@@ -145,6 +147,10 @@ class Session:
     def round_texts(self, record: Record) -> list[str]:
         """The text that each round emitted, for people; a character split over rounds shows as U+FFFD."""
         return [self.tokenizer.decode(turn.emitted_tokens) for turn in record.rounds]
+
+    def token_bytes(self) -> TokenBytes:
+        """What the target's token ids stand for."""
+        return token_bytes_of(json.loads(self.tokenizer.backend_tokenizer.to_str()))
 
     def _lm(self, role: Role) -> CachedLM:
         if role not in self._loaded:
