@@ -7,6 +7,8 @@ Shape suffixes: B batch (always 1), H KV heads, K kept positions, L new tokens, 
 positions, D head size, V vocabulary.
 """
 
+import functools
+import inspect
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -92,7 +94,7 @@ class CachedLM:
             input_ids=torch.tensor([tokens], device=self.device),
             attention_mask=mask_LP[None, None],
             position_ids=positions_L[None],
-            past_key_values=self._cache,
+            **as_cache(self.model, self._cache),
             use_cache=True,
             logits_to_keep=0 if keep is None else torch.tensor(list(keep), dtype=torch.long, device=self.device),
         )
@@ -177,6 +179,17 @@ def unpacked(packed_K2: torch.Tensor) -> tuple[list[int], list[float]]:
     return [int(token) for token, _ in pairs], [probability for _, probability in pairs]
 
 
+def as_cache(module: torch.nn.Module, cache: Cache) -> dict[str, Cache]:
+    """`cache` under the name by which the forward of a Hugging Face module takes it."""
+    return {_cache_name(type(module)): cache}
+
+
+@functools.cache
+def _cache_name(kind: type[torch.nn.Module]) -> str:
+    """transformers 5.24 says "cache" where versions before it said "past_key_values"."""
+    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
+
+
 class KVBuffer(Cache):
     """Keys and values of all layers, written in place at `length`: rewinding moves a counter.
 
@@ -196,7 +209,7 @@ class KVBuffer(Cache):
         self._values: dict[int, torch.Tensor] = {}
 
     def update(
-        self, keys_BHLD: torch.Tensor, values_BHLD: torch.Tensor, layer_idx: int, *_: object
+        self, keys_BHLD: torch.Tensor, values_BHLD: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append the new positions of one layer; returns past and new keys and values, [B, H, P, D]."""
         end = self.length + keys_BHLD.shape[2]
