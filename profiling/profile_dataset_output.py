@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from profiling import profile_tpt_hf, server_profile
 from profiling.common import print_json
 from profiling.new_profile import add_profile_flags
 from profiling.profile_tpt_vllm import VLLM
-from profiling.server_profile import QUESTION_FLAGS, add_server_flags, question_arguments
+from profiling.server_profile import QUESTION_FLAGS, Engine, add_server_flags, question_arguments
 from profiling.trials import spread
 from specdec.config import StrictParser, add_flags, config_of
 from specdec.errors import exit_status
@@ -28,7 +27,7 @@ from specdec.problems import DATASETS, Problem, load_problems
 from specdec.session import open_session
 
 HERE_FLAGS = ("target_model_name", "device", "dtype", *QUESTION_FLAGS)
-SERVER = replace(VLLM, program="profile_dataset_output", name="OpenAI server")
+SERVER = Engine("profile_dataset_output", "OpenAI server", VLLM.base_url, VLLM.version_url, speculates=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
