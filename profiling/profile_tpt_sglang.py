@@ -1,9 +1,9 @@
 """Ms per token of a model under SGLang, plain or (with --vanilla) with EAGLE-3, measured from outside.
 
-    python -m profiling.profile_tpt_sglang --target_model_name Qwen/Qwen3-8B > vanilla.json
-    python -m profiling.profile_tpt_sglang --target_model_name Qwen/Qwen3-8B --vanilla vanilla.json > eagle3.json
+    python -m profiling.profile_tpt_sglang --target_model_name NAME > vanilla.json
+    python -m profiling.profile_tpt_sglang --target_model_name NAME --vanilla vanilla.json > eagle3.json
 
-Start the server first (README: "Profiles from servers"). The last line on stdout is JSON.
+Start the server first (README: "Latency profiles from engines and servers"). The last line on stdout is JSON.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """EAGLE-3 under vLLM: ms per token, acceptance length and what each position accepts, measured from outside.
 
-    python -m profiling.profile_tpt_vllm_eagle3 --target_model_name Qwen/Qwen3-8B --vanilla vanilla.json > eagle3.json
+    python -m profiling.profile_tpt_vllm_eagle3 --target_model_name NAME --vanilla vanilla.json > eagle3.json
     python parse_log.py results/mine --also eagle3.json
 
 `vanilla.json` is what profile_tpt_vllm printed of the same server without speculation. Any other speculative method of
