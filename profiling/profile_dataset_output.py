@@ -56,7 +56,7 @@ def _answer(flags: argparse.Namespace, problems: Sequence[Problem]) -> dict[str,
     if flags.base_url is not None:
         return server_profile.profile(SERVER, flags, problems)
     chosen = {name: getattr(flags, name) for name in HERE_FLAGS}
-    session = open_session(config_of({**chosen, "drafters": ["plain"], "latency_profile": ["none"]}))
+    session = open_session(config_of({**chosen, "drafters": ["plain"], "engine": "eager", "latency_profile": ["none"]}))
     return profile_tpt_hf.profile(session, flags, problems)
 
 

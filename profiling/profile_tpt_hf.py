@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         add_profile_flags(parser)
         flags = parser.parse_args(arguments)
         chosen = {name: getattr(flags, name) for name in names}
-        session = open_session(config_of({**chosen, "latency_profile": ["none"]}))
+        session = open_session(config_of({**chosen, "engine": "eager", "latency_profile": ["none"]}))
         problems = load_problems(flags.dataset_name, **question_arguments(flags))
         print_json(profile(session, flags, problems), str(session.device))
 
