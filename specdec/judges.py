@@ -19,7 +19,7 @@ def judges_of(trace: Trace, profiles: Sequence[LatencyProfile], latency_target: 
     own, judges = str(trace.identity["target"]), {}
     for profile in profiles:
         entry = priced_entry(profile, own, latency_target)
-        judges[engine_name(profile.name, entry, own)] = Judge(trace, profile, entry)
+        judges[engine_name(profile.title, entry, own)] = Judge(trace, profile, entry)
     return judges
 
 

@@ -188,13 +188,13 @@ def model_prices(
     prices = {}
     for profile in profiles:
         entry = priced_entry(profile, own, latency_target)
-        prices[engine_name(profile.name, entry, own)] = price(record, profile, entry)
+        prices[engine_name(profile.title, entry, own)] = price(record, profile, entry)
     return prices
 
 
-def engine_name(profile_name: str, entry: str, target: str) -> str:
+def engine_name(profile_title: str, entry: str, target: str) -> str:
     """`("P", "Q-7B", "org/Q-7B")` gives "P"; `("P", "Q-7B", "bundled")` gives "P as if Q-7B"."""
-    return profile_name if target.rstrip("/").rpartition("/")[2] == entry else f"{profile_name} as if {entry}"
+    return profile_title if target.rstrip("/").rpartition("/")[2] == entry else f"{profile_title} as if {entry}"
 
 
 def merge(stats: Iterable[QuestionStats]) -> list[QuestionStats]:
