@@ -196,7 +196,7 @@ class KVBuffer(Cache):
         self._values: dict[int, torch.Tensor] = {}
 
     def update(
-        self, keys_BHLD: torch.Tensor, values_BHLD: torch.Tensor, layer_idx: int, *_: object
+        self, keys_BHLD: torch.Tensor, values_BHLD: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append the new positions of one layer; returns past and new keys and values, [B, H, P, D]."""
         end = self.length + keys_BHLD.shape[2]

@@ -88,7 +88,7 @@ class _RowCache(Cache):
         self._buffers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def update(
-        self, keys_BHLD: torch.Tensor, values_BHLD: torch.Tensor, layer_idx: int, *_: object
+        self, keys_BHLD: torch.Tensor, values_BHLD: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Stores the new positions of one layer; returns what they attend to (a prompt: itself)."""
         if layer_idx not in self._buffers:
