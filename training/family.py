@@ -46,7 +46,7 @@ class FamilySettings:
     vocab_size: int = VOCAB_SIZE
     examples_per_set: int | None = None
     num_variants: int = 3  # copies of the questions with other numbers: answers need not be right
-    num_mixed: int = 5  # more copies, with a sentence of another question, for the drafters only
+    num_mixed: int = 0  # more copies, each with a sentence of another question, for the drafters only
     # Only answers that end and seldom repeat themselves are learnt from, or the target would repeat itself without end.
     max_repeated: float = 0.25
     keep_truncated: bool = False
@@ -69,7 +69,6 @@ def smoke_settings() -> FamilySettings:
         vocab_size=512,
         examples_per_set=40,
         num_variants=1,
-        num_mixed=1,
         max_repeated=1.0,
         keep_truncated=True,
     )
@@ -193,8 +192,11 @@ def settings_of(arguments: argparse.Namespace) -> FamilySettings:
         return replace(part, loop=replace(part.loop, num_steps=steps or part.loop.num_steps, seed=arguments.seed))
 
     drafters = settings.drafters
+    if arguments.num_mixed < 0:
+        raise UserError(f"--num_mixed {arguments.num_mixed}: give 0 or more")
     return replace(
         settings,
+        num_mixed=arguments.num_mixed,
         teacher=with_loop(settings.teacher, "teacher"),
         target=with_loop(settings.target, "target"),
         drafters=replace(
@@ -216,6 +218,9 @@ def main() -> dict:
     parser.add_argument("--out", type=Path, default=Path("assets/models"))
     parser.add_argument("--stop_after", default="export", help="a stage, such as target")
     parser.add_argument("--smoke", action="store_true", help="a toy family in a minute, to try the pipeline")
+    parser.add_argument(
+        "--num_mixed", type=int, default=0, help="copies of the questions with a sentence of another, for the drafters"
+    )
     for name in TRAINED:
         parser.add_argument(f"--{name}_steps", type=int, help="instead of the default number")
     add_compile_flag(parser)
