@@ -17,17 +17,20 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from specdec.asked import asked_problems
 from specdec.config import RunConfig, parse_args
-from specdec.errors import UserError, exit_status
+from specdec.errors import exit_status
 from specdec.latency import MEASURED, LatencyProfile, load_profiles, measured
-from specdec.problems import Problem, load_problems
+from specdec.problems import Problem
 from specdec.ranking import PLAIN, QuestionStats, model_prices, priced_entry, stats_of
-from specdec.records import Record, check_writable, find_records, load_record, save_record
+from specdec.records import Record, check_writable, save_record
+from specdec.repeated import repeated_run
 from specdec.report import quote_text, record_lines, record_text
 from specdec.runs import RunFile
 from specdec.shards import parse_shard
-from specdec.specs import KINDS, parse_drafter_name
 from specdec.status import read_status, status_report
+from specdec.stop import StopRequest
+from specdec.stored import stored_records
 from specdec.tables import ranking_report
 
 if TYPE_CHECKING:
@@ -48,36 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 128 + (stop.signal or signal.SIGINT)
 
 
-class StopRequest:
-    """SIGINT and SIGTERM stop the run after the current round; a second SIGINT stops it at once.
-
-    A cluster may send SIGTERM several times, to the script and to all its processes; that is one request. An
-    exception raised wherever the signal happens to come can end in the middle of a library's own code, which may
-    abort the process instead.
-    """
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def check(self) -> None:
-        """Raise KeyboardInterrupt if a stop has been asked for."""
-        if self.signal is not None:
-            raise KeyboardInterrupt
-
-    def _note(self, number: int, _frame: object) -> None:
-        if number == signal.SIGINT:
-            self.check()
-        self.signal = number
-
-
 def run(config: RunConfig, stop: StopRequest) -> None:
     """Do what the command line asks. Raises UserError before any weight is loaded where it can."""
     logging.basicConfig(level=config.log_level, format="%(message)s", stream=sys.stdout, force=True)
@@ -91,16 +64,18 @@ def run(config: RunConfig, stop: StopRequest) -> None:
             report.add(record)
         report.finish()
         return
-    problems = load_problems(
-        config.dataset_name,
-        question_ids=config.question_ids,
-        num_questions=config.num_questions,
-        data_dir=config.data_dir,
-        seed=config.seed,
-    )
-    problems = shard.of(problems)
+    problems = shard.of(asked_problems(config))
     if not problems:
         print(f"No question for --shard {shard.index}/{shard.count}: nothing to do.")
+        return
+    repeated = repeated_run(config, problems, shard)
+    if repeated is not None:
+        report = Reporter(config, profiles)
+        with RunFile(config.output_dir, repeated.description) as run_file:
+            for record in repeated.records:
+                run_file.num_found += 1
+                report.add(record)
+            report.finish()
         return
     # Models come with torch and transformers: everything above answers without them.
     from specdec.jobs import describe_plan, plan_jobs
@@ -114,7 +89,7 @@ def run(config: RunConfig, stop: StopRequest) -> None:
         print(describe_plan(session, jobs))
         return
     check_writable(config.output_dir)
-    with RunFile(config.output_dir, describe_run(session, problems, shard)) as run_file:
+    with RunFile(config.output_dir, describe_run(session, problems, shard, jobs)) as run_file:
         if report is None:
             record_traces(session, problems, stop)
         else:
@@ -188,34 +163,6 @@ class Reporter:
 
     def finish(self) -> None:
         print(ranking_report(self.stats))
-
-
-def stored_records(config: RunConfig) -> list[Record]:
-    """The finished records of the target, data set, budget, questions and kinds of drafter asked for; plain first.
-
-    Their other settings are as stored. Raises UserError where none is, or a question of --question_ids has none.
-    """
-    records = [record for path in find_records(config.output_dir) if _is_asked(record := load_record(path), config)]
-    if not records:
-        raise UserError(
-            f"no stored record in {config.output_dir} fits: check --output_dir, --target_model_name, "
-            "--dataset_name and --max_new_tokens, or run without --read_pickle"
-        )
-    missing = set(config.question_ids or ()) - {record.question_id for record in records}
-    if missing:
-        raise UserError(f"no stored record of question {min(missing)} in {config.output_dir}: run it first")
-    return sorted(records, key=lambda record: (record.question_id, record.drafter_name != PLAIN))
-
-
-def _is_asked(record: Record, config: RunConfig) -> bool:
-    identity = record.identity
-    return (
-        identity["target"] == config.target_name
-        and identity["dataset"] == config.dataset_name
-        and identity["max_new_tokens"] == config.max_new_tokens
-        and record.question_id in (config.question_ids or range(config.num_questions))
-        and isinstance(parse_drafter_name(record.drafter_name), tuple(KINDS[kind] for kind in config.kinds))
-    )
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from profiling.common import print_json
 from specdec.against_plain import diverging
+from specdec.asked import asked_problems
 from specdec.config import RunConfig, parse_args
 from specdec.divergence import BUG, EXACT
 from specdec.errors import exit_status
-from specdec.problems import load_problems
 from specdec.session import Session, open_session
 from specdec.specs import DrafterSpec, Plain
 from specdec.speculate import speculate
@@ -42,13 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def check(config: RunConfig, session: Session) -> dict:
     """Decode every question with every drafter and plain decoding; all grades, and every divergence."""
-    problems = load_problems(
-        config.dataset_name,
-        question_ids=config.question_ids,
-        num_questions=config.num_questions,
-        data_dir=config.data_dir,
-        seed=config.seed,
-    )
+    problems = asked_problems(config)
     grades: Counter[str] = Counter()
     found: list[dict[str, object]] = []
     for problem in tqdm(problems, desc="questions", disable=None):

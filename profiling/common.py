@@ -1,11 +1,35 @@
-"""What the measurements share: the JSON line they end with, and where they were taken."""
+"""What the measurements share: how they begin, the JSON line they end with, and where they were taken."""
 
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from specdec.asked import asked_problems
+from specdec.config import RunConfig, parse_args
+from specdec.errors import exit_status
 from specdec.provenance import provenance
+from specdec.session import Session, open_session
+from specdec.tokens import encode_prompt
+
+
+def run_measurement(
+    program: str, measure: Callable[[RunConfig, Session], dict], arguments: Sequence[str] | None
+) -> int:
+    """`measure` what failfast.py's flags ask for, and print it as JSON. Returns the exit status."""
+
+    def work() -> None:
+        config = parse_args(arguments)
+        session = open_session(config)
+        print_json(measure(config, session), str(session.device))
+
+    return exit_status(program, work)
+
+
+def asked_prompts(config: RunConfig, session: Session) -> list[list[int]]:
+    """The prompt ids of the questions asked for."""
+    return [encode_prompt(session.tokenizer, problem.prompt) for problem in asked_problems(config)]
 
 
 def print_json(result: dict, device: str = "cpu") -> None:

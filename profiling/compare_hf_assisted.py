@@ -14,37 +14,23 @@ import torch
 from tqdm import tqdm
 from transformers import GenerationConfig
 
-from profiling.common import print_json
+from profiling.common import asked_prompts, run_measurement
 from specdec.checkpoints import AR_DRAFTER, TARGET
-from specdec.config import RunConfig, parse_args
-from specdec.errors import exit_status
+from specdec.config import RunConfig
 from specdec.models import load_hf_model
-from specdec.problems import load_problems
-from specdec.session import Session, open_session
+from specdec.session import Session
 from specdec.specs import ArStatic
 from specdec.speculate import speculate
-from specdec.tokens import encode_prompt
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    def work() -> None:
-        config = parse_args(arguments)
-        session = open_session(config)
-        print_json(compare(config, session), str(session.device))
-
-    return exit_status("compare_hf_assisted", work)
+    return run_measurement("compare_hf_assisted", compare, arguments)
 
 
 def compare(config: RunConfig, session: Session) -> dict:
     """Tokens per second of both, question by question, and the ratio of the medians (ours / theirs)."""
     theirs = HfAssisted(config, session)
-    problems = load_problems(
-        config.dataset_name,
-        data_dir=config.data_dir,
-        num_questions=config.num_questions,
-        question_ids=config.question_ids,
-    )
-    prompts = [encode_prompt(session.tokenizer, problem.prompt) for problem in problems]
+    prompts = asked_prompts(config, session)
     decode_ours(config, session, prompts[0])
     theirs.decode(prompts[0])
     rates, num_equal = {"ours": [], "hf_assisted": []}, 0

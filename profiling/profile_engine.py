@@ -141,11 +141,12 @@ def entry_name(target: str) -> str:
     return f"{target}-Instruct" if target in SHAPES else Path(target).name
 
 
-def make_lm(name: str, role: Role, settings: Settings) -> CachedLM:
+def make_lm(name: str, role: Role, settings: Settings, vocab_size: int | None = None) -> CachedLM:
+    """A model of `shapes.make_model` in the engine; it predicts the first `vocab_size` tokens (None: all)."""
     model = make_model(name, role, settings.device, settings.dtype)
     if settings.engine == "eager":
-        return CachedLM(model)
-    return GraphLM(model, options=EngineOptions(fused_up_to=settings.fused_up_to))
+        return CachedLM(model, vocab_size)
+    return GraphLM(model, vocab_size, options=EngineOptions(fused_up_to=settings.fused_up_to))
 
 
 def measure_model(name: str, role: Role, bench: Bench) -> dict:

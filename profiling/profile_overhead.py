@@ -14,30 +14,21 @@ from collections.abc import Callable, Sequence
 
 from tqdm import tqdm
 
-from profiling.common import print_json
-from specdec.config import RunConfig, parse_args
-from specdec.errors import exit_status
+from profiling.common import asked_prompts, run_measurement
+from specdec.config import RunConfig
 from specdec.lm import CachedLM
-from specdec.problems import load_problems
-from specdec.session import Session, open_session
+from specdec.session import Session
 from specdec.specs import DrafterSpec, Plain
 from specdec.speculate import speculate
-from specdec.tokens import encode_prompt
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    def work() -> None:
-        config = parse_args(arguments)
-        session = open_session(config)
-        print_json(measure(config, session), str(session.device))
-
-    return exit_status("profile_overhead", work)
+    return run_measurement("profile_overhead", measure, arguments)
 
 
 def measure(config: RunConfig, session: Session) -> dict:
     """Per drafter: seconds in passes, seconds in all, and the share of the rest."""
-    problems = load_problems(config.dataset_name, data_dir=config.data_dir, num_questions=config.num_questions)
-    prompts = [encode_prompt(session.tokenizer, problem.prompt) for problem in problems]
+    prompts = asked_prompts(config, session)
     meter = PassMeter()
     found = {}
     for spec in tqdm(config.drafter_specs, desc="drafters", disable=None):

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from profiling.common import print_json
-from specdec.config import RunConfig, parse_args
-from specdec.errors import exit_status
+from profiling.common import run_measurement
+from specdec.config import RunConfig
 from specdec.problems import load_problems
 from specdec.rounds import Round
-from specdec.session import Session, open_session
+from specdec.session import Session
 from specdec.specs import DrafterSpec
 from specdec.speculate import speculate
 
@@ -25,12 +24,7 @@ NEW_TOKENS = 48
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    def work() -> None:
-        config = parse_args(arguments)
-        session = open_session(config)
-        print_json(measure(config, session), str(session.device))
-
-    return exit_status("profile_rounds", work)
+    return run_measurement("profile_rounds", measure, arguments)
 
 
 def measure(config: RunConfig, session: Session) -> dict:

@@ -224,8 +224,9 @@ class Bench:
             raise UserError(
                 f"the profile has no target {self.entry}: measure it with profile_engine --targets {target}"
             )
-        self.target_lm = make_lm(target, TARGET, settings)
         self.drafter_lm = make_lm(drafter, DLLM_DRAFTER, settings)
+        # What the target says, the drafter has to read: shapes of one family pad their vocabularies differently.
+        self.target_lm = make_lm(target, TARGET, settings, self.drafter_lm.model.config.vocab_size)
         self.ar_lm = make_lm(drafter, AR_DRAFTER, settings) if drafter == "bundled" else self.drafter_lm
         for lm in {id(lm): lm for lm in (self.target_lm, self.drafter_lm, self.ar_lm)}.values():
             lm.warm_up()

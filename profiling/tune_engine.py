@@ -25,17 +25,13 @@ from specdec.checkpoints import TARGET
 from specdec.config import StrictParser
 from specdec.engine.graph_lm import EngineOptions, GraphLM
 from specdec.engine.graphs import Graphs
-from specdec.engine.network import LibraryProducts, Products
+from specdec.engine.network import LibraryProducts, Products, Stream
 from specdec.engine.weights import Weights
 from specdec.errors import UserError, exit_status
 from specdec.models import resolve_device
 
 COUNTS = (1, 8, 16, 32, 64, 96)
-VARIANTS = {
-    f"fused_up_to_{limit}{' early' if early else ''}": EngineOptions(limit, early)
-    for early in (False, True)
-    for limit in (0, 32, 64)
-}
+VARIANTS = {f"fused_up_to_{limit}": EngineOptions(limit) for limit in (0, 32, 64)}
 CONTEXT = 512
 KINDS = ("qkv", "output", "gate_up", "down")
 
@@ -116,7 +112,8 @@ def compare_plans(lm: GraphLM) -> dict[str, object]:
         times = {"library": attempt(lambda run=run: time_product(run, LibraryProducts(lm._operations), lm))}
         times["default"] = attempt(lambda run=run: time_product(run, FusedProducts(), lm))
         for plan in candidates(plan_kind, inner):
-            products = FusedProducts(plans={(plan_kind, num_rows, outer, inner): plan})
+            products = FusedProducts()
+            products.plans[plan_kind, num_rows, outer, inner] = plan
             text = f"n{plan.block_n} k{plan.block_k} s{plan.splits} w{plan.num_warps} x{plan.num_stages}"
             times[text] = attempt(lambda run=run, products=products: time_product(run, products, lm))
         numbers = {name: value for name, value in times.items() if isinstance(value, float)}
@@ -141,9 +138,9 @@ def candidates(plan_kind: str, inner: int) -> Iterator[object]:
     from specdec.engine.products import Plan
 
     choices = {
-        "normed": product((16, 32, 64), (128, 256), (1,), (4, 8), (3, 5)),
-        "gated": product((16, 32, 64), (64, 128), (1,), (4, 8), (3, 4)),
-        "add": product((16, 32, 64), (128, 256), (1, 2, 4, 8), (4,), (3, 5)),
+        "normed": product((16, 32, 64), (128, 256), (1,), (4,), (3, 4)),
+        "gated": product((32, 64, 128), (64, 128), (1,), (4, 8), (3, 4)),
+        "add": product((16, 32, 64), (128, 256), (1, 2, 3, 6, 8), (4,), (3, 4, 6)),
     }
     for block_n, block_k, splits, num_warps, num_stages in choices[plan_kind]:
         if inner % block_k == 0:
@@ -152,19 +149,20 @@ def candidates(plan_kind: str, inner: int) -> Iterator[object]:
 
 def runner(kind: str, num_rows: int, weights: Weights) -> Callable[[Products], None]:
     """A function that does one product of `kind` for every layer."""
-    x_MC = torch.randn(num_rows, weights.hidden_size, dtype=weights.dtype, device=weights.device)
+    hidden_MC = torch.randn(num_rows, weights.hidden_size, dtype=weights.dtype, device=weights.device)
     wide = sizes_of(kind, weights)[1]
     y_MI = torch.randn(num_rows, wide, dtype=weights.dtype, device=weights.device)
 
     def run(products: Products) -> None:
+        stream = Stream(hidden_MC, weights.norm_C, weights.norm_eps)
+        products.begin(stream)
         for layer in weights.layers:
-            norm = (layer.attention_norm_C, weights.norm_eps)
             if kind == "qkv":
-                products.normed(x_MC, norm, layer.qkv_NC, layer.qkv_bias_N)
+                products.normed(stream, layer.qkv_NC, layer.qkv_bias_N)
             elif kind == "gate_up":
-                products.gated(x_MC, norm, layer.gate_up_2IC)
+                products.gated(stream, layer.gate_up_2IC)
             else:
-                products.add(x_MC, y_MI, layer.output_CHD if kind == "output" else layer.down_CI)
+                products.add(stream, y_MI, layer.output_CHD if kind == "output" else layer.down_CI, weights.norm_C)
 
     return run
 

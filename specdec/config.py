@@ -130,7 +130,7 @@ class RunConfig:
     dry_run: bool = _flag("print what would run and the memory it needs")
     device: str = _flag("cpu, cuda, cuda:1, ... or auto", "auto")
     engine: str = _flag(
-        "how models run: Hugging Face modules (also auto), or CUDA graphs of fused kernels (graph, to be asked for)",
+        "how models run: Hugging Face modules, or CUDA graphs of fused kernels (auto: graph on a GPU)",
         "auto",
         choices=("auto", "eager", "graph"),
     )

@@ -1,12 +1,11 @@
 """Jobs: one question under one drafter each, with where its record goes and what must match to reuse it."""
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from specdec.asked import prompt_sha256, question_identity
 from specdec.checkpoints import DLLM_DRAFTER
 from specdec.config import RunConfig
 from specdec.errors import UserError
@@ -57,7 +56,7 @@ def _plan_job(
     config: RunConfig, question: tuple[Problem, list[int]], spec: DrafterSpec, settings: dict[str, object]
 ) -> Job:
     problem, prompt_ids = question
-    identity = question_identity(config, problem, prompt_ids, spec) | settings
+    identity = question_identity(config, problem, prompt_sha256(prompt_ids), spec.name) | settings
     trace = None
     if config.verify == "trace":
         trace = _trace_to_verify_with(config, identity)
@@ -83,20 +82,6 @@ def _trace_to_verify_with(config: RunConfig, identity: dict[str, object]) -> Tra
     if difference is not None:
         raise UserError(f"{path} was recorded with other settings ({difference}): record it again")
     return trace
-
-
-def question_identity(
-    config: RunConfig, problem: Problem, prompt_ids: Sequence[int], spec: DrafterSpec
-) -> dict[str, object]:
-    """Which question, under which drafter: the part of a record's identity that no model decides."""
-    return {
-        "target": config.target_name,
-        "dataset": problem.dataset,
-        "question_id": problem.question_id,
-        "drafter": spec.name,
-        "max_new_tokens": config.max_new_tokens,
-        "prompt_sha256": hashlib.sha256(json.dumps(prompt_ids).encode()).hexdigest(),
-    }
 
 
 def finished(job: Job, config: RunConfig) -> Record | None:

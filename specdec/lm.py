@@ -7,6 +7,8 @@ Shape suffixes: B batch (always 1), H KV heads, K kept positions, L new tokens, 
 positions, D head size, V vocabulary.
 """
 
+import functools
+import inspect
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -92,7 +94,7 @@ class CachedLM:
             input_ids=torch.tensor([tokens], device=self.device),
             attention_mask=mask_LP[None, None],
             position_ids=positions_L[None],
-            past_key_values=self._cache,
+            **as_cache(self.model, self._cache),
             use_cache=True,
             logits_to_keep=0 if keep is None else torch.tensor(list(keep), dtype=torch.long, device=self.device),
         )
@@ -175,6 +177,17 @@ def unpacked(packed_K2: torch.Tensor) -> tuple[list[int], list[float]]:
     """`most_probable` on the host: token ids and probabilities. Waits for the device."""
     pairs = packed_K2.tolist()
     return [int(token) for token, _ in pairs], [probability for _, probability in pairs]
+
+
+def as_cache(module: torch.nn.Module, cache: Cache) -> dict[str, Cache]:
+    """`cache` under the name by which the forward of a Hugging Face module takes it."""
+    return {_cache_name(type(module)): cache}
+
+
+@functools.cache
+def _cache_name(kind: type[torch.nn.Module]) -> str:
+    """transformers 5.24 says "cache" where versions before it said "past_key_values"."""
+    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
 
 
 class KVBuffer(Cache):

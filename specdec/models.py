@@ -123,10 +123,10 @@ def resolve_device(name: str) -> torch.device:
 def resolve_engine(config: RunConfig, device: torch.device, sources: Collection[ModelSource]) -> str:
     """What runs all models of a run, so that their times can be compared: "eager" or "graph".
 
-    'auto' is eager: until the graph engine has been measured on GPUs, it must be asked for. Where it
-    is asked for and cannot do a run's work, this is said in one line and all models run eagerly.
+    'auto' is graph on a GPU and eager elsewhere. Where the graph engine is wanted and cannot do a run's
+    work, this is said in one line and all models run eagerly.
     """
-    if config.engine != "graph":
+    if config.engine == "eager" or (config.engine == "auto" and device.type != "cuda"):
         return "eager"
     loaded = [source for source in sources if config.verify == "target" or source.role is not TARGET]
     reason = _why_not_graph(config, device, loaded)

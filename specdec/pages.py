@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from transformers import Cache, PreTrainedModel
 
-from specdec.lm import CachedLM
+from specdec.lm import CachedLM, as_cache
 
 INITIAL_PAGES = 256
 
@@ -61,11 +61,12 @@ class PagedLM:
         self._pool.select(path_BN.view(len(rows), longest))
         past_BP = torch.arange(longest * size, device=device) < (size * lengths_B)[:, None]
         mask_BP = torch.cat([past_BP, past_BP.new_ones(len(rows), size)], dim=1)
-        hidden_BLE = _body(self.lm.model)(
+        body = _body(self.lm.model)
+        hidden_BLE = body(
             input_ids=torch.tensor([row.tokens for row in rows], device=device),
             attention_mask=mask_BP[:, None, None, :].expand(-1, 1, size, -1),
             position_ids=size * lengths_B[:, None] + torch.arange(size, device=device),
-            past_key_values=self._pool,
+            **as_cache(body, self._pool),
             use_cache=True,
         ).last_hidden_state
         self._rows = list(rows)
@@ -100,7 +101,7 @@ class PagePool(Cache):
         self._path_BN = path_BN
 
     def update(
-        self, keys_BHLD: torch.Tensor, values_BHLD: torch.Tensor, layer_idx: int, *_: object
+        self, keys_BHLD: torch.Tensor, values_BHLD: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Past and new keys and values of every row, [B, H, P, D]."""
         self._new[layer_idx] = (keys_BHLD, values_BHLD)

@@ -7,6 +7,7 @@ subset that `dumps` writes (dict, list, str, int, float, bool, None; every conta
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
 import os
 import pickle
@@ -17,6 +18,8 @@ from typing import Any
 
 MAX_BYTES = 256 * 2**20
 MAX_OPCODES = 8_000_000  # a record of 30,000 output tokens has about 1 million
+PROTOCOL = 4
+LEFT_OVER_S = 3600  # no writer takes so long for one file
 
 _STRINGS = frozenset({"SHORT_BINUNICODE", "BINUNICODE"})
 _PUTS = frozenset({"MEMOIZE", "BINPUT", "LONG_BINPUT"})
@@ -55,7 +58,7 @@ def plain(value: Any) -> Any:
 
 def dumps(value: Any) -> bytes:
     """Pickles `plain(value)`; TypeError if it is not made of plain builtins."""
-    return pickle.dumps(plain(value), protocol=4)
+    return pickle.dumps(plain(value), protocol=PROTOCOL)
 
 
 def loads(data: bytes) -> Any:
@@ -120,11 +123,22 @@ def read_bytes(path: Path) -> bytes:
         return file.read(min(os.fstat(file.fileno()).st_size, MAX_BYTES) + 1)
 
 
+def seems_whole(path: Path) -> bool:
+    """Whether a file begins and ends as a pickle of `dumps` does: a look that takes no time, not a check of content."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(2)
+            file.seek(-1, os.SEEK_END)
+            return head == pickle.PROTO + bytes([PROTOCOL]) and file.read(1) == pickle.STOP
+    except OSError:
+        return False
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Puts `data` at `path` so that a reader, or a crash at any moment, sees the old file or the new one.
 
-    The temporary file is in the same folder, hidden, unique per process, gone after any exception. OSError as
-    usual.
+    The temporary file is in the same folder, hidden, unique per process, gone after any exception; what killed
+    writers of the same file have left goes as well. OSError as usual.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
@@ -136,7 +150,17 @@ def write_atomic(path: Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        _remove_left_overs(path)
     _sync_folder(path.parent)
+
+
+def _remove_left_overs(path: Path) -> None:
+    """Temporary files much older than `path`, which has just been written, by the clock of the disk's own machine."""
+    written_s = path.stat().st_mtime
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        if temporary.stat().st_mtime < written_s - LEFT_OVER_S:
+            temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

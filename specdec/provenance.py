@@ -1,35 +1,55 @@
 """Provenance: where and with what a record was made. Kept beside results, never compared."""
 
+from __future__ import annotations
+
 import platform
 import subprocess
 from datetime import UTC, datetime
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-import transformers
+if TYPE_CHECKING:
+    import torch
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
-    """Versions, device, source revision and the time, as plain builtins."""
-    is_gpu = device.type == "cuda"
+def provenance(device: torch.device | None) -> dict[str, Any]:
+    """Versions, device, source revision and the time, as plain builtins.
+
+    With `device` None torch is not imported, and nothing is said of what computes.
+    """
     revision = _git("rev-parse", "HEAD")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "transformers": str(transformers.__version__),
-        "numpy": np.__version__,
-        "device_name": torch.cuda.get_device_name(device) if is_gpu else platform.processor() or platform.machine(),
-        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if is_gpu else None,
-        "num_threads": torch.get_num_threads(),
+        **{package: _version(package) for package in ("torch", "transformers", "numpy")},
+        **_computer(device),
         "git_revision": revision,
         "git_is_dirty": None if revision is None else bool(_git("status", "--porcelain", "--untracked-files=no")),
     }
+
+
+def _computer(device: torch.device | None) -> dict[str, Any]:
+    if device is None:
+        return dict.fromkeys(("device_name", "driver", "num_threads"))
+    import torch
+
+    is_gpu = device.type == "cuda"
+    return {
+        "device_name": torch.cuda.get_device_name(device) if is_gpu else platform.processor() or platform.machine(),
+        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if is_gpu else None,
+        "num_threads": torch.get_num_threads(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _git(*arguments: str) -> str | None:

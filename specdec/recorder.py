@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from specdec.asked import prompt_sha256, question_identity
 from specdec.chains import AR, Chain, Chains
 from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER
 from specdec.drafters import denoising
-from specdec.jobs import fitting_prompt, question_identity
+from specdec.jobs import fitting_prompt
 from specdec.lm import CachedLM, most_probable, unpacked
 from specdec.pages import PagedLM
 from specdec.problems import Problem
@@ -46,7 +47,7 @@ def plan_traces(session: Session, problems: Sequence[Problem]) -> list[TraceJob]
     jobs = []
     for problem in problems:
         prompt_ids = fitting_prompt(session, problem)
-        identity = question_identity(config, problem, prompt_ids, Plain()) | settings
+        identity = question_identity(config, problem, prompt_sha256(prompt_ids), Plain().name) | settings
         path = trace_path(config.output_dir, identity)
         stored = None if config.overwrite else load_matching(path, identity)
         missing = {name: length for name, length in wanted.items() if not _has(stored, session, name, length)}

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import torch
 
-from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, ModelSource, Role, find_model, fingerprint
+from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, ModelSource, Role, fingerprint
 from specdec.config import RunConfig
 from specdec.cost_aware import Advice, advice_of
 from specdec.drafters import ArDrafter, BlockSettings, DllmDrafter, Drafter, NoDrafter
@@ -16,16 +16,10 @@ from specdec.latency import load_profiles
 from specdec.lm import CachedLM
 from specdec.models import load_lm, resolve_device, resolve_dtype, resolve_engine
 from specdec.records import Record
-from specdec.specs import ArDynamic, ArStatic, CostAware, DllmStatic, DrafterSpec, FailFast, Plain
+from specdec.sources import find_sources, needs_weights, role_of
+from specdec.specs import CostAware, DllmStatic, DrafterSpec, FailFast
 from specdec.target import Target
 from specdec.tokens import check_same_tokens, load_tokenizer, mask_id, stop_ids
-
-
-def role_of(spec: DrafterSpec) -> Role | None:
-    """The part that a drafter's model plays; None for plain decoding."""
-    if isinstance(spec, Plain):
-        return None
-    return AR_DRAFTER if isinstance(spec, (ArStatic, ArDynamic)) else DLLM_DRAFTER
 
 
 @dataclass
@@ -138,27 +132,13 @@ class Session:
         return self._loaded[role]
 
 
-def needs_weights(config: RunConfig, role: Role) -> bool:
-    """Whether a run loads the model: not in a dry run, and no target where drafts are verified against a trace."""
-    return not config.dry_run and not (role is TARGET and config.verify == "trace")
-
-
 def open_session(config: RunConfig) -> Session:
-    """Find the models that `config` needs and check that they fit each other; loads no weights.
-
-    Weights that the run does without are not fetched from the hub either. Raises UserError.
-    """
+    """Find the models that `config` needs and check that they fit each other; loads no weights. Raises UserError."""
     device = resolve_device(config.device)
-    names = {TARGET: config.target_model_name, AR_DRAFTER: config.ar_name, DLLM_DRAFTER: config.dllm_name}
-    needed = {role for spec in config.drafter_specs if (role := role_of(spec))} | {TARGET}
-    sources = {
-        role: find_model(role, name, with_weights=needs_weights(config, role))
-        for role, name in names.items()
-        if role in needed
-    }
+    sources = find_sources(config)
     tokenizer = load_tokenizer(sources[TARGET])
     mask = None
-    for role in sorted(needed - {TARGET}, key=lambda role: role.title):
+    for role in sorted(sources.keys() - {TARGET}, key=lambda role: role.title):
         drafter_tokenizer = load_tokenizer(sources[role])
         if role is DLLM_DRAFTER:
             mask = mask_id(sources[role], drafter_tokenizer)

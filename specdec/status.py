@@ -1,6 +1,6 @@
 """Status: what the runs of a results folder were asked for, and what of it is done, missing or failed.
 
-Asked is what the run.json files say, done is what has a record. Reads no record's content.
+Asked is what the run.json files say, done is what has a record that begins and ends as one; a ranking reads the rest.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from specdec.columns import aligned
 from specdec.errors import UserError
+from specdec.pickles import seems_whole
 from specdec.records import record_path
 from specdec.report import visible
 from specdec.runs import FAILED, find_runs, read_run
@@ -35,7 +36,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Status:
-    """`outcomes` counts the runs by how they ended; `damaged` says which run.json could not be read."""
+    """`outcomes` counts the runs by how they ended; `damaged` says which run.json or record is no whole one."""
 
     configurations: dict[Configuration, Progress]
     outcomes: Counter[str]
@@ -66,8 +67,12 @@ def read_status(output_dir: str | Path) -> Status:
             if end["failed"] is not None and end["failed"]["drafter"] == drafter:
                 progress.failed.add(end["failed"]["question_id"])
     for key, progress in status.configurations.items():
-        progress.done |= {question for question in progress.asked if _path(output_dir, key, question).is_file()}
+        paths = {question: _path(output_dir, key, question) for question in progress.asked}
+        present = {question: path for question, path in paths.items() if path.is_file()}
+        progress.done |= {question for question, path in present.items() if seems_whole(path)}
         progress.failed -= progress.done
+        damaged = (path for question, path in present.items() if question not in progress.done)
+        status.damaged.extend(f"{path} is no whole record: remove it, and it is made again" for path in damaged)
     return status
 
 

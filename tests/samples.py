@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
-from specdec.records import Record
+from specdec.records import Record, record_path, save_record
 from specdec.rounds import Round
 
 tokens = st.integers(min_value=0, max_value=151_935)
@@ -113,3 +114,11 @@ def records(draw: st.DrawFn, question_id: int | None = None, drafter: str | None
         prefill_ms=draw(milliseconds),
         rounds=rounds,
     )
+
+
+def saved(tmp_path: Path) -> tuple[Record, Path]:
+    """A record in a results folder, and where it is."""
+    record = make_record()
+    path = record_path(tmp_path, "bundled", "gsm8k", 0, record.drafter_name, 64)
+    save_record(record, path, "the text\n")
+    return record, path

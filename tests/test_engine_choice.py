@@ -43,10 +43,11 @@ def choose(family: dict[str, Path], device: torch.device = CPU, **settings: obje
     return resolve_engine(RunConfig(**settings), device, [find_model(TARGET, str(family["target"]))])
 
 
-def test_the_graph_engine_must_be_asked_for(family, monkeypatch) -> None:
+def test_graphs_are_the_default_on_a_gpu_alone(family, monkeypatch) -> None:
     monkeypatch.setattr(models, "find_spec", lambda _: object())
+    assert choose(family, CPU) == "eager" and choose(family, CUDA) == "graph"
     for device in (CPU, CUDA):
-        assert choose(family, device) == choose(family, device, engine="eager") == "eager"
+        assert choose(family, device, engine="eager") == "eager"
         assert choose(family, device, engine="graph") == "graph"
 
 

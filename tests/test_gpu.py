@@ -33,7 +33,6 @@ LOGITS_ERROR = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 OPTIONS = {
     "library": EngineOptions(fused_up_to=0),
     "fused": EngineOptions(fused_up_to=64),
-    "early": EngineOptions(fused_up_to=64, early_launch=True),
 }
 
 

@@ -98,6 +98,18 @@ def test_status_counts_done_missing_and_failed(tmp_path) -> None:
     assert read_status(tmp_path).configurations["bundled", "gsm8k", 64, "ar_None_sf_3"].failed == set()
 
 
+@pytest.mark.parametrize("cut", [0, 1, -1])
+def test_half_a_record_is_not_done_and_is_named(tmp_path, cut) -> None:
+    with RunFile(tmp_path, ASKED):
+        save(tmp_path, 0, "plain")
+        save(tmp_path, 1, "plain")
+    path = record_path(tmp_path, "bundled", "gsm8k", 1, "plain", 64)
+    path.write_bytes(path.read_bytes()[:cut])
+    status = read_status(tmp_path)
+    assert status.configurations["bundled", "gsm8k", 64, "plain"].done == {0}
+    assert [str(path) in line for line in status.damaged] == [True]
+
+
 @pytest.mark.parametrize("damage", ["", "{", "null", "[]", '{"schema_version": 1}', '{"schema_version": 9}'])
 def test_a_half_written_run_json_is_named_and_nothing_else_suffers(tmp_path, damage) -> None:
     save(tmp_path, 0, "plain")

@@ -61,10 +61,10 @@ def test_64_configurations_of_1000_questions_take_less_than_5_seconds():
     rng = np.random.default_rng(0)
     plain_QC = rng.lognormal(5, 0.4, (1000, 64))
     drafted_QC = plain_QC / rng.lognormal(1, 0.3, (1000, 64))
-    begin = time.perf_counter()
+    begin = time.process_time()
     for bootstrap in (PairedBootstrap(plain_QC / drafted_QC), PairedBootstrap(plain_QC, drafted_QC)):
         assert len(bootstrap.ratios()) == len(bootstrap.differences(3)) == len(bootstrap.differences(5)) == 64
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 @given(arrays.arrays(float, st.tuples(st.integers(5, 12), st.integers(1, 4)), elements=st.floats(0.125, 9, width=16)))

@@ -17,6 +17,7 @@ from transformers import AttentionInterface, Cache, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from specdec.errors import UserError
+from specdec.lm import as_cache
 from training.batches import rounded
 from training.graphs import Graphs
 
@@ -217,8 +218,9 @@ class BatchDecoder:
         cache.position_B.add_(1).clamp_max_(cache.num_positions - 1)
 
     def _hidden(self, ids: torch.Tensor, positions: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor:
-        output = self.model.model(
-            input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=self._cache, use_cache=True
+        body = self.model.model
+        output = body(
+            input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=True, **as_cache(body, self._cache)
         )
         return output.last_hidden_state
 

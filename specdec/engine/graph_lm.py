@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from specdec.engine import plain
 from specdec.engine.graphs import Graphs
 from specdec.engine.network import Buffers, LibraryProducts, Network, Operations, Products
-from specdec.engine.weights import join_weights, unsupported
+from specdec.engine.weights import Weights, join_weights, unsupported
 from specdec.lm import CachedLM, unpacked
 
 TOKEN_COUNTS = (1, 2, 4, 8, 16, 32, 64, 96, 256, 512)  # the last are for prompts, which run in chunks
@@ -32,11 +32,10 @@ class EngineOptions:
     """How passes run on a GPU; results differ by rounding only.
 
     `fused_up_to`: passes of at most so many tokens multiply in kernels with the norms, the gate and
-    the residual sum inside; longer ones in the matrix library. `early_launch`: see GpuOperations.
+    the residual sum inside; longer ones in the matrix library.
     """
 
     fused_up_to: int = 32
-    early_launch: bool = False
 
 
 class GraphLM(CachedLM):
@@ -56,7 +55,7 @@ class GraphLM(CachedLM):
         self.weights = join_weights(hf_model, vocab_size)
         self.graphs = Graphs(self.device)
         is_gpu = self.device.type == "cuda"
-        self._operations, self._fused = _gpu_operations(self.options) if is_gpu else (plain, None)
+        self._operations, self._fused = _gpu_operations(self.weights) if is_gpu else (plain, None)
         self._library = LibraryProducts(self._operations)
         self._staged = torch.zeros(NUM_STAGES, 2 * MAX_TOKENS + 4, dtype=torch.long, pin_memory=is_gpu)
         self._num_staged = 0
@@ -124,10 +123,7 @@ class GraphLM(CachedLM):
         return logits_KV[:num_kept], packed_K2[:num_kept]
 
     def _products(self, count: int) -> Products:
-        # In float16 the product with a norm's weights, before the norm itself, could overflow.
-        is_safe = self._fused is not None and self.weights.dtype != torch.float16
-        is_fused = is_safe and count <= self.options.fused_up_to
-        return self._fused if is_fused else self._library
+        return self._library if self._fused is None or count > self.options.fused_up_to else self._fused
 
     def _stage(self, ids: list[int], rows: list[int], state: tuple[int, int, int, int]) -> None:
         """Send a chunk's inputs to the device in one copy, which nobody waits for.
@@ -198,9 +194,9 @@ def _chunk_end(length: int, begin: int, num_tokens: int, block_size: int) -> int
     return end
 
 
-def _gpu_operations(options: EngineOptions) -> tuple[Operations, Products]:
-    """The kernels; imported only here, because they need Triton."""
+def _gpu_operations(weights: Weights) -> tuple[Operations, Products | None]:
+    """The kernels, and the fused products where they can be used; imported only here, because they need Triton."""
     from specdec.engine.kernels import GpuOperations
-    from specdec.engine.products import FusedProducts
+    from specdec.engine.products import FusedProducts, can_fuse
 
-    return GpuOperations(options.early_launch), FusedProducts(options.early_launch)
+    return GpuOperations(), FusedProducts() if can_fuse(weights) else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 NUM_PROGRAMS = 128  # about the multiprocessors of a big GPU: more splits than that only add to the merging
 MAX_SPLITS = 32
@@ -17,26 +16,20 @@ CHUNK_V = 4096  # logits that one program looks at
 
 
 class GpuOperations:
-    """The operations, each one or two launches. `early_launch`: a kernel's programs start while the one before
-    it still runs, and wait for its results themselves (Hopper and later): that hides the launches.
-    """
-
-    def __init__(self, early_launch: bool = False) -> None:
-        self.early_launch = early_launch
-        self._launch = {"EARLY": early_launch, "launch_pdl": early_launch}
+    """The operations, each one or two launches."""
 
     def norm(self, x_MC: torch.Tensor, weight_C: torch.Tensor, eps: float) -> torch.Tensor:
         """See plain.norm: one program per row."""
         out_MC = torch.empty_like(x_MC)
         size = x_MC.shape[1]
-        _norm_kernel[(len(x_MC),)](x_MC, weight_C, out_MC, size, eps, triton.next_power_of_2(size), **self._launch)
+        _norm_kernel[(len(x_MC),)](x_MC, weight_C, out_MC, size, eps, triton.next_power_of_2(size))
         return out_MC
 
     def silu_product(self, gate_up_M2I: torch.Tensor) -> torch.Tensor:
         """See plain.silu_product."""
         num_rows, size = len(gate_up_M2I), gate_up_M2I.shape[1] // 2
         out_MI = gate_up_M2I.new_empty(num_rows, size)
-        _silu_kernel[(num_rows, triton.cdiv(size, 1024))](gate_up_M2I, out_MI, size, 1024, **self._launch)
+        _silu_kernel[(num_rows, triton.cdiv(size, 1024))](gate_up_M2I, out_MI, size, 1024)
         return out_MI
 
     def rotate_and_store(
@@ -58,7 +51,6 @@ class GpuOperations:
             num_kv_heads,
             head_size,
             num_warps=1,
-            **self._launch,
         )
         return q_MHD
 
@@ -83,11 +75,10 @@ class GpuOperations:
             *(num_heads, num_kv_heads, head_size, num_splits, block_rows, block_positions),
             PRECISION="ieee" if q_MHD.dtype == torch.float32 else "tf32",
             num_stages=2,
-            **self._launch,
         )
         out_MN = q_MHD.new_empty(num_tokens, num_heads * head_size)
         _merge_kernel[(num_tokens * num_heads,)](
-            sums_SMHD, peaks_2SMH, out_MN, state, num_splits, head_size, block_positions, num_warps=2, **self._launch
+            sums_SMHD, peaks_2SMH, out_MN, state, num_splits, head_size, block_positions, num_warps=2
         )
         return out_MN
 
@@ -97,18 +88,10 @@ class GpuOperations:
         num_chunks = triton.cdiv(vocab_size, CHUNK_V)
         found_3KS = logits_KV.new_empty(3, num_rows, num_chunks, dtype=torch.float32)
         packed_K2 = logits_KV.new_empty(num_rows, 2, dtype=torch.float64)
-        _best_kernel[(num_rows, num_chunks)](logits_KV, found_3KS, state, vocab_size, CHUNK_V, **self._launch)
+        _best_kernel[(num_rows, num_chunks)](logits_KV, found_3KS, state, vocab_size, CHUNK_V)
         padded = triton.next_power_of_2(num_chunks)
-        _best_of_best_kernel[(num_rows,)](found_3KS, packed_K2, num_chunks, padded, num_warps=1, **self._launch)
+        _best_of_best_kernel[(num_rows,)](found_3KS, packed_K2, num_chunks, padded, num_warps=1)
         return packed_K2
-
-
-@triton.jit
-def begin_early(EARLY: tl.constexpr) -> None:
-    """Let the next kernel's programs start, then wait for the results of the kernel before."""
-    if EARLY:
-        gdc_launch_dependents()
-        gdc_wait()
 
 
 @triton.jit
@@ -119,9 +102,7 @@ def _norm_kernel(
     size: tl.tensor,
     eps: tl.tensor,
     BLOCK_C: tl.constexpr,
-    EARLY: tl.constexpr,
 ) -> None:
-    begin_early(EARLY)
     row = tl.program_id(0)
     columns = tl.arange(0, BLOCK_C)
     inside = columns < size
@@ -135,9 +116,8 @@ def _norm_kernel(
 
 @triton.jit
 def _silu_kernel(
-    gate_up_ptr: tl.tensor, out_ptr: tl.tensor, size: tl.tensor, BLOCK_I: tl.constexpr, EARLY: tl.constexpr
+    gate_up_ptr: tl.tensor, out_ptr: tl.tensor, size: tl.tensor, BLOCK_I: tl.constexpr
 ) -> None:
-    begin_early(EARLY)
     row = tl.program_id(0)
     columns = tl.program_id(1) * BLOCK_I + tl.arange(0, BLOCK_I)
     inside = columns < size
@@ -158,9 +138,7 @@ def _rotate_kernel(
     H: tl.constexpr,
     G: tl.constexpr,
     D: tl.constexpr,
-    EARLY: tl.constexpr,
 ) -> None:
-    begin_early(EARLY)
     row, head = tl.program_id(0), tl.program_id(1)
     first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
     half: tl.constexpr = D // 2
@@ -191,9 +169,8 @@ def _attend_kernel(
     q_ptr: tl.tensor, cache_ptr: tl.tensor, sums_ptr: tl.tensor, peaks_ptr: tl.tensor, state_ptr: tl.tensor,
     num_queries: tl.tensor, capacity: tl.tensor, scale: tl.tensor,
     H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, SPLITS: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr, BLOCK_P: tl.constexpr, PRECISION: tl.constexpr, EARLY: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_P: tl.constexpr, PRECISION: tl.constexpr,
 ) -> None:  # fmt: skip
-    begin_early(EARLY)
     group, split = tl.program_id(1), tl.program_id(2)
     R: tl.constexpr = H // G
     first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
@@ -246,9 +223,7 @@ def _merge_kernel(
     SPLITS: tl.constexpr,
     D: tl.constexpr,
     BLOCK_P: tl.constexpr,
-    EARLY: tl.constexpr,
 ) -> None:
-    begin_early(EARLY)
     head, num_heads = tl.program_id(0), tl.num_programs(0)
     live = (tl.load(state_ptr) + tl.load(state_ptr + 1)).to(tl.int32)
     share = tl.cdiv(tl.cdiv(live, SPLITS), BLOCK_P) * BLOCK_P
@@ -270,9 +245,7 @@ def _best_kernel(
     state_ptr: tl.tensor,
     vocab_size: tl.tensor,
     CHUNK: tl.constexpr,
-    EARLY: tl.constexpr,
 ) -> None:
-    begin_early(EARLY)
     row, chunk = tl.program_id(0), tl.program_id(1)
     never = tl.load(state_ptr + 3).to(tl.int32)
     tokens = chunk * CHUNK + tl.arange(0, CHUNK)
@@ -291,9 +264,8 @@ def _best_kernel(
 
 @triton.jit
 def _best_of_best_kernel(
-    found_ptr: tl.tensor, packed_ptr: tl.tensor, num_chunks: tl.tensor, CHUNKS: tl.constexpr, EARLY: tl.constexpr
+    found_ptr: tl.tensor, packed_ptr: tl.tensor, num_chunks: tl.tensor, CHUNKS: tl.constexpr
 ) -> None:
-    begin_early(EARLY)
     row = tl.program_id(0)
     chunks = tl.arange(0, CHUNKS)
     inside = chunks < num_chunks

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch.nn.functional import linear
 
-from specdec.engine.weights import LayerWeights, Weights
+from specdec.engine.weights import Weights
 
 
 class Operations(Protocol):
@@ -27,19 +27,35 @@ class Operations(Protocol):
     def most_probable(self, logits_KV: torch.Tensor, state: torch.Tensor) -> torch.Tensor: ...
 
 
+@dataclass
+class Stream:
+    """The residual stream between two products: hidden states, and the norm that the next product applies to them.
+
+    `weighted_MC` is hidden_MC times norm_C, `squares_TM` adds up over T to each row's sum of squares: what the
+    fused products hand on, so that none of them has to look at whole rows.
+    """
+
+    hidden_MC: torch.Tensor
+    norm_C: torch.Tensor
+    eps: float
+    weighted_MC: torch.Tensor | None = None
+    squares_TM: torch.Tensor | None = None
+
+
 class Products(Protocol):
-    """The matrix products of a layer, each with what can be fused to it."""
+    """The matrix products of a layer, each with what can be fused to it. I MLP size, N outer size."""
 
-    def normed(
-        self, x_MC: torch.Tensor, norm: tuple[torch.Tensor, float], w_NC: torch.Tensor, bias_N: torch.Tensor | None
-    ) -> torch.Tensor:
-        """norm(x) w^T + bias, [M, N]; `norm` is a weight and its epsilon."""
+    def begin(self, stream: Stream) -> None:
+        """Get a stream whose hidden states were just written ready for its first product."""
 
-    def gated(self, x_MC: torch.Tensor, norm: tuple[torch.Tensor, float], w_2IC: torch.Tensor) -> torch.Tensor:
-        """silu(gate) * up of norm(x), [M, I]."""
+    def normed(self, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None) -> torch.Tensor:
+        """norm(hidden) w^T + bias, [M, N]."""
 
-    def add(self, x_MC: torch.Tensor, y_MI: torch.Tensor, w_CI: torch.Tensor) -> None:
-        """x += y w^T, in place."""
+    def gated(self, stream: Stream, w_2IC: torch.Tensor) -> torch.Tensor:
+        """silu(gate) * up of norm(hidden), [M, I]."""
+
+    def add(self, stream: Stream, y_MI: torch.Tensor, w_CI: torch.Tensor, next_norm_C: torch.Tensor) -> None:
+        """hidden += y w^T, in place; the next product applies `next_norm_C`."""
 
 
 class LibraryProducts:
@@ -48,16 +64,18 @@ class LibraryProducts:
     def __init__(self, operations: Operations) -> None:
         self.operations = operations
 
-    def normed(
-        self, x_MC: torch.Tensor, norm: tuple[torch.Tensor, float], w_NC: torch.Tensor, bias_N: torch.Tensor | None
-    ) -> torch.Tensor:
-        return linear(self.operations.norm(x_MC, *norm), w_NC, bias_N)
+    def begin(self, stream: Stream) -> None:
+        """Nothing to be done."""
 
-    def gated(self, x_MC: torch.Tensor, norm: tuple[torch.Tensor, float], w_2IC: torch.Tensor) -> torch.Tensor:
-        return self.operations.silu_product(linear(self.operations.norm(x_MC, *norm), w_2IC))
+    def normed(self, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None) -> torch.Tensor:
+        return linear(self.operations.norm(stream.hidden_MC, stream.norm_C, stream.eps), w_NC, bias_N)
 
-    def add(self, x_MC: torch.Tensor, y_MI: torch.Tensor, w_CI: torch.Tensor) -> None:
-        x_MC.addmm_(y_MI, w_CI.t())
+    def gated(self, stream: Stream, w_2IC: torch.Tensor) -> torch.Tensor:
+        return self.operations.silu_product(self.normed(stream, w_2IC, None))
+
+    def add(self, stream: Stream, y_MI: torch.Tensor, w_CI: torch.Tensor, next_norm_C: torch.Tensor) -> None:
+        stream.hidden_MC.addmm_(y_MI, w_CI.t())
+        stream.norm_C = next_norm_C
 
 
 @dataclass
@@ -104,22 +122,19 @@ class Network:
 
     def body(self, count: int, products: Products) -> None:
         """Embedding and layers, for `count` tokens; their last hidden states replace what the buffer held."""
-        buffers = self.buffers
+        weights, buffers, operations = self.weights, self.buffers, self.operations
         hidden_MC = buffers.hidden_MC[:count]
-        torch.index_select(self.weights.embedding_VC, 0, buffers.ids_M[:count], out=hidden_MC)
-        for layer, cache_2GPD in zip(self.weights.layers, buffers.cache_L2GPD, strict=True):
-            self._run_layer(layer, cache_2GPD, hidden_MC, products)
-
-    def _run_layer(
-        self, layer: LayerWeights, cache_2GPD: torch.Tensor, hidden_MC: torch.Tensor, products: Products
-    ) -> None:
-        """One decoder layer, in place: attention and MLP each add to the hidden states."""
-        operations, buffers, eps = self.operations, self.buffers, self.weights.norm_eps
-        qkv_MN = products.normed(hidden_MC, (layer.attention_norm_C, eps), layer.qkv_NC, layer.qkv_bias_N)
-        q_MHD = operations.rotate_and_store(qkv_MN, buffers.rotary_2PE, cache_2GPD, buffers.state)
-        products.add(hidden_MC, operations.attend(q_MHD, cache_2GPD, buffers.state), layer.output_CHD)
-        gated_MI = products.gated(hidden_MC, (layer.mlp_norm_C, eps), layer.gate_up_2IC)
-        products.add(hidden_MC, gated_MI, layer.down_CI)
+        torch.index_select(weights.embedding_VC, 0, buffers.ids_M[:count], out=hidden_MC)
+        stream = Stream(hidden_MC, weights.layers[0].attention_norm_C, weights.norm_eps)
+        products.begin(stream)
+        next_norms = [*(layer.attention_norm_C for layer in weights.layers[1:]), weights.norm_C]
+        for layer, cache_2GPD, next_norm_C in zip(weights.layers, buffers.cache_L2GPD, next_norms, strict=True):
+            qkv_MN = products.normed(stream, layer.qkv_NC, layer.qkv_bias_N)
+            q_MHD = operations.rotate_and_store(qkv_MN, buffers.rotary_2PE, cache_2GPD, buffers.state)
+            attended_MN = operations.attend(q_MHD, cache_2GPD, buffers.state)
+            products.add(stream, attended_MN, layer.output_CHD, layer.mlp_norm_C)
+            gated_MI = products.gated(stream, layer.gate_up_2IC)
+            products.add(stream, gated_MI, layer.down_CI, next_norm_C)
 
     def head(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """logits_KV behind `count` kept rows, and what `most_probable` says of them."""

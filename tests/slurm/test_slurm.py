@@ -169,6 +169,19 @@ def test_three_sweeps_survive_a_cluster(environment: dict[str, str], tmp_path: P
     assert len(json.loads(rankings[0])["engines"][0]["rows"]) == 6
 
 
+def test_a_task_ends_before_its_time_limit(environment: dict[str, str], tmp_path: Path) -> None:
+    """Slurm's signal comes half a minute before a limit of one: what is finished by then is kept, no more is begun."""
+    environment["SPEC_LENS"] = " ".join(map(str, range(1, 60)))  # work for several minutes
+    limits = ["--array=0-0", "--time=1", "--signal=B:TERM@30", f"--output={tmp_path}/limit.log"]
+    job = call(["sbatch", "--parsable", *limits, f"scripts/{SWEEPS[0]}.sh"], environment).strip()
+    wait_for_end(job, environment)
+    (run,) = runs_of(Path(environment["OUTPUT_DIR"]), job)
+    assert run["end"]["outcome"] == "stopped" and run["end"]["elapsed_s"] < 60
+    kept = [load_record(path) for path in find_records(environment["OUTPUT_DIR"])]
+    assert 0 < len(kept) == run["end"]["num_computed"] < NUM_TASKS * len(run["drafters"])
+    assert "the same command does the rest" in (tmp_path / "limit.log").read_text()
+
+
 def run_sweeps(
     environment: dict[str, str], log_dir: Path, on_submitted: Callable[[dict[str, str]], None] = lambda _: None
 ) -> dict[str, str]:

@@ -1,0 +1,152 @@
+"""Repeated runs: finished work is seen without a model, and anything that is not quite it goes the ordinary way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from families import flags, save_family
+
+import failfast
+from specdec import session
+from specdec.asked import asked_problems
+from specdec.config import parse_args
+from specdec.records import find_records, load_record, save_record
+from specdec.repeated import Repeated, repeated_run
+from specdec.runs import find_runs, read_run
+from specdec.shards import EVERYTHING
+
+PROJECT = Path(failfast.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with models and the results of two tasks over three questions."""
+    folder = tmp_path_factory.mktemp("made")
+    save_family(folder / "family")
+    for shard in ("0/2", "1/2"):
+        assert failfast.main(arguments(folder, "--shard", shard)) == 0
+    return folder
+
+
+@pytest.fixture
+def copied(made: Path, tmp_path: Path) -> Path:
+    """The results alone: copied models would be other files."""
+    shutil.copytree(made / "results", tmp_path / "results")
+    return tmp_path
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    family = {name: folder / "family" / name for name in ("target", "ar", "dllm")}
+    return flags(family, folder / "results", "--num_questions", "3", "--drafters", "plain", "ar_sf", "failfast", *more)
+
+
+def look(folder: Path, made: Path, *more: str) -> Repeated | None:
+    """What is known of the run before a model is loaded, with the models of `made`."""
+    config = parse_args([*arguments(made, *more), "--output_dir", str(folder / "results")])
+    return repeated_run(config, asked_problems(config), EVERYTHING)
+
+
+def test_finished_work_needs_no_model_and_ranks_the_same(made, monkeypatch, capsys) -> None:
+    """Made by two tasks, repeated as one."""
+    with monkeypatch.context() as patched:
+        patched.setattr("specdec.repeated.find_runs", lambda _: [])
+        assert failfast.main(arguments(made)) == 0
+    ordinary = capsys.readouterr().out
+    monkeypatch.setattr(session, "open_session", lambda _: pytest.fail("the models are looked at"))
+    before = set(find_runs(made / "results"))
+    assert failfast.main(arguments(made)) == 0
+    assert capsys.readouterr().out == ordinary
+    (path,) = set(find_runs(made / "results")) - before
+    found = read_run(path)
+    assert (found["end"]["num_computed"], found["end"]["num_found"]) == (0, 9)
+    assert found["question_ids"] == [0, 1, 2] and found["questions"].keys() == {"0", "1", "2"}
+    assert found["models"]["target"]["sha256"] and found["provenance"]["torch"]
+
+
+def test_no_model_library_is_imported(made) -> None:
+    code = "import sys, failfast; status = failfast.main(sys.argv[1:]); sys.exit(status or 'torch' in sys.modules)"
+    command = [sys.executable, "-c", code, *arguments(made, "--log_level", "WARNING")]
+    assert subprocess.run(command, cwd=PROJECT, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def remove_a_record(folder: Path) -> None:
+    find_records(folder / "results")[-1].unlink()
+
+
+def damage_a_record(folder: Path) -> None:
+    find_records(folder / "results")[-1].write_bytes(b"half")
+
+
+def change_a_record(folder: Path) -> None:
+    path = find_records(folder / "results")[-1]
+    record = load_record(path)
+    save_record(replace(record, identity={**record.identity, "seed": 7}), path)
+
+
+def unjudge_a_record(folder: Path) -> None:
+    path = next(one for one in find_records(folder / "results") if one.parent.name != "plain")
+    save_record(replace(load_record(path), divergence=None), path)
+
+
+def remove_the_runs(folder: Path) -> None:
+    shutil.rmtree(folder / "results" / "runs")
+
+
+def edit_runs(folder: Path, change: Callable[[dict], object]) -> None:
+    for path in find_runs(folder / "results"):
+        document = json.loads(path.read_text())
+        change(document)
+        path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        remove_a_record,
+        damage_a_record,
+        change_a_record,
+        unjudge_a_record,
+        remove_the_runs,
+        lambda folder: edit_runs(folder, lambda one: one.pop("questions")),
+        lambda folder: edit_runs(folder, lambda one: one.update(models=None)),
+        lambda folder: edit_runs(folder, lambda one: one.update(identities=[])),
+        lambda folder: edit_runs(folder, lambda one: one["questions"]["0" if "0" in one["questions"] else "1"].clear()),
+        lambda folder: edit_runs(folder, lambda one: one.update(end=3)),
+    ],
+)
+def test_what_is_not_quite_the_same_goes_the_ordinary_way(copied, made, change) -> None:
+    assert look(copied, made) is not None
+    change(copied)
+    assert look(copied, made) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["--num_questions 4", "--seed 1", "--max_new_tokens 25", "--spec_len 9", "--overwrite", "--dtype bfloat16"],
+)
+def test_other_settings_go_the_ordinary_way(made, line) -> None:
+    assert look(made, made, *line.split()) is None
+
+
+def test_what_decides_no_record_may_differ(made) -> None:
+    for line in ("--question_ids 2 0", "--num_questions 1", "--log_level WARNING", "--latency_profile none"):
+        assert look(made, made, *line.split()) is not None
+
+
+def test_a_changed_model_goes_the_ordinary_way(made, copied) -> None:
+    weights = made / "family" / "ar" / "model.safetensors"
+    before = weights.stat()
+    try:
+        os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+        assert look(copied, made) is None
+    finally:
+        os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert look(copied, made) is not None
