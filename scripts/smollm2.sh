@@ -15,10 +15,10 @@ NUM_CHAT_PROMPTS=${NUM_CHAT_PROMPTS:-6000}
 NUM_CODE_PROMPTS=${NUM_CODE_PROMPTS:-4000}
 AR_STEPS=${AR_STEPS:-1500}
 DLLM_STEPS=${DLLM_STEPS:-4000}
-NUM_DOCS=${NUM_DOCS:-64}
+NUM_DOCS=${NUM_DOCS:-32}
 NUM_LAYERS=${NUM_LAYERS:-6}
-ENGINE=${ENGINE:-auto}         # of the benchmark: graph is many times as fast on a GPU
-TRAIN_FLAGS=(${TRAIN_FLAGS:-}) # of training.make_drafters: --compile, --learning_rate, --max_rows, ...
+ENGINE=${ENGINE:-auto}         # of the benchmark
+TRAIN_FLAGS=(${TRAIN_FLAGS:-}) # of training.make_drafters: --compile, --learning_rate, ...
 MASK_TOKEN=${MASK_TOKEN:-<gh_stars>} # an entry of the tokenizer that no answer holds
 
 CODE_OPENINGS=('Complete this Python function.
