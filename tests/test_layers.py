@@ -65,6 +65,7 @@ LIGHT = (
     "windows",
 )
 LIGHT_PROFILING = (
+    "asking",
     "chat",
     "gpus",
     "new_profile",
