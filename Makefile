@@ -6,23 +6,26 @@ PINNED := .venv-pinned
 SERVERS := .venv-servers
 PINNED_TRANSFORMERS := transformers==4.53.3
 DEMO_DIR := results/demo
+GALLERY_DIR := results/gallery
 DATA_DIR ?= data
 FAMILY_DIR ?= results/family
 GPU_PYTHON ?= python3
 # Tests run in two processes: one thread each, or they would fight over the cores.
-PYTEST := -m pytest -q -n 2 -m "not slurm"
+PYTEST := -m pytest -q -n 2 -m "not slurm and not browser"
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-pinned test-gpu test-slurm test-serve test-servers lint family clean
+.PHONY: help setup demo gallery test test-pinned test-gpu test-slurm test-browser test-serve test-servers lint family clean
 
 help:
 	@echo "make demo         set up .venv, run all drafters on the bundled models and 4 questions, rank them"
+	@echo "make gallery      every figure, from the bundled models, into docs/gallery (minutes)"
 	@echo "make test         set up .venv, run the tests"
 	@echo "make test-pinned  the tests with $(PINNED_TRANSFORMERS), in .venv-pinned"
 	@echo "make test-slurm   the sweeps on a Slurm of one node (root, Debian's slurm-wlm: tests/slurm/install.sh)"
+	@echo "make test-browser the HTML report in a headless Chromium (root, Debian's chromium: tests/browser/install.sh)"
 	@echo "make test-serve   the profilers on a real server, transformers serve with SmolLM2, in $(SERVERS)"
 	@echo "make test-servers the same, and on llama-cpp-python's, which is built first (7 minutes)"
 	@echo "make test-gpu     the tests of the GPU engine, with a python that has CUDA's torch: GPU_PYTHON=$(GPU_PYTHON)"
@@ -35,7 +38,18 @@ help:
 setup: $(VENV)/.ready-dev
 
 demo: $(VENV)/.ready-run
-	$(VENV)/bin/python failfast.py --num_questions 4 --max_new_tokens 256 --output_dir $(DEMO_DIR)
+	$(VENV)/bin/python failfast.py --num_questions 4 --max_new_tokens 256 --output_dir $(DEMO_DIR) --figures
+
+# Chains are recorded once and every setting is replayed from them; only measured times need a live run.
+gallery: $(VENV)/.ready-run
+	$(VENV)/bin/python failfast.py --record --grid paper --num_questions 48 --max_new_tokens 256 \
+		--device cpu --output_dir $(GALLERY_DIR)
+	$(VENV)/bin/python -m specdec.replay $(GALLERY_DIR) --grid paper --output_dir $(GALLERY_DIR)/replayed
+	$(ONE_THREAD) $(VENV)/bin/python -m profiling.profile_engine --drafter bundled --targets bundled --contexts 96 \
+		--device cpu --engine eager --name this_machine --out $(GALLERY_DIR)/profile
+	$(ONE_THREAD) $(VENV)/bin/python failfast.py --num_questions 12 --max_new_tokens 64 --spec_len 8 4 12 \
+		--drafters plain ar_sf dllm_sf failfast --device cpu --output_dir $(GALLERY_DIR)/live
+	$(VENV)/bin/python -m plotting.gallery $(GALLERY_DIR) --out docs/gallery
 
 test: $(VENV)/.ready-dev
 	$(ONE_THREAD) $(VENV)/bin/python $(PYTEST)
@@ -45,6 +59,10 @@ test-pinned: $(PINNED)/.ready-dev
 
 test-slurm: $(VENV)/.ready-dev
 	$(ONE_THREAD) $(VENV)/bin/python -m pytest -q -rs tests/slurm
+
+test-browser: $(VENV)/.ready-dev
+	tests/browser/install.sh
+	$(ONE_THREAD) $(VENV)/bin/python -m pytest -q -rs tests/browser
 
 test-serve: $(SERVERS)/.ready-serve
 	$(ONE_THREAD) $(SERVERS)/bin/python -m pytest -q -rs tests/servers

@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -25,13 +25,15 @@ from specdec.problems import Problem
 from specdec.ranking import PLAIN, QuestionStats, model_prices, priced_entry, stats_of
 from specdec.records import Record, check_writable, save_record
 from specdec.repeated import repeated_run
-from specdec.report import quote_text, record_lines, record_text
+from specdec.report import record_lines, record_text
 from specdec.runs import RunFile
 from specdec.shards import parse_shard
 from specdec.status import read_status, status_report
 from specdec.stop import StopRequest
 from specdec.stored import stored_records
 from specdec.tables import ranking_report
+from specdec.terminal import AnswerView, wants_colour
+from specdec.token_bytes import TokenBytes, stored_tokens
 
 if TYPE_CHECKING:
     from specdec.jobs import Job
@@ -83,7 +85,7 @@ def run(config: RunConfig, stop: StopRequest) -> None:
     from specdec.session import open_session
 
     session = open_session(config)
-    report = None if config.record else Reporter(config, profiles)
+    report = None if config.record else Reporter(config, profiles, session.token_bytes)
     jobs = [] if config.record else plan_jobs(session, problems)
     if config.dry_run:
         print(describe_plan(session, jobs))
@@ -136,14 +138,23 @@ def record_traces(session: Session, problems: Sequence[Problem], stop: StopReque
 
 
 class Reporter:
-    """Prices records, logs their lines, and prints the ranking at the end.
+    """Prices records, logs their lines, draws them if asked, and prints the ranking at the end.
 
-    Raises UserError at once if a profile cannot price the target.
+    `tokens`: what the target's ids stand for; default: looked for on this machine. Raises UserError at once if a
+    profile cannot price the target, or if trajectories are asked for and there is no tokenizer.
     """
 
-    def __init__(self, config: RunConfig, profiles: Sequence[LatencyProfile]) -> None:
+    def __init__(
+        self, config: RunConfig, profiles: Sequence[LatencyProfile], tokens: Callable[[], TokenBytes] | None = None
+    ) -> None:
         for profile in profiles:
             priced_entry(profile, config.target_name, config.latency_target)
+        is_coloured = wants_colour(sys.stdout, os.environ)
+        if config.show_trajectory or (is_coloured and config.log_level == "DEBUG"):
+            tokens = tokens or stored_tokens(config.target_model_name, config.show_trajectory)
+        else:
+            tokens = None
+        self._view = AnswerView(tokens, is_coloured)
         self.config, self.profiles = config, profiles
         self.plain: dict[int, Record] = {}
         self.stats: list[QuestionStats] = []
@@ -158,8 +169,13 @@ class Reporter:
             prices[MEASURED] = measured(record, self.plain[record.question_id])
         for line in record_lines(record, prices):
             log.info(line)
-        for line in quote_text(record.output_text):
-            log.debug(line)
+        level = logging.INFO if self.config.show_trajectory else logging.DEBUG
+        for line in self._view.lines(record) if log.isEnabledFor(level) else ():
+            log.log(level, line)
+        if self.config.figures:
+            from plotting.acc_rate_over_time import write_figure  # matplotlib takes a second
+
+            write_figure(record, self.config.output_dir)
 
     def finish(self) -> None:
         print(ranking_report(self.stats))

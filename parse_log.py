@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from specdec import logs, ranking, tables
@@ -12,34 +11,17 @@ from specdec.also import also_ranked
 from specdec.config import RUN_CODE_HELP, StrictParser
 from specdec.errors import UserError, exit_status
 from specdec.judges import Judges
-from specdec.latency import LatencyProfile, load_profiles
+from specdec.latency import load_profiles
 from specdec.question_sets import comparable
 from specdec.ranking import QuestionStats
-from specdec.records import Record, find_records, load_record
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How records become entries: what prices them, what says how near they come to the ceiling, what grades them."""
-
-    profiles: Sequence[LatencyProfile]
-    latency_target: str | None = None
-    judges: Judges | None = None
-    run_code: bool = False
-
-    def entry(self, record: Record) -> QuestionStats:
-        prices = ranking.model_prices(record, self.profiles, self.latency_target)
-        ceilings = None if self.judges is None else self.judges.ceilings(record)
-        return ranking.stats_of(record, prices, ceilings, run_code=self.run_code)
+from specdec.reading import Reading, records_of
+from specdec.records import load_record
 
 
 def read_path(path: Path, reading: Reading) -> list[QuestionStats]:
     """The entries of a results folder, a record or a log file; UserError if it holds none."""
     if path.is_dir():
-        paths = find_records(path)
-        if not paths:
-            raise UserError(f"{path} holds no records: give the --output_dir of a finished run")
-        return [reading.entry(load_record(one)) for one in paths]
+        return [reading.entry(record) for record in records_of(path)]
     if not path.exists():
         raise UserError(f"{path} does not exist: give a log file or a results folder")
     if path.suffix == ".pickle":

@@ -28,7 +28,7 @@ from specdec.sources import find_sources, stamp
 # Settings that decide no record: where it is, which part of the questions, what is printed.
 _FREE = (
     *("output_dir", "shard", "question_ids", "num_questions"),
-    *("log_level", "run_code", "latency_profile", "latency_target"),
+    *("log_level", "show_trajectory", "run_code", "latency_profile", "latency_target"),
 )
 _STAMP = ("folder", "files")
 
@@ -116,7 +116,7 @@ def _load(identities: Sequence[dict[str, object]], config: RunConfig) -> list[Re
 
 
 def _is_compared(record: Record) -> bool:
-    return record.drafter_name != PLAIN and record.identity.get("decoding") == "greedy"
+    return record.drafter_name != PLAIN and not record.is_sampled
 
 
 def _paths(config: RunConfig, problems: Sequence[Problem]) -> Iterator[os.PathLike[str]]:

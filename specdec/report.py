@@ -33,9 +33,11 @@ def quote_text(text: str) -> list[str]:
     return ["| " + visible(line) for line in text.split("\n")]
 
 
-def visible(text: str) -> str:
-    """`text` on one line: what does not print is spelled as in a Python string."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+def visible(text: str, keep: str = "") -> str:
+    """`text` on one line: what does not print, but for the characters of `keep`, is spelled as in a Python string."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def record_lines(record: Record, prices: dict[str, Price], ceilings: dict[str, Ceiling] | None = None) -> list[str]:
@@ -108,7 +110,7 @@ def record_text(record: Record, token_text: Sequence[str] | None = None, *, run_
         f"  output tokens {record.num_output_tokens}, rounds {record.num_rounds}",
         f"  accepted / drafted {record.num_accepted}/{record.num_drafted} ({record.acceptance_rate:.1%})",
         f"  acceptance length {record.acceptance_len:.2f} (tokens per round, bonus included)",
-        f"  against plain decoding: {record.divergence or 'not compared'}",
+        f"  against plain decoding: {'sampled' if record.is_sampled else record.divergence or 'not compared'}",
         f"  answer {_ANSWERS[is_correct(record, run_code=run_code)]}; "
         f"{'' if is_degenerate(record.output_tokens) else 'not '}degenerate (mostly one loop)",
         f"  drafter passes {record.num_forward_passes} ({record.passes_per_round:.2f} per round)",

@@ -245,12 +245,17 @@ def ranking_csv(stats: Sequence[QuestionStats]) -> str:
 
 
 def ranking_json(stats: Sequence[QuestionStats], note: str = "") -> str:
-    """One JSON document: per engine the rows and the best configuration; plain decoding's measured time.
+    """`ranking_document` as JSON text."""
+    return json.dumps(ranking_document(stats, note), indent=2, allow_nan=False)
+
+
+def ranking_document(stats: Sequence[QuestionStats], note: str = "") -> dict[str, Any]:
+    """Per engine the rows and the best configuration; plain decoding's measured time.
 
     `note`: what a reader must know of the questions.
     """
     plain = ranking.plain_row(stats)
-    document = {
+    return {
         "engines": [_engine_dict(stats, engine) for engine in ranking.engines_of(stats)],
         "plain": None if plain is None else vars(plain) | {"ms_per_token": plain.ms_per_token},
         "sources": sorted({entry.source for entry in stats}),
@@ -259,7 +264,6 @@ def ranking_json(stats: Sequence[QuestionStats], note: str = "") -> str:
         "intervals": f"paired symmetric bootstrap-t over questions, {LEVEL:.0%}, {NUM_RESAMPLES} resamples",
         "note": note,
     }
-    return json.dumps(document, indent=2, allow_nan=False)
 
 
 def _engine_dict(stats: Sequence[QuestionStats], engine: str) -> dict[str, Any]:

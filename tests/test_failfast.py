@@ -129,6 +129,53 @@ def test_answers_in_a_log_are_quoted(
     assert all(line.startswith(("| ", "[Problem ")) for line in before_ranking if line)
 
 
+def trajectories(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith("| ") or "Trajectory" in line]
+
+
+def test_trajectories_live_and_stored_with_and_without_colours(
+    family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Marks where there is no terminal, colours where there is one: --log_level DEBUG shows them there, too."""
+    arguments = flags(family, tmp_path, "--num_questions", "1", "--drafters", "plain", "failfast")
+    assert failfast.main([*arguments, "--show_trajectory"]) == 0
+    live = trajectories(capsys.readouterr().out)
+    assert len(live) == 4 and "[-" in live[3] and "{+" in live[3] and "\x1b" not in live[3]
+    assert live[1] != live[3]
+    assert failfast.main([*arguments, "--show_trajectory", "--read_pickle"]) == 0
+    assert trajectories(capsys.readouterr().out) == live
+    monkeypatch.setattr(failfast, "wants_colour", lambda *_: True)
+    for more in ("--show_trajectory", "--log_level DEBUG"):
+        assert failfast.main([*arguments, *more.split(), "--read_pickle"]) == 0
+        coloured = trajectories(capsys.readouterr().out)
+        assert "\x1b[9;31m" in coloured[3] and "\x1b[32m" in coloured[3] and "[-" not in coloured[3]
+    assert failfast.main([*arguments, "--read_pickle"]) == 0
+    assert trajectories(capsys.readouterr().out) == []
+
+
+def test_colours_need_a_terminal_and_no_NO_COLOR(family: dict[str, Path], tmp_path: Path) -> None:
+    arguments = flags(family, tmp_path, "--num_questions", "1", "--drafters", "plain", "failfast")
+    assert failfast.main(arguments) == 0
+    command = [sys.executable, "failfast.py", *arguments, "--read_pickle", "--show_trajectory"]
+    outputs = {}
+    for name, more in (("terminal", {}), ("no colour", {"NO_COLOR": "1"})):
+        reading, writing = os.openpty()
+        environment = {key: value for key, value in os.environ.items() if key != "NO_COLOR"} | {"TERM": "xterm"} | more
+        with subprocess.Popen(command, cwd=PROJECT, stdout=writing, env=environment):
+            os.close(writing)
+            outputs[name] = b"".join(iter(lambda end=reading: _read(end), b""))
+        os.close(reading)
+    assert b"\x1b[9;31m" in outputs["terminal"] and b"[-" not in outputs["terminal"]
+    assert b"\x1b" not in outputs["no colour"] and b"[-" in outputs["no colour"]
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # how Linux says that the other side has closed
+        return b""
+
+
 def test_stored_records_are_chosen_by_question_and_kind(
     family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

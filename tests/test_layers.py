@@ -28,6 +28,7 @@ LIGHT = (
     "fields",
     "grading",
     "grids",
+    "html_report",
     "judges",
     "latency",
     "logs",
@@ -35,10 +36,13 @@ LIGHT = (
     "mathtext",
     "oracle",
     "pickles",
+    "pieces",
     "problems",
+    "question_data",
     "question_sets",
     "ranking",
     "provenance",
+    "reading",
     "recorded",
     "records",
     "repeated",
@@ -46,6 +50,8 @@ LIGHT = (
     "replay",
     "replayed",
     "report",
+    "report_data",
+    "report_page",
     "rounds",
     "run_description",
     "runs",
@@ -60,7 +66,10 @@ LIGHT = (
     "stop",
     "stored",
     "tables",
+    "terminal",
+    "token_bytes",
     "trace",
+    "trajectory",
     "verdict",
     "windows",
 )
@@ -158,6 +167,22 @@ def test_clients_of_servers_load_no_model_library(name):
 
 def test_ranking_a_log_loads_no_model_library():
     assert not top_names(loaded_with(Path("parse_log.py"))) & MODEL_LIBRARIES
+
+
+@pytest.mark.parametrize("path", [p for p in project_files() if p.parts[0] == "plotting"], ids=str)
+def test_figures_load_no_model_library(path):
+    assert not top_names(loaded_with(path)) & MODEL_LIBRARIES
+
+
+def test_only_figures_load_matplotlib():
+    """So that everything else starts without it."""
+    names = [path for path in project_files() if path.parts[0] != "plotting"]
+    assert not [path for path in names if "matplotlib" in top_names(loaded_with(path))]
+
+
+@pytest.mark.parametrize("name", ["points", "inputs", "settings", "rankings", "ranking_files", "sweeps"])
+def test_what_figures_are_drawn_from_needs_no_matplotlib(name):
+    assert "matplotlib" not in top_names(loaded_with(Path("plotting", f"{name}.py")))
 
 
 def test_the_sandboxed_process_needs_nothing_of_the_project():

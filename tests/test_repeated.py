@@ -137,7 +137,8 @@ def test_other_settings_go_the_ordinary_way(made, line) -> None:
 
 
 def test_what_decides_no_record_may_differ(made) -> None:
-    for line in ("--question_ids 2 0", "--num_questions 1", "--log_level WARNING", "--latency_profile none"):
+    printing = "--log_level WARNING", "--show_trajectory", "--latency_profile none"
+    for line in ("--question_ids 2 0", "--num_questions 1", *printing):
         assert look(made, made, *line.split()) is not None
 
 

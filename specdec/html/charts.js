@@ -1,0 +1,120 @@
+// Figures: small drawings of the report's own numbers. Colours and dark mode are the style sheet's.
+
+const FAMILIES = {
+  failfast: { title: 'FailFast', shape: 'circle' },
+  cost_aware: { title: 'Cost-aware', shape: 'star' },
+  dllm: { title: 'Static dLLM', shape: 'square' },
+  ar: { title: 'Static AR', shape: 'diamond' },
+  ar_dynamic: { title: 'Dynamic AR', shape: 'triangle' },
+  other: { title: 'Other', shape: 'circle' },
+  plain: { title: 'Plain decoding', shape: 'circle' },
+};
+const SHAPES = {
+  square: [[-0.85, -0.85], [0.85, -0.85], [0.85, 0.85], [-0.85, 0.85]],
+  diamond: [[0, -1.2], [1.2, 0], [0, 1.2], [-1.2, 0]],
+  triangle: [[0, -1.15], [1.1, 0.85], [-1.1, 0.85]],
+  star: [[0, -1.3], [0.4, -0.4], [1.3, 0], [0.4, 0.4], [0, 1.3], [-0.4, 0.4], [-1.3, 0], [-0.4, -0.4]],
+};
+
+/** A family's mark, told apart by shape as well as by colour. */
+function mark(family, x, y, radius, title) {
+  const shape = SHAPES[FAMILIES[family].shape];
+  const place = { class: `mark-${family}` };
+  const found = shape
+    ? draw('polygon', { ...place, points: shape.map(([dx, dy]) => `${x + dx * radius},${y + dy * radius}`).join(' ') })
+    : draw('circle', { ...place, cx: x, cy: y, r: radius });
+  if (title) found.append(draw('title', { text: title }));
+  return found;
+}
+
+function familyIcon(family) {
+  return draw('svg', { class: 'icon', viewBox: '-8 -8 16 16', width: 14, height: 14, 'aria-hidden': 'true' }, mark(family, 0, 0, 5));
+}
+
+/** Axes, grid and titles around a plot: {svg, x, y} with `x` and `y` from values to pixels. */
+function axes({ width, height, xs, ys, xTitle, yTitle, label, yText = String }) {
+  const [left, right, top, bottom] = [64, 16, 12, 44];
+  const scale = (range, from, to) => (value) => from + ((value - range[0]) / (range[1] - range[0] || 1)) * (to - from);
+  const [x, y] = [scale(xs, left, width - right), scale(ys, height - bottom, top)];
+  const svg = draw('svg', { class: 'plot', viewBox: `0 0 ${width} ${height}`, role: 'img', 'aria-label': label });
+  for (const value of ticks(ys[0], ys[1], 5)) {
+    svg.append(draw('line', { class: 'grid', x1: left, x2: width - right, y1: y(value), y2: y(value) }));
+    svg.append(draw('text', { class: 'tick', x: left - 8, y: y(value) + 4, 'text-anchor': 'end', text: yText(value) }));
+  }
+  for (const value of ticks(xs[0], xs[1], 6)) {
+    svg.append(draw('text', { class: 'tick', x: x(value), y: height - bottom + 18, 'text-anchor': 'middle', text: String(value) }));
+    svg.append(draw('line', { class: 'axis', x1: x(value), x2: x(value), y1: height - bottom, y2: height - bottom + 4 }));
+  }
+  svg.append(draw('line', { class: 'axis', x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }));
+  svg.append(draw('text', { class: 'title', x: (left + width - right) / 2, y: height - 6, 'text-anchor': 'middle', text: xTitle }));
+  svg.append(draw('text', { class: 'title', x: 0, y: 0, 'text-anchor': 'middle', transform: `translate(12 ${(top + height - bottom) / 2}) rotate(-90)`, text: yTitle }));
+  return { svg, x, y };
+}
+
+/** Which drafters a figure of few lines shows: the best of each family, best first. */
+function bestOfFamilies(rows) {
+  const found = new Map();
+  for (const row of rows) if (row.rank !== null && !found.has(row.family)) found.set(row.family, row);
+  return [...found.values()];
+}
+
+function key(rows) {
+  const items = rows.map((row) => make('li', {}, familyIcon(row.family), `${FAMILIES[row.family].title} `, make('code', { text: row.drafter_name })));
+  return make('ul', { class: 'key-list' }, ...items);
+}
+
+function positionFigure(figure, position, rows) {
+  const shown = bestOfFamilies(rows).filter((row) => position.by_drafter[row.drafter_name]);
+  const lines = shown.map((row) => ({
+    row,
+    points: position.by_drafter[row.drafter_name]
+      .map(([accepted, drafted], index) => ({ at: (index + 0.5) * position.bin, rate: accepted / drafted, drafted }))
+      .filter((point) => point.drafted > 0),
+  }));
+  const most = Math.max(1, ...lines.flatMap((line) => line.points.map((point) => point.drafted)));
+  const longest = Math.max(1, ...lines.map((line) => position.by_drafter[line.row.drafter_name].length)) * position.bin;
+  const { svg, x, y } = axes({
+    width: 560, height: 300, xs: [0, longest], ys: [0, 1], yText: (value) => `${Math.round(100 * value)} %`,
+    xTitle: 'place of the round in the answer (tokens)', yTitle: 'accepted / drafted',
+    label: 'Acceptance rate by place in the answer',
+  });
+  for (const { row, points } of lines) {
+    svg.append(draw('polyline', { class: `line line-${row.family}`, points: points.map((p) => `${x(p.at)},${y(p.rate)}`).join(' ') }));
+    for (const point of points) {
+      const text = `${row.drafter_name}, tokens ${point.at - position.bin / 2} to ${point.at + position.bin / 2}: ${percent(point.rate)} of ${point.drafted}`;
+      svg.append(mark(row.family, x(point.at), y(point.rate), 1.8 + 3.2 * Math.sqrt(point.drafted / most), text));
+    }
+  }
+  show(figure, svg, key(shown));
+}
+
+function passesFigure(figure, rows) {
+  const points = rows.filter((row) => row.rank !== null && row.acceptance_len !== null);
+  const most = (name) => Math.max(1, ...points.map((row) => row[name]));
+  const { svg, x, y } = axes({
+    width: 560, height: 300, xs: [0, 1.08 * most('passes_per_round')], ys: [0, 1.1 * most('acceptance_len')],
+    xTitle: 'drafter passes per round', yTitle: 'tokens per round (bonus included)',
+    label: 'Tokens per round against drafter passes per round',
+  });
+  const best = new Set(bestOfFamilies(points));
+  for (const row of [...points].reverse()) {
+    const text = `${row.drafter_name}: ${fixed(row.acceptance_len)} tokens, ${fixed(row.passes_per_round)} passes a round, ${times(row.speedup_mean)}`;
+    const drawn = mark(row.family, x(row.passes_per_round), y(row.acceptance_len), best.has(row) ? 6.5 : 4, text);
+    if (!best.has(row)) drawn.classList.add('faint');
+    svg.append(drawn);
+  }
+  let below = -Infinity;
+  for (const row of sorted([...best], (one) => -one.acceptance_len, false)) {
+    const isRight = x(row.passes_per_round) > 400;
+    below = Math.max(y(row.acceptance_len) + 4, below + 14); // names of near points, one under the other
+    svg.append(draw('text', {
+      class: 'label', x: x(row.passes_per_round) + (isRight ? -11 : 11), y: below,
+      'text-anchor': isRight ? 'end' : 'start', text: `${FAMILIES[row.family].title} ${times(row.speedup_mean)}`,
+    }));
+  }
+  show(figure, svg, key([...best]));
+}
+
+function show(figure, ...parts) {
+  figure.replaceChildren(figure.querySelector('figcaption'), ...parts);
+}

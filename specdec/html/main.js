@@ -1,0 +1,114 @@
+// The page: reads the data, keeps what the reader has chosen, and shows it.
+
+const report = JSON.parse(byId('data').textContent);
+const state = {
+  engineIndex: 0,
+  rows: [],
+  filter: '',
+  families: new Set(report.drafters.map((drafter) => drafter.family)),
+  sort: { key: 'rank', descending: false },
+  questionFilter: '',
+  questionSort: { key: 'id', descending: false },
+};
+const trajectories = new Trajectories(report, state);
+
+function refresh() {
+  const engine = report.engines[state.engineIndex];
+  state.rows = rankedRows(report, engine.name);
+  showHeadline(engine);
+  refreshRanking();
+  positionFigure(byId('position-figure'), report.position, state.rows);
+  refreshQuestions();
+}
+
+function refreshRanking() {
+  const shown = showRanking(byId('ranking-table'), state.rows, state, (column) => {
+    state.sort = nextSort(state.sort, column);
+    refreshRanking();
+  });
+  passesFigure(byId('passes-figure'), sorted(shown, (row) => row.rank, false));
+}
+
+function refreshQuestions() {
+  showQuestions(byId('question-table'), report, state, (column) => {
+    state.questionSort = nextSort(state.questionSort, column);
+    refreshQuestions();
+  }, (index) => trajectories.open(index));
+}
+
+function showHeadline(engine) {
+  const [best] = state.rows;
+  if (!best || best.rank === null) {
+    byId('headline').textContent = 'Nothing can be ranked by this time';
+    byId('lede').textContent = engine.title;
+    byId('cards').replaceChildren();
+    return;
+  }
+  const level = state.rows.filter((row) => row.is_level_with_best && row.rank !== 1).length;
+  byId('headline').replaceChildren(`${FAMILIES[best.family].title} ${level ? 'leads' : 'is fastest'}: `, make('em', { class: `ink-${best.family}`, text: times(best.speedup_mean) }), ' as fast as plain decoding');
+  const interval = best.mean_low === null ? '' : `, 95 % interval ${best.mean_low.toFixed(2)} to ${best.mean_high.toFixed(2)}`;
+  const others = level ? ` ${plural(level, 'other configuration')} cannot be told from it.` : '';
+  byId('lede').replaceChildren(make('code', { text: best.drafter_name }), ` over ${plural(best.num_questions, 'question')}${interval}. ${engine.title}.${others}`);
+  byId('cards').replaceChildren(...cards(best));
+}
+
+function card(value, title, more) {
+  return make('div', { class: 'card' }, make('b', { text: value }), make('span', { text: title }), make('small', { text: more }));
+}
+
+function cards(best) {
+  const baseline = state.rows.find((row) => row.family === 'ar' && row.rank !== null);
+  const lossless = report.ranking.losslessness;
+  const judged = Object.values(lossless).reduce((sum, count) => sum + count, 0);
+  const found = [card(`${fixed(best.acceptance_len)}`, 'tokens a round', `for ${fixed(best.passes_per_round)} drafter passes; ${percent(best.acceptance_rate)} of drafts accepted`)];
+  if (best.ceiling_share !== undefined && best.ceiling_share !== null) found.push(card(percent(best.ceiling_share), 'of the ceiling', 'the clairvoyant choice of drafter and draft length'));
+  if (baseline && baseline !== best) found.push(card(times(baseline.speedup_mean), 'best static AR drafter', `${baseline.drafter_name}${behind(baseline)}`));
+  if (judged) found.push(card(`${lossless.exact}/${judged}`, "outputs equal plain decoding's", `${lossless.tie} part at a tie, ${lossless.bug} by a bug, ${lossless.different} not judged`));
+  if (best.num_graded) found.push(card(`${best.num_correct}/${best.num_graded}`, 'answers right', `${best.num_degenerate} of ${best.num_checked} are mostly one loop`));
+  return found;
+}
+
+function behind(row) {
+  if (row.to_best_value === null || row.to_best_value === undefined) return '';
+  return `, ${Math.abs(row.to_best_value).toFixed(2)}× behind (${Math.abs(row.to_best_high).toFixed(2)} to ${Math.abs(row.to_best_low).toFixed(2)})`;
+}
+
+function buildSwitch() {
+  const choices = report.engines.map((engine, index) => {
+    const input = make('input', { type: 'radio', name: 'engine', value: index, checked: index === 0, on: { change: () => { state.engineIndex = index; refresh(); } } });
+    return make('label', { title: engine.title }, input, make('span', { text: engine.is_measured ? 'Measured' : `Modelled: ${engine.name}` }));
+  });
+  byId('engines').replaceChildren(...choices);
+}
+
+function buildChips() {
+  const kinds = Object.keys(FAMILIES).filter((family) => family !== 'plain' && state.families.has(family));
+  byId('families').replaceChildren(...kinds.map((family) => {
+    const input = make('input', { type: 'checkbox', checked: true, value: family, on: { change: (event) => {
+      state.families[event.target.checked ? 'add' : 'delete'](family);
+      refreshRanking();
+    } } });
+    return make('label', {}, input, familyIcon(family), FAMILIES[family].title);
+  }));
+}
+
+function pairs(list, found) {
+  list.replaceChildren(...found.map(([name, value]) => make('div', {}, make('dt', { text: name }), make('dd', { text: value }))));
+}
+
+function start() {
+  pairs(byId('facts'), report.facts);
+  pairs(byId('settings'), report.settings);
+  byId('made').textContent = `Report of ${report.made.slice(0, 16).replace('T', ' ')} UTC. ${report.lossless}`;
+  byId('note').textContent = report.ranking.note;
+  byId('note').hidden = !report.ranking.note;
+  byId('filter').addEventListener('input', (event) => { state.filter = event.target.value; refreshRanking(); });
+  byId('question-filter').addEventListener('input', (event) => { state.questionFilter = event.target.value; refreshQuestions(); });
+  buildSwitch();
+  buildChips();
+  refresh();
+  const asked = /^#question-(\d+)$/.exec(location.hash);
+  if (asked && Number(asked[1]) < report.questions.length) trajectories.open(Number(asked[1]));
+}
+
+start();

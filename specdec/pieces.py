@@ -1,0 +1,65 @@
+"""Pieces: tokens as people are shown them, also those that hold only a part of a character.
+
+Where the bytes come from is `token_bytes.py`'s; whether a token was accepted is `trajectory.py`'s.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from specdec.report import visible
+from specdec.token_bytes import TokenBytes
+
+TEXT, BYTES, SPECIAL = "text", "bytes", "special"
+# Besides line breaks: a tab, and what joins or parts the letters and emoji around it.
+_KEPT = "\n\t\u200c\u200d"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is shown of one token: `text`, safe to print.
+
+    `kind`: TEXT; BYTES, part of a character that a later token completes, in hex ("F0 9F"); or SPECIAL, a
+    token that is no text, by its name.
+    """
+
+    text: str
+    kind: str = TEXT
+
+
+class Reader:
+    """Reads tokens into pieces; each token's piece is made once."""
+
+    def __init__(self, tokens: TokenBytes) -> None:
+        self._tokens = tokens
+        self._whole: dict[int, Piece] = {}  # of tokens that begin and end with a character
+
+    def read(self, tokens: Iterable[int], pending: bytes = b"") -> tuple[list[Piece], bytes]:
+        """(one piece per token, the bytes of the character left unfinished).
+
+        `pending`: such bytes from the tokens before. A character belongs to the token that completes it.
+        """
+        pieces = []
+        for token in tokens:
+            piece = None if pending else self._whole.get(token)
+            if piece is None:
+                piece, pending = self._read_one(token, pending)
+            pieces.append(piece)
+        return pieces, pending
+
+    def _read_one(self, token: int, pending: bytes) -> tuple[Piece, bytes]:
+        data = self._tokens.by_id.get(token)
+        name = f"<{token}>" if data is None else self._tokens.specials.get(token)
+        if name is not None:
+            return Piece(visible(name), SPECIAL), b""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        text = decoder.decode(pending + data)
+        unfinished = decoder.getstate()[0]
+        if data and not text:
+            return Piece(data.hex(" ").upper(), BYTES), unfinished
+        piece = Piece(visible(text, keep=_KEPT))
+        if not pending and not unfinished:
+            self._whole[token] = piece
+        return piece, unfinished

@@ -1,0 +1,219 @@
+"""The HTML report in a real headless Chromium, opened from disk: what a reader sees, clicks and types."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from webdriver import Browser, missing
+from written import HOSTILE, reader, tokens_of, written
+
+from specdec.html_report import report_html
+from specdec.latency import load_profile
+from specdec.ranking import merge, model_prices, stats_of
+
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(missing()), reason=missing() or "all there")]
+PROFILE = load_profile("vLLM_A6000")
+DRAFTERS = ("plain", "ar_None_sf_8", "ar_None_sf_4", "dllm_0.05_sf_8", "dllm_0.05_df_0.45_60_10")
+LONG = (HOSTILE * 40).encode()[:5000]
+HALVES = b"half \xe2\x9c of a sign \xf0\x9f"
+TEXTS = (b"First, we add 4 and 5.\nThen 9 = 9.", HOSTILE.encode(), LONG, HALVES, b"The end. " * 9)
+
+
+def save_page(path: Path, records: list) -> Path:
+    stats = merge(stats_of(one, model_prices(one, [PROFILE])) for one in records)
+    path.write_text(report_html(records, stats, reader()), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("browser")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    records = [
+        written(tokens_of(text), drafter, question_id=number, raw_data={"question": f"number-{number}-asks {HOSTILE}"})
+        for number, text in enumerate(TEXTS)
+        for drafter in DRAFTERS
+    ]
+    return save_page(tmp_path_factory.mktemp("page") / "report.html", records)
+
+
+@pytest.fixture
+def opened(browser: Browser, page: Path) -> Iterator[Browser]:
+    """The browser with the page just opened; afterwards the console must have been silent, and nothing asked for."""
+    browser.open("about:blank")
+    browser.console(), browser.requests()
+    browser.open(page.as_uri())
+    yield browser
+    assert browser.console() == []
+    assert browser.requests() == [page.as_uri()]
+
+
+def open_question(browser: Browser, index: int) -> None:
+    browser.click(f'[data-question="{index}"]')
+    browser.until("return document.querySelectorAll('.panel .round').length > 0")
+
+
+def drafters(browser: Browser) -> list[str]:
+    return browser.texts("#ranking-table tbody td:nth-child(2) code")
+
+
+def test_the_page_opens_with_the_ranking(opened: Browser) -> None:
+    assert len(drafters(opened)) == len(DRAFTERS) - 1
+    assert "plain decoding" in opened.texts("#headline")[0]
+    assert opened.texts("#ranking-count") == ["4 of 4 configurations."]
+    assert len(opened.texts("#question-table tbody tr")) == len(TEXTS)
+    marks = "return document.querySelectorAll('#position-figure polyline, #passes-figure polygon').length"
+    assert opened.run(marks) >= 3
+
+
+def test_titles_sort(opened: Browser) -> None:
+    first = drafters(opened)
+    opened.click('#ranking-table [data-sort="drafter"]')
+    assert drafters(opened) == sorted(first)
+    opened.click('#ranking-table [data-sort="drafter"]')
+    assert drafters(opened) == sorted(first, reverse=True)
+    order = opened.run("return document.querySelector('[data-sort=drafter]').closest('th').getAttribute('aria-sort')")
+    assert order == "descending"
+    opened.click('#question-table [data-sort="tokens"]')
+    tokens = [int(text) for text in opened.texts("#question-table tbody td:nth-child(3)")]
+    assert tokens == sorted(map(len, TEXTS), reverse=True)
+
+
+def test_words_and_kinds_filter(opened: Browser) -> None:
+    opened.type("#filter", "dllm sf")
+    assert drafters(opened) == ["dllm_0.05_sf_8"]
+    opened.run("document.querySelector('#filter').value = ''")
+    opened.type("#filter", " ")
+    opened.click('#families input[value="ar"]')
+    assert not [name for name in drafters(opened) if name.startswith("ar_")]
+    opened.type("#question-filter", "number-3 asks")
+    assert opened.texts("#question-count") == ["1 of 5 questions."]
+
+
+def test_the_other_time(opened: Browser) -> None:
+    before = opened.texts("#lede")
+    opened.click("#engines label:nth-child(2)")
+    assert "Measured time" in opened.texts("#lede")[0] and opened.texts("#lede") != before
+
+
+@pytest.mark.parametrize("index", range(len(TEXTS)))
+def test_a_question_shows_its_text_whatever_it_is(opened: Browser, index: int) -> None:
+    """Each panel's kept tokens are the answer, character by character; rejected ones are struck out."""
+    open_question(opened, index)
+    pieces, _ = reader().read(tokens_of(TEXTS[index]))
+    shown = opened.run(
+        "return [...document.querySelectorAll('.answer')].map((answer) =>"
+        " [...answer.querySelectorAll('.t')].filter((one) => !one.closest('del')).map((one) => one.textContent))"
+    )
+    assert shown == [[piece.text for piece in pieces]] * 2
+    line = opened.run("return getComputedStyle(document.querySelector('.answer del')).textDecorationLine")
+    assert line == "line-through"
+    assert opened.run("return document.querySelectorAll('.answer ins').length") > 0
+    assert opened.run("return document.querySelectorAll('.answer script, .answer img, h2 script').length") == 0
+
+
+def test_halves_of_characters_are_marked(opened: Browser) -> None:
+    open_question(opened, TEXTS.index(HALVES))
+    assert {"E2", "9C", "F0", "9F"} <= set(opened.texts(".answer .part"))
+
+
+def span_of_current(browser: Browser, panel: int) -> tuple[int, int]:
+    """Which tokens of the answer a panel's marked round wrote: from, and up to."""
+    return tuple(
+        browser.run(
+            """const answer = document.querySelector(`.panel:nth-child(${arguments[0]}) .answer`);
+            const current = answer.querySelector('.current');
+            const kept = [...answer.querySelectorAll('.t')].filter((one) => !one.closest('del'));
+            const own = kept.filter((one) => current.contains(one));
+            return [kept.indexOf(own[0]), kept.indexOf(own[0]) + own.length]""",
+            panel,
+        )
+    )
+
+
+def test_panels_stay_on_the_same_text_when_a_drafter_is_switched(opened: Browser) -> None:
+    open_question(opened, TEXTS.index(LONG))
+    opened.click(".panel:nth-child(1) .round:nth-child(40)")
+    begin, end = span_of_current(opened, 1)
+    assert 39 <= begin < end
+    first, last = span_of_current(opened, 2)
+    assert first <= begin < last
+    opened.run(
+        "const select = document.querySelector('.panel:nth-child(2) select');"
+        "select.value = 'plain'; select.dispatchEvent(new Event('change', {bubbles: true}))"
+    )
+    assert span_of_current(opened, 2) == (first, first + 1)
+    assert f"Round {first + 1} of {len(LONG)}: the target's own token" in opened.texts(".panel:nth-child(2) .info")[0]
+    assert not opened.texts(".panel:nth-child(2) del")
+    opened.press("Tab")
+    opened.click(".panel:nth-child(2) .round:nth-child(9)")
+    first, last = span_of_current(opened, 1)
+    assert first <= 8 < last
+
+
+def test_the_keyboard_is_enough(opened: Browser) -> None:
+    opened.run("document.querySelector('[data-question=\"4\"]').focus()")
+    opened.press("Enter")
+    opened.until("return document.querySelectorAll('.panel .round').length > 0")
+    opened.press("Right", "Right")
+    assert opened.texts(".panel:nth-child(1) .info")[0].startswith("Round 3 of ")
+    opened.press("End")
+    last = opened.texts(".panel:nth-child(1) .info")[0].split(":")[0].split(" of ")
+    assert last[0] == f"Round {last[1]}"
+    opened.press("Escape")
+    opened.until("return !document.querySelector('#trajectory').open")
+    assert opened.run("return document.activeElement.dataset.question") == "4"
+    opened.run("document.querySelector('[data-sort=acceptance]').focus()")
+    opened.press("Enter")
+    assert opened.run("return document.activeElement.dataset.sort") == "acceptance"
+
+
+def test_next_question_and_hidden_tokens(opened: Browser) -> None:
+    open_question(opened, 0)
+    title = opened.texts("#trajectory-title")
+    opened.click("#next-question")
+    opened.until("return document.querySelectorAll('.panel .round').length > 0")
+    assert opened.texts("#trajectory-title") != title
+    opened.click("#show-rejected")
+    assert opened.run("return getComputedStyle(document.querySelector('.answer del')).display") == "none"
+
+
+def test_only_the_opened_question_is_unpacked(opened: Browser) -> None:
+    assert opened.run("return document.querySelectorAll('.answer').length") == 0
+    open_question(opened, 0)
+    opened.click("#close-question")
+    assert opened.run("return document.querySelectorAll('.answer').length") == 0
+
+
+def test_dark_mode(page: Path, tmp_path: Path) -> None:
+    with Browser(tmp_path, is_dark=True) as dark:
+        dark.open(page.as_uri())
+        colour = dark.run("return getComputedStyle(document.body).backgroundColor")
+    assert sum(map(int, colour.removeprefix("rgb(").removesuffix(")").split(","))) < 3 * 60
+
+
+def test_30_questions_of_40_drafters_and_1024_tokens(browser: Browser, tmp_path: Path) -> None:
+    """Under 10 MB; open, drawn, and a question unpacked, in under 2 s each."""
+    rng, names = random.Random(1), [f"dllm_0.05_sf_{size}" for size in range(1, 41)]
+    texts = [rng.choices(range(300, 4000), k=1024) for _ in range(30)]
+    records = [written(text, name, question_id=i) for i, text in enumerate(texts) for name in ["plain", *names]]
+    page = save_page(tmp_path / "report.html", records)
+    assert page.stat().st_size < 10e6
+    begin = time.perf_counter()
+    browser.open(page.as_uri())
+    browser.until("return document.querySelectorAll('#ranking-table tbody tr').length === 40")
+    seconds = time.perf_counter() - begin
+    begin = time.perf_counter()
+    open_question(browser, 0)
+    unpacking = time.perf_counter() - begin
+    print(f"{page.stat().st_size / 1e6:.1f} MB, opened in {seconds:.2f} s, a question in {unpacking:.2f} s")
+    assert seconds < 2 and unpacking < 2
+    assert browser.console() == []
