@@ -138,7 +138,7 @@ def record_traces(session: Session, problems: Sequence[Problem], stop: StopReque
 
 
 class Reporter:
-    """Prices records, logs their lines, and prints the ranking at the end.
+    """Prices records, logs their lines, draws them if asked, and prints the ranking at the end.
 
     `tokens`: what the target's ids stand for; default: looked for on this machine. Raises UserError at once if a
     profile cannot price the target, or if trajectories are asked for and there is no tokenizer.
@@ -172,6 +172,10 @@ class Reporter:
         level = logging.INFO if self.config.show_trajectory else logging.DEBUG
         for line in self._view.lines(record) if log.isEnabledFor(level) else ():
             log.log(level, line)
+        if self.config.figures:
+            from plotting.acc_rate_over_time import write_figure  # matplotlib takes a second
+
+            write_figure(record, self.config.output_dir)
 
     def finish(self) -> None:
         print(ranking_report(self.stats))

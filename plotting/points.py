@@ -21,6 +21,12 @@ class Point:
     low: float | None = None
     high: float | None = None
 
+    def within(self, least: float, most: float) -> Point:
+        """The same with its interval cut to what can be at all."""
+        if self.low is None or self.high is None:
+            return self
+        return Point(self.value, max(self.low, least), min(self.high, most))
+
 
 def ratio_points(numerators_QC: np.ndarray, denominators_QC: np.ndarray) -> list[Point]:
     """Ratios of sums over questions, one per column, with intervals where they can be had.

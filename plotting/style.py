@@ -6,6 +6,7 @@ and hatches say the same again for greyscale. Not here: data, and saving (`cli.p
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -13,10 +14,11 @@ from typing import ParamSpec
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from plotting.points import Point
+from plotting.points import Point, have_intervals
+from plotting.settings import Ranking
 from specdec.errors import UserError
 from specdec.specs import (
     ArDynamic,
@@ -46,6 +48,7 @@ GREY = "#767676"
 ACCEPTED, REJECTED, CORRECTION = BLUE, ORANGE, BLACK  # dark, light and hatched, black: also in greyscale
 REJECTED_HATCH = "////"
 WIDTH = 7.2  # inches
+NOTE_WIDTH = 138  # characters of a note's line that fit it
 RC = {
     "axes.axisbelow": True,
     "axes.grid": True,
@@ -83,19 +86,18 @@ class Look:
     colour: str
     marker: str
     line: str | tuple
-    hatch: str
 
 
 LOOKS: dict[type, Look] = {
-    FailFast: Look(BLUE, "o", "-", ""),
-    ArStatic: Look(ORANGE, "s", "--", "///"),
-    DllmStatic: Look(GREEN, "^", "-.", "..."),
-    ArDynamic: Look(PURPLE, "D", ":", "xxx"),
-    CostAware: Look(VERMILLION, "v", (0, (5, 1, 1, 1, 1, 1)), "\\\\\\"),
-    Plain: Look(BLACK, "x", (0, (1, 1)), "++"),
+    FailFast: Look(BLUE, "o", "-"),
+    ArStatic: Look(ORANGE, "s", "--"),
+    DllmStatic: Look(GREEN, "^", "-."),
+    ArDynamic: Look(PURPLE, "D", ":"),
+    CostAware: Look(VERMILLION, "v", (0, (5, 1, 1, 1, 1, 1))),
+    Plain: Look(BLACK, "x", (0, (1, 1))),
 }
-SPARE = (Look(SKY, "P", (0, (4, 2)), "ooo"), Look(BLACK, "X", (0, (1, 1)), "++"))
-REFERENCE = Look(GREY, "d", (0, (2, 1)), "--")
+SPARE = (Look(SKY, "P", (0, (4, 2))), Look(BLACK, "X", (0, (1, 1))))
+REFERENCE = Look(GREY, "d", (0, (2, 1)))
 
 
 def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
@@ -152,15 +154,14 @@ def label_of(drafter_name: str) -> str:
             return f"cost-aware, N_max {longest}, {engine}"
 
 
-def curve(axes: Axes, xs: Sequence[float], points: Sequence[Point], look: Look, label: str) -> Line2D:
+def curve(axes: Axes, xs: Sequence[float], points: Sequence[Point], look: Look, label: str) -> None:
     """A line with markers and, where they are known, its 95 % intervals as a band."""
     line = {"color": look.colour, "marker": look.marker, "linestyle": look.line, "label": label}
-    drawn = axes.plot(xs, [point.value for point in points], **line)[0]
+    axes.plot(xs, [point.value for point in points], **line)
     known = [(x, point) for x, point in zip(xs, points, strict=True) if point.low is not None]
     if known:
         band = {"color": look.colour, "alpha": 0.15, "linewidth": 0}
         axes.fill_between([x for x, _ in known], [p.low for _, p in known], [p.high for _, p in known], **band)
-    return drawn
 
 
 def reach(points: Sequence[Point]) -> list[list[float]]:
@@ -171,17 +172,41 @@ def reach(points: Sequence[Point]) -> list[list[float]]:
 
 def note(figure: Figure, text: str) -> None:
     """A small line under everything: what was measured or modelled, over what."""
-    figure.supxlabel(text, fontsize=7, color="#444444", x=0.01, ha="left")
+    figure.supxlabel(textwrap.fill(text, NOTE_WIDTH), fontsize=7, color="#444444", x=0.01, ha="left")
 
 
-def interval_note(num_questions: Iterable[int], has_intervals: bool) -> str:
-    """`"30 questions; bands and bars: 95 % intervals over questions"`, or that there are none."""
+def questions_note(num_questions: Iterable[int], num_left_out: int = 0) -> str:
+    """Examples: "30 questions", "1 question", "28 to 30 questions (2 degenerate left out)"."""
     counts = sorted(set(num_questions))
+    if not counts:
+        return "questions not counted"
     many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-    questions = f"{many} question" + ("" if counts == [1] else "s")
-    return f"{questions}; {f'bands and bars: {LEVEL:.0%} intervals over questions' if has_intervals else 'no intervals'}"
+    left_out = f" ({num_left_out} degenerate left out)" if num_left_out else ""
+    return f"{many} question{'' if counts == [1] else 's'}{left_out}"
 
 
-def percent_axis(axis: object) -> None:
+def interval_note(has_intervals: bool) -> str:
+    """What bands and bars are, or that there are none."""
+    return f"bands and bars: {LEVEL:.0%} intervals over questions" if has_intervals else "no intervals"
+
+
+def ranking_note(rankings: Sequence[Ranking]) -> str:
+    """How many questions rankings are over."""
+    counts = [count for ranking in rankings for count in ranking.num_questions]
+    return questions_note(counts, max(ranking.num_left_out for ranking in rankings))
+
+
+def full_note(rankings: Sequence[Ranking]) -> str:
+    """The questions of rankings, and what their intervals are."""
+    points = [point for ranking in rankings for one in ranking.settings for point in one.points.values()]
+    return f"{ranking_note(rankings)}; {interval_note(have_intervals(points))}"
+
+
+def percent_axis(axis: Axis) -> None:
     """Shares are shown as percentages."""
     axis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+
+
+def has_band(axes: Axes) -> bool:
+    """Whether any interval has been drawn as a band or a bar."""
+    return bool(axes.collections)

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODEL_LIBRARIES = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "accelerate"}
 DRIVERS = {"failfast", "parse_log", "plotting", "profiling", "training", "scripts", "tests"}
 LIGHT = (
+    "also",
     "asked",
     "calibrate",
     "calibration",
@@ -71,6 +72,19 @@ LIGHT = (
     "trajectory",
     "verdict",
     "windows",
+)
+LIGHT_PROFILING = (
+    "chat",
+    "gpus",
+    "new_profile",
+    "prometheus",
+    "ranking_row",
+    "roofline",
+    "served",
+    "server",
+    "shapes",
+    "speculation",
+    "trials",
 )
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 55
 
@@ -145,8 +159,29 @@ def test_these_rooms_load_no_model_library(name):
     assert not top_names(loaded_with(Path("specdec", f"{name}.py"))) & MODEL_LIBRARIES
 
 
+@pytest.mark.parametrize("name", LIGHT_PROFILING)
+def test_clients_of_servers_load_no_model_library(name):
+    assert not top_names(loaded_with(Path("profiling", f"{name}.py"))) & MODEL_LIBRARIES
+
+
 def test_ranking_a_log_loads_no_model_library():
     assert not top_names(loaded_with(Path("parse_log.py"))) & MODEL_LIBRARIES
+
+
+@pytest.mark.parametrize("path", [p for p in project_files() if p.parts[0] == "plotting"], ids=str)
+def test_figures_load_no_model_library(path):
+    assert not top_names(loaded_with(path)) & MODEL_LIBRARIES
+
+
+def test_only_figures_load_matplotlib():
+    """So that everything else starts without it."""
+    names = [path for path in project_files() if path.parts[0] != "plotting"]
+    assert not [path for path in names if "matplotlib" in top_names(loaded_with(path))]
+
+
+@pytest.mark.parametrize("name", ["points", "inputs", "settings", "rankings", "ranking_files", "sweeps"])
+def test_what_figures_are_drawn_from_needs_no_matplotlib(name):
+    assert "matplotlib" not in top_names(loaded_with(Path("plotting", f"{name}.py")))
 
 
 def test_the_sandboxed_process_needs_nothing_of_the_project():

@@ -1,0 +1,67 @@
+"""Figure: how long drafts are, and how much of them is accepted: cumulative distributions over rounds, per drafter.
+
+python -m plotting.acc_pro_len_cdf results --drafters ar_None_sf_8 dllm_0.05_df_0.45_60_10 --out lengths.pdf
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from plotting import cli, style
+from plotting.cdfs import draw_cdf, num_questions, question_values
+from plotting.inputs import by_drafter, datasets_of, read_drafts
+from specdec.errors import UserError
+from specdec.records import Record
+from specdec.rounds import Round
+
+MAX_DRAFTERS = 6
+
+
+@style.styled
+def figure(records: Mapping[str, Sequence[Record]]) -> Figure:
+    """Two panels: drafted and accepted tokens per round. `records` by drafter; UserError for a single drafter."""
+    if len(records) < 2:
+        raise UserError("one drafter has nothing to be compared with: give records of two or more, AR and FailFast say")
+    drawn, grid = style.panels(1, 2, 3.2, sharey=True)
+    look = style.looks(records)
+    for axes, title, length in zip(grid[0], ("drafted", "accepted"), (_drafted, _accepted), strict=True):
+        longest = max(length(turn) for found in records.values() for one in found for turn in one.rounds)
+        grid_xs = np.arange(longest + 1)
+        for name, found in records.items():
+            per_question = question_values(found, lambda one, of=length: [of(t) for t in one.rounds if t.draft_len])
+            draw_cdf(axes, grid_xs, per_question, look[name], style.label_of(name))
+        axes.set_xlabel(f"tokens {title} per round")
+    grid[0][0].set_ylabel("share of rounds with as many or fewer\n(mean of questions)")
+    grid[0][1].legend(loc="lower right")
+    everything = [one for found in records.values() for one in found]
+    counts = map(num_questions, records.values())
+    intervals = style.interval_note(style.has_band(grid[0][0]))
+    style.note(drawn, f"{datasets_of(everything)}; {style.questions_note(counts)}; {intervals}")
+    return drawn
+
+
+def _drafted(turn: Round) -> int:
+    return turn.draft_len
+
+
+def _accepted(turn: Round) -> int:
+    return turn.accepted_len
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    flags = ("drafters", "question_ids")
+    return cli.run(
+        "acc_pro_len_cdf",
+        __doc__,
+        lambda it: figure(by_drafter(read_drafts(it.inputs, it.drafters, it.question_ids), MAX_DRAFTERS)),
+        flags,
+        arguments,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

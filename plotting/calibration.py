@@ -1,0 +1,97 @@
+"""Figure: whether a drafter's confidence means what it says: acceptance over the confidence that tokens were drafted
+with, a panel per recorded drafter, with its expected calibration error.
+
+Every drafted token up to the first that is rejected counts, behind every prefix of the recorded texts.
+
+    python -m plotting.calibration results --chains ar dllm_0.05 --out calibration.pdf
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from plotting import cli, style
+from plotting.inputs import read_traces
+from plotting.points import Point, ratio_points
+from specdec.calibration import expected_calibration_error, fit_curve, reliability_table, tokens_seen
+from specdec.errors import UserError
+from specdec.trace import Trace
+
+MAX_PANELS = 3
+BAR = 0.2  # how high the fullest tenth stands
+Seen = list[tuple[float, bool]]  # confidence, was accepted
+
+
+@style.styled
+def figure(traces: Sequence[Trace], names: Sequence[str]) -> Figure:
+    """A panel for each of the chains `names`. UserError for one that a trace lacks, or that has no tokens."""
+    drawn, grid = style.panels(1, len(names), 3.4, sharex=True, sharey=True)
+    for axes, name in zip(grid[0], names, strict=True):
+        lacking = [trace.question_id for trace in traces if name not in trace.chains]
+        if lacking:
+            where = f"the trace of question {lacking[0]}"
+            raise UserError(f"{where} has no chains {name}: record them with failfast.py --record")
+        draw(axes, name, [list(tokens_seen(trace, name)) for trace in traces])
+        axes.set_xlabel("drafter's confidence")
+    grid[0][0].set_ylabel("accepted tokens / tokens seen")
+    drawn.legend(handles=grid[0][0].get_legend_handles_labels()[0], loc="outside upper left", ncols=4)
+    style.percent_axis(grid[0][0].yaxis)
+    has_any = len(grid[0][0].collections) > 0
+    note = f"{style.questions_note([len(traces)])}; {style.interval_note(has_any)}"
+    style.note(drawn, f"{', '.join(sorted({str(t.identity['dataset']) for t in traces}))}; {note}")
+    return drawn
+
+
+def draw(axes: Axes, name: str, per_question: Sequence[Seen]) -> None:
+    """One reliability diagram: tenths as marks with intervals, the isotonic fit, the ideal, and how many tokens."""
+    seen = [pair for one in per_question for pair in one]
+    if not seen:
+        raise UserError(f"the traces hold no token of {name}: record more questions")
+    curve = fit_curve(seen)
+    rows = reliability_table(seen, curve)
+    points = [tenth_point(per_question, row) for row in rows]
+    look = style.LOOKS[style.ArStatic if name == "ar" else style.FailFast]
+    axes.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.8, label="ideal")
+    axes.plot(curve.confidences, curve.acceptance, color=style.BLACK, linestyle=":", linewidth=1, label="isotonic fit")
+    places, values = [row["mean_confidence"] for row in rows], [point.value for point in points]
+    marks = {"fmt": look.marker, "color": look.colour, "label": "tenths of the confidences"}
+    axes.errorbar(places, values, yerr=style.reach(points), **marks)
+    most = max(row["num_tokens"] for row in rows)
+    heights = [BAR * row["num_tokens"] / most for row in rows]
+    bar = {"color": "#CCCCCC", "edgecolor": "white", "zorder": 0, "label": "share of the tokens"}
+    axes.bar([row["low"] for row in rows], heights, 0.1, align="edge", **bar)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.set_aspect("equal")
+    axes.set_title(f"{name}: ECE {expected_calibration_error(rows):.3f}\n{len(seen):,} tokens")
+
+
+def tenth_point(per_question: Sequence[Seen], row: dict[str, float]) -> Point:
+    """The acceptance rate of one tenth of the confidences, with its interval over the questions that have any there."""
+    low, high = row["low"], row["high"]
+    inside = [[accepted for c, accepted in seen if low <= c < high or c == high == 1.0] for seen in per_question]
+    return ratio_points(
+        np.array([[sum(accepted)] for accepted in inside]), np.array([[len(accepted)] for accepted in inside])
+    )[0].within(0.0, 1.0)
+
+
+def build(options: Namespace) -> Figure:
+    traces = read_traces(options.inputs, options.question_ids)
+    names = options.chains or sorted(set.intersection(*(set(trace.chains) for trace in traces)))
+    if not 0 < len(names) <= MAX_PANELS:
+        raise UserError(f"{len(names)} recorded drafters ({', '.join(names[:4])}): choose {MAX_PANELS} by --chains")
+    return figure(traces, names)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return cli.run("calibration", __doc__, build, ("chains", "question_ids"), arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""The command line that all figures share: one parser, one way to save, one line for a mistake.
+
+What a figure shows is its own file's.
+"""
+
+from __future__ import annotations
+
+import io
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from plotting.ranking_files import read_ranking_file
+from plotting.rankings import Asked, read_rankings
+from plotting.settings import Ranking, under_one_engine
+from plotting.style import RC
+from specdec.config import StrictParser, add_flags
+from specdec.errors import UserError, exit_status
+from specdec.pickles import write_atomic
+
+# Nothing in a file says when it was made or by which version, so that the same data gives the same file.
+_METADATA = {
+    ".png": {"Software": None},
+    ".pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+    ".svg": {"Date": None, "Creator": None},
+}
+FORMATS = tuple(_METADATA)
+PRICING = ("latency_profile", "latency_target", "allow_unequal", "without_degenerate", "trace_dir")
+RANKING_FLAGS = ("drafters", "question_ids", *PRICING, "engine", "reference")
+_FLAGS: dict[str, dict] = {
+    "drafters": {"nargs": "+", "metavar": "NAME", "help": "these drafters alone, by their names on disk"},
+    "latency_profile": {
+        "nargs": "+",
+        "default": ["vLLM_A6000"],
+        "help": "for records: profiles by name or JSON file, or 'none' (default: %(default)s)",
+    },
+    "latency_target": {
+        "nargs": "+",
+        "default": [None],
+        "metavar": "NAME",
+        "help": "for records: price as if the target were this entry of the profile",
+    },
+    "trace_dir": {"help": "for records: the results folder that holds their traces, for the ceiling"},
+    "allow_unequal": {"action": "store_true", "help": "where drafters answered different questions: the common ones"},
+    "without_degenerate": {"action": "store_true", "help": "leave out questions whose answer is mostly one loop"},
+    "engine": {"help": "of several, the one to draw: a profile's name as in the ranking, or 'measured'"},
+    "reference": {"type": Path, "metavar": "FILE", "help": "a ranking JSON to draw beside, in grey"},
+    "chains": {"nargs": "+", "metavar": "NAME", "help": "recorded drafters, such as ar or dllm_0.05"},
+    "tokenizer": {"type": Path, "metavar": "DIR", "help": "the target's folder (default: the bundled target's)"},
+    "first_round": {"type": int, "default": 0, "help": "begin with this round (default: %(default)s)"},
+}
+
+
+def run(
+    name: str,
+    about: str | None,
+    build: Callable[[Namespace], Figure],
+    flags: Sequence[str] = (),
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Parse, build the figure, save it. Exit status: 0, or 2 after one line for a user's mistake."""
+
+    def work() -> None:
+        options = parse(name, about, flags, arguments)
+        check_format(options.out, FORMATS)
+        save(build(options), options.out)
+
+    return exit_status(f"plotting.{name}", work)
+
+
+def parse(name: str, about: str | None, flags: Sequence[str], arguments: Sequence[str] | None) -> Namespace:
+    """INPUT..., --out and those of `flags` that a figure takes."""
+    parser = StrictParser(prog=f"plotting.{name}", description=about)
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", type=Path, help="what the figure is drawn from")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="where to write it; the ending decides")
+    add_flags(parser, [flag for flag in flags if flag not in _FLAGS])
+    for flag in flags:
+        if flag in _FLAGS:
+            parser.add_argument(f"--{flag}", **_FLAGS[flag])
+    return parser.parse_args(arguments)
+
+
+def asked(options: Namespace) -> Asked:
+    """The flags that say how records become rankings."""
+    return Asked(**{key: getattr(options, key) for key in ("drafters", "question_ids", *PRICING)})
+
+
+def rankings(options: Namespace) -> list[Ranking]:
+    """The rankings of a figure that takes RANKING_FLAGS: one engine's, a data set each. Raises UserError."""
+    return under_one_engine(read_rankings(options.inputs, asked(options)), options.engine)
+
+
+def references(options: Namespace) -> list[Ranking]:
+    """The rankings of --reference, maybe none. Raises UserError."""
+    return [] if options.reference is None else read_ranking_file(options.reference)
+
+
+def check_format(path: Path, formats: Sequence[str]) -> None:
+    """Raise UserError, before any work, for a file that cannot be written in any of `formats`."""
+    if path.suffix not in formats:
+        raise UserError(f"--out {path}: the name must end in {', '.join(formats)}")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure atomically, its folder too. Raises UserError where that cannot be done."""
+    data = io.BytesIO()
+    with matplotlib.rc_context(RC):
+        figure.savefig(data, format=path.suffix[1:], metadata=_METADATA[path.suffix])
+    write(path, data.getvalue())
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file atomically, and its folder. Raises UserError where that cannot be done."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another place") from None

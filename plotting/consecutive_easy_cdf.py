@@ -1,0 +1,73 @@
+"""Figure: how many easy tokens come in a row: distributions of the runs between two corrections, per drafter.
+
+An output token is easy for a drafter if the target did not have to correct it: it was accepted, or it is the bonus
+behind a wholly accepted draft. What was emitted without a draft ends a run, and is in none.
+
+    python -m plotting.consecutive_easy_cdf results --drafters ar_None_sf_8 dllm_0.05_df_0.45_60_10 --out runs.pdf
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from plotting import cli, style
+from plotting.cdfs import draw_cdf, num_questions, question_values
+from plotting.inputs import by_drafter, datasets_of, read_drafts
+from specdec.errors import UserError
+from specdec.records import Record
+
+MAX_DRAFTERS = 6
+
+
+@style.styled
+def figure(records: Mapping[str, Sequence[Record]]) -> Figure:
+    """Two panels: the share of runs, and of the easy tokens, in runs of so many tokens or fewer."""
+    drawn, grid = style.panels(1, 2, 3.2, sharey=True, sharex=True)
+    look, runs = style.looks(records), {name: question_values(found, easy_runs) for name, found in records.items()}
+    if not any(runs.values()):
+        raise UserError("no token in these records was easy: give records of a drafter that gets tokens accepted")
+    xs = np.arange(max(run for found in runs.values() for one in found for run in one) + 1)
+    for name, found in runs.items():
+        draw_cdf(grid[0][0], xs, found, look[name], style.label_of(name))
+        weighted = [[run for run in one for _ in range(run)] for one in found]
+        draw_cdf(grid[0][1], xs, weighted, look[name], style.label_of(name))
+    grid[0][0].set_ylabel("share in runs of as many or fewer\n(mean of questions)")
+    for axes, title in zip(grid[0], ("of all runs", "of all easy tokens"), strict=True):
+        axes.set_title(title)
+        axes.set_xlabel("consecutive easy tokens (tokens)")
+    grid[0][1].legend(loc="lower right")
+    everything = [one for found in records.values() for one in found]
+    counts = map(num_questions, records.values())
+    what = f"easy: accepted, or the bonus behind a wholly accepted draft; {datasets_of(everything)}"
+    intervals = style.interval_note(style.has_band(grid[0][0]))
+    style.note(drawn, f"{what}; {style.questions_note(counts)}; {intervals}")
+    return drawn
+
+
+def easy_runs(record: Record) -> list[int]:
+    """The lengths of the runs, in order. Example: 3 accepted and a bonus, then 2 accepted and a correction: `[6]`."""
+    runs, length = [], 0
+    for turn in record.rounds:
+        length += turn.accepted_len + (turn.bonus_token is not None and turn.draft_len > 0)
+        if turn.final_token is not None or not turn.draft_len:
+            runs, length = runs + [length], 0
+    return [run for run in [*runs, length] if run]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    flags = ("drafters", "question_ids")
+    return cli.run(
+        "consecutive_easy_cdf",
+        __doc__,
+        lambda it: figure(by_drafter(read_drafts(it.inputs, it.drafters, it.question_ids), MAX_DRAFTERS)),
+        flags,
+        arguments,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Figure: where text is easy and where it is hard: one row per question, one cell per output token, by who wrote it.
+
+python -m plotting.difficulty_intuition results --drafters dllm_0.05_df_0.45_60_10 --out difficulty.pdf
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from plotting import cli, style
+from plotting.acc_rate_over_time import spans
+from plotting.inputs import by_drafter, read_drafts
+from specdec.errors import UserError
+from specdec.records import Record
+
+MAX_QUESTIONS = 30
+
+
+@style.styled
+def figure(records: Sequence[Record]) -> Figure:
+    """A row per record, all of one drafter. UserError for more than fit."""
+    if len(records) > MAX_QUESTIONS:
+        raise UserError(f"{len(records)} questions do not fit: choose {MAX_QUESTIONS} by --question_ids")
+    drawn, grid = style.panels(1, 1, 1.2 + 0.2 * len(records))
+    axes = grid[0][0]
+    for row, record in enumerate(records):
+        draw_row(axes, row, record)
+    axes.set_yticks(range(len(records)), [f"{one.identity['dataset']} {one.question_id}" for one in records])
+    axes.set_ylim(len(records) - 0.4, -0.6)
+    axes.grid(False)
+    axes.set_xlim(0, max(record.num_output_tokens for record in records))
+    axes.set_xlabel("position in the output (tokens)")
+    axes.set_ylabel("question")
+    axes.set_title(style.label_of(records[0].drafter_name))
+    key = [
+        Patch(facecolor=style.ACCEPTED, label="accepted"),
+        Patch(facecolor=style.SKY, label="bonus"),
+        Patch(facecolor=style.CORRECTION, label="the target's correction"),
+    ]
+    drawn.legend(handles=key, loc="outside upper right", ncols=3)
+    return drawn
+
+
+def draw_row(axes: Axes, row: int, record: Record) -> None:
+    """One question's tokens as cells, 1 token wide."""
+    rounds = list(zip(spans(record), record.rounds, strict=True))
+    parts = {
+        style.ACCEPTED: [(start, turn.accepted_len) for (start, _), turn in rounds if turn.accepted_len],
+        style.SKY: [(end - 1, 1) for (_, end), turn in rounds if turn.bonus_token is not None],
+        style.CORRECTION: [(end - 1, 1) for (_, end), turn in rounds if turn.final_token is not None],
+    }
+    for colour, cells in parts.items():
+        axes.broken_barh(cells, (row - 0.36, 0.72), facecolor=colour, linewidth=0)
+
+
+def build(options: object) -> Figure:
+    found = by_drafter(read_drafts(options.inputs, options.drafters, options.question_ids), at_most=1)
+    return figure(*found.values())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return cli.run("difficulty_intuition", __doc__, build, ("drafters", "question_ids"), arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

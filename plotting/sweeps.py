@@ -1,0 +1,67 @@
+"""Sweeps: settings that differ in one number alone, as series along it. No matplotlib."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from plotting.settings import Setting
+from specdec.errors import UserError
+from specdec.specs import DrafterSpec, number_text
+
+_WORDS = {
+    "unmask_threshold": "unmask",
+    "draft_len": "static",
+    "confidence_threshold": "τ",
+    "max_draft_len": "N_max",
+    "draft_step": "N",
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """Settings of one kind in the order of the number that varies. `fixed` are the others, by field."""
+
+    kind: type
+    fixed: dict[str, float]
+    xs: list[float]
+    settings: list[Setting]
+
+    @property
+    def label(self) -> str:
+        """What is fixed, in words: "τ 0.45, N 10"."""
+        return ", ".join(f"{_WORDS[name]} {number_text(value)}" for name, value in self.fixed.items())
+
+    def having(self, *quantities: str) -> Series:
+        """Of its settings those of which these quantities are known."""
+        kept = [(x, one) for x, one in zip(self.xs, self.settings, strict=True) if one.has(*quantities)]
+        return dataclasses.replace(self, xs=[x for x, _ in kept], settings=[one for _, one in kept])
+
+
+def sweeps(settings: Sequence[Setting], kind: type[DrafterSpec], axis: str, *quantities: str) -> list[Series]:
+    """The series of `kind` along its field `axis`, longest first; two settings at least, with all `quantities`.
+
+    Example: of `dllm_0.05_sf_4`, `dllm_0.05_sf_8`, `dllm_0.9_sf_8` one series along draft_len, at threshold 0.05.
+    """
+    groups: dict[tuple, list[tuple[float, Setting]]] = {}
+    for setting in settings:
+        spec = setting.spec
+        if isinstance(spec, kind) and setting.has(*quantities):
+            fixed = tuple((name, vars(spec)[name]) for name in _WORDS if name in vars(spec) and name != axis)
+            groups.setdefault(fixed, []).append((getattr(spec, axis), setting))
+    made = []
+    for fixed, members in groups.items():
+        members.sort(key=lambda member: member[0])
+        if len(members) > 1:
+            made.append(Series(kind, dict(fixed), [x for x, _ in members], [one for _, one in members]))
+    return sorted(made, key=lambda series: -len(series.xs))
+
+
+def require_sweep(series: Sequence[Series], what: str, flag: str) -> None:
+    """UserError unless something varies."""
+    if not series:
+        raise UserError(
+            f"the input holds no two settings of {what} alike but for one number: sweep it with {flag}, or record once "
+            "(failfast.py --record --grid paper) and replay (specdec.replay --grid paper)"
+        )

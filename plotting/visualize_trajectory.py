@@ -1,0 +1,182 @@
+"""Figure: one answer, token by token: what each round drafted, what of it was accepted, and what the target put in the
+place of the first rejected token.
+
+    python -m plotting.visualize_trajectory results/pickles/bundled/gsm8k/0/ar_None_sf_8/256.pickle --out answer.pdf
+"""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from matplotlib import font_manager, ft2font
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from plotting import cli, style
+from plotting.inputs import read_drafts
+from specdec.errors import UserError
+from specdec.pieces import BYTES, Piece, Reader
+from specdec.records import Record
+from specdec.token_bytes import find_tokenizer, read_token_bytes
+from specdec.trajectory import Step, trajectory
+
+COLUMNS, MAX_LINES = 96, 40
+LINE = 0.235  # inches
+FONT, FONT_SIZE = "DejaVu Sans Mono", 8.2
+GLYPHS = {"\n": "↵", "\t": "⇥"}
+ACCEPTED, REJECTED, CORRECTION, BONUS = "accepted", "rejected", "correction", "bonus"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A piece of text in its place, in characters. `opens`: the round that it is the first piece of."""
+
+    line: int
+    column: int
+    width: int
+    text: str
+    fate: str
+    confidence: float | None
+    opens: int | None
+
+
+@style.styled
+def figure(record: Record, steps: Sequence[Step], first_round: int = 0) -> Figure:
+    """As many rounds from `first_round` on as fit. UserError if there is no such round."""
+    if not 0 <= first_round < len(steps):
+        raise UserError(f"there is no round {first_round}: the record has {len(steps)}, from 0")
+    cells = layout(steps, first_round)
+    num_lines, last_round = cells[-1].line + 1, max(cell.opens for cell in cells if cell.opens is not None)
+    height = 1.0 + LINE * num_lines
+    drawn = Figure(figsize=(style.WIDTH, height))
+    axes = drawn.add_axes((0.02, 0.35 / height, 0.96, LINE * num_lines / height))
+    axes.set_xlim(0, COLUMNS)
+    axes.set_ylim(num_lines - 0.3, -0.7)
+    axes.axis("off")
+    for cell in cells:
+        draw(axes, cell)
+    head = f"{style.label_of(record.drafter_name)}; {record.identity['dataset']}, question {record.question_id}"
+    drawn.text(0.02, 1 - 0.2 / height, head, fontsize=9)
+    drawn.legend(handles=key(), loc="upper left", bbox_to_anchor=(0.005, 1 - 0.22 / height), ncols=4)
+    more = "" if last_round == len(steps) - 1 else f"; --first_round {last_round + 1} goes on"
+    note = f"rounds {first_round} to {last_round} (of {len(steps)}, from 0); small numbers stand where they begin{more}"
+    drawn.text(0.02, 0.1 / height, note, fontsize=7, color="#444444")
+    return drawn
+
+
+def layout(steps: Sequence[Step], first_round: int) -> list[Cell]:
+    """The pieces in lines of COLUMNS characters; whole rounds, until MAX_LINES are full (but one round at least)."""
+    placed: list[Cell] = []
+    line = column = 0
+    for number in range(first_round, len(steps)):
+        begin, opens = len(placed), number
+        for piece, fate, confidence in fates(steps[number]):
+            for text in _parts(shown(piece)):
+                width = cells_of(text)
+                if column + width > COLUMNS:
+                    line, column = line + 1, 0
+                placed.append(Cell(line, column, width, text, fate, confidence, opens))
+                column, opens = column + width, None
+            if "\n" in piece.text and fate != REJECTED:
+                line, column = line + 1, 0
+        if begin and line >= MAX_LINES:
+            return placed[:begin]
+    return placed
+
+
+def fates(step: Step) -> Iterator[tuple[Piece, str, float | None]]:
+    """Each piece of a round, what became of it, and how sure the drafter was of it."""
+    drafted = [*((piece, ACCEPTED) for piece in step.accepted), *((piece, REJECTED) for piece in step.rejected)]
+    for (piece, fate), confidence in zip(drafted, step.confidences, strict=True):
+        yield piece, fate, confidence
+    if step.own is not None:
+        yield step.own, CORRECTION if step.is_correction else BONUS, None
+
+
+def shown(piece: Piece) -> str:
+    """Its text in characters that the font has: line breaks by a sign, others missing by a box."""
+    text = f"<{piece.text}>" if piece.kind == BYTES else piece.text
+    return "".join(character if _has_glyph(character) else "□" for character in (GLYPHS.get(c, c) for c in text))
+
+
+def cells_of(text: str) -> int:
+    """How many characters wide it is set. Example: `cells_of("ab") == 2`; East Asian ones take two."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def draw(axes: Axes, cell: Cell) -> None:
+    """The text on its ground: blue as deep as the drafter was sure, orange and struck through, black, light blue."""
+    grounds = {
+        ACCEPTED: (style.BLUE, 0.08 + 0.37 * (1.0 if cell.confidence is None else cell.confidence)),
+        REJECTED: (style.ORANGE, 0.3),
+        CORRECTION: (style.BLACK, 1.0),
+        BONUS: (style.SKY, 0.35),
+    }
+    top, middle = cell.line - 0.4, cell.line + 0.08
+    ground = {"facecolor": grounds[cell.fate], "linewidth": 0, "gid": cell.fate}
+    axes.add_patch(Rectangle((cell.column, top), cell.width, 0.9, **ground))
+    colour = {CORRECTION: "white", REJECTED: "#7A2E00"}.get(cell.fate, "black")
+    axes.text(cell.column, middle, cell.text, family=FONT, fontsize=FONT_SIZE, color=colour, va="center")
+    if cell.fate == REJECTED:
+        axes.plot([cell.column, cell.column + cell.width], [middle, middle], color="#7A2E00", linewidth=0.7)
+    if cell.opens is not None:
+        axes.plot([cell.column, cell.column], [top - 0.2, top + 0.9], color=style.VERMILLION, linewidth=0.8)
+        axes.text(cell.column + 0.25, top - 0.1, f"{cell.opens}", fontsize=5.5, va="center", color=style.VERMILLION)
+
+
+def key() -> list[Patch]:
+    """What the grounds mean."""
+    return [
+        Patch(facecolor=(style.BLUE, 0.4), label="accepted (deeper: surer)"),
+        Patch(facecolor=(style.ORANGE, 0.3), label="rejected, struck through"),
+        Patch(facecolor=style.BLACK, label="the target's correction"),
+        Patch(facecolor=(style.SKY, 0.35), label="bonus"),
+    ]
+
+
+@cache
+def _font() -> ft2font.FT2Font:
+    return font_manager.get_font(font_manager.findfont(FONT))
+
+
+def _has_glyph(character: str) -> bool:
+    return _font().get_char_index(ord(character)) != 0
+
+
+def _parts(text: str) -> Iterator[str]:
+    """The text in parts that fit a line."""
+    size = COLUMNS // 2  # even if every character takes two places
+    yield from (text[begin : begin + size] for begin in range(0, len(text), size))
+
+
+def tokenizer_of(record: Record, folder: Path | None) -> Path:
+    """Where the record's tokens are explained. Raises UserError if that is not known."""
+    found = folder or find_tokenizer(str(record.identity["target"]))
+    if found is None:
+        target = record.identity["target"]
+        raise UserError(f"the tokenizer of {target} is not here: give the target's folder by --tokenizer")
+    return found
+
+
+def build(options: Namespace) -> Figure:
+    records = read_drafts(options.inputs, options.drafters, options.question_ids)
+    if len(records) != 1:
+        raise UserError(f"{len(records)} records: choose one by --drafters and --question_ids")
+    reader = Reader(read_token_bytes(tokenizer_of(records[0], options.tokenizer)))
+    return figure(records[0], trajectory(records[0], reader), options.first_round)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    flags = ("drafters", "question_ids", "tokenizer", "first_round")
+    return cli.run("visualize_trajectory", __doc__, build, flags, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

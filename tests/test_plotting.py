@@ -1,0 +1,424 @@
+"""Figures: their small rules on made-up data, what the paper published beside them, bad input, and the files."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up import made_up_trace
+from matplotlib.figure import Figure
+from paper_numbers import ranking_of
+from pytest import approx
+from samples import make_plain, make_record, make_round
+
+from plotting import acc_rate_over_time, cli, gallery, style
+from plotting.cdfs import cdf_points
+from plotting.consecutive_easy_cdf import easy_runs
+from plotting.pareto import frontier
+from plotting.points import Point, ratio_points
+from plotting.pretty_table import escaped
+from plotting.ranking_files import read_ranking_file
+from plotting.rankings import Asked, read_rankings
+from plotting.settings import Setting
+from plotting.sweeps import sweeps
+from plotting.theoretical_analysis import aligned_passes, expected_tokens, mean_passes, speedup
+from plotting.visualize_trajectory import cells_of, layout
+from specdec.calibration import expected_calibration_error
+from specdec.pieces import BYTES, Piece
+from specdec.records import Record, record_path, save_record
+from specdec.specs import ArStatic, DllmStatic, FailFast
+from specdec.trace import save_trace, trace_path
+from specdec.trajectory import Step
+
+PLOTTING = Path(gallery.__file__).parent
+FAILFAST, AR = "dllm_0.05_df_0.45_60_10", "ar_None_sf_3"
+OF_RECORDS = (
+    "acc_rate_over_time",
+    "acc_pro_len_cdf",
+    "consecutive_easy_cdf",
+    "difficulty_intuition",
+    "visualize_trajectory",
+)
+OF_RANKINGS = (
+    "frequency_insights_dataset",
+    "threshold_insights_dataset",
+    "microbenchmark_thresholds",
+    "microbenchmark_maxlen",
+    "concavity_intuition",
+    "theoretical_analysis",
+    "pareto",
+    "oracle_gap",
+    "latency_breakdown_by_model",
+    "modelled_vs_measured",
+    "pretty_table",
+)
+EVERY = (*OF_RECORDS, *OF_RANKINGS, "calibration")
+# What the paper published, in small: made-up numbers in its layout.
+EXCERPT = {
+    "tau_sweep_MATH_32B": {"tau": [0.05, 0.45, 0.95], "speedup": [3.0, 5.0, 4.0]},
+    "N_max_sweep_MATH_32B": {"N_max": [10, 60], "speedup": [4.0, 5.0]},
+    "static_len_8_threshold_sweep_MATH_32B": {
+        "passes_per_round": [2.0, 3.0],
+        "acceptance_pct": [50.0, 60.0],
+        "ar_drafter": {"passes_per_round": 8, "acceptance_pct": 58.0},
+    },
+    "latency_breakdown_ms_per_query_[draft,verify,total]": {"Qwen2.5-32B": {"ar": [4000, 5000, 9000]}},
+}
+
+
+def run(name: str, *arguments: object) -> int:
+    return importlib.import_module(f"plotting.{name}").main(list(map(str, arguments)))
+
+
+def save(folder: Path, *records: Record) -> Path:
+    for record in records:
+        identity = record.identity
+        place = (identity["target"], identity["dataset"], record.question_id, record.drafter_name)
+        save_record(record, record_path(folder, *place, identity["max_new_tokens"]))
+    return folder
+
+
+def of_target(record: Record, target: str) -> Record:
+    return Record(**(vars(record) | {"identity": record.identity | {"target": target}}))
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    """Two drafters and plain decoding on two questions, with times."""
+    made = [make_record(q, name) for q in (0, 1) for name in (AR, "ar_None_sf_4", FAILFAST)]
+    return save(tmp_path / "results", *made, make_plain(0), make_plain(1))
+
+
+@pytest.fixture
+def ranking(tmp_path: Path) -> Path:
+    """A ranking JSON with NaN for one speedup."""
+    rows = [{"drafter_name": AR, "speedup_mean": float("nan"), "acceptance_rate": 0.5, "num_questions": 3}]
+    path = tmp_path / "nan.json"
+    path.write_text(json.dumps({"engines": [{"engine": "E", "rows": rows}]}))
+    return path
+
+
+# ---- rules -----------------------------------------------------------------------------------------------------------
+
+
+def test_runs_end_with_a_correction_and_where_nothing_was_drafted() -> None:
+    rounds = [
+        make_round(3, (5, 6, 7), 3),  # and a bonus
+        make_round(7, (5, 6), 2, next_token=None),
+        make_round(9, (5, 6, 7), 1),  # and a correction
+        make_round(11, (), 0),
+        make_round(12, (5,), 0),
+        make_round(13, (5, 6), 2),
+    ]
+    assert easy_runs(make_record(rounds=rounds)) == [7, 3]
+
+
+def test_a_question_counts_once_in_a_distribution() -> None:
+    points = cdf_points([0, 1, 2], [[0, 1], [1, 2, 2, 2]])
+    assert [point.value for point in points] == [0.25, 0.625, 1.0]
+    assert all(point.low is None for point in points), "two questions say nothing about their spread"
+    known = cdf_points([0, 1], [[0], [0], [0], [1], [1]])[0]
+    assert 0 <= known.low < known.value < known.high <= 1
+
+
+def test_ratios_have_intervals_from_five_questions_on() -> None:
+    ones = np.ones((5, 1))
+    assert ratio_points(ones[:4], ones[:4] * 2)[0] == Point(0.5)
+    (point,) = ratio_points(np.array([[1], [2], [3], [4], [0]]), np.array([[2], [4], [4], [4], [4]]))
+    assert point.low < point.value < point.high and point.value == approx(10 / 18)
+    numerators, weights = np.array([[1.0, 0.0]] * 6), np.array([[2.0, 0.0]] * 6)
+    assert [point.value for point in ratio_points(numerators, weights)] == approx([0.5, float("nan")], nan_ok=True)
+    assert Point(0.9, 0.7, 1.2).within(0, 1) == Point(0.9, 0.7, 1)
+
+
+def test_settings_that_differ_in_one_number_are_a_series() -> None:
+    names = ("ar_None_sf_8", "ar_None_sf_4", "dllm_0.05_sf_8", "dllm_0.9_sf_8", "dllm_0.9_sf_4", FAILFAST)
+    settings = [Setting(name, 3, {"speedup_mean": Point(1.0)}) for name in names]
+    (series,) = sweeps(settings, ArStatic, "draft_len")
+    assert (series.xs, series.label) == ([4, 8], "")
+    (series,) = sweeps(settings, DllmStatic, "unmask_threshold")
+    assert (series.xs, series.label) == ([0.05, 0.9], "static 8")
+    assert sweeps(settings, FailFast, "confidence_threshold") == []
+    assert sweeps(settings, ArStatic, "draft_len", "acceptance_rate") == []
+
+
+def test_the_frontier_is_what_nothing_beats_in_both() -> None:
+    places = {"ar_None_sf_1": (1, 2), "ar_None_sf_2": (2, 3), "ar_None_sf_3": (3, 2.5), "ar_None_sf_4": (1, 1.5)}
+    settings = [
+        Setting(name, 3, {"passes_per_round": Point(x), "acceptance_len": Point(y)}) for name, (x, y) in places.items()
+    ]
+    assert [one.drafter_name for one in frontier(settings)] == ["ar_None_sf_1", "ar_None_sf_2"]
+
+
+@pytest.mark.parametrize(("acceptance", "draft_len", "tokens"), [(0.5, 1, 1.5), (0.5, 2, 1.75), (1.0, 4, 5), (0, 7, 1)])
+def test_expected_tokens(acceptance: float, draft_len: int, tokens: float) -> None:
+    assert expected_tokens(acceptance, draft_len) == tokens
+    assert sum(acceptance**k for k in range(draft_len + 1)) == tokens, "the series in one sum"
+
+
+def test_block_drafting_saws() -> None:
+    assert [aligned_passes(k, 8) for k in (1, 8, 9, 16, 17)] == [1, 1, 2, 2, 3]
+    mean = [np.mean([(first + k - 1) // 8 + 1 for first in range(8)]) for k in (1, 8, 9, 20)]
+    assert [mean_passes(k, 8) for k in (1, 8, 9, 20)] == approx(mean)
+    assert speedup(1.0, 4, 0.25, 4) == 2.5
+
+
+def test_calibration_error() -> None:
+    rows = [
+        {"num_tokens": 30, "mean_confidence": 0.9, "acceptance_rate": 0.7},
+        {"num_tokens": 10, "mean_confidence": 0.5, "acceptance_rate": 0.5},
+    ]
+    assert expected_calibration_error(rows) == approx(0.15)
+
+
+def test_drafters_differ_in_colour_line_marker_and_grey() -> None:
+    looks = list(style.LOOKS.values())
+    for part in ("colour", "marker", "line"):
+        assert len({str(getattr(look, part)) for look in looks}) == len(looks)
+    found = style.looks(["ar_None_sf_4", "ar_None_sf_8", FAILFAST])
+    assert len({look.colour for look in found.values()}) == 3
+    greys = [
+        0.299 * r + 0.587 * g + 0.114 * b for r, g, b in map(_rgb, (style.ACCEPTED, style.REJECTED, style.CORRECTION))
+    ]
+    assert min(abs(a - b) for i, a in enumerate(greys) for b in greys[:i]) > 0.2
+
+
+def _rgb(colour: str) -> tuple[float, ...]:
+    return tuple(int(colour[begin : begin + 2], 16) / 255 for begin in (1, 3, 5))
+
+
+def test_a_trajectory_breaks_at_line_ends_and_shows_hostile_text_as_text() -> None:
+    step = Step([Piece("$x$\n"), Piece("汉字")], [Piece("a\nb")], Piece("F0 9F", BYTES), True, [0.9, 0.5, None])
+    cells = layout([step, step], 0)
+    assert [(cell.line, cell.column, cell.text) for cell in cells[:4]] == [
+        (0, 0, "$x$↵"),
+        (1, 0, "□□"),
+        (1, 2, "a↵b"),
+        (1, 5, "<F0 9F>"),
+    ]
+    assert [cell.opens for cell in cells[:5]] == [0, None, None, None, 1]
+    assert cells_of("汉a") == 3
+    long = Step([Piece("x" * 500)], [], None, False, [None])
+    assert max(cell.column + cell.width for cell in layout([long], 0)) <= 96
+
+
+def test_latex_is_escaped() -> None:
+    assert escaped(r"50% of a_b\ τ") == r"50\% of a\_b\textbackslash{} $\tau$"
+
+
+# ---- the paper's numbers ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def paper(tmp_path: Path) -> Path:
+    path = tmp_path / "paper.json"
+    path.write_text(json.dumps(ranking_of(EXCERPT, "paper")))
+    return path
+
+
+def test_published_numbers_are_drawn_in_grey_beside_ours(
+    tmp_path: Path, paper: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Figure] = []
+    monkeypatch.setattr(cli, "save", lambda figure, path: made.append(figure))
+    ours = ranking_of({"tau_sweep_MATH_32B": {"tau": [0.2, 0.45], "speedup": [2.0, 2.5]}}, "ours")
+    (tmp_path / "ours.json").write_text(json.dumps(ours))
+    assert run("microbenchmark_thresholds", tmp_path / "ours.json", "--reference", paper, "--out", "x.png") == 0
+    lines = made[0].axes[0].lines
+    assert [list(line.get_ydata()) for line in lines] == [[2.0, 2.5], [3.0, 5.0, 4.0]]
+    assert [line.get_color() for line in lines] == [style.BLUE, style.GREY]
+    assert lines[1].get_label().startswith("paper: FailFast")
+
+
+@pytest.mark.parametrize(
+    "name", ["microbenchmark_thresholds", "microbenchmark_maxlen", "concavity_intuition", "pareto", "pretty_table"]
+)
+def test_the_published_numbers_alone_make_these_figures(tmp_path: Path, paper: Path, name: str) -> None:
+    flags = ["--drafters", "dllm_0.05_sf_8", "dllm_0.1_sf_8"] if name == "pareto" else []
+    out = tmp_path / ("x.md" if name == "pretty_table" else "x.svg")
+    status = run(name, paper, *flags, "--engine", "vLLM_A6000, Qwen2.5-32B-Instruct", "--out", out)
+    assert status == (2 if name == "pareto" else 0), "the paper gives no acceptance lengths"
+    assert out.exists() == (status == 0)
+
+
+def test_published_times_are_per_question(paper: Path) -> None:
+    setting = read_ranking_file(paper)[1].settings[0]
+    assert (setting.own_label, setting.points["draft_ms"], setting.points["total_ms"]) == ("AR", Point(4e3), Point(9e3))
+
+
+def test_the_committed_reference_is_of_this_layout() -> None:
+    first, *others = read_ranking_file(gallery.PAPER)
+    taus = sweeps(first.settings, FailFast, "confidence_threshold", "speedup_mean")[0]
+    assert len(taus.xs) == 19 and max(one.points["speedup_mean"].value for one in taus.settings) == 4.906
+    assert [len(one.settings) for one in others] == [3, 3]
+
+
+# ---- inputs ----------------------------------------------------------------------------------------------------------
+
+
+def test_records_and_their_ranking_say_the_same(records: Path, tmp_path: Path) -> None:
+    import parse_log
+
+    path = tmp_path / "ranking.json"
+    flags = ["--latency_profile", "vLLM_A6000"]
+    path.write_text(parse_log.run([str(records), "--json", *flags]))
+    for ours, theirs in zip(read_rankings([records], Asked()), read_rankings([path], Asked()), strict=True):
+        assert ours.engine == theirs.engine
+        for left, right in zip(ours.settings, theirs.settings, strict=True):
+            shared = left.points.keys() & right.points.keys()
+            assert len(shared) >= 9 and left.drafter_name == right.drafter_name
+            assert {key: left.points[key].value for key in shared} == approx(
+                {key: right.points[key].value for key in shared}
+            )
+
+
+def test_degenerate_answers_can_be_left_out(tmp_path: Path) -> None:
+    loop = make_record(1, AR, [make_round(3 + 4 * i, (5, 5, 5), 3, next_token=5) for i in range(40)])
+    save(tmp_path, make_record(0, AR), loop)
+    whole, without = (read_rankings([tmp_path], Asked(without_degenerate=flag))[0] for flag in (False, True))
+    assert (whole.settings[0].num_questions, whole.num_left_out) == (2, 0)
+    assert (without.settings[0].num_questions, without.num_left_out) == (1, 1)
+    assert style.ranking_note([without]) == "1 question (1 degenerate left out)"
+
+
+def one_line(capsys: pytest.CaptureFixture[str], name: str) -> str:
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith(f"plotting.{name}: error: "), err
+    return err
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_no_input(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / ("x.tex" if name == "pretty_table" else "x.png")
+    (tmp_path / "empty").mkdir()
+    for missing in ("empty", "nowhere"):
+        assert run(name, tmp_path / missing, "--out", out) == 2
+        assert missing in one_line(capsys, name)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", [*OF_RECORDS, *OF_RANKINGS])
+def test_one_record(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It draws what one record can show, or says what it takes."""
+    enough = ("acc_rate_over_time", "consecutive_easy_cdf", "difficulty_intuition", "visualize_trajectory")
+    enough += ("pareto", "latency_breakdown_by_model", "pretty_table")
+    out = tmp_path / ("x.tex" if name == "pretty_table" else "x.png")
+    status = run(name, save(tmp_path / "results", make_record()), "--out", out)
+    assert status == (0 if name in enough else 2)
+    assert out.exists() == (status == 0)
+    if status:
+        one_line(capsys, name)
+
+
+@pytest.mark.parametrize("name", [*OF_RECORDS, *OF_RANKINGS])
+def test_several_targets(name: str, records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(records, *(of_target(make_record(q, AR), "Qwen2.5-7B-Instruct") for q in (0, 1)))
+    out = tmp_path / ("x.md" if name == "pretty_table" else "x.png")
+    status = run(name, records, "--out", out)
+    if name == "latency_breakdown_by_model":
+        assert status == 0, "its bars are grouped by target"
+    else:
+        assert status == 2 and "several targets (Qwen2.5-7B-Instruct, bundled)" in one_line(capsys, name)
+
+
+@pytest.mark.parametrize("name", OF_RANKINGS)
+def test_numbers_that_are_none(name: str, ranking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(name, ranking, "--out", tmp_path / ("x.md" if name == "pretty_table" else "x.png")) == 2
+    assert "ar_None_sf_3: speedup_mean is no finite number but nan" in one_line(capsys, name)
+
+
+def test_other_bad_files(records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = tmp_path / "bad.json"
+    row = {"engine": "E", "rows": [{"drafter_name": "nobody"}]}
+    texts = ("{", "[]", "{}", '{"engines": 3}', '{"engines": []}', json.dumps({"engines": [row]}))
+    for text in texts:
+        bad.write_text(text)
+        assert run("pareto", bad, "--out", tmp_path / "x.png") == 2
+        assert "bad.json" in one_line(capsys, "pareto")
+    bad.write_text('{"cases": {"one": {"measured_speedup": NaN, "modelled_speedup": 1.0}}}')
+    assert run("modelled_vs_measured", bad, "--out", tmp_path / "x.png") == 2
+    assert "case one has no finite" in one_line(capsys, "modelled_vs_measured")
+
+
+def test_scripted_cases_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Figure] = []
+    monkeypatch.setattr(cli, "save", lambda figure, path: made.append(figure))
+    path = tmp_path / "speculation.json"
+    path.write_text('{"target": "T", "cases": {"one": {"measured_speedup": 2.0, "modelled_speedup": 2.5}}}')
+    assert run("modelled_vs_measured", path, "--out", "x.png") == 0
+    assert made[0].axes[0].containers[0].lines[0].get_xydata().tolist() == [[2.0, 2.5]]
+
+
+def test_a_trace_with_a_confidence_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = made_up_trace(0)
+    trace.chains["ar"].arrays["confidences"][0] = float("nan")
+    save_trace(trace, trace_path(tmp_path, trace.identity))
+    assert run("calibration", tmp_path, "--out", tmp_path / "x.png") == 2
+    assert "a confidence is no probability" in one_line(capsys, "calibration")
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_outputs_that_cannot_be_written(
+    name: str, records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(name, records, "--out", tmp_path / "x.jpg") == 2
+    assert "the name must end in" in one_line(capsys, name)
+    if name in ("acc_pro_len_cdf", "pretty_table"):
+        (tmp_path / "file").write_text("")
+        assert run(name, records, "--out", tmp_path / "file" / ("x.md" if name == "pretty_table" else "x.pdf")) == 2
+        assert "cannot write" in one_line(capsys, name)
+
+
+def test_other_mistakes(records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ("--out", tmp_path / "x.png")
+    save(tmp_path / "plain", make_plain(0))
+    for arguments, words in [
+        ((records, "--drafters", "ar_None_sf_9"), "no input is of drafter ar_None_sf_9"),
+        ((records, "--question_ids", "7"), "no input is of question 7"),
+        ((tmp_path / "plain",), "plain decoding alone"),
+    ]:
+        assert run("acc_pro_len_cdf", *arguments, *out) == 2
+        assert words in one_line(capsys, "acc_pro_len_cdf")
+    assert run("pareto", records, "--engine", "nothing", *out) == 2
+    assert "no --engine 'nothing'" in one_line(capsys, "pareto")
+    assert run("visualize_trajectory", records, *out) == 2
+    assert "choose one" in one_line(capsys, "visualize_trajectory")
+    with pytest.raises(SystemExit) as stop:
+        run("pareto", records, "--nonsense", *out)
+    assert stop.value.code == 2
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["pdf", "svg", "png"])
+def test_files_are_the_same_again_and_text_stays_text(records: Path, tmp_path: Path, suffix: str) -> None:
+    first, second = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    for path in (first, second):
+        assert run("acc_pro_len_cdf", records, "--drafters", AR, FAILFAST, "--out", path) == 0
+    data = first.read_bytes()
+    assert data == second.read_bytes()
+    if suffix == "pdf":
+        assert b"CIDFontType2" in data and b"/Type3" not in data
+    if suffix == "svg":
+        assert re.search(r"<text[^>]*>tokens drafted per round</text>", data.decode())
+
+
+def test_a_record_is_drawn_in_its_place(tmp_path: Path) -> None:
+    acc_rate_over_time.write_figure(make_record(4), tmp_path)
+    acc_rate_over_time.write_figure(make_plain(4), tmp_path)
+    found = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
+    assert found == ["figures/bundled/gsm8k/4/ar_None_sf_3/64.png"]
+
+
+@pytest.mark.parametrize("path", sorted(PLOTTING.glob("*.py")), ids=lambda path: path.stem)
+def test_no_figure_uses_pyplot(path: Path) -> None:
+    """Its global state would leak from one figure into the next, and may want a screen."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)}
+    assert not [name for name in names if "pyplot" in name]
