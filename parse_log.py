@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from specdec import logs, ranking, tables
+from specdec.also import also_ranked
 from specdec.config import RUN_CODE_HELP, StrictParser
 from specdec.errors import UserError, exit_status
 from specdec.judges import Judges
@@ -53,6 +54,14 @@ def build_parser() -> StrictParser:
     )
     parser.add_argument("--latency_target", help="for records: price as if the target were this entry of the profile")
     parser.add_argument("--trace_dir", help="for records: show the share of the ceiling, from this folder's traces")
+    parser.add_argument(
+        "--also",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="rank what a server's own speculation gave as well: what profile_tpt_vllm_eagle3 printed",
+    )
     parser.add_argument("--run_code", action="store_true", help=RUN_CODE_HELP)
     parser.add_argument(
         "--allow_unequal",
@@ -72,7 +81,9 @@ def run(arguments: Sequence[str] | None = None) -> str:
     judges = None if options.trace_dir is None else Judges(options.trace_dir, profiles, options.latency_target)
     reading = Reading(profiles, options.latency_target, judges, options.run_code)
     stats = ranking.merge(entry for path in options.paths for entry in read_path(path, reading))
-    stats, note = comparable(stats, options.allow_unequal)
+    served, notes = also_ranked(options.also, stats)
+    stats, note = comparable([*stats, *served], options.allow_unequal)
+    note = "\n".join(filter(None, [note, *notes]))
     if options.json:
         return tables.ranking_json(stats, note) + "\n"
     if options.csv:

@@ -23,7 +23,8 @@ from pathlib import Path
 import torch
 
 from profiling.common import machine
-from profiling.shapes import SHAPES, make_model
+from profiling.made_models import make_model
+from profiling.shapes import SHAPES
 from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, Role
 from specdec.config import StrictParser
 from specdec.engine.graph_lm import EngineOptions, GraphLM

@@ -150,12 +150,10 @@ class ScriptedTarget(Target):
         super().__init__(lm)
         self.script = script
 
-    def verify(self, draft_tokens: Sequence[int]) -> Verdict:
-        greedy, _ = self.lm.predict([self._last_token, *draft_tokens])
-        accepted_len = min(self.script.turn.accepted_len, len(draft_tokens))
-        self.lm.commit(1 + accepted_len)
-        self._last_token = greedy[accepted_len]
-        return Verdict(accepted_len, self._last_token)
+    def _judge(self, tokens: list[int], draft: Draft) -> Verdict:
+        greedy, _ = self.lm.predict(tokens)
+        accepted_len = min(self.script.turn.accepted_len, len(draft.tokens))
+        return Verdict(accepted_len, greedy[accepted_len])
 
 
 class ScriptedArDrafter(ArDrafter):

@@ -1,19 +1,11 @@
-"""Models to measure: real shapes by name, with random weights made on the device, or checkpoints.
+"""Shapes: the sizes of real models by name. What a pass costs depends on them, not on what the weights say.
 
-What a pass costs depends on shapes, not on what the weights say. It measures nothing itself.
+Models of these shapes are made by `made_models.py`; nothing here needs torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-
-import torch
-from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
-
-from specdec.checkpoints import Role, find_model
-from specdec.models import load_hf_model
 
 
 @dataclass(frozen=True)
@@ -35,33 +27,6 @@ SHAPES = {
     "Qwen2.5-7B": Shape(3584, 18944, 28, 28, 4, 152064),
     "Qwen2.5-14B": Shape(5120, 13824, 48, 40, 8, 152064),
     "Qwen2.5-32B": Shape(5120, 27648, 64, 40, 8, 152064),
+    "SmolLM2-135M": Shape(576, 1536, 30, 9, 3, 49152, True),
     "tiny": Shape(64, 128, 2, 4, 2, 512, True),
 }
-
-
-def make_model(name: str, role: Role, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    """A model of `SHAPES` with random weights, or the checkpoint that failfast.py would find. Raises UserError."""
-    if name not in SHAPES:
-        return load_hf_model(find_model(role, name), dtype).to(device)
-    config = Qwen2Config(
-        **vars(SHAPES[name]),
-        max_position_embeddings=32768,
-        rms_norm_eps=1e-6,
-        rope_theta=1e6,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=None,
-    )
-    torch.manual_seed(0)
-    with torch.device(device), _default_dtype(dtype):
-        return Qwen2ForCausalLM(config).eval()
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)

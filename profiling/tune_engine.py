@@ -19,8 +19,8 @@ import torch
 from transformers import PreTrainedModel
 
 from profiling.common import print_json
+from profiling.made_models import make_model
 from profiling.profile_engine import BLOCK, SUB_BLOCK, measure_copy, timed
-from profiling.shapes import make_model
 from specdec.checkpoints import TARGET
 from specdec.config import StrictParser
 from specdec.engine.graph_lm import EngineOptions, GraphLM

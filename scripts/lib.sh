@@ -58,10 +58,6 @@ sweep_failfast() {
 # One of the profilers on every target, with the given flags.
 profile() { # MODULE [FLAG ...]
   local module=$1 target
-  if [ ! -f "profiling/$module.py" ]; then
-    echo "profiling/$module.py is missing: this version of the project has no such profiler" >&2
-    return 2
-  fi
   shift
   for target in "${TARGETS[@]}"; do
     run "$PYTHON" -m "profiling.$module" --target_model_name "$target" "$@" ${EXTRA_ARGS[@]+"${EXTRA_ARGS[@]}"}

@@ -17,6 +17,8 @@ AR_STEPS=${AR_STEPS:-1500}
 DLLM_STEPS=${DLLM_STEPS:-4000}
 NUM_DOCS=${NUM_DOCS:-64}
 NUM_LAYERS=${NUM_LAYERS:-6}
+ENGINE=${ENGINE:-auto}         # of the benchmark: graph is many times as fast on a GPU
+TRAIN_FLAGS=(${TRAIN_FLAGS:-}) # of training.make_drafters: --compile, --learning_rate, --max_rows, ...
 MASK_TOKEN=${MASK_TOKEN:-<gh_stars>} # an entry of the tokenizer that no answer holds
 
 CODE_OPENINGS=('Complete this Python function.
@@ -39,12 +41,13 @@ invent chat "$NUM_CHAT_PROMPTS"
 invent code "$NUM_CODE_PROMPTS" "${CODE_OPENINGS[@]}"
 "$PYTHON" -m training.make_drafters --target_dir smollm2 --work_dir "$WORK_DIR/drafters" --data_dir "$DATA_DIR" \
   --prompt_file "$WORK_DIR"/prompts_{chat,code}.jsonl --max_new_tokens "$MAX_NEW_TOKENS" --mask_token "$MASK_TOKEN" \
-  --num_layers "$NUM_LAYERS" --num_docs "$NUM_DOCS" --ar_drafter_steps "$AR_STEPS" --dllm_drafter_steps "$DLLM_STEPS"
+  --num_layers "$NUM_LAYERS" --num_docs "$NUM_DOCS" --ar_drafter_steps "$AR_STEPS" --dllm_drafter_steps "$DLLM_STEPS" \
+  ${TRAIN_FLAGS[@]+"${TRAIN_FLAGS[@]}"}
 for dataset in "${DATASETS[@]}"; do
   "$PYTHON" failfast.py --target_model_name smollm2 --ar_model_name "$WORK_DIR/drafters/ar_drafter" \
     --dllm_dir "$WORK_DIR/drafters/dllm_drafter" --dataset_name "$dataset" --data_dir "$DATA_DIR" \
     --num_questions "$NUM_QUESTIONS" --max_new_tokens "$MAX_NEW_TOKENS" --output_dir "$WORK_DIR/results" \
-    --latency_target Qwen2.5-32B-Instruct --log_level WARNING
+    --latency_target Qwen2.5-32B-Instruct --log_level WARNING --engine "$ENGINE"
 done
 "$PYTHON" parse_log.py "$WORK_DIR/results" --json --latency_target Qwen2.5-32B-Instruct > "$WORK_DIR/ranking.json"
 "$PYTHON" -m profiling.summarise_records "$WORK_DIR/results" --latency_target Qwen2.5-32B-Instruct > "$WORK_DIR/records.json"

@@ -33,10 +33,10 @@ class AgainstPlain:
     def judged(self, record: Record, path: Path) -> Record:
         """`record`, which goes to `path`, with its divergence.
 
-        Unchanged if it has one, if plain decoding has no record beside it yet, or if the texts differ and no
-        target is loaded that could say why.
+        Unchanged if it has one, if its tokens were sampled, if plain decoding has no record beside it yet, or if the
+        texts differ and no target is loaded that could say why.
         """
-        if record.divergence is not None or record.drafter_name == PLAIN:
+        if record.divergence is not None or record.drafter_name == PLAIN or record.is_sampled:
             return record
         plain = self._plain_beside(record, path)
         if plain is None:

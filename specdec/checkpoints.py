@@ -90,13 +90,13 @@ class ModelSource:
     @property
     def kv_values_per_token(self) -> int:
         """Numbers in the KV cache per position: keys and values of all layers."""
-        return 2 * self.config["num_hidden_layers"] * self._kv_heads * self._head_dim
+        return 2 * self.config["num_hidden_layers"] * self._kv_heads * self.head_dim
 
     @property
     def num_parameters(self) -> int:
         """Weights, from the config alone (norms and biases included)."""
         hidden, inner = self.config["hidden_size"], self.config["intermediate_size"]
-        query, key = self.config["num_attention_heads"] * self._head_dim, self._kv_heads * self._head_dim
+        query, key = self.config["num_attention_heads"] * self.head_dim, self._kv_heads * self.head_dim
         attention = 2 * hidden * query + 2 * hidden * key
         biases = query + 2 * key if self.architecture == "qwen2" else 0
         layer = attention + biases + 3 * hidden * inner + 2 * hidden
@@ -112,7 +112,8 @@ class ModelSource:
         return self.config.get("num_key_value_heads") or self.config["num_attention_heads"]
 
     @property
-    def _head_dim(self) -> int:
+    def head_dim(self) -> int:
+        """Numbers of one attention head."""
         return self.config.get("head_dim") or self.config["hidden_size"] // self.config["num_attention_heads"]
 
 

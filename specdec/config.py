@@ -4,6 +4,7 @@ Every default of the program is stated here once. Loads nothing and imports no t
 """
 
 import argparse
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -20,6 +21,7 @@ SMOLLM2 = "smollm2"
 RUN_CODE_HELP = "grade humaneval by running the answers' programs, each in a sandbox (Linux)"
 DEFAULT_AR_DRAFTER = "Qwen/Qwen2.5-1.5B-Instruct"
 DEFAULT_DLLM = "Efficient-Large-Model/Fast_dLLM_v2_1.5B"
+DRAFT_SAMPLINGS = ("greedy", "sample")
 
 
 def _flag(help_text: str, default: object = False, **kwargs: object) -> object:
@@ -41,6 +43,27 @@ def _index(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is not an index (0, 1, ...)")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
+def _degree(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no temperature (0 or more)")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
     return value
 
 
@@ -77,6 +100,12 @@ class RunConfig:
         "work on part i (from 0) of n of the questions: i/n, or 'slurm' for the place in the job array", None
     )
     max_new_tokens: int = _flag("output budget per question", 1024, type=_positive_int)
+    temperature: float = _flag("the target samples at this temperature; 0: the most probable token", 0.0, type=_degree)
+    top_k: int = _flag("sample from the so many most probable tokens; 0: all", 0, type=_count)
+    top_p: float = _flag("sample from the fewest tokens that have this probability", 1.0, type=_share)
+    draft_sampling: str = _flag(
+        "when the target samples: drafts of most probable tokens, or sampled as well", "greedy", choices=DRAFT_SAMPLINGS
+    )
     block_size: int = _flag("dLLM block", 32, type=_positive_int)
     small_block_size: int = _flag("dLLM sub-block", 8, type=_positive_int)
     spec_len: tuple[int, ...] = _flag(
@@ -140,7 +169,7 @@ class RunConfig:
         "auto",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
-    seed: int = _flag("orders the options of gpqa", 0, type=_index)
+    seed: int = _flag("orders the options of gpqa, and decides what is sampled", 0, type=_index)
     show_trajectory: bool = _flag("print every answer with its rejected and corrected tokens, coloured in a terminal")
     log_level: str = _flag(
         "DEBUG adds every answer's text, in a terminal with --show_trajectory's colours",
@@ -174,10 +203,26 @@ class RunConfig:
             raise UserError("--trace_dir needs --verify trace")
         if self.record and self.verify == "trace":
             raise UserError("--record runs the target, --verify trace does without it: choose one")
+        self._check_sampling()
         needed = {"ar_model_name": {"ar_sf", "ar_df"}, "dllm_dir": {"dllm_sf", "failfast", "cost_aware"}}
         for name, kinds in needed.items() if self.target_model_name == SMOLLM2 else ():
             if getattr(self, name) is None and kinds & set(self.kinds):
                 raise UserError(f"no drafters come with {SMOLLM2}: give --{name}, or --drafters plain")
+
+    def _check_sampling(self) -> None:
+        """Raises UserError for sampling that would not happen, or where only greedy text is of use."""
+        for name in ("top_k", "top_p", "draft_sampling") if not self.is_sampled else ():
+            if getattr(self, name) != getattr(RunConfig, name):
+                raise UserError(f"--{name} needs a --temperature above 0: without one nothing is sampled")
+        if self.is_sampled and (self.record or self.verify == "trace"):
+            raise UserError("traces are for greedy runs, whose text no drafter changes: leave out --temperature")
+        if self.is_sampled and "cost_aware" in self.kinds:
+            raise UserError("the cost-aware policy has learnt from greedy traces: leave out it or --temperature")
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether the target samples; otherwise it is greedy."""
+        return self.temperature > 0
 
     @property
     def kinds(self) -> tuple[str, ...]:

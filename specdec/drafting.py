@@ -56,7 +56,7 @@ class TokenDrafter(NoDrafter, ABC):
 
     @abstractmethod
     def _next(self) -> tuple[int, float]:
-        """One pass: the next greedy token and its probability."""
+        """One pass: the next token, the most probable or a drawn one, and its probability."""
 
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
         is_dynamic = isinstance(self.spec, ArDynamic)
@@ -76,6 +76,7 @@ class TokenDrafter(NoDrafter, ABC):
             if is_dynamic and self._is_unsure(draft):
                 draft.stop_reason = "low_confidence"
                 break
+        draft.token_confidences = draft.confidences
         return draft
 
     def _is_unsure(self, draft: Draft) -> bool:

@@ -94,8 +94,9 @@ def finished(job: Job, config: RunConfig) -> Record | None:
 
 def run_job(session: Session, job: Job, check_stop: Callable[[], None]) -> Record:
     """Decode one question; the record is returned, not saved. `check_stop` may raise, between the calls of a round."""
-    target = session.target() if job.trace is None else RecordedTarget(job.trace)
-    drafter = session.drafter(job.spec)
+    sampler = session.sampler(job.problem.dataset, job.problem.question_id, job.spec)
+    target = session.target(sampler) if job.trace is None else RecordedTarget(job.trace)
+    drafter = session.drafter(job.spec, sampler)
 
     def clock() -> float:
         check_stop()

@@ -19,7 +19,7 @@ def judges_of(trace: Trace, profiles: Sequence[LatencyProfile], latency_target: 
     own, judges = str(trace.identity["target"]), {}
     for profile in profiles:
         entry = priced_entry(profile, own, latency_target)
-        judges[engine_name(profile.name, entry, own)] = Judge(trace, profile, entry)
+        judges[engine_name(profile.title, entry, own)] = Judge(trace, profile, entry)
     return judges
 
 
@@ -31,7 +31,10 @@ class Judges:
         self._judges: dict[Path, dict[str, Judge]] = {}
 
     def ceilings(self, record: Record) -> dict[str, Ceiling]:
-        """By engine name. Raises UserError for a record whose question has no trace, or one of another text."""
+        """By engine name. Raises UserError for a sampled record, and where its question has no trace, or one of
+        another text."""
+        if record.is_sampled:
+            raise UserError(f"{record.drafter_name} was sampled, and traces are of greedy runs: leave out --trace_dir")
         path = trace_path(self.trace_dir, record.identity)
         if path not in self._judges:
             self._judges[path] = judges_of(load_trace(path), self.profiles, self.latency_target)

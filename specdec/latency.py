@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PROFILE_DIR = Path(__file__).resolve().parent.parent / "assets" / "latency"
 MEASURED = "measured"  # the engine name of wall-clock prices, so no profile may be called so
+ROOFLINE = "roofline"  # the source, in its provenance, of a profile of lower bounds (profiling/roofline.py)
 STAND_INS = {"bundled": "Qwen2.5-32B-Instruct"}  # what the bundled target is priced as
 _FIELDS = ("name", "draft_pass_ms", "ar_draft_pass_ms", "target_ms_per_token", "verify_ms", "provenance")
 _OPTIONAL = ("ar_draft_pass_ms", "verify_ms")
@@ -43,6 +44,11 @@ class LatencyProfile:
     verify_ms: dict[str, dict[int, float]]
     provenance: dict
     ar_draft_pass_ms: float | None = None
+
+    @property
+    def title(self) -> str:
+        """The name for tables: of a profile that was calculated and not measured, it says so."""
+        return f"{self.name} ({ROOFLINE})" if self.provenance.get("source") == ROOFLINE else self.name
 
     def pass_ms(self, is_ar: bool) -> float:
         """A pass of an AR drafter, or of a block-diffusion drafter."""
@@ -103,6 +109,19 @@ def load_profile(name_or_path: str | Path) -> LatencyProfile:
             f"unknown latency profile {name!r} (known: {', '.join(known_profiles())}; or give a path to a .json file)"
         )
     return _read_profile(path)
+
+
+def save_profile(fields: dict) -> Path:
+    """Put a profile among those that come with the program, as its name's file. Raises UserError for a bad one."""
+    profile = _parse_profile(fields)
+    path = PROFILE_DIR / f"{profile.name}.json"
+    temporary = path.with_suffix(".unfinished")
+    try:
+        temporary.write_text(json.dumps(fields, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write the latency profile {path}: {error.strerror or error}") from error
+    return path
 
 
 def resolve_target(profile: LatencyProfile, target_name: str) -> str:

@@ -1,6 +1,7 @@
 """Losslessness: how many outputs of many equal plain decoding's, and what parted the others.
 
-One output's comparison is `divergence.py`'s; an output that nobody compared when it was made is compared here.
+One output's comparison is `divergence.py`'s; an output that nobody compared when it was made is compared here. Sampled
+outputs are not compared: what has to be plain decoding's is their distribution, which no single text shows.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable
 
 from specdec.divergence import BUG, EXACT, TIE
 from specdec.ranking import PLAIN, QuestionStats, plain_outputs
+from specdec.records import SAMPLED
 
 DIFFERENT = "different"  # another text, made when plain decoding was not there to judge it by
 
@@ -21,7 +23,7 @@ def graded_outputs(stats: Iterable[QuestionStats]) -> list[tuple[QuestionStats, 
     for entry in stats:
         expected = plain.get((entry.source, entry.question_id), "")
         grade = entry.losslessness
-        if expected and entry.output:
+        if expected and entry.output and grade != SAMPLED:
             is_equal = entry.output == expected
             grade = EXACT if is_equal else grade if grade in (TIE, BUG) else DIFFERENT
         if grade and entry.drafter_name != PLAIN:
@@ -32,14 +34,15 @@ def graded_outputs(stats: Iterable[QuestionStats]) -> list[tuple[QuestionStats, 
 def count_grades(stats: Iterable[QuestionStats]) -> dict[str, int]:
     """How many outputs got each grade."""
     counts = Counter(grade for _, grade in graded_outputs(stats))
-    return {grade: counts[grade] for grade in (EXACT, TIE, BUG, DIFFERENT)}
+    return {grade: counts[grade] for grade in (EXACT, TIE, BUG, DIFFERENT, SAMPLED)}
 
 
 def losslessness_line(stats: Iterable[QuestionStats]) -> str:
     """Whether the drafters' outputs equal plain decoding's, in words; "" where nothing is known."""
-    found = graded_outputs(stats)
+    graded = graded_outputs(stats)
+    found = [(entry, grade) for entry, grade in graded if grade != SAMPLED]
     if not found:
-        return ""
+        return f"Sampled outputs, not compared with plain decoding: {len(graded)}." if graded else ""
     others = [(entry, grade) for entry, grade in found if grade != EXACT]
     if not others:
         return "Every output equals plain decoding."

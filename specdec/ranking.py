@@ -17,7 +17,7 @@ from specdec.ceiling import Ceiling, sum_ceilings
 from specdec.errors import UserError
 from specdec.grading import is_correct
 from specdec.latency import MEASURED, LatencyProfile, Price, measured, price, priced_entry
-from specdec.records import Record
+from specdec.records import SAMPLED, Record
 from specdec.repetition import is_degenerate
 from specdec.specs import Plain
 
@@ -44,7 +44,7 @@ class QuestionStats:
     ceilings: dict[str, Ceiling] = field(default_factory=dict)  # by engine name, where a trace is known
     is_correct: bool | None = None  # the answer; None where it was not graded
     is_degenerate: bool | None = None  # mostly one loop (`repetition.py`); None if unknown
-    losslessness: str = ""  # "exact", "tie" or "bug" (`losslessness.py`); "" if unknown
+    losslessness: str = ""  # "exact", "tie", "bug" or "sampled" (`losslessness.py`); "" if unknown
 
     @property
     def measured_ms_per_token(self) -> float:
@@ -149,7 +149,7 @@ def stats_of(
         ceilings=dict(ceilings or {}),
         is_correct=is_correct(record, run_code=run_code),
         is_degenerate=_is_degenerate(tuple(record.output_tokens)),
-        losslessness="" if record.divergence is None else record.divergence.kind,
+        losslessness=SAMPLED if record.is_sampled else "" if record.divergence is None else record.divergence.kind,
     )
 
 
@@ -160,9 +160,11 @@ def _is_degenerate(tokens: tuple[int, ...]) -> bool:
 
 
 def source_of(record: Record) -> str:
-    """Target, data set, budget and arithmetic: "bundled gsm8k 1024 float32 cpu"."""
-    known = ("target", "dataset", "max_new_tokens", "dtype", "device")
-    return " ".join(str(record.identity[key]) for key in known if key in record.identity)
+    """Target, data set, budget and arithmetic: "bundled gsm8k 1024 float32 cpu"; of sampled records also how."""
+    identity, known = record.identity, ("target", "dataset", "max_new_tokens", "dtype", "device")
+    parts = [str(identity[key]) for key in known if key in identity]
+    parts += [f"{key} {identity[key]}" for key in ("temperature", "top_k", "top_p") if key in identity]
+    return " ".join(parts)
 
 
 def _digest(value: object) -> str:
@@ -186,13 +188,13 @@ def model_prices(
     prices = {}
     for profile in profiles:
         entry = priced_entry(profile, own, latency_target)
-        prices[engine_name(profile.name, entry, own)] = price(record, profile, entry)
+        prices[engine_name(profile.title, entry, own)] = price(record, profile, entry)
     return prices
 
 
-def engine_name(profile_name: str, entry: str, target: str) -> str:
+def engine_name(profile_title: str, entry: str, target: str) -> str:
     """`("P", "Q-7B", "org/Q-7B")` gives "P"; `("P", "Q-7B", "bundled")` gives "P as if Q-7B"."""
-    return profile_name if target.rstrip("/").rpartition("/")[2] == entry else f"{profile_name} as if {entry}"
+    return profile_title if target.rstrip("/").rpartition("/")[2] == entry else f"{profile_title} as if {entry}"
 
 
 def merge(stats: Iterable[QuestionStats]) -> list[QuestionStats]:

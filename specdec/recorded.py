@@ -33,9 +33,9 @@ class RecordedTarget:
             raise UserError(f"the trace of question {self.trace.question_id} has another prompt: record it again")
         self._num_emitted = 0
 
-    def verify(self, draft_tokens: Sequence[int]) -> Verdict:
+    def verify(self, draft: Draft) -> Verdict:
         begin, text = self._num_emitted, self.trace.output_tokens
-        accepted_len = count_accepted(draft_tokens, text[begin : begin + len(draft_tokens)])
+        accepted_len = count_accepted(draft.tokens, text[begin : begin + len(draft.tokens)])
         # Behind the text's end the bonus is cut off by the loop, whatever it is.
         next_token = text[min(begin + accepted_len, len(text) - 1)]
         self._num_emitted = begin + accepted_len + 1

@@ -24,6 +24,7 @@ from specdec.speculate import speculate
 from specdec.target import Target
 from specdec.trace import Trace, chains_name, load_matching, num_prefixes, trace_path
 from specdec.verdict import Verdict
+from specdec.windows import Draft
 
 TRAJECTORY_DRAFT = 8
 
@@ -173,8 +174,8 @@ class WatchedTarget(Target):
         super().start(prompt_ids)
         self.gaps = []
 
-    def verify(self, draft_tokens: Sequence[int]) -> Verdict:
-        verdict = super().verify(draft_tokens)
+    def verify(self, draft: Draft) -> Verdict:
+        verdict = super().verify(draft)
         self.gaps += self._last_gaps[: verdict.accepted_len + 1]
         return verdict
 

@@ -18,6 +18,7 @@ from specdec.errors import UserError
 from specdec.rounds import Round
 
 SCHEMA_VERSION = 1
+GREEDY, SAMPLED = "greedy", "sampled"  # what an identity's "decoding" says of the target
 IDENTITY_KEYS = ("target", "dataset", "question_id", "drafter", "max_new_tokens")
 
 
@@ -83,6 +84,11 @@ class Record:
     def verify_ms(self) -> float:
         """Measured, all rounds; the prompt pass (`prefill_ms`) is not in it."""
         return sum(turn.verify_ms for turn in self.rounds)
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether the target sampled: then the text is one of many, and plain decoding's is another."""
+        return self.identity.get("decoding") == SAMPLED
 
     @property
     def is_timed(self) -> bool:

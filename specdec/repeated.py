@@ -116,7 +116,7 @@ def _load(identities: Sequence[dict[str, object]], config: RunConfig) -> list[Re
 
 
 def _is_compared(record: Record) -> bool:
-    return record.drafter_name != PLAIN and record.identity.get("decoding") == "greedy"
+    return record.drafter_name != PLAIN and not record.is_sampled
 
 
 def _paths(config: RunConfig, problems: Sequence[Problem]) -> Iterator[os.PathLike[str]]:

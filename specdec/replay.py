@@ -51,6 +51,7 @@ FLAGS = (
     "calibration",
     "latency_profile",
     "latency_target",
+    "temperature",  # to be refused with a reason
 )
 
 
@@ -99,8 +100,8 @@ def run(arguments: Sequence[str] | None = None) -> str:
     paths = chosen_traces(folder, options["question_ids"])
     options["calibration"] = options["calibration"] or str(Path(folder) / FILE_NAME)
     # The models are the traces'; none is looked for.
-    recorded = {"target_model_name": load_trace(paths[0]).identity["target"], "ar_model_name": "-", "dllm_dir": "-"}
-    config = config_of(options | recorded)
+    models = {"target_model_name": load_trace(paths[0]).identity["target"], "ar_model_name": "-", "dllm_dir": "-"}
+    config = config_of(options | models | {"verify": "trace"})
     if output_dir is not None:
         check_writable(output_dir)
     what = Replays(config, load_profiles(config.latency_profile), output_dir)

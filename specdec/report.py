@@ -110,7 +110,7 @@ def record_text(record: Record, token_text: Sequence[str] | None = None, *, run_
         f"  output tokens {record.num_output_tokens}, rounds {record.num_rounds}",
         f"  accepted / drafted {record.num_accepted}/{record.num_drafted} ({record.acceptance_rate:.1%})",
         f"  acceptance length {record.acceptance_len:.2f} (tokens per round, bonus included)",
-        f"  against plain decoding: {record.divergence or 'not compared'}",
+        f"  against plain decoding: {'sampled' if record.is_sampled else record.divergence or 'not compared'}",
         f"  answer {_ANSWERS[is_correct(record, run_code=run_code)]}; "
         f"{'' if is_degenerate(record.output_tokens) else 'not '}degenerate (mostly one loop)",
         f"  drafter passes {record.num_forward_passes} ({record.passes_per_round:.2f} per round)",

@@ -11,6 +11,8 @@ from typing import Any
 from specdec import fields
 from specdec.errors import UserError
 
+PROBABILITY_KEYS = ("target_probabilities", "draft_probabilities")
+
 
 @dataclass(frozen=True)
 class Round:
@@ -27,6 +29,10 @@ class Round:
     next_token: int | None  # correction or bonus; None when the cut fell inside the accepted draft
     draft_ms: float
     verify_ms: float
+    # Of each drafted token, where the target samples: under the target's warped distribution (behind the first rejected
+    # token: given that one), and what the drafter gave it as it chose it (None: it cost no pass). None: greedy.
+    target_probabilities: list[float] | None = None
+    draft_probabilities: list[float | None] | None = None
 
     @property
     def draft_len(self) -> int:
@@ -59,8 +65,9 @@ class Round:
         return self.accepted_len / self.draft_len if self.draft_tokens else 0.0
 
     def to_builtins(self) -> dict[str, Any]:
-        """The entry of `stats_each_round`: the published keys, then ours."""
-        return {
+        """The entry of `stats_each_round`: the published keys, then ours; probabilities in sampled rounds only."""
+        probabilities = {key: getattr(self, key) for key in PROBABILITY_KEYS if getattr(self, key) is not None}
+        return probabilities | {
             "target_tokens": self.emitted_tokens,
             "prefix_len": self.prefix_len,
             "spec_len": self.draft_len,
@@ -96,8 +103,12 @@ class Round:
             next_token=bonus if final is None else final,
             draft_ms=fields.take(data, "draft_ms", fields.is_ms),
             verify_ms=fields.take(data, "verify_ms", fields.is_ms),
+            **{key: fields.take(data, key, fields.is_probabilities) for key in PROBABILITY_KEYS if key in data},
         )
         if made.accepted_len > made.draft_len:
             raise UserError(f"accepted_len {made.accepted_len} is more than the {made.draft_len} drafted")
+        for key in PROBABILITY_KEYS:
+            if len(data.get(key, made.draft_tokens)) != made.draft_len:
+                raise UserError(f"{key}: not one per drafted token")
         fields.require_equal(made.to_builtins(), data)
         return made

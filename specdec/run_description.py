@@ -12,6 +12,7 @@ import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from specdec.config import RunConfig
 from specdec.pickles import plain
 from specdec.problems import Problem
 from specdec.provenance import provenance
@@ -39,7 +40,7 @@ def describe_run(session: Session, problems: Sequence[Problem], shard: Shard, jo
             "drafters": [spec.name for spec in specs],
             "settings": vars(config),
             "generation": {
-                "decoding": "greedy: plain argmax, no logits processor",
+                "decoding": _decoding(config),
                 "stop_ids": sorted(session.stop_ids),
                 "mask_id": session.mask_id,
                 "dtype": str(session.dtype).removeprefix("torch."),
@@ -82,6 +83,13 @@ def this_run(problems: Sequence[Problem], shard: Shard, device: torch.device | N
 
 def question_sha256(problem: Problem) -> str:
     return _sha256([problem.prompt, problem.row])
+
+
+def _decoding(config: RunConfig) -> str:
+    if not config.is_sampled:
+        return "greedy: plain argmax, no logits processor"
+    warp = f"temperature {config.temperature}, then top_k {config.top_k}, then top_p {config.top_p}"
+    return f"sampled: {warp}, no other logits processor; drafts: {config.draft_sampling}"
 
 
 def _sha256(value: object) -> str:

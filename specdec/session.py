@@ -13,10 +13,13 @@ from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, ModelSource, R
 from specdec.config import RunConfig
 from specdec.cost_aware import Advice, advice_of
 from specdec.drafters import ArDrafter, BlockSettings, DllmDrafter, Drafter, NoDrafter
+from specdec.errors import UserError
 from specdec.latency import load_profiles
 from specdec.lm import CachedLM
 from specdec.models import load_lm, resolve_device, resolve_dtype, resolve_engine
-from specdec.records import Record
+from specdec.records import GREEDY, SAMPLED, Record
+from specdec.sampled import SampledArDrafter, SampledLM, SampledTarget
+from specdec.sampling import Sampler, Warp
 from specdec.sources import find_sources, needs_weights, role_of
 from specdec.specs import CostAware, DllmStatic, DrafterSpec, FailFast
 from specdec.target import Target
@@ -59,17 +62,34 @@ class Session:
         """Positions that every model of the run can handle."""
         return min(source.context_len for source in self.sources.values())
 
-    def target(self) -> Target:
+    def sampler(self, dataset: str, question_id: int, spec: DrafterSpec) -> Sampler | None:
+        """What draws one question's tokens under one drafter, whatever is run before or beside it; None: greedy."""
+        config = self.config
+        if not config.is_sampled:
+            return None
+        warp = Warp(config.temperature, config.top_k, config.top_p)
+        return Sampler(warp, f"{config.seed} {dataset} {question_id} {spec.name}")
+
+    def target(self, sampler: Sampler | None = None) -> Target:
+        """The target. Raises UserError where a program that knows greedy decoding only is told to sample."""
+        if sampler is not None:
+            return SampledTarget(self._lm(TARGET), sampler)
+        if self.config.is_sampled:
+            raise UserError("this program decodes greedily: leave out --temperature")
         return Target(self._lm(TARGET))
 
-    def drafter(self, spec: DrafterSpec) -> Drafter:
-        """A drafter over the model of its part, which all specs of that part share."""
+    def drafter(self, spec: DrafterSpec, sampler: Sampler | None = None) -> Drafter:
+        """A drafter over the model of its part, which all specs of that part share; greedy without a `sampler`, or
+        where --draft_sampling says so."""
         role = role_of(spec)
         if role is None:
             return NoDrafter()
+        lm, is_drawn = self._lm(role), sampler is not None and self.config.draft_sampling == "sample"
+        if is_drawn:
+            lm = SampledLM(lm, sampler)
         if role is AR_DRAFTER:
-            return ArDrafter(self._lm(role), spec, self.stop_ids)
-        return DllmDrafter(self._lm(role), spec, replace(self.block_settings, advice=self._advice(spec)))
+            return (SampledArDrafter if is_drawn else ArDrafter)(lm, spec, self.stop_ids)
+        return DllmDrafter(lm, spec, replace(self.block_settings, advice=self._advice(spec)))
 
     @property
     def block_settings(self) -> BlockSettings:
@@ -88,7 +108,7 @@ class Session:
             "target_sha256": self.fingerprints.get(TARGET),
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": self.device.type,
-            "decoding": "greedy",
+            "decoding": SAMPLED if self.config.is_sampled else GREEDY,
             "stop_ids": sorted(self.stop_ids),
             "seed": self.config.seed,
             **vars(spec),
@@ -96,6 +116,9 @@ class Session:
         if self.engine != "eager":  # left out of eager records, which are older than the choice
             identity["engine"] = self.engine
         role = role_of(spec)
+        if self.config.is_sampled:  # left out of greedy records, likewise
+            names = ("temperature", "top_k", "top_p") + (() if role is None else ("draft_sampling",))
+            identity |= {name: getattr(self.config, name) for name in names}
         if role is not None:
             identity["drafter_sha256"] = self.fingerprints.get(role)
         if role is DLLM_DRAFTER:

@@ -39,7 +39,7 @@ def speculate(
         begin = clock()
         draft = drafter.propose(ids, end - len(ids) - 1)
         drafted = clock()
-        verdict = target.verify(draft.tokens)
+        verdict = target.verify(draft)
         verified = clock()
         drafter.observe(verdict)
         seconds = (drafted - begin, verified - drafted)
@@ -65,9 +65,10 @@ def _accept(
     behind_stop = next((i + 1 for i, token in enumerate(emitted) if token in stop_ids), len(emitted))
     num_kept = min(behind_stop, end - prefix_len)
     is_cut = num_kept < len(emitted)
+    draft_tokens = draft.tokens[:num_kept] if is_cut else draft.tokens
     return Round(
         prefix_len=prefix_len,
-        draft_tokens=draft.tokens[:num_kept] if is_cut else draft.tokens,
+        draft_tokens=draft_tokens,
         confidences=draft.confidences,
         num_prefill_passes=draft.passes.prefill,
         num_denoise_passes=draft.passes.denoise,
@@ -77,4 +78,15 @@ def _accept(
         next_token=None if is_cut else verdict.next_token,
         draft_ms=1e3 * seconds[0],
         verify_ms=1e3 * seconds[1],
+        **_probabilities(draft, verdict, len(draft_tokens)),
     )
+
+
+def _probabilities(draft: Draft, verdict: Verdict, draft_len: int) -> dict[str, list[float | None]]:
+    """What a sampled round says of each drafted token; nothing of a greedy one."""
+    if verdict.probabilities is None:
+        return {}
+    return {
+        "target_probabilities": verdict.probabilities[:draft_len],
+        "draft_probabilities": draft.token_confidences[:draft_len],
+    }

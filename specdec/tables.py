@@ -16,7 +16,7 @@ from specdec import ranking
 from specdec.ceiling import CEILING_COLUMNS, ceiling_table
 from specdec.columns import aligned
 from specdec.comparisons import Comparison, Comparisons, Difference, compare
-from specdec.latency import MEASURED
+from specdec.latency import MEASURED, ROOFLINE
 from specdec.losslessness import count_grades, losslessness_line
 from specdec.question_sets import unequal
 from specdec.ranking import PlainRow, QuestionStats, RankRow
@@ -89,7 +89,8 @@ def engine_title(engine: str) -> str:
     """What a table's speedups are: measured, or modelled by which profile (as if for which target)."""
     if engine == MEASURED:
         return "Measured time, against plain decoding in the same run"
-    return f"Modelled time, {engine}"
+    bound = ": lower bounds of every pass, calculated and not measured" if f"({ROOFLINE})" in engine else ""
+    return f"Modelled time, {engine}{bound}"
 
 
 def ranking_table(rows: Sequence[RankRow], engine: str, comparisons: Comparisons | None = None) -> str:

@@ -1,12 +1,13 @@
 """Target: the model whose text must come out, checking drafts greedily.
 
-Not a sampler and not the loop: it answers one draft at a time.
+Not the loop: it answers one draft at a time. One that samples is `sampled.py`'s.
 """
 
 from collections.abc import Sequence
 
 from specdec.lm import CachedLM
 from specdec.verdict import Verdict, count_accepted
+from specdec.windows import Draft
 
 
 class Target:
@@ -31,13 +32,18 @@ class Target:
             self.lm.commit(len(head))
         self.prefill_ms = 1e3 * (self.lm.clock() - begin)
 
-    def verify(self, draft_tokens: Sequence[int]) -> Verdict:
+    def verify(self, draft: Draft) -> Verdict:
         """Check a draft (possibly empty: plain decoding) in one pass over [last token] + draft."""
-        greedy = self._greedy([self._last_token, *draft_tokens])
-        accepted_len = count_accepted(draft_tokens, greedy)
-        self.lm.commit(1 + accepted_len)
-        self._last_token = greedy[accepted_len]
-        return Verdict(accepted_len, self._last_token)
+        verdict = self._judge([self._last_token, *draft.tokens], draft)
+        self.lm.commit(1 + verdict.accepted_len)
+        self._last_token = verdict.next_token
+        return verdict
+
+    def _judge(self, tokens: list[int], draft: Draft) -> Verdict:
+        """One pass over `tokens`, the last known token and the draft, and what it says of the draft."""
+        greedy = self._greedy(tokens)
+        accepted_len = count_accepted(draft.tokens, greedy)
+        return Verdict(accepted_len, greedy[accepted_len])
 
     def _greedy(self, tokens: list[int]) -> list[int]:
         """One pass: the most probable token behind each of `tokens`."""

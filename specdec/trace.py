@@ -20,7 +20,7 @@ from specdec import fields
 from specdec.chains import AR, ARRAYS, Chains
 from specdec.errors import UserError
 from specdec.pickles import write_atomic
-from specdec.records import IDENTITY_KEYS, identity_difference, record_path
+from specdec.records import GREEDY, IDENTITY_KEYS, identity_difference, record_path
 from specdec.specs import ArDynamic, ArStatic, DrafterSpec, Plain, number_text
 
 VERSION = 1
@@ -98,6 +98,8 @@ class Trace:
         """UserError unless all parts fit each other."""
         for key in (*IDENTITY_KEYS, "prompt_sha256", "stop_ids"):
             fields.take(self.identity, key, lambda _: True)
+        if self.identity.get("decoding", GREEDY) != GREEDY:
+            raise UserError("traces are of greedy runs")
         for tokens in (self.prompt_ids, self.output_tokens):
             if not tokens or not fields.is_tokens(tokens):
                 raise UserError("prompt or output is no list of tokens")

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 class Verdict:
     """How many tokens of a draft the target keeps, and its own next one.
 
-    `next_token` is the correction of the first rejected token or, if all were accepted, the bonus.
+    `next_token` is the correction of the first rejected token or, if all were accepted, the bonus. `probabilities`:
+    what a target that samples gives each drafted token (behind the first rejected one: given the rejected tokens).
     """
 
     accepted_len: int
     next_token: int
+    probabilities: list[float] | None = None
 
 
 def count_accepted(draft_tokens: Sequence[int], greedy: Sequence[int]) -> int:

@@ -6,10 +6,15 @@ pass (`specdec.recorded`). Both end by the rules of this file.
 Sources: FailFast (arXiv 2512.20573), Algorithm 1 and Appendix E.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Rule = Literal["published", "strict"]
 
@@ -34,13 +39,17 @@ class Draft:
     `confidences` are those the rule in force records: one per token, or under FailFast's published
     rule every masked position of the current sub-block in every denoising pass. `stop_reason` is
     "length", "low_confidence", "max_len", "stop_token", "low_gain" (`specdec.cost_aware`) or "none"
-    (nothing was drafted).
+    (nothing was drafted). `token_confidences`: each token's probability as it was chosen, None for one that cost no
+    pass. `drawn_from`: rows [L, V] if the tokens were drawn left to right, each from its row alone; None if they are to
+    be taken as fixed (`specdec.sampling` says what may be claimed).
     """
 
     tokens: list[int] = field(default_factory=list)
     confidences: list[float] = field(default_factory=list)
     passes: Passes = field(default_factory=Passes)
     stop_reason: str = "none"
+    token_confidences: list[float | None] = field(default_factory=list)
+    drawn_from: Tensor | None = None
 
 
 class Run(Protocol):
@@ -143,7 +152,8 @@ def finish_draft(
     tokens = run.tokens(draft_len)
     if reason == "low_confidence" and last_round_rejected:
         tokens = _cut_behind_stop(tokens + continuation(tokens, last_round_rejected), stop_ids)
-    return Draft(tokens, window.recorded(run, draft_len), run.passes, reason)
+    confidences = run.confidences(draft_len) + [None] * (len(tokens) - draft_len)
+    return Draft(tokens, window.recorded(run, draft_len), run.passes, reason, confidences)
 
 
 def _stop_reason(run: Run, window: Window) -> str | None:

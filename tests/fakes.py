@@ -19,12 +19,14 @@ class FakeDraft:
     confidences: list[float] = field(default_factory=list)
     passes: FakePasses = field(default_factory=FakePasses)
     stop_reason: str = "length"
+    token_confidences: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class FakeVerdict:
     accepted_len: int
     next_token: int
+    probabilities: list[float] | None = None
 
 
 class FakeClock:
@@ -53,7 +55,8 @@ class ScriptedTarget:
         self.position = 0
         self.clock.work(7.0)
 
-    def verify(self, draft_tokens: Sequence[int]) -> FakeVerdict:
+    def verify(self, draft: FakeDraft) -> FakeVerdict:
+        draft_tokens = draft.tokens
         self.calls.append(("verify", list(draft_tokens)))
         self.clock.work(self.seconds)
         rest, accepted = self.text[self.position :], 0

@@ -84,8 +84,8 @@ def test_grades_are_counted_and_named():
     kinds = [None, Divergence(TIE, 0, 0.1, 0.1, 0.2), Divergence(BUG, 0), Divergence(EXACT)]
     stats = [stats_of(dataclasses.replace(one, divergence=kind)) for one, kind in zip(records, kinds, strict=True)]
     # plain decoding's own text decides over what an older record says of itself
-    assert count_grades([plain, *stats]) == {"exact": 0, "tie": 1, "bug": 1, "different": 2}
-    assert count_grades(stats) == {"exact": 1, "tie": 1, "bug": 1, "different": 0}
+    assert count_grades([plain, *stats]) == {"exact": 0, "tie": 1, "bug": 1, "different": 2, "sampled": 0}
+    assert count_grades(stats) == {"exact": 1, "tie": 1, "bug": 1, "different": 0, "sampled": 0}
     line = losslessness_line([plain, *stats])
     assert "4 of 4" in line and "near-tie" in line and "NO TIE" in line and "not judged" in line
     assert losslessness_line([plain]) == ""

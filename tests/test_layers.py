@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODEL_LIBRARIES = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "accelerate"}
 DRIVERS = {"failfast", "parse_log", "plotting", "profiling", "training", "scripts", "tests"}
 LIGHT = (
+    "also",
     "asked",
     "calibrate",
     "calibration",
@@ -71,6 +72,19 @@ LIGHT = (
     "trajectory",
     "verdict",
     "windows",
+)
+LIGHT_PROFILING = (
+    "chat",
+    "gpus",
+    "new_profile",
+    "prometheus",
+    "ranking_row",
+    "roofline",
+    "served",
+    "server",
+    "shapes",
+    "speculation",
+    "trials",
 )
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 55
 
@@ -143,6 +157,11 @@ def top_names(modules: set[str]) -> set[str]:
 @pytest.mark.parametrize("name", LIGHT)
 def test_these_rooms_load_no_model_library(name):
     assert not top_names(loaded_with(Path("specdec", f"{name}.py"))) & MODEL_LIBRARIES
+
+
+@pytest.mark.parametrize("name", LIGHT_PROFILING)
+def test_clients_of_servers_load_no_model_library(name):
+    assert not top_names(loaded_with(Path("profiling", f"{name}.py"))) & MODEL_LIBRARIES
 
 
 def test_ranking_a_log_loads_no_model_library():

@@ -9,12 +9,22 @@ from pathlib import Path
 
 import pytest
 from families import flags, save_family
+from samples import make_record, make_round
 from toys import random_ids, toy_model
 
-from profiling import check_lossless, gpu_session, profile_engine, profile_overhead, profile_speculation
+from profiling import (
+    acceptance_rates,
+    check_lossless,
+    gpu_session,
+    profile_engine,
+    profile_overhead,
+    profile_sampling,
+    profile_speculation,
+)
 from profiling.profile_speculation import Means, Script, ScriptedBlockDrafter, ScriptedTarget, Turn
 from specdec.latency import load_profile
 from specdec.lm import CachedLM
+from specdec.records import record_path, save_record
 from specdec.speculate import speculate
 
 TINY = ("--drafter", "tiny", "--device", "cpu")
@@ -131,3 +141,31 @@ def test_a_step_that_fails_or_hangs_is_reported_and_the_rest_goes_on(tmp_path: P
     assert results["bad"]["ended"] == "exit status 1" and "no GPU" in results["bad"]["result"]
     assert results["slow"]["ended"].startswith("stopped")
     assert "no GPU" in (tmp_path / "log.txt").read_text()
+
+
+def test_programs_that_decode_greedily_do_not_pretend_to_sample(tmp_path: Path, capsys) -> None:
+    assert check_lossless.main(flags(save_family(tmp_path), tmp_path, "--temperature", "1")) == 2
+    assert "decodes greedily" in capsys.readouterr().err
+
+
+def test_sampling_is_priced_in_pairs_of_equal_rounds(tmp_path: Path, capsys) -> None:
+    how = ("--num_questions", "2", "--temperature", "1", "--draft_sampling", "sample", "--drafters", "ar_sf", "dllm_sf")
+    line = flags(save_family(tmp_path), tmp_path, *how, "--drafter_thresholds", "0", "--spec_len", "4")
+    assert profile_sampling.main(line) == 0
+    for figures in last_json(capsys)["drafters"].values():
+        assert 0 < figures["num_pairs"] <= figures["num_prefixes"]
+        assert figures["ratio"]["p10"] <= figures["ratio"]["median"] <= figures["ratio"]["p90"]
+
+
+def test_acceptance_rates_have_intervals(tmp_path: Path, capsys, monkeypatch) -> None:
+    for number in range(6):
+        rounds = [make_round(3, tuple(range(3, 3 + number + 2)), number)]
+        path = record_path(tmp_path, "bundled", "gsm8k", number, "ar_None_sf_3", 64)
+        save_record(make_record(number, rounds=rounds), path)
+    monkeypatch.setattr("sys.argv", ["acceptance_rates", str(tmp_path)])
+    assert acceptance_rates.main() == 0
+    (run,) = last_json(capsys)["runs"]
+    rate = run["drafters"]["ar_None_sf_3"]["acceptance_rate"]
+    assert rate["value"] == pytest.approx(15 / 27, abs=1e-4) and rate["low"] < rate["value"] < rate["high"]
+    monkeypatch.setattr("sys.argv", ["acceptance_rates", str(tmp_path / "empty")])
+    assert acceptance_rates.main() == 2

@@ -152,7 +152,7 @@ def test_outputs_that_differ_from_plain_decoding_are_told():
     assert count_grades([plain, same])["exact"] == 1
     assert "Every output equals plain decoding." in ranking_report([plain, same])
     other = dataclasses.replace(same, drafter_name="ar_None_sf_4", output="another")
-    assert count_grades([plain, same, other]) == {"exact": 1, "tie": 0, "bug": 0, "different": 1}
+    assert count_grades([plain, same, other]) == {"exact": 1, "tie": 0, "bug": 0, "different": 1, "sampled": 0}
     assert "1 of 2 outputs differ from plain decoding: 1 were not judged (questions 0)" in ranking_report(
         [plain, same, other]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ from specdec.runs import find_runs, read_run
 
 PROJECT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((PROJECT / "scripts").glob("*.sh"))
+PROFILE_FLAGS = ("--num_questions", "2", "--max_new_tokens", "8", "--repeats", "1")
 SWEEPS = [path for path in SCRIPTS if path.stem.startswith(("sweep_", "microbenchmark_"))]
 
 
@@ -105,12 +107,15 @@ def test_errors_reach_the_caller(environment):
     assert done.returncode == 2 and "SLURM_ARRAY_TASK_ID" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["profile_tpt_hf", "profile_tpt_vllm"])
-def test_a_profiler_that_is_not_there_is_named(name, environment):
-    if (PROJECT / "profiling" / f"{name}.py").is_file():
-        pytest.skip(f"profiling/{name}.py is there")
-    done = bash(name, environment)
-    assert done.returncode == 2 and f"profiling/{name}.py is missing" in done.stderr
+def test_profiles_are_measured_with_the_sweeps_settings(environment):
+    done = bash("profile_tpt_hf", environment | {"EXTRA_ARGS": "--device cpu"}, *PROFILE_FLAGS, "--drafters", "plain")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["target"] == "target"
+
+
+def test_a_profiler_of_a_server_says_that_there_is_none(environment):
+    done = bash("profile_tpt_vllm", environment | {"EXTRA_ARGS": ""}, "--base_url", "http://127.0.0.1:9/v1")
+    assert done.returncode == 2 and "no server answers at http://127.0.0.1:9/v1" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

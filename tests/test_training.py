@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import time
 from dataclasses import replace
 
@@ -175,8 +176,10 @@ def test_soft_loss_is_the_divergence_when_all_tokens_are_kept():
     expected = torch.nn.functional.kl_div(
         student.log_softmax(-1), teacher.log_softmax(-1), log_target=True, reduction="none"
     ).sum(-1)
-    torch.testing.assert_close(losses.soft_loss(student, top.indices, top.values), expected, atol=1e-3, rtol=1e-3)
-    assert torch.all(losses.soft_loss(teacher, top.indices[:, :3], top.values[:, :3]).abs() < 1e-3)
+    log_student = student.log_softmax(-1).gather(-1, top.indices)
+    torch.testing.assert_close(losses.soft_loss(log_student, top.values), expected, atol=1e-3, rtol=1e-3)
+    log_teacher = teacher.log_softmax(-1).gather(-1, top.indices[:, :3])
+    assert torch.all(losses.soft_loss(log_teacher, top.values[:, :3]).abs() < 1e-3)
 
 
 def test_tokenizer_round_trip_single_digits_and_chat(tokenizer):
@@ -286,6 +289,33 @@ def test_graphs_change_neither_gradients_nor_answers(tokenizer, tmp_path):
                 answers |= finished
             found.append((report.losses, answers))
     assert np.allclose(found[0][0], found[1][0], rtol=1e-3) and found[0][1] == found[1][1]
+
+
+def test_compiled_layers_train_what_ordinary_ones_do(tokenizer, tmp_path, monkeypatch):
+    """Without the code generator, which takes a minute; that every layer goes through it, and shapes may change."""
+    usual, compiled = torch.nn.Module.compile, []
+
+    def compile_quickly(module, **options):
+        compiled.append(module)
+        usual(module, backend="eager", **options)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_quickly)
+    loop = replace(LOOP, num_steps=6)
+    _, ordinary = train_one("dllm", tokenizer, Place(tmp_path / "a.pt", log_every=1), loop)
+    model, report = train_one("dllm", tokenizer, Place(tmp_path / "b.pt", log_every=1, is_compiled=True), loop)
+    assert compiled == list(model.model.layers) and np.allclose(report.losses, ordinary.losses, rtol=1e-5)
+
+
+def test_mixed_questions_come_behind_those_with_other_numbers():
+    questions = [f"Ann has {n} cats. Bob has {n + 1} dogs. How many pets?\nShow \\boxed{{}}." for n in range(30)]
+    questions[3] = "What is 3 + 4?\nShow \\boxed{}."
+    found = corpus.with_variants(questions, 1, seed=2, num_mixed=2)
+    assert found[:60] == corpus.with_variants(questions, 1, seed=2) and len(found) == 120
+    assert found == corpus.with_variants(questions, 1, seed=2, num_mixed=2)
+    assert all(text.endswith("\nShow \\boxed{}.") and "of of" not in text for text in found)
+    assert all(re.fullmatch(r"What is \d \+ \d\?\nShow .*", found[60 + 30 * copy + 3]) for copy in range(2))
+    orders = {re.sub(r"\d+", "N", text) for text in found[60:]}
+    assert 4 < len(orders) <= 1 + 1 + 3 * 3
 
 
 def test_data_rows_and_their_errors(tmp_path):

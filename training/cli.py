@@ -47,6 +47,15 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def add_compile_flag(parser: argparse.ArgumentParser) -> None:
+    """--compile, for commands that train."""
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile the layers: a minute at the start of each training, then faster steps",
+    )
+
+
 def deadline_of(max_minutes: float | None) -> float | None:
     """Minutes from now as a time.monotonic() value; None for no limit."""
     return None if max_minutes is None else time.monotonic() + 60 * max_minutes
@@ -60,6 +69,7 @@ def place_of(arguments: argparse.Namespace) -> Place:
         checkpoint=out.with_name(out.name + ".checkpoint.pt"),
         device=pick_device(arguments.device),
         deadline=deadline_of(arguments.max_minutes),
+        is_compiled=arguments.compile,
     )
 
 

@@ -20,6 +20,8 @@ DATASETS = ("gsm8k", "math")
 HELD_BACK = 100  # the last rows of each training split, never trained on: settings such as tau are chosen on them
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _NUMBER = re.compile(r"\d+")
+_SENTENCE_END = re.compile(r"(?<=[.?!]) ")
+NEIGHBOURS = 500  # rows: so near, questions are of one data set, and mostly of one subject
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,18 @@ def with_other_numbers(text: str, rng: random.Random) -> str:
     return _NUMBER.sub(replacement, text)
 
 
+def with_other_sentence(text: str, other: str, rng: random.Random) -> str:
+    """`text` with one sentence of its first paragraph from `other`'s; as it is when either has one sentence only.
+
+    "Ann has 2 cats. Bob has 3. How many have both?" may become "Ann has 2 cats. He eats 5 pies. How many have both?".
+    """
+    paragraph, mark, rest = text.partition("\n")
+    sentences, others = (_SENTENCE_END.split(part) for part in (paragraph, other.partition("\n")[0]))
+    if min(len(sentences), len(others)) > 1:
+        sentences[rng.randrange(len(sentences))] = rng.choice(others)
+    return " ".join(sentences) + mark + rest
+
+
 def read_rows(path: Path, flag: str = f"--data_dir needs NAME/train.jsonl for {' and '.join(DATASETS)}") -> list[dict]:
     """`read_jsonl`, but `flag` says what to give instead of a missing file."""
     if not path.is_file():
@@ -87,10 +101,14 @@ def load_examples(data_dir: Path, limit: int | None = None) -> list[Example]:
     return examples
 
 
-def with_variants(prompts: list[str], num_variants: int, seed: int) -> list[str]:
-    """The prompts, then so many copies of them with other numbers."""
+def with_variants(prompts: list[str], num_variants: int, seed: int, num_mixed: int = 0) -> list[str]:
+    """The prompts, copies of them with other numbers, and `num_mixed` copies with a neighbour's sentence as well."""
     rng = random.Random(seed)
-    return [*prompts, *(with_other_numbers(prompt, rng) for _ in range(num_variants) for prompt in prompts)]
+    found = [*prompts, *(with_other_numbers(prompt, rng) for _ in range(num_variants) for prompt in prompts)]
+    for number, prompt in list(enumerate(prompts)) * num_mixed:
+        other = prompts[(number + rng.randint(-NEIGHBOURS, NEIGHBOURS)) % len(prompts)]
+        found.append(with_other_numbers(with_other_sentence(prompt, other, rng), rng))
+    return found
 
 
 def add_prompt_flags(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from specdec.repetition import MOSTLY
 from training import ranks
 from training.answers import load_answers
 from training.batches import TokenDocs
-from training.cli import training_parser
+from training.cli import add_compile_flag, training_parser
 from training.loop import LoopSettings
 from training.losses import Labels, teach, to_device
 from training.models import TARGET_HELP, load_model
@@ -64,6 +64,7 @@ def drafter_parser(
 ) -> argparse.ArgumentParser:
     """The flags of a drafter's training command, with these defaults."""
     parser = training_parser(description)
+    add_compile_flag(parser)
     parser.add_argument("--target_dir", type=Path, required=True, help=TARGET_HELP)
     parser.add_argument("--answers", type=Path, required=True, help="the .npz of training.self_generate")
     parser.add_argument("--out", type=Path, required=True)

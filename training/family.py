@@ -20,12 +20,12 @@ from specdec.errors import UserError
 from training.answers import load_answers
 from training.batches import TokenDocs
 from training.cards import TITLES, model_card
-from training.cli import deadline_of, pick_device, run_command, training_parser
+from training.cli import add_compile_flag, run_command, training_parser
 from training.corpus import load_examples, with_variants
 from training.decoder import DecodeSettings
 from training.export import REPORT_FILE, check_published, publish, write_model
 from training.loop import LoopSettings
-from training.make_drafters import DrafterRun, DrafterSettings, Workplace, loop_facts
+from training.make_drafters import DrafterRun, DrafterSettings, Workplace, loop_facts, workplace_of
 from training.models import Shape
 from training.self_generate import summary
 from training.stages import Stage, run_stages
@@ -46,6 +46,7 @@ class FamilySettings:
     vocab_size: int = VOCAB_SIZE
     examples_per_set: int | None = None
     num_variants: int = 3  # copies of the questions with other numbers: answers need not be right
+    num_mixed: int = 0  # more copies, each with a sentence of another question, for the drafters only
     # Only answers that end and seldom repeat themselves are learnt from, or the target would repeat itself without end.
     max_repeated: float = 0.25
     keep_truncated: bool = False
@@ -89,7 +90,7 @@ class Family:
     def stages(self) -> list[Stage]:
         """All stages, in order."""
         num_teachers = self.settings.num_teachers
-        texts = partial(self.prompts, num_teachers + 1)
+        texts = partial(self.prompts, num_teachers + 1, self.settings.num_mixed)
         drafters = DrafterRun(self.path("target"), texts, self.settings.drafters, self.workplace)
         return [
             Stage("tokenizer", self.path("tokenizer"), self.make_tokenizer),
@@ -134,10 +135,10 @@ class Family:
         """The target, from the last teacher's answers."""
         return self._train("target", self._answers_of(self.settings.num_teachers), self.settings.target)
 
-    def prompts(self, seed: int) -> list[str]:
-        """The questions and their copies with other numbers, others for every seed."""
+    def prompts(self, seed: int, num_mixed: int = 0) -> list[str]:
+        """The questions and their copies, others for every seed."""
         examples = load_examples(self.data_dir, self.settings.examples_per_set)
-        return with_variants([example.prompt for example in examples], self.settings.num_variants, seed)
+        return with_variants([e.prompt for e in examples], self.settings.num_variants, seed, num_mixed)
 
     def _answers_of(self, number: int) -> TokenDocs:
         """The better ones of a teacher's answers."""
@@ -191,8 +192,11 @@ def settings_of(arguments: argparse.Namespace) -> FamilySettings:
         return replace(part, loop=replace(part.loop, num_steps=steps or part.loop.num_steps, seed=arguments.seed))
 
     drafters = settings.drafters
+    if arguments.num_mixed < 0:
+        raise UserError(f"--num_mixed {arguments.num_mixed}: give 0 or more")
     return replace(
         settings,
+        num_mixed=arguments.num_mixed,
         teacher=with_loop(settings.teacher, "teacher"),
         target=with_loop(settings.target, "target"),
         drafters=replace(
@@ -214,12 +218,15 @@ def main() -> dict:
     parser.add_argument("--out", type=Path, default=Path("assets/models"))
     parser.add_argument("--stop_after", default="export", help="a stage, such as target")
     parser.add_argument("--smoke", action="store_true", help="a toy family in a minute, to try the pipeline")
+    parser.add_argument(
+        "--num_mixed", type=int, default=0, help="copies of the questions with a sentence of another, for the drafters"
+    )
     for name in TRAINED:
         parser.add_argument(f"--{name}_steps", type=int, help="instead of the default number")
+    add_compile_flag(parser)
     arguments = parser.parse_args()
     settings = settings_of(arguments)
-    workplace = Workplace(arguments.work_dir, pick_device(arguments.device), deadline_of(arguments.max_minutes))
-    family = Family(arguments.data_dir, arguments.out, settings, workplace)
+    family = Family(arguments.data_dir, arguments.out, settings, workplace_of(arguments))
     return {"stages": run_family(family, arguments.stop_after)}
 
 

@@ -22,6 +22,7 @@ from training.batches import Batch
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from training.gradients import Gradients, LossOf
 from training.graphs import Graphs
+from training.models import compile_layers
 
 BatchOf = Callable[[int], Batch]  # step, counted from 0 -> the whole batch of that step
 
@@ -60,6 +61,7 @@ class Place:
     deadline: float | None = None  # time.monotonic() value
     log_every: int = 50
     checkpoint_every: int = 500
+    is_compiled: bool = False  # training.models.compile_layers
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,8 @@ def train(
     done = load_checkpoint(place.checkpoint, model, optimizer, identity) or Progress(0, [], 0.0, 0)
     log = _LossLog(name, settings.num_steps, done)
     model.train()
+    if place.is_compiled:
+        compile_layers(model)
     graphs = Graphs(place.device)
     batch_of, loss_of = step_of
     gradients = Gradients(model, loss_of, place.device, graphs)

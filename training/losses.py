@@ -66,9 +66,8 @@ def teach(teacher: PreTrainedModel, docs: TokenDocs, *, top_k: int = 32, num_doc
     return SoftTargets(ids_TK, probs_TK)
 
 
-def soft_loss(logits_NV: torch.Tensor, ids_NK: torch.Tensor, probs_NK: torch.Tensor) -> torch.Tensor:
-    """KL(teacher || student) per token (N) over the top tokens and one outcome for all the others."""
-    log_student_NK = logits_NV.log_softmax(-1).gather(-1, ids_NK.long())
+def soft_loss(log_student_NK: torch.Tensor, probs_NK: torch.Tensor) -> torch.Tensor:
+    """KL(teacher || student) per token (N) over the teacher's top tokens and one outcome for all the others."""
     teacher_NK = probs_NK.float()
     teacher_rest = (1 - teacher_NK.sum(-1)).clamp_min(_TINY)
     student_rest = (1 - log_student_NK.exp().sum(-1)).clamp_min(_TINY)
@@ -84,10 +83,13 @@ def batch_loss(
     `inputs` are Batch.arrays on the device. Of a share of a step it is this share's part of that mean: the parts of
     all processes add up to it.
     """
-    token_N = inputs["token_N"]
-    logits_NV = logits_at(model, hidden_BLD, inputs["source_N"])
-    loss_N = torch.nn.functional.cross_entropy(logits_NV, labels.tokens_T[token_N], reduction="none")
-    if labels.soft is not None and labels.soft_weight > 0:
-        soft = labels.soft
-        loss_N = loss_N + labels.soft_weight * soft_loss(logits_NV, soft.ids_TK[token_N], soft.probs_TK[token_N])
+    token_N, soft = inputs["token_N"], labels.soft if labels.soft_weight > 0 else None
+    log_NV = logits_at(model, hidden_BLD, inputs["source_N"]).log_softmax(-1)
+    asked_NK = labels.tokens_T[token_N, None]
+    if soft is not None:  # one gather: each is a dense matrix on the way back
+        asked_NK = torch.cat([asked_NK, soft.ids_TK[token_N].long()], dim=1)
+    log_NK = log_NV.gather(-1, asked_NK)
+    loss_N = -log_NK[:, 0]
+    if soft is not None:
+        loss_N = loss_N + labels.soft_weight * soft_loss(log_NK[:, 1:], soft.probs_TK[token_N])
     return (loss_N * inputs["weight_N"]).sum() / inputs["total_weight"]

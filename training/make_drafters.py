@@ -18,7 +18,7 @@ import torch
 
 from specdec.repetition import MOSTLY
 from training import ranks
-from training.cli import deadline_of, pick_device, run_command, training_parser
+from training.cli import add_compile_flag, deadline_of, pick_device, run_command, training_parser
 from training.corpus import add_prompt_flags, read_prompts
 from training.decoder import DecodeSettings
 from training.drafting import Lesson, load_lesson
@@ -41,10 +41,12 @@ class Workplace:
     work_dir: Path
     device: torch.device
     deadline: float | None = None
+    is_compiled: bool = False
 
     def place(self, stage: str) -> Place:
         """Where a training stage runs."""
-        return Place(self.work_dir / f"{stage}.checkpoint.pt", self.device, self.deadline)
+        checkpoint = self.work_dir / f"{stage}.checkpoint.pt"
+        return Place(checkpoint, self.device, self.deadline, is_compiled=self.is_compiled)
 
     def answer(self, target_dir: Path, texts: list[str], path: Path, settings: DecodeSettings) -> dict:
         """Writes the greedy answers of a target to `path`; returns counts."""
@@ -119,6 +121,12 @@ class DrafterRun:
         return facts
 
 
+def workplace_of(arguments: argparse.Namespace) -> Workplace:
+    """Where a run in stages happens, as asked on the command line."""
+    device, deadline = pick_device(arguments.device), deadline_of(arguments.max_minutes)
+    return Workplace(arguments.work_dir, device, deadline, arguments.compile)
+
+
 def loop_facts(loop: LoopSettings) -> dict:
     """The loop's settings as a card tells them."""
     return {"documents a step": loop.num_docs, "learning rate": loop.learning_rate, "seed": loop.seed}
@@ -159,9 +167,10 @@ def main() -> dict:
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     for stage in ("ar_drafter", "dllm_drafter"):
         parser.add_argument(f"--{stage}_steps", type=int, help="instead of the default number")
+    add_compile_flag(parser)
     arguments = parser.parse_args()
     settings = settings_of(arguments)
-    workplace = Workplace(arguments.work_dir, pick_device(arguments.device), deadline_of(arguments.max_minutes))
+    workplace = workplace_of(arguments)
     target_dir = find_target(arguments.target_dir)
     mask_id_of(load_tokenizer(target_dir), arguments.mask_token)  # a mistake here is better told before the hours
     workplace.work_dir.mkdir(parents=True, exist_ok=True)

@@ -111,6 +111,15 @@ def cut_layers(model: PreTrainedModel, num_kept: int) -> PreTrainedModel:
     return small.to(next(model.parameters()).device)
 
 
+def compile_layers(model: PreTrainedModel) -> None:
+    """Has torch.compile join the small operations of every decoder layer, in place.
+
+    They are bound by memory. The layers are alike, so one compilation (a minute) serves all of them and all shapes.
+    """
+    for layer in model.model.layers:
+        layer.compile(dynamic=True)
+
+
 def autocast(device: torch.device) -> AbstractContextManager:
     """bf16 autocast on a GPU; nothing on a CPU, where fp32 is both faster and exact."""
     return torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext()

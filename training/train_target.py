@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training.batches import Batch, Schedule, TokenDocs, causal_batch, pack_documents
-from training.cli import place_of, run_command, training_parser
+from training.cli import add_compile_flag, place_of, run_command, training_parser
 from training.corpus import Example, load_examples
 from training.export import write_model
 from training.gradients import Inputs
@@ -68,6 +68,7 @@ def train_target(
 def main() -> dict:
     """The command: data folder and tokenizer in, model folder out."""
     parser = training_parser(__doc__.splitlines()[0])
+    add_compile_flag(parser)
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--tokenizer_dir", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)

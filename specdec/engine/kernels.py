@@ -115,9 +115,7 @@ def _norm_kernel(
 
 
 @triton.jit
-def _silu_kernel(
-    gate_up_ptr: tl.tensor, out_ptr: tl.tensor, size: tl.tensor, BLOCK_I: tl.constexpr
-) -> None:
+def _silu_kernel(gate_up_ptr: tl.tensor, out_ptr: tl.tensor, size: tl.tensor, BLOCK_I: tl.constexpr) -> None:
     row = tl.program_id(0)
     columns = tl.program_id(1) * BLOCK_I + tl.arange(0, BLOCK_I)
     inside = columns < size

@@ -213,9 +213,7 @@ def _add_kernel(
     sums = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
     for begin in range(split * share, tl.minimum((split + 1) * share, inner), BLOCK_K):
         ks = begin + tl.arange(0, BLOCK_K)
-        sums = tl.dot(
-            tl.load(w_lines + ks[None, :]), tl.load(x_lines + ks[:, None]), sums, input_precision=PRECISION
-        )
+        sums = tl.dot(tl.load(w_lines + ks[None, :]), tl.load(x_lines + ks[:, None]), sums, input_precision=PRECISION)
     is_last = True
     if SPLITS > 1:
         sums, is_last = _merge_splits(sums, parts_ptr + place, is_out, num_rows * outer, arrived_ptr + tile, SPLITS)

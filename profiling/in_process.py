@@ -1,0 +1,131 @@
+"""In process: models that answer problems here, alone, and the time of their passes.
+
+A Speaker is an AR model: a pass, a token. A Filler is a block-diffusion model: a pass fills a part of a block. Both
+answer greedily and time with a clock that waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from generate import generate
+from profiling.trials import Answer, InvalidTrial, spread
+from specdec.drafters import NoDrafter
+from specdec.lm import CachedLM
+from specdec.problems import Problem
+from specdec.session import Session
+from specdec.speculate import speculate
+from specdec.target import Target
+from specdec.tokens import encode_prompt
+
+COUNTED_BY = "the model itself"
+
+
+@dataclass
+class Speaker:
+    """An AR model that answers by plain decoding.
+
+    `verify_counts`: passes of so many tokens are timed as well, in the middle of each answer, as verifications.
+    """
+
+    session: Session
+    lm: CachedLM
+    verify_counts: Sequence[int] = ()
+    _verify_ms: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    _pass_ms: list[float] = field(default_factory=list)
+
+    def forget(self) -> None:
+        """Drop the times of passes so far."""
+        self._verify_ms.clear()
+        self._pass_ms.clear()
+
+    def ask(self, problem: Problem) -> Answer:
+        """Raises InvalidTrial for an answer of a single token."""
+        prompt_ids = encode_prompt(self.session.tokenizer, problem.prompt)
+        target = Target(self.lm)
+        rounds = speculate(
+            target,
+            NoDrafter(),
+            prompt_ids,
+            max_new_tokens=self.session.config.max_new_tokens,
+            stop_ids=self.session.stop_ids,
+            clock=self.lm.clock,
+        )
+        if len(rounds) < 2:
+            raise InvalidTrial(f"{problem.dataset} question {problem.question_id}: the answer is one token")
+        first, *others = (turn.draft_ms + turn.verify_ms for turn in rounds)
+        self._pass_ms.append(sum(others) / len(others))
+        self._verify(len(prompt_ids))
+        is_stopped = rounds[-1].next_token in self.session.stop_ids
+        return Answer(
+            num_tokens=len(rounds),
+            num_timed=len(others),
+            ttft_ms=target.prefill_ms + first,
+            decode_ms=sum(others),
+            counted_by=COUNTED_BY,
+            finish_reason="stop" if is_stopped else "length",
+        )
+
+    def _verify(self, prompt_len: int) -> None:
+        """Time passes over the second half of the answer, or its beginning; nothing of them is kept."""
+        if not self.verify_counts:
+            return
+        middle = (prompt_len + self.lm.length) // 2
+        draft = self.lm.tokens[middle:]
+        self.lm.rollback(middle)
+        for count in self.verify_counts:
+            tokens = (draft * count)[:count]
+            begin = self.lm.clock()
+            self.lm.predict(tokens)
+            self._verify_ms[count].append(1e3 * (self.lm.clock() - begin))
+
+    def pass_times(self) -> dict[str, Any]:
+        """Spreads in ms: of a pass, and of each verification by its number of tokens."""
+        tables = {str(count): spread(times) for count, times in self._verify_ms.items()}
+        return {"ms_per_pass": spread(self._pass_ms), **({"verify_ms": tables} if tables else {})}
+
+
+@dataclass
+class Filler:
+    """A block-diffusion model that answers alone."""
+
+    session: Session
+    lm: CachedLM
+    _pass_ms: list[float] = field(default_factory=list)
+
+    def forget(self) -> None:
+        """Drop the times of passes so far."""
+        self._pass_ms.clear()
+
+    def ask(self, problem: Problem) -> Answer:
+        """The first token's time is that of an answer of one token; the whole answer then starts on its cache.
+
+        Raises InvalidTrial for an empty answer.
+        """
+        config = self.session.config
+        prompt_ids = encode_prompt(self.session.tokenizer, problem.prompt)
+        how = {
+            "threshold": config.drafter_thresholds[0],
+            "block_size": config.block_size,
+            "small_block_size": config.small_block_size,
+            "mask_id": self.session.mask_id,
+            "stop_ids": self.session.stop_ids,
+        }
+        self.lm.rollback(0)
+        begin = self.lm.clock()
+        generate(self.lm, prompt_ids, max_new_tokens=1, **how)
+        first = self.lm.clock()
+        draft = generate(self.lm, prompt_ids, max_new_tokens=config.max_new_tokens, **how)
+        decode_ms = 1e3 * (self.lm.clock() - first)
+        if not draft.passes.total or not draft.tokens:
+            raise InvalidTrial(f"{problem.dataset} question {problem.question_id}: the answer is empty")
+        self._pass_ms.append(decode_ms / draft.passes.total)
+        num_tokens = len(draft.tokens)
+        return Answer(num_tokens, num_tokens, 1e3 * (first - begin), decode_ms, COUNTED_BY, draft.stop_reason)
+
+    def pass_times(self) -> dict[str, Any]:
+        """The spread of the mean ms per pass of each answer."""
+        return {"ms_per_pass": spread(self._pass_ms)}

@@ -1,0 +1,151 @@
+"""New profile: a latency profile among the program's own (assets/latency/), from what profilers measured.
+
+The format, and what is done with it, is `specdec/latency.py`'s. A profile grows: each target measured under the same
+name, engine and hardware adds its entry.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from specdec import latency
+from specdec.errors import UserError
+from specdec.latency import LatencyProfile, load_profile
+
+
+@dataclass(frozen=True)
+class DraftCost:
+    """What a drafter's pass costs, in ms, and where that is from. `ar_draft_pass_ms`: if an AR drafter's differs."""
+
+    draft_pass_ms: float
+    source: dict[str, Any]
+    ar_draft_pass_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class TargetCost:
+    """What a target costs: its entry's name, ms per token, ms of a verification by tokens ({}: flat), the evidence."""
+
+    entry: str
+    ms_per_token: float
+    evidence: dict[str, Any]
+    verify_ms: dict[str, float] = field(default_factory=dict)
+
+
+def add_profile_flags(parser: argparse.ArgumentParser) -> None:
+    """--write_profile, --hardware and --drafter."""
+    parser.add_argument(
+        "--write_profile", metavar="NAME", help="make, or add this target to, the latency profile assets/latency/NAME"
+    )
+    parser.add_argument("--hardware", help="the GPU (or CPU) that was measured, for the profile: NVIDIA H100 SXM")
+    parser.add_argument(
+        "--drafter", help="for a profile: what a profiler printed of the drafter (a file), or a profile"
+    )
+
+
+def write_profile(flags: argparse.Namespace, engine: str, target: TargetCost, draft: DraftCost | None) -> Path:
+    """Make or extend the profile `flags.write_profile`; its file.
+
+    `draft` None: that of the profile, if it exists already. Raises UserError for a profile of another engine or other
+    hardware, for a published one, and for one that no drafter's cost is known of.
+    """
+    name = flags.write_profile
+    if not flags.hardware:
+        raise UserError("--write_profile needs --hardware: prices mean nothing without the name of the machine")
+    earlier = load_profile(name) if name in latency.known_profiles() else None
+    origin = {"measured_by_this_project": True, "engine": engine, "hardware": flags.hardware}
+    if earlier is not None:
+        _check_same(earlier, origin)
+    if draft is None and earlier is None:
+        raise UserError(
+            "a latency profile needs what a drafter's pass costs: give --drafter FILE, with what a profiler printed of "
+            "the drafter, or the name of a profile to take the figure from"
+        )
+    return latency.save_profile(_fields(name, origin, target, draft, earlier))
+
+
+def _fields(
+    name: str, origin: dict, target: TargetCost, draft: DraftCost | None, earlier: LatencyProfile | None
+) -> dict[str, Any]:
+    """The file's contents: what was known earlier, with this target's entry new."""
+    tokens, tables, provenance = ({}, {}, {}) if earlier is None else _known(earlier, but=target.entry)
+    if draft is None:
+        draft = DraftCost(earlier.draft_pass_ms, provenance.get("draft", {}), earlier.ar_draft_pass_ms)
+    fields = {
+        "name": name,
+        "draft_pass_ms": draft.draft_pass_ms,
+        "target_ms_per_token": {**tokens, target.entry: target.ms_per_token},
+        "verify_ms": {**tables, **({target.entry: target.verify_ms} if target.verify_ms else {})},
+        "provenance": {
+            **origin,
+            "remark": "medians over trials; batch 1; a target without verify_ms is flat: a verification, one token",
+            "draft": draft.source,
+            "targets": {**provenance.get("targets", {}), target.entry: target.evidence},
+        },
+    }
+    return fields if draft.ar_draft_pass_ms is None else {**fields, "ar_draft_pass_ms": draft.ar_draft_pass_ms}
+
+
+def _known(profile: LatencyProfile, but: str) -> tuple[dict, dict, dict]:
+    """(ms per token, verification tables, provenance) of a profile, the first two without one target."""
+    tokens = {target: ms for target, ms in profile.target_ms_per_token.items() if target != but}
+    tables = {
+        target: {str(count): ms for count, ms in table.items()}
+        for target, table in profile.verify_ms.items()
+        if target != but
+    }
+    return tokens, tables, profile.provenance
+
+
+def _check_same(profile: LatencyProfile, origin: dict) -> None:
+    for key, value in origin.items():
+        if profile.provenance.get(key) != value:
+            raise UserError(
+                f"the latency profile {profile.name} is there already, with {key} {profile.provenance.get(key)!r} "
+                f"and not {value!r}: write another --write_profile"
+            )
+
+
+def read_draft_cost(name: str) -> DraftCost:
+    """The cost of a drafter's pass from what a profiler printed (a file), or from a latency profile (a name or file).
+
+    A drafter that a server runs is an AR model; its pass is one of its tokens. Raises UserError.
+    """
+    if name in latency.known_profiles():
+        return _of_profile(load_profile(name))
+    found = read_result(name, "--drafter")
+    if is_profile(found):
+        return _of_profile(load_profile(name))
+    keys = ("engine", "model", "base_url", "ms_per_token", "num_valid", "provenance")
+    return DraftCost(found["ms_per_token"]["median"], {key: found.get(key) for key in keys})
+
+
+def _of_profile(profile: LatencyProfile) -> DraftCost:
+    return DraftCost(profile.draft_pass_ms, {"latency_profile": profile.name}, profile.ar_draft_pass_ms)
+
+
+def read_result(name: str, flag: str) -> dict[str, Any]:
+    """What a profiler printed: a file whose last line is its JSON. Raises UserError that names the flag."""
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = json.loads(text.strip().rpartition("\n")[2])
+    except OSError as error:
+        raise UserError(f"{flag}: cannot read {name}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{flag}: {name} does not end with the JSON that a profiler prints") from error
+    times = found.get("ms_per_token") if isinstance(found, dict) else None
+    if not (isinstance(times, dict) and isinstance(times.get("median"), float)) and not is_profile(found):
+        raise UserError(f"{flag}: {name} is not what a profiler prints: it has no ms_per_token")
+    return found
+
+
+def is_profile(found: object) -> bool:
+    """Whether a JSON document looks like a latency profile, and not like what a profiler prints."""
+    return isinstance(found, dict) and "draft_pass_ms" in found

@@ -1,0 +1,73 @@
+"""Output lengths per data set: how many tokens a model answers with, on a server or in this process.
+
+    python -m profiling.profile_dataset_output --target_model_name bundled --datasets gsm8k math --data_dir data
+    python -m profiling.profile_dataset_output --target_model_name Qwen/Qwen2.5-7B-Instruct --datasets gsm8k \
+        --base_url http://127.0.0.1:8000/v1
+
+Without --base_url the model answers here, under Hugging Face transformers. Lengths say how long a context a
+verification meets, and how often an answer is cut off at the budget. The last line on stdout is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from profiling import profile_tpt_hf, server_profile
+from profiling.common import print_json
+from profiling.new_profile import add_profile_flags
+from profiling.profile_tpt_vllm import VLLM
+from profiling.server_profile import QUESTION_FLAGS, Engine, add_server_flags, question_arguments
+from profiling.trials import spread
+from specdec.config import StrictParser, add_flags, config_of
+from specdec.errors import exit_status
+from specdec.problems import DATASETS, Problem, load_problems
+from specdec.session import open_session
+
+HERE_FLAGS = ("target_model_name", "device", "dtype", *QUESTION_FLAGS)
+SERVER = Engine("profile_dataset_output", "OpenAI server", VLLM.base_url, VLLM.version_url, speculates=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    def work() -> None:
+        flags = _parser().parse_args(arguments)
+        problems = [problem for name in flags.datasets for problem in load_problems(name, **question_arguments(flags))]
+        found = _answer(flags, problems)
+        by_dataset = {name: lengths(found, name) for name in flags.datasets}
+        print_json({**found, "what": "tokens an answer has; spreads over questions", "lengths": by_dataset})
+
+    return exit_status("profile_dataset_output", work)
+
+
+def _parser() -> StrictParser:
+    parser = StrictParser(prog="profile_dataset_output", description=__doc__.split("\n")[0])
+    parser.add_argument("--datasets", nargs="+", default=["bundled"], choices=tuple(DATASETS))
+    add_server_flags(parser, SERVER)
+    add_flags(parser, [name for name in HERE_FLAGS if name != "target_model_name"])
+    add_profile_flags(parser)
+    parser.set_defaults(base_url=None, repeats=1, max_new_tokens=1024)
+    return parser
+
+
+def _answer(flags: argparse.Namespace, problems: Sequence[Problem]) -> dict[str, Any]:
+    """What the model gives on all problems, with the latency profile written that is asked for."""
+    if flags.base_url is not None:
+        return server_profile.profile(SERVER, flags, problems)
+    chosen = {name: getattr(flags, name) for name in HERE_FLAGS}
+    session = open_session(config_of({**chosen, "drafters": ["plain"], "engine": "eager", "latency_profile": ["none"]}))
+    return profile_tpt_hf.profile(session, flags, problems)
+
+
+def lengths(found: dict[str, Any], dataset: str) -> dict[str, Any]:
+    """Output lengths on one data set, and how many answers the budget cut off; each question once."""
+    trials = {one["question_id"]: one for one in reversed(found["trials"]) if one["dataset"] == dataset}
+    return {
+        "output_tokens": spread([trial["num_tokens"] for trial in trials.values()]),
+        "num_cut_off": sum(trial["finish_reason"] == "length" for trial in trials.values()),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""What sampling adds to a round: the same rounds, greedy and sampled, one right after the other in one process.
+
+    python -m profiling.profile_sampling --temperature 1 --draft_sampling sample --drafter_thresholds 0 \
+        --sweep_lowconf_threshold 0 --num_questions 4 --max_new_tokens 128
+
+The flags are failfast.py's; they describe the sampled side. A pair is a round from one prefix of a greedy answer under
+both. Only pairs of equal drafter passes and draft lengths count: what is measured is the price of drawing and judging,
+not that a drafter which samples drafts something else. With both thresholds at 0, as above, all block drafts are equal
+in that sense. The last line on stdout is JSON.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median, quantiles
+
+from tqdm import tqdm
+
+from profiling.common import asked_prompts, print_json
+from specdec.config import RunConfig, parse_args
+from specdec.drafters import NoDrafter
+from specdec.drafting import Drafter
+from specdec.errors import UserError, exit_status
+from specdec.session import Session, open_session
+from specdec.specs import DrafterSpec
+from specdec.speculate import speculate
+from specdec.target import Target
+
+STRIDE = 8  # tokens between the prefixes of an answer
+BUDGET = 200  # more than any draft
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to play a round."""
+
+    target: Target
+    drafter: Drafter
+
+    def play(self, prefix_ids: list[int]) -> tuple[float, tuple[int, int]]:
+        """Milliseconds of a round behind a prefix that both models have in their caches; passes and tokens drafted."""
+        self.target.start(prefix_ids)
+        self.drafter.start(prefix_ids)
+        self.drafter.propose(prefix_ids, BUDGET)
+        clock = self.target.lm.clock
+        begin = clock()
+        draft = self.drafter.propose(prefix_ids, BUDGET)
+        self.target.verify(draft)
+        return 1e3 * (clock() - begin), (draft.passes.total, len(draft.tokens))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    def work() -> None:
+        config = parse_args(arguments)
+        if not config.is_sampled:
+            raise UserError("give the sampled side's --temperature")
+        greedy = replace(config, temperature=0.0, top_k=0, top_p=1.0, draft_sampling="greedy")
+        sessions = open_session(greedy), open_session(config)
+        print_json(measure(config, *sessions), str(sessions[0].device))
+
+    return exit_status("profile_sampling", work)
+
+
+def measure(config: RunConfig, greedy: Session, sampled: Session) -> dict:
+    """Per drafter: how many pairs, median milliseconds of both sides, and the spread of the pairs' ratios."""
+    prefixes = prefixes_of(config, greedy)
+    found = {spec.name: compare(spec, greedy, sampled, prefixes) for spec in config.drafter_specs}
+    names = ("temperature", "top_k", "top_p", "draft_sampling")
+    settings = {name: getattr(config, name) for name in names}
+    return {"what": "a sampled round over a greedy one", "engine": greedy.engine, **settings, "drafters": found}
+
+
+def prefixes_of(config: RunConfig, session: Session) -> list[list[int]]:
+    """Prefixes of the target's greedy answers to the first questions."""
+    found = []
+    for prompt_ids in asked_prompts(config, session):
+        how = {"max_new_tokens": config.max_new_tokens, "stop_ids": session.stop_ids}
+        rounds = speculate(session.target(), NoDrafter(), prompt_ids, **how)
+        text = prompt_ids + [token for turn in rounds for token in turn.emitted_tokens]
+        found += [text[:end] for end in range(len(prompt_ids), len(text) - 1, STRIDE)]
+    return found
+
+
+def compare(spec: DrafterSpec, greedy: Session, sampled: Session, prefixes: list[list[int]]) -> dict:
+    """The pairs of one drafter."""
+    sampler = sampled.sampler("", 0, spec)
+    sides = Side(greedy.target(), greedy.drafter(spec)), Side(sampled.target(sampler), sampled.drafter(spec, sampler))
+    for side in sides:
+        side.play(prefixes[0])
+    pairs = []
+    for number, prefix_ids in enumerate(tqdm(prefixes, desc=spec.name, disable=None)):
+        order = (0, 1) if number % 2 else (1, 0)
+        played = {index: sides[index].play(prefix_ids) for index in order}
+        if played[0][1] == played[1][1]:
+            pairs.append((played[0][0], played[1][0]))
+    if len(pairs) < 2:
+        return {"num_prefixes": len(prefixes), "num_pairs": len(pairs)}
+    ratios = [theirs / ours for ours, theirs in pairs]
+    tenths = quantiles(ratios, n=10)
+    return {
+        "num_prefixes": len(prefixes),
+        "num_pairs": len(pairs),
+        "greedy_ms": median(ours for ours, _ in pairs),
+        "sampled_ms": median(theirs for _, theirs in pairs),
+        "ratio": {"median": median(ratios), "p10": tenths[0], "p90": tenths[-1]},
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,25 @@
+"""Ms per token of a model under SGLang, plain or (with --vanilla) with EAGLE-3, measured from outside.
+
+    python -m profiling.profile_tpt_sglang --target_model_name NAME > vanilla.json
+    python -m profiling.profile_tpt_sglang --target_model_name NAME --vanilla vanilla.json > eagle3.json
+
+Start the server first (README: "Latency profiles from engines and servers"). The last line on stdout is JSON.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from profiling.server_profile import NEUTRAL, Engine, run_command
+
+EXTRA = {**NEUTRAL, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+SGLANG = Engine(
+    "profile_tpt_sglang", "SGLang", "http://127.0.0.1:30000/v1", "/get_server_info", speculates=None, extra=EXTRA
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_command(SGLANG, __doc__.split("\n")[0], arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""Ms per token of a model under vLLM, plain decoding, measured from outside.
+
+    python -m profiling.profile_tpt_vllm --target_model_name Qwen/Qwen2.5-7B-Instruct --dataset_name gsm8k
+
+Start the server first (README: "Latency profiles from engines and servers"). The last line on stdout is JSON.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from profiling.server_profile import NEUTRAL, Engine, run_command
+
+# Usage in every chunk says how many tokens the first one holds.
+EXTRA = {**NEUTRAL, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+VLLM = Engine("profile_tpt_vllm", "vLLM", "http://127.0.0.1:8000/v1", "/version", speculates=False, extra=EXTRA)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_command(VLLM, __doc__.split("\n")[0], arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,26 @@
+"""EAGLE-3 under vLLM: ms per token, acceptance length and what each position accepts, measured from outside.
+
+    python -m profiling.profile_tpt_vllm_eagle3 --target_model_name NAME --vanilla vanilla.json > eagle3.json
+    python parse_log.py results/mine --also eagle3.json
+
+`vanilla.json` is what profile_tpt_vllm printed of the same server without speculation. Any other speculative method of
+vLLM is measured in the same way. The last line on stdout is JSON.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from profiling.profile_tpt_vllm import VLLM
+from profiling.server_profile import Engine, run_command
+
+EAGLE3 = Engine(
+    "profile_tpt_vllm_eagle3", VLLM.name, VLLM.base_url, VLLM.version_url, speculates=True, extra=VLLM.extra
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_command(EAGLE3, __doc__.split("\n")[0], arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

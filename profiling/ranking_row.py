@@ -1,0 +1,58 @@
+"""Ranking row: what a server that speculates gave on each question, for `parse_log.py --also`.
+
+`specdec/also.py` reads it and puts it into a ranking.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from typing import Any
+
+from specdec.errors import UserError
+
+
+def ranking_row(found: dict[str, Any], vanilla: dict[str, Any], name: str) -> dict[str, Any]:
+    """Per question: counts of its first answer, and ms per token with and without speculation, medians of its trials.
+
+    `found` and `vanilla` are what a profiler found of the server with and without speculation; the row is called by
+    `name` and the number of tokens drafted per round. Raises UserError if the two cannot be compared.
+    """
+    for key in ("engine", "target", "dataset", "max_new_tokens", "concurrency"):
+        if found[key] != vanilla.get(key):
+            raise UserError(
+                f"--vanilla was made with {key} {vanilla.get(key)!r} and this with {found[key]!r}: make it again"
+            )
+    plain, questions = by_question(vanilla["trials"]), []
+    for question_id, trials in by_question(found["trials"]).items():
+        if question_id not in plain:
+            raise UserError(f"--vanilla lacks question {question_id}: make it with the same questions")
+        counts = next((trial["speculation"] for trial in trials if trial.get("speculation")), None)
+        if counts is not None:
+            times = {"ms_per_token": median_ms(trials), "vanilla_ms_per_token": median_ms(plain[question_id])}
+            questions.append({"question_id": question_id, **counts, **times})
+    rounds = sum(question["num_drafts"] for question in questions)
+    drafted = round(sum(question["num_drafted"] for question in questions) / rounds)
+    return {
+        "drafter_name": f"{name}_{drafted}" if drafted else name,
+        "engine": found["engine"],
+        "engine_version": found["engine_version"],
+        "hardware": found["hardware"],
+        "target": found["target"],
+        "dataset": found["dataset"],
+        "max_new_tokens": found["max_new_tokens"],
+        "questions": questions,
+    }
+
+
+def by_question(trials: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    """The trials of each question, in their order."""
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for trial in trials:
+        found[trial["question_id"]].append(trial)
+    return dict(found)
+
+
+def median_ms(trials: list[dict[str, Any]]) -> float:
+    """Ms per token over a question's trials."""
+    return statistics.median(trial["ms_per_token"] for trial in trials)

@@ -1,0 +1,179 @@
+"""Roofline: the least time a pass can take on a GPU, by its memory bandwidth and its FLOP/s. Measures nothing.
+
+    python -m profiling.roofline --gpu H100 --targets Qwen2.5-7B Qwen2.5-32B --write_profile H100_bound
+
+A pass reads every weight that it uses and the keys and values of the context once, and multiplies; the bound is the
+longer of the two (Williams, Waterman and Patterson 2009), as if nothing else took time. Profiles made of it are marked
+`"source": "roofline"`, and every table that prices with one says so. The last line on stdout is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from profiling.gpus import GPUS, Gpu
+from profiling.shapes import SHAPES
+from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, ModelSource, Role, find_model
+from specdec.columns import aligned
+from specdec.config import StrictParser
+from specdec.errors import UserError, exit_status
+from specdec.latency import ROOFLINE, known_profiles, load_profile, save_profile
+
+BLOCK, SUB_BLOCK = 32, 8
+COUNTS = (1, 2, 4, 8, 16, 32, 64, 96)
+BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A GPU, and the bytes of one weight on it."""
+
+    gpu: Gpu
+    value_bytes: int
+
+    def pass_ms(self, model: ModelSource, num_tokens: int, context: int, num_outputs: int | None = None) -> float:
+        """The least ms of a pass of `num_tokens` behind `context` that predicts behind `num_outputs` of them (all)."""
+        num_outputs = num_tokens if num_outputs is None else num_outputs
+        bytes_s = self.value_bytes * values_moved(model, num_tokens, context) / (1e12 * self.gpu.memory_TB_per_s)
+        products_s = num_flops(model, num_tokens, context, num_outputs) / (1e12 * self.gpu.dense_TFLOP_per_s)
+        return 1e3 * max(bytes_s, products_s)
+
+
+def values_moved(model: ModelSource, num_tokens: int, context: int) -> int:
+    """Numbers that a pass reads or writes at least: weights, the tokens' embeddings, keys and values."""
+    table = model.vocab_size * model.config["hidden_size"]
+    unread = 0 if model.config.get("tie_word_embeddings") else table
+    rows = num_tokens * model.config["hidden_size"] if unread else 0
+    return model.num_parameters - unread + rows + model.kv_values_per_token * (context + num_tokens)
+
+
+def num_flops(model: ModelSource, num_tokens: int, context: int, num_outputs: int) -> float:
+    """Multiplications and additions: 2 per weight and token, and per head weight and output; 4 per query and key."""
+    table = model.vocab_size * model.config["hidden_size"]
+    layers = model.num_parameters - table * (1 if model.config.get("tie_word_embeddings") else 2)
+    query = model.config["num_hidden_layers"] * model.config["num_attention_heads"] * model.head_dim
+    pairs = num_tokens * (context + (num_tokens + 1) / 2)
+    return 2.0 * layers * num_tokens + 2.0 * table * num_outputs + 4.0 * query * pairs
+
+
+def find_shape(role: Role, name: str) -> ModelSource:
+    """A model by the name of its shape ("Qwen2.5-7B", also "...-Instruct"), or what failfast.py takes; no weights.
+
+    Raises UserError.
+    """
+    shape = SHAPES.get(name.removesuffix("-Instruct"))
+    if shape is None:
+        return find_model(role, name, with_weights=False)
+    return ModelSource(role, name, Path(name), {**vars(shape), "model_type": "qwen2"})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    def work() -> None:
+        flags = _parser().parse_args(arguments)
+        gpu = _gpu(flags)
+        fields = bounds(flags, Machine(gpu, BYTES[flags.dtype]))
+        print("\n\n".join(_tables(fields)), end="\n\n")
+        if flags.write_profile:
+            _check_name(flags.write_profile)
+            save_profile(fields)
+        print(json.dumps(fields))
+
+    return exit_status("roofline", work)
+
+
+def _parser() -> StrictParser:
+    parser = StrictParser(prog="roofline", description=__doc__.split("\n")[0])
+    parser.add_argument("--gpu", choices=tuple(GPUS), help="of the table in profiling/gpus.py")
+    parser.add_argument("--memory_TB_per_s", type=float, help="another GPU: its memory bandwidth")
+    parser.add_argument("--dense_TFLOP_per_s", type=float, help="another GPU: dense FLOP/s of the dtype")
+    known = f"one of {', '.join(SHAPES)}, or what failfast.py takes for a model"
+    parser.add_argument("--targets", nargs="+", default=["Qwen2.5-7B", "Qwen2.5-14B", "Qwen2.5-32B"], help=known)
+    parser.add_argument("--drafter", default="Qwen2.5-1.5B", help="block-diffusion drafter, by its shape")
+    parser.add_argument("--ar_drafter", help="if not of the same shape")
+    parser.add_argument("--contexts", nargs="+", type=int, default=[512, 2048], help="a profile prices the first")
+    parser.add_argument("--dtype", choices=tuple(BYTES), default="bfloat16")
+    parser.add_argument("--write_profile", metavar="NAME", help="as assets/latency/NAME.json")
+    return parser
+
+
+def _gpu(flags: argparse.Namespace) -> Gpu:
+    own = (flags.memory_TB_per_s, flags.dense_TFLOP_per_s)
+    if (flags.gpu is None) == (None in own) or (flags.gpu and any(own)):
+        raise UserError("give either --gpu, or both --memory_TB_per_s and --dense_TFLOP_per_s")
+    if min(flags.contexts) < 0 or not all(value is None or 0 < value < 1e6 for value in own):
+        raise UserError("bandwidth and FLOP/s must be positive numbers, contexts 0 or more")
+    return GPUS[flags.gpu] if flags.gpu else Gpu(*own, float("inf"), "given on the command line")
+
+
+def bounds(flags: argparse.Namespace, machine: Machine) -> dict[str, Any]:
+    """The latency profile of the bounds; every figure for every context is in its provenance. Raises UserError."""
+    drafter = find_shape(DLLM_DRAFTER if flags.drafter not in SHAPES else TARGET, flags.drafter)
+    ar_drafter = drafter if flags.ar_drafter is None else find_shape(AR_DRAFTER, flags.ar_drafter)
+    targets = {_entry(name): find_shape(TARGET, name) for name in flags.targets}
+    for model in (drafter, ar_drafter, *targets.values()):
+        _check_fits(model, machine)
+    context = flags.contexts[0]
+    tables = {name: {str(k): machine.pass_ms(model, k, context) for k in COUNTS} for name, model in targets.items()}
+    details = {
+        name: {str(length): {str(k): machine.pass_ms(model, k, length) for k in COUNTS} for length in flags.contexts}
+        for name, model in {**targets, "drafter": drafter}.items()
+    }
+    return {
+        "name": flags.write_profile or ROOFLINE,
+        "draft_pass_ms": machine.pass_ms(drafter, BLOCK, context, SUB_BLOCK),
+        "ar_draft_pass_ms": machine.pass_ms(ar_drafter, 1, context),
+        "target_ms_per_token": {name: table["1"] for name, table in tables.items()},
+        "verify_ms": tables,
+        "provenance": {
+            "source": ROOFLINE,
+            "measured_by_this_project": False,
+            "hardware": flags.gpu or "GPU of the command line",
+            "gpu": {**vars(machine.gpu), "memory_GB": None} if flags.gpu is None else vars(machine.gpu),
+            "dtype": flags.dtype,
+            "drafter": flags.drafter,
+            "remark": f"lower bounds, calculated; batch 1, one GPU; prices at {context} tokens of context",
+            "ms_by_context_and_tokens": details,
+        },
+    }
+
+
+def _entry(name: str) -> str:
+    """What a record calls a target of that shape."""
+    return f"{name}-Instruct" if name in SHAPES else Path(name).name
+
+
+def _check_fits(model: ModelSource, machine: Machine) -> None:
+    needed_GB = 1e-9 * machine.value_bytes * model.num_parameters
+    if needed_GB > machine.gpu.memory_GB:
+        raise UserError(
+            f"{model.name} has {needed_GB:.0f} GB of weights and the GPU {machine.gpu.memory_GB:g} GB: leave it out, "
+            "or take a bigger --gpu"
+        )
+
+
+def _check_name(name: str) -> None:
+    """A bound never replaces what was measured or published."""
+    if name in known_profiles() and load_profile(name).provenance.get("source") != ROOFLINE:
+        raise UserError(
+            f"the latency profile {name} is there already and is no roofline: write another --write_profile"
+        )
+
+
+def _tables(fields: dict[str, Any]) -> list[str]:
+    """Ms per pass by model: a line per context, a column per number of tokens."""
+    tables = []
+    for model, by_context in fields["provenance"]["ms_by_context_and_tokens"].items():
+        rows = [[context, *(f"{ms:.3f}" for ms in table.values())] for context, table in by_context.items()]
+        title = f"{model}: least ms of a pass (roofline, not measured) by context and tokens"
+        tables.append("\n".join([title, *aligned([["context", *map(str, COUNTS)], *rows])]))
+    return tables
+
+
+if __name__ == "__main__":
+    sys.exit(main())

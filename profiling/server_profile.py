@@ -1,0 +1,260 @@
+"""Server profile: ms per token of a model that a server runs, as a command; the engines differ in little.
+
+`profile_tpt_vllm`, `profile_tpt_vllm_eagle3` and `profile_tpt_sglang` are this with their engine's settings. The server
+is started by hand (README), with or without speculative decoding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from profiling.chat import Chat, CountTokens
+from profiling.common import print_json
+from profiling.new_profile import (
+    DraftCost,
+    TargetCost,
+    add_profile_flags,
+    read_draft_cost,
+    read_result,
+    write_profile,
+)
+from profiling.ranking_row import ranking_row
+from profiling.served import Served
+from profiling.server import Refused, Server
+from profiling.speculation import Metrics, between, total
+from profiling.trials import Trial, require_trials, run_trials, summary
+from specdec.checkpoints import TARGET, find_model
+from specdec.config import BUNDLED, SMOLLM2, StrictParser, add_flags
+from specdec.errors import UserError, exit_status
+from specdec.problems import Problem, load_problems
+from specdec.tokens import load_tokenizer
+
+QUESTION_FLAGS = ("data_dir", "num_questions", "question_ids", "max_new_tokens", "seed")
+DEFAULTS = {"num_questions": 8, "max_new_tokens": 256}
+NEUTRAL = {"repetition_penalty": 1.0}  # or the checkpoint's own generation_config.json would apply
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What is particular to one server program.
+
+    `extra`: fields of its requests; `version_url`: where its JSON names its version; `speculates`: whether it must
+    speculate, must not, or may (None).
+    """
+
+    program: str
+    name: str
+    base_url: str
+    version_url: str
+    speculates: bool | None
+    extra: dict[str, Any] = field(default_factory=lambda: dict(NEUTRAL))
+
+
+def run_command(engine: Engine, description: str, arguments: Sequence[str] | None) -> int:
+    """The whole command; its exit status."""
+
+    def work() -> None:
+        parser = StrictParser(prog=engine.program, description=description)
+        add_flags(parser, ("dataset_name", *QUESTION_FLAGS))
+        add_server_flags(parser, engine)
+        if engine.speculates is not False:
+            parser.add_argument(
+                "--vanilla", help="what this profiler printed of the same server without speculation (a file)"
+            )
+        add_profile_flags(parser)
+        flags = parser.parse_args(arguments)
+        print_json(profile(engine, flags, load_problems(flags.dataset_name, **question_arguments(flags))))
+
+    return exit_status(engine.program, work)
+
+
+def add_server_flags(parser: argparse.ArgumentParser, engine: Engine) -> None:
+    """What `served_model` reads, and how often and how many at once questions are asked."""
+    parser.add_argument("--target_model_name", required=True, help="the model's name on the server")
+    parser.add_argument("--base_url", default=engine.base_url, help="of the OpenAI protocol (default: %(default)s)")
+    parser.add_argument("--tokenizer", help="the model's folder, to count tokens where the server sends no usage")
+    parser.add_argument(
+        "--extra_body", type=_json_object, default={}, help="JSON: more fields of a request; null: none"
+    )
+    parser.add_argument("--timeout_s", type=_positive, default=Server.timeout_s, help="longest silence of the server")
+    parser.add_argument("--concurrency", type=_count, default=1, help="questions at once (default: %(default)s)")
+    add_trial_flags(parser)
+
+
+def add_trial_flags(parser: argparse.ArgumentParser) -> None:
+    """--repeats and --warm_up, and a profiler's number and length of answers."""
+    parser.add_argument("--repeats", type=_count, default=3, help="times each question is asked (default: %(default)s)")
+    parser.add_argument("--warm_up", type=_count, default=2, help="answers that do not count (default: %(default)s)")
+    parser.set_defaults(**DEFAULTS)
+
+
+def profile(engine: Engine, flags: argparse.Namespace, problems: Sequence[Problem]) -> dict[str, Any]:
+    """Measure, and write the profile that is asked for. Raises UserError."""
+    vanilla = read_result(flags.vanilla, "--vanilla") if getattr(flags, "vanilla", None) else None
+    draft = read_draft_cost(flags.drafter) if flags.drafter else None
+    found = measure(engine, flags, problems)
+    if vanilla is not None:
+        found["vanilla_ms_per_token"] = vanilla["ms_per_token"]
+        if flags.concurrency == 1:
+            found["row"] = ranking_row(found, vanilla, f"eagle3_{engine.name.lower()}")
+    if flags.write_profile:
+        require_trials(found, "a latency profile")
+        found["written"] = str(write_server_profile(engine, flags, found, draft))
+    return found
+
+
+def measure(engine: Engine, flags: argparse.Namespace, problems: Sequence[Problem]) -> dict[str, Any]:
+    """What the server gives on these problems. Raises UserError, also if it speculates and should not."""
+    served = served_model(engine, flags)
+    served.warm_up(flags.warm_up)
+    before = served.metrics()
+    trials = run_trials(served.ask, problems, flags.repeats, flags.concurrency)
+    found = {**describe(engine, flags), "dataset": problems[0].dataset, **summary(trials)}
+    found["speculation"] = total([one.answer.speculation for one in trials if one.answer and one.answer.speculation])
+    wanted = engine.speculates or bool(getattr(flags, "vanilla", None))
+    if found["speculation"] is None and (not wanted or flags.concurrency > 1):
+        # Answers at once cannot be told apart by the metrics, nor is one told from somebody else's.
+        found["speculation"] = _of_all(before, served.metrics(), trials)
+    _check_speculation(engine, flags, found, wanted)
+    return found
+
+
+def question_arguments(flags: argparse.Namespace) -> dict[str, Any]:
+    """What `load_problems` takes, of the parsed flags."""
+    return {name: getattr(flags, name) for name in ("data_dir", "num_questions", "question_ids", "seed")}
+
+
+def served_model(engine: Engine, flags: argparse.Namespace) -> Served:
+    """The model that the flags name."""
+    server = Server(flags.base_url, timeout_s=flags.timeout_s)
+    extra = {**engine.extra, **flags.extra_body}
+    chat = Chat(server, flags.target_model_name, flags.max_new_tokens, extra, _token_counter(flags))
+    return Served(chat, reads_metrics=flags.concurrency == 1)
+
+
+def describe(engine: Engine, flags: argparse.Namespace) -> dict[str, Any]:
+    """What was measured, where, and how it was asked."""
+    return {
+        "what": "ms per token behind the first; medians over trials",
+        "engine": engine.name,
+        "engine_version": _version(engine, Server(flags.base_url, timeout_s=flags.timeout_s)),
+        "base_url": flags.base_url,
+        "model": flags.target_model_name,
+        "target": Path(flags.target_model_name).name,
+        "max_new_tokens": flags.max_new_tokens,
+        "concurrency": flags.concurrency,
+        "hardware": flags.hardware,
+    }
+
+
+def _of_all(before: Metrics | None, after: Metrics | None, trials: Sequence[Trial]) -> dict[str, Any] | None:
+    """The speculation of all trials together."""
+    if before is None or after is None:
+        return None
+    found = between(before, after, sum(trial.answer.num_tokens for trial in trials if trial.answer))
+    return None if found is None else total([found])
+
+
+def _check_speculation(engine: Engine, flags: argparse.Namespace, found: dict[str, Any], wanted: bool) -> None:
+    """Raises UserError where the server speculates and should not, or the other way round."""
+    if found["speculation"] and not wanted:
+        how = "profile_tpt_vllm_eagle3" if engine.speculates is False else "--vanilla FILE, made without it"
+        length = found["speculation"]["acceptance_len"]
+        raise UserError(
+            f"the server at {flags.base_url} speculates (acceptance length {length:.2f}), so this is not plain "
+            f"decoding: start it without, or use {how}"
+        )
+    if wanted and not found["speculation"]:
+        raise UserError(
+            f"{Server(flags.base_url).root_url}/metrics tells of no speculation behind these answers: start the server "
+            "with it (README) and with its metrics on, and ask while nobody else does"
+        )
+
+
+def write_server_profile(
+    engine: Engine, flags: argparse.Namespace, found: dict[str, Any], draft: DraftCost | None
+) -> Path:
+    """The profile of a target on a server; of one that speculates, with its drafter's cost by difference."""
+    keys = ("base_url", "model", "engine_version", "dataset", "num_valid", "concurrency", "ms_per_token")
+    evidence = {key: found[key] for key in keys}
+    plain = found.get("vanilla_ms_per_token")
+    if flags.concurrency != 1:
+        raise UserError("--write_profile prices one question at a time: leave out --concurrency")
+    if found["speculation"]:
+        if plain is None:
+            raise UserError("--write_profile of a server that speculates needs --vanilla, its plain decoding")
+        draft = draft_cost_by_difference(found, plain["median"])
+        evidence["ms_per_token_without_speculation"] = plain
+    cost = TargetCost(found["target"], (plain or found["ms_per_token"])["median"], evidence)
+    return write_profile(flags, engine.name, cost, draft)
+
+
+def draft_cost_by_difference(found: dict[str, Any], plain_ms: float) -> DraftCost:
+    """A drafted token's cost, if a verification costs one plain token: (ms per round - ms per token) / drafted tokens.
+
+    Raises UserError if nothing is left for it.
+    """
+    speculation = found["speculation"]
+    round_ms = found["ms_per_token"]["median"] * speculation["acceptance_len"]
+    drafted = speculation["num_drafted"] / speculation["num_drafts"]
+    if round_ms <= plain_ms or not drafted:
+        raise UserError(
+            f"a round takes {round_ms:.2f} ms, no more than a plain token ({plain_ms:.2f} ms): no cost of drafting can "
+            "be told from that, so no profile is written"
+        )
+    source = {
+        "by_difference": "(ms per round - ms per plain token) / tokens drafted per round",
+        "ms_per_round": round_ms,
+        "ms_per_plain_token": plain_ms,
+        "drafted_per_round": drafted,
+    }
+    return DraftCost((round_ms - plain_ms) / drafted, source)
+
+
+def _token_counter(flags: argparse.Namespace) -> CountTokens | None:
+    """Counts a text's tokens by the model's tokenizer, if it is named or the model is a folder here."""
+    name = flags.tokenizer
+    if name is None and (flags.target_model_name in (BUNDLED, SMOLLM2) or Path(flags.target_model_name).is_dir()):
+        name = flags.target_model_name
+    if name is None:
+        return None
+    tokenizer = load_tokenizer(find_model(TARGET, name, with_weights=False))
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _version(engine: Engine, server: Server) -> str | None:
+    """What the server calls its version; None if it does not."""
+    try:
+        return str(json.loads(server.get(server.root_url + engine.version_url))["version"])
+    except (Refused, ValueError, KeyError, TypeError):
+        return None
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"{text} is no JSON object")
+    return found
+
+
+def _number(kind: Callable[[str], float], least: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        value = kind(text)
+        if not least <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is below {least:g}, or no number")
+        return value
+
+    return read
+
+
+def _count(text: str) -> int:
+    return int(_number(int, 1)(text))
+
+
+def _positive(text: str) -> float:
+    return _number(float, 1e-3)(text)

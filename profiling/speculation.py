@@ -1,0 +1,141 @@
+"""Speculation: what a server says of its own speculative decoding, from its metrics.
+
+Sources: vLLM counts drafts, drafted and accepted tokens, also per position (`vllm:spec_decode_num_...`). SGLang has no
+counters, but two gauges over its last interval of steps, `sglang:spec_accept_length` (tokens per verification, the
+bonus included) and `sglang:spec_accept_rate`; counts are derived from them and marked so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from profiling.prometheus import Sample, mean_of, sum_of
+
+DEFINITION = "tokens emitted per round, bonus included: 1 + accepted / drafts"
+_VLLM = "vllm:spec_decode_num_"
+_GENERATED = ("vllm:generation_tokens", "sglang:generation_tokens")
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """Counts over some rounds. `num_drafts` is the number of rounds; `accepted_per_position`: how many drafts were
+    accepted up to each position, the first first (empty where the server does not say)."""
+
+    num_drafts: int
+    num_drafted: int
+    num_accepted: int
+    accepted_per_position: tuple[int, ...] = ()
+    is_derived: bool = False
+
+    @property
+    def num_emitted(self) -> int:
+        """Tokens that the rounds gave: what was accepted, and each round's own."""
+        return self.num_accepted + self.num_drafts
+
+    @property
+    def acceptance_len(self) -> float:
+        """See DEFINITION. `Speculation(10, 30, 15).acceptance_len == 2.5`."""
+        return self.num_emitted / self.num_drafts
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        return self.num_accepted / self.num_drafted if self.num_drafted else None
+
+    @property
+    def counts(self) -> dict:
+        """The counts alone, as JSON."""
+        return {
+            "num_drafts": self.num_drafts,
+            "num_drafted": self.num_drafted,
+            "num_accepted": self.num_accepted,
+            "accepted_per_position": list(self.accepted_per_position),
+            "is_derived": self.is_derived,
+        }
+
+    def since(self, before: Speculation) -> Speculation:
+        """What was counted after `before`."""
+        pairs = zip_longest(self.accepted_per_position, before.accepted_per_position, fillvalue=0)
+        return Speculation(
+            self.num_drafts - before.num_drafts,
+            self.num_drafted - before.num_drafted,
+            self.num_accepted - before.num_accepted,
+            tuple(now - then for now, then in pairs),
+            self.is_derived,
+        )
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What one reading of a server's metrics says: totals since it was started, and SGLang's gauges.
+
+    None where the server does not say.
+    """
+
+    num_generated: int | None
+    counters: Speculation | None = None
+    accept_len: float | None = None
+    accept_rate: float | None = None
+
+
+def read_metrics(samples: Sequence[Sample]) -> Metrics:
+    """What is told about speculation, over all engines of the server."""
+    generated = [value for name in _GENERATED if (value := sum_of(samples, name)) is not None]
+    return Metrics(
+        num_generated=round(generated[0]) if generated else None,
+        counters=_vllm_counters(samples),
+        accept_len=mean_of(samples, "sglang:spec_accept_length"),
+        accept_rate=mean_of(samples, "sglang:spec_accept_rate"),
+    )
+
+
+def _vllm_counters(samples: Sequence[Sample]) -> Speculation | None:
+    names = ("drafts", "draft_tokens", "accepted_tokens")
+    totals = [sum_of(samples, _VLLM + name) for name in names]
+    if None in totals:
+        return None
+    positions: dict[int, float] = {}
+    for sample in samples:
+        if sample.name.removesuffix("_total") == f"{_VLLM}accepted_tokens_per_pos" and "position" in sample.labels:
+            position = int(sample.labels["position"])
+            positions[position] = positions.get(position, 0.0) + sample.value
+    per_position = tuple(round(positions[position]) for position in sorted(positions))
+    return Speculation(*map(round, totals), per_position)
+
+
+def between(before: Metrics, after: Metrics, num_tokens: int) -> Speculation | None:
+    """The speculation behind one answer of `num_tokens`, by the readings on either side of it; None: there was none.
+
+    Counters are subtracted. Gauges tell a mean, so that the counts which give it are derived.
+    """
+    if before.counters is not None and after.counters is not None:
+        found = after.counters.since(before.counters)
+        return found if found.num_drafts > 0 else None
+    if not after.accept_len or after.accept_len < 1:
+        return None
+    num_drafts = max(1, round(num_tokens / after.accept_len))
+    num_accepted = max(0, num_tokens - num_drafts)
+    num_drafted = round(num_accepted / after.accept_rate) if after.accept_rate else 0
+    return Speculation(num_drafts, num_drafted, num_accepted, is_derived=True)
+
+
+def total(parts: Sequence[Speculation]) -> dict | None:
+    """All rounds together, with the acceptance length, its definition, and the rate; None of nothing."""
+    if not parts:
+        return None
+    columns = zip_longest(*(part.accepted_per_position for part in parts), fillvalue=0)
+    whole = Speculation(
+        sum(part.num_drafts for part in parts),
+        sum(part.num_drafted for part in parts),
+        sum(part.num_accepted for part in parts),
+        tuple(map(sum, columns)),
+        any(part.is_derived for part in parts),
+    )
+    return {
+        **whole.counts,
+        "num_emitted": whole.num_emitted,
+        "acceptance_len": whole.acceptance_len,
+        "acceptance_len_is": DEFINITION,
+        "acceptance_rate": whole.acceptance_rate,
+    }

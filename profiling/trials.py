@@ -1,0 +1,137 @@
+"""Trials: questions asked again and again, and what their times have in common.
+
+Who answers, a server or a model in this process, is the caller's: it gives a function from a problem to an `Answer`.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from profiling.speculation import Speculation
+from specdec.errors import UserError
+from specdec.problems import Problem
+
+MIN_TRIALS = 3
+
+
+class InvalidTrial(Exception):
+    """Why a trial cannot count: one line."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer and its times.
+
+    `ttft_ms`: from the request to the first token. `decode_ms`: from there to the last, in which `num_timed` tokens
+    came: those behind the first, or behind all that arrived together with it. `counted_by`: who counted the tokens.
+    """
+
+    num_tokens: int
+    num_timed: int
+    ttft_ms: float
+    decode_ms: float
+    counted_by: str
+    finish_reason: str | None = None
+    speculation: Speculation | None = None
+
+    @property
+    def ms_per_token(self) -> float:
+        """Without the prompt's time. `Answer(11, 10, 50.0, 200.0, "usage").ms_per_token == 20.0`."""
+        return self.decode_ms / self.num_timed
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One question asked once; `answer` is None where the trial cannot count, and `error` says why."""
+
+    dataset: str
+    question_id: int
+    repeat: int
+    answer: Answer | None
+    error: str = ""
+
+
+Ask = Callable[[Problem], Answer]
+
+
+def run_trials(ask: Ask, problems: Sequence[Problem], repeats: int, concurrency: int = 1) -> list[Trial]:
+    """Every problem `repeats` times, all problems before any is asked again, `concurrency` at a time."""
+    tasks = [(problem, repeat) for repeat in range(repeats) for problem in problems]
+
+    def run(task: tuple[Problem, int]) -> Trial:
+        problem, repeat = task
+        try:
+            return Trial(problem.dataset, problem.question_id, repeat, ask(problem))
+        except InvalidTrial as error:
+            return Trial(problem.dataset, problem.question_id, repeat, None, str(error))
+
+    bar = {"desc": "trials", "total": len(tasks), "disable": None}
+    if concurrency == 1:
+        return list(tqdm(map(run, tasks), **bar))
+    with ThreadPoolExecutor(concurrency) as pool:
+        return list(tqdm(pool.map(run, tasks), **bar))
+
+
+def summary(trials: Sequence[Trial]) -> dict:
+    """Medians and spread over the trials that count, and why others do not. Raises UserError if none does.
+
+    A server may keep a prompt that it has seen, so the time to the first token is given apart for repeated questions.
+    """
+    valid = [trial for trial in trials if trial.answer is not None]
+    if not valid:
+        raise UserError(f"none of {len(trials)} trials can count; the first: {trials[0].error}")
+    answers = [trial.answer for trial in valid]
+    repeated = [trial.answer.ttft_ms for trial in valid if trial.repeat]
+    return {
+        "num_trials": len(trials),
+        "num_valid": len(valid),
+        "left_out": [{"question_id": one.question_id, "why": one.error} for one in trials if one.answer is None],
+        "ms_per_token": spread([answer.ms_per_token for answer in answers]),
+        "ttft_ms": spread([trial.answer.ttft_ms for trial in valid if not trial.repeat]),
+        "ttft_repeated_ms": spread(repeated),
+        "output_tokens": spread([answer.num_tokens for answer in answers]),
+        "tokens_counted_by": {
+            who: sum(answer.counted_by == who for answer in answers)
+            for who in dict.fromkeys(answer.counted_by for answer in answers)
+        },
+        "trials": [trial_dict(trial) for trial in valid],
+    }
+
+
+def trial_dict(trial: Trial) -> dict:
+    """A trial that counts, as JSON: counts, times in ms and, where it is known, its speculation."""
+    answer = trial.answer
+    found = {
+        "dataset": trial.dataset,
+        "question_id": trial.question_id,
+        "repeat": trial.repeat,
+        "num_tokens": answer.num_tokens,
+        "ms_per_token": answer.ms_per_token,
+        "ttft_ms": answer.ttft_ms,
+        "decode_ms": answer.decode_ms,
+        "finish_reason": answer.finish_reason,
+    }
+    return found if answer.speculation is None else {**found, "speculation": answer.speculation.counts}
+
+
+def spread(values: Sequence[float]) -> dict[str, float] | None:
+    """Median, tenth and ninetieth percentile, and how many; None of nothing.
+
+    `spread([1.0, 2.0, 3.0])["median"] == 2.0`.
+    """
+    if not values:
+        return None
+    cuts = statistics.quantiles(values, n=10, method="inclusive") if len(values) > 1 else [values[0]] * 9
+    return {"median": statistics.median(values), "p10": cuts[0], "p90": cuts[-1], "num": len(values)}
+
+
+def require_trials(found: dict, what: str) -> None:
+    """Raises UserError unless enough trials of a `summary` count for `what` to be made of them."""
+    if found["num_valid"] < MIN_TRIALS:
+        why = found["left_out"][0]["why"] if found["left_out"] else "ask more (--num_questions, --repeats)"
+        raise UserError(f"{what} needs {MIN_TRIALS} trials that count, and {found['num_valid']} do: {why}")

@@ -1,0 +1,210 @@
+"""The profilers of servers, against a small server: what they print, the profiles they write, and how they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fake_server import FakeServer, answer, sglang_metrics, status, stream, text_chunk, vllm_metrics
+
+from profiling import profile_dataset_output, profile_tpt_sglang, profile_tpt_vllm, profile_tpt_vllm_eagle3
+from specdec import latency
+from specdec.latency import load_profile
+
+
+@pytest.fixture(autouse=True)
+def profile_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Profiles are written there, not among the project's own."""
+    folder = tmp_path / "latency"
+    folder.mkdir()
+    monkeypatch.setattr(latency, "PROFILE_DIR", folder)
+    return folder
+
+
+def flags(server: FakeServer, *more: str) -> list[str]:
+    return [
+        "--target_model_name",
+        "org/big",
+        "--base_url",
+        server.url,
+        "--num_questions",
+        "3",
+        "--timeout_s",
+        "5",
+        *more,
+    ]
+
+
+def run(program, server: FakeServer, *more: str) -> int:
+    return program.main(flags(server, *more))
+
+
+def last_json(capsys: pytest.CaptureFixture[str]) -> dict:
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def saved(folder: Path, name: str, program, capsys, *replies, metrics=None, more=()) -> Path:
+    """What a profiler prints, in a file."""
+    with FakeServer(list(replies), metrics=metrics) as server:
+        assert run(program, server, *more) == 0
+    path = folder / f"{name}.json"
+    path.write_text(capsys.readouterr().out)
+    return path
+
+
+def test_plain_decoding_is_printed_with_medians_spread_and_trials(capsys):
+    with FakeServer([answer(6, gap_s=0.01)], metrics=vllm_metrics()) as server:
+        assert run(profile_tpt_vllm, server, "--repeats", "2") == 0
+    found = last_json(capsys)
+    assert (found["engine"], found["engine_version"], found["target"]) == ("vLLM", "0.13.0", "big")
+    assert found["num_trials"] == found["num_valid"] == 6 and found["tokens_counted_by"] == {"usage": 6}
+    assert 10 <= found["ms_per_token"]["p10"] <= found["ms_per_token"]["median"] <= found["ms_per_token"]["p90"] < 20
+    assert found["ttft_ms"]["num"] == found["ttft_repeated_ms"]["num"] == 3
+    assert len(server.requests) == 8  # two warm up
+    assert len({request["messages"][0]["content"] for request in server.requests}) == 4
+    assert found["speculation"] is None and found["provenance"]["git_revision"]
+
+
+def test_several_questions_at_once(capsys):
+    with FakeServer([answer(6, gap_s=0.05)]) as server:
+        assert run(profile_tpt_vllm, server, "--repeats", "2", "--concurrency", "6", "--warm_up", "1") == 0
+    assert last_json(capsys)["concurrency"] == 6
+
+
+def test_a_profile_grows_by_target_and_prices_at_once(tmp_path, profile_dir, capsys):
+    drafter = saved(tmp_path, "drafter", profile_tpt_vllm, capsys, answer(6))
+    more = ("--write_profile", "here", "--hardware", "GPU")
+    with FakeServer([answer(6, gap_s=0.01)]) as server:
+        assert run(profile_tpt_vllm, server, *more, "--drafter", str(drafter)) == 0
+        assert last_json(capsys)["written"] == str(profile_dir / "here.json")
+        assert run(profile_tpt_vllm, server, *more, "--target_model_name", "org/bigger") == 0
+    profile = load_profile("here")
+    assert set(profile.target_ms_per_token) == {"big", "bigger"} and 10 <= profile.target_ms_per_token["big"] < 20
+    assert profile.draft_pass_ms == json.loads(drafter.read_text())["ms_per_token"]["median"]
+    assert set(profile.provenance["targets"]) == {"big", "bigger"} and profile.provenance["draft"]["engine"] == "vLLM"
+    assert profile.title == "here"
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (("--hardware", "GPU"), "give --drafter"),
+        (("--drafter", "drafter"), "needs --hardware"),
+        (("--hardware", "GPU", "--drafter", "nowhere"), "cannot read nowhere"),
+        (("--hardware", "GPU", "--drafter", __file__), "does not end with the JSON"),
+        (("--hardware", "GPU", "--drafter", "drafter", "--concurrency", "2"), "leave out --concurrency"),
+        (("--hardware", "GPU", "--drafter", "drafter", "--num_questions", "1", "--repeats", "2"), "needs 3 trials"),
+        (("--hardware", "other", "--drafter", "drafter", "--write_profile", "taken"), "hardware 'GPU' and not 'other'"),
+    ],
+    ids=["no_drafter", "no_hardware", "no_file", "no_json", "at_once", "too_few", "taken"],
+)
+def test_no_profile_is_written_from_less_than_it_needs(more, why, profile_dir, capsys):
+    profile = {"name": "drafter", "draft_pass_ms": 2.0, "target_ms_per_token": {"a": 9.0}, "verify_ms": {}}
+    origin = {"measured_by_this_project": True, "engine": "vLLM", "hardware": "GPU"}
+    for name in ("drafter", "taken"):
+        (profile_dir / f"{name}.json").write_text(json.dumps({**profile, "name": name, "provenance": origin}))
+    before = sorted(path.read_text() for path in profile_dir.iterdir())
+    with FakeServer([answer(6)]) as server:
+        assert run(profile_tpt_vllm, server, "--write_profile", "here", *more) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert why in error
+    assert sorted(path.read_text() for path in profile_dir.iterdir()) == before
+
+
+def test_trials_that_cannot_count_are_left_out_and_too_few_make_no_profile(profile_dir, capsys):
+    empty = stream([text_chunk(), text_chunk("", "stop")])
+    more = ["--warm_up", "1", "--repeats", "1", "--num_questions", "4"]
+    with FakeServer([answer(6), answer(6), empty, answer(6), answer(6)]) as server:
+        assert run(profile_tpt_vllm, server, *more) == 0
+        found = last_json(capsys)
+    assert found["num_valid"] == 3 and "empty answer" in found["left_out"][0]["why"]
+    more += ["--write_profile", "here", "--hardware", "GPU"]
+    profile = {"name": "d", "draft_pass_ms": 2.0, "target_ms_per_token": {"a": 9.0}, "provenance": {}}
+    (profile_dir / "d.json").write_text(json.dumps(profile))
+    with FakeServer([answer(6), answer(6), empty, empty, answer(6)]) as server:
+        assert run(profile_tpt_vllm, server, *more, "--drafter", "d") == 2
+    assert "needs 3 trials that count, and 2 do: http" in capsys.readouterr().err
+    assert not (profile_dir / "here.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (status(404, {"error": {"message": "no such model"}}), "no such model: asked for the model 'org/big'"),
+        (status(401, ""), "OPENAI_API_KEY"),
+        (stream([text_chunk(), text_chunk("", "stop")]), "none of 9 trials can count; the first: http"),
+    ],
+    ids=["model", "key", "empty"],
+)
+def test_a_server_that_cannot_be_measured_is_one_line_that_names_it(reply, why, capsys):
+    with FakeServer([reply]) as server:
+        assert run(profile_tpt_vllm, server) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("profile_tpt_vllm: error: ") and why in error and server.url in error
+
+
+def test_plain_decoding_is_not_measured_on_a_server_that_speculates(capsys):
+    with FakeServer([answer(10)], metrics=vllm_metrics(4)) as server:
+        assert run(profile_tpt_vllm, server) == 2
+        assert run(profile_tpt_vllm, server, "--concurrency", "3") == 2
+        assert run(profile_tpt_sglang, server) == 2
+    error = capsys.readouterr().err
+    assert error.count("so this is not plain decoding") == 3 and "use profile_tpt_vllm_eagle3" in error
+
+
+def test_eagle3_gives_its_acceptance_length_a_row_and_a_profile_by_difference(tmp_path, profile_dir, capsys):
+    vanilla = saved(tmp_path, "vanilla", profile_tpt_vllm, capsys, answer(10, gap_s=0.012), more=["--repeats", "1"])
+    more = ["--vanilla", str(vanilla), "--repeats", "2", "--write_profile", "eagle", "--hardware", "GPU"]
+    with FakeServer([answer(10, gap_s=0.006)], metrics=vllm_metrics(4, accepted=(3, 2, 1))) as server:
+        assert run(profile_tpt_vllm_eagle3, server, *more) == 0
+    found = last_json(capsys)
+    speculation = found["speculation"]
+    assert speculation["num_drafts"] == 6 * 4 and speculation["accepted_per_position"] == [18, 12, 6]
+    assert speculation["acceptance_len"] == 2.5 and "bonus included" in speculation["acceptance_len_is"]
+    row = found["row"]
+    assert row["drafter_name"] == "eagle3_vllm_3" and [one["question_id"] for one in row["questions"]] == [0, 1, 2]
+    assert all(one["num_drafts"] == 4 and one["num_accepted"] == 6 for one in row["questions"])
+    assert all(1.2 < one["vanilla_ms_per_token"] / one["ms_per_token"] < 3 for one in row["questions"])
+    profile = load_profile("eagle")
+    plain = json.loads(vanilla.read_text().splitlines()[-1])["ms_per_token"]["median"]
+    assert profile.target_ms_per_token == {"big": plain}
+    assert profile.draft_pass_ms == pytest.approx((2.5 * found["ms_per_token"]["median"] - plain) / 3)
+
+
+def test_sglang_has_gauges_and_its_counts_are_derived(tmp_path, capsys):
+    vanilla = saved(tmp_path, "vanilla", profile_tpt_sglang, capsys, answer(10), metrics=sglang_metrics())
+    with FakeServer([answer(10)], metrics=sglang_metrics(2.5, 0.5)) as server:
+        assert run(profile_tpt_sglang, server, "--vanilla", str(vanilla)) == 0
+    found = last_json(capsys)
+    assert found["speculation"]["is_derived"] and found["speculation"]["acceptance_len"] == 2.5
+    assert found["row"]["drafter_name"] == "eagle3_sglang_3"
+
+
+def test_eagle3_wants_metrics_that_tell_and_a_vanilla_run_alike(tmp_path, capsys):
+    vanilla = saved(tmp_path, "vanilla", profile_tpt_vllm, capsys, answer(10))
+    with FakeServer([answer(10)], metrics=vllm_metrics()) as server:
+        assert run(profile_tpt_vllm_eagle3, server, "--vanilla", str(vanilla)) == 2
+        assert "/metrics tells of no speculation" in capsys.readouterr().err
+    with FakeServer([answer(10)], metrics=vllm_metrics(4)) as server:
+        assert run(profile_tpt_vllm_eagle3, server, "--vanilla", str(vanilla), "--max_new_tokens", "9") == 2
+        assert "made with max_new_tokens 256" in capsys.readouterr().err
+        more = ("--vanilla", str(vanilla), "--question_ids", "7")
+        assert run(profile_tpt_vllm_eagle3, server, *more) == 2
+        assert "lacks question 7" in capsys.readouterr().err
+
+
+def test_somebody_else_s_tokens_are_not_counted(capsys):
+    """Counters that moved further than the answer: another client was there, or a try that failed."""
+    shared = vllm_metrics(4)
+    with FakeServer([answer(10)], metrics=lambda answers, tokens: shared(answers, 2 * tokens)) as server:
+        assert run(profile_tpt_vllm_eagle3, server) == 2
+    assert "while nobody else does" in capsys.readouterr().err
+
+
+def test_output_lengths_by_data_set(capsys):
+    replies = [answer(6), answer(6), answer(4), answer(5), answer(9)]
+    with FakeServer(replies) as server:
+        assert run(profile_dataset_output, server, "--datasets", "bundled") == 0
+    found = last_json(capsys)["lengths"]["bundled"]
+    assert found["output_tokens"]["median"] == 5 and found["output_tokens"]["num"] == 3 and found["num_cut_off"] == 0
