@@ -33,8 +33,8 @@ from plotting import (
 from specdec.config import StrictParser
 from specdec.errors import UserError, exit_status
 
-PAPER = Path(__file__).resolve().parent.parent / "docs" / "reference" / "failfast_paper.json"
-GPU = PAPER.parent.parent / "results" / "2026-11-24-gpu-engine.json"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAPER = DOCS / "reference" / "failfast_paper.json"
 FAILFAST, AR, DLLM = "dllm_0.05_df_0.45_60_10", "ar_None_sf_8", "dllm_0.05_sf_8"
 SEVERAL = (
     *("ar_None_sf_4", AR, "ar_None_sf_15", "dllm_0.05_sf_4", DLLM, "dllm_0.05_sf_12", "dllm_0.05_sf_25"),
@@ -42,12 +42,15 @@ SEVERAL = (
 )
 QUESTION = "13"
 REPLAYED, TRACES, LIVE, PROFILE = "{}/replayed", "{}/traces", "{}/live", "{}/profile/this_machine.json"
-NO_LOOPS, REFERENCE = "--without_degenerate", ("--reference", str(PAPER))
+GPU = "{docs}/results/2026-11-24-gpu-engine.json"
+NO_LOOPS, REFERENCE = "--without_degenerate", ("--reference", "{docs}/reference/failfast_paper.json")
+FIRST = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure of the gallery: its command, whose "{}" is the folder of results, and what it says in a line."""
+    """One figure of the gallery: its command, whose "{}" is the folder of results and "{docs}" that of
+    this project's documents, and what it says in a line."""
 
     command: Callable[[Sequence[str]], int]
     arguments: tuple[str, ...]
@@ -72,7 +75,7 @@ PICTURES = (
     ),
     Picture(
         difficulty_intuition.main,
-        (REPLAYED, "--drafters", FAILFAST, "--question_ids", *map(str, range(16))),
+        (REPLAYED, "--drafters", FAILFAST, "--question_ids", *FIRST),
         "Where texts are easy and where the target had to correct the draft.",
     ),
     Picture(
@@ -140,7 +143,7 @@ PICTURES = (
     ),
     Picture(
         modelled_vs_measured.main,
-        (LIVE, str(GPU), "--latency_profile", PROFILE, "--latency_target", "bundled"),
+        (LIVE, GPU, "--latency_profile", PROFILE, "--latency_target", "bundled"),
         "The latency model against the clock: the bundled models on the CPU that drew the gallery, and real shapes "
         "with the paper's acceptance on a GPU.",
     ),
@@ -170,9 +173,8 @@ def draw(results: str, folder: Path) -> list[str]:
     made = []
     for picture in PICTURES:
         out = folder / f"{picture.name}{picture.suffix}"
-        status = picture.command(
-            [*(argument.replace("{}", results) for argument in picture.arguments), "--out", str(out)]
-        )
+        arguments = [one.replace("{}", results).replace("{docs}", str(DOCS)) for one in picture.arguments]
+        status = picture.command([*arguments, "--out", str(out)])
         if status:
             raise UserError(f"{picture.name} could not be drawn: the line above says why")
         made.append(out.name)

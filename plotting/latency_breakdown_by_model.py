@@ -84,7 +84,7 @@ def draw_plain(axes: Axes, row: int, setting: Setting) -> None:
 def group_title(ranking: Ranking) -> str:
     """Whose time it is: the questions, and the target or clock that prices them."""
     how = "measured" if ranking.engine == MEASURED else ranking.engine
-    return f"{ranking.target + ', ' if ranking.target else ''}{ranking.title}; {how}"
+    return f"{ranking.target + ' on ' if ranking.target else ''}{ranking.title}; {how}"
 
 
 def build(options: Namespace) -> Figure:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,25 +49,49 @@ def add_profile_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def write_profile(flags: argparse.Namespace, engine: str, target: TargetCost, draft: DraftCost | None) -> Path:
-    """Make or extend the profile `flags.write_profile`; its file.
+def check_profile(flags: argparse.Namespace, engine: str, has_draft: bool) -> None:
+    """What can be known before anything is measured. `has_draft`: a drafter's cost is given or will be measured.
 
-    `draft` None: that of the profile, if it exists already. Raises UserError for a profile of another engine or other
-    hardware, for a published one, and for one that no drafter's cost is known of.
+    Raises UserError for a profile of another engine or other hardware, for a published one, and for a new one that no
+    drafter's cost is known of.
     """
-    name = flags.write_profile
+    if not flags.write_profile:
+        return
     if not flags.hardware:
         raise UserError("--write_profile needs --hardware: prices mean nothing without the name of the machine")
-    earlier = load_profile(name) if name in latency.known_profiles() else None
-    origin = {"measured_by_this_project": True, "engine": engine, "hardware": flags.hardware}
-    if earlier is not None:
-        _check_same(earlier, origin)
-    if draft is None and earlier is None:
+    if not re.fullmatch(r"[\w.+-]+", flags.write_profile):
+        raise UserError(f"--write_profile {flags.write_profile!r} is no name (letters, digits and . + - _ only)")
+    earlier = _earlier(flags.write_profile)
+    for key, value in _origin(flags, engine).items() if earlier is not None else ():
+        if earlier.provenance.get(key) != value:
+            raise UserError(
+                f"the latency profile {earlier.name} is there already, with {key} {earlier.provenance.get(key)!r} "
+                f"and not {value!r}: write another --write_profile"
+            )
+    if not has_draft and earlier is None:
         raise UserError(
             "a latency profile needs what a drafter's pass costs: give --drafter FILE, with what a profiler printed of "
             "the drafter, or the name of a profile to take the figure from"
         )
-    return latency.save_profile(_fields(name, origin, target, draft, earlier))
+
+
+def write_profile(flags: argparse.Namespace, engine: str, target: TargetCost, draft: DraftCost | None) -> None:
+    """Make or extend the profile `flags.write_profile`, and say so on stderr. Raises UserError.
+
+    `draft` None: that of the profile, which exists already (`check_profile`).
+    """
+    earlier = _earlier(flags.write_profile)
+    path = latency.save_profile(_fields(flags.write_profile, _origin(flags, engine), target, draft, earlier))
+    print(f"latency profile: {path}", file=sys.stderr)
+
+
+def _earlier(name: str) -> LatencyProfile | None:
+    return load_profile(name) if name in latency.known_profiles() else None
+
+
+def _origin(flags: argparse.Namespace, engine: str) -> dict[str, Any]:
+    """What all targets of a profile have in common."""
+    return {"measured_by_this_project": True, "engine": engine, "hardware": flags.hardware}
 
 
 def _fields(
@@ -99,15 +125,6 @@ def _known(profile: LatencyProfile, but: str) -> tuple[dict, dict, dict]:
         if target != but
     }
     return tokens, tables, profile.provenance
-
-
-def _check_same(profile: LatencyProfile, origin: dict) -> None:
-    for key, value in origin.items():
-        if profile.provenance.get(key) != value:
-            raise UserError(
-                f"the latency profile {profile.name} is there already, with {key} {profile.provenance.get(key)!r} "
-                f"and not {value!r}: write another --write_profile"
-            )
 
 
 def read_draft_cost(name: str) -> DraftCost:

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from profiling import profile_tpt_hf, server_profile
+from profiling.asking import QUESTION_FLAGS, Engine, add_server_flags, question_arguments
 from profiling.common import print_json
 from profiling.new_profile import add_profile_flags
 from profiling.profile_tpt_vllm import VLLM
-from profiling.server_profile import QUESTION_FLAGS, Engine, add_server_flags, question_arguments
 from profiling.trials import spread
 from specdec.config import StrictParser, add_flags, config_of
 from specdec.errors import exit_status
@@ -34,9 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
         flags = _parser().parse_args(arguments)
         problems = [problem for name in flags.datasets for problem in load_problems(name, **question_arguments(flags))]
-        found = _answer(flags, problems)
-        by_dataset = {name: lengths(found, name) for name in flags.datasets}
-        print_json({**found, "what": "tokens an answer has; spreads over questions", "lengths": by_dataset})
+        _answer(flags, problems)
 
     return exit_status("profile_dataset_output", work)
 
@@ -51,13 +49,20 @@ def _parser() -> StrictParser:
     return parser
 
 
-def _answer(flags: argparse.Namespace, problems: Sequence[Problem]) -> dict[str, Any]:
-    """What the model gives on all problems, with the latency profile written that is asked for."""
+def _answer(flags: argparse.Namespace, problems: Sequence[Problem]) -> None:
+    """Ask the model all problems, print what it gives, and write the latency profile that is asked for."""
     if flags.base_url is not None:
-        return server_profile.profile(SERVER, flags, problems)
+        server_profile.profile(SERVER, flags, problems, lambda found: _show(found, flags))
+        return
     chosen = {name: getattr(flags, name) for name in HERE_FLAGS}
     session = open_session(config_of({**chosen, "drafters": ["plain"], "engine": "eager", "latency_profile": ["none"]}))
-    return profile_tpt_hf.profile(session, flags, problems)
+    device = str(session.device)
+    profile_tpt_hf.profile(session, flags, problems, lambda found: _show(found, flags, device))
+
+
+def _show(found: dict[str, Any], flags: argparse.Namespace, device: str = "cpu") -> None:
+    by_dataset = {name: lengths(found, name) for name in flags.datasets}
+    print_json({**found, "what": "tokens an answer has; spreads over questions", "lengths": by_dataset}, device)
 
 
 def lengths(found: dict[str, Any], dataset: str) -> dict[str, Any]:

@@ -11,15 +11,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
+from profiling.asking import QUESTION_FLAGS, add_trial_flags, question_arguments
 from profiling.common import print_json
 from profiling.in_process import Filler, Speaker
-from profiling.new_profile import DraftCost, TargetCost, add_profile_flags, read_draft_cost, write_profile
-from profiling.server_profile import QUESTION_FLAGS, add_trial_flags, question_arguments
+from profiling.new_profile import (
+    DraftCost,
+    TargetCost,
+    add_profile_flags,
+    check_profile,
+    read_draft_cost,
+    write_profile,
+)
 from profiling.trials import InvalidTrial, require_trials, run_trials, summary
 from specdec.config import StrictParser, add_flags, config_of
 from specdec.errors import exit_status
@@ -48,19 +54,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = {name: getattr(flags, name) for name in names}
         session = open_session(config_of({**chosen, "engine": "eager", "latency_profile": ["none"]}))
         problems = load_problems(flags.dataset_name, **question_arguments(flags))
-        print_json(profile(session, flags, problems), str(session.device))
+        profile(session, flags, problems, lambda found: print_json(found, str(session.device)))
 
     return exit_status("profile_tpt_hf", work)
 
 
-def profile(session: Session, flags: argparse.Namespace, problems: Sequence[Problem]) -> dict[str, Any]:
-    """Measure, and write the latency profile that is asked for. Raises UserError."""
+def profile(
+    session: Session,
+    flags: argparse.Namespace,
+    problems: Sequence[Problem],
+    show: Callable[[dict[str, Any]], None],
+) -> None:
+    """Measure, `show` what was found, and write the latency profile that is asked for. Raises UserError."""
     draft = read_draft_cost(flags.drafter) if flags.drafter else None
+    has_drafter = any(not isinstance(spec, Plain) for spec in session.config.drafter_specs)
+    check_profile(flags, ENGINE, draft is not None or has_drafter)
     found = measure(session, flags, problems)
+    show(found)
     if flags.write_profile:
         require_trials(found, "a latency profile")
-        found["written"] = str(write_hf_profile(flags, found, draft))
-    return found
+        write_hf_profile(flags, found, draft)
 
 
 def measure(session: Session, flags: argparse.Namespace, problems: Sequence[Problem]) -> dict[str, Any]:
@@ -92,13 +105,13 @@ def measure(session: Session, flags: argparse.Namespace, problems: Sequence[Prob
     return found
 
 
-def write_hf_profile(flags: argparse.Namespace, found: dict[str, Any], draft: DraftCost | None) -> Path:
+def write_hf_profile(flags: argparse.Namespace, found: dict[str, Any], draft: DraftCost | None) -> None:
     """The profile of what was measured: passes of the drafters, tokens and verifications of the target."""
     keys = ("model", "dtype", "dataset", "num_valid", "ms_per_token", "verify_ms")
     evidence = {key: found[key] for key in keys}
     table = {count: times["median"] for count, times in found["verify_ms"].items()}
     target = TargetCost(found["target"], found["ms_per_token"]["median"], evidence, table)
-    return write_profile(flags, ENGINE, target, draft or _draft_cost(found))
+    write_profile(flags, ENGINE, target, draft or _draft_cost(found))
 
 
 def _draft_cost(found: dict[str, Any]) -> DraftCost | None:

@@ -7,26 +7,36 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 from specdec.errors import UserError
+
+ALIKE = ("engine", "target", "dataset", "max_new_tokens", "concurrency")
+
+
+def check_vanilla(vanilla: dict[str, Any], asked: dict[str, Any], question_ids: Iterable[int]) -> None:
+    """Raises UserError unless the plain decoding in `vanilla` is what a server asked like this can be compared with."""
+    if not isinstance(vanilla.get("trials"), list):
+        raise UserError("--vanilla holds no trials: give what a server's profiler printed")
+    for key in ALIKE:
+        if asked[key] != vanilla.get(key):
+            raise UserError(
+                f"--vanilla was made with {key} {vanilla.get(key)!r} and this with {asked[key]!r}: make it again"
+            )
+    missing = set(question_ids) - by_question(vanilla["trials"]).keys()
+    if missing:
+        raise UserError(f"--vanilla lacks question {min(missing)}: make it with the same questions")
 
 
 def ranking_row(found: dict[str, Any], vanilla: dict[str, Any], name: str) -> dict[str, Any]:
     """Per question: counts of its first answer, and ms per token with and without speculation, medians of its trials.
 
-    `found` and `vanilla` are what a profiler found of the server with and without speculation; the row is called by
-    `name` and the number of tokens drafted per round. Raises UserError if the two cannot be compared.
+    `found` and `vanilla` are what a profiler found of the server with and without speculation (`check_vanilla`); the
+    row is called by `name` and the number of tokens drafted per round.
     """
-    for key in ("engine", "target", "dataset", "max_new_tokens", "concurrency"):
-        if found[key] != vanilla.get(key):
-            raise UserError(
-                f"--vanilla was made with {key} {vanilla.get(key)!r} and this with {found[key]!r}: make it again"
-            )
     plain, questions = by_question(vanilla["trials"]), []
     for question_id, trials in by_question(found["trials"]).items():
-        if question_id not in plain:
-            raise UserError(f"--vanilla lacks question {question_id}: make it with the same questions")
         counts = next((trial["speculation"] for trial in trials if trial.get("speculation")), None)
         if counts is not None:
             times = {"ms_per_token": median_ms(trials), "vanilla_ms_per_token": median_ms(plain[question_id])}

@@ -9,21 +9,22 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from profiling.asking import QUESTION_FLAGS, Engine, add_server_flags, question_arguments
 from profiling.chat import Chat, CountTokens
 from profiling.common import print_json
 from profiling.new_profile import (
     DraftCost,
     TargetCost,
     add_profile_flags,
+    check_profile,
     read_draft_cost,
     read_result,
     write_profile,
 )
-from profiling.ranking_row import ranking_row
+from profiling.ranking_row import check_vanilla, ranking_row
 from profiling.served import Served
 from profiling.server import Refused, Server
 from profiling.speculation import Metrics, between, total
@@ -33,26 +34,6 @@ from specdec.config import BUNDLED, SMOLLM2, StrictParser, add_flags
 from specdec.errors import UserError, exit_status
 from specdec.problems import Problem, load_problems
 from specdec.tokens import load_tokenizer
-
-QUESTION_FLAGS = ("data_dir", "num_questions", "question_ids", "max_new_tokens", "seed")
-DEFAULTS = {"num_questions": 8, "max_new_tokens": 256}
-NEUTRAL = {"repetition_penalty": 1.0}  # or the checkpoint's own generation_config.json would apply
-
-
-@dataclass(frozen=True)
-class Engine:
-    """What is particular to one server program.
-
-    `extra`: fields of its requests; `version_url`: where its JSON names its version; `speculates`: whether it must
-    speculate, must not, or may (None).
-    """
-
-    program: str
-    name: str
-    base_url: str
-    version_url: str
-    speculates: bool | None
-    extra: dict[str, Any] = field(default_factory=lambda: dict(NEUTRAL))
 
 
 def run_command(engine: Engine, description: str, arguments: Sequence[str] | None) -> int:
@@ -68,44 +49,37 @@ def run_command(engine: Engine, description: str, arguments: Sequence[str] | Non
             )
         add_profile_flags(parser)
         flags = parser.parse_args(arguments)
-        print_json(profile(engine, flags, load_problems(flags.dataset_name, **question_arguments(flags))))
+        profile(engine, flags, load_problems(flags.dataset_name, **question_arguments(flags)), print_json)
 
     return exit_status(engine.program, work)
 
 
-def add_server_flags(parser: argparse.ArgumentParser, engine: Engine) -> None:
-    """What `served_model` reads, and how often and how many at once questions are asked."""
-    parser.add_argument("--target_model_name", required=True, help="the model's name on the server")
-    parser.add_argument("--base_url", default=engine.base_url, help="of the OpenAI protocol (default: %(default)s)")
-    parser.add_argument("--tokenizer", help="the model's folder, to count tokens where the server sends no usage")
-    parser.add_argument(
-        "--extra_body", type=_json_object, default={}, help="JSON: more fields of a request; null: none"
-    )
-    parser.add_argument("--timeout_s", type=_positive, default=Server.timeout_s, help="longest silence of the server")
-    parser.add_argument("--concurrency", type=_count, default=1, help="questions at once (default: %(default)s)")
-    add_trial_flags(parser)
+def profile(
+    engine: Engine, flags: argparse.Namespace, problems: Sequence[Problem], show: Callable[[dict[str, Any]], None]
+) -> None:
+    """Measure, `show` what was found, and write the profile that is asked for. Raises UserError.
 
-
-def add_trial_flags(parser: argparse.ArgumentParser) -> None:
-    """--repeats and --warm_up, and a profiler's number and length of answers."""
-    parser.add_argument("--repeats", type=_count, default=3, help="times each question is asked (default: %(default)s)")
-    parser.add_argument("--warm_up", type=_count, default=2, help="answers that do not count (default: %(default)s)")
-    parser.set_defaults(**DEFAULTS)
-
-
-def profile(engine: Engine, flags: argparse.Namespace, problems: Sequence[Problem]) -> dict[str, Any]:
-    """Measure, and write the profile that is asked for. Raises UserError."""
+    What can be wrong with flags and files is said before anything is measured.
+    """
     vanilla = read_result(flags.vanilla, "--vanilla") if getattr(flags, "vanilla", None) else None
     draft = read_draft_cost(flags.drafter) if flags.drafter else None
-    found = measure(engine, flags, problems)
+    check_profile(flags, engine.name, draft is not None or vanilla is not None)
+    if flags.write_profile and flags.concurrency != 1:
+        raise UserError("--write_profile prices one question at a time: leave out --concurrency")
+    if flags.write_profile and engine.speculates and vanilla is None:
+        raise UserError("--write_profile of a server that speculates needs --vanilla, its plain decoding")
+    asked = {**describe(engine, flags), "dataset": problems[0].dataset}
+    if vanilla is not None:
+        check_vanilla(vanilla, asked, (problem.question_id for problem in problems))
+    found = {**asked, **measure(engine, flags, problems)}
     if vanilla is not None:
         found["vanilla_ms_per_token"] = vanilla["ms_per_token"]
         if flags.concurrency == 1:
             found["row"] = ranking_row(found, vanilla, f"eagle3_{engine.name.lower()}")
+    show(found)
     if flags.write_profile:
         require_trials(found, "a latency profile")
-        found["written"] = str(write_server_profile(engine, flags, found, draft))
-    return found
+        write_server_profile(engine, flags, found, draft)
 
 
 def measure(engine: Engine, flags: argparse.Namespace, problems: Sequence[Problem]) -> dict[str, Any]:
@@ -114,7 +88,7 @@ def measure(engine: Engine, flags: argparse.Namespace, problems: Sequence[Proble
     served.warm_up(flags.warm_up)
     before = served.metrics()
     trials = run_trials(served.ask, problems, flags.repeats, flags.concurrency)
-    found = {**describe(engine, flags), "dataset": problems[0].dataset, **summary(trials)}
+    found = summary(trials)
     found["speculation"] = total([one.answer.speculation for one in trials if one.answer and one.answer.speculation])
     wanted = engine.speculates or bool(getattr(flags, "vanilla", None))
     if found["speculation"] is None and (not wanted or flags.concurrency > 1):
@@ -122,11 +96,6 @@ def measure(engine: Engine, flags: argparse.Namespace, problems: Sequence[Proble
         found["speculation"] = _of_all(before, served.metrics(), trials)
     _check_speculation(engine, flags, found, wanted)
     return found
-
-
-def question_arguments(flags: argparse.Namespace) -> dict[str, Any]:
-    """What `load_problems` takes, of the parsed flags."""
-    return {name: getattr(flags, name) for name in ("data_dir", "num_questions", "question_ids", "seed")}
 
 
 def served_model(engine: Engine, flags: argparse.Namespace) -> Served:
@@ -178,20 +147,16 @@ def _check_speculation(engine: Engine, flags: argparse.Namespace, found: dict[st
 
 def write_server_profile(
     engine: Engine, flags: argparse.Namespace, found: dict[str, Any], draft: DraftCost | None
-) -> Path:
+) -> None:
     """The profile of a target on a server; of one that speculates, with its drafter's cost by difference."""
     keys = ("base_url", "model", "engine_version", "dataset", "num_valid", "concurrency", "ms_per_token")
     evidence = {key: found[key] for key in keys}
     plain = found.get("vanilla_ms_per_token")
-    if flags.concurrency != 1:
-        raise UserError("--write_profile prices one question at a time: leave out --concurrency")
-    if found["speculation"]:
-        if plain is None:
-            raise UserError("--write_profile of a server that speculates needs --vanilla, its plain decoding")
+    if plain is not None:
         draft = draft_cost_by_difference(found, plain["median"])
         evidence["ms_per_token_without_speculation"] = plain
     cost = TargetCost(found["target"], (plain or found["ms_per_token"])["median"], evidence)
-    return write_profile(flags, engine.name, cost, draft)
+    write_profile(flags, engine.name, cost, draft)
 
 
 def draft_cost_by_difference(found: dict[str, Any], plain_ms: float) -> DraftCost:
@@ -233,28 +198,3 @@ def _version(engine: Engine, server: Server) -> str | None:
         return str(json.loads(server.get(server.root_url + engine.version_url))["version"])
     except (Refused, ValueError, KeyError, TypeError):
         return None
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    found = json.loads(text)
-    if not isinstance(found, dict):
-        raise argparse.ArgumentTypeError(f"{text} is no JSON object")
-    return found
-
-
-def _number(kind: Callable[[str], float], least: float) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        value = kind(text)
-        if not least <= value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is below {least:g}, or no number")
-        return value
-
-    return read
-
-
-def _count(text: str) -> int:
-    return int(_number(int, 1)(text))
-
-
-def _positive(text: str) -> float:
-    return _number(float, 1e-3)(text)

@@ -57,13 +57,14 @@ def _entry(question: dict[str, Any], row: dict[str, Any], source: str, engines: 
 
 
 def _source_of(row: dict[str, Any], stats: Sequence[QuestionStats], path: Path) -> str:
-    """The ranked questions' source that the row belongs to: the same target, data set and budget.
+    """The ranked questions' source that the row belongs to: the same target, data set and budget, and greedy.
 
     What else is in a source, arithmetic and device, is the server's own business. Logs that state none fit any row.
     """
     sources = sorted({entry.source for entry in stats})
     own = [str(row["target"]), str(row["dataset"]), str(row["max_new_tokens"])]
-    fitting = [source for source in sources if source.split(" ")[:3] == own]
+    greedy = [words for words in (source.split(" ") for source in sources) if "temperature" not in words]
+    fitting = [" ".join(words) for words in greedy if words[:3] == own]
     if len(fitting) == 1:
         return fitting[0]
     if len(sources) == 1 and not any(entry.settings for entry in stats):

@@ -75,6 +75,14 @@ def test_other_questions_are_not_ranked_together_unless_asked(folder, tmp_path, 
     assert "Careful" in document["note"] and "measured on a server" in document["note"]
 
 
+def test_a_greedy_server_does_not_stand_beside_sampled_records(tmp_path, capsys):
+    record = make_record(0)
+    record.identity.update({"target": "Qwen2.5-7B-Instruct", "temperature": 0.7})
+    save_record(record, record_path(tmp_path / "sampled", "q7b", "gsm8k", 0, record.drafter_name, 64))
+    assert parse_log.main([str(tmp_path / "sampled"), "--also", save(tmp_path, row())]) == 2
+    assert "rank what was run alike" in capsys.readouterr().err
+
+
 def broken(field: str, value: object) -> dict:
     made = copy.deepcopy(row())
     made["questions"][0][field] = value

@@ -74,6 +74,7 @@ LIGHT = (
     "windows",
 )
 LIGHT_PROFILING = (
+    "asking",
     "chat",
     "gpus",
     "new_profile",

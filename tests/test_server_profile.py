@@ -77,7 +77,7 @@ def test_a_profile_grows_by_target_and_prices_at_once(tmp_path, profile_dir, cap
     more = ("--write_profile", "here", "--hardware", "GPU")
     with FakeServer([answer(6, gap_s=0.01)]) as server:
         assert run(profile_tpt_vllm, server, *more, "--drafter", str(drafter)) == 0
-        assert last_json(capsys)["written"] == str(profile_dir / "here.json")
+        assert f"latency profile: {profile_dir / 'here.json'}" in capsys.readouterr().err
         assert run(profile_tpt_vllm, server, *more, "--target_model_name", "org/bigger") == 0
     profile = load_profile("here")
     assert set(profile.target_ms_per_token) == {"big", "bigger"} and 10 <= profile.target_ms_per_token["big"] < 20
@@ -95,9 +95,10 @@ def test_a_profile_grows_by_target_and_prices_at_once(tmp_path, profile_dir, cap
         (("--hardware", "GPU", "--drafter", __file__), "does not end with the JSON"),
         (("--hardware", "GPU", "--drafter", "drafter", "--concurrency", "2"), "leave out --concurrency"),
         (("--hardware", "GPU", "--drafter", "drafter", "--num_questions", "1", "--repeats", "2"), "needs 3 trials"),
+        (("--hardware", "GPU", "--drafter", "drafter", "--write_profile", "a/b"), "'a/b' is no name"),
         (("--hardware", "other", "--drafter", "drafter", "--write_profile", "taken"), "hardware 'GPU' and not 'other'"),
     ],
-    ids=["no_drafter", "no_hardware", "no_file", "no_json", "at_once", "too_few", "taken"],
+    ids=["no_drafter", "no_hardware", "no_file", "no_json", "at_once", "too_few", "name", "taken"],
 )
 def test_no_profile_is_written_from_less_than_it_needs(more, why, profile_dir, capsys):
     profile = {"name": "drafter", "draft_pass_ms": 2.0, "target_ms_per_token": {"a": 9.0}, "verify_ms": {}}
@@ -107,8 +108,10 @@ def test_no_profile_is_written_from_less_than_it_needs(more, why, profile_dir, c
     before = sorted(path.read_text() for path in profile_dir.iterdir())
     with FakeServer([answer(6)]) as server:
         assert run(profile_tpt_vllm, server, "--write_profile", "here", *more) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert why in error
+    output = capsys.readouterr()
+    assert why in output.err.splitlines()[-1]
+    # Only the number of trials is not known before they are made; then what was measured is not lost.
+    assert bool(server.requests) == bool(output.out) == ("trials" in why)
     assert sorted(path.read_text() for path in profile_dir.iterdir()) == before
 
 
@@ -188,7 +191,12 @@ def test_eagle3_wants_metrics_that_tell_and_a_vanilla_run_alike(tmp_path, capsys
         assert "/metrics tells of no speculation" in capsys.readouterr().err
     with FakeServer([answer(10)], metrics=vllm_metrics(4)) as server:
         assert run(profile_tpt_vllm_eagle3, server, "--vanilla", str(vanilla), "--max_new_tokens", "9") == 2
-        assert "made with max_new_tokens 256" in capsys.readouterr().err
+        assert "made with max_new_tokens 256" in capsys.readouterr().err and not server.requests
+        assert run(profile_tpt_vllm_eagle3, server, "--write_profile", "e", "--hardware", "GPU", "--drafter", "d") == 2
+        assert "cannot read d" in capsys.readouterr().err
+        (tmp_path / "none.json").write_text('{"ms_per_token": {"median": 1.0}}')
+        assert run(profile_tpt_vllm_eagle3, server, "--vanilla", str(tmp_path / "none.json")) == 2
+        assert "holds no trials" in capsys.readouterr().err
         more = ("--vanilla", str(vanilla), "--question_ids", "7")
         assert run(profile_tpt_vllm_eagle3, server, *more) == 2
         assert "lacks question 7" in capsys.readouterr().err

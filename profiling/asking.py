@@ -1,0 +1,84 @@
+"""Asking: which engine is asked what, how often and how many questions at once. The flags of profilers.
+
+It asks nothing: `server_profile.py` and `profile_tpt_hf.py` do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from profiling.server import Server
+
+QUESTION_FLAGS = ("data_dir", "num_questions", "question_ids", "max_new_tokens", "seed")
+DEFAULTS = {"num_questions": 8, "max_new_tokens": 256}
+NEUTRAL = {"repetition_penalty": 1.0}  # or the checkpoint's own generation_config.json would apply
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What is particular to one server program.
+
+    `extra`: fields of its requests; `version_url`: where its JSON names its version; `speculates`: whether it must
+    speculate, must not, or may (None).
+    """
+
+    program: str
+    name: str
+    base_url: str
+    version_url: str
+    speculates: bool | None
+    extra: dict[str, Any] = field(default_factory=lambda: dict(NEUTRAL))
+
+
+def add_server_flags(parser: argparse.ArgumentParser, engine: Engine) -> None:
+    """What `served_model` reads, and how often and how many at once questions are asked."""
+    parser.add_argument("--target_model_name", required=True, help="the model's name on the server")
+    parser.add_argument("--base_url", default=engine.base_url, help="of the OpenAI protocol (default: %(default)s)")
+    parser.add_argument("--tokenizer", help="the model's folder, to count tokens where the server sends no usage")
+    parser.add_argument(
+        "--extra_body", type=_json_object, default={}, help="JSON: more fields of a request; null: none"
+    )
+    parser.add_argument("--timeout_s", type=_positive, default=Server.timeout_s, help="longest silence of the server")
+    parser.add_argument("--concurrency", type=_count, default=1, help="questions at once (default: %(default)s)")
+    add_trial_flags(parser)
+
+
+def add_trial_flags(parser: argparse.ArgumentParser) -> None:
+    """--repeats and --warm_up, and a profiler's number and length of answers."""
+    parser.add_argument("--repeats", type=_count, default=3, help="times each question is asked (default: %(default)s)")
+    parser.add_argument("--warm_up", type=_count, default=2, help="answers that do not count (default: %(default)s)")
+    parser.set_defaults(**DEFAULTS)
+
+
+def question_arguments(flags: argparse.Namespace) -> dict[str, Any]:
+    """What `load_problems` takes, of the parsed flags."""
+    return {name: getattr(flags, name) for name in ("data_dir", "num_questions", "question_ids", "seed")}
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"{text} is no JSON object")
+    return found
+
+
+def _number(kind: Callable[[str], float], least: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        value = kind(text)
+        if not least <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is below {least:g}, or no number")
+        return value
+
+    return read
+
+
+def _count(text: str) -> int:
+    return int(_number(int, 1)(text))
+
+
+def _positive(text: str) -> float:
+    return _number(float, 1e-3)(text)
