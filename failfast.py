@@ -22,18 +22,18 @@ from specdec.config import RunConfig, parse_args
 from specdec.errors import exit_status
 from specdec.latency import MEASURED, LatencyProfile, load_profiles, measured
 from specdec.problems import Problem
-from specdec.ranking import PLAIN, QuestionStats, model_prices, priced_entry, stats_of
+from specdec.rankings.ranking import PLAIN, QuestionStats, model_prices, priced_entry, stats_of
+from specdec.rankings.tables import ranking_report
 from specdec.records import Record, check_writable, save_record
-from specdec.repeated import repeated_run
 from specdec.report import record_lines, record_text
-from specdec.runs import RunFile
-from specdec.shards import parse_shard
-from specdec.status import read_status, status_report
-from specdec.stop import StopRequest
-from specdec.stored import stored_records
-from specdec.tables import ranking_report
-from specdec.terminal import AnswerView, wants_colour
+from specdec.sweeps.repeated import repeated_run
+from specdec.sweeps.runs import RunFile
+from specdec.sweeps.shards import parse_shard
+from specdec.sweeps.status import read_status, status_report
+from specdec.sweeps.stop import StopRequest
+from specdec.sweeps.stored import stored_records
 from specdec.token_bytes import TokenBytes, stored_tokens
+from specdec.views.terminal import AnswerView, wants_colour
 
 if TYPE_CHECKING:
     from specdec.jobs import Job
@@ -81,8 +81,8 @@ def run(config: RunConfig, stop: StopRequest) -> None:
         return
     # Models come with torch and transformers: everything above answers without them.
     from specdec.jobs import describe_plan, plan_jobs
-    from specdec.run_description import describe_run
     from specdec.session import open_session
+    from specdec.sweeps.run_description import describe_run
 
     session = open_session(config)
     report = None if config.record else Reporter(config, profiles, session.token_bytes)
@@ -103,8 +103,8 @@ def run_jobs(session: Session, jobs: Sequence[Job], report: Reporter, run_file: 
 
     Another task may have finished a job since they were planned; nothing is computed twice if that can be seen.
     """
-    from specdec.against_plain import AgainstPlain
     from specdec.jobs import finished, run_job
+    from specdec.rankings.against_plain import AgainstPlain
 
     against_plain = AgainstPlain(session)
     with logging_redirect_tqdm():
@@ -124,8 +124,8 @@ def run_jobs(session: Session, jobs: Sequence[Job], report: Reporter, run_file: 
 
 def record_traces(session: Session, problems: Sequence[Problem], stop: StopRequest) -> None:
     """A trace per question, each saved as soon as it is made; what is stored already is not made again."""
-    from specdec.recorder import plan_traces, record_trace
-    from specdec.trace import save_trace
+    from specdec.traces.recorder import plan_traces, record_trace
+    from specdec.traces.trace import save_trace
 
     jobs = plan_traces(session, problems)
     for job in tqdm(jobs, desc="questions", disable=None):

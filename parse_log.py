@@ -6,15 +6,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from specdec import logs, ranking, tables
-from specdec.also import also_ranked
 from specdec.config import RUN_CODE_HELP, StrictParser
 from specdec.errors import UserError, exit_status
-from specdec.judges import Judges
 from specdec.latency import load_profiles
-from specdec.question_sets import comparable
-from specdec.ranking import QuestionStats
-from specdec.reading import Reading, records_of
+from specdec.rankings import logs, ranking, tables
+from specdec.rankings.also import also_ranked
+from specdec.rankings.judges import Judges
+from specdec.rankings.question_sets import comparable
+from specdec.rankings.ranking import QuestionStats
+from specdec.rankings.reading import Reading, records_of
 from specdec.records import load_record
 
 

@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from plotting import cli, style
 from plotting.inputs import read_traces
 from plotting.points import Point, ratio_points
-from specdec.calibration import expected_calibration_error, fit_curve, reliability_table, tokens_seen
 from specdec.errors import UserError
-from specdec.trace import Trace
+from specdec.traces.calibration import expected_calibration_error, fit_curve, reliability_table, tokens_seen
+from specdec.traces.trace import Trace
 
 MAX_PANELS = 3
 BAR = 0.2  # how high the fullest tenth stands

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from specdec.errors import UserError
-from specdec.ranking import PLAIN
+from specdec.rankings.ranking import PLAIN
 from specdec.records import Record, find_records, load_record
-from specdec.trace import Trace, find_traces, load_trace
+from specdec.traces.trace import Trace, find_traces, load_trace
 
 
 def read_records(

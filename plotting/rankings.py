@@ -17,13 +17,13 @@ from plotting.inputs import read_records
 from plotting.points import Point, ratio_points
 from plotting.ranking_files import read_ranking_file
 from plotting.settings import CEILING_PARTS, SHARES, Ranking, Setting
-from specdec.comparisons import compare
 from specdec.errors import UserError
-from specdec.judges import Judges
 from specdec.latency import Price, load_profiles
-from specdec.question_sets import comparable
-from specdec.ranking import PLAIN, QuestionStats, by_drafter, engines_of, merge, priced_under, rank
-from specdec.reading import Reading
+from specdec.rankings.comparisons import compare
+from specdec.rankings.judges import Judges
+from specdec.rankings.question_sets import comparable
+from specdec.rankings.ranking import PLAIN, QuestionStats, by_drafter, engines_of, merge, priced_under, rank
+from specdec.rankings.reading import Reading
 from specdec.records import Record
 
 # Each quantity as a ratio of sums over questions: (numerator, denominator) of one question under one engine.

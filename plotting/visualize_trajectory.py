@@ -22,10 +22,10 @@ from matplotlib.patches import Patch, Rectangle
 from plotting import cli, style
 from plotting.inputs import read_drafts
 from specdec.errors import UserError
-from specdec.pieces import BYTES, Piece, Reader
 from specdec.records import Record
 from specdec.token_bytes import find_tokenizer, read_token_bytes
-from specdec.trajectory import Step, trajectory
+from specdec.views.pieces import BYTES, Piece, Reader
+from specdec.views.trajectory import Step, trajectory
 
 COLUMNS, MAX_LINES = 96, 40
 LINE = 0.235  # inches

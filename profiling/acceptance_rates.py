@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from profiling.common import print_json
+from specdec.answers.repetition import is_degenerate
 from specdec.config import StrictParser
 from specdec.errors import UserError, exit_status
-from specdec.ranking import PLAIN
+from specdec.rankings.ranking import PLAIN
 from specdec.records import Record, find_records, load_record
-from specdec.repetition import is_degenerate
 from specdec.statistics import LEVEL, MIN_QUESTIONS, PairedBootstrap
 
 SETTINGS = (

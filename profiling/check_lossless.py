@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from profiling.common import print_json
-from specdec.against_plain import diverging
+from specdec.answers.divergence import BUG, EXACT
 from specdec.asked import asked_problems
 from specdec.config import RunConfig, parse_args
-from specdec.divergence import BUG, EXACT
 from specdec.errors import exit_status
+from specdec.rankings.against_plain import diverging
 from specdec.session import Session, open_session
 from specdec.specs import DrafterSpec, Plain
 from specdec.speculate import speculate

@@ -19,12 +19,12 @@ from specdec.errors import exit_status
 from specdec.grids import PAPER
 from specdec.jobs import plan_jobs, run_job
 from specdec.problems import load_problems
-from specdec.recorder import plan_traces, record_trace
 from specdec.records import Record
-from specdec.replayed import replay
 from specdec.session import Session, open_session
 from specdec.specs import ArStatic, DllmStatic, FailFast
-from specdec.trace import load_trace, save_trace, trace_path
+from specdec.traces.recorder import plan_traces, record_trace
+from specdec.traces.replayed import replay
+from specdec.traces.trace import load_trace, save_trace, trace_path
 
 LIVE = (
     ArStatic(6),

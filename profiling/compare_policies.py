@@ -14,14 +14,14 @@ from pathlib import Path
 
 from profiling.common import print_json
 from specdec.calibrate import chosen_half, learn
-from specdec.calibration import Calibration
-from specdec.cost_aware import Advice, engine_costs
 from specdec.errors import exit_status
 from specdec.latency import LatencyProfile, load_profile, price
-from specdec.oracle import Judge
-from specdec.replayed import replay
+from specdec.rankings.oracle import Judge
 from specdec.specs import CostAware, DllmStatic, DrafterSpec, FailFast
-from specdec.trace import Trace, find_traces, load_trace
+from specdec.traces.calibration import Calibration
+from specdec.traces.cost_aware import Advice, engine_costs
+from specdec.traces.replayed import replay
+from specdec.traces.trace import Trace, find_traces, load_trace
 
 THRESHOLD, CHAINS = 0.05, "dllm_0.05"
 TAUS = tuple(percent / 100 for percent in range(5, 100, 5))

@@ -14,10 +14,10 @@ from itertools import islice
 from pathlib import Path
 
 from profiling.common import print_json
-from specdec.chains import Chains
 from specdec.errors import exit_status
 from specdec.replay import run
-from specdec.trace import Trace, find_traces, load_trace, num_prefixes, save_trace, trace_path
+from specdec.traces.chains import Chains
+from specdec.traces.trace import Trace, find_traces, load_trace, num_prefixes, save_trace, trace_path
 
 NUM_QUESTIONS, NUM_TOKENS = 30, 1024
 

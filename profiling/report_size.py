@@ -16,12 +16,12 @@ from specdec.errors import exit_status
 from specdec.grids import GRIDS
 from specdec.html_report import report_html
 from specdec.latency import load_profiles
-from specdec.pieces import Reader
-from specdec.ranking import merge
-from specdec.reading import Reading
-from specdec.replayed import replay
+from specdec.rankings.ranking import merge
+from specdec.rankings.reading import Reading
 from specdec.token_bytes import find_tokenizer, read_token_bytes
-from specdec.trace import find_traces, load_trace
+from specdec.traces.replayed import replay
+from specdec.traces.trace import find_traces, load_trace
+from specdec.views.pieces import Reader
 
 NUM_SETTINGS = 40
 

@@ -20,10 +20,10 @@ from typing import Any
 from profiling.gpus import GPUS, Gpu
 from profiling.shapes import SHAPES
 from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, ModelSource, Role, find_model
-from specdec.columns import aligned
 from specdec.config import StrictParser
 from specdec.errors import UserError, exit_status
 from specdec.latency import ROOFLINE, known_profiles, load_profile, save_profile
+from specdec.rankings.columns import aligned
 
 BLOCK, SUB_BLOCK = 32, 8
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 96)

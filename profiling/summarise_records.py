@@ -2,8 +2,8 @@
 
     python -m profiling.summarise_records RESULTS [--latency_target NAME] > FILE
 
-A question is degenerate when most of plain decoding's answer repeats itself (specdec.repetition). The document has no
-texts: of each record it keeps the counts of every round and a hash of the output.
+A question is degenerate when most of plain decoding's answer repeats itself (specdec.answers.repetition). The document
+has no texts: of each record it keeps the counts of every round and a hash of the output.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from specdec import ranking, tables
+from specdec.answers.repetition import is_degenerate
 from specdec.config import StrictParser
 from specdec.errors import UserError, exit_status
 from specdec.latency import LatencyProfile, load_profiles
-from specdec.losslessness import count_grades
+from specdec.rankings import ranking, tables
+from specdec.rankings.losslessness import count_grades
 from specdec.records import Record, find_records, load_record
-from specdec.repetition import is_degenerate
 
 MODEL_KEYS = ("target_sha256", "drafter_sha256", "dtype", "device", "engine", "max_new_tokens")
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from specdec.calibration import FILE_NAME, Calibration, calibrate, save_calibration
 from specdec.config import StrictParser, add_flags
-from specdec.cost_aware import Advice, engine_costs
 from specdec.errors import UserError, exit_status
 from specdec.latency import LatencyProfile, load_profiles, price
-from specdec.replayed import replay
 from specdec.specs import CostAware
-from specdec.trace import Trace, find_traces, load_trace
+from specdec.traces.calibration import FILE_NAME, Calibration, calibrate, save_calibration
+from specdec.traces.cost_aware import Advice, engine_costs
+from specdec.traces.replayed import replay
+from specdec.traces.trace import Trace, find_traces, load_trace
 
 MIN_CHAIN_LEN, MAX_DRAFT_LEN = 20, 60
 MAX_ROUNDS, PRECISION = 12, 1e-4  # of the search for a rate that is its own

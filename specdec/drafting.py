@@ -10,8 +10,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from specdec.cost_aware import Advice, CostAwareWindow
 from specdec.specs import ArDynamic, ArStatic, CostAware, DllmStatic, FailFast
+from specdec.traces.cost_aware import Advice, CostAwareWindow
 from specdec.verdict import Verdict
 from specdec.windows import Draft, FailFastWindow, FixedWindow, Run, Window, finish_draft
 

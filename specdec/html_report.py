@@ -12,20 +12,20 @@ from typing import Any
 
 from specdec.config import RUN_CODE_HELP, StrictParser
 from specdec.errors import UserError, exit_status
-from specdec.judges import Judges
 from specdec.latency import load_profiles
 from specdec.pickles import write_atomic
-from specdec.pieces import Reader
-from specdec.question_data import packed, question_data
-from specdec.question_sets import comparable
-from specdec.ranking import QuestionStats, engines_of, merge
-from specdec.reading import Reading, records_of
+from specdec.rankings.judges import Judges
+from specdec.rankings.question_sets import comparable
+from specdec.rankings.ranking import QuestionStats, engines_of, merge
+from specdec.rankings.reading import Reading, records_of
 from specdec.records import Record
-from specdec.report_data import question_id_of, report_data
-from specdec.report_page import report_page
-from specdec.runs import find_runs, read_run
+from specdec.sweeps.runs import find_runs, read_run
 from specdec.token_bytes import find_tokenizer, read_token_bytes
-from specdec.trace import trace_path
+from specdec.traces.trace import trace_path
+from specdec.views.pieces import Reader
+from specdec.views.question_data import packed, question_data
+from specdec.views.report_data import question_id_of, report_data
+from specdec.views.report_page import report_page
 
 
 def build_parser() -> StrictParser:

@@ -12,13 +12,13 @@ from specdec.errors import UserError
 from specdec.lm import device_clock
 from specdec.problems import Problem
 from specdec.provenance import provenance
-from specdec.recorded import RecordedTarget
 from specdec.records import IDENTITY_KEYS, Record, identity_difference, load_finished, record_path
 from specdec.session import Session
 from specdec.specs import DrafterSpec
 from specdec.speculate import speculate
 from specdec.tokens import encode_prompt
-from specdec.trace import Trace, load_trace, trace_path
+from specdec.traces.recorded import RecordedTarget
+from specdec.traces.trace import Trace, load_trace, trace_path
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ def resolve_engine(config: RunConfig, device: torch.device, sources: Collection[
 def _why_not_graph(config: RunConfig, device: torch.device, sources: Collection[ModelSource]) -> str | None:
     """What keeps the graph engine from a run that loads `sources`, in a few words; None if nothing does."""
     if config.record:
-        return "traces are recorded by passes over many rows (specdec/pages.py), which it does not run"
+        return "traces are recorded by passes over many rows (specdec/traces/pages.py), which it does not run"
     reason = next(filter(None, (_unsupported(source) for source in sources)), None)
     if reason is not None:
         return reason

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from specdec import fields, pickles
-from specdec.divergence import Divergence
+from specdec.answers.divergence import Divergence
 from specdec.errors import UserError
 from specdec.rounds import Round
 

@@ -16,20 +16,20 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from specdec.calibration import FILE_NAME
 from specdec.config import RunConfig, StrictParser, add_flags, config_of
-from specdec.cost_aware import advice_of
 from specdec.errors import UserError, exit_status
-from specdec.judges import judges_of
 from specdec.latency import LatencyProfile, load_profiles
 from specdec.pickles import write_atomic
-from specdec.ranking import QuestionStats, model_prices, stats_of
+from specdec.rankings.judges import judges_of
+from specdec.rankings.ranking import QuestionStats, model_prices, stats_of
+from specdec.rankings.tables import ranking_json, ranking_report
 from specdec.records import IDENTITY_KEYS, check_writable, record_path, save_record
-from specdec.replayed import replay
 from specdec.report import record_lines, record_text
 from specdec.specs import CostAware, DrafterSpec
-from specdec.tables import ranking_json, ranking_report
-from specdec.trace import Trace, find_traces, load_trace
+from specdec.traces.calibration import FILE_NAME
+from specdec.traces.cost_aware import advice_of
+from specdec.traces.replayed import replay
+from specdec.traces.trace import Trace, find_traces, load_trace
 
 FLAGS = (
     "question_ids",

@@ -10,14 +10,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from specdec import ranking
-from specdec.ceiling import Ceiling
-from specdec.grading import is_correct
+from specdec.answers.grading import is_correct
+from specdec.answers.repetition import is_degenerate
 from specdec.latency import Price
-from specdec.logs import parse_log_lines
-from specdec.ranking import QuestionStats
+from specdec.rankings import ranking
+from specdec.rankings.ceiling import Ceiling
+from specdec.rankings.logs import parse_log_lines
+from specdec.rankings.ranking import QuestionStats
 from specdec.records import Record
-from specdec.repetition import is_degenerate
 from specdec.rounds import Round
 
 __all__ = ["parse_log_lines", "quote_text", "record_lines", "record_text", "visible"]

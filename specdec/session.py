@@ -11,7 +11,6 @@ import torch
 
 from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, ModelSource, Role, fingerprint
 from specdec.config import RunConfig
-from specdec.cost_aware import Advice, advice_of
 from specdec.drafters import ArDrafter, BlockSettings, DllmDrafter, Drafter, NoDrafter
 from specdec.errors import UserError
 from specdec.latency import load_profiles
@@ -25,6 +24,7 @@ from specdec.specs import CostAware, DllmStatic, DrafterSpec, FailFast
 from specdec.target import Target
 from specdec.token_bytes import TokenBytes, token_bytes_of
 from specdec.tokens import check_same_tokens, load_tokenizer, mask_id, stop_ids
+from specdec.traces.cost_aware import Advice, advice_of
 
 
 @dataclass

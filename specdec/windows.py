@@ -1,7 +1,7 @@
 """Drafts, and the rules by which one ends: windows over a run of tokens that grows pass by pass.
 
 No network and no torch here: `generate.py` runs the passes of a live draft, and a recorded one is read back pass by
-pass (`specdec.recorded`). Both end by the rules of this file.
+pass (`specdec.traces.recorded`). Both end by the rules of this file.
 
 Sources: FailFast (arXiv 2512.20573), Algorithm 1 and Appendix E.
 """
@@ -38,7 +38,7 @@ class Draft:
 
     `confidences` are those the rule in force records: one per token, or under FailFast's published
     rule every masked position of the current sub-block in every denoising pass. `stop_reason` is
-    "length", "low_confidence", "max_len", "stop_token", "low_gain" (`specdec.cost_aware`) or "none"
+    "length", "low_confidence", "max_len", "stop_token", "low_gain" (`specdec.traces.cost_aware`) or "none"
     (nothing was drafted). `token_confidences`: each token's probability as it was chosen, None for one that cost no
     pass. `drawn_from`: rows [L, V] if the tokens were drawn left to right, each from its row alone; None if they are to
     be taken as fixed (`specdec.sampling` says what may be claimed).

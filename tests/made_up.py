@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 
 from generate import Denoising, masked_positions
-from specdec.chains import Chain, Chains, ar_chain
-from specdec.record_dllm import Answer, ChainBlocks
-from specdec.trace import Trace, num_prefixes
+from specdec.traces.chains import Chain, Chains, ar_chain
+from specdec.traces.record_dllm import Answer, ChainBlocks
+from specdec.traces.trace import Trace, num_prefixes
 
 MASK_ID = 99
 STOP_ID = 98

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from samples import make_record
 
-from specdec.ceiling import Ceiling, ceiling_table, sum_ceilings
 from specdec.latency import Price
-from specdec.logs import parse_log_lines
-from specdec.ranking import rank, stats_of
+from specdec.rankings.ceiling import Ceiling, ceiling_table, sum_ceilings
+from specdec.rankings.logs import parse_log_lines
+from specdec.rankings.ranking import rank, stats_of
+from specdec.rankings.tables import ranking_report
 from specdec.report import record_lines
-from specdec.tables import ranking_report
 
 ONE, OTHER = Ceiling(60.0, 20.0, 15.0, 5.0), Ceiling(90.0, 0.0, 10.0, 0.0)
 

@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from specdec.comparisons import compare
 from specdec.errors import UserError
 from specdec.latency import Price
-from specdec.question_sets import comparable, unequal
-from specdec.ranking import QuestionStats
-from specdec.tables import ranking_csv, ranking_json, ranking_report
+from specdec.rankings.comparisons import compare
+from specdec.rankings.question_sets import comparable, unequal
+from specdec.rankings.ranking import QuestionStats
+from specdec.rankings.tables import ranking_csv, ranking_json, ranking_report
 
 NAMES = ("dllm_0.05_df_0.45_60_10", "dllm_0.05_sf_8", "ar_None_sf_8", "ar_None_sf_4")
 

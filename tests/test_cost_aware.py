@@ -11,7 +11,14 @@ import pytest
 from made_up import made_up_trace
 
 from specdec import calibrate
-from specdec.calibration import (
+from specdec.config import RunConfig, parse_args
+from specdec.errors import UserError
+from specdec.jobs import Job, run_job
+from specdec.latency import LatencyProfile, load_profile, price
+from specdec.problems import load_problems
+from specdec.session import open_session
+from specdec.specs import CostAware, FailFast, parse_drafter_name
+from specdec.traces.calibration import (
     Calibration,
     Curve,
     ease_of,
@@ -21,17 +28,10 @@ from specdec.calibration import (
     reliability_table,
     save_calibration,
 )
-from specdec.config import RunConfig, parse_args
-from specdec.cost_aware import Advice, advice_of
-from specdec.errors import UserError
-from specdec.jobs import Job, run_job
-from specdec.latency import LatencyProfile, load_profile, price
-from specdec.problems import load_problems
-from specdec.recorder import plan_traces, record_trace
-from specdec.replayed import replay
-from specdec.session import open_session
-from specdec.specs import CostAware, FailFast, parse_drafter_name
-from specdec.trace import Trace, save_trace, trace_path
+from specdec.traces.cost_aware import Advice, advice_of
+from specdec.traces.recorder import plan_traces, record_trace
+from specdec.traces.replayed import replay
+from specdec.traces.trace import Trace, save_trace, trace_path
 
 ENGINE = "Qwen2.5-7B-Instruct@vLLM_A6000"
 SPEC = CostAware(0.2, 20, ENGINE)

@@ -12,12 +12,12 @@ from samples import make_plain, make_record, make_round
 from toys import greedy_tokens, random_ids, toy_model
 
 import failfast
-from specdec.against_plain import diverging
-from specdec.divergence import BUG, EXACT, TIE, Divergence, first_difference
+from specdec.answers.divergence import BUG, EXACT, TIE, Divergence, first_difference
 from specdec.errors import UserError
 from specdec.lm import CachedLM
-from specdec.losslessness import count_grades, losslessness_line
-from specdec.ranking import stats_of
+from specdec.rankings.against_plain import diverging
+from specdec.rankings.losslessness import count_grades, losslessness_line
+from specdec.rankings.ranking import stats_of
 from specdec.records import find_records, load_record, record_path, save_record
 
 

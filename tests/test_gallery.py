@@ -26,7 +26,7 @@ from plotting.theoretical_analysis import expected_tokens
 from specdec import replay
 from specdec.latency import load_profile
 from specdec.records import Record, find_records, load_record
-from specdec.trace import find_traces, load_trace
+from specdec.traces.trace import find_traces, load_trace
 
 QUESTIONS = ("0", "2", "3", "5", "13")
 SETTINGS = (

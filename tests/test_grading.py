@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import make_record
 
-from specdec import sandbox, sandboxed
+from specdec.answers import sandbox, sandboxed
+from specdec.answers.grading import code_of, is_correct
+from specdec.answers.mathtext import is_same_answer, last_boxed, number
+from specdec.answers.sandbox import passes
 from specdec.errors import UserError
-from specdec.grading import code_of, is_correct
-from specdec.mathtext import is_same_answer, last_boxed, number
-from specdec.sandbox import passes
 
 ADD = {
     "prompt": 'import math\n\n\ndef add(a, b):\n    """The sum."""\n',

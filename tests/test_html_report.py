@@ -17,13 +17,13 @@ from written import HOSTILE, reader, tokens_of, written
 
 from specdec import html_report
 from specdec.latency import load_profile
-from specdec.question_data import packed, question_data
-from specdec.ranking import merge, model_prices, stats_of
+from specdec.rankings.ranking import merge, model_prices, stats_of
 from specdec.records import record_path, save_record
-from specdec.report_data import family_of, report_data
-from specdec.report_page import inert_json, report_page
-from specdec.runs import RunFile
-from specdec.trace import save_trace, trace_path
+from specdec.sweeps.runs import RunFile
+from specdec.traces.trace import save_trace, trace_path
+from specdec.views.question_data import packed, question_data
+from specdec.views.report_data import family_of, report_data
+from specdec.views.report_page import inert_json, report_page
 
 PROFILE = load_profile("vLLM_A6000")
 DRAFTERS = ("plain", "ar_None_sf_8", "dllm_0.05_sf_8", "dllm_0.05_df_0.45_60_10")

@@ -13,9 +13,9 @@ from fakes import FakeDraft, ScriptedDrafter, ScriptedTarget
 from samples import make_record
 
 from specdec.records import Record, find_records, load_record, record_path, save_record
-from specdec.runs import RunFile, find_runs, read_run
 from specdec.speculate import speculate
-from specdec.status import read_status
+from specdec.sweeps.runs import RunFile, find_runs, read_run
+from specdec.sweeps.status import read_status
 
 NUM_PROCESSES = 32
 NUM_KILLS = 200

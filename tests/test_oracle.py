@@ -10,13 +10,13 @@ from made_up import made_up_trace
 
 from specdec.drafting import NoDrafter
 from specdec.latency import LatencyProfile, price
-from specdec.oracle import Board, Costs, Judge, Oracle
-from specdec.recorded import RecordedTarget, recorded_drafter
+from specdec.rankings.oracle import Board, Costs, Judge, Oracle
 from specdec.records import Record
-from specdec.replayed import replay
 from specdec.specs import ArDynamic, ArStatic, DllmStatic, FailFast, Plain
 from specdec.speculate import speculate
-from specdec.trace import Trace
+from specdec.traces.recorded import RecordedTarget, recorded_drafter
+from specdec.traces.replayed import replay
+from specdec.traces.trace import Trace
 from specdec.verdict import Verdict
 from specdec.windows import Draft
 

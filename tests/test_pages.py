@@ -10,7 +10,7 @@ from reference import full_logits
 from toys import random_ids, toy_model
 
 from specdec.lm import CachedLM
-from specdec.pages import PagedLM, Row
+from specdec.traces.pages import PagedLM, Row
 
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
 

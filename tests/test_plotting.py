@@ -28,12 +28,12 @@ from plotting.settings import Setting
 from plotting.sweeps import sweeps
 from plotting.theoretical_analysis import aligned_passes, expected_tokens, mean_passes, speedup
 from plotting.visualize_trajectory import cells_of, layout
-from specdec.calibration import expected_calibration_error
-from specdec.pieces import BYTES, Piece
 from specdec.records import Record, record_path, save_record
 from specdec.specs import ArStatic, DllmStatic, FailFast
-from specdec.trace import save_trace, trace_path
-from specdec.trajectory import Step
+from specdec.traces.calibration import expected_calibration_error
+from specdec.traces.trace import save_trace, trace_path
+from specdec.views.pieces import BYTES, Piece
+from specdec.views.trajectory import Step
 
 PLOTTING = Path(gallery.__file__).parent
 FAILFAST, AR = "dllm_0.05_df_0.45_60_10", "ar_None_sf_3"

@@ -10,8 +10,8 @@ from samples import make_plain, make_record, make_round, records
 
 from specdec.errors import UserError
 from specdec.latency import MEASURED, Price, load_profile, measured
-from specdec.losslessness import count_grades
-from specdec.ranking import (
+from specdec.rankings.losslessness import count_grades
+from specdec.rankings.ranking import (
     QuestionStats,
     best,
     engine_name,
@@ -22,8 +22,8 @@ from specdec.ranking import (
     rank,
     stats_of,
 )
+from specdec.rankings.tables import ranking_report
 from specdec.records import Record
-from specdec.tables import ranking_report
 
 ENGINE = "vLLM_A6000 as if Qwen2.5-32B-Instruct"
 

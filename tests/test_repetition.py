@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from specdec.repetition import is_degenerate, repeated_share
+from specdec.answers.repetition import is_degenerate, repeated_share
 
 
 @pytest.mark.parametrize("period", [1, 2, 7, 50, 100])

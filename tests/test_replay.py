@@ -11,12 +11,12 @@ from specdec.config import RunConfig
 from specdec.errors import UserError
 from specdec.jobs import Job, run_job
 from specdec.problems import load_problems
-from specdec.recorder import plan_traces, record_trace
 from specdec.records import Record, identity_difference
-from specdec.replayed import replay
 from specdec.session import Session, open_session
 from specdec.specs import ArDynamic, ArStatic, DllmStatic, DrafterSpec, FailFast, Plain
-from specdec.trace import Trace, load_trace, save_trace
+from specdec.traces.recorder import plan_traces, record_trace
+from specdec.traces.replayed import replay
+from specdec.traces.trace import Trace, load_trace, save_trace
 
 BUDGET = 40
 AR = [*map(ArStatic, (1, 3, 8, 16)), ArDynamic(0.4, 20, 5), ArDynamic(0.7, 24, 1), ArDynamic(0.0, 12, 4)]

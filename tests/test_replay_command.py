@@ -17,9 +17,9 @@ import failfast
 import parse_log
 from specdec import replay, session
 from specdec.errors import UserError
-from specdec.logs import parse_log_lines
+from specdec.rankings.logs import parse_log_lines
 from specdec.records import find_records, load_record
-from specdec.trace import find_traces, load_trace, save_trace, trace_path
+from specdec.traces.trace import find_traces, load_trace, save_trace, trace_path
 
 PROJECT = Path(failfast.__file__).parent
 

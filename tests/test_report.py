@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from samples import make_plain, make_record, make_round, records
 
 from specdec.latency import MEASURED, Price, load_profile
-from specdec.ranking import engines_of, merge, model_prices, rank, stats_of
+from specdec.rankings.ranking import engines_of, merge, model_prices, rank, stats_of
+from specdec.rankings.tables import ranking_csv, ranking_json, ranking_report
 from specdec.report import parse_log_lines, quote_text, record_lines, record_text
-from specdec.tables import ranking_csv, ranking_json, ranking_report
 
 PROFILE = load_profile("vLLM_A6000")
 PUBLISHED = """\

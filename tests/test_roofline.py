@@ -13,9 +13,10 @@ from profiling import roofline
 from profiling.gpus import GPUS, Gpu
 from profiling.roofline import Machine, find_shape, num_flops, values_moved
 from profiling.shapes import SHAPES
-from specdec import latency, ranking, tables
+from specdec import latency
 from specdec.checkpoints import TARGET, ModelSource
 from specdec.latency import known_profiles, load_profile
+from specdec.rankings import ranking, tables
 
 H200 = Machine(GPUS["H200"], 2)
 # Measured on an H200 for this project in bfloat16 with random weights at 512 tokens of context (transformers 5.17,

@@ -14,11 +14,12 @@ from families import flags, save_family
 from samples import make_record
 
 import failfast
-from specdec import pickles, runs, session
+from specdec import pickles, session
 from specdec.errors import UserError
 from specdec.records import find_records, record_path, save_record
-from specdec.runs import RunFile, find_runs, read_run, slurm_ids
-from specdec.status import ranges, read_status, status_report
+from specdec.sweeps import runs
+from specdec.sweeps.runs import RunFile, find_runs, read_run, slurm_ids
+from specdec.sweeps.status import ranges, read_status, status_report
 
 PROJECT = Path(failfast.__file__).parent
 ASKED = {

@@ -14,11 +14,11 @@ import parse_log
 from specdec import replay
 from specdec.config import RunConfig, parse_args
 from specdec.errors import UserError
-from specdec.losslessness import count_grades, losslessness_line
-from specdec.ranking import source_of, stats_of
+from specdec.rankings.losslessness import count_grades, losslessness_line
+from specdec.rankings.ranking import source_of, stats_of
 from specdec.records import Record, find_records, load_record, save_record
 from specdec.rounds import Round
-from specdec.trace import find_traces, load_trace
+from specdec.traces.trace import find_traces, load_trace
 
 HOT = ("--temperature", "1.0", "--top_k", "40", "--top_p", "0.95", "--draft_sampling", "sample")
 DRAFTERS = ("--drafters", "plain", "ar_sf", "dllm_sf", "failfast", "--spec_len", "4")

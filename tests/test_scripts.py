@@ -15,7 +15,7 @@ import pytest
 from families import save_family
 
 from specdec.records import find_records
-from specdec.runs import find_runs, read_run
+from specdec.sweeps.runs import find_runs, read_run
 
 PROJECT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((PROJECT / "scripts").glob("*.sh"))

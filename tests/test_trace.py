@@ -13,7 +13,7 @@ from made_up import made_up_trace
 from specdec.errors import UserError
 from specdec.records import record_path
 from specdec.specs import ArDynamic, CostAware, DllmStatic, FailFast, Plain
-from specdec.trace import Trace, chains_name, find_traces, load_matching, load_trace, save_trace, trace_path
+from specdec.traces.trace import Trace, chains_name, find_traces, load_matching, load_trace, save_trace, trace_path
 
 
 def same(left: Trace, right: Trace) -> bool:

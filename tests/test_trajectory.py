@@ -14,13 +14,13 @@ from written import HOSTILE, bundled_tokens, reader, tokens_of, written
 from specdec import drafting
 from specdec.checkpoints import BUNDLED_DIR
 from specdec.errors import UserError
-from specdec.logs import parse_log_lines
-from specdec.pieces import BYTES, SPECIAL, TEXT, Piece, Reader
-from specdec.replayed import replay
+from specdec.rankings.logs import parse_log_lines
 from specdec.specs import FailFast
-from specdec.terminal import AnswerView, trajectory_lines, wants_colour
 from specdec.token_bytes import TokenBytes, find_tokenizer, read_token_bytes, token_bytes_of
-from specdec.trajectory import draft_confidences, trajectory
+from specdec.traces.replayed import replay
+from specdec.views.pieces import BYTES, SPECIAL, TEXT, Piece, Reader
+from specdec.views.terminal import AnswerView, trajectory_lines, wants_colour
+from specdec.views.trajectory import draft_confidences, trajectory
 
 # --- token bytes ---
 

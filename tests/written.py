@@ -8,12 +8,12 @@ from functools import cache
 
 from samples import make_record
 
-from specdec.pieces import Reader
-from specdec.ranking import PLAIN
+from specdec.rankings.ranking import PLAIN
 from specdec.records import Record
 from specdec.rounds import Round
 from specdec.specs import parse_drafter_name
 from specdec.token_bytes import TokenBytes, find_tokenizer, read_token_bytes
+from specdec.views.pieces import Reader
 
 HOSTILE = (
     "<script>alert('gone')</script></script><!-- <img src=x onerror=alert(1)> &lt;b&gt; \"quotes\" 'too'\n"

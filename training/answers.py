@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from specdec.answers.repetition import MOSTLY, repeated_share
 from specdec.errors import UserError
-from specdec.repetition import MOSTLY, repeated_share
 from training.batches import TokenDocs, pack_documents
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from specdec.answers.repetition import MOSTLY
 from specdec.errors import UserError
-from specdec.repetition import MOSTLY
 from training import ranks
 from training.answers import load_answers
 from training.batches import TokenDocs

@@ -1,0 +1,183 @@
+"""Trace: one question's target text and every drafter's chains along it; its schema, file, path and checks.
+
+One `.npz` per question: numpy arrays and a JSON text, nothing that could be executed. A trace is made by
+`recorder.py` and read by `recorded.py`, `replay.py` and `oracle.py`. No torch.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from specdec import fields
+from specdec.errors import UserError
+from specdec.pickles import write_atomic
+from specdec.records import GREEDY, IDENTITY_KEYS, identity_difference, record_path
+from specdec.specs import ArDynamic, ArStatic, DrafterSpec, Plain, number_text
+from specdec.traces.chains import AR, ARRAYS, Chains
+
+VERSION = 1
+_UNREADABLE = (ValueError, KeyError, TypeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, RecursionError)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one question gave: the target's greedy text and, per drafter, the chains behind each of its prefixes.
+
+    `identity` is that of the question's plain decoding record: models, settings, budget. `output_tokens` end with
+    a stop token or at the budget; `gaps` are the differences between the best and the second logit at each.
+    Chain i of `chains[NAME]` starts behind the prompt and the first i output tokens.
+    """
+
+    identity: dict[str, Any]
+    provenance: dict[str, Any]
+    raw_data: dict[str, Any]
+    prompt_ids: list[int]
+    output_tokens: list[int]
+    gaps: list[float]
+    output_text: str
+    chains: dict[str, Chains]
+
+    @property
+    def question_id(self) -> int:
+        return self.identity["question_id"]
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        return frozenset(self.identity["stop_ids"])
+
+    @property
+    def num_prefixes(self) -> int:
+        """Prefixes behind which at least one token can be drafted: not the last one before the budget's end."""
+        return num_prefixes(len(self.output_tokens), self.identity["max_new_tokens"])
+
+    def chains_of(self, spec: DrafterSpec) -> Chains:
+        """The chains that `spec` drafts from. Raises UserError if they were not recorded."""
+        name = chains_name(spec)
+        if name not in self.chains:
+            raise UserError(
+                f"the trace of question {self.question_id} has no chains for {spec.name} (it has: "
+                f"{', '.join(sorted(self.chains)) or 'none'}): record it with failfast.py --record and this drafter"
+            )
+        return self.chains[name]
+
+    def to_bytes(self) -> bytes:
+        meta = {key: value for key, value in vars(self).items() if key not in ("chains", "gaps")}
+        meta |= {"version": VERSION, "chains": [[c.name, c.identity, c.chain_len] for c in self.chains.values()]}
+        arrays = {"meta": _text_array(json.dumps(meta)), "gaps": np.array(self.gaps, np.float32)}
+        for index, chains in enumerate(self.chains.values()):
+            arrays |= {f"{index}_{key}": array for key, array in chains.arrays.items()}
+        file = io.BytesIO()
+        np.savez_compressed(file, **arrays)
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Trace:
+        """The inverse of `to_bytes`. Raises UserError, or one of `_UNREADABLE`, for anything else."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            meta = json.loads(arrays["meta"].tobytes())
+            if meta.pop("version") != VERSION:
+                raise UserError(f"another version of the format than {VERSION}")
+            made = [
+                Chains(*settings, {key: arrays[f"{index}_{key}"] for key in ARRAYS})
+                for index, settings in enumerate(meta.pop("chains"))
+            ]
+            gaps = arrays["gaps"].tolist()
+        trace = cls(**meta, gaps=gaps, chains={chains.name: chains for chains in made})
+        trace.check()
+        return trace
+
+    def check(self) -> None:
+        """UserError unless all parts fit each other."""
+        for key in (*IDENTITY_KEYS, "prompt_sha256", "stop_ids"):
+            fields.take(self.identity, key, lambda _: True)
+        if self.identity.get("decoding", GREEDY) != GREEDY:
+            raise UserError("traces are of greedy runs")
+        for tokens in (self.prompt_ids, self.output_tokens):
+            if not tokens or not fields.is_tokens(tokens):
+                raise UserError("prompt or output is no list of tokens")
+        if len(self.gaps) != len(self.output_tokens):
+            raise UserError("not one gap per output token")
+        for chains in self.chains.values():
+            chains.check()
+            if chains.num_prefixes != self.num_prefixes:
+                raise UserError(f"{chains.name}: {chains.num_prefixes} chains for {self.num_prefixes} prefixes")
+
+
+def num_prefixes(num_output_tokens: int, max_new_tokens: int) -> int:
+    """Prefixes of an output behind which something can be drafted: the last token before the budget's end is the
+    target's own."""
+    return min(num_output_tokens, max_new_tokens - 1)
+
+
+def chains_name(spec: DrafterSpec) -> str | None:
+    """The chains that a drafter needs: "ar", or "dllm_0.05" for an unmask threshold; None for plain decoding."""
+    if isinstance(spec, Plain):
+        return None
+    if isinstance(spec, ArStatic | ArDynamic):
+        return AR
+    return f"dllm_{number_text(spec.unmask_threshold)}"
+
+
+def trace_path(output_dir: str | Path, identity: dict[str, Any]) -> Path:
+    """OUTPUT_DIR/traces/TARGET/DATASET/QUESTION/MAX_NEW_TOKENS.npz; `identity` is the plain decoding record's."""
+    record = record_path(output_dir, *(identity[key] for key in IDENTITY_KEYS))
+    below = record.relative_to(Path(output_dir) / "pickles")
+    return Path(output_dir) / "traces" / below.parent.parent / f"{identity['max_new_tokens']}.npz"
+
+
+def save_trace(trace: Trace, path: Path) -> None:
+    """Writes the file atomically. Raises UserError where that cannot be done."""
+    trace.check()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, trace.to_bytes())
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another --output_dir") from None
+
+
+def load_trace(path: str | Path) -> Trace:
+    """Reads a trace, executing nothing. UserError names an unreadable, truncated or foreign file."""
+    try:
+        return Trace.from_bytes(Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except (UserError, *_UNREADABLE) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{path} is no whole trace of this program ({reason}): remove it and record again with failfast.py --record"
+        ) from None
+
+
+def load_matching(path: Path, identity: dict[str, Any]) -> Trace | None:
+    """The trace at `path` if it was made under `identity` (a plain decoding record's); None if there is no file.
+
+    UserError names the first difference: another model, prompt, budget, device, ...
+    """
+    if not path.exists():
+        return None
+    trace = load_trace(path)
+    difference = identity_difference(trace.identity, identity)
+    if difference is not None:
+        raise UserError(f"{path} was recorded with other settings ({difference}): use another --output_dir")
+    return trace
+
+
+def find_traces(folder: str | Path) -> list[Path]:
+    """The traces of a results folder, or of any folder in it, in the order of their questions. UserError if none."""
+    root = Path(folder)
+    found = [root] if root.is_file() else [path for path in root.rglob("*.npz") if not path.name.startswith(".")]
+    if not found:
+        raise UserError(f"{folder} holds no traces: record some with failfast.py --record --output_dir {folder}")
+    return sorted(found, key=lambda path: [(len(part) if part.isdigit() else 0, part) for part in path.parts])
+
+
+def _text_array(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)

@@ -1,0 +1,1 @@
+"""Records for people's eyes: trajectories in a terminal, and the data and page of the HTML report."""

@@ -1,0 +1,162 @@
+"""Report data: what the HTML report says of all questions together: the run, the ranking, the figures' numbers.
+
+Not the trajectories (`question_data.py`), and not how any of it looks (html/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from specdec.errors import UserError
+from specdec.latency import MEASURED
+from specdec.rankings.losslessness import losslessness_line
+from specdec.rankings.question_sets import question_key
+from specdec.rankings.ranking import PLAIN, QuestionStats, engines_of, merge, source_of
+from specdec.rankings.tables import engine_title, ranking_document
+from specdec.records import Record
+from specdec.report import visible
+from specdec.specs import ArDynamic, ArStatic, CostAware, DllmStatic, FailFast, parse_drafter_name
+from specdec.sweeps.status import ranges
+
+FAMILIES = {ArStatic: "ar", ArDynamic: "ar_dynamic", DllmStatic: "dllm", FailFast: "failfast", CostAware: "cost_aware"}
+MAX_BINS = 24
+_TITLE_LEN = 160
+_ASKED = ("question", "problem", "Problem", "prompt", "turns", "Question")  # where data sets keep the question
+
+
+def report_data(
+    records: Sequence[Record], stats: Sequence[QuestionStats], runs: Sequence[Mapping[str, Any]], note: str = ""
+) -> dict[str, Any]:
+    """Everything but the trajectories, as JSON data. `stats`: the records' entries that are ranked."""
+    engines = engines_of(stats)
+    drafters = sorted({record.drafter_name for record in records}, key=lambda name: (name != PLAIN, name))
+    return {
+        "made": datetime.now(UTC).isoformat(timespec="minutes"),
+        "facts": _facts(records, runs),
+        "settings": _flat(runs[-1]) if runs else _flat(records[-1].identity),
+        "engines": [{"name": name, "title": engine_title(name), "is_measured": name == MEASURED} for name in engines],
+        "ranking": ranking_document(stats, note),
+        "lossless": losslessness_line(stats),
+        "drafters": [{"name": name, "family": family_of(name)} for name in drafters],
+        "questions": _questions(records, stats, engines, drafters),
+        "position": _position(records),
+    }
+
+
+def family_of(name: str) -> str:
+    """Which kind of drafter a name is of: "failfast", ..., "plain", or "other" for a name of no kind known here."""
+    try:
+        return FAMILIES.get(type(parse_drafter_name(name)), PLAIN)
+    except UserError:
+        return "other"
+
+
+def question_id_of(record: Record) -> tuple[str, int]:
+    """What tells the questions of a report apart."""
+    return source_of(record), record.question_id
+
+
+def _facts(records: Sequence[Record], runs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """What was run, in a few pairs of words."""
+    identities = [record.identity for record in records]
+    sets = {str(one["dataset"]): set() for one in identities}
+    for one in identities:
+        sets[str(one["dataset"])].add(int(one["question_id"]))
+    last = records[-1].provenance
+    facts = [
+        ["Target", _listed(identities, "target")],
+        ["Questions", "; ".join(f"{name} {ranges(ids)} ({len(ids)})" for name, ids in sets.items())],
+        ["Output budget", f"{_listed(identities, 'max_new_tokens')} tokens"],
+        ["Arithmetic", f"{_listed(identities, 'dtype')} on {_listed(identities, 'device')}"],
+        ["Decoding", _listed(identities, "decoding")],
+        ["Versions", ", ".join(f"{name} {last[name]}" for name in ("torch", "transformers", "python") if name in last)],
+        ["Revision", str(last.get("git_revision") or "unknown")[:12] + " (changed)" * bool(last.get("git_is_dirty"))],
+    ]
+    dates = sorted(str(record.provenance["date"]) for record in records if "date" in record.provenance)
+    if dates:
+        first, final = dates[0][:16], dates[-1][:16]
+        facts.append(["Made", (first if first == final else f"{first} to {final}").replace("T", " ") + " UTC"])
+    outcomes = [(run["end"] or {"outcome": "without an end"})["outcome"] for run in runs]
+    counts = ", ".join(f"{outcomes.count(one)} {one}" for one in dict.fromkeys(outcomes))
+    return [*facts, *([["Runs", counts]] if counts else [])]
+
+
+def _listed(identities: Sequence[Mapping[str, Any]], key: str) -> str:
+    values = dict.fromkeys(str(one[key]) for one in identities if key in one)
+    return visible(", ".join(values)) or "unknown"
+
+
+def _flat(tree: Any, name: str = "") -> list[list[str]]:
+    """(path, value) for every leaf: `_flat({"a": {"b": 1}}) == [["a.b", "1"]]`."""
+    if isinstance(tree, Mapping) and tree:
+        return [pair for key, value in tree.items() for pair in _flat(value, f"{name}.{key}" if name else str(key))]
+    if isinstance(tree, list) and len(tree) > 20:
+        return [[name, f"{len(tree)} values: {', '.join(map(str, tree[:8]))}, ..."]]
+    return [[name, ", ".join(map(str, tree)) if isinstance(tree, list) else str(tree)]]
+
+
+def _questions(
+    records: Sequence[Record], stats: Sequence[QuestionStats], engines: Sequence[str], drafters: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Per question its first words, how its answers are graded, and a row of numbers per drafter."""
+    key = question_key(stats)
+    entries = {(*key(entry), entry.drafter_name): entry for entry in merge(stats)}
+    found: dict[tuple[str, int], list[Record]] = {}
+    for record in records:
+        found.setdefault(question_id_of(record), []).append(record)
+    return [
+        {
+            "id": question_id,
+            "dataset": str(own[0].identity["dataset"]),
+            "title": _title(own[0]),
+            "tokens": own[0].num_output_tokens,
+            **_grades([entries.get((source, question_id, record.drafter_name)) for record in own]),
+            "results": [_result(entries.get((source, question_id, name)), engines) for name in drafters],
+        }
+        for (source, question_id), own in found.items()
+    ]
+
+
+def _grades(entries: Sequence[QuestionStats | None]) -> dict[str, int]:
+    known = [entry for entry in entries if entry is not None]
+    return {
+        "num_correct": sum(entry.is_correct is True for entry in known),
+        "num_graded": sum(entry.is_correct is not None for entry in known),
+        "num_degenerate": sum(entry.is_degenerate is True for entry in known),
+    }
+
+
+def _title(record: Record) -> str:
+    row = record.raw_data
+    asked = next((row[key] for key in _ASKED if row.get(key)), next(iter(row.values()), ""))
+    asked = asked[0] if isinstance(asked, list) and asked else asked
+    text = visible(" ".join(str(asked).split()))
+    return text if len(text) <= _TITLE_LEN else text[: _TITLE_LEN - 1] + "…"
+
+
+def _result(entry: QuestionStats | None, engines: Sequence[str]) -> list[Any] | None:
+    """[speedup per engine (None without one), tokens, rounds, accepted, drafted, passes]."""
+    if entry is None:
+        return None
+    prices = [entry.prices.get(engine) for engine in engines]
+    speedups = [None if price is None or not price.total_ms else round(price.speedup, 4) for price in prices]
+    counts = entry.num_output_tokens, entry.num_rounds, entry.num_accepted, entry.num_drafted
+    return [speedups, *counts, entry.num_forward_passes]
+
+
+def _position(records: Sequence[Record]) -> dict[str, Any]:
+    """By drafter, [accepted, drafted] tokens of the rounds that begin in each stretch of `bin` output tokens."""
+    longest = max(record.num_output_tokens for record in records)
+    width = 8 * max(1, -(-longest // (8 * MAX_BINS)))
+    by_drafter: dict[str, list[list[int]]] = {}
+    for record in records:
+        if record.drafter_name == PLAIN:
+            continue
+        bins = by_drafter.setdefault(record.drafter_name, [[0, 0] for _ in range(-(-longest // width))])
+        for turn in record.rounds:
+            cell = bins[(turn.prefix_len - len(record.prompt_ids)) // width]
+            cell[0] += turn.accepted_len
+            cell[1] += turn.draft_len
+    return {"bin": width, "by_drafter": by_drafter}
