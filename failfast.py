@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -61,10 +61,7 @@ def run(config: RunConfig, stop: StopRequest) -> None:
         return
     profiles, shard = load_profiles(config.latency_profile), parse_shard(config.shard, os.environ)
     if config.read_pickle:
-        report = Reporter(config, profiles)
-        for record in stored_records(config):
-            report.add(record)
-        report.finish()
+        Reporter(config, profiles).report(stored_records(config))
         return
     problems = shard.of(asked_problems(config))
     if not problems:
@@ -74,10 +71,8 @@ def run(config: RunConfig, stop: StopRequest) -> None:
     if repeated is not None:
         report = Reporter(config, profiles)
         with RunFile(config.output_dir, repeated.description) as run_file:
-            for record in repeated.records:
-                run_file.num_found += 1
-                report.add(record)
-            report.finish()
+            run_file.num_found = len(repeated.records)
+            report.report(repeated.records)
         return
     # Models come with torch and transformers: everything above answers without them.
     from specdec.jobs import describe_plan, plan_jobs
@@ -158,6 +153,12 @@ class Reporter:
         self.config, self.profiles = config, profiles
         self.plain: dict[int, Record] = {}
         self.stats: list[QuestionStats] = []
+
+    def report(self, records: Iterable[Record]) -> None:
+        """Add finished records and print their ranking."""
+        for record in records:
+            self.add(record)
+        self.finish()
 
     def add(self, record: Record) -> None:
         """Log a record. Plain decoding comes first of a question's drafters: it is their baseline."""
