@@ -11,14 +11,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from plotting import cli, style
-from plotting.cdfs import draw_cdf, num_questions, question_values
-from plotting.inputs import by_drafter, datasets_of, read_drafts
+from plotting import style
+from plotting.cdfs import draw_cdf, finish, question_values, run
 from specdec.errors import UserError
 from specdec.records import Record
 from specdec.rounds import Round
-
-MAX_DRAFTERS = 6
 
 
 @style.styled
@@ -36,12 +33,7 @@ def figure(records: Mapping[str, Sequence[Record]]) -> Figure:
             draw_cdf(axes, grid_xs, per_question, look[name], style.label_of(name))
         axes.set_xlabel(f"tokens {title} per round")
     grid[0][0].set_ylabel("share of rounds with as many or fewer\n(mean of questions)")
-    grid[0][1].legend(loc="lower right")
-    everything = [one for found in records.values() for one in found]
-    counts = map(num_questions, records.values())
-    intervals = style.interval_note(style.has_band(grid[0][0]))
-    style.note(drawn, f"{datasets_of(everything)}; {style.questions_note(counts)}; {intervals}")
-    return drawn
+    return finish(drawn, grid[0], records)
 
 
 def _drafted(turn: Round) -> int:
@@ -53,14 +45,7 @@ def _accepted(turn: Round) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    flags = ("drafters", "question_ids")
-    return cli.run(
-        "acc_pro_len_cdf",
-        __doc__,
-        lambda it: figure(by_drafter(read_drafts(it.inputs, it.drafters, it.question_ids), MAX_DRAFTERS)),
-        flags,
-        arguments,
-    )
+    return run("acc_pro_len_cdf", __doc__, figure, arguments)
 
 
 if __name__ == "__main__":

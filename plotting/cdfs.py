@@ -1,18 +1,47 @@
-"""Cumulative distributions of whole numbers, with intervals over questions. One drawing for all figures of them."""
+"""Cumulative distributions of whole numbers, with intervals over questions: what all figures of them share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from plotting import cli, style
+from plotting.inputs import by_drafter, datasets_of, read_drafts
 from plotting.points import Point, have_intervals
 from plotting.style import Look
 from specdec.records import Record
 from specdec.statistics import LEVEL, MIN_QUESTIONS, SEED
 
 NUM_RESAMPLES = 2_000
+MAX_DRAFTERS = 6
+
+Records = Mapping[str, Sequence[Record]]
+
+
+def run(name: str, about: str | None, figure: Callable[[Records], Figure], arguments: Sequence[str] | None) -> int:
+    """The command of a figure over records by drafter. Returns the exit status."""
+
+    def build(options: Namespace) -> Figure:
+        return figure(by_drafter(read_drafts(options.inputs, options.drafters, options.question_ids), MAX_DRAFTERS))
+
+    return cli.run(name, about, build, ("drafters", "question_ids"), arguments)
+
+
+def finish(drawn: Figure, panels: Sequence[Axes], records: Records, about: str = "") -> Figure:
+    """The legend, in the last panel, and the note: `about`, over which questions, and with which intervals."""
+    panels[-1].legend(loc="lower right")
+    datasets = datasets_of([record for found in records.values() for record in found])
+    questions = style.questions_note(map(_num_questions, records.values()))
+    style.note(drawn, f"{about}{datasets}; {questions}; {style.interval_note(style.has_band(panels[0]))}")
+    return drawn
+
+
+def _num_questions(records: Sequence[Record]) -> int:
+    return len({(str(record.identity["dataset"]), record.question_id) for record in records})
 
 
 def question_values(records: Sequence[Record], values: Callable[[Record], list[int]]) -> list[list[int]]:
@@ -21,10 +50,6 @@ def question_values(records: Sequence[Record], values: Callable[[Record], list[i
     for record in records:
         found.setdefault((str(record.identity["dataset"]), record.question_id), []).extend(values(record))
     return [one for one in found.values() if one]
-
-
-def num_questions(records: Sequence[Record]) -> int:
-    return len({(str(record.identity["dataset"]), record.question_id) for record in records})
 
 
 def cdf_points(xs: Sequence[int], per_question: Sequence[Sequence[int]]) -> list[Point]:

@@ -14,13 +14,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from plotting import cli, style
-from plotting.cdfs import draw_cdf, num_questions, question_values
-from plotting.inputs import by_drafter, datasets_of, read_drafts
+from plotting import style
+from plotting.cdfs import draw_cdf, finish, question_values, run
 from specdec.errors import UserError
 from specdec.records import Record
-
-MAX_DRAFTERS = 6
 
 
 @style.styled
@@ -39,13 +36,7 @@ def figure(records: Mapping[str, Sequence[Record]]) -> Figure:
     for axes, title in zip(grid[0], ("of all runs", "of all easy tokens"), strict=True):
         axes.set_title(title)
         axes.set_xlabel("consecutive easy tokens (tokens)")
-    grid[0][1].legend(loc="lower right")
-    everything = [one for found in records.values() for one in found]
-    counts = map(num_questions, records.values())
-    what = f"easy: accepted, or the bonus behind a wholly accepted draft; {datasets_of(everything)}"
-    intervals = style.interval_note(style.has_band(grid[0][0]))
-    style.note(drawn, f"{what}; {style.questions_note(counts)}; {intervals}")
-    return drawn
+    return finish(drawn, grid[0], records, "easy: accepted, or the bonus behind a wholly accepted draft; ")
 
 
 def easy_runs(record: Record) -> list[int]:
@@ -59,14 +50,7 @@ def easy_runs(record: Record) -> list[int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    flags = ("drafters", "question_ids")
-    return cli.run(
-        "consecutive_easy_cdf",
-        __doc__,
-        lambda it: figure(by_drafter(read_drafts(it.inputs, it.drafters, it.question_ids), MAX_DRAFTERS)),
-        flags,
-        arguments,
-    )
+    return run("consecutive_easy_cdf", __doc__, figure, arguments)
 
 
 if __name__ == "__main__":
