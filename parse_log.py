@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from specdec.config import RUN_CODE_HELP, StrictParser
+from specdec.config import StrictParser
 from specdec.errors import UserError, exit_status
 from specdec.latency import load_profiles
 from specdec.rankings import logs, ranking, tables
@@ -14,7 +14,7 @@ from specdec.rankings.also import also_ranked
 from specdec.rankings.judges import Judges
 from specdec.rankings.question_sets import comparable
 from specdec.rankings.ranking import QuestionStats
-from specdec.rankings.reading import Reading, records_of
+from specdec.rankings.reading import Reading, add_reading_flags, records_of
 from specdec.records import load_record
 
 
@@ -44,15 +44,9 @@ def _read_log(path: Path) -> list[QuestionStats]:
 
 def build_parser() -> StrictParser:
     """The command line; flags as in failfast.py."""
-    parser = StrictParser(prog="parse_log.py", description=__doc__)
+    parser = StrictParser(prog="parse_log.py", description=f"{__doc__} Logs hold prices and grades of their own.")
     parser.add_argument("paths", nargs="+", metavar="PATH", type=Path, help="log file or results folder")
-    parser.add_argument(
-        "--latency_profile",
-        nargs="+",
-        default=["vLLM_A6000"],
-        help="for records: names of profiles or JSON files, or 'none' (default: %(default)s)",
-    )
-    parser.add_argument("--latency_target", help="for records: price as if the target were this entry of the profile")
+    add_reading_flags(parser)
     parser.add_argument("--trace_dir", help="for records: show the share of the ceiling, from this folder's traces")
     parser.add_argument(
         "--also",
@@ -61,12 +55,6 @@ def build_parser() -> StrictParser:
         type=Path,
         metavar="FILE",
         help="rank what a server's own speculation gave as well: what profile_tpt_vllm_eagle3 printed",
-    )
-    parser.add_argument("--run_code", action="store_true", help=RUN_CODE_HELP)
-    parser.add_argument(
-        "--allow_unequal",
-        action="store_true",
-        help="rank configurations that were run on different questions, over those that all of them have",
     )
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print one JSON document")

@@ -32,11 +32,6 @@ PRICING = ("latency_profile", "latency_target", "allow_unequal", "without_degene
 RANKING_FLAGS = ("drafters", "question_ids", *PRICING, "engine", "reference")
 _FLAGS: dict[str, dict] = {
     "drafters": {"nargs": "+", "metavar": "NAME", "help": "these drafters alone, by their names on disk"},
-    "latency_profile": {
-        "nargs": "+",
-        "default": ["vLLM_A6000"],
-        "help": "for records: profiles by name or JSON file, or 'none' (default: %(default)s)",
-    },
     "latency_target": {
         "nargs": "+",
         "default": [None],

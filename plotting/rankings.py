@@ -17,6 +17,7 @@ from plotting.inputs import read_records
 from plotting.points import Point, ratio_points
 from plotting.ranking_files import read_ranking_file
 from plotting.settings import CEILING_PARTS, SHARES, Ranking, Setting
+from specdec.config import RunConfig
 from specdec.errors import UserError
 from specdec.latency import Price, load_profiles
 from specdec.rankings.comparisons import compare
@@ -47,7 +48,7 @@ class Asked:
 
     drafters: Collection[str] | None = None
     question_ids: Collection[int] | None = None
-    latency_profile: Sequence[str] = ("vLLM_A6000",)
+    latency_profile: Sequence[str] = RunConfig.latency_profile
     latency_target: Sequence[str | None] = (None,)
     trace_dir: str | None = None
     allow_unequal: bool = False

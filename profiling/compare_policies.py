@@ -14,6 +14,7 @@ from pathlib import Path
 
 from profiling.common import print_json
 from specdec.calibrate import chosen_half, learn
+from specdec.config import RunConfig
 from specdec.errors import exit_status
 from specdec.latency import LatencyProfile, load_profile, price
 from specdec.rankings.oracle import Judge
@@ -42,7 +43,7 @@ def grids() -> dict[str, list[DrafterSpec]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("traces", nargs="+", help="folders of traces, one per data set")
-    parser.add_argument("--latency_profile", default="vLLM_A6000")
+    parser.add_argument("--latency_profile", default=RunConfig.latency_profile[0])
     options = parser.parse_args(arguments)
     return exit_status("compare_policies", lambda: print_json(measure(options.traces, options.latency_profile)))
 

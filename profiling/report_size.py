@@ -12,6 +12,7 @@ from pathlib import Path
 
 from profiling.common import print_json
 from profiling.replay_speed import NUM_QUESTIONS, NUM_TOKENS, stretched
+from specdec.config import RunConfig
 from specdec.errors import exit_status
 from specdec.grids import GRIDS
 from specdec.html_report import report_html
@@ -44,7 +45,7 @@ def measure(folder: str, out: Path) -> dict:
         records += [replay(trace, spec) for spec in GRIDS["paper"][:NUM_SETTINGS]]
     reader = Reader(read_token_bytes(find_tokenizer("bundled")))
     begin = time.perf_counter()
-    stats = merge(map(Reading(load_profiles(["vLLM_A6000"])).entry, records))
+    stats = merge(map(Reading(load_profiles(RunConfig.latency_profile)).entry, records))
     out.write_text(report_html(records, stats, reader), encoding="utf-8")
     return {
         "what": f"HTML report of {NUM_QUESTIONS} questions x {NUM_SETTINGS} settings x {NUM_TOKENS} tokens",

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from specdec.answers.repetition import is_degenerate
-from specdec.config import StrictParser
+from specdec.config import StrictParser, add_flags
 from specdec.errors import UserError, exit_status
 from specdec.latency import LatencyProfile, load_profiles
 from specdec.rankings import ranking, tables
@@ -72,8 +72,7 @@ def run() -> str:
     """The command; returns the text to print."""
     parser = StrictParser(prog="profiling.summarise_records", description=__doc__.splitlines()[0])
     parser.add_argument("results", nargs="+", type=Path, help="results folders of one target")
-    parser.add_argument("--latency_profile", nargs="+", default=["vLLM_A6000"])
-    parser.add_argument("--latency_target", help="price as if the target were this entry of the profile")
+    add_flags(parser, ("latency_profile", "latency_target"))
     arguments = parser.parse_args()
     records = [load_record(path) for folder in arguments.results for path in find_records(folder)]
     if not records:

@@ -18,7 +18,6 @@ from specdec.specs import DEFAULT_KINDS, KINDS, ArDynamic, ArStatic, CostAware, 
 
 BUNDLED = "bundled"
 SMOLLM2 = "smollm2"
-RUN_CODE_HELP = "grade humaneval by running the answers' programs, each in a sandbox (Linux)"
 DEFAULT_AR_DRAFTER = "Qwen/Qwen2.5-1.5B-Instruct"
 DEFAULT_DLLM = "Efficient-Large-Model/Fast_dLLM_v2_1.5B"
 DRAFT_SAMPLINGS = ("greedy", "sample")
@@ -150,7 +149,7 @@ class RunConfig:
     trace_dir: str | None = _flag("folder of the traces to verify against (default: that of --output_dir)", None)
     latency_profile: tuple[str, ...] = _flag("price with these profiles: names, JSON files, or 'none'", ("vLLM_A6000",))
     latency_target: str | None = _flag("price as if the target were this entry of the profile", None)
-    run_code: bool = _flag(RUN_CODE_HELP)
+    run_code: bool = _flag("grade humaneval by running the answers' programs, each in a sandbox (Linux)")
     figures: bool = _flag("draw acceptance over time for every record with drafts, under OUTPUT_DIR/figures")
     overwrite: bool = _flag("compute finished records again")
     read_pickle: bool = _flag("re-price and re-report stored records; loads no model")

@@ -10,21 +10,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from specdec.config import RUN_CODE_HELP, StrictParser
+from specdec.config import StrictParser
 from specdec.errors import UserError, exit_status
 from specdec.latency import load_profiles
 from specdec.pickles import write_atomic
 from specdec.rankings.judges import Judges
 from specdec.rankings.question_sets import comparable
 from specdec.rankings.ranking import QuestionStats, engines_of, merge
-from specdec.rankings.reading import Reading, records_of
+from specdec.rankings.reading import Reading, add_reading_flags, records_of
 from specdec.records import Record
 from specdec.sweeps.runs import find_runs, read_run
 from specdec.token_bytes import find_tokenizer, read_token_bytes
 from specdec.traces.trace import trace_path
 from specdec.views.pieces import Reader
 from specdec.views.question_data import packed, question_data
-from specdec.views.report_data import question_id_of, report_data
+from specdec.views.report_data import by_question, report_data
 from specdec.views.report_page import report_page
 
 
@@ -33,21 +33,9 @@ def build_parser() -> StrictParser:
     parser = StrictParser(prog="specdec.html_report", description=__doc__)
     parser.add_argument("results", metavar="RESULTS", type=Path, help="results folder, or a folder in it")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="file to write (default: %(default)s)")
-    parser.add_argument(
-        "--latency_profile",
-        nargs="+",
-        default=["vLLM_A6000"],
-        help="names of profiles or JSON files, or 'none' (default: %(default)s)",
-    )
-    parser.add_argument("--latency_target", help="price as if the target were this entry of the profile")
+    add_reading_flags(parser)
     parser.add_argument("--trace_dir", help="show shares of the ceiling, from this folder's traces (default: RESULTS)")
     parser.add_argument("--tokenizer", help="the target's tokenizer.json, or its folder (default: found by its name)")
-    parser.add_argument("--run_code", action="store_true", help=RUN_CODE_HELP)
-    parser.add_argument(
-        "--allow_unequal",
-        action="store_true",
-        help="rank configurations that were run on different questions, over those that all of them have",
-    )
     return parser
 
 
@@ -86,12 +74,9 @@ def report_html(
     """The page. `stats`: the entries to rank. Raises UserError where none has a price, measured or modelled."""
     if not engines_of(stats):
         raise UserError("no drafter has a time to rank by: run plain decoding too, or give a --latency_profile")
-    by_question: dict[tuple[str, int], list[Record]] = {}
-    for record in records:
-        by_question.setdefault(question_id_of(record), []).append(record)
     data = report_data(records, stats, runs, note)
     title = f"failfast: {records[0].identity['target']}"
-    return report_page(title, data, [packed(question_data(own, reader)) for own in by_question.values()])
+    return report_page(title, data, [packed(question_data(own, reader)) for own in by_question(records).values()])
 
 
 def _check_comparable(records: Sequence[Record], folder: Path) -> None:

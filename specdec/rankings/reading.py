@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from specdec.config import add_flags
 from specdec.errors import UserError
 from specdec.latency import LatencyProfile
 from specdec.rankings.judges import Judges
 from specdec.rankings.ranking import QuestionStats, model_prices, stats_of
 from specdec.records import Record, find_records, load_record
+
+
+def add_reading_flags(parser: argparse.ArgumentParser) -> None:
+    """How records are priced and graded, and whether they must be of the same questions; flags as in failfast.py."""
+    add_flags(parser, ("latency_profile", "latency_target", "run_code"))
+    parser.add_argument(
+        "--allow_unequal",
+        action="store_true",
+        help="rank configurations that were run on different questions, over those that all of them have",
+    )
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,12 @@ def family_of(name: str) -> str:
         return "other"
 
 
-def question_id_of(record: Record) -> tuple[str, int]:
-    """What tells the questions of a report apart."""
-    return source_of(record), record.question_id
+def by_question(records: Sequence[Record]) -> dict[tuple[str, int], list[Record]]:
+    """The records of each question, under what tells the questions of a report apart."""
+    found: dict[tuple[str, int], list[Record]] = {}
+    for record in records:
+        found.setdefault((source_of(record), record.question_id), []).append(record)
+    return found
 
 
 def _facts(records: Sequence[Record], runs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -103,9 +106,6 @@ def _questions(
     """Per question its first words, how its answers are graded, and a row of numbers per drafter."""
     key = question_key(stats)
     entries = {(*key(entry), entry.drafter_name): entry for entry in merge(stats)}
-    found: dict[tuple[str, int], list[Record]] = {}
-    for record in records:
-        found.setdefault(question_id_of(record), []).append(record)
     return [
         {
             "id": question_id,
@@ -115,7 +115,7 @@ def _questions(
             **_grades([entries.get((source, question_id, record.drafter_name)) for record in own]),
             "results": [_result(entries.get((source, question_id, name)), engines) for name in drafters],
         }
-        for (source, question_id), own in found.items()
+        for (source, question_id), own in by_question(records).items()
     ]
 
 
