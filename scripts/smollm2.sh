@@ -19,6 +19,7 @@ NUM_DOCS=${NUM_DOCS:-32}
 NUM_LAYERS=${NUM_LAYERS:-6}
 ENGINE=${ENGINE:-auto}         # of the benchmark
 TRAIN_FLAGS=(${TRAIN_FLAGS:-}) # of training.make_drafters: --compile, --learning_rate, ...
+EVAL_FLAGS=(${EVAL_FLAGS:-})   # of failfast.py: --spec_len 8 4, --drafters plain failfast, ...
 MASK_TOKEN=${MASK_TOKEN:-<gh_stars>} # an entry of the tokenizer that no answer holds
 
 CODE_OPENINGS=('Complete this Python function.
@@ -47,7 +48,7 @@ for dataset in "${DATASETS[@]}"; do
   "$PYTHON" failfast.py --target_model_name smollm2 --ar_model_name "$WORK_DIR/drafters/ar_drafter" \
     --dllm_dir "$WORK_DIR/drafters/dllm_drafter" --dataset_name "$dataset" --data_dir "$DATA_DIR" \
     --num_questions "$NUM_QUESTIONS" --max_new_tokens "$MAX_NEW_TOKENS" --output_dir "$WORK_DIR/results" \
-    --latency_target Qwen2.5-32B-Instruct --log_level WARNING --engine "$ENGINE"
+    --latency_target Qwen2.5-32B-Instruct --log_level WARNING --engine "$ENGINE" ${EVAL_FLAGS[@]+"${EVAL_FLAGS[@]}"}
 done
 "$PYTHON" parse_log.py "$WORK_DIR/results" --json --latency_target Qwen2.5-32B-Instruct > "$WORK_DIR/ranking.json"
 "$PYTHON" -m profiling.summarise_records "$WORK_DIR/results" --latency_target Qwen2.5-32B-Instruct > "$WORK_DIR/records.json"
