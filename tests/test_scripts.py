@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from families import save_family
 
+from specdec.config import parse_args
 from specdec.records import find_records
 from specdec.sweeps.runs import find_runs, read_run
 
@@ -129,3 +130,21 @@ def test_the_example_of_the_site_changes_nothing_as_it_stands(environment):
     example = PROJECT / "scripts" / "env.sh.example"
     lines = [line for line in example.read_text().splitlines() if line and not line.startswith("#")]
     assert lines == []
+
+
+def test_smollm2_passes_on_what_the_benchmark_is_to_run(environment, tmp_path):
+    """Nothing is trained or downloaded: a stand-in for python notes the commands."""
+    stand_in, noted = tmp_path / "python", tmp_path / "commands"
+    stand_in.write_text(f'#!/bin/sh\nfor word; do printf "%s\\037" "$word"; done >> {noted}\necho >> {noted}\n')
+    stand_in.chmod(0o755)
+    environment |= {"PYTHON": str(stand_in), "WORK_DIR": str(tmp_path / "work"), "DATASETS": "gsm8k math"}
+    done = bash("smollm2", environment | {"EVAL_FLAGS": "--spec_len 8 4 --run_ar"})
+    assert done.returncode == 0, done.stderr
+    commands = [line.split("\037")[:-1] for line in noted.read_text().splitlines() if line.startswith("failfast.py")]
+    configs = [parse_args(command[1:]) for command in commands]
+    assert [config.dataset_name for config in configs] == ["gsm8k", "math"]
+    assert all(config.spec_len == (8, 4) and config.run_ar and config.num_questions == 2 for config in configs)
+    noted.unlink()
+    assert bash("smollm2", environment).returncode == 0
+    (first, _) = (line.split("\037")[:-1] for line in noted.read_text().splitlines() if line.startswith("failfast.py"))
+    assert parse_args(first[1:]).kinds == ("plain", "ar_sf", "ar_df", "dllm_sf", "failfast")
