@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from specdec.answers.repetition import is_degenerate, repeated_share
+from specdec.answers.repetition import is_degenerate, repeated_share, repeated_shares
 
 
 @pytest.mark.parametrize("period", [1, 2, 7, 50, 100])
@@ -23,3 +23,10 @@ def test_plain_text_and_short_answers_are_not():
     rng = random.Random(0)
     assert not is_degenerate([rng.randrange(30) for _ in range(300)])
     assert repeated_share([]) == repeated_share([5]) == repeated_share([5, 5]) == 0.0
+
+
+def test_many_texts_together_are_judged_as_one_by_one():
+    rng = random.Random(1)
+    texts = [[rng.randrange(4) for _ in range(rng.choice([0, 1, 7, 7, 40, 320]))] for _ in range(60)]
+    assert repeated_shares(texts) == [repeated_share(text) for text in texts]
+    assert repeated_shares([]) == []

@@ -16,6 +16,7 @@ from training import answers as answers_file
 from training import batches, corpus, export, losses, models, noise, self_generate
 from training import tokenizer as tokenizers
 from training.decoder import BatchDecoder, DecodeSettings
+from training.drafting import Lesson
 from training.graphs import Graphs
 from training.loop import LoopSettings, OutOfTime, Place
 from training.train_ar_drafter import ArSettings, train_ar_drafter
@@ -54,12 +55,9 @@ def tokenizer(tokenizer_dir):
     return tokenizers.load_tokenizer(tokenizer_dir)
 
 
-class Lesson:
-    """Stands in for training.drafting.Lesson without files."""
-
-    def __init__(self, tokenizer):
-        self.target, self.tokenizer, self.docs = models.new_qwen2(SHAPE, 0), tokenizer, counting_docs()
-        self.device = torch.device("cpu")
+def lesson(tokenizer) -> Lesson:
+    """A lesson without files."""
+    return Lesson(models.new_qwen2(SHAPE, 0), tokenizer, counting_docs())
 
 
 def train_one(kind: str, tokenizer, place: Place, loop: LoopSettings = LOOP):
@@ -67,8 +65,8 @@ def train_one(kind: str, tokenizer, place: Place, loop: LoopSettings = LOOP):
     if kind == "target":
         return train_target(counting_docs(), tokenizer, TargetSettings(shape=SHAPE, loop=loop), place)
     if kind == "ar":
-        return train_ar_drafter(Lesson(tokenizer), ArSettings(num_layers=2, loop=loop), place)
-    return train_dllm_drafter(Lesson(tokenizer), MASK_ID, DllmSettings(num_layers=2, loop=loop), place)
+        return train_ar_drafter(lesson(tokenizer), ArSettings(num_layers=2, loop=loop), place)
+    return train_dllm_drafter(lesson(tokenizer), MASK_ID, DllmSettings(num_layers=2, loop=loop), place)
 
 
 @pytest.mark.parametrize("kind", ["target", "ar", "dllm"])
@@ -180,6 +178,13 @@ def test_soft_loss_is_the_divergence_when_all_tokens_are_kept():
     torch.testing.assert_close(losses.soft_loss(log_student, top.values), expected, atol=1e-3, rtol=1e-3)
     log_teacher = teacher.log_softmax(-1).gather(-1, top.indices[:, :3])
     assert torch.all(losses.soft_loss(log_teacher, top.values[:, :3]).abs() < 1e-3)
+
+
+def test_what_the_teacher_says_does_not_depend_on_how_many_it_is_asked_at_once():
+    docs, teacher = counting_docs(), models.new_qwen2(SHAPE, seed=1)
+    few, many = losses.teach(teacher, docs, top_k=4, num_docs=5), losses.teach(teacher, docs, top_k=4)
+    assert torch.equal(few.ids_TK, many.ids_TK) and torch.allclose(few.probs_TK, many.probs_TK, atol=1e-3)
+    assert few.probs_TK.any()
 
 
 def test_tokenizer_round_trip_single_digits_and_chat(tokenizer):

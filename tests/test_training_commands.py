@@ -19,7 +19,7 @@ from specdec import tokens
 from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, find_model
 from specdec.models import load_hf_model
 from training import answers as answers_file
-from training import family, invent_prompts, make_drafters, models, ranks, self_generate
+from training import export, family, invent_prompts, make_drafters, models, ranks, self_generate
 from training import tokenizer as tokenizers
 from training import train_ar_drafter as ar_command
 from training import train_dllm_drafter as dllm_command
@@ -231,6 +231,24 @@ def test_the_family_refuses_a_folder_of_something_else(llama, monkeypatch, capsy
     for more, mistake in [([], "would be overwritten"), (["--target_steps", "0"], "at least 1")]:
         assert call(monkeypatch, "family", *flags, *more) == 2
         assert mistake in capsys.readouterr().err and contents(llama) == before
+
+
+def test_a_finished_target_gets_drafters_and_stays_as_it_is(llama, monkeypatch):
+    work, out = llama / "work", llama / "models"
+    place = make_drafters.Workplace(work, torch.device("cpu"))
+    whole = family.Family(llama, out, family.smoke_settings(), place)
+    drafters_alone = replace(whole, target_dir=llama / "target")
+    assert [stage.name for stage in drafters_alone.stages()] == ["answers", "ar_drafter", "dllm_drafter", "export"]
+    assert [stage.name for stage in whole.stages()][-5:-3] == ["target", "answers"]
+    report = {"steps": 3, "seconds": 1.0, "tokens": 9, "first_loss": 2.0, "last_loss": 1.0, "losses": [[3, 1.0]]}
+    model, tokenizer = toy_model("qwen2", 1), tokenizers.load_tokenizer(llama / "target")
+    for kind in ("ar_drafter", "dllm_drafter"):
+        facts = {**report, "settings": {"documents": 8}}
+        export.write_model(model, tokenizer, llama / "target", work / kind, facts)
+    (llama / "answers.npz").rename(work / "answers.npz")
+    assert set(drafters_alone.export()["bytes"]) == {"ar_drafter", "dllm_drafter"}
+    assert {folder.name for folder in out.iterdir()} == {"ar_drafter", "dllm_drafter"}
+    assert "some of these with a sentence of another question" in (out / "ar_drafter/README.md").read_text()
 
 
 def five_steps(folder: Path, out: Path) -> dict:

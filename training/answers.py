@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from specdec.answers.repetition import MOSTLY, repeated_share
+from specdec.answers.repetition import MOSTLY, repeated_shares
 from specdec.errors import UserError
 from training.batches import TokenDocs, pack_documents
 
@@ -29,7 +29,7 @@ class Answers:
     @cached_property
     def repeated_shares(self) -> list[float]:
         """repeated_share of every answer; takes a while, and is stored with them."""
-        return [repeated_share(answer) for answer in self.answers]
+        return repeated_shares(self.answers)
 
     def num_repetitive(self) -> int:
         """How many answers are mostly a loop."""

@@ -52,8 +52,10 @@ def _loss_table(report: dict) -> str:
 def model_card(kind: str, report: dict, config: dict, answers: dict) -> str:
     """The README.md of one model; kind is target, ar_drafter or dllm_drafter, the dicts are the run's own JSON."""
     author = "a teacher's" if kind == "target" else "the target's own"
+    is_mixed = kind != "target" and answers.get("num_mixed", 0) > 0
+    mixed = ",\nsome of these with a sentence of another question," if is_mixed else ""
     own = (
-        f",\nthrough {author} answers to their questions and to copies of these with other numbers "
+        f",\nthrough {author} answers to their questions and to copies of these with other numbers{mixed} "
         f"({answers['num_prompts']} answers, {answers['answer_tokens'] / 1e6:.1f} M tokens; "
         f"{answers['num_truncated']} unfinished, {answers['num_repetitive']} mostly repetition; "
         f"{report['settings']['documents']} learnt from)"

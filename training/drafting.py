@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from training.answers import load_answers
 from training.batches import TokenDocs
 from training.cli import add_compile_flag, training_parser
 from training.loop import LoopSettings
-from training.losses import Labels, teach, to_device
+from training.losses import Labels, SoftTargets, teach, to_device
 from training.models import TARGET_HELP, load_model
 from training.tokenizer import load_tokenizer
 
@@ -36,6 +37,12 @@ class Lesson:
         """Where the target, and so the training, is."""
         return next(self.target.parameters()).device
 
+    @cached_property
+    def soft(self) -> SoftTargets:
+        """The target's distributions: one pass of it over all answers, for all that is trained from them."""
+        ranks.say("target distributions of all answers ...")
+        return teach(self.target, self.docs)
+
 
 def load_lesson(target_dir: Path, answers_path: Path, device: torch.device, max_repeated: float = MOSTLY) -> Lesson:
     """The target, its tokenizer and the documents of its own answers, those with more repetition left out.
@@ -51,11 +58,8 @@ def load_lesson(target_dir: Path, answers_path: Path, device: torch.device, max_
 
 
 def labels_of(lesson: Lesson, soft_weight: float) -> Labels:
-    """Hard labels, and the target's distributions when soft_weight > 0 (one pass of the target over all answers)."""
-    soft = None
-    if soft_weight > 0:
-        ranks.say("target distributions of all answers ...")
-        soft = teach(lesson.target, lesson.docs)
+    """Hard labels, and the target's distributions when soft_weight > 0."""
+    soft = lesson.soft if soft_weight > 0 else None
     return Labels(to_device(lesson.docs.tokens, lesson.device).long(), soft, soft_weight)
 
 

@@ -1,6 +1,7 @@
 """Trains the whole bundled family, stage by stage; what is already in the work folder is not made again.
 
     python -m training.family --data_dir DIR --work_dir DIR [--out assets/models] [--stop_after STAGE]
+    python -m training.family --data_dir DIR --work_dir DIR --target_dir assets/models/target   # drafters alone
 
 A first teacher learns from the data sets' worked answers, the next from its answers, and at last the target
 (sequence-level knowledge distillation, arXiv 1606.07947): text written by people is too irregular for a small model to
@@ -26,7 +27,7 @@ from training.decoder import DecodeSettings
 from training.export import REPORT_FILE, check_published, publish, write_model
 from training.loop import LoopSettings
 from training.make_drafters import DrafterRun, DrafterSettings, Workplace, loop_facts, workplace_of
-from training.models import Shape
+from training.models import Shape, find_target
 from training.self_generate import summary
 from training.stages import Stage, run_stages
 from training.tokenizer import VOCAB_SIZE, load_tokenizer, train_bpe, write_tokenizer
@@ -42,11 +43,11 @@ class FamilySettings:
     teacher: TargetSettings = TargetSettings()
     target: TargetSettings = TargetSettings(loop=LoopSettings(num_steps=2500, num_docs=64, learning_rate=1.5e-3))
     num_teachers: int = 2  # the first learns as `teacher` says, all others as `target` does
-    drafters: DrafterSettings = DrafterSettings(answers=DecodeSettings(max_rows=2048))
+    drafters: DrafterSettings = DrafterSettings(answers=DecodeSettings(max_rows=4096))
     vocab_size: int = VOCAB_SIZE
     examples_per_set: int | None = None
     num_variants: int = 3  # copies of the questions with other numbers: answers need not be right
-    num_mixed: int = 0  # more copies, each with a sentence of another question, for the drafters only
+    num_mixed: int = 8  # more copies, each with a sentence of another question, for the drafters only
     # Only answers that end and seldom repeat themselves are learnt from, or the target would repeat itself without end.
     max_repeated: float = 0.25
     keep_truncated: bool = False
@@ -69,6 +70,7 @@ def smoke_settings() -> FamilySettings:
         vocab_size=512,
         examples_per_set=40,
         num_variants=1,
+        num_mixed=1,
         max_repeated=1.0,
         keep_truncated=True,
     )
@@ -76,12 +78,21 @@ def smoke_settings() -> FamilySettings:
 
 @dataclass(frozen=True)
 class Family:
-    """One run: where its files are and what it is to be. Each stage reads the artefacts of those before it."""
+    """One run: where its files are and what it is to be. Each stage reads the artefacts of those before it.
+
+    `target_dir` is a finished target of the family: then only drafters are made for it, and only they are exported.
+    """
 
     data_dir: Path
     out: Path
     settings: FamilySettings
     workplace: Workplace
+    target_dir: Path | None = None
+
+    @property
+    def kinds(self) -> list[str]:
+        """Which models are exported."""
+        return [kind for kind in TITLES if kind != "target" or self.target_dir is None]
 
     def path(self, name: str) -> Path:
         """The artefact of a stage in the work folder."""
@@ -89,15 +100,20 @@ class Family:
 
     def stages(self) -> list[Stage]:
         """All stages, in order."""
-        num_teachers = self.settings.num_teachers
-        texts = partial(self.prompts, num_teachers + 1, self.settings.num_mixed)
-        drafters = DrafterRun(self.path("target"), texts, self.settings.drafters, self.workplace)
+        texts = partial(self.prompts, self.settings.num_teachers + 1, self.settings.num_mixed)
+        target_dir = self.target_dir or self.path("target")
+        drafters = DrafterRun(target_dir, texts, self.settings.drafters, self.workplace)
         return [
-            Stage("tokenizer", self.path("tokenizer"), self.make_tokenizer),
-            *(stage for number in range(1, num_teachers + 1) for stage in self._teacher_stages(number)),
-            Stage("target", self.path("target"), self.make_target, trains_together=True),
+            *([] if self.target_dir else self._target_stages()),
             *drafters.stages(),
             Stage("export", self.out, self.export, is_redone=True),
+        ]
+
+    def _target_stages(self) -> list[Stage]:
+        return [
+            Stage("tokenizer", self.path("tokenizer"), self.make_tokenizer),
+            *(stage for number in range(1, self.settings.num_teachers + 1) for stage in self._teacher_stages(number)),
+            Stage("target", self.path("target"), self.make_target, trains_together=True),
         ]
 
     def _teacher_stages(self, number: int) -> list[Stage]:
@@ -156,15 +172,15 @@ class Family:
         return facts
 
     def export(self) -> dict:
-        """The three model folders with their cards, under `out`."""
+        """The model folders with their cards, under `out`."""
         learnt = {"target": f"teacher_{self.settings.num_teachers}_answers"}
         sizes = {}
-        for kind in TITLES:
+        for kind in self.kinds:
             report = json.loads((self.path(kind) / REPORT_FILE).read_text(encoding="utf-8"))
             config = json.loads((self.path(kind) / "config.json").read_text(encoding="utf-8"))
             self.out.mkdir(parents=True, exist_ok=True)
             counts = summary(load_answers(self.path(f"{learnt.get(kind, 'answers')}.npz")), 0.0)
-            card = model_card(kind, report, config, counts)
+            card = model_card(kind, report, config, {**counts, "num_mixed": self.settings.num_mixed})
             sizes[kind] = publish(self.path(kind), self.out / kind, card)
         return {"bytes": sizes, "total_bytes": sum(sizes.values())}
 
@@ -172,8 +188,8 @@ class Family:
 def run_family(family: Family, stop_after: str) -> dict[str, dict | None]:
     """Runs the stages in order up to `stop_after`; returns what each did (None: it was done already)."""
     if stop_after == "export":
-        for kind, title in TITLES.items():
-            check_published(family.out / kind, title)
+        for kind in family.kinds:
+            check_published(family.out / kind, TITLES[kind])
     stages = family.stages()
     if stop_after not in (names := [stage.name for stage in stages]):
         raise UserError(f"--stop_after {stop_after}: the stages are {', '.join(names)}")
@@ -192,11 +208,12 @@ def settings_of(arguments: argparse.Namespace) -> FamilySettings:
         return replace(part, loop=replace(part.loop, num_steps=steps or part.loop.num_steps, seed=arguments.seed))
 
     drafters = settings.drafters
-    if arguments.num_mixed < 0:
-        raise UserError(f"--num_mixed {arguments.num_mixed}: give 0 or more")
+    num_mixed = settings.num_mixed if arguments.num_mixed is None else arguments.num_mixed
+    if num_mixed < 0:
+        raise UserError(f"--num_mixed {num_mixed}: give 0 or more")
     return replace(
         settings,
-        num_mixed=arguments.num_mixed,
+        num_mixed=num_mixed,
         teacher=with_loop(settings.teacher, "teacher"),
         target=with_loop(settings.target, "target"),
         drafters=replace(
@@ -218,15 +235,15 @@ def main() -> dict:
     parser.add_argument("--out", type=Path, default=Path("assets/models"))
     parser.add_argument("--stop_after", default="export", help="a stage, such as target")
     parser.add_argument("--smoke", action="store_true", help="a toy family in a minute, to try the pipeline")
-    parser.add_argument(
-        "--num_mixed", type=int, default=0, help="copies of the questions with a sentence of another, for the drafters"
-    )
+    parser.add_argument("--target_dir", type=Path, help="a finished target: make drafters for it, and nothing else")
+    parser.add_argument("--num_mixed", type=int, help="copies with a sentence of another question, for the drafters")
     for name in TRAINED:
         parser.add_argument(f"--{name}_steps", type=int, help="instead of the default number")
     add_compile_flag(parser)
     arguments = parser.parse_args()
     settings = settings_of(arguments)
-    family = Family(arguments.data_dir, arguments.out, settings, workplace_of(arguments))
+    target_dir = arguments.target_dir and find_target(arguments.target_dir)
+    family = Family(arguments.data_dir, arguments.out, settings, workplace_of(arguments), target_dir)
     return {"stages": run_family(family, arguments.stop_after)}
 
 

@@ -18,6 +18,7 @@ from training.batches import TokenDocs, causal_batch
 from training.models import autocast, hidden_states, logits_at
 
 _TINY = 1e-6
+TEACH_LOGITS = 1 << 27  # numbers that the teacher computes at once, on average: half a GB
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,14 @@ def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 @torch.no_grad()
-def teach(teacher: PreTrainedModel, docs: TokenDocs, *, top_k: int = 32, num_docs: int = 64) -> SoftTargets:
-    """The teacher's top_k distribution for every answer token of `docs`, on the teacher's device."""
+def teach(teacher: PreTrainedModel, docs: TokenDocs, *, top_k: int = 32, num_docs: int | None = None) -> SoftTargets:
+    """The teacher's top_k distribution for every answer token of `docs`, on the teacher's device.
+
+    `num_docs` documents at a time, by default as many as TEACH_LOGITS allow: a small teacher is bound by launches.
+    """
     device = next(teacher.parameters()).device
+    answer_len = int((docs.lengths - docs.prompt_lens).mean())
+    num_docs = num_docs or max(64, TEACH_LOGITS // (teacher.config.vocab_size * max(1, answer_len)))
     top_k = min(top_k, teacher.config.vocab_size)
     ids_TK = torch.zeros((len(docs.tokens), top_k), dtype=torch.int32, device=device)
     probs_TK = torch.zeros((len(docs.tokens), top_k), dtype=torch.float16, device=device)

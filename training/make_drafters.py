@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -98,11 +99,12 @@ class DrafterRun:
     def _make_answers(self) -> dict:
         return self.workplace.answer(self.target_dir, self.texts(), self._answers, self.settings.answers)
 
+    @cached_property
     def _lesson(self) -> Lesson:
         return load_lesson(self.target_dir, self._answers, self.workplace.device, self.settings.max_repeated)
 
     def _make_ar_drafter(self) -> dict:
-        lesson, settings = self._lesson(), self.settings.ar_drafter
+        lesson, settings = self._lesson, self.settings.ar_drafter
         model, report = train_ar_drafter(lesson, settings, self.workplace.place("ar_drafter"))
         chosen = {"documents": len(lesson.docs), **loop_facts(settings.loop), "soft_weight": settings.soft_weight}
         facts = self.workplace.finish("ar_drafter", report, chosen)
@@ -110,7 +112,7 @@ class DrafterRun:
         return facts
 
     def _make_dllm_drafter(self) -> dict:
-        lesson, settings = self._lesson(), self.settings.dllm_drafter
+        lesson, settings = self._lesson, self.settings.dllm_drafter
         mask_id = mask_id_of(lesson.tokenizer, self.settings.mask_token)
         model, report = train_dllm_drafter(lesson, mask_id, settings, self.workplace.place("dllm_drafter"))
         chosen = {"documents": len(lesson.docs), **loop_facts(settings.loop), "soft_weight": settings.soft_weight}

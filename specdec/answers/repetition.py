@@ -19,10 +19,30 @@ def repeated_share(tokens: Sequence[int]) -> float:
     >>> repeated_share([1, 2, 3] * 10), repeated_share(list(range(30)))
     (0.9, 0.0)
     """
-    array = np.asarray(tokens)
-    longest = min(LONGEST_PERIOD, len(array) // 3)
-    counts = [np.count_nonzero(array[p:] == array[:-p]) for p in range(1, longest + 1)]
-    return float(max(counts, default=0) / max(1, len(array)))
+    return float(_shares_of_rows(np.asarray(tokens)[None])[0])
+
+
+def repeated_shares(texts: Sequence[Sequence[int]]) -> list[float]:
+    """`repeated_share` of every text; many are far faster together than one by one.
+
+    >>> repeated_shares([[1, 2, 3] * 10, [], [4, 4, 4, 4]])
+    [0.9, 0.0, 0.75]
+    """
+    lengths = np.array([len(text) for text in texts], dtype=np.int64)
+    shares = np.zeros(len(texts))
+    for length in np.unique(lengths):
+        numbers = np.flatnonzero(lengths == length)
+        shares[numbers] = _shares_of_rows(np.array([texts[n] for n in numbers]))
+    return shares.tolist()
+
+
+def _shares_of_rows(rows: np.ndarray) -> np.ndarray:
+    """The repeated share of each row of a matrix of tokens."""
+    length = rows.shape[1]
+    most = np.zeros(len(rows), dtype=np.int64)
+    for period in range(1, min(LONGEST_PERIOD, length // 3) + 1):
+        np.maximum(most, np.count_nonzero(rows[:, period:] == rows[:, :-period], axis=1), out=most)
+    return most / max(1, length)
 
 
 def is_degenerate(tokens: Sequence[int]) -> bool:
