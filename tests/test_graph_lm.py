@@ -39,7 +39,6 @@ def toy_sizes(monkeypatch) -> None:
     monkeypatch.setattr(graph_lm, "TOKEN_COUNTS", (1, 2, 4, 8, 16, 32, 64))
     monkeypatch.setattr(graph_lm, "MAX_TOKENS", 64)
     monkeypatch.setattr(graph_lm, "INITIAL_CAPACITY", 128)
-    monkeypatch.setattr(graph_lm, "NUM_STAGES", 3)
 
 
 @pytest.mark.parametrize("block_size", [1, 8, 32])

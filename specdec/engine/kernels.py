@@ -18,6 +18,14 @@ CHUNK_V = 4096  # logits that one program looks at
 class GpuOperations:
     """The operations, each one or two launches."""
 
+    def receive(
+        self, sent: torch.Tensor, inputs: torch.Tensor, embedding_VC: torch.Tensor, hidden_MC: torch.Tensor
+    ) -> None:
+        """See plain.receive: one program per token, and one that copies. `sent` is pinned memory of the host."""
+        num_rows, size = hidden_MC.shape
+        blocks = triton.next_power_of_2(size), triton.next_power_of_2(len(sent))
+        _receive_kernel[(num_rows + 1,)](sent, inputs, embedding_VC, hidden_MC, size, len(sent), *blocks)
+
     def norm(self, x_MC: torch.Tensor, weight_C: torch.Tensor, eps: float) -> torch.Tensor:
         """See plain.norm: one program per row."""
         out_MC = torch.empty_like(x_MC)
@@ -82,16 +90,34 @@ class GpuOperations:
         )
         return out_MN
 
-    def most_probable(self, logits_KV: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
-        """See plain.most_probable: programs look at chunks of a row, a second kernel at their findings."""
+    def most_probable(self, logits_KV: torch.Tensor, state: torch.Tensor, found_K2: torch.Tensor) -> None:
+        """See plain.most_probable: programs look at chunks of a row, a second kernel at their findings.
+
+        found_K2 may be pinned memory of the host.
+        """
         num_rows, vocab_size = logits_KV.shape
         num_chunks = triton.cdiv(vocab_size, CHUNK_V)
         found_3KS = logits_KV.new_empty(3, num_rows, num_chunks, dtype=torch.float32)
-        packed_K2 = logits_KV.new_empty(num_rows, 2, dtype=torch.float64)
         _best_kernel[(num_rows, num_chunks)](logits_KV, found_3KS, state, vocab_size, CHUNK_V)
         padded = triton.next_power_of_2(num_chunks)
-        _best_of_best_kernel[(num_rows,)](found_3KS, packed_K2, num_chunks, padded, num_warps=1)
-        return packed_K2
+        _best_of_best_kernel[(num_rows,)](found_3KS, found_K2, num_chunks, padded, num_warps=1)
+
+
+@triton.jit
+def _receive_kernel(
+    sent_ptr: tl.tensor, inputs_ptr: tl.tensor, embedding_ptr: tl.tensor, hidden_ptr: tl.tensor,
+    size: tl.tensor, num_inputs: tl.tensor, BLOCK_C: tl.constexpr, BLOCK_I: tl.constexpr,
+) -> None:  # fmt: skip
+    row = tl.program_id(0)
+    if row < tl.num_programs(0) - 1:
+        columns = tl.arange(0, BLOCK_C)
+        inside = columns < size
+        line = tl.load(embedding_ptr + tl.load(sent_ptr + row) * size + columns, mask=inside)
+        tl.store(hidden_ptr + row * size + columns, line, mask=inside)
+    else:
+        places = tl.arange(0, BLOCK_I)
+        inside = places < num_inputs
+        tl.store(inputs_ptr + places, tl.load(sent_ptr + places, mask=inside), mask=inside)
 
 
 @triton.jit
@@ -262,7 +288,7 @@ def _best_kernel(
 
 @triton.jit
 def _best_of_best_kernel(
-    found_ptr: tl.tensor, packed_ptr: tl.tensor, num_chunks: tl.tensor, CHUNKS: tl.constexpr
+    found_ptr: tl.tensor, best_ptr: tl.tensor, num_chunks: tl.tensor, CHUNKS: tl.constexpr
 ) -> None:
     row = tl.program_id(0)
     chunks = tl.arange(0, CHUNKS)
@@ -275,5 +301,5 @@ def _best_of_best_kernel(
     top = tl.max(best, axis=0)
     token = tl.min(tl.where(best == top, tokens, float("inf")), axis=0)
     total = tl.sum(totals * tl.exp(best - top), axis=0)
-    tl.store(packed_ptr + row * 2, token.to(tl.float64))
-    tl.store(packed_ptr + row * 2 + 1, 1.0 / total.to(tl.float64))
+    tl.store(best_ptr + row * 2, token.to(tl.float64))
+    tl.store(best_ptr + row * 2 + 1, 1.0 / total.to(tl.float64))
