@@ -171,9 +171,9 @@ class Network:
             operations.receive(buffers.sent, buffers.inputs, weights.embedding_VC, stream.hidden_MC)
             products.begin(stream)
         next_norms = [*(layer.attention_norm_C for layer in weights.layers[1:]), weights.norm_C]
-        for layer, cache_2GPD, next_norm_C in list(
-            zip(weights.layers, buffers.cache_L2GPD, next_norms, strict=True)
-        )[begin:end]:
+        for layer, cache_2GPD, next_norm_C in list(zip(weights.layers, buffers.cache_L2GPD, next_norms, strict=True))[
+            begin:end
+        ]:
             place = (buffers.rotary_2PE, cache_2GPD, buffers.state)
             q_MHD = products.queries(stream, layer.qkv_NC, layer.qkv_bias_N, *place)
             attended_MN = operations.attend(q_MHD, cache_2GPD, buffers.state)

@@ -196,10 +196,8 @@ def _pairs_kernel(
     # Lines 2 p and 2 p + 1 of a tile are the two values of its pair p: gate and up, or left and right of a head.
     lines = tl.arange(0, BLOCK_N)
     pair = tl.minimum(tile * (BLOCK_N // 2) + lines // 2, num_pairs - 1)
-    if GATED:
-        columns = pair + lines % 2 * num_pairs
-    else:
-        columns = pair // half * D + lines % 2 * half + pair % half
+    side = lines % 2
+    columns = pair + side * num_pairs if GATED else pair // half * D + side * half + pair % half
     rows = tl.arange(0, BLOCK_M)
     is_row = rows < num_rows
     w_lines = w_ptr + columns.to(tl.int64)[:, None] * inner
@@ -231,7 +229,9 @@ def _pairs_kernel(
         if GATED:
             out = left * tl.sigmoid(left) * right
             is_out = (pairs < num_pairs)[:, None] & is_row[None, :]
-            tl.store(out_ptr + rows[None, :] * num_pairs + pairs[:, None], out.to(out_ptr.dtype.element_ty), mask=is_out)
+            tl.store(
+                out_ptr + rows[None, :] * num_pairs + pairs[:, None], out.to(out_ptr.dtype.element_ty), mask=is_out
+            )
         else:
             _rotate_and_store(
                 left, right, pairs, rows, num_rows, out_ptr, rotary_ptr, cache_ptr, state_ptr, capacity, H, G, D
