@@ -31,7 +31,6 @@ COUNTS = (1, 8, 16, 32, 64, 96)
 VARIANTS = {f"fused_up_to_{limit}": EngineOptions(limit) for limit in (0, 32, 64)}
 CONTEXT = 512
 TUNED_COUNTS = (1, 16, 32)
-IDS = [1 + index % 997 for index in range(CONTEXT + max(COUNTS))]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,11 +69,9 @@ def attempt(measure: Callable[[], object]) -> object:
 
 
 def measure_variant(model: PreTrainedModel, options: EngineOptions) -> dict[str, object]:
-    lm = behind_context(model, options)
-    calls: dict[str, Callable[[], object]] = {
-        f"verify({k})": lambda k=k: lm.predict(IDS[CONTEXT : CONTEXT + k]) for k in COUNTS
-    }
-    block, sub_block = IDS[CONTEXT : CONTEXT + BLOCK], range(SUB_BLOCK)
+    lm, draft = behind_context(model, options), token_ids()[CONTEXT:]
+    calls: dict[str, Callable[[], object]] = {f"verify({k})": lambda k=k: lm.predict(draft[:k]) for k in COUNTS}
+    block, sub_block = draft[:BLOCK], range(SUB_BLOCK)
     calls["denoise"] = lambda: lm.predict(block, block_size=BLOCK, keep=sub_block, never=0)
     found: dict[str, object] = {name: timed(lm, call, 30)["ms"] for name, call in calls.items()}
     for name in ("verify(1)", "denoise", "verify(64)"):
@@ -96,10 +93,15 @@ def kernels_of(call: Callable[[], object], repeats: int = 5) -> dict[str, list[f
     return dict(sorted(table.items(), key=lambda item: -item[1][2])[:12])
 
 
+def token_ids() -> list[int]:
+    """A context, and the longest draft behind it."""
+    return [1 + index % 997 for index in range(CONTEXT + max(COUNTS))]
+
+
 def behind_context(model: PreTrainedModel, options: EngineOptions | None = None) -> GraphLM:
     """The engine with `CONTEXT` committed tokens."""
     lm = GraphLM(model, options=options)
-    lm.forward(IDS[:CONTEXT], block_size=BLOCK, keep=[])
+    lm.forward(token_ids()[:CONTEXT], block_size=BLOCK, keep=[])
     lm.commit(CONTEXT)
     return lm
 
@@ -110,7 +112,7 @@ def tune_plans(model: PreTrainedModel) -> dict[str, object]:
 
     lm, found = behind_context(model), {}
     for count in TUNED_COUNTS:
-        lm.predict(IDS[CONTEXT : CONTEXT + count])  # what is recorded from now on reads these inputs
+        lm.predict(token_ids()[CONTEXT : CONTEXT + count])  # what is recorded from now on reads these inputs
         found[str(count)] = compare_plans(lm, count)
     return found
 

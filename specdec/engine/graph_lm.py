@@ -86,7 +86,7 @@ class GraphLM(CachedLM):
         return {layer_idx: (keys_GPD[None], values_GPD[None]) for layer_idx, (keys_GPD, values_GPD) in both_2GPD}
 
     def clock(self) -> float:
-        """See CachedLM. Whoever has waited for a result need not wait again: an idle device takes its time to say so."""
+        """See CachedLM. Who has waited for a result need not wait again: asking an idle device takes time, too."""
         self._finish()
         return time.perf_counter()
 
