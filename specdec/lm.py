@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from transformers import Cache, PreTrainedModel
 
@@ -178,8 +179,8 @@ def without(never: int, logits_KV: torch.Tensor) -> torch.Tensor:
     return logits_KV
 
 
-def unpacked(packed_K2: torch.Tensor) -> tuple[list[int], list[float]]:
-    """`most_probable` on the host: token ids and probabilities. Waits for the device."""
+def unpacked(packed_K2: torch.Tensor | np.ndarray) -> tuple[list[int], list[float]]:
+    """`most_probable` on the host: token ids and probabilities. Waits for the device, if a tensor is there."""
     pairs = packed_K2.tolist()
     return [int(token) for token, _ in pairs], [probability for _, probability in pairs]
 

@@ -58,6 +58,7 @@ class GraphLM(CachedLM):
         is_gpu = self.device.type == "cuda"
         self._operations, self._fused = _gpu_operations(self.weights) if is_gpu else (plain, None)
         self._library = LibraryProducts(self._operations)
+        self._no_logits_0V = self.weights.head_VC.new_empty(0, len(self.weights.head_VC))
         self._is_busy = False  # the device may still have to read what was sent
         self._allocate(INITIAL_CAPACITY)
 
@@ -66,17 +67,16 @@ class GraphLM(CachedLM):
         """Positions that the cache has room for; it grows by doubling."""
         return self._buffers.cache_L2GPD.shape[3]
 
-    @torch.inference_mode()
     def predict(
         self, tokens: Sequence[int], *, block_size: int = 1, keep: Sequence[int] | None = None, never: int | None = None
     ) -> tuple[list[int], list[float]]:
         chosen: list[int] = []
         sure: list[float] = []
         with self._pass(tokens, block_size):
-            for logits_KV in self._chunks(list(tokens), block_size, keep, -1 if never is None else never):
-                if num_kept := len(logits_KV):
+            for _, num_kept in self._chunks(list(tokens), block_size, keep, -1 if never is None else never):
+                if num_kept:
                     self._finish()
-                    ids, probabilities = unpacked(self._buffers.found_M2[:num_kept])
+                    ids, probabilities = unpacked(self._found[:num_kept])
                     chosen += ids
                     sure += probabilities
         return chosen, sure
@@ -97,33 +97,36 @@ class GraphLM(CachedLM):
         self.rollback(0)
 
     def _run(self, tokens: list[int], block_size: int, keep: Sequence[int] | None) -> torch.Tensor:
-        logits_KV = torch.cat([logits.clone() for logits in self._chunks(tokens, block_size, keep, -1)])
+        chunks = self._chunks(tokens, block_size, keep, -1)
+        logits_KV = torch.cat([logits[:num_kept].clone() for logits, num_kept in chunks])
         self._finish()
         return logits_KV
 
     def _chunks(
         self, tokens: list[int], block_size: int, keep: Sequence[int] | None, never: int
-    ) -> Iterator[torch.Tensor]:
-        """Run `tokens` in chunks of whole blocks; yields logits_KV of each chunk's kept rows.
+    ) -> Iterator[tuple[torch.Tensor, int]]:
+        """Run `tokens` in chunks of whole blocks; yields each chunk's logits_KV and how many of their rows count.
 
         What is yielded holds until the next chunk runs.
         """
-        self._make_room(self.length + len(tokens))
+        if self.length + len(tokens) > self.capacity:
+            self._grow(self.length + len(tokens))
         keep = range(len(tokens)) if keep is None else keep
         begin = 0
         while begin < len(tokens):
             end = _chunk_end(self.length, begin, len(tokens), block_size)
             rows = [index - begin for index in keep if begin <= index < end]
             self._send(tokens[begin:end], rows, (self.length + begin, end - begin, block_size, never))
-            yield self._run_chunk(end - begin, len(rows))
+            yield self._run_chunk(end - begin, len(rows)), len(rows)
             begin = end
 
     def _run_chunk(self, num_tokens: int, num_kept: int) -> torch.Tensor:
+        """Logits behind the kept rows, padded."""
         count, kept_count = _padded(num_tokens), _padded(num_kept)
         self.graphs.run(("body", count), lambda: self.network.body(count, self._products(count)))
         if not num_kept:
-            return self.weights.head_VC.new_empty(0, len(self.weights.head_VC))
-        return self.graphs.run(("head", kept_count), lambda: self.network.head(kept_count))[:num_kept]
+            return self._no_logits_0V
+        return self.graphs.run(("head", kept_count), lambda: self.network.head(kept_count))
 
     def _products(self, count: int) -> Products:
         return self._library if self._fused is None or count > self.options.fused_up_to else self._fused
@@ -145,15 +148,15 @@ class GraphLM(CachedLM):
             torch.cuda.current_stream(self.device).synchronize()
             self._is_busy = False
 
-    def _make_room(self, num_positions: int) -> None:
+    @torch.inference_mode()
+    def _grow(self, num_positions: int) -> None:
         """Double the cache until it holds so many positions; what is committed moves along."""
         capacity = self.capacity
         while capacity < num_positions:
             capacity *= 2
-        if capacity > self.capacity:
-            committed = self._buffers.cache_L2GPD[:, :, :, : self.length]
-            self._allocate(capacity)
-            self._buffers.cache_L2GPD[:, :, :, : self.length] = committed
+        committed = self._buffers.cache_L2GPD[:, :, :, : self.length]
+        self._allocate(capacity)
+        self._buffers.cache_L2GPD[:, :, :, : self.length] = committed
 
     @torch.inference_mode()
     def _allocate(self, capacity: int) -> None:
@@ -164,7 +167,7 @@ class GraphLM(CachedLM):
             device=self.device,
         )
         self._buffers = Buffers.allocate(weights, MAX_TOKENS, cache_L2GPD, self._rotary_table(capacity))
-        self._sent = self._buffers.sent.numpy()
+        self._sent, self._found = self._buffers.sent.numpy(), self._buffers.found_M2.numpy()
         self.network = Network(weights, self._buffers, self._operations)
         self.graphs.clear()
 

@@ -5,7 +5,7 @@ On a CPU a function simply runs, so that the same code can be tested without a G
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 import torch
@@ -18,8 +18,7 @@ class Graphs:
     """Recorded functions by key; all draw their intermediate tensors from one pool of memory.
 
     A function must do the same with the same buffers in every call: a replay repeats the recorded
-    work, and gives back the tensors that the recording gave. It may come in several pieces, each a
-    graph of its own: the device works at the first while the host still launches the next.
+    work, and gives back the tensors that the recording gave.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -30,43 +29,34 @@ class Graphs:
 
     def clear(self) -> None:
         """Forget all recordings: the buffers have moved."""
-        self._recorded: dict[Hashable, tuple[list[torch.cuda.CUDAGraph], object]] = {}
+        self._recorded: dict[Hashable, tuple[torch.cuda.CUDAGraph, object]] = {}
         self._pool: object = None
 
-    def run(self, key: Hashable, pieces: Callable[[], Sequence[Callable[[], Result]]]) -> Result:
-        """Run what `pieces` returns, one after the other; returns the last one's result."""
+    def run(self, key: Hashable, function: Callable[[], Result]) -> Result:
         if self.device.type != "cuda":
-            return _run_all(pieces())
+            with torch.inference_mode():
+                return function()
         if key not in self._recorded:
-            self._recorded[key] = self._record(pieces)
-        graphs, result = self._recorded[key]
-        for graph in graphs:
-            graph.replay()
+            self._recorded[key] = self._record(function)
+        graph, result = self._recorded[key]
+        graph.replay()
         return result
 
-    def _record(
-        self, pieces: Callable[[], Sequence[Callable[[], Result]]]
-    ) -> tuple[list[torch.cuda.CUDAGraph], Result]:
+    @torch.inference_mode()
+    def _record(self, function: Callable[[], Result]) -> tuple[torch.cuda.CUDAGraph, Result]:
         """Record on a stream of its own. (`torch.cuda.graph` would also collect garbage, at each recording.)"""
-        graphs, result = [], None
         with torch.cuda.device(self.device):
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
                 for _ in range(WARM_UPS):
-                    _run_all(pieces())
+                    function()
                 torch.cuda.synchronize()
                 self._pool = self._pool or torch.cuda.graph_pool_handle()
-                for piece in pieces():
-                    graphs.append(torch.cuda.CUDAGraph())
-                    graphs[-1].capture_begin(pool=self._pool)
-                    try:
-                        result = piece()
-                    finally:
-                        graphs[-1].capture_end()
+                graph = torch.cuda.CUDAGraph()
+                graph.capture_begin(pool=self._pool)
+                try:
+                    result = function()
+                finally:
+                    graph.capture_end()
             torch.cuda.current_stream().wait_stream(self._stream)
-        return graphs, result
-
-
-def _run_all(pieces: Sequence[Callable[[], Result]]) -> Result:
-    results = [piece() for piece in pieces]
-    return results[-1]
+        return graph, result

@@ -26,12 +26,17 @@ class GpuOperations:
         blocks = triton.next_power_of_2(size), triton.next_power_of_2(len(sent))
         _receive_kernel[(num_rows + 1,)](sent, inputs, embedding_VC, hidden_MC, size, len(sent), *blocks)
 
-    def norm(self, x_MC: torch.Tensor, weight_C: torch.Tensor, eps: float) -> torch.Tensor:
+    def norm(
+        self, x_MC: torch.Tensor, weight_C: torch.Tensor, eps: float, rows_K: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """See plain.norm: one program per row."""
-        out_MC = torch.empty_like(x_MC)
-        size = x_MC.shape[1]
-        _norm_kernel[(len(x_MC),)](x_MC, weight_C, out_MC, size, eps, triton.next_power_of_2(size))
-        return out_MC
+        size, num_rows = x_MC.shape[1], len(x_MC if rows_K is None else rows_K)
+        out_KC = x_MC.new_empty(num_rows, size)
+        rows = x_MC if rows_K is None else rows_K
+        _norm_kernel[(num_rows,)](
+            x_MC, rows, weight_C, out_KC, size, eps, rows_K is not None, triton.next_power_of_2(size)
+        )
+        return out_KC
 
     def silu_product(self, gate_up_M2I: torch.Tensor) -> torch.Tensor:
         """See plain.silu_product."""
@@ -111,28 +116,25 @@ def _receive_kernel(
     row = tl.program_id(0)
     if row < tl.num_programs(0) - 1:
         columns = tl.arange(0, BLOCK_C)
-        inside = columns < size
-        line = tl.load(embedding_ptr + tl.load(sent_ptr + row) * size + columns, mask=inside)
-        tl.store(hidden_ptr + row * size + columns, line, mask=inside)
+        is_column = columns < size
+        line = tl.load(embedding_ptr + tl.load(sent_ptr + row) * size + columns, mask=is_column)
+        tl.store(hidden_ptr + row * size + columns, line, mask=is_column)
     else:
         places = tl.arange(0, BLOCK_I)
-        inside = places < num_inputs
-        tl.store(inputs_ptr + places, tl.load(sent_ptr + places, mask=inside), mask=inside)
+        is_place = places < num_inputs
+        tl.store(inputs_ptr + places, tl.load(sent_ptr + places, mask=is_place), mask=is_place)
 
 
 @triton.jit
 def _norm_kernel(
-    x_ptr: tl.tensor,
-    weight_ptr: tl.tensor,
-    out_ptr: tl.tensor,
-    size: tl.tensor,
-    eps: tl.tensor,
-    BLOCK_C: tl.constexpr,
-) -> None:
+    x_ptr: tl.tensor, rows_ptr: tl.tensor, weight_ptr: tl.tensor, out_ptr: tl.tensor, size: tl.tensor, eps: tl.tensor,
+    IS_CHOICE: tl.constexpr, BLOCK_C: tl.constexpr,
+) -> None:  # fmt: skip
     row = tl.program_id(0)
+    source = tl.load(rows_ptr + row) if IS_CHOICE else row
     columns = tl.arange(0, BLOCK_C)
     inside = columns < size
-    x = tl.load(x_ptr + row * size + columns, mask=inside, other=0.0).to(tl.float32)
+    x = tl.load(x_ptr + source * size + columns, mask=inside, other=0.0).to(tl.float32)
     weight = tl.load(weight_ptr + columns, mask=inside, other=0.0).to(tl.float32)
     scale = tl.rsqrt(tl.sum(x * x, axis=0) / size + eps)
     # Rounded before the weight is applied, as the model's own module does.

@@ -6,19 +6,13 @@ committed, is `graph_lm.py`'s business. Shape suffixes as in `plain.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
 from typing import Protocol
 
 import torch
 from torch.nn.functional import linear
 
 from specdec.engine.weights import Weights
-
-FIRST_LAYERS = 2  # of the first piece: the device runs them while the host launches the next
-PIECE_GROWTH = 4
 
 
 class Operations(Protocol):
@@ -27,7 +21,9 @@ class Operations(Protocol):
     def receive(
         self, sent: torch.Tensor, inputs: torch.Tensor, embedding_VC: torch.Tensor, hidden_MC: torch.Tensor
     ) -> None: ...
-    def norm(self, x_MC: torch.Tensor, weight_C: torch.Tensor, eps: float) -> torch.Tensor: ...
+    def norm(
+        self, x_MC: torch.Tensor, weight_C: torch.Tensor, eps: float, rows_K: torch.Tensor | None = None
+    ) -> torch.Tensor: ...
     def silu_product(self, gate_up_M2I: torch.Tensor) -> torch.Tensor: ...
     def rotate_and_store(
         self, qkv_MN: torch.Tensor, rotary_2PE: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor
@@ -152,28 +148,14 @@ class Network:
     def __init__(self, weights: Weights, buffers: Buffers, operations: Operations) -> None:
         self.weights, self.buffers, self.operations = weights, buffers, operations
 
-    def body(self, count: int, products: Products) -> list[Callable[[], None]]:
-        """Embedding and layers, for `count` tokens; their last hidden states replace what the buffer held.
-
-        In pieces that grow: a launch takes the host as long as it has kernels.
-        """
-        weights = self.weights
-        stream = Stream(self.buffers.hidden_MC[:count], weights.layers[0].attention_norm_C, weights.norm_eps)
-        num_layers, cuts = len(weights.layers), [0, FIRST_LAYERS]
-        while cuts[-1] < num_layers:
-            cuts.append(cuts[-1] * PIECE_GROWTH)
-        cuts[-1] = num_layers
-        return [partial(self._layers, stream, products, begin, end) for begin, end in pairwise(cuts)]
-
-    def _layers(self, stream: Stream, products: Products, begin: int, end: int) -> None:
+    def body(self, count: int, products: Products) -> None:
+        """Embedding and layers, for `count` tokens; their last hidden states replace what the buffer held."""
         weights, buffers, operations = self.weights, self.buffers, self.operations
-        if begin == 0:
-            operations.receive(buffers.sent, buffers.inputs, weights.embedding_VC, stream.hidden_MC)
-            products.begin(stream)
+        stream = Stream(buffers.hidden_MC[:count], weights.layers[0].attention_norm_C, weights.norm_eps)
+        operations.receive(buffers.sent, buffers.inputs, weights.embedding_VC, stream.hidden_MC)
+        products.begin(stream)
         next_norms = [*(layer.attention_norm_C for layer in weights.layers[1:]), weights.norm_C]
-        for layer, cache_2GPD, next_norm_C in list(zip(weights.layers, buffers.cache_L2GPD, next_norms, strict=True))[
-            begin:end
-        ]:
+        for layer, cache_2GPD, next_norm_C in zip(weights.layers, buffers.cache_L2GPD, next_norms, strict=True):
             place = (buffers.rotary_2PE, cache_2GPD, buffers.state)
             q_MHD = products.queries(stream, layer.qkv_NC, layer.qkv_bias_N, *place)
             attended_MN = operations.attend(q_MHD, cache_2GPD, buffers.state)
@@ -181,13 +163,12 @@ class Network:
             gated_MI = products.gated(stream, layer.gate_up_2IC)
             products.add(stream, gated_MI, layer.down_CI, next_norm_C)
 
-    def head(self, count: int) -> list[Callable[[], torch.Tensor]]:
+    def head(self, count: int) -> torch.Tensor:
         """logits_KV behind `count` kept rows; what `most_probable` says of them is left in the buffer."""
-        return [partial(self._predict, count)]
-
-    def _predict(self, count: int) -> torch.Tensor:
         weights, buffers = self.weights, self.buffers
-        kept_KC = buffers.hidden_MC.index_select(0, buffers.kept_M[:count])
-        logits_KV = linear(self.operations.norm(kept_KC, weights.norm_C, weights.norm_eps), weights.head_VC)
+        normed_KC = self.operations.norm(
+            buffers.hidden_MC, weights.norm_C, weights.norm_eps, rows_K=buffers.kept_M[:count]
+        )
+        logits_KV = linear(normed_KC, weights.head_VC)
         self.operations.most_probable(logits_KV, buffers.state, buffers.found_M2[:count])
         return logits_KV

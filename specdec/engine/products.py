@@ -44,7 +44,7 @@ def plan_product(num_rows: int, outer: int, inner: int, kind: str, itemsize: int
     """
     wide, step, short = (_step(inner, size // (itemsize // 2)) for size in (256, 128, 64))
     if kind == "rotated":
-        return Plan(64, step, _splits(outer, inner, step))
+        return Plan(64, short, _splits(outer, inner, short), num_stages=6 if itemsize == 2 else 3)
     if kind == "gated":
         return Plan(64, short)
     if inner <= 2048:
