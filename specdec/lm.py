@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from transformers import Cache, PreTrainedModel
 
@@ -123,10 +124,7 @@ class CachedLM:
         Keys and values that were made under another block size are of no use and dropped. Returns
         the new length: what need not be run again.
         """
-        pairs = zip(self.tokens, prefix_ids, strict=False)
-        shared = next((i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), None)
-        if shared is None:
-            shared = min(self.length, len(prefix_ids))
+        shared = _common_len(self.tokens, list(prefix_ids))
         self.rollback(shared // block_size * block_size if block_size == self._block_size else 0)
         return self.length
 
@@ -144,6 +142,14 @@ class CachedLM:
     def clock(self) -> float:
         """Seconds, read when the device has finished all queued work."""
         return device_clock(self.device)
+
+
+def _common_len(ours: list[int], theirs: list[int]) -> int:
+    """The length of the longest common prefix. Most often one list is the other's: comparing slices is quick."""
+    end = min(len(ours), len(theirs))
+    if ours[:end] == theirs[:end]:
+        return end
+    return next(i for i in range(end) if ours[i] != theirs[i])
 
 
 def device_clock(device: torch.device) -> float:
@@ -173,8 +179,8 @@ def without(never: int, logits_KV: torch.Tensor) -> torch.Tensor:
     return logits_KV
 
 
-def unpacked(packed_K2: torch.Tensor) -> tuple[list[int], list[float]]:
-    """`most_probable` on the host: token ids and probabilities. Waits for the device."""
+def unpacked(packed_K2: torch.Tensor | np.ndarray) -> tuple[list[int], list[float]]:
+    """`most_probable` on the host: token ids and probabilities. Waits for the device, if a tensor is there."""
     pairs = packed_K2.tolist()
     return [int(token) for token, _ in pairs], [probability for _, probability in pairs]
 

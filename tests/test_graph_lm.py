@@ -39,7 +39,6 @@ def toy_sizes(monkeypatch) -> None:
     monkeypatch.setattr(graph_lm, "TOKEN_COUNTS", (1, 2, 4, 8, 16, 32, 64))
     monkeypatch.setattr(graph_lm, "MAX_TOKENS", 64)
     monkeypatch.setattr(graph_lm, "INITIAL_CAPACITY", 128)
-    monkeypatch.setattr(graph_lm, "NUM_STAGES", 3)
 
 
 @pytest.mark.parametrize("block_size", [1, 8, 32])
@@ -128,7 +127,7 @@ def test_padding_never_reaches_past_the_cache(model) -> None:
     torch.testing.assert_close(logits.double(), full_logits(model, tokens, 1)[95:], **TOLERANCE)
 
 
-@pytest.mark.parametrize("step", ["normed", "gated", "add"])
+@pytest.mark.parametrize("step", ["queries", "gated", "add"])
 def test_a_fault_leaves_the_committed_cache_as_it_was(model, monkeypatch, step: str) -> None:
     lm, tokens = GraphLM(model), random_ids(3, 60)
     lm.forward(tokens[:40], keep=[])

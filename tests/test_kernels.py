@@ -39,10 +39,24 @@ def compare(name: str, *arguments: object, tolerance: dict[str, float]) -> None:
     ours = [a.clone().to(DEVICE) if isinstance(a, torch.Tensor) else a for a in arguments]
     theirs = [a.clone() if isinstance(a, torch.Tensor) else a for a in arguments]
     got, want = getattr(GpuOperations(), name)(*ours), getattr(plain, name)(*theirs)
-    torch.testing.assert_close(got.cpu(), want, **tolerance)
+    if want is not None:
+        torch.testing.assert_close(got.cpu(), want, **tolerance)
     for mine, its in zip(ours, theirs, strict=True):
         if isinstance(mine, torch.Tensor):
             torch.testing.assert_close(mine.cpu(), its, **tolerance)
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 64), (5, 192), (32, 100)])
+def test_receive(dtype, rows: int, size: int) -> None:
+    sent, inputs = torch.randint(0, 50, (2 * 32 + 4,)), torch.zeros(2 * 32 + 4, dtype=torch.long)
+    if DEVICE == "cuda":
+        sent = sent.pin_memory()
+    embedding, hidden = torch.randn(50, size).to(dtype), torch.zeros(rows, size, dtype=dtype)
+    ours = [tensor.to(DEVICE, copy=True) for tensor in (inputs, embedding, hidden)]
+    GpuOperations().receive(sent, *ours)
+    plain.receive(sent, inputs, embedding, hidden)
+    for got, want in zip(ours, (inputs, embedding, hidden), strict=True):
+        assert torch.equal(got.cpu(), want)
 
 
 @pytest.mark.parametrize(("rows", "size"), [(1, 64), (5, 192), (32, 1536)])
@@ -87,7 +101,8 @@ def test_most_probable(dtype, never: int, rows: int, vocab_size: int) -> None:
     logits = (4 * torch.randn(rows, vocab_size)).to(dtype)
     logits[:, 3] += 9
     logits[-1, 40] = logits[-1, 50] = logits.max() + 1  # of equal logits the first is taken
-    compare("most_probable", logits, torch.tensor([0, 1, 1, never]), tolerance={"atol": 1e-6, "rtol": 1e-5})
+    found = torch.zeros(rows, 2, dtype=torch.float64)
+    compare("most_probable", logits, torch.tensor([0, 1, 1, never]), found, tolerance={"atol": 1e-6, "rtol": 1e-5})
 
 
 def streams(dtype: torch.dtype, rows: int, size: int) -> tuple[Stream, Stream, FusedProducts, LibraryProducts]:
@@ -100,15 +115,24 @@ def streams(dtype: torch.dtype, rows: int, size: int) -> tuple[Stream, Stream, F
     return ours, theirs, fused, library
 
 
-@pytest.mark.parametrize("rows", [1, 4, 16, 32, 64])
-@pytest.mark.parametrize(("inner", "outer"), [(64, 48), (192, 320), (384, 64)])
+@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize(("rows", "num_tokens", "first"), [(1, 1, 0), (4, 3, 7), (16, 16, 48), (32, 20, 32)])
+@pytest.mark.parametrize(("heads", "kv_heads", "size"), [(4, 2, 16), (7, 1, 64), (3, 3, 32)])
 @pytest.mark.parametrize("is_biased", [True, False])
-def test_normed_product(dtype, rows: int, inner: int, outer: int, is_biased: bool) -> None:
-    ours, theirs, fused, library = streams(dtype, rows, inner)
-    w = (torch.randn(outer, inner) / inner**0.5).to(dtype)
+def test_queries_product(
+    dtype, splits: int, rows: int, num_tokens: int, first: int, heads: int, kv_heads: int, size: int, is_biased: bool
+) -> None:
+    ours, theirs, fused, library = streams(dtype, rows, 192)
+    outer = (heads + 2 * kv_heads) * size
+    fused.plans["rotated", rows, outer, 192] = Plan(64, 32, splits)
+    w = (torch.randn(outer, 192) / 192**0.5).to(dtype)
     bias = torch.randn(outer).to(dtype) if is_biased else None
-    got = fused.normed(ours, w.to(DEVICE), None if bias is None else bias.to(DEVICE))
-    torch.testing.assert_close(got.cpu(), library.normed(theirs, w, bias), **TOLERANCE[dtype])
+    angles, cache = torch.rand(64, size // 2) * 6, torch.randn(2, kv_heads, 64, size).to(dtype)
+    place = (torch.stack((angles.cos(), angles.sin())), cache, torch.tensor([first, num_tokens, 1, -1]))
+    on_device = [tensor.to(DEVICE, copy=True) for tensor in place]
+    got = fused.queries(ours, w.to(DEVICE), None if bias is None else bias.to(DEVICE), *on_device)
+    torch.testing.assert_close(got.cpu(), library.queries(theirs, w, bias, *place), **TOLERANCE[dtype])
+    torch.testing.assert_close(on_device[1].cpu(), cache, **TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("rows", [1, 16, 32, 64])
@@ -128,13 +152,13 @@ def test_add_product_and_the_norm_behind_it(dtype, splits: int, rows: int, inner
     fused.plans[("add", rows, outer, inner)] = Plan(16, 32, splits)
     y, norm = torch.randn(rows, inner).to(dtype), (1 + 0.1 * torch.randn(outer)).to(dtype)
     w = (torch.randn(outer, inner) / inner**0.5).to(dtype)
-    then = (torch.randn(32, outer) / outer**0.5).to(dtype)
+    then = (torch.randn(64, outer) / outer**0.5).to(dtype)
     for _ in range(2):
         fused.add(ours, y.to(DEVICE), w.to(DEVICE), norm.to(DEVICE))
         library.add(theirs, y, w, norm)
         torch.testing.assert_close(ours.hidden_MC.cpu(), theirs.hidden_MC, **TOLERANCE[dtype])
-        got = fused.normed(ours, then.to(DEVICE), None)
-        torch.testing.assert_close(got.cpu(), library.normed(theirs, then, None), **TOLERANCE[dtype])
+        got = fused.gated(ours, then.to(DEVICE))
+        torch.testing.assert_close(got.cpu(), library.gated(theirs, then), **TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("is_fused", [True, False], ids=["fused", "library"])

@@ -8,6 +8,8 @@ the same code runs without graphs, on the plain operations. Shape suffixes as in
 
 from __future__ import annotations
 
+import time
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +26,6 @@ TOKEN_COUNTS = (1, 2, 4, 8, 16, 32, 64, 96, 256, 512)  # the last are for prompt
 MAX_TOKENS = TOKEN_COUNTS[-1]
 MAX_DRAFT = 96
 INITIAL_CAPACITY = 2048
-NUM_STAGES = 64  # chunks whose inputs may be under way to the device at once
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class GraphLM(CachedLM):
         is_gpu = self.device.type == "cuda"
         self._operations, self._fused = _gpu_operations(self.weights) if is_gpu else (plain, None)
         self._library = LibraryProducts(self._operations)
-        self._staged = torch.zeros(NUM_STAGES, 2 * MAX_TOKENS + 4, dtype=torch.long, pin_memory=is_gpu)
-        self._num_staged = 0
+        self._no_logits_0V = self.weights.head_VC.new_empty(0, len(self.weights.head_VC))
+        self._is_busy = False  # the device may still have to read what was sent
         self._allocate(INITIAL_CAPACITY)
 
     @property
@@ -66,24 +67,28 @@ class GraphLM(CachedLM):
         """Positions that the cache has room for; it grows by doubling."""
         return self._buffers.cache_L2GPD.shape[3]
 
-    @torch.inference_mode()
     def predict(
         self, tokens: Sequence[int], *, block_size: int = 1, keep: Sequence[int] | None = None, never: int | None = None
     ) -> tuple[list[int], list[float]]:
+        chosen: list[int] = []
+        sure: list[float] = []
         with self._pass(tokens, block_size):
-            chunks = self._chunks(list(tokens), block_size, keep, -1 if never is None else never)
-            # What a graph leaves behind is overwritten by its next replay: copy, if there may be one.
-            is_long = len(tokens) > MAX_TOKENS
-            packed = [packed_K2.clone() if is_long else packed_K2 for _, packed_K2 in chunks]
-            found = unpacked(torch.cat(packed) if is_long else packed[0])
-            if not found[0]:  # else the transfer has waited
-                self._finish()
-            self._num_staged = 0
-        return found
+            for _, num_kept in self._chunks(list(tokens), block_size, keep, -1 if never is None else never):
+                if num_kept:
+                    self._finish()
+                    ids, probabilities = unpacked(self._found[:num_kept])
+                    chosen += ids
+                    sure += probabilities
+        return chosen, sure
 
     def keys_values(self) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
         both_2GPD = enumerate(self._buffers.cache_L2GPD[:, :, :, : self.length])
         return {layer_idx: (keys_GPD[None], values_GPD[None]) for layer_idx, (keys_GPD, values_GPD) in both_2GPD}
+
+    def clock(self) -> float:
+        """See CachedLM. Who has waited for a result need not wait again: asking an idle device takes time, too."""
+        self._finish()
+        return time.perf_counter()
 
     def warm_up(self) -> None:
         """Record all graphs but predictions at more rows than a draft has, so that no measured pass does."""
@@ -92,69 +97,66 @@ class GraphLM(CachedLM):
         self.rollback(0)
 
     def _run(self, tokens: list[int], block_size: int, keep: Sequence[int] | None) -> torch.Tensor:
-        logits_KV = torch.cat([logits.clone() for logits, _ in self._chunks(tokens, block_size, keep, -1)])
+        chunks = self._chunks(tokens, block_size, keep, -1)
+        logits_KV = torch.cat([logits[:num_kept].clone() for logits, num_kept in chunks])
         self._finish()
         return logits_KV
 
     def _chunks(
         self, tokens: list[int], block_size: int, keep: Sequence[int] | None, never: int
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Run `tokens` in chunks of whole blocks; yields logits_KV and packed_K2 of each chunk's kept rows.
+    ) -> Iterator[tuple[torch.Tensor, int]]:
+        """Run `tokens` in chunks of whole blocks; yields each chunk's logits_KV and how many of their rows count.
 
         What is yielded holds until the next chunk runs.
         """
-        self._make_room(self.length + len(tokens))
+        if self.length + len(tokens) > self.capacity:
+            self._grow(self.length + len(tokens))
         keep = range(len(tokens)) if keep is None else keep
         begin = 0
         while begin < len(tokens):
             end = _chunk_end(self.length, begin, len(tokens), block_size)
             rows = [index - begin for index in keep if begin <= index < end]
-            self._stage(tokens[begin:end], rows, (self.length + begin, end - begin, block_size, never))
-            yield self._run_chunk(end - begin, len(rows))
+            self._send(tokens[begin:end], rows, (self.length + begin, end - begin, block_size, never))
+            yield self._run_chunk(end - begin, len(rows)), len(rows)
             begin = end
 
-    def _run_chunk(self, num_tokens: int, num_kept: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _run_chunk(self, num_tokens: int, num_kept: int) -> torch.Tensor:
+        """Logits behind the kept rows, padded."""
         count, kept_count = _padded(num_tokens), _padded(num_kept)
         self.graphs.run(("body", count), lambda: self.network.body(count, self._products(count)))
         if not num_kept:
-            empty_K = self.weights.head_VC.new_empty(0)
-            return empty_K.reshape(0, len(self.weights.head_VC)), empty_K.double().reshape(0, 2)
-        logits_KV, packed_K2 = self.graphs.run(("head", kept_count), lambda: self.network.head(kept_count))
-        return logits_KV[:num_kept], packed_K2[:num_kept]
+            return self._no_logits_0V
+        return self.graphs.run(("head", kept_count), lambda: self.network.head(kept_count))
 
     def _products(self, count: int) -> Products:
         return self._library if self._fused is None or count > self.options.fused_up_to else self._fused
 
-    def _stage(self, ids: list[int], rows: list[int], state: tuple[int, int, int, int]) -> None:
-        """Send a chunk's inputs to the device in one copy, which nobody waits for.
+    def _send(self, ids: list[int], rows: list[int], state: tuple[int, int, int, int]) -> None:
+        """Leave a chunk's inputs where the device reads them.
 
         Padding keeps the tokens of an earlier chunk: they are valid, and nothing looks at them.
         """
-        if self._num_staged == NUM_STAGES:
-            self._finish()
-        staged = self._staged[self._num_staged]
-        self._num_staged += 1
-        values = staged.numpy()
-        values[: len(ids)] = ids
-        values[MAX_TOKENS : MAX_TOKENS + len(rows)] = rows
-        values[-4:] = state
-        self._buffers.inputs.copy_(staged, non_blocking=True)
+        self._finish()
+        self._sent[: len(ids)] = ids
+        self._sent[MAX_TOKENS : MAX_TOKENS + len(rows)] = rows
+        self._sent[-4:] = state
+        self._is_busy = self.device.type == "cuda"
 
     def _finish(self) -> None:
-        """Wait for the device: what was staged may be overwritten."""
-        if self.device.type == "cuda":
+        """Wait for the device: its results are there, and what was sent may be overwritten."""
+        if self._is_busy:
             torch.cuda.current_stream(self.device).synchronize()
-        self._num_staged = 0
+            self._is_busy = False
 
-    def _make_room(self, num_positions: int) -> None:
+    @torch.inference_mode()
+    def _grow(self, num_positions: int) -> None:
         """Double the cache until it holds so many positions; what is committed moves along."""
         capacity = self.capacity
         while capacity < num_positions:
             capacity *= 2
-        if capacity > self.capacity:
-            committed = self._buffers.cache_L2GPD[:, :, :, : self.length]
-            self._allocate(capacity)
-            self._buffers.cache_L2GPD[:, :, :, : self.length] = committed
+        committed = self._buffers.cache_L2GPD[:, :, :, : self.length]
+        self._allocate(capacity)
+        self._buffers.cache_L2GPD[:, :, :, : self.length] = committed
 
     @torch.inference_mode()
     def _allocate(self, capacity: int) -> None:
@@ -165,6 +167,7 @@ class GraphLM(CachedLM):
             device=self.device,
         )
         self._buffers = Buffers.allocate(weights, MAX_TOKENS, cache_L2GPD, self._rotary_table(capacity))
+        self._sent, self._found = self._buffers.sent.numpy(), self._buffers.found_M2.numpy()
         self.network = Network(weights, self._buffers, self._operations)
         self.graphs.clear()
 
@@ -177,7 +180,7 @@ class GraphLM(CachedLM):
 
 
 def _padded(count: int) -> int:
-    return next((padded for padded in TOKEN_COUNTS if padded >= count), MAX_TOKENS)
+    return TOKEN_COUNTS[bisect_left(TOKEN_COUNTS, count)]
 
 
 def _chunk_end(length: int, begin: int, num_tokens: int, block_size: int) -> int:

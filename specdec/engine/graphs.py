@@ -34,13 +34,15 @@ class Graphs:
 
     def run(self, key: Hashable, function: Callable[[], Result]) -> Result:
         if self.device.type != "cuda":
-            return function()
+            with torch.inference_mode():
+                return function()
         if key not in self._recorded:
             self._recorded[key] = self._record(function)
         graph, result = self._recorded[key]
         graph.replay()
         return result
 
+    @torch.inference_mode()
     def _record(self, function: Callable[[], Result]) -> tuple[torch.cuda.CUDAGraph, Result]:
         """Record on a stream of its own. (`torch.cuda.graph` would also collect garbage, at each recording.)"""
         with torch.cuda.device(self.device):

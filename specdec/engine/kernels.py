@@ -18,12 +18,25 @@ CHUNK_V = 4096  # logits that one program looks at
 class GpuOperations:
     """The operations, each one or two launches."""
 
-    def norm(self, x_MC: torch.Tensor, weight_C: torch.Tensor, eps: float) -> torch.Tensor:
+    def receive(
+        self, sent: torch.Tensor, inputs: torch.Tensor, embedding_VC: torch.Tensor, hidden_MC: torch.Tensor
+    ) -> None:
+        """See plain.receive: one program per token, and one that copies. `sent` is pinned memory of the host."""
+        num_rows, size = hidden_MC.shape
+        blocks = triton.next_power_of_2(size), triton.next_power_of_2(len(sent))
+        _receive_kernel[(num_rows + 1,)](sent, inputs, embedding_VC, hidden_MC, size, len(sent), *blocks)
+
+    def norm(
+        self, x_MC: torch.Tensor, weight_C: torch.Tensor, eps: float, rows_K: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """See plain.norm: one program per row."""
-        out_MC = torch.empty_like(x_MC)
-        size = x_MC.shape[1]
-        _norm_kernel[(len(x_MC),)](x_MC, weight_C, out_MC, size, eps, triton.next_power_of_2(size))
-        return out_MC
+        size, num_rows = x_MC.shape[1], len(x_MC if rows_K is None else rows_K)
+        out_KC = x_MC.new_empty(num_rows, size)
+        rows = x_MC if rows_K is None else rows_K
+        _norm_kernel[(num_rows,)](
+            x_MC, rows, weight_C, out_KC, size, eps, rows_K is not None, triton.next_power_of_2(size)
+        )
+        return out_KC
 
     def silu_product(self, gate_up_M2I: torch.Tensor) -> torch.Tensor:
         """See plain.silu_product."""
@@ -82,31 +95,46 @@ class GpuOperations:
         )
         return out_MN
 
-    def most_probable(self, logits_KV: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
-        """See plain.most_probable: programs look at chunks of a row, a second kernel at their findings."""
+    def most_probable(self, logits_KV: torch.Tensor, state: torch.Tensor, found_K2: torch.Tensor) -> None:
+        """See plain.most_probable: programs look at chunks of a row, a second kernel at their findings.
+
+        found_K2 may be pinned memory of the host.
+        """
         num_rows, vocab_size = logits_KV.shape
         num_chunks = triton.cdiv(vocab_size, CHUNK_V)
         found_3KS = logits_KV.new_empty(3, num_rows, num_chunks, dtype=torch.float32)
-        packed_K2 = logits_KV.new_empty(num_rows, 2, dtype=torch.float64)
         _best_kernel[(num_rows, num_chunks)](logits_KV, found_3KS, state, vocab_size, CHUNK_V)
         padded = triton.next_power_of_2(num_chunks)
-        _best_of_best_kernel[(num_rows,)](found_3KS, packed_K2, num_chunks, padded, num_warps=1)
-        return packed_K2
+        _best_of_best_kernel[(num_rows,)](found_3KS, found_K2, num_chunks, padded, num_warps=1)
+
+
+@triton.jit
+def _receive_kernel(
+    sent_ptr: tl.tensor, inputs_ptr: tl.tensor, embedding_ptr: tl.tensor, hidden_ptr: tl.tensor,
+    size: tl.tensor, num_inputs: tl.tensor, BLOCK_C: tl.constexpr, BLOCK_I: tl.constexpr,
+) -> None:  # fmt: skip
+    row = tl.program_id(0)
+    if row < tl.num_programs(0) - 1:
+        columns = tl.arange(0, BLOCK_C)
+        is_column = columns < size
+        line = tl.load(embedding_ptr + tl.load(sent_ptr + row) * size + columns, mask=is_column)
+        tl.store(hidden_ptr + row * size + columns, line, mask=is_column)
+    else:
+        places = tl.arange(0, BLOCK_I)
+        is_place = places < num_inputs
+        tl.store(inputs_ptr + places, tl.load(sent_ptr + places, mask=is_place), mask=is_place)
 
 
 @triton.jit
 def _norm_kernel(
-    x_ptr: tl.tensor,
-    weight_ptr: tl.tensor,
-    out_ptr: tl.tensor,
-    size: tl.tensor,
-    eps: tl.tensor,
-    BLOCK_C: tl.constexpr,
-) -> None:
+    x_ptr: tl.tensor, rows_ptr: tl.tensor, weight_ptr: tl.tensor, out_ptr: tl.tensor, size: tl.tensor, eps: tl.tensor,
+    IS_CHOICE: tl.constexpr, BLOCK_C: tl.constexpr,
+) -> None:  # fmt: skip
     row = tl.program_id(0)
+    source = tl.load(rows_ptr + row) if IS_CHOICE else row
     columns = tl.arange(0, BLOCK_C)
     inside = columns < size
-    x = tl.load(x_ptr + row * size + columns, mask=inside, other=0.0).to(tl.float32)
+    x = tl.load(x_ptr + source * size + columns, mask=inside, other=0.0).to(tl.float32)
     weight = tl.load(weight_ptr + columns, mask=inside, other=0.0).to(tl.float32)
     scale = tl.rsqrt(tl.sum(x * x, axis=0) / size + eps)
     # Rounded before the weight is applied, as the model's own module does.
@@ -262,7 +290,7 @@ def _best_kernel(
 
 @triton.jit
 def _best_of_best_kernel(
-    found_ptr: tl.tensor, packed_ptr: tl.tensor, num_chunks: tl.tensor, CHUNKS: tl.constexpr
+    found_ptr: tl.tensor, best_ptr: tl.tensor, num_chunks: tl.tensor, CHUNKS: tl.constexpr
 ) -> None:
     row = tl.program_id(0)
     chunks = tl.arange(0, CHUNKS)
@@ -275,5 +303,5 @@ def _best_of_best_kernel(
     top = tl.max(best, axis=0)
     token = tl.min(tl.where(best == top, tokens, float("inf")), axis=0)
     total = tl.sum(totals * tl.exp(best - top), axis=0)
-    tl.store(packed_ptr + row * 2, token.to(tl.float64))
-    tl.store(packed_ptr + row * 2 + 1, 1.0 / total.to(tl.float64))
+    tl.store(best_ptr + row * 2, token.to(tl.float64))
+    tl.store(best_ptr + row * 2 + 1, 1.0 / total.to(tl.float64))

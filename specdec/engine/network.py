@@ -18,13 +18,18 @@ from specdec.engine.weights import Weights
 class Operations(Protocol):
     """What `plain.py` and `kernels.py` offer."""
 
-    def norm(self, x_MC: torch.Tensor, weight_C: torch.Tensor, eps: float) -> torch.Tensor: ...
+    def receive(
+        self, sent: torch.Tensor, inputs: torch.Tensor, embedding_VC: torch.Tensor, hidden_MC: torch.Tensor
+    ) -> None: ...
+    def norm(
+        self, x_MC: torch.Tensor, weight_C: torch.Tensor, eps: float, rows_K: torch.Tensor | None = None
+    ) -> torch.Tensor: ...
     def silu_product(self, gate_up_M2I: torch.Tensor) -> torch.Tensor: ...
     def rotate_and_store(
         self, qkv_MN: torch.Tensor, rotary_2PE: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor
     ) -> torch.Tensor: ...
     def attend(self, q_MHD: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor) -> torch.Tensor: ...
-    def most_probable(self, logits_KV: torch.Tensor, state: torch.Tensor) -> torch.Tensor: ...
+    def most_probable(self, logits_KV: torch.Tensor, state: torch.Tensor, found_K2: torch.Tensor) -> None: ...
 
 
 @dataclass
@@ -48,8 +53,16 @@ class Products(Protocol):
     def begin(self, stream: Stream) -> None:
         """Get a stream whose hidden states were just written ready for its first product."""
 
-    def normed(self, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None) -> torch.Tensor:
-        """norm(hidden) w^T + bias, [M, N]."""
+    def queries(
+        self,
+        stream: Stream,
+        w_NC: torch.Tensor,
+        bias_N: torch.Tensor | None,
+        rotary_2PE: torch.Tensor,
+        cache_2GPD: torch.Tensor,
+        state: torch.Tensor,
+    ) -> torch.Tensor:
+        """norm(hidden) w^T + bias, of which `Operations.rotate_and_store` makes q_MHD."""
 
     def gated(self, stream: Stream, w_2IC: torch.Tensor) -> torch.Tensor:
         """silu(gate) * up of norm(hidden), [M, I]."""
@@ -67,11 +80,22 @@ class LibraryProducts:
     def begin(self, stream: Stream) -> None:
         """Nothing to be done."""
 
-    def normed(self, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None) -> torch.Tensor:
-        return linear(self.operations.norm(stream.hidden_MC, stream.norm_C, stream.eps), w_NC, bias_N)
+    def queries(
+        self,
+        stream: Stream,
+        w_NC: torch.Tensor,
+        bias_N: torch.Tensor | None,
+        rotary_2PE: torch.Tensor,
+        cache_2GPD: torch.Tensor,
+        state: torch.Tensor,
+    ) -> torch.Tensor:
+        return self.operations.rotate_and_store(self._normed(stream, w_NC, bias_N), rotary_2PE, cache_2GPD, state)
 
     def gated(self, stream: Stream, w_2IC: torch.Tensor) -> torch.Tensor:
-        return self.operations.silu_product(self.normed(stream, w_2IC, None))
+        return self.operations.silu_product(self._normed(stream, w_2IC, None))
+
+    def _normed(self, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None) -> torch.Tensor:
+        return linear(self.operations.norm(stream.hidden_MC, stream.norm_C, stream.eps), w_NC, bias_N)
 
     def add(self, stream: Stream, y_MI: torch.Tensor, w_CI: torch.Tensor, next_norm_C: torch.Tensor) -> None:
         stream.hidden_MC.addmm_(y_MI, w_CI.t())
@@ -80,13 +104,17 @@ class LibraryProducts:
 
 @dataclass
 class Buffers:
-    """What stays at one address, so that a graph can find it: inputs, hidden states, cache, rotary table.
+    """What stays at one address, so that a graph can find it: inputs, hidden states, results, cache, rotary table.
 
-    `inputs` is one int64 tensor, filled by one copy: M token ids, M kept rows, and `state`.
+    `sent` and `found_M2` are the host's (on a GPU: pinned, and the device reads and writes them itself, so that
+    nothing is copied around a pass). `sent` is one int64 tensor: M token ids, M kept rows, and `state`; `inputs` is
+    the device's copy of it. `found_M2` is what `most_probable` says of the kept rows.
     """
 
+    sent: torch.Tensor
     inputs: torch.Tensor
     hidden_MC: torch.Tensor
+    found_M2: torch.Tensor
     cache_L2GPD: torch.Tensor
     rotary_2PE: torch.Tensor
 
@@ -94,16 +122,16 @@ class Buffers:
     def allocate(
         cls, weights: Weights, max_tokens: int, cache_L2GPD: torch.Tensor, rotary_2PE: torch.Tensor
     ) -> Buffers:
+        is_gpu = weights.device.type == "cuda"
+        sent = torch.zeros(2 * max_tokens + 4, dtype=torch.long, pin_memory=is_gpu)
         return cls(
-            inputs=torch.zeros(2 * max_tokens + 4, dtype=torch.long, device=weights.device),
+            sent=sent,
+            inputs=sent.to(weights.device, copy=True),
             hidden_MC=torch.zeros(max_tokens, weights.hidden_size, dtype=weights.dtype, device=weights.device),
+            found_M2=torch.zeros(max_tokens, 2, dtype=torch.float64, pin_memory=is_gpu),
             cache_L2GPD=cache_L2GPD,
             rotary_2PE=rotary_2PE,
         )
-
-    @property
-    def ids_M(self) -> torch.Tensor:
-        return self.inputs[: len(self.hidden_MC)]
 
     @property
     def kept_M(self) -> torch.Tensor:
@@ -123,22 +151,24 @@ class Network:
     def body(self, count: int, products: Products) -> None:
         """Embedding and layers, for `count` tokens; their last hidden states replace what the buffer held."""
         weights, buffers, operations = self.weights, self.buffers, self.operations
-        hidden_MC = buffers.hidden_MC[:count]
-        torch.index_select(weights.embedding_VC, 0, buffers.ids_M[:count], out=hidden_MC)
-        stream = Stream(hidden_MC, weights.layers[0].attention_norm_C, weights.norm_eps)
+        stream = Stream(buffers.hidden_MC[:count], weights.layers[0].attention_norm_C, weights.norm_eps)
+        operations.receive(buffers.sent, buffers.inputs, weights.embedding_VC, stream.hidden_MC)
         products.begin(stream)
         next_norms = [*(layer.attention_norm_C for layer in weights.layers[1:]), weights.norm_C]
         for layer, cache_2GPD, next_norm_C in zip(weights.layers, buffers.cache_L2GPD, next_norms, strict=True):
-            qkv_MN = products.normed(stream, layer.qkv_NC, layer.qkv_bias_N)
-            q_MHD = operations.rotate_and_store(qkv_MN, buffers.rotary_2PE, cache_2GPD, buffers.state)
+            place = (buffers.rotary_2PE, cache_2GPD, buffers.state)
+            q_MHD = products.queries(stream, layer.qkv_NC, layer.qkv_bias_N, *place)
             attended_MN = operations.attend(q_MHD, cache_2GPD, buffers.state)
             products.add(stream, attended_MN, layer.output_CHD, layer.mlp_norm_C)
             gated_MI = products.gated(stream, layer.gate_up_2IC)
             products.add(stream, gated_MI, layer.down_CI, next_norm_C)
 
-    def head(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """logits_KV behind `count` kept rows, and what `most_probable` says of them."""
+    def head(self, count: int) -> torch.Tensor:
+        """logits_KV behind `count` kept rows; what `most_probable` says of them is left in the buffer."""
         weights, buffers = self.weights, self.buffers
-        kept_KC = buffers.hidden_MC.index_select(0, buffers.kept_M[:count])
-        logits_KV = linear(self.operations.norm(kept_KC, weights.norm_C, weights.norm_eps), weights.head_VC)
-        return logits_KV, self.operations.most_probable(logits_KV, buffers.state)
+        normed_KC = self.operations.norm(
+            buffers.hidden_MC, weights.norm_C, weights.norm_eps, rows_K=buffers.kept_M[:count]
+        )
+        logits_KV = linear(normed_KC, weights.head_VC)
+        self.operations.most_probable(logits_KV, buffers.state, buffers.found_M2[:count])
+        return logits_KV

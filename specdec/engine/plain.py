@@ -14,9 +14,15 @@ import torch
 from specdec.lm import most_probable as most_probable_of
 
 
-def norm(x_MC: torch.Tensor, weight_C: torch.Tensor, eps: float) -> torch.Tensor:
-    """Root-mean-square normalisation of each row, in float32 but for the last product."""
-    wide_MC = x_MC.float()
+def receive(sent: torch.Tensor, inputs: torch.Tensor, embedding_VC: torch.Tensor, hidden_MC: torch.Tensor) -> None:
+    """What the host sent becomes `inputs`; the embeddings of its first M ids become hidden_MC."""
+    inputs.copy_(sent)
+    torch.index_select(embedding_VC, 0, inputs[: len(hidden_MC)], out=hidden_MC)
+
+
+def norm(x_MC: torch.Tensor, weight_C: torch.Tensor, eps: float, rows_K: torch.Tensor | None = None) -> torch.Tensor:
+    """Root-mean-square normalisation of each row (of `rows_K` alone), in float32 but for the last product."""
+    wide_MC = (x_MC if rows_K is None else x_MC.index_select(0, rows_K)).float()
     wide_MC = wide_MC * torch.rsqrt(wide_MC.square().mean(-1, keepdim=True) + eps)
     return wide_MC.to(x_MC.dtype) * weight_C
 
@@ -67,6 +73,6 @@ def attend(q_MHD: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor) -
     return attended_HMD.transpose(0, 1).flatten(1)
 
 
-def most_probable(logits_KV: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
-    """Each row's argmax token and its softmax probability, float64 [K, 2]; see `specdec.lm.most_probable`."""
-    return most_probable_of(logits_KV, int(state[3]))
+def most_probable(logits_KV: torch.Tensor, state: torch.Tensor, found_K2: torch.Tensor) -> None:
+    """Into found_K2: each row's argmax token and its softmax probability, float64; see `specdec.lm.most_probable`."""
+    found_K2.copy_(most_probable_of(logits_KV, int(state[3])))

@@ -38,20 +38,23 @@ class Plan:
 
 
 def plan_product(num_rows: int, outer: int, inner: int, kind: str, itemsize: int = 2) -> Plan:
-    """The cut for a product of `kind` "normed", "gated" or "add" with `num_rows` tokens, values of `itemsize` bytes.
+    """The cut for a product of `kind` "rotated", "gated" or "add" with `num_rows` tokens, values of `itemsize` bytes.
 
     Measured on an H200 (`profiling.tune_engine`) for the shapes of Qwen2.5.
     """
     wide, step, short = (_step(inner, size // (itemsize // 2)) for size in (256, 128, 64))
-    if kind == "normed":
-        return Plan(64, step)
+    if kind == "rotated":
+        return Plan(64, short, _splits(outer, inner, short), num_stages=6 if itemsize == 2 else 3)
     if kind == "gated":
-        is_big = num_rows > 16 and outer >= 128 * NUM_PROGRAMS
-        return Plan(128, short, num_warps=8, num_stages=3) if is_big else Plan(64, short)
+        return Plan(64, short)
     if inner <= 2048:
-        return Plan(16, wide)
-    most = max(1, inner // (step * MIN_STEPS))
-    return Plan(64, step, min(most, max(1, round(NUM_PROGRAMS * 64 / outer))), num_stages=6 if itemsize == 2 else 3)
+        return Plan(16, wide, num_warps=2)
+    return Plan(64, step, _splits(outer, inner, step), num_stages=6 if itemsize == 2 else 3)
+
+
+def _splits(outer: int, inner: int, step: int) -> int:
+    """As many as let all programs of tiles of 64 run at once, each doing enough."""
+    return max(1, min(inner // (step * MIN_STEPS), NUM_PROGRAMS // triton.cdiv(outer, 64)))
 
 
 def _step(inner: int, wanted: int) -> int:
@@ -85,37 +88,52 @@ class FusedProducts:
             hidden_MC, stream.norm_C, stream.weighted_MC, stream.squares_TM, size, triton.next_power_of_2(size)
         )
 
-    def normed(self, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None) -> torch.Tensor:
-        return self._after_norm("normed", stream, w_NC, bias_N, len(w_NC))
+    def queries(
+        self,
+        stream: Stream,
+        w_NC: torch.Tensor,
+        bias_N: torch.Tensor | None,
+        rotary_2PE: torch.Tensor,
+        cache_2GPD: torch.Tensor,
+        state: torch.Tensor,
+    ) -> torch.Tensor:
+        _, num_kv_heads, capacity, head_size = cache_2GPD.shape
+        num_heads = len(w_NC) // head_size - 2 * num_kv_heads
+        q_MHD = stream.hidden_MC.new_empty(len(stream.hidden_MC), num_heads, head_size)
+        bias = w_NC if bias_N is None else bias_N
+        rotation = (bias, rotary_2PE, cache_2GPD, state, capacity, num_heads, num_kv_heads, head_size)
+        self._multiply_pairs("rotated", stream, w_NC, q_MHD, rotation, bias_N is not None)
+        return q_MHD
 
     def gated(self, stream: Stream, w_2IC: torch.Tensor) -> torch.Tensor:
-        return self._after_norm("gated", stream, w_2IC, None, len(w_2IC) // 2)
+        out_MI = stream.hidden_MC.new_empty(len(stream.hidden_MC), len(w_2IC) // 2)
+        no_rotation = (w_2IC, w_2IC, w_2IC, w_2IC, 0, 0, 0, 2)
+        self._multiply_pairs("gated", stream, w_2IC, out_MI, no_rotation, False)
+        return out_MI
 
-    def _after_norm(
-        self, kind: str, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None, outer: int
-    ) -> torch.Tensor:
+    def _multiply_pairs(
+        self, kind: str, stream: Stream, w_NC: torch.Tensor, out: torch.Tensor, rotation: tuple, is_biased: bool
+    ) -> None:
         weighted_MC, squares_TM = stream.weighted_MC, stream.squares_TM
-        (num_rows, inner), plan = weighted_MC.shape, self._plan(kind, weighted_MC, outer)
-        out_MN = weighted_MC.new_empty(num_rows, outer)
-        _normed_kernel[(triton.cdiv(outer, plan.block_n),)](
-            *(weighted_MC, squares_TM, w_NC, w_NC if bias_N is None else bias_N, out_MN),
-            *(num_rows, outer, inner, len(squares_TM), stream.eps),
-            *(kind == "gated", bias_N is not None, triton.next_power_of_2(len(squares_TM))),
+        (num_rows, inner), plan = weighted_MC.shape, self._plan(kind, weighted_MC, len(w_NC))
+        tiles = triton.cdiv(len(w_NC), plan.block_n)
+        _pairs_kernel[(tiles, plan.splits)](
+            *(weighted_MC, squares_TM, w_NC, out, *self._workspace(plan, tiles, weighted_MC)),
+            *(num_rows, len(w_NC) // 2, inner, len(squares_TM), stream.eps),
+            *(*rotation, is_biased, kind == "gated", triton.next_power_of_2(len(squares_TM)), plan.splits),
             **self._launch(plan, weighted_MC),
         )
-        return out_MN
 
     def add(self, stream: Stream, y_MI: torch.Tensor, w_CI: torch.Tensor, next_norm_C: torch.Tensor) -> None:
         hidden_MC = stream.hidden_MC
         num_rows, outer, inner = len(y_MI), len(w_CI), y_MI.shape[1]
         plan = self._plan("add", y_MI, outer)
         tiles = triton.cdiv(outer, plan.block_n)
-        parts = hidden_MC.new_empty(plan.splits * num_rows * outer if plan.splits > 1 else 0, dtype=torch.float32)
         stream.squares_TM = hidden_MC.new_empty(tiles, num_rows, dtype=torch.float32)
         stream.norm_C = next_norm_C
         _add_kernel[(tiles, plan.splits)](
             *(y_MI, w_CI, next_norm_C, hidden_MC, stream.weighted_MC, stream.squares_TM),
-            *(parts, self._counters(hidden_MC.device), num_rows, outer, inner, plan.splits),
+            *(*self._workspace(plan, tiles, y_MI), num_rows, outer, inner, plan.splits),
             **self._launch(plan, y_MI),
         )
 
@@ -126,7 +144,7 @@ class FusedProducts:
 
     def _launch(self, plan: Plan, x_MK: torch.Tensor) -> dict[str, object]:
         return {
-            "BLOCK_M": max(16, triton.next_power_of_2(len(x_MK))),
+            "BLOCK_M": _padded_rows(x_MK),
             "BLOCK_N": plan.block_n,
             "BLOCK_K": plan.block_k,
             "PRECISION": "ieee" if x_MK.dtype == torch.float32 else "tf32",
@@ -134,11 +152,19 @@ class FusedProducts:
             "num_stages": plan.num_stages,
         }
 
-    def _counters(self, device: torch.device) -> torch.Tensor:
-        """Per tile, how many programs have left their part; zero between launches. Recorded graphs hold its address."""
+    def _workspace(self, plan: Plan, tiles: int, x_MK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where splits leave their parts, and per tile, how many have: zero between launches.
+
+        Recorded graphs hold the counters' address.
+        """
         if self._arrived is None:
-            self._arrived = torch.zeros(MAX_TILES, dtype=torch.int32, device=device)
-        return self._arrived
+            self._arrived = torch.zeros(MAX_TILES, dtype=torch.int32, device=x_MK.device)
+        size = plan.splits * tiles * plan.block_n * _padded_rows(x_MK) if plan.splits > 1 else 0
+        return x_MK.new_empty(size, dtype=torch.float32), self._arrived
+
+
+def _padded_rows(x_MK: torch.Tensor) -> int:
+    return max(16, triton.next_power_of_2(len(x_MK)))
 
 
 @triton.jit
@@ -156,17 +182,25 @@ def _begin_kernel(
 
 
 @triton.jit
-def _normed_kernel(
-    x_ptr: tl.tensor, squares_ptr: tl.tensor, w_ptr: tl.tensor, bias_ptr: tl.tensor, out_ptr: tl.tensor,
-    num_rows: tl.tensor, outer: tl.tensor, inner: tl.tensor, num_squares: tl.tensor, eps: tl.tensor,
-    GATED: tl.constexpr, BIASED: tl.constexpr, SQUARES: tl.constexpr,
+def _pairs_kernel(
+    x_ptr: tl.tensor, squares_ptr: tl.tensor, w_ptr: tl.tensor, out_ptr: tl.tensor,
+    parts_ptr: tl.tensor, arrived_ptr: tl.tensor,
+    num_rows: tl.tensor, num_pairs: tl.tensor, inner: tl.tensor, num_squares: tl.tensor, eps: tl.tensor,
+    bias_ptr: tl.tensor, rotary_ptr: tl.tensor, cache_ptr: tl.tensor, state_ptr: tl.tensor, capacity: tl.tensor,
+    H: tl.constexpr, G: tl.constexpr, D: tl.constexpr,
+    BIASED: tl.constexpr, GATED: tl.constexpr, SQUARES: tl.constexpr, SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ) -> None:  # fmt: skip
-    rows, columns = tl.arange(0, BLOCK_M), tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    is_row, is_column = rows < num_rows, columns < outer
-    # What lies outside multiplies a line that is there; its results are not stored.
-    w_lines = w_ptr + tl.minimum(columns, outer - 1).to(tl.int64)[:, None] * inner
-    up_lines = w_lines + tl.cast(outer, tl.int64) * inner
+    tile, split = tl.program_id(0), tl.program_id(1)
+    half: tl.constexpr = D // 2
+    # Lines 2 p and 2 p + 1 of a tile are the two values of its pair p: gate and up, or left and right of a head.
+    lines = tl.arange(0, BLOCK_N)
+    pair = tl.minimum(tile * (BLOCK_N // 2) + lines // 2, num_pairs - 1)
+    side = lines % 2
+    columns = pair + side * num_pairs if GATED else pair // half * D + side * half + pair % half
+    rows = tl.arange(0, BLOCK_M)
+    is_row = rows < num_rows
+    w_lines = w_ptr + columns.to(tl.int64)[:, None] * inner
     x_lines = x_ptr + tl.minimum(rows, num_rows - 1)[None, :] * inner
     # Asked for before the loop, looked at behind it: nobody waits.
     tiles = tl.arange(0, SQUARES)
@@ -175,22 +209,61 @@ def _normed_kernel(
         mask=(tiles < num_squares)[:, None] & is_row[None, :],
         other=0.0,
     )
+    share = tl.cdiv(tl.cdiv(inner, SPLITS), BLOCK_K) * BLOCK_K
     sums = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
-    ups = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
-    for begin in range(0, inner, BLOCK_K):
+    for begin in range(split * share, tl.minimum((split + 1) * share, inner), BLOCK_K):
         ks = begin + tl.arange(0, BLOCK_K)
-        x = tl.load(x_lines + ks[:, None])
-        sums = tl.dot(tl.load(w_lines + ks[None, :]), x, sums, input_precision=PRECISION)
+        sums = tl.dot(tl.load(w_lines + ks[None, :]), tl.load(x_lines + ks[:, None]), sums, input_precision=PRECISION)
+    is_last = True
+    if SPLITS > 1:
+        place = (tile * BLOCK_N + lines)[:, None] * BLOCK_M + rows[None, :]
+        sums, is_last = _merge_splits(
+            sums, parts_ptr + place, tl.num_programs(0) * BLOCK_N * BLOCK_M, arrived_ptr + tile, SPLITS
+        )
+    if is_last:
+        sums *= tl.rsqrt(tl.sum(squares, axis=0) / inner + eps)[None, :]
+        if BIASED:
+            sums += tl.load(bias_ptr + columns).to(tl.float32)[:, None]
+        left, right = tl.split(tl.permute(tl.reshape(sums, (BLOCK_N // 2, 2, BLOCK_M)), (0, 2, 1)))
+        pairs = tile * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
         if GATED:
-            ups = tl.dot(tl.load(up_lines + ks[None, :]), x, ups, input_precision=PRECISION)
-    scale = tl.rsqrt(tl.sum(squares, axis=0) / inner + eps)[None, :]
-    out = sums * scale
-    if BIASED:
-        out += tl.load(bias_ptr + columns, mask=is_column, other=0.0).to(tl.float32)[:, None]
-    if GATED:
-        out = out * tl.sigmoid(out) * (ups * scale)
-    place, is_out = rows[None, :] * outer + columns[:, None], is_row[None, :] & is_column[:, None]
-    tl.store(out_ptr + place, out.to(out_ptr.dtype.element_ty), mask=is_out)
+            out = left * tl.sigmoid(left) * right
+            is_out = (pairs < num_pairs)[:, None] & is_row[None, :]
+            tl.store(
+                out_ptr + rows[None, :] * num_pairs + pairs[:, None], out.to(out_ptr.dtype.element_ty), mask=is_out
+            )
+        else:
+            _rotate_and_store(
+                left, right, pairs, rows, num_rows, out_ptr, rotary_ptr, cache_ptr, state_ptr, capacity, H, G, D
+            )
+
+
+@triton.jit
+def _rotate_and_store(
+    left: tl.tensor, right: tl.tensor, pairs: tl.tensor, rows: tl.tensor, num_rows: tl.tensor,
+    q_ptr: tl.tensor, rotary_ptr: tl.tensor, cache_ptr: tl.tensor, state_ptr: tl.tensor, capacity: tl.tensor,
+    H: tl.constexpr, G: tl.constexpr, D: tl.constexpr,
+) -> None:  # fmt: skip
+    """As kernels.py's kernel does, for pairs (i, i + D / 2) of all heads at once."""
+    half: tl.constexpr = D // 2
+    first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
+    heads, columns = pairs // half, pairs % half
+    angles = tl.minimum(first + rows, capacity - 1)[None, :] * half + columns[:, None]
+    cos, sin = tl.load(rotary_ptr + angles), tl.load(rotary_ptr + capacity * half + angles)
+    is_turned = (heads < H + G)[:, None]
+    dtype = q_ptr.dtype.element_ty
+    new_left = tl.where(is_turned, left * cos - right * sin, left).to(dtype)
+    new_right = tl.where(is_turned, right * cos + left * sin, right).to(dtype)
+    is_query = (heads < H)[:, None] & (rows < num_rows)[None, :]
+    query = q_ptr + (rows * H * D)[None, :] + (heads * D + columns)[:, None]
+    tl.store(query, new_left, mask=is_query)
+    tl.store(query + half, new_right, mask=is_query)
+    # Behind the query heads come the key heads, then the value heads, as in the cache.
+    is_stored = ((heads >= H) & (heads < H + 2 * G))[:, None] & (rows < num_tokens)[None, :]
+    line = (heads - H).to(tl.int64)[:, None] * capacity + (first + rows)[None, :]
+    stored = cache_ptr + line * D + columns[:, None]
+    tl.store(stored, new_left, mask=is_stored)
+    tl.store(stored + half, new_right, mask=is_stored)
 
 
 @triton.jit
@@ -216,7 +289,10 @@ def _add_kernel(
         sums = tl.dot(tl.load(w_lines + ks[None, :]), tl.load(x_lines + ks[:, None]), sums, input_precision=PRECISION)
     is_last = True
     if SPLITS > 1:
-        sums, is_last = _merge_splits(sums, parts_ptr + place, is_out, num_rows * outer, arrived_ptr + tile, SPLITS)
+        part = (tile * BLOCK_N + tl.arange(0, BLOCK_N))[:, None] * BLOCK_M + rows[None, :]
+        sums, is_last = _merge_splits(
+            sums, parts_ptr + part, tl.num_programs(0) * BLOCK_N * BLOCK_M, arrived_ptr + tile, SPLITS
+        )
     if is_last:
         after = (before.to(tl.float32) + sums).to(before.dtype)
         tl.store(hidden_ptr + place, after, mask=is_out)
@@ -227,10 +303,10 @@ def _add_kernel(
 
 @triton.jit
 def _merge_splits(
-    sums: tl.tensor, parts: tl.tensor, is_out: tl.tensor, stride: tl.tensor, arrived: tl.tensor, SPLITS: tl.constexpr
+    sums: tl.tensor, parts: tl.tensor, stride: tl.tensor, arrived: tl.tensor, SPLITS: tl.constexpr
 ) -> tuple[tl.tensor, tl.tensor]:
     """The tile's sums over all splits, and whether this is its last program: to the others they mean nothing."""
-    tl.store(parts + tl.program_id(1) * stride, sums, mask=is_out)
+    tl.store(parts + tl.program_id(1) * stride, sums)
     tl.debug_barrier()
     # The last program adds up all parts in the same order, whoever is last.
     is_last = tl.atomic_add(arrived, 1, sem="acq_rel") == SPLITS - 1
@@ -238,6 +314,6 @@ def _merge_splits(
         tl.debug_barrier()
         sums = tl.zeros_like(sums)
         for split in tl.static_range(SPLITS):
-            sums += tl.load(parts + split * stride, mask=is_out, other=0.0, cache_modifier=".cg")
+            sums += tl.load(parts + split * stride, cache_modifier=".cg")
         tl.store(arrived, 0)
     return sums, is_last
