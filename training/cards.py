@@ -53,7 +53,7 @@ def model_card(kind: str, report: dict, config: dict, answers: dict) -> str:
     """The README.md of one model; kind is target, ar_drafter or dllm_drafter, the dicts are the run's own JSON."""
     author = "a teacher's" if kind == "target" else "the target's own"
     is_mixed = kind != "target" and answers.get("num_mixed", 0) > 0
-    mixed = ",\nsome of these with a sentence of another question," if is_mixed else ""
+    mixed = ",\nand to others with a sentence of another question" if is_mixed else ""
     own = (
         f",\nthrough {author} answers to their questions and to copies of these with other numbers{mixed} "
         f"({answers['num_prompts']} answers, {answers['answer_tokens'] / 1e6:.1f} M tokens; "
@@ -72,6 +72,7 @@ def model_card(kind: str, report: dict, config: dict, answers: dict) -> str:
         f"{report['last_loss']:.3f} (losses of different models are not comparable)."
     )
     settings = ", ".join(f"{key} {value}" for key, value in report.get("settings", {}).items())
+    alone = "" if kind == "target" else f" --target_dir TARGET --{kind}_steps {report['steps']}"
     sections = [
         f"# {TITLES[kind]}\n\n{_PURPOSE[kind]}\n",
         f"## Size\n\n{size}\n",
@@ -79,7 +80,7 @@ def model_card(kind: str, report: dict, config: dict, answers: dict) -> str:
         f"## Training\n\n{training}\n"
         + (f"Settings: {settings}.\n" if settings else "")
         + f"\n{_loss_table(report)}\n",
-        "Made again by `python -m training.family --data_dir DIR --work_dir DIR`, which also wrote this card.\n",
+        f"Made again by `python -m training.family --data_dir DIR --work_dir DIR{alone}`, which also wrote this card.\n",
         _LIMITS,
     ]
     return "\n".join(sections)
