@@ -72,7 +72,9 @@ def model_card(kind: str, report: dict, config: dict, answers: dict) -> str:
         f"{report['last_loss']:.3f} (losses of different models are not comparable)."
     )
     settings = ", ".join(f"{key} {value}" for key, value in report.get("settings", {}).items())
-    alone = "" if kind == "target" else f" --target_dir TARGET --{kind}_steps {report['steps']}"
+    command = "python -m training.family --data_dir DIR --work_dir DIR"
+    if kind != "target":
+        command += f" --target_dir TARGET --{kind}_steps {report['steps']}"
     sections = [
         f"# {TITLES[kind]}\n\n{_PURPOSE[kind]}\n",
         f"## Size\n\n{size}\n",
@@ -80,7 +82,7 @@ def model_card(kind: str, report: dict, config: dict, answers: dict) -> str:
         f"## Training\n\n{training}\n"
         + (f"Settings: {settings}.\n" if settings else "")
         + f"\n{_loss_table(report)}\n",
-        f"Made again by `python -m training.family --data_dir DIR --work_dir DIR{alone}`, which also wrote this card.\n",
+        f"Made again by `{command}`, which also wrote this card.\n",
         _LIMITS,
     ]
     return "\n".join(sections)
