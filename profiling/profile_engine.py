@@ -3,9 +3,10 @@
     python -m profiling.profile_engine --drafter Qwen2.5-1.5B --targets Qwen2.5-7B Qwen2.5-14B --out DIR
 
 For each model, at each context length: verify(k), a pass of k tokens with predictions for all, as a
-target checks a draft; for the drafter also a denoising pass of one block with predictions for one
-sub-block, and a pass of one token, as an AR drafter does. Times are wall clock from tokens on the
-host to predictions on the host. Writes DIR/NAME.json, a latency profile that failfast.py prices
+target checks a draft; a denoising pass of one block with predictions for one sub-block; and a step
+of drafting, which is such a pass and what the host makes of its predictions. A dLLM drafter's pass
+is priced by that step, an AR drafter's by a pass of one token. Times are wall clock from tokens on
+the host to predictions on the host. Writes DIR/NAME.json, a latency profile that failfast.py prices
 with; the last line on stdout is that profile. Models are shapes by name (random weights) or checkpoints.
 """
 
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import torch
 
+from generate import Denoising, LiveBlocks
 from profiling.common import machine
 from profiling.made_models import make_model
 from profiling.shapes import SHAPES
@@ -119,7 +121,7 @@ def measure_profile(flags: Namespace, settings: Settings) -> dict:
     )
     return {
         "name": name,
-        "draft_pass_ms": passes["denoise"]["ms"],
+        "draft_pass_ms": passes["draft_step"]["ms"],
         "ar_draft_pass_ms": ar_passes["verify(1)"]["ms"],
         "target_ms_per_token": {target: table["1"] for target, table in verify_ms.items()},
         "verify_ms": verify_ms,
@@ -191,10 +193,26 @@ def measure_context(lm: CachedLM, context: int, repeats: int) -> dict[str, dict[
     lm.commit(context)
     block, sub_block = ids[context : context + BLOCK], range(BLOCK - SUB_BLOCK - 1, BLOCK - 1)
     passes = {"denoise": timed(lm, lambda: lm.predict(block, block_size=BLOCK, keep=sub_block, never=0), repeats)}
+    passes["draft_step"] = timed(lm, DraftSteps(lm, ids[: context + 1]), repeats)
     for k in VERIFY_COUNTS:
         draft = ids[context : context + k]
         passes[f"verify({k})"] = timed(lm, lambda draft=draft: lm.predict(draft), repeats)
     return passes
+
+
+class DraftSteps:
+    """Denoising passes as drafting makes them, one a call: the pass, and what its predictions make of the block."""
+
+    def __init__(self, lm: CachedLM, prefix_ids: Sequence[int]) -> None:
+        """The prefix holds one token more than is committed."""
+        self.lm, self.prefix_ids = lm, prefix_ids
+        self.how = Denoising(0.0, BLOCK, SUB_BLOCK, mask_id=0, stop_ids=frozenset())
+        self.blocks = LiveBlocks(lm, prefix_ids, self.how)
+
+    def __call__(self) -> None:
+        if None not in self.blocks.block:
+            self.blocks = LiveBlocks(self.lm, self.prefix_ids, self.how)
+        self.blocks.step()
 
 
 def timed(lm: CachedLM, call: Callable[[], object], repeats: int) -> dict[str, float]:
