@@ -21,7 +21,7 @@ def compare_plans(lm: GraphLM, count: int) -> dict[str, object]:
     found: dict[str, object] = {}
     for name, (kind, outer, inner) in products_of(lm.weights).items():
         key = (kind, count, outer, inner)
-        default = plan_product(count, outer, inner, kind)
+        default = plan_product(outer, inner, kind)
         plans = {default, *candidates(kind, inner)}
         tried = {plan: attempt(partial(time_layers, lm, count, best | {key: plan})) for plan in plans}
         times = {plan: time for plan, time in tried.items() if isinstance(time, float)}
