@@ -19,7 +19,7 @@ if not (torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"):
 
 from specdec.engine.graph_lm import INITIAL_CAPACITY, GraphLM  # noqa: E402
 from specdec.engine.kernels import GpuOperations  # noqa: E402
-from specdec.engine.network import LibraryProducts, Stream  # noqa: E402
+from specdec.engine.network import LibraryProducts, Place, Stream  # noqa: E402
 from specdec.engine.products import FusedProducts, Plan  # noqa: E402
 from specdec.lm import CachedLM  # noqa: E402
 
@@ -129,10 +129,10 @@ def test_queries_product(
     bias = torch.randn(outer).to(dtype) if is_biased else None
     angles, cache = torch.rand(64, size // 2) * 6, torch.randn(2, kv_heads, 64, size).to(dtype)
     place = (torch.stack((angles.cos(), angles.sin())), cache, torch.tensor([first, num_tokens, 1, -1]))
-    on_device = [tensor.to(DEVICE, copy=True) for tensor in place]
-    got = fused.queries(ours, w.to(DEVICE), None if bias is None else bias.to(DEVICE), *on_device)
-    torch.testing.assert_close(got.cpu(), library.queries(theirs, w, bias, *place), **TOLERANCE[dtype])
-    torch.testing.assert_close(on_device[1].cpu(), cache, **TOLERANCE[dtype])
+    on_device = Place(*(tensor.to(DEVICE, copy=True) for tensor in place))
+    got = fused.queries(ours, w.to(DEVICE), None if bias is None else bias.to(DEVICE), on_device)
+    torch.testing.assert_close(got.cpu(), library.queries(theirs, w, bias, Place(*place)), **TOLERANCE[dtype])
+    torch.testing.assert_close(on_device.cache_2GPD.cpu(), cache, **TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("rows", [1, 16, 32, 64])

@@ -47,21 +47,22 @@ class Stream:
     squares_TM: torch.Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the keys and values of a pass go: the angles of all positions, a layer's cache, `state`."""
+
+    rotary_2PE: torch.Tensor
+    cache_2GPD: torch.Tensor
+    state: torch.Tensor
+
+
 class Products(Protocol):
     """The matrix products of a layer, each with what can be fused to it. I MLP size, N outer size."""
 
     def begin(self, stream: Stream) -> None:
         """Get a stream whose hidden states were just written ready for its first product."""
 
-    def queries(
-        self,
-        stream: Stream,
-        w_NC: torch.Tensor,
-        bias_N: torch.Tensor | None,
-        rotary_2PE: torch.Tensor,
-        cache_2GPD: torch.Tensor,
-        state: torch.Tensor,
-    ) -> torch.Tensor:
+    def queries(self, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None, place: Place) -> torch.Tensor:
         """norm(hidden) w^T + bias, of which `Operations.rotate_and_store` makes q_MHD."""
 
     def gated(self, stream: Stream, w_2IC: torch.Tensor) -> torch.Tensor:
@@ -80,16 +81,9 @@ class LibraryProducts:
     def begin(self, stream: Stream) -> None:
         """Nothing to be done."""
 
-    def queries(
-        self,
-        stream: Stream,
-        w_NC: torch.Tensor,
-        bias_N: torch.Tensor | None,
-        rotary_2PE: torch.Tensor,
-        cache_2GPD: torch.Tensor,
-        state: torch.Tensor,
-    ) -> torch.Tensor:
-        return self.operations.rotate_and_store(self._normed(stream, w_NC, bias_N), rotary_2PE, cache_2GPD, state)
+    def queries(self, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None, place: Place) -> torch.Tensor:
+        qkv_MN = self._normed(stream, w_NC, bias_N)
+        return self.operations.rotate_and_store(qkv_MN, place.rotary_2PE, place.cache_2GPD, place.state)
 
     def gated(self, stream: Stream, w_2IC: torch.Tensor) -> torch.Tensor:
         return self.operations.silu_product(self._normed(stream, w_2IC, None))
@@ -156,8 +150,8 @@ class Network:
         products.begin(stream)
         next_norms = [*(layer.attention_norm_C for layer in weights.layers[1:]), weights.norm_C]
         for layer, cache_2GPD, next_norm_C in zip(weights.layers, buffers.cache_L2GPD, next_norms, strict=True):
-            place = (buffers.rotary_2PE, cache_2GPD, buffers.state)
-            q_MHD = products.queries(stream, layer.qkv_NC, layer.qkv_bias_N, *place)
+            place = Place(buffers.rotary_2PE, cache_2GPD, buffers.state)
+            q_MHD = products.queries(stream, layer.qkv_NC, layer.qkv_bias_N, place)
             attended_MN = operations.attend(q_MHD, cache_2GPD, buffers.state)
             products.add(stream, attended_MN, layer.output_CHD, layer.mlp_norm_C)
             gated_MI = products.gated(stream, layer.gate_up_2IC)

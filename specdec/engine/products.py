@@ -18,7 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
-from specdec.engine.network import Stream
+from specdec.engine.network import Place, Stream
 from specdec.engine.weights import Weights
 
 NUM_PROGRAMS = 132  # multiprocessors of an H100 or H200
@@ -89,20 +89,13 @@ class FusedProducts:
             hidden_MC, stream.norm_C, stream.weighted_MC, stream.squares_TM, size, triton.next_power_of_2(size)
         )
 
-    def queries(
-        self,
-        stream: Stream,
-        w_NC: torch.Tensor,
-        bias_N: torch.Tensor | None,
-        rotary_2PE: torch.Tensor,
-        cache_2GPD: torch.Tensor,
-        state: torch.Tensor,
-    ) -> torch.Tensor:
-        _, num_kv_heads, capacity, head_size = cache_2GPD.shape
+    def queries(self, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None, place: Place) -> torch.Tensor:
+        _, num_kv_heads, capacity, head_size = place.cache_2GPD.shape
         num_heads = len(w_NC) // head_size - 2 * num_kv_heads
         q_MHD = stream.hidden_MC.new_empty(len(stream.hidden_MC), num_heads, head_size)
         bias = w_NC if bias_N is None else bias_N
-        rotation = (bias, rotary_2PE, cache_2GPD, state, capacity, num_heads, num_kv_heads, head_size)
+        where = (place.rotary_2PE, place.cache_2GPD, place.state)
+        rotation = (bias, *where, capacity, num_heads, num_kv_heads, head_size)
         self._multiply_pairs("rotated", stream, w_NC, q_MHD, rotation, bias_N is not None)
         return q_MHD
 
