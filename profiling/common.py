@@ -1,6 +1,7 @@
 """What the measurements share: how they begin, the JSON line they end with, and where they were taken."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,6 +31,15 @@ def run_measurement(
 def asked_prompts(config: RunConfig, session: Session) -> list[list[int]]:
     """The prompt ids of the questions asked for."""
     return [encode_prompt(session.tokenizer, problem.prompt) for problem in asked_problems(config)]
+
+
+def attempt(measure: Callable[[], object]) -> object:
+    """What `measure` returns, or in words why it failed: others can go on."""
+    try:
+        return measure()
+    except Exception as error:
+        print(f"failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return {"failed": f"{type(error).__name__}: {error}"[:300]}
 
 
 def print_json(result: dict, device: str = "cpu") -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import PreTrainedModel
 
-from profiling.common import print_json
+from profiling.common import attempt, print_json
 from profiling.made_models import make_model
 from profiling.profile_engine import BLOCK, SUB_BLOCK, measure_copy, timed
 from specdec.checkpoints import TARGET
@@ -57,15 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def compare_variants(model: PreTrainedModel) -> dict[str, object]:
     """Per variant: ms of verify(k) and of a denoising pass, and the kernels of three of them."""
     return {name: attempt(lambda how=how: measure_variant(model, how)) for name, how in VARIANTS.items()}
-
-
-def attempt(measure: Callable[[], object]) -> object:
-    """What `measure` returns, or in words why it failed: the other variants go on."""
-    try:
-        return measure()
-    except Exception as error:
-        print(f"failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        return {"failed": f"{type(error).__name__}: {error}"[:300]}
 
 
 def measure_variant(model: PreTrainedModel, options: EngineOptions) -> dict[str, object]:

@@ -8,10 +8,11 @@ from itertools import chain, product
 
 import torch
 
-from profiling.tune_engine import attempt
+from profiling.common import attempt
 from specdec.engine.graph_lm import GraphLM
 from specdec.engine.graphs import Graphs
-from specdec.engine.products import FusedProducts, Plan, plan_product
+from specdec.engine.plans import Plan, plan_product
+from specdec.engine.products import FusedProducts
 from specdec.engine.weights import Weights
 
 
@@ -25,7 +26,7 @@ def compare_plans(lm: GraphLM, count: int) -> dict[str, object]:
         plans = {default, *candidates(kind, inner)}
         tried = {plan: attempt(partial(time_layers, lm, count, best | {key: plan})) for plan in plans}
         times = {plan: time for plan, time in tried.items() if isinstance(time, float)}
-        best[key] = min(times, key=times.get)
+        best[key] = min(times, key=times.get, default=default)
         found[name] = {"default": times.get(default)} | {
             f"n{plan.block_n} k{plan.block_k} s{plan.splits} w{plan.num_warps} x{plan.num_stages}": times[plan]
             for plan in sorted(times, key=times.get)[:6]
@@ -48,7 +49,7 @@ def products_of(weights: Weights) -> dict[str, tuple[str, int, int]]:
 def candidates(kind: str, inner: int) -> Iterator[Plan]:
     """Plans worth trying; those that do not divide the inner size are left out."""
     choices = {
-        "rotated": [((64,), (64, 128), (1, 2, 3, 4), (4,), (3, 4))],
+        "rotated": [((64,), (64, 128), (1, 2, 3, 4), (4,), (4, 6))],
         "gated": [((64, 128), (64, 128), (1,), (4, 8), (3, 4))],
         "add": [((16,), (128, 256), (1,), (2, 4), (3, 4)), ((64,), (128, 256), (2, 3, 5, 6), (4,), (4, 6))],
     }

@@ -20,7 +20,8 @@ if not (torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"):
 from specdec.engine.graph_lm import INITIAL_CAPACITY, GraphLM  # noqa: E402
 from specdec.engine.kernels import GpuOperations  # noqa: E402
 from specdec.engine.network import LibraryProducts, Place, Stream  # noqa: E402
-from specdec.engine.products import FusedProducts, Plan  # noqa: E402
+from specdec.engine.plans import Plan  # noqa: E402
+from specdec.engine.products import FusedProducts  # noqa: E402
 from specdec.lm import CachedLM  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

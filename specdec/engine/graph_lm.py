@@ -8,7 +8,6 @@ the same code runs without graphs, on the plain operations. Shape suffixes as in
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,8 +31,8 @@ INITIAL_CAPACITY = 2048
 class EngineOptions:
     """How passes run on a GPU; results differ by rounding only.
 
-    `fused_up_to`: passes of at most so many tokens multiply in kernels with the norms, the gate and
-    the residual sum inside; longer ones in the matrix library.
+    `fused_up_to`: passes of at most so many tokens multiply in kernels with the norms, the rotation, the gate
+    and the residual sum inside; longer ones in the matrix library.
     """
 
     fused_up_to: int = 32
@@ -76,7 +75,7 @@ class GraphLM(CachedLM):
             for _, num_kept in self._chunks(list(tokens), block_size, keep, -1 if never is None else never):
                 if num_kept:
                     self._finish()
-                    ids, probabilities = unpacked(self._found[:num_kept])
+                    ids, probabilities = unpacked(self._buffers.found[:num_kept])
                     chosen += ids
                     sure += probabilities
         return chosen, sure
@@ -84,11 +83,6 @@ class GraphLM(CachedLM):
     def keys_values(self) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
         both_2GPD = enumerate(self._buffers.cache_L2GPD[:, :, :, : self.length])
         return {layer_idx: (keys_GPD[None], values_GPD[None]) for layer_idx, (keys_GPD, values_GPD) in both_2GPD}
-
-    def clock(self) -> float:
-        """See CachedLM. Who has waited for a result need not wait again: asking an idle device takes time, too."""
-        self._finish()
-        return time.perf_counter()
 
     def warm_up(self) -> None:
         """Record all graphs but predictions at more rows than a draft has, so that no measured pass does."""
@@ -116,7 +110,9 @@ class GraphLM(CachedLM):
         while begin < len(tokens):
             end = _chunk_end(self.length, begin, len(tokens), block_size)
             rows = [index - begin for index in keep if begin <= index < end]
-            self._send(tokens[begin:end], rows, (self.length + begin, end - begin, block_size, never))
+            self._finish()
+            self._buffers.send(tokens[begin:end], rows, (self.length + begin, end - begin, block_size, never))
+            self._is_busy = self.device.type == "cuda"
             yield self._run_chunk(end - begin, len(rows)), len(rows)
             begin = end
 
@@ -131,17 +127,6 @@ class GraphLM(CachedLM):
     def _products(self, count: int) -> Products:
         return self._library if self._fused is None or count > self.options.fused_up_to else self._fused
 
-    def _send(self, ids: list[int], rows: list[int], state: tuple[int, int, int, int]) -> None:
-        """Leave a chunk's inputs where the device reads them.
-
-        Padding keeps the tokens of an earlier chunk: they are valid, and nothing looks at them.
-        """
-        self._finish()
-        self._sent[: len(ids)] = ids
-        self._sent[MAX_TOKENS : MAX_TOKENS + len(rows)] = rows
-        self._sent[-4:] = state
-        self._is_busy = self.device.type == "cuda"
-
     def _finish(self) -> None:
         """Wait for the device: its results are there, and what was sent may be overwritten."""
         if self._is_busy:
@@ -151,6 +136,7 @@ class GraphLM(CachedLM):
     @torch.inference_mode()
     def _grow(self, num_positions: int) -> None:
         """Double the cache until it holds so many positions; what is committed moves along."""
+        self._finish()
         capacity = self.capacity
         while capacity < num_positions:
             capacity *= 2
@@ -167,7 +153,6 @@ class GraphLM(CachedLM):
             device=self.device,
         )
         self._buffers = Buffers.allocate(weights, MAX_TOKENS, cache_L2GPD, self._rotary_table(capacity))
-        self._sent, self._found = self._buffers.sent.numpy(), self._buffers.found_M2.numpy()
         self.network = Network(weights, self._buffers, self._operations)
         self.graphs.clear()
 

@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-NUM_PROGRAMS = 128  # about the multiprocessors of a big GPU: more splits than that only add to the merging
+ENOUGH_PROGRAMS = 128  # about the multiprocessors of a big GPU: more splits than that only add to the merging
 MAX_SPLITS = 32
 CHUNK_V = 4096  # logits that one program looks at
 
@@ -30,9 +30,9 @@ class GpuOperations:
         self, x_MC: torch.Tensor, weight_C: torch.Tensor, eps: float, rows_K: torch.Tensor | None = None
     ) -> torch.Tensor:
         """See plain.norm: one program per row."""
-        size, num_rows = x_MC.shape[1], len(x_MC if rows_K is None else rows_K)
+        rows = x_MC if rows_K is None else rows_K  # without a choice nobody looks at them
+        num_rows, size = len(rows), x_MC.shape[1]
         out_KC = x_MC.new_empty(num_rows, size)
-        rows = x_MC if rows_K is None else rows_K
         _norm_kernel[(num_rows,)](
             x_MC, rows, weight_C, out_KC, size, eps, rows_K is not None, triton.next_power_of_2(size)
         )
@@ -79,7 +79,7 @@ class GpuOperations:
         block_rows = min(most, max(16, triton.next_power_of_2(num_rows)))
         block_positions = 32 if block_rows < 64 else 64
         num_tiles = triton.cdiv(num_rows, block_rows)
-        num_splits = min(MAX_SPLITS, triton.next_power_of_2(triton.cdiv(NUM_PROGRAMS, num_tiles * num_kv_heads)))
+        num_splits = min(MAX_SPLITS, triton.next_power_of_2(triton.cdiv(ENOUGH_PROGRAMS, num_tiles * num_kv_heads)))
         sums_SMHD = q_MHD.new_empty(num_splits, num_tokens, num_heads, head_size, dtype=torch.float32)
         peaks_2SMH = q_MHD.new_empty(2, num_splits, num_tokens, num_heads, dtype=torch.float32)
         _attend_kernel[(num_tiles, num_kv_heads, num_splits)](

@@ -7,12 +7,16 @@ committed, is `graph_lm.py`'s business. Shape suffixes as in `plain.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch.nn.functional import linear
 
 from specdec.engine.weights import Weights
+
+STATE_SIZE = 4  # see plain.py
 
 
 class Operations(Protocol):
@@ -117,7 +121,7 @@ class Buffers:
         cls, weights: Weights, max_tokens: int, cache_L2GPD: torch.Tensor, rotary_2PE: torch.Tensor
     ) -> Buffers:
         is_gpu = weights.device.type == "cuda"
-        sent = torch.zeros(2 * max_tokens + 4, dtype=torch.long, pin_memory=is_gpu)
+        sent = torch.zeros(2 * max_tokens + STATE_SIZE, dtype=torch.long, pin_memory=is_gpu)
         return cls(
             sent=sent,
             inputs=sent.to(weights.device, copy=True),
@@ -129,11 +133,30 @@ class Buffers:
 
     @property
     def kept_M(self) -> torch.Tensor:
-        return self.inputs[len(self.hidden_MC) : -4]
+        return self.inputs[len(self.hidden_MC) : -STATE_SIZE]
 
     @property
     def state(self) -> torch.Tensor:
-        return self.inputs[-4:]
+        return self.inputs[-STATE_SIZE:]
+
+    @cached_property
+    def found(self) -> np.ndarray:
+        """`found_M2` as the host reads it."""
+        return self.found_M2.numpy()
+
+    @cached_property
+    def _sent(self) -> np.ndarray:
+        return self.sent.numpy()
+
+    def send(self, ids: list[int], rows: list[int], state: tuple[int, int, int, int]) -> None:
+        """Leave token ids, kept rows and state where the device reads them; it must have read what was there.
+
+        Padding keeps the tokens of an earlier pass: they are valid, and nothing looks at them.
+        """
+        num_tokens = len(self.hidden_MC)
+        self._sent[: len(ids)] = ids
+        self._sent[num_tokens : num_tokens + len(rows)] = rows
+        self._sent[-STATE_SIZE:] = state
 
 
 class Network:

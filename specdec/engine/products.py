@@ -2,7 +2,7 @@
 
 With few tokens a product only has to read its weights once, at the speed of the memory; what counts
 is that all multiprocessors read, and that nothing else is launched. So the weights are the left factor
-(tensor cores take 64 of their rows against 16 to 64 tokens), and the norm is spread over its neighbours:
+(tensor cores take 64 of their rows, or 16, against 16 to 64 tokens), and the norm is spread over its neighbours:
 who adds to the hidden states also leaves them times the norm's weights, and their squares' sums; who
 multiplies next divides the result by the root. Both such products make pairs of values: gate and up of
 an MLP, and what a rotation turns into each other. Used by `network.py`.
@@ -12,57 +12,16 @@ Shape suffixes: C hidden size, K inner size, M tokens, N outer size, T tiles.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
 
 from specdec.engine.network import Place, Stream
+from specdec.engine.plans import Plan, plan_product
 from specdec.engine.weights import Weights
 
-NUM_PROGRAMS = 132  # multiprocessors of an H100 or H200
 MAX_TILES = 8192  # of a split product: with tiles of 16, outer sizes up to 131,072
-MIN_STEPS = 3  # a split does at least so many steps, or its start would cost more than it saves
 SMALLEST_STEP = 32  # inner sizes are multiples of it
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How one product is cut: tiles of `block_n` outputs, steps of `block_k` inputs, `splits` programs per tile."""
-
-    block_n: int
-    block_k: int
-    splits: int = 1
-    num_warps: int = 4
-    num_stages: int = 4
-
-
-def plan_product(outer: int, inner: int, kind: str, itemsize: int = 2) -> Plan:
-    """The cut for a product of `kind` "rotated", "gated" or "add", of values of `itemsize` bytes.
-
-    Found on an H200 (`profiling.tune_engine`) with 32 tokens of Qwen2.5-1.5B.
-    """
-    wide, step, short = (_step(inner, size // (itemsize // 2)) for size in (256, 128, 64))
-    if kind == "rotated":
-        return Plan(64, short, _splits(outer, inner, short), num_stages=6 if itemsize == 2 else 3)
-    if kind == "gated":
-        return Plan(64, short)
-    if inner <= 2048:
-        return Plan(16, wide, num_warps=2)
-    return Plan(64, step, _splits(outer, inner, step), num_stages=6 if itemsize == 2 else 3)
-
-
-def _splits(outer: int, inner: int, step: int) -> int:
-    """As many as let all programs of tiles of 64 run at once, each doing enough."""
-    return max(1, min(inner // (step * MIN_STEPS), NUM_PROGRAMS // triton.cdiv(outer, 64)))
-
-
-def _step(inner: int, wanted: int) -> int:
-    """The largest power of two up to `wanted` that divides `inner`."""
-    while inner % wanted:
-        wanted //= 2
-    return wanted
 
 
 def can_fuse(weights: Weights) -> bool:
@@ -101,6 +60,7 @@ class FusedProducts:
 
     def gated(self, stream: Stream, w_2IC: torch.Tensor) -> torch.Tensor:
         out_MI = stream.hidden_MC.new_empty(len(stream.hidden_MC), len(w_2IC) // 2)
+        # Pointers that nobody follows, and heads of one pair, so that the kernel's constants stay valid.
         no_rotation = (w_2IC, w_2IC, w_2IC, w_2IC, 0, 0, 0, 2)
         self._multiply_pairs("gated", stream, w_2IC, out_MI, no_rotation, False)
         return out_MI

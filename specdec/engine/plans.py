@@ -1,0 +1,47 @@
+"""How the fused products are cut into programs; the kernels are `products.py`'s."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+NUM_PROGRAMS = 132  # multiprocessors of an H100 or H200
+TILE = 64  # lines of weights that tensor cores take at once
+MIN_STEPS = 3  # a split does at least so many steps, or its start would cost more than it saves
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one product is cut: tiles of `block_n` outputs, steps of `block_k` inputs, `splits` programs per tile."""
+
+    block_n: int
+    block_k: int
+    splits: int = 1
+    num_warps: int = 4
+    num_stages: int = 4
+
+
+def plan_product(outer: int, inner: int, kind: str, itemsize: int = 2) -> Plan:
+    """The cut for a product of `kind` "rotated", "gated" or "add", of values of `itemsize` bytes.
+
+    Found on an H200 (`profiling.tune_engine`) with 32 tokens of Qwen2.5-1.5B.
+    """
+    wide, step, short = (_step(inner, size // (itemsize // 2)) for size in (256, 128, 64))
+    if kind == "rotated":
+        return Plan(TILE, short, _splits(outer, inner, short), num_stages=6 if itemsize == 2 else 3)
+    if kind == "gated":
+        return Plan(TILE, short)
+    if inner <= 2048:
+        return Plan(16, wide, num_warps=2)
+    return Plan(TILE, step, _splits(outer, inner, step), num_stages=6 if itemsize == 2 else 3)
+
+
+def _splits(outer: int, inner: int, step: int) -> int:
+    """As many as let all programs of whole tiles run at once, each doing enough."""
+    return max(1, min(inner // (step * MIN_STEPS), NUM_PROGRAMS // -(-outer // TILE)))
+
+
+def _step(inner: int, wanted: int) -> int:
+    """The largest power of two up to `wanted` that divides `inner`."""
+    while inner % wanted:
+        wanted //= 2
+    return wanted
