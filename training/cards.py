@@ -49,10 +49,13 @@ def _loss_table(report: dict) -> str:
     return "\n".join(lines)
 
 
-def model_card(kind: str, report: dict, config: dict, answers: dict) -> str:
-    """The README.md of one model; kind is target, ar_drafter or dllm_drafter, the dicts are the run's own JSON."""
+def model_card(kind: str, report: dict, config: dict, answers: dict, command: str, num_mixed: int = 0) -> str:
+    """The README.md of one model; kind is target, ar_drafter or dllm_drafter, the dicts are the run's own JSON.
+
+    `num_mixed`: of the copies that the target answered, see FamilySettings.
+    """
     author = "a teacher's" if kind == "target" else "the target's own"
-    is_mixed = kind != "target" and answers.get("num_mixed", 0) > 0
+    is_mixed = kind != "target" and num_mixed > 0
     mixed = ",\nand to others with a sentence of another question" if is_mixed else ""
     own = (
         f",\nthrough {author} answers to their questions and to copies of these with other numbers{mixed} "
@@ -72,9 +75,6 @@ def model_card(kind: str, report: dict, config: dict, answers: dict) -> str:
         f"{report['last_loss']:.3f} (losses of different models are not comparable)."
     )
     settings = ", ".join(f"{key} {value}" for key, value in report.get("settings", {}).items())
-    command = "python -m training.family --data_dir DIR --work_dir DIR"
-    if kind != "target":
-        command += f" --target_dir TARGET --{kind}_steps {report['steps']}"
     sections = [
         f"# {TITLES[kind]}\n\n{_PURPOSE[kind]}\n",
         f"## Size\n\n{size}\n",

@@ -10,7 +10,6 @@ write, or to draft, well.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from dataclasses import dataclass, replace
@@ -23,57 +22,14 @@ from training.batches import TokenDocs
 from training.cards import TITLES, model_card
 from training.cli import add_compile_flag, run_command, training_parser
 from training.corpus import load_examples, with_variants
-from training.decoder import DecodeSettings
 from training.export import REPORT_FILE, check_published, publish, write_model
-from training.loop import LoopSettings
-from training.make_drafters import DrafterRun, DrafterSettings, Workplace, loop_facts, workplace_of
-from training.models import Shape, find_target
+from training.make_drafters import DrafterRun, Workplace, loop_facts, workplace_of
+from training.models import find_target
+from training.recipe import COMMAND, TRAINED, FamilySettings, command_of, settings_of
 from training.self_generate import summary
 from training.stages import Stage, run_stages
-from training.tokenizer import VOCAB_SIZE, load_tokenizer, train_bpe, write_tokenizer
-from training.train_ar_drafter import ArSettings
-from training.train_dllm_drafter import DllmSettings
+from training.tokenizer import load_tokenizer, train_bpe, write_tokenizer
 from training.train_target import MAX_DOCUMENT, TargetSettings, encode_examples, train_target
-
-
-@dataclass(frozen=True)
-class FamilySettings:
-    """Everything that decides what the family is."""
-
-    teacher: TargetSettings = TargetSettings()
-    target: TargetSettings = TargetSettings(loop=LoopSettings(num_steps=2500, num_docs=64, learning_rate=1.5e-3))
-    num_teachers: int = 2  # the first learns as `teacher` says, all others as `target` does
-    drafters: DrafterSettings = DrafterSettings(answers=DecodeSettings(max_rows=4096))
-    vocab_size: int = VOCAB_SIZE
-    examples_per_set: int | None = None
-    num_variants: int = 3  # copies of the questions with other numbers: answers need not be right
-    num_mixed: int = 8  # more copies, each with a sentence of another question, for the drafters only
-    # Only answers that end and seldom repeat themselves are learnt from, or the target would repeat itself without end.
-    max_repeated: float = 0.25
-    keep_truncated: bool = False
-
-
-def smoke_settings() -> FamilySettings:
-    """The same pipeline in about a minute on a CPU; the models are good for nothing."""
-    loop = LoopSettings(num_steps=30, num_docs=8, learning_rate=2e-3)
-    model = TargetSettings(shape=Shape(512, 64, 128, 6, 4, 2), loop=loop)
-    drafters = DrafterSettings(
-        answers=DecodeSettings(max_new_tokens=48, max_rows=32),
-        ar_drafter=ArSettings(num_layers=2, loop=loop),
-        dllm_drafter=DllmSettings(num_layers=3, loop=loop),
-        max_repeated=1.0,  # after so few steps every answer is a loop without end
-    )
-    return FamilySettings(
-        teacher=model,
-        target=model,
-        drafters=drafters,
-        vocab_size=512,
-        examples_per_set=40,
-        num_variants=1,
-        num_mixed=1,
-        max_repeated=1.0,
-        keep_truncated=True,
-    )
 
 
 @dataclass(frozen=True)
@@ -88,6 +44,7 @@ class Family:
     settings: FamilySettings
     workplace: Workplace
     target_dir: Path | None = None
+    command: str = COMMAND
 
     @property
     def kinds(self) -> list[str]:
@@ -180,7 +137,7 @@ class Family:
             config = json.loads((self.path(kind) / "config.json").read_text(encoding="utf-8"))
             self.out.mkdir(parents=True, exist_ok=True)
             counts = summary(load_answers(self.path(f"{learnt.get(kind, 'answers')}.npz")), 0.0)
-            card = model_card(kind, report, config, {**counts, "num_mixed": self.settings.num_mixed})
+            card = model_card(kind, report, config, counts, self.command, self.settings.num_mixed)
             sizes[kind] = publish(self.path(kind), self.out / kind, card)
         return {"bytes": sizes, "total_bytes": sum(sizes.values())}
 
@@ -195,36 +152,6 @@ def run_family(family: Family, stop_after: str) -> dict[str, dict | None]:
         raise UserError(f"--stop_after {stop_after}: the stages are {', '.join(names)}")
     family.workplace.work_dir.mkdir(parents=True, exist_ok=True)
     return run_stages(stages, stop_after, family.workplace.deadline)
-
-
-def settings_of(arguments: argparse.Namespace) -> FamilySettings:
-    """The family's settings as asked on the command line."""
-    settings = smoke_settings() if arguments.smoke else FamilySettings()
-
-    def with_loop(part: TargetSettings | ArSettings | DllmSettings, name: str) -> object:
-        steps = getattr(arguments, f"{name}_steps")
-        if steps is not None and steps < 1:
-            raise UserError(f"--{name}_steps {steps}: give at least 1")
-        return replace(part, loop=replace(part.loop, num_steps=steps or part.loop.num_steps, seed=arguments.seed))
-
-    drafters = settings.drafters
-    num_mixed = settings.num_mixed if arguments.num_mixed is None else arguments.num_mixed
-    if num_mixed < 0:
-        raise UserError(f"--num_mixed {num_mixed}: give 0 or more")
-    return replace(
-        settings,
-        num_mixed=num_mixed,
-        teacher=with_loop(settings.teacher, "teacher"),
-        target=with_loop(settings.target, "target"),
-        drafters=replace(
-            drafters,
-            ar_drafter=with_loop(drafters.ar_drafter, "ar_drafter"),
-            dllm_drafter=with_loop(drafters.dllm_drafter, "dllm_drafter"),
-        ),
-    )
-
-
-TRAINED = ("teacher", "target", "ar_drafter", "dllm_drafter")
 
 
 def main() -> dict:
@@ -243,7 +170,10 @@ def main() -> dict:
     arguments = parser.parse_args()
     settings = settings_of(arguments)
     target_dir = arguments.target_dir and find_target(arguments.target_dir)
-    family = Family(arguments.data_dir, arguments.out, settings, workplace_of(arguments), target_dir)
+    if target_dir and (arguments.teacher_steps or arguments.target_steps):
+        raise UserError("--target_dir is a finished target: leave out --teacher_steps and --target_steps")
+    place, command = workplace_of(arguments), command_of(arguments)
+    family = Family(arguments.data_dir, arguments.out, settings, place, target_dir, command)
     return {"stages": run_family(family, arguments.stop_after)}
 
 

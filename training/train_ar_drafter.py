@@ -26,7 +26,7 @@ class ArSettings:
     """The AR drafter's size and training."""
 
     num_layers: int = 5
-    loop: LoopSettings = LoopSettings(num_steps=3000, num_docs=96, learning_rate=1e-3)
+    loop: LoopSettings = LoopSettings(num_steps=4000, num_docs=96, learning_rate=1e-3)
     soft_weight: float = 1.0
     is_fresh: bool = False
 

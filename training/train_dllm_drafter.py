@@ -30,7 +30,7 @@ class DllmSettings:
     """The block-diffusion drafter's size and training."""
 
     num_layers: int = 5
-    loop: LoopSettings = LoopSettings(num_steps=9000, num_docs=96, learning_rate=1.5e-3)
+    loop: LoopSettings = LoopSettings(num_steps=8300, num_docs=96, learning_rate=1.5e-3)
     soft_weight: float = 0.5
     noise: NoiseSettings = NoiseSettings()
 
