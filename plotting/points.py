@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 
@@ -52,7 +53,8 @@ def _points(numerators_QC: np.ndarray, denominators_QC: np.ndarray) -> list[Poin
     if len(numerators_QC) < MIN_QUESTIONS:
         return [Point(float(value)) for value in numerators_QC.sum(0) / denominators_QC.sum(0)]
     estimates = PairedBootstrap(numerators_QC, denominators_QC).ratios()
-    return [Point(one.value, one.low, one.high) for one in estimates]
+    # Questions that are much alike can leave too many resamples without spread: an interval without an end is none.
+    return [Point(one.value, one.low, one.high) if isfinite(one.high) else Point(one.value) for one in estimates]
 
 
 def have_intervals(points: Iterable[Point]) -> bool:

@@ -129,6 +129,8 @@ def test_a_question_counts_once_in_a_distribution() -> None:
 def test_ratios_have_intervals_from_five_questions_on() -> None:
     ones = np.ones((5, 1))
     assert ratio_points(ones[:4], ones[:4] * 2)[0] == Point(0.5)
+    alike = np.array([[2], [2], [2], [2], [4]])  # too many resamples see no spread: the interval would have no end
+    assert ratio_points(alike, ones[:1].repeat(5, 0)) == [Point(2.4)]
     (point,) = ratio_points(np.array([[1], [2], [3], [4], [0]]), np.array([[2], [4], [4], [4], [4]]))
     assert point.low < point.value < point.high and point.value == approx(10 / 18)
     numerators, weights = np.array([[1.0, 0.0]] * 6), np.array([[2.0, 0.0]] * 6)
