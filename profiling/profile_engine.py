@@ -13,12 +13,12 @@ with; the last line on stdout is that profile. Models are shapes by name (random
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ from generate import Denoising, LiveBlocks
 from profiling.common import machine
 from profiling.made_models import make_model
 from profiling.shapes import SHAPES
+from profiling.timing import measure_copy, timed_in_turn
 from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, Role
 from specdec.config import StrictParser
 from specdec.engine.graph_lm import EngineOptions, GraphLM
@@ -37,7 +38,6 @@ from specdec.models import resolve_device, resolve_dtype
 BLOCK, SUB_BLOCK = 32, 8
 # Both ends of every padded count, so that straight lines between them are the steps of the curve.
 VERIFY_COUNTS = (1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64, 65, 96)
-COPY_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -192,12 +192,12 @@ def measure_context(lm: CachedLM, context: int, repeats: int) -> dict[str, dict[
     lm.forward(ids[:context], block_size=BLOCK, keep=[])
     lm.commit(context)
     block, sub_block = ids[context : context + BLOCK], range(BLOCK - SUB_BLOCK - 1, BLOCK - 1)
-    passes = {"denoise": timed(lm, lambda: lm.predict(block, block_size=BLOCK, keep=sub_block, never=0), repeats)}
-    passes["draft_step"] = timed(lm, DraftSteps(lm, ids[: context + 1]), repeats)
-    for k in VERIFY_COUNTS:
-        draft = ids[context : context + k]
-        passes[f"verify({k})"] = timed(lm, lambda draft=draft: lm.predict(draft), repeats)
-    return passes
+    calls = {
+        "denoise": lambda: lm.predict(block, block_size=BLOCK, keep=sub_block, never=0),
+        "draft_step": DraftSteps(lm, ids[: context + 1]),
+        **{f"verify({k})": partial(lm.predict, ids[context : context + k]) for k in VERIFY_COUNTS},
+    }
+    return timed_in_turn(lm, calls, repeats)
 
 
 class DraftSteps:
@@ -213,39 +213,6 @@ class DraftSteps:
         if None not in self.blocks.block:
             self.blocks = LiveBlocks(self.lm, self.prefix_ids, self.how)
         self.blocks.step()
-
-
-def timed(lm: CachedLM, call: Callable[[], object], repeats: int) -> dict[str, float]:
-    """Median, tenth and ninetieth percentile of a call in ms, after a few that do not count."""
-    for _ in range(5):
-        call()
-    times = []
-    for _ in range(repeats):
-        begin = lm.clock()
-        call()
-        times.append(1e3 * (lm.clock() - begin))
-    cuts = statistics.quantiles(times, n=10) if len(times) > 1 else [times[0]] * 9
-    return {"ms": statistics.median(times), "p10": cuts[0], "p90": cuts[-1]}
-
-
-def measure_copy(device: torch.device) -> float:
-    """Bytes read and written per ms by a large copy within the device's memory, at best."""
-    num_bytes = COPY_BYTES if device.type == "cuda" else COPY_BYTES // 64
-    source = torch.empty(num_bytes, dtype=torch.uint8, device=device).random_(0, 255)
-    target = torch.empty_like(source)
-    best = float("inf")
-    for _ in range(10):
-        _synchronise(device)
-        begin = time.perf_counter()
-        target.copy_(source)
-        _synchronise(device)
-        best = min(best, time.perf_counter() - begin)
-    return 2 * num_bytes / (1e3 * best)
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 if __name__ == "__main__":

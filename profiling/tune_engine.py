@@ -20,7 +20,8 @@ from transformers import PreTrainedModel
 
 from profiling.common import attempt, print_json
 from profiling.made_models import make_model
-from profiling.profile_engine import BLOCK, SUB_BLOCK, measure_copy, timed
+from profiling.profile_engine import BLOCK, SUB_BLOCK
+from profiling.timing import measure_copy, timed_in_turn
 from specdec.checkpoints import TARGET
 from specdec.config import StrictParser
 from specdec.engine.graph_lm import EngineOptions, GraphLM
@@ -64,7 +65,7 @@ def measure_variant(model: PreTrainedModel, options: EngineOptions) -> dict[str,
     calls: dict[str, Callable[[], object]] = {f"verify({k})": lambda k=k: lm.predict(draft[:k]) for k in COUNTS}
     block, sub_block = draft[:BLOCK], range(SUB_BLOCK)
     calls["denoise"] = lambda: lm.predict(block, block_size=BLOCK, keep=sub_block, never=0)
-    found: dict[str, object] = {name: timed(lm, call, 30)["ms"] for name, call in calls.items()}
+    found: dict[str, object] = {name: figures["ms"] for name, figures in timed_in_turn(lm, calls, 30).items()}
     for name in ("verify(1)", "denoise", "verify(64)"):
         found[f"kernels of {name}"] = attempt(lambda name=name: kernels_of(calls[name]))
     return found
