@@ -207,6 +207,17 @@ def test_a_mistake_is_one_line_and_nothing_is_overwritten(kind, mistake, llama, 
 
 
 @pytest.mark.parametrize("kind", ["ar", "dllm"])
+def test_answers_of_another_model_teach_nothing(kind, llama, monkeypatch, capsys):
+    assert call(monkeypatch, "generate", *flags_of("generate", llama)[:-4], "--out", f"{llama}/own.npz") == 0
+    drafter = [flag.replace("answers.npz", "own.npz") for flag in flags_of(kind, llama)]
+    save_model(llama / "target", toy_model("llama", 2))
+    assert call(monkeypatch, kind, *drafter) == 2
+    assert "another model than" in capsys.readouterr().err and not (llama / "out").exists()
+    save_model(llama / "target", toy_model("llama", 1))
+    assert call(monkeypatch, kind, *drafter) == 0
+
+
+@pytest.mark.parametrize("kind", ["ar", "dllm"])
 def test_a_command_refuses_the_checkpoint_of_another_run(kind, llama, monkeypatch, capsys):
     assert call(monkeypatch, kind, *flags_of(kind, llama), "--max_minutes", "0") == 0
     before = contents(llama)

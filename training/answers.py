@@ -20,11 +20,15 @@ from training.batches import TokenDocs, pack_documents
 
 @dataclass(frozen=True)
 class Answers:
-    """Token ids of prompts and answers; a finished answer ends with its stop token, a truncated one has none."""
+    """Token ids of prompts and answers; a finished answer ends with its stop token, a truncated one has none.
+
+    `writer` is `models.weights_digest` of the model that wrote them ("": not known).
+    """
 
     prompts: list[list[int]]
     answers: list[list[int]]
     is_truncated: list[bool]
+    writer: str = ""
 
     @cached_property
     def repeated_shares(self) -> list[float]:
@@ -57,6 +61,7 @@ def save_answers(answers: Answers, path: Path) -> None:
             answer_lens=np.array([len(a) for a in answers.answers]),
             is_truncated=np.array(answers.is_truncated),
             repeated_shares=np.array(answers.repeated_shares),
+            writer=np.array(answers.writer),
         )
         file.flush()
         os.fsync(file.fileno())
@@ -70,10 +75,11 @@ def load_answers(path: Path) -> Answers:
             prompts = np.split(arrays["prompt_tokens"], np.cumsum(arrays["prompt_lens"])[:-1])
             answers = np.split(arrays["answer_tokens"], np.cumsum(arrays["answer_lens"])[:-1])
             truncated, shares = arrays["is_truncated"].tolist(), arrays["repeated_shares"].tolist()
+            writer = str(arrays["writer"]) if "writer" in arrays else ""
     except FileNotFoundError:
         raise UserError(f"no answers at {path}: make them with python -m training.self_generate") from None
     except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} holds no answers ({type(error).__name__}): delete it and make them again") from None
-    found = Answers([p.tolist() for p in prompts], [a.tolist() for a in answers], truncated)
+    found = Answers([p.tolist() for p in prompts], [a.tolist() for a in answers], truncated, writer)
     found.__dict__["repeated_shares"] = shares  # where the cached property looks first
     return found

@@ -18,7 +18,7 @@ from training.batches import TokenDocs
 from training.cli import add_compile_flag, training_parser
 from training.loop import LoopSettings
 from training.losses import Labels, SoftTargets, teach, to_device
-from training.models import TARGET_HELP, load_model
+from training.models import TARGET_HELP, load_model, weights_digest
 from training.tokenizer import load_tokenizer
 
 MAX_DOCUMENT = 640
@@ -50,8 +50,11 @@ def load_lesson(target_dir: Path, answers_path: Path, device: torch.device, max_
     Raises UserError for what is missing or unfit, the small files first.
     """
     tokenizer = load_tokenizer(target_dir)
-    documents = load_answers(answers_path).documents(MAX_DOCUMENT, max_repeated=max_repeated)
+    answers = load_answers(answers_path)
+    documents = answers.documents(MAX_DOCUMENT, max_repeated=max_repeated)
     target = load_model(target_dir, device)
+    if answers.writer not in ("", weights_digest(target)):
+        raise UserError(f"another model than {target_dir} wrote {answers_path}: use another work folder or delete it")
     if documents.tokens.max() >= target.config.vocab_size:
         raise UserError(f"{answers_path} holds tokens that the target in {target_dir} lacks: give its own answers")
     return Lesson(target, tokenizer, documents)

@@ -71,11 +71,11 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> PreTra
 
 
 def weights_digest(model: PreTrainedModel) -> str:
-    """A hash of the first values of every weight, to tell one model from another."""
+    """A hash of the first values of every weight in bfloat16, to tell one model from another in any dtype."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         digest.update(name.encode())
-        digest.update(parameter.detach().flatten()[:DIGEST_VALUES].float().cpu().numpy().tobytes())
+        digest.update(parameter.detach().flatten()[:DIGEST_VALUES].bfloat16().float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

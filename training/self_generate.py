@@ -103,7 +103,7 @@ def self_generate(
                 raise OutOfTime(f"answers: {len(found)} of {len(prompts)} done")
     found |= unsaved
     answers = [found[number] for number in range(len(prompts))]
-    result = Answers(prompts, answers, [answer[-1] not in stop_ids for answer in answers])
+    result = Answers(prompts, answers, [answer[-1] not in stop_ids for answer in answers], weights_digest(model))
     save_answers(result, path)
     partial.unlink()
     return result
