@@ -145,7 +145,7 @@ def _pairs_kernel(
     BIASED: tl.constexpr, GATED: tl.constexpr, SQUARES: tl.constexpr, SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ) -> None:  # fmt: skip
-    tile, split = tl.program_id(0), tl.program_id(1)
+    tile = tl.program_id(0)
     half: tl.constexpr = D // 2
     # Lines 2 p and 2 p + 1 of a tile are the two values of its pair p: gate and up, or left and right of a head.
     lines = tl.arange(0, BLOCK_N)
@@ -155,7 +155,6 @@ def _pairs_kernel(
     rows = tl.arange(0, BLOCK_M)
     is_row = rows < num_rows
     w_lines = w_ptr + columns.to(tl.int64)[:, None] * inner
-    x_lines = x_ptr + tl.minimum(rows, num_rows - 1)[None, :] * inner
     # Asked for before the loop, looked at behind it: nobody waits.
     tiles = tl.arange(0, SQUARES)
     squares = tl.load(
@@ -163,11 +162,7 @@ def _pairs_kernel(
         mask=(tiles < num_squares)[:, None] & is_row[None, :],
         other=0.0,
     )
-    share = tl.cdiv(tl.cdiv(inner, SPLITS), BLOCK_K) * BLOCK_K
-    sums = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
-    for begin in range(split * share, tl.minimum((split + 1) * share, inner), BLOCK_K):
-        ks = begin + tl.arange(0, BLOCK_K)
-        sums = tl.dot(tl.load(w_lines + ks[None, :]), tl.load(x_lines + ks[:, None]), sums, input_precision=PRECISION)
+    sums = _multiply(w_lines, x_ptr, is_row, inner, SPLITS, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION)
     is_last = True
     if SPLITS > 1:
         place = (tile * BLOCK_N + lines)[:, None] * BLOCK_M + rows[None, :]
@@ -190,6 +185,24 @@ def _pairs_kernel(
             _rotate_and_store(
                 left, right, pairs, rows, num_rows, out_ptr, rotary_ptr, cache_ptr, state_ptr, capacity, H, G, D
             )
+
+
+@triton.jit
+def _multiply(
+    w_lines: tl.tensor, x_ptr: tl.tensor, is_row: tl.tensor, inner: tl.tensor, SPLITS: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """This split's part of a tile [BLOCK_N, BLOCK_M]: lines of weights, by their addresses, times the rows of x."""
+    x_lines = x_ptr + tl.arange(0, BLOCK_M)[None, :] * inner
+    split = tl.program_id(1)
+    share = tl.cdiv(tl.cdiv(inner, SPLITS), BLOCK_K) * BLOCK_K
+    sums = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
+    for begin in range(split * share, tl.minimum((split + 1) * share, inner), BLOCK_K):
+        ks = begin + tl.arange(0, BLOCK_K)
+        # Padding is not read: any real row in its place would be asked for by all programs at once, many times over.
+        x = tl.load(x_lines + ks[:, None], mask=is_row[None, :], other=0.0)
+        sums = tl.dot(tl.load(w_lines + ks[None, :]), x, sums, input_precision=PRECISION)
+    return sums
 
 
 @triton.jit
@@ -228,19 +241,14 @@ def _add_kernel(
     num_rows: tl.tensor, outer: tl.tensor, inner: tl.tensor, SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ) -> None:  # fmt: skip
-    tile, split = tl.program_id(0), tl.program_id(1)
+    tile = tl.program_id(0)
     rows, columns = tl.arange(0, BLOCK_M), tile * BLOCK_N + tl.arange(0, BLOCK_N)
     is_row, is_column = rows < num_rows, columns < outer
     w_lines = w_ptr + tl.minimum(columns, outer - 1).to(tl.int64)[:, None] * inner
-    x_lines = x_ptr + tl.minimum(rows, num_rows - 1)[None, :] * inner
-    share = tl.cdiv(tl.cdiv(inner, SPLITS), BLOCK_K) * BLOCK_K
     place, is_out = rows[None, :] * outer + columns[:, None], is_row[None, :] & is_column[:, None]
     before = tl.load(hidden_ptr + place, mask=is_out, other=0.0)
     norm = tl.load(norm_ptr + columns, mask=is_column, other=0.0).to(tl.float32)[:, None]
-    sums = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
-    for begin in range(split * share, tl.minimum((split + 1) * share, inner), BLOCK_K):
-        ks = begin + tl.arange(0, BLOCK_K)
-        sums = tl.dot(tl.load(w_lines + ks[None, :]), tl.load(x_lines + ks[:, None]), sums, input_precision=PRECISION)
+    sums = _multiply(w_lines, x_ptr, is_row, inner, SPLITS, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION)
     is_last = True
     if SPLITS > 1:
         part = (tile * BLOCK_N + tl.arange(0, BLOCK_N))[:, None] * BLOCK_M + rows[None, :]
