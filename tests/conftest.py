@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,3 +17,22 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained on the texts of toy_training; the import, of all that trains, is for those who ask."""
+    from toy_training import SHAPE, TEXTS
+
+    from training import tokenizer as tokenizers
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizers.write_tokenizer(tokenizers.train_bpe([*TEXTS, "user assistant"], SHAPE.vocab_size), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tokenizer_dir: Path) -> Any:
+    from training import tokenizer as tokenizers
+
+    return tokenizers.load_tokenizer(tokenizer_dir)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from specdec.records import Record, record_path, save_record
 from specdec.rounds import Round
 
+AR, FAILFAST = "ar_None_sf_3", "dllm_0.05_df_0.45_60_10"
 tokens = st.integers(min_value=0, max_value=151_935)
 milliseconds = st.floats(min_value=0.001, max_value=1e6, allow_nan=False)
 confidences = st.lists(st.floats(min_value=0, max_value=1), max_size=6)
@@ -39,9 +40,7 @@ def make_round(prefix_len: int = 3, draft: tuple[int, ...] = (5, 6, 7), accepted
     return Round(**(values | changes))
 
 
-def make_record(
-    question_id: int = 0, drafter: str = "ar_None_sf_3", rounds: list[Round] | None = None, **changes: Any
-) -> Record:
+def make_record(question_id: int = 0, drafter: str = AR, rounds: list[Round] | None = None, **changes: Any) -> Record:
     """A record of the bundled target; the default has two rounds and 5 output tokens."""
     identity = {
         "target": "bundled",
@@ -101,7 +100,7 @@ def records(draw: st.DrawFn, question_id: int | None = None, drafter: str | None
         rounds.append(draw(rounds_after(length)))
         length += len(rounds[-1].emitted_tokens)
     question_id = draw(st.integers(0, 3)) if question_id is None else question_id
-    names = st.sampled_from(["plain", "ar_None_sf_8", "dllm_0.9_sf_8", "dllm_0.05_df_0.45_60_10"])
+    names = st.sampled_from(["plain", "ar_None_sf_8", "dllm_0.9_sf_8", FAILFAST])
     base = make_record(question_id, draw(names) if drafter is None else drafter, rounds)
     return Record(
         identity=base.identity | draw(st.dictionaries(st.sampled_from(["seed", "note"]), scalars)),

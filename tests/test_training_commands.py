@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from families import edit_config, save_model
-from test_training import LOOP, train_one
+from toy_training import LOOP, train_one
 from toys import random_ids, toy_model
 
 from specdec import tokens
