@@ -31,7 +31,7 @@ from specdec.models import resolve_device
 COUNTS = (1, 8, 16, 32, 64, 96)
 VARIANTS = {f"fused_up_to_{limit}": EngineOptions(limit) for limit in (0, 32, 64)}
 CONTEXT = 512
-TUNED_COUNTS = (1, 16, 32)
+TUNED_COUNTS = (1, 16, 32, 64)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

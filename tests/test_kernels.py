@@ -117,7 +117,9 @@ def streams(dtype: torch.dtype, rows: int, size: int) -> tuple[Stream, Stream, F
 
 
 @pytest.mark.parametrize("splits", [1, 3])
-@pytest.mark.parametrize(("rows", "num_tokens", "first"), [(1, 1, 0), (4, 3, 7), (16, 16, 48), (32, 20, 32)])
+@pytest.mark.parametrize(
+    ("rows", "num_tokens", "first"), [(1, 1, 0), (4, 3, 7), (16, 16, 48), (32, 20, 32), (64, 40, 20)]
+)
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), [(4, 2, 16), (7, 1, 64), (3, 3, 32)])
 @pytest.mark.parametrize("is_biased", [True, False])
 def test_queries_product(
@@ -145,7 +147,7 @@ def test_gated_product(dtype, rows: int, inner: int, outer: int) -> None:
 
 
 @pytest.mark.parametrize("splits", [1, 2, 5, 7])
-@pytest.mark.parametrize("rows", [1, 4, 16, 32])
+@pytest.mark.parametrize("rows", [1, 4, 16, 32, 64])
 @pytest.mark.parametrize(("inner", "outer"), [(64, 48), (576, 192), (1024, 64)])
 def test_add_product_and_the_norm_behind_it(dtype, splits: int, rows: int, inner: int, outer: int) -> None:
     """Also with more splits than steps: a program without work adds nothing. Twice: the workspace is left clean."""

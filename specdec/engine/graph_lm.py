@@ -35,7 +35,7 @@ class EngineOptions:
     and the residual sum inside; longer ones in the matrix library.
     """
 
-    fused_up_to: int = 32
+    fused_up_to: int = 64
 
 
 class GraphLM(CachedLM):

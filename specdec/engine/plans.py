@@ -23,13 +23,14 @@ class Plan:
 def plan_product(outer: int, inner: int, kind: str, itemsize: int = 2) -> Plan:
     """The cut for a product of `kind` "rotated", "gated" or "add", of values of `itemsize` bytes.
 
-    Found on an H200 (`profiling.tune_engine`) with 32 tokens of Qwen2.5-1.5B.
+    Found on an H200 (`profiling.tune_engine`) with 32 tokens of Qwen2.5-1.5B and 64 of Qwen2.5-7B.
     """
     wide, step, short = (_step(inner, size // (itemsize // 2)) for size in (256, 128, 64))
     if kind == "rotated":
         return Plan(TILE, short, _splits(outer, inner, short), num_stages=6 if itemsize == 2 else 3)
     if kind == "gated":
-        return Plan(TILE, short)
+        is_one_wave = outer <= 3 * NUM_PROGRAMS * TILE  # three programs at a time find room in a multiprocessor
+        return Plan(TILE, short) if is_one_wave else Plan(2 * TILE, short, num_stages=3)
     if inner <= 2048:
         return Plan(16, wide, num_warps=2)
     return Plan(TILE, step, _splits(outer, inner, step), num_stages=6 if itemsize == 2 else 3)
