@@ -29,7 +29,7 @@ def steps(out: Path, records: Path) -> dict[str, tuple[list[str], int]]:
     bundled = ["--engine", "graph", "--device", "cuda"]
     return {
         "tests": (["-m", "pytest", "-q", "-rs", "-n", "14", "tests/test_gpu.py", "tests/test_kernels.py"], 130),
-        "profile": (["-m", "profiling.profile_engine", "--name", "H200_graph", "--out", str(out)], 60),
+        "profile": (["-m", "profiling.profile_engine", "--name", "H200_graph", "--out", str(out)], 90),
         "speculation": (
             ["-m", "profiling.profile_speculation", "--profile", str(out / "H200_graph.json"), "--out", str(out)],
             60,
