@@ -25,20 +25,20 @@ def plan_product(outer: int, inner: int, kind: str, itemsize: int = 2) -> Plan:
 
     Found on an H200 (`profiling.tune_engine`) with 32 tokens of Qwen2.5-1.5B and 64 of Qwen2.5-7B.
     """
-    wide, step, short = (_step(inner, size // (itemsize // 2)) for size in (256, 128, 64))
-    if kind == "rotated":
-        return Plan(TILE, short, _splits(outer, inner, short), num_stages=6 if itemsize == 2 else 3)
+    short, step, wide = (_step(inner, 2 * size // itemsize) for size in (64, 128, 256))
     if kind == "gated":
         is_one_wave = outer <= 3 * NUM_PROGRAMS * TILE  # three programs at a time find room in a multiprocessor
         return Plan(TILE, short) if is_one_wave else Plan(2 * TILE, short, num_stages=3)
-    if inner <= 2048:
+    if inner <= 2048:  # whole lines are read in less time than splits need to be merged
         return Plan(16, wide, num_warps=2)
-    return Plan(TILE, step, _splits(outer, inner, step), num_stages=6 if itemsize == 2 else 3)
+    if kind == "rotated":
+        return Plan(TILE, short, _splits(outer, inner, short, 2 * NUM_PROGRAMS))
+    return Plan(TILE, step, _splits(outer, inner, step, NUM_PROGRAMS), num_stages=6 if itemsize == 2 else 3)
 
 
-def _splits(outer: int, inner: int, step: int) -> int:
+def _splits(outer: int, inner: int, step: int, num_programs: int) -> int:
     """As many as let all programs of whole tiles run at once, each doing enough."""
-    return max(1, min(inner // (step * MIN_STEPS), NUM_PROGRAMS // -(-outer // TILE)))
+    return max(1, min(inner // (step * MIN_STEPS), num_programs // -(-outer // TILE)))
 
 
 def _step(inner: int, wanted: int) -> int:

@@ -99,6 +99,7 @@ class FusedProducts:
     def _launch(self, plan: Plan, x_MK: torch.Tensor) -> dict[str, object]:
         return {
             "BLOCK_M": _padded_rows(x_MK),
+            "IS_PADDED": _padded_rows(x_MK) > len(x_MK),
             "BLOCK_N": plan.block_n,
             "BLOCK_K": plan.block_k,
             "PRECISION": "ieee" if x_MK.dtype == torch.float32 else "tf32",
@@ -143,7 +144,8 @@ def _pairs_kernel(
     bias_ptr: tl.tensor, rotary_ptr: tl.tensor, cache_ptr: tl.tensor, state_ptr: tl.tensor, capacity: tl.tensor,
     H: tl.constexpr, G: tl.constexpr, D: tl.constexpr,
     BIASED: tl.constexpr, GATED: tl.constexpr, SQUARES: tl.constexpr, SPLITS: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, IS_PADDED: tl.constexpr,
+    PRECISION: tl.constexpr,
 ) -> None:  # fmt: skip
     tile = tl.program_id(0)
     half: tl.constexpr = D // 2
@@ -156,13 +158,20 @@ def _pairs_kernel(
     is_row = rows < num_rows
     w_lines = w_ptr + columns.to(tl.int64)[:, None] * inner
     # Asked for before the loop, looked at behind it: nobody waits.
+    pairs = tile * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
+    if BIASED:
+        bias = tl.load(bias_ptr + columns).to(tl.float32)
+    if not GATED:
+        first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
+        angles = tl.minimum(first + rows, capacity - 1)[None, :] * half + (pairs % half)[:, None]
+        cos, sin = tl.load(rotary_ptr + angles), tl.load(rotary_ptr + capacity * half + angles)
     tiles = tl.arange(0, SQUARES)
     squares = tl.load(
         squares_ptr + tiles[:, None] * num_rows + rows[None, :],
         mask=(tiles < num_squares)[:, None] & is_row[None, :],
         other=0.0,
     )
-    sums = _multiply(w_lines, x_ptr, is_row, inner, SPLITS, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION)
+    sums = _multiply(w_lines, x_ptr, is_row, inner, SPLITS, BLOCK_M, BLOCK_N, BLOCK_K, IS_PADDED, PRECISION)
     is_last = True
     if SPLITS > 1:
         place = (tile * BLOCK_N + lines)[:, None] * BLOCK_M + rows[None, :]
@@ -172,9 +181,8 @@ def _pairs_kernel(
     if is_last:
         sums *= tl.rsqrt(tl.sum(squares, axis=0) / inner + eps)[None, :]
         if BIASED:
-            sums += tl.load(bias_ptr + columns).to(tl.float32)[:, None]
+            sums += bias[:, None]
         left, right = tl.split(tl.permute(tl.reshape(sums, (BLOCK_N // 2, 2, BLOCK_M)), (0, 2, 1)))
-        pairs = tile * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
         if GATED:
             out = left * tl.sigmoid(left) * right
             is_out = (pairs < num_pairs)[:, None] & is_row[None, :]
@@ -183,14 +191,15 @@ def _pairs_kernel(
             )
         else:
             _rotate_and_store(
-                left, right, pairs, rows, num_rows, out_ptr, rotary_ptr, cache_ptr, state_ptr, capacity, H, G, D
+                left, right, cos, sin, pairs, rows, num_rows, first, num_tokens, out_ptr, cache_ptr, capacity, H, G, D
             )
 
 
 @triton.jit
 def _multiply(
     w_lines: tl.tensor, x_ptr: tl.tensor, is_row: tl.tensor, inner: tl.tensor, SPLITS: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, IS_PADDED: tl.constexpr,
+    PRECISION: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
     """This split's part of a tile [BLOCK_N, BLOCK_M]: lines of weights, by their addresses, times the rows of x."""
     x_lines = x_ptr + tl.arange(0, BLOCK_M)[None, :] * inner
@@ -199,24 +208,25 @@ def _multiply(
     sums = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
     for begin in range(split * share, tl.minimum((split + 1) * share, inner), BLOCK_K):
         ks = begin + tl.arange(0, BLOCK_K)
-        # Padding is not read: any real row in its place would be asked for by all programs at once, many times over.
-        x = tl.load(x_lines + ks[:, None], mask=is_row[None, :], other=0.0)
+        if IS_PADDED:
+            # Not read: a real row in its place would be asked for by all programs at once, many times over.
+            x = tl.load(x_lines + ks[:, None], mask=is_row[None, :], other=0.0)
+        else:
+            x = tl.load(x_lines + ks[:, None])
         sums = tl.dot(tl.load(w_lines + ks[None, :]), x, sums, input_precision=PRECISION)
     return sums
 
 
 @triton.jit
 def _rotate_and_store(
-    left: tl.tensor, right: tl.tensor, pairs: tl.tensor, rows: tl.tensor, num_rows: tl.tensor,
-    q_ptr: tl.tensor, rotary_ptr: tl.tensor, cache_ptr: tl.tensor, state_ptr: tl.tensor, capacity: tl.tensor,
+    left: tl.tensor, right: tl.tensor, cos: tl.tensor, sin: tl.tensor, pairs: tl.tensor, rows: tl.tensor,
+    num_rows: tl.tensor, first: tl.tensor, num_tokens: tl.tensor,
+    q_ptr: tl.tensor, cache_ptr: tl.tensor, capacity: tl.tensor,
     H: tl.constexpr, G: tl.constexpr, D: tl.constexpr,
 ) -> None:  # fmt: skip
     """As kernels.py's kernel does, for pairs (i, i + D / 2) of all heads at once."""
     half: tl.constexpr = D // 2
-    first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
     heads, columns = pairs // half, pairs % half
-    angles = tl.minimum(first + rows, capacity - 1)[None, :] * half + columns[:, None]
-    cos, sin = tl.load(rotary_ptr + angles), tl.load(rotary_ptr + capacity * half + angles)
     is_turned = (heads < H + G)[:, None]
     dtype = q_ptr.dtype.element_ty
     new_left = tl.where(is_turned, left * cos - right * sin, left).to(dtype)
@@ -239,7 +249,8 @@ def _add_kernel(
     hidden_ptr: tl.tensor, weighted_ptr: tl.tensor, squares_ptr: tl.tensor,
     parts_ptr: tl.tensor, arrived_ptr: tl.tensor,
     num_rows: tl.tensor, outer: tl.tensor, inner: tl.tensor, SPLITS: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, IS_PADDED: tl.constexpr,
+    PRECISION: tl.constexpr,
 ) -> None:  # fmt: skip
     tile = tl.program_id(0)
     rows, columns = tl.arange(0, BLOCK_M), tile * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -248,7 +259,7 @@ def _add_kernel(
     place, is_out = rows[None, :] * outer + columns[:, None], is_row[None, :] & is_column[:, None]
     before = tl.load(hidden_ptr + place, mask=is_out, other=0.0)
     norm = tl.load(norm_ptr + columns, mask=is_column, other=0.0).to(tl.float32)[:, None]
-    sums = _multiply(w_lines, x_ptr, is_row, inner, SPLITS, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION)
+    sums = _multiply(w_lines, x_ptr, is_row, inner, SPLITS, BLOCK_M, BLOCK_N, BLOCK_K, IS_PADDED, PRECISION)
     is_last = True
     if SPLITS > 1:
         part = (tile * BLOCK_N + tl.arange(0, BLOCK_N))[:, None] * BLOCK_M + rows[None, :]
