@@ -199,59 +199,45 @@ def _attend_kernel(
 ) -> None:  # fmt: skip
     group, split = tl.program_id(1), tl.program_id(2)
     R: tl.constexpr = H // G
+    first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
+    block_size = tl.load(state_ptr + 2).to(tl.int32)
+    live = first + num_tokens
     # Row i is query i // R under head i % R of the group.
     rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     queries = rows // R
     inside = queries < num_queries
     heads = queries * H + group * R + rows % R
+    visible_end = tl.minimum(((first + queries) // block_size + 1) * block_size, live)
     columns = tl.arange(0, D)
+    q = tl.load(q_ptr + heads[:, None] * D + columns[None, :], mask=inside[:, None], other=0.0)
+
+    share = tl.cdiv(tl.cdiv(live, SPLITS), BLOCK_P) * BLOCK_P
+    if split * share >= live:  # a short cache needs fewer splits
+        return
     keys_ptr = cache_ptr + group.to(tl.int64) * capacity * D
     values_ptr = keys_ptr + tl.cast(G, tl.int64) * capacity * D
-    # A split takes every SPLITS-th block of positions. Its first is asked for before anybody knows how many are live:
-    # nothing is visible behind them.
-    positions = split * BLOCK_P + tl.arange(0, BLOCK_P)
-    present = positions < capacity
-    k = tl.load(keys_ptr + positions[None, :] * D + columns[:, None], mask=present[None, :], other=0.0)
-    v = tl.load(values_ptr + positions[:, None] * D + columns[None, :], mask=present[:, None], other=0.0)
-    q = tl.load(q_ptr + heads[:, None] * D + columns[None, :], mask=inside[:, None], other=0.0)
-    first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
-    block_size = tl.load(state_ptr + 2).to(tl.int32)
-    live = first + num_tokens
-    if split * BLOCK_P >= live:  # a short cache needs fewer splits
-        return
-    visible_end = tl.minimum(((first + queries) // block_size + 1) * block_size, live)
     peak = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_ROWS,), tl.float32)
     sums = tl.zeros((BLOCK_ROWS, D), tl.float32)
-    peak, total, sums = _look(q, k, v, positions, visible_end, scale, peak, total, sums, PRECISION)
-    for begin in range((split + SPLITS) * BLOCK_P, live, SPLITS * BLOCK_P):
+    for begin in range(split * share, tl.minimum((split + 1) * share, live), BLOCK_P):
         positions = begin + tl.arange(0, BLOCK_P)
         present = positions < live
         k = tl.load(keys_ptr + positions[None, :] * D + columns[:, None], mask=present[None, :], other=0.0)
         v = tl.load(values_ptr + positions[:, None] * D + columns[None, :], mask=present[:, None], other=0.0)
-        peak, total, sums = _look(q, k, v, positions, visible_end, scale, peak, total, sums, PRECISION)
+        scores = tl.dot(q, k, input_precision=PRECISION) * scale
+        scores = tl.where(positions[None, :] < visible_end[:, None], scores, float("-inf"))
+        new_peak = tl.maximum(peak, tl.max(scores, axis=1))
+        # A row that sees nothing yet has a peak of minus infinity, which must not be subtracted from itself.
+        base = tl.where(new_peak == float("-inf"), 0.0, new_peak)
+        weights = tl.exp2(scores - base[:, None])
+        shrink = tl.exp2(peak - base)
+        total = total * shrink + tl.sum(weights, axis=1)
+        sums = tl.dot(weights.to(v.dtype), v, sums * shrink[:, None], input_precision=PRECISION)
+        peak = new_peak
     place = split * num_queries * H + heads
     tl.store(sums_ptr + place[:, None] * D + columns[None, :], sums, mask=inside[:, None])
     tl.store(peaks_ptr + place, peak, mask=inside)
     tl.store(peaks_ptr + SPLITS * num_queries * H + place, total, mask=inside)
-
-
-@triton.jit
-def _look(
-    q: tl.tensor, k: tl.tensor, v: tl.tensor, positions: tl.tensor, visible_end: tl.tensor, scale: tl.tensor,
-    peak: tl.tensor, total: tl.tensor, sums: tl.tensor, PRECISION: tl.constexpr,
-) -> tuple[tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
-    """Softmax's peak, total and weighted sums of values, with one more block of positions."""
-    scores = tl.dot(q, k, input_precision=PRECISION) * scale
-    scores = tl.where(positions[None, :] < visible_end[:, None], scores, float("-inf"))
-    new_peak = tl.maximum(peak, tl.max(scores, axis=1))
-    # A row that sees nothing yet has a peak of minus infinity, which must not be subtracted from itself.
-    base = tl.where(new_peak == float("-inf"), 0.0, new_peak)
-    weights = tl.exp2(scores - base[:, None])
-    shrink = tl.exp2(peak - base)
-    total = total * shrink + tl.sum(weights, axis=1)
-    sums = tl.dot(weights.to(v.dtype), v, sums * shrink[:, None], input_precision=PRECISION)
-    return new_peak, total, sums
 
 
 @triton.jit
@@ -266,8 +252,9 @@ def _merge_kernel(
 ) -> None:
     head, num_heads = tl.program_id(0), tl.num_programs(0)
     live = (tl.load(state_ptr) + tl.load(state_ptr + 1)).to(tl.int32)
+    share = tl.cdiv(tl.cdiv(live, SPLITS), BLOCK_P) * BLOCK_P
     splits, columns = tl.arange(0, SPLITS), tl.arange(0, D)
-    used = splits * BLOCK_P < live
+    used = splits * share < live
     places = splits * num_heads + head
     peaks = tl.load(peaks_ptr + places, mask=used, other=float("-inf"))
     weights = tl.exp2(peaks - tl.max(peaks, axis=0))
@@ -288,8 +275,9 @@ def _best_kernel(
     row, chunk = tl.program_id(0), tl.program_id(1)
     never = tl.load(state_ptr + 3).to(tl.int32)
     tokens = chunk * CHUNK + tl.arange(0, CHUNK)
-    logits = tl.load(logits_ptr + row.to(tl.int64) * vocab_size + tokens, mask=tokens < vocab_size, other=float("-inf"))
-    logits = tl.where(tokens == never, float("-inf"), logits.to(tl.float32))
+    allowed = (tokens < vocab_size) & (tokens != never)
+    logits = tl.load(logits_ptr + row.to(tl.int64) * vocab_size + tokens, mask=allowed, other=float("-inf"))
+    logits = logits.to(tl.float32)
     best = tl.max(logits, axis=0)
     token = tl.min(tl.where(logits == best, tokens, vocab_size), axis=0)
     base = tl.where(best == float("-inf"), 0.0, best)
