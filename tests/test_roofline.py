@@ -99,14 +99,14 @@ def test_the_bound_is_below_every_profile_of_the_project_and_near_its_engine():
     """The engine's own passes (graph) are near the bound; other engines' only above it.
 
     2.5 times is what is wanted. A small model's pass waits for its layers, one behind the other, more than for memory:
-    Qwen2.5-1.5B on an H200 takes 2.3 times the bound for 32 tokens, but 2.6 times for one and 3.1 times for 96.
+    Qwen2.5-1.5B on an H200 takes 2.1 to 2.4 times the bound up to 32 tokens, but 2.7 times for 64 and 3.2 for 96.
     """
     passes = measured_passes()
     assert {shape for _, _, shape, *_ in passes} >= {"Qwen2.5-1.5B", "Qwen2.5-7B"}
     for name, gpu, shape, num_tokens, context, ms, engine in passes:
         bound = Machine(GPUS[gpu], 2).pass_ms(find_shape(TARGET, shape), num_tokens, context)
         assert bound < ms, (name, shape, num_tokens, context)
-        near = 3.2 if find_shape(TARGET, shape).num_parameters < 2e9 else 2.5
+        near = 3.3 if find_shape(TARGET, shape).num_parameters < 2e9 and num_tokens > 32 else 2.5
         assert engine != "graph" or ms < near * bound, (name, shape, num_tokens, context, ms / bound)
 
 
