@@ -26,7 +26,7 @@ from specdec.checkpoints import TARGET
 from specdec.config import StrictParser
 from specdec.engine.graph_lm import EngineOptions, GraphLM
 from specdec.errors import UserError, exit_status
-from specdec.models import resolve_device
+from specdec.models import resolve_device, resolve_dtype
 
 COUNTS = (1, 8, 16, 32, 64, 96)
 VARIANTS = {f"fused_up_to_{limit}": EngineOptions(limit) for limit in (0, 32, 64)}
@@ -39,13 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser = StrictParser(prog="tune_engine", description=__doc__.split("\n")[0])
         parser.add_argument("--models", nargs="+", default=["Qwen2.5-1.5B", "Qwen2.5-7B"])
         parser.add_argument("--skip_plans", action="store_true", help="variants only")
+        parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
         flags = parser.parse_args(arguments)
         device = resolve_device("auto")
         if device.type != "cuda":
             raise UserError("tune_engine measures GPU kernels: it needs a CUDA device")
-        result: dict[str, object] = {"copy_TB_per_s": measure_copy(device) / 1e9}
+        result: dict[str, object] = {"dtype": flags.dtype, "copy_TB_per_s": measure_copy(device) / 1e9}
         for name in flags.models:
-            model = make_model(name, TARGET, device, torch.bfloat16)
+            model = make_model(name, TARGET, device, resolve_dtype(flags.dtype, device))
             result[name] = {"variants": compare_variants(model)}
             if not flags.skip_plans:
                 result[name]["plans"] = tune_plans(model)

@@ -22,7 +22,7 @@ def compare_plans(lm: GraphLM, count: int) -> dict[str, object]:
     found: dict[str, object] = {}
     for name, (kind, outer, inner) in products_of(lm.weights).items():
         key = (kind, count, outer, inner)
-        default = plan_product(outer, inner, kind)
+        default = plan_product(outer, inner, kind, lm.weights.dtype.itemsize)
         plans = {default, *candidates(kind, inner)}
         tried = {plan: attempt(partial(time_layers, lm, count, best | {key: plan})) for plan in plans}
         times = {plan: time for plan, time in tried.items() if isinstance(time, float)}
@@ -48,10 +48,11 @@ def products_of(weights: Weights) -> dict[str, tuple[str, int, int]]:
 
 def candidates(kind: str, inner: int) -> Iterator[Plan]:
     """Plans worth trying; those that do not divide the inner size are left out."""
+    whole_lines = ((16,), (128, 256), (1,), (2, 4), (3, 4))
     choices = {
-        "rotated": [((64,), (64, 128), (1, 2, 3, 4), (4,), (4, 6))],
+        "rotated": [whole_lines, ((64,), (64, 128), (1, 2, 3, 4), (4,), (4, 6))],
         "gated": [((64, 128), (64, 128), (1,), (4, 8), (3, 4))],
-        "add": [((16,), (128, 256), (1,), (2, 4), (3, 4)), ((64,), (128, 256), (2, 3, 5, 6), (4,), (4, 6))],
+        "add": [whole_lines, ((64,), (128, 256), (2, 3, 5, 6), (4,), (4, 6))],
     }
     for numbers in chain.from_iterable(product(*choice) for choice in choices[kind]):
         plan = Plan(*numbers)
