@@ -163,8 +163,7 @@ def _pairs_kernel(
         bias = tl.load(bias_ptr + columns).to(tl.float32)
     if not GATED:
         first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
-        angles = tl.minimum(first + rows, capacity - 1)[None, :] * half + (pairs % half)[:, None]
-        cos, sin = tl.load(rotary_ptr + angles), tl.load(rotary_ptr + capacity * half + angles)
+        cos, sin = _angles(rotary_ptr, pairs % half, first + rows, capacity, half)
     tiles = tl.arange(0, SQUARES)
     squares = tl.load(
         squares_ptr + tiles[:, None] * num_rows + rows[None, :],
@@ -215,6 +214,15 @@ def _multiply(
             x = tl.load(x_lines + ks[:, None])
         sums = tl.dot(tl.load(w_lines + ks[None, :]), x, sums, input_precision=PRECISION)
     return sums
+
+
+@triton.jit
+def _angles(
+    rotary_ptr: tl.tensor, columns: tl.tensor, positions: tl.tensor, capacity: tl.tensor, HALF: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
+    """cos and sin for columns of a head's first half, [columns, positions]."""
+    places = tl.minimum(positions, capacity - 1)[None, :] * HALF + columns[:, None]
+    return tl.load(rotary_ptr + places), tl.load(rotary_ptr + capacity * HALF + places)
 
 
 @triton.jit
