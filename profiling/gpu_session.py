@@ -18,20 +18,24 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
+from profiling.gpus import gpu_of
 from specdec.config import StrictParser
-from specdec.errors import exit_status
+from specdec.errors import UserError, exit_status
 
 TAIL = 1500  # characters of a failed step's output that are shown
 
 
-def steps(out: Path, records: Path) -> dict[str, tuple[list[str], int]]:
-    """Step -> (arguments of python, time limit in seconds), in order of importance."""
+def steps(out: Path, records: Path, gpu: str) -> dict[str, tuple[list[str], int]]:
+    """Step -> (arguments of python, time limit in seconds), in order of importance. Profiles are named after `gpu`."""
+    shapes, family = f"{gpu}_graph", f"{gpu}_bundled"
     bundled = ["--engine", "graph", "--device", "cuda"]
     return {
         "tests": (["-m", "pytest", "-q", "-rs", "-n", "14", "tests/test_gpu.py", "tests/test_kernels.py"], 130),
-        "profile": (["-m", "profiling.profile_engine", "--name", "H200_graph", "--out", str(out)], 90),
+        "profile": (["-m", "profiling.profile_engine", "--name", shapes, "--out", str(out)], 90),
         "speculation": (
-            ["-m", "profiling.profile_speculation", "--profile", str(out / "H200_graph.json"), "--out", str(out)],
+            ["-m", "profiling.profile_speculation", "--profile", str(out / f"{shapes}.json"), "--out", str(out)],
             60,
         ),
         "variants": (["-m", "profiling.tune_engine"], 100),
@@ -41,7 +45,7 @@ def steps(out: Path, records: Path) -> dict[str, tuple[list[str], int]]:
         ),
         "bundled_profile": (
             ["-m", "profiling.profile_engine", "--drafter", "bundled", "--ar_drafter", "bundled"]
-            + ["--targets", "bundled", "--contexts", "256", "--name", "H200_bundled", "--out", str(out)],
+            + ["--targets", "bundled", "--contexts", "256", "--name", family, "--out", str(out)],
             40,
         ),
         "bundled": (
@@ -50,7 +54,7 @@ def steps(out: Path, records: Path) -> dict[str, tuple[list[str], int]]:
                 "--output_dir",
                 str(records),
                 "--latency_profile",
-                str(out / "H200_bundled.json"),
+                str(out / f"{family}.json"),
                 "--latency_target",
                 "bundled",
             ],
@@ -62,7 +66,7 @@ def steps(out: Path, records: Path) -> dict[str, tuple[list[str], int]]:
                 str(records),
                 "--json",
                 "--latency_profile",
-                str(out / "H200_bundled.json"),
+                str(out / f"{family}.json"),
                 "--latency_target",
                 "bundled",
             ],
@@ -90,10 +94,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_status("gpu_session", work)
 
 
+def gpu_here() -> str:
+    """The name that this GPU's profiles get."""
+    if not torch.cuda.is_available():
+        raise UserError("gpu_session measures a GPU: it needs a CUDA device")
+    return gpu_of(torch.cuda.get_device_name()) or "GPU"
+
+
 def run_steps(out: Path, only: Sequence[str] | None, budget_s: float) -> None:
     """Run the steps one after the other; what is known so far is on disk after each."""
     begin, results = time.monotonic(), {}
-    for name, (arguments, limit_s) in steps(out, Path(tempfile.mkdtemp())).items():
+    for name, (arguments, limit_s) in steps(out, Path(tempfile.mkdtemp()), gpu_here()).items():
         left_s = budget_s - (time.monotonic() - begin)
         if only and name not in only:
             continue

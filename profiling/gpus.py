@@ -28,3 +28,8 @@ GPUS = {
     "RTX_4090": Gpu(1.008, 165.2, 24, "NVIDIA Ada GPU architecture whitepaper, GeForce RTX 4090"),
     "B200": Gpu(8.0, 2250, 180, "NVIDIA DGX B200 datasheet, an eighth of it; Blackwell architecture brief"),
 }
+
+
+def gpu_of(device_name: str) -> str | None:
+    """The GPU of the table that a driver's name means: `gpu_of("NVIDIA H100 80GB HBM3") == "H100"`."""
+    return next((name for name in GPUS if name.replace("_", " ") in device_name), None)

@@ -30,6 +30,7 @@ from specdec.models import resolve_device, resolve_dtype
 
 COUNTS = (1, 8, 16, 32, 64, 96)
 VARIANTS = {f"fused_up_to_{limit}": EngineOptions(limit) for limit in (0, 32, 64)}
+VARIANTS["no_overlap"] = EngineOptions(overlaps=False)
 CONTEXT = 512
 TUNED_COUNTS = (1, 16, 32, 64)
 

@@ -95,6 +95,23 @@ def _check_predictions(graph: GraphLM, logits_KV: torch.Tensor, asked: tuple) ->
     assert sure == pytest.approx(logits_KV.softmax(-1).max(-1).values.tolist(), abs=1e-4)
 
 
+@pytest.mark.parametrize("dtype", LOGITS_ERROR, ids=str)
+@pytest.mark.parametrize("limit", [0, 64])
+def test_kernels_that_overlap_change_no_bit(text, dtype: torch.dtype, limit: int) -> None:
+    """Passes one behind the other without a pause, so that a kernel that did not wait would read what is not there."""
+    model = _model("target", dtype)
+    one, other = (GraphLM(model, options=EngineOptions(limit, overlaps=overlaps)) for overlaps in (True, False))
+    for step in range(60):
+        count = (1, 8, 32, 64, 5, 96)[step % 6]
+        tokens, block_size = text[one.length :][:count], (1, 32)[step % 2]
+        ours, theirs = (lm.forward(tokens, block_size=block_size) for lm in (one, other))
+        assert torch.equal(ours, theirs), f"pass {step}, {count} tokens at {one.length}"
+        for lm in (one, other):
+            lm.commit(count // 32 * 32)
+            if lm.length > 1500:
+                lm.rollback(64)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_divergence_from_plain_decoding_is_a_tie(dtype: str, capsys) -> None:
     arguments = ["--num_questions", "6", "--max_new_tokens", "128", "--engine", "graph", "--dtype", dtype]

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+import torch
 from families import flags, save_family
 from samples import make_record, make_round
 from toys import random_ids, toy_model
@@ -134,6 +135,7 @@ def test_a_step_that_fails_or_hangs_is_reported_and_the_rest_goes_on(tmp_path: P
         "slow": (["-c", "import time; time.sleep(60)"], 1),
         "last": (["-c", "print('text')"], 30),
     }
+    monkeypatch.setattr(gpu_session, "gpu_here", lambda: "GPU")
     monkeypatch.setattr(gpu_session, "steps", lambda *_: steps)
     assert gpu_session.main(["--out", str(tmp_path)]) == 0
     results = json.loads((tmp_path / "session.json").read_text())
@@ -141,6 +143,12 @@ def test_a_step_that_fails_or_hangs_is_reported_and_the_rest_goes_on(tmp_path: P
     assert results["bad"]["ended"] == "exit status 1" and "no GPU" in results["bad"]["result"]
     assert results["slow"]["ended"].startswith("stopped")
     assert "no GPU" in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and all of the session would run")
+def test_a_session_without_a_gpu_says_so(tmp_path: Path, capsys) -> None:
+    assert gpu_session.main(["--out", str(tmp_path)]) == 2
+    assert "needs a CUDA device" in capsys.readouterr().err
 
 
 def test_programs_that_decode_greedily_do_not_pretend_to_sample(tmp_path: Path, capsys) -> None:

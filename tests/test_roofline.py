@@ -10,7 +10,7 @@ import pytest
 from samples import make_record
 
 from profiling import roofline
-from profiling.gpus import GPUS, Gpu
+from profiling.gpus import GPUS, Gpu, gpu_of
 from profiling.roofline import Machine, find_shape, num_flops, values_moved
 from profiling.shapes import SHAPES
 from specdec import latency
@@ -83,8 +83,7 @@ def measured_passes() -> list[tuple[str, str, str, int, int, float, str]]:
     """Every pass that a profile of the project was made of, if it names a GPU of the table and a shape."""
     found = []
     for profile in map(load_profile, known_profiles()):
-        device = str(profile.provenance.get("device_name", ""))
-        gpu = next((name for name in GPUS if name.replace("_", " ") in device), None)
+        gpu = gpu_of(str(profile.provenance.get("device_name", "")))
         engine, dtype = str(profile.provenance.get("engine")), profile.provenance.get("dtype")
         for part in profile.provenance.get("details", {}).values() if gpu and dtype == "bfloat16" else ():
             for context, passes in part["by_context"].items() if part["model"] in SHAPES else ():

@@ -32,10 +32,12 @@ class EngineOptions:
     """How passes run on a GPU; results differ by rounding only.
 
     `fused_up_to`: passes of at most so many tokens multiply in kernels with the norms, the rotation, the gate
-    and the residual sum inside; longer ones in the matrix library.
+    and the residual sum inside; longer ones in the matrix library. `overlaps`: a layer's kernels begin while the one
+    before them ends, on GPUs that can; this changes no bit.
     """
 
     fused_up_to: int = 64
+    overlaps: bool = True
 
 
 class GraphLM(CachedLM):
@@ -55,7 +57,7 @@ class GraphLM(CachedLM):
         self.weights = join_weights(hf_model, vocab_size)
         self.graphs = Graphs(self.device)
         is_gpu = self.device.type == "cuda"
-        self._operations, self._fused = _gpu_operations(self.weights) if is_gpu else (plain, None)
+        self._operations, self._fused = _gpu_operations(self.weights, self.options) if is_gpu else (plain, None)
         self._library = LibraryProducts(self._operations)
         self._no_logits_0V = self.weights.head_VC.new_empty(0, len(self.weights.head_VC))
         self._is_busy = False  # the device may still have to read what was sent
@@ -182,9 +184,10 @@ def _chunk_end(length: int, begin: int, num_tokens: int, block_size: int) -> int
     return end
 
 
-def _gpu_operations(weights: Weights) -> tuple[Operations, Products | None]:
+def _gpu_operations(weights: Weights, options: EngineOptions) -> tuple[Operations, Products | None]:
     """The kernels, and the fused products where they can be used; imported only here, because they need Triton."""
     from specdec.engine.kernels import GpuOperations
     from specdec.engine.products import FusedProducts, can_fuse
 
-    return GpuOperations(), FusedProducts() if can_fuse(weights) else None
+    fused = FusedProducts(options.overlaps) if can_fuse(weights) else None
+    return GpuOperations(options.overlaps), fused

@@ -10,6 +10,8 @@ import torch
 import triton
 import triton.language as tl
 
+from specdec.engine.overlap import admit_next, launch_options, wait_for_previous
+
 ENOUGH_PROGRAMS = 128  # about the multiprocessors of a big GPU: more splits than that only add to the merging
 MAX_SPLITS = 32
 CHUNK_V = 4096  # logits that one program looks at
@@ -17,6 +19,9 @@ CHUNK_V = 4096  # logits that one program looks at
 
 class GpuOperations:
     """The operations, each one or two launches."""
+
+    def __init__(self, overlaps: bool = True) -> None:
+        self._overlap = launch_options(overlaps)
 
     def receive(
         self, sent: torch.Tensor, inputs: torch.Tensor, embedding_VC: torch.Tensor, hidden_MC: torch.Tensor
@@ -88,10 +93,13 @@ class GpuOperations:
             *(num_heads, num_kv_heads, head_size, num_splits, block_rows, block_positions),
             PRECISION="ieee" if q_MHD.dtype == torch.float32 else "tf32",
             num_stages=2,
+            **self._overlap,
         )
         out_MN = q_MHD.new_empty(num_tokens, num_heads * head_size)
         _merge_kernel[(num_tokens * num_heads,)](
-            sums_SMHD, peaks_2SMH, out_MN, state, num_splits, head_size, block_positions, num_warps=2
+            *(sums_SMHD, peaks_2SMH, out_MN, state, num_splits, head_size, block_positions),
+            num_warps=2,
+            **self._overlap,
         )
         return out_MN
 
@@ -195,7 +203,7 @@ def _attend_kernel(
     q_ptr: tl.tensor, cache_ptr: tl.tensor, sums_ptr: tl.tensor, peaks_ptr: tl.tensor, state_ptr: tl.tensor,
     num_queries: tl.tensor, capacity: tl.tensor, scale: tl.tensor,
     H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, SPLITS: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr, BLOCK_P: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_P: tl.constexpr, PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
 ) -> None:  # fmt: skip
     group, split = tl.program_id(1), tl.program_id(2)
     R: tl.constexpr = H // G
@@ -209,11 +217,11 @@ def _attend_kernel(
     heads = queries * H + group * R + rows % R
     visible_end = tl.minimum(((first + queries) // block_size + 1) * block_size, live)
     columns = tl.arange(0, D)
-    q = tl.load(q_ptr + heads[:, None] * D + columns[None, :], mask=inside[:, None], other=0.0)
-
     share = tl.cdiv(tl.cdiv(live, SPLITS), BLOCK_P) * BLOCK_P
     if split * share >= live:  # a short cache needs fewer splits
         return
+    wait_for_previous(OVERLAPS)
+    q = tl.load(q_ptr + heads[:, None] * D + columns[None, :], mask=inside[:, None], other=0.0)
     keys_ptr = cache_ptr + group.to(tl.int64) * capacity * D
     values_ptr = keys_ptr + tl.cast(G, tl.int64) * capacity * D
     peak = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
@@ -234,6 +242,7 @@ def _attend_kernel(
         total = total * shrink + tl.sum(weights, axis=1)
         sums = tl.dot(weights.to(v.dtype), v, sums * shrink[:, None], input_precision=PRECISION)
         peak = new_peak
+    admit_next(OVERLAPS)
     place = split * num_queries * H + heads
     tl.store(sums_ptr + place[:, None] * D + columns[None, :], sums, mask=inside[:, None])
     tl.store(peaks_ptr + place, peak, mask=inside)
@@ -249,6 +258,7 @@ def _merge_kernel(
     SPLITS: tl.constexpr,
     D: tl.constexpr,
     BLOCK_P: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ) -> None:
     head, num_heads = tl.program_id(0), tl.num_programs(0)
     live = (tl.load(state_ptr) + tl.load(state_ptr + 1)).to(tl.int32)
@@ -256,10 +266,12 @@ def _merge_kernel(
     splits, columns = tl.arange(0, SPLITS), tl.arange(0, D)
     used = splits * share < live
     places = splits * num_heads + head
+    wait_for_previous(OVERLAPS)
     peaks = tl.load(peaks_ptr + places, mask=used, other=float("-inf"))
     weights = tl.exp2(peaks - tl.max(peaks, axis=0))
     totals = tl.load(peaks_ptr + SPLITS * num_heads + places, mask=used, other=0.0)
     sums = tl.load(sums_ptr + places[:, None] * D + columns[None, :], mask=used[:, None], other=0.0)
+    admit_next(OVERLAPS)
     merged = tl.sum(sums * weights[:, None], axis=0) / tl.sum(weights * totals, axis=0)
     tl.store(out_ptr + head * D + columns, merged.to(out_ptr.dtype.element_ty))
 

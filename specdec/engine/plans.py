@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 NUM_PROGRAMS = 132  # multiprocessors of an H100 or H200
 TILE = 64  # lines of weights that tensor cores take at once
-MIN_STEPS = 3  # a split does at least so many steps, or its start would cost more than it saves
+MIN_STEPS = 4  # a split does at least so many steps, or its start would cost more than it saves
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ def plan_product(outer: int, inner: int, kind: str, itemsize: int = 2) -> Plan:
     Found on an H200 (`profiling.tune_engine`) with 32 tokens of Qwen2.5-1.5B and 64 of Qwen2.5-7B.
     """
     short, step, wide = (_step(inner, 2 * size // itemsize) for size in (64, 128, 256))
+    if kind == "rotated":
+        return Plan(TILE, step, _splits(outer, inner, step, 2 * NUM_PROGRAMS))
     if kind == "gated":
         is_one_wave = outer <= 3 * NUM_PROGRAMS * TILE  # three programs at a time find room in a multiprocessor
         return Plan(TILE, short) if is_one_wave else Plan(2 * TILE, short, num_stages=3)
     if inner <= 2048:  # whole lines are read in less time than splits need to be merged
         return Plan(16, wide, num_warps=2)
-    if kind == "rotated":
-        return Plan(TILE, short, _splits(outer, inner, short, 2 * NUM_PROGRAMS))
     return Plan(TILE, step, _splits(outer, inner, step, NUM_PROGRAMS), num_stages=6 if itemsize == 2 else 3)
 
 

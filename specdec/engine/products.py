@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 
 from specdec.engine.network import Place, Stream
+from specdec.engine.overlap import admit_next, launch_options, wait_for_previous
 from specdec.engine.plans import Plan, plan_product
 from specdec.engine.weights import Weights
 
@@ -34,8 +35,9 @@ def can_fuse(weights: Weights) -> bool:
 class FusedProducts:
     """`network.Products` by one kernel each. One instance serves one stream: it counts its splits."""
 
-    def __init__(self) -> None:
+    def __init__(self, overlaps: bool = True) -> None:
         """`plans` overrides `plan_product` for some (kind, rows, outer, inner)."""
+        self._overlap = launch_options(overlaps)
         self.plans: dict[tuple[str, int, int, int], Plan] = {}
         self._arrived: torch.Tensor | None = None
 
@@ -105,6 +107,7 @@ class FusedProducts:
             "PRECISION": "ieee" if x_MK.dtype == torch.float32 else "tf32",
             "num_warps": plan.num_warps,
             "num_stages": plan.num_stages,
+            **self._overlap,
         }
 
     def _workspace(self, plan: Plan, tiles: int, x_MK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -145,7 +148,7 @@ def _pairs_kernel(
     H: tl.constexpr, G: tl.constexpr, D: tl.constexpr,
     BIASED: tl.constexpr, GATED: tl.constexpr, SQUARES: tl.constexpr, SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, IS_PADDED: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
 ) -> None:  # fmt: skip
     tile = tl.program_id(0)
     half: tl.constexpr = D // 2
@@ -165,12 +168,11 @@ def _pairs_kernel(
         first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
         cos, sin = _angles(rotary_ptr, pairs % half, first + rows, capacity, half)
     tiles = tl.arange(0, SQUARES)
-    squares = tl.load(
-        squares_ptr + tiles[:, None] * num_rows + rows[None, :],
-        mask=(tiles < num_squares)[:, None] & is_row[None, :],
-        other=0.0,
-    )
+    is_square = (tiles < num_squares)[:, None] & is_row[None, :]
+    wait_for_previous(OVERLAPS)
+    squares = tl.load(squares_ptr + tiles[:, None] * num_rows + rows[None, :], mask=is_square, other=0.0)
     sums = _multiply(w_lines, x_ptr, is_row, inner, SPLITS, BLOCK_M, BLOCK_N, BLOCK_K, IS_PADDED, PRECISION)
+    admit_next(OVERLAPS)
     is_last = True
     if SPLITS > 1:
         place = (tile * BLOCK_N + lines)[:, None] * BLOCK_M + rows[None, :]
@@ -258,7 +260,7 @@ def _add_kernel(
     parts_ptr: tl.tensor, arrived_ptr: tl.tensor,
     num_rows: tl.tensor, outer: tl.tensor, inner: tl.tensor, SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, IS_PADDED: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
 ) -> None:  # fmt: skip
     tile = tl.program_id(0)
     rows, columns = tl.arange(0, BLOCK_M), tile * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -267,7 +269,9 @@ def _add_kernel(
     place, is_out = rows[None, :] * outer + columns[:, None], is_row[None, :] & is_column[:, None]
     before = tl.load(hidden_ptr + place, mask=is_out, other=0.0)
     norm = tl.load(norm_ptr + columns, mask=is_column, other=0.0).to(tl.float32)[:, None]
+    wait_for_previous(OVERLAPS)
     sums = _multiply(w_lines, x_ptr, is_row, inner, SPLITS, BLOCK_M, BLOCK_N, BLOCK_K, IS_PADDED, PRECISION)
+    admit_next(OVERLAPS)
     is_last = True
     if SPLITS > 1:
         part = (tile * BLOCK_N + tl.arange(0, BLOCK_N))[:, None] * BLOCK_M + rows[None, :]
