@@ -87,9 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument("--only", nargs="+", help="these steps")
         parser.add_argument("--budget_s", type=float, default=230, help="no step begins after so many seconds")
         flags = parser.parse_args(arguments)
-        out = Path(flags.out).resolve()
+        gpu, out = gpu_here(), Path(flags.out).resolve()
         out.mkdir(parents=True, exist_ok=True)
-        run_steps(out, flags.only, flags.budget_s)
+        run_steps(steps(out, Path(tempfile.mkdtemp()), gpu), out, flags.only, flags.budget_s)
 
     return exit_status("gpu_session", work)
 
@@ -101,10 +101,10 @@ def gpu_here() -> str:
     return gpu_of(torch.cuda.get_device_name()) or "GPU"
 
 
-def run_steps(out: Path, only: Sequence[str] | None, budget_s: float) -> None:
+def run_steps(steps: dict[str, tuple[list[str], int]], out: Path, only: Sequence[str] | None, budget_s: float) -> None:
     """Run the steps one after the other; what is known so far is on disk after each."""
     begin, results = time.monotonic(), {}
-    for name, (arguments, limit_s) in steps(out, Path(tempfile.mkdtemp()), gpu_here()).items():
+    for name, (arguments, limit_s) in steps.items():
         left_s = budget_s - (time.monotonic() - begin)
         if only and name not in only:
             continue

@@ -6,6 +6,7 @@ twice these figures.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -32,4 +33,4 @@ GPUS = {
 
 def gpu_of(device_name: str) -> str | None:
     """The GPU of the table that a driver's name means: `gpu_of("NVIDIA H100 80GB HBM3") == "H100"`."""
-    return next((name for name in GPUS if name.replace("_", " ") in device_name), None)
+    return next((name for name in GPUS if re.search(rf"\b{name.replace('_', ' ')}\b", device_name)), None)

@@ -74,7 +74,10 @@ def measure_variant(model: PreTrainedModel, options: EngineOptions) -> dict[str,
 
 
 def kernels_of(call: Callable[[], object], repeats: int = 5) -> dict[str, list[float]]:
-    """Kernel -> [launches in a call, mean microseconds of one, total of a call], the costliest first."""
+    """Kernel -> [launches in a call, mean microseconds of one, total of a call], the costliest first.
+
+    Kernels that overlap count their waiting too: compare those of "no_overlap".
+    """
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         for _ in range(repeats):
             call()

@@ -50,7 +50,7 @@ def candidates(kind: str, inner: int) -> Iterator[Plan]:
     """Plans worth trying; those that do not divide the inner size are left out."""
     whole_lines = ((16,), (128, 256), (1,), (2, 4), (3, 4))
     choices = {
-        "rotated": [whole_lines, ((64,), (64, 128), (1, 2, 3, 4), (4,), (4, 6))],
+        "rotated": [whole_lines, ((64,), (64, 128), (1, 2, 3, 4), (4,), (3, 4, 6))],
         "gated": [((64, 128), (64, 128), (1,), (4, 8), (3, 4))],
         "add": [whole_lines, ((64,), (128, 256), (2, 3, 5, 6), (4,), (4, 6))],
     }
@@ -62,7 +62,7 @@ def candidates(kind: str, inner: int) -> Iterator[Plan]:
 
 def time_layers(lm: GraphLM, count: int, plans: dict[tuple[str, int, int, int], Plan]) -> float:
     """Microseconds of the layers over `count` tokens under `plans`, by events around replays."""
-    graphs, products = Graphs(lm.device), FusedProducts()
+    graphs, products = Graphs(lm.device), FusedProducts(lm.options.overlaps)
     products.plans.update(plans)
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     with torch.inference_mode():

@@ -19,6 +19,7 @@ import failfast
 from profiling import check_lossless
 from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, find_model
 from specdec.engine.graph_lm import EngineOptions, GraphLM
+from specdec.engine.plans import Plan
 from specdec.lm import CachedLM
 from specdec.models import load_hf_model
 from specdec.problems import load_problems
@@ -95,10 +96,15 @@ def _check_predictions(graph: GraphLM, logits_KV: torch.Tensor, asked: tuple) ->
     assert sure == pytest.approx(logits_KV.softmax(-1).max(-1).values.tolist(), abs=1e-4)
 
 
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability() < (9, 0), reason="kernels overlap from Hopper on"
+)
 @pytest.mark.parametrize("dtype", LOGITS_ERROR, ids=str)
-@pytest.mark.parametrize("limit", [0, 64])
-def test_kernels_that_overlap_change_no_bit(text, dtype: torch.dtype, limit: int) -> None:
-    """Passes one behind the other without a pause, so that a kernel that did not wait would read what is not there."""
+@pytest.mark.parametrize(("limit", "splits"), [(0, None), (64, None), (64, 3)])
+def test_kernels_that_overlap_change_no_bit(text, monkeypatch, dtype: torch.dtype, limit: int, splits: int) -> None:
+    """A kernel that did not wait would read what is not there yet; with splits also what they leave each other."""
+    if splits:
+        monkeypatch.setattr("specdec.engine.products.plan_product", lambda *_: Plan(64, 32, splits))
     model = _model("target", dtype)
     one, other = (GraphLM(model, options=EngineOptions(limit, overlaps=overlaps)) for overlaps in (True, False))
     for step in range(60):

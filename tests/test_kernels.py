@@ -39,7 +39,7 @@ def compare(name: str, *arguments: object, tolerance: dict[str, float]) -> None:
     """The kernel on the device, the plain operation on the CPU; both may write to their arguments."""
     ours = [a.clone().to(DEVICE) if isinstance(a, torch.Tensor) else a for a in arguments]
     theirs = [a.clone() if isinstance(a, torch.Tensor) else a for a in arguments]
-    got, want = getattr(GpuOperations(), name)(*ours), getattr(plain, name)(*theirs)
+    got, want = getattr(GpuOperations(True), name)(*ours), getattr(plain, name)(*theirs)
     if want is not None:
         torch.testing.assert_close(got.cpu(), want, **tolerance)
     for mine, its in zip(ours, theirs, strict=True):
@@ -54,7 +54,7 @@ def test_receive(dtype, rows: int, size: int) -> None:
         sent = sent.pin_memory()
     embedding, hidden = torch.randn(50, size).to(dtype), torch.zeros(rows, size, dtype=dtype)
     ours = [tensor.to(DEVICE, copy=True) for tensor in (inputs, embedding, hidden)]
-    GpuOperations().receive(sent, *ours)
+    GpuOperations(True).receive(sent, *ours)
     plain.receive(sent, inputs, embedding, hidden)
     for got, want in zip(ours, (inputs, embedding, hidden), strict=True):
         assert torch.equal(got.cpu(), want)
@@ -110,7 +110,7 @@ def streams(dtype: torch.dtype, rows: int, size: int) -> tuple[Stream, Stream, F
     """The same residual stream on the device and on the CPU, begun, and what multiplies there."""
     hidden, norm = torch.randn(rows, size).to(dtype), (1 + 0.1 * torch.randn(size)).to(dtype)
     ours, theirs = Stream(hidden.to(DEVICE, copy=True), norm.to(DEVICE), 1e-6), Stream(hidden, norm, 1e-6)
-    fused, library = FusedProducts(), LibraryProducts(plain)
+    fused, library = FusedProducts(True), LibraryProducts(plain)
     fused.begin(ours)
     library.begin(theirs)
     return ours, theirs, fused, library
@@ -140,8 +140,10 @@ def test_queries_product(
 
 @pytest.mark.parametrize("rows", [1, 16, 32, 64])
 @pytest.mark.parametrize(("inner", "outer"), [(64, 48), (192, 576)])
-def test_gated_product(dtype, rows: int, inner: int, outer: int) -> None:
+@pytest.mark.parametrize("plan", [Plan(64, 64), Plan(128, 32, num_stages=3)], ids=["narrow", "wide"])
+def test_gated_product(dtype, plan: Plan, rows: int, inner: int, outer: int) -> None:
     ours, theirs, fused, library = streams(dtype, rows, inner)
+    fused.plans["gated", rows, 2 * outer, inner] = plan
     w = (torch.randn(2 * outer, inner) / inner**0.5).to(dtype)
     torch.testing.assert_close(fused.gated(ours, w.to(DEVICE)).cpu(), library.gated(theirs, w), **TOLERANCE[dtype])
 
@@ -169,9 +171,9 @@ def test_add_product_and_the_norm_behind_it(dtype, splits: int, rows: int, inner
 def test_a_whole_model_on_the_kernels(architecture: str, is_fused: bool) -> None:
     model = toy_model(architecture, 7, scale=2.0, hidden_size=64, tie=architecture == "qwen2").to(DEVICE)
     eager, graph = CachedLM(model), GraphLM(model)
-    graph._operations = GpuOperations()
+    graph._operations = GpuOperations(True)
     graph._library = LibraryProducts(graph._operations)
-    graph._fused = FusedProducts() if is_fused else None
+    graph._fused = FusedProducts(True) if is_fused else None
     graph._allocate(INITIAL_CAPACITY)
     for step, (count, block_size) in enumerate([(64, 32), (32, 32), (20, 32), (1, 1), (3, 1), (9, 1)]):
         if block_size == 1 and step == 3:

@@ -67,6 +67,11 @@ def test_shapes_have_the_sizes_of_their_names():
         assert 1e-9 * find_shape(TARGET, name).num_parameters == pytest.approx(expected, rel=0.01)
 
 
+def test_gpus_are_known_by_their_drivers_names():
+    names = ["NVIDIA H100 80GB HBM3", "NVIDIA RTX A6000", "NVIDIA A100-SXM4-80GB", "NVIDIA GH200 480GB", "Tesla T4"]
+    assert [gpu_of(name) for name in names] == ["H100", "RTX_A6000", "A100", None, None]
+
+
 @pytest.mark.parametrize("name", MEASURED_H200)
 def test_the_bound_is_below_every_measured_pass(name):
     for times in MEASURED_H200[name].values():

@@ -20,7 +20,7 @@ CHUNK_V = 4096  # logits that one program looks at
 class GpuOperations:
     """The operations, each one or two launches."""
 
-    def __init__(self, overlaps: bool = True) -> None:
+    def __init__(self, overlaps: bool) -> None:
         self._overlap = launch_options(overlaps)
 
     def receive(

@@ -1,9 +1,12 @@
 """Kernels that begin while the one before them ends: programmatic dependent launch, on GPUs from Hopper on.
 
 A layer is a chain of short kernels, and between two of them a GPU does nothing for about a microsecond. So each admits
-the next when it has read what it multiplies, and the next asks for what this pass does not write (weights, lengths,
-angles), then waits for all that the one before it wrote. Whoever admits has waited itself: what kernels further back
-wrote is complete when the next one begins. Results are the same to the last bit.
+the next when it has read what it multiplies. The next asks for what no layer writes (norms' weights, biases, angles,
+lengths), then waits for the one before it. Whoever admits has waited itself: behind its own wait a kernel finds the
+results of all before it. Results are the same to the last bit.
+
+To admit earlier, at a kernel's start, made passes slower: the next kernel's programs then filled what few
+multiprocessors were free.
 
 Source: https://docs.nvidia.com/cuda/cuda-c-programming-guide, "Programmatic Dependent Launch and Synchronization".
 """
@@ -16,7 +19,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
-def launch_options(is_wanted: bool = True) -> dict[str, bool]:
+def launch_options(is_wanted: bool) -> dict[str, bool]:
     """What a launch of such a kernel takes: on where it is wanted and the GPU can."""
     overlaps = is_wanted and torch.cuda.is_available() and torch.cuda.get_device_capability() >= (9, 0)
     return {"OVERLAPS": overlaps, "launch_pdl": overlaps}

@@ -37,7 +37,7 @@ def plan_product(outer: int, inner: int, kind: str, itemsize: int = 2) -> Plan:
 
 
 def _splits(outer: int, inner: int, step: int, num_programs: int) -> int:
-    """As many as let all programs of whole tiles run at once, each doing enough."""
+    """As many as make at most `num_programs` of whole tiles, each doing enough."""
     return max(1, min(inner // (step * MIN_STEPS), num_programs // -(-outer // TILE)))
 
 

@@ -23,10 +23,18 @@ from specdec.engine.weights import Weights
 
 MAX_TILES = 8192  # of a split product: with tiles of 16, outer sizes up to 131,072
 SMALLEST_STEP = 32  # inner sizes are multiples of it
+SHARED_MEMORY = 160 * 1024  # bytes of a multiprocessor's that the largest cut takes
 
 
 def can_fuse(weights: Weights) -> bool:
-    """Whether these kernels multiply a model's weights: in float16, hidden states times a norm could overflow."""
+    """Whether these kernels multiply a model's weights where they are.
+
+    In float16, hidden states times a norm could overflow. GPUs below an A100 have too little shared memory.
+    """
+    if weights.device.type == "cuda":
+        properties = torch.cuda.get_device_properties(weights.device)
+        if properties.shared_memory_per_block_optin < SHARED_MEMORY:
+            return False
     layer = weights.layers[0]
     inner_sizes = [w.shape[1] for w in (layer.qkv_NC, layer.output_CHD, layer.down_CI)]
     return weights.dtype != torch.float16 and all(size % SMALLEST_STEP == 0 for size in inner_sizes)
@@ -35,7 +43,7 @@ def can_fuse(weights: Weights) -> bool:
 class FusedProducts:
     """`network.Products` by one kernel each. One instance serves one stream: it counts its splits."""
 
-    def __init__(self, overlaps: bool = True) -> None:
+    def __init__(self, overlaps: bool) -> None:
         """`plans` overrides `plan_product` for some (kind, rows, outer, inner)."""
         self._overlap = launch_options(overlaps)
         self.plans: dict[tuple[str, int, int, int], Plan] = {}
@@ -267,9 +275,9 @@ def _add_kernel(
     is_row, is_column = rows < num_rows, columns < outer
     w_lines = w_ptr + tl.minimum(columns, outer - 1).to(tl.int64)[:, None] * inner
     place, is_out = rows[None, :] * outer + columns[:, None], is_row[None, :] & is_column[:, None]
-    before = tl.load(hidden_ptr + place, mask=is_out, other=0.0)
     norm = tl.load(norm_ptr + columns, mask=is_column, other=0.0).to(tl.float32)[:, None]
     wait_for_previous(OVERLAPS)
+    before = tl.load(hidden_ptr + place, mask=is_out, other=0.0)
     sums = _multiply(w_lines, x_ptr, is_row, inner, SPLITS, BLOCK_M, BLOCK_N, BLOCK_K, IS_PADDED, PRECISION)
     admit_next(OVERLAPS)
     is_last = True
