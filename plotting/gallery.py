@@ -42,7 +42,7 @@ SEVERAL = (
 )
 QUESTION = "13"
 REPLAYED, TRACES, LIVE, PROFILE = "{}/replayed", "{}/traces", "{}/live", "{}/profile/this_machine.json"
-GPU = "{docs}/results/2026-11-24-gpu-engine.json"
+GPU = "{docs}/results/2026-11-27-gpu-engine.json"
 NO_LOOPS, REFERENCE = "--without_degenerate", ("--reference", "{docs}/reference/failfast_paper.json")
 FIRST = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15")
 

@@ -103,15 +103,18 @@ def test_the_bound_is_below_every_profile_of_the_project_and_near_its_engine():
     """The engine's own passes (graph) are near the bound; other engines' only above it.
 
     2.5 times is what is wanted. A small model's pass waits for its layers, one behind the other, more than for memory:
-    Qwen2.5-1.5B on an H200 takes 2.1 to 2.4 times the bound up to 32 tokens, but 2.7 times for 64 and 3.2 for 96.
+    Qwen2.5-1.5B takes 2.6 times the bound for 96 tokens on an H100. The H200's profile is of kernels that did not
+    overlap yet: 2.7 times for 64 tokens and 3.2 for 96.
     """
+    near = {("H100", 96): 2.6, ("H200", 64): 2.8, ("H200", 96): 3.3}
     passes = measured_passes()
     assert {shape for _, _, shape, *_ in passes} >= {"Qwen2.5-1.5B", "Qwen2.5-7B"}
     for name, gpu, shape, num_tokens, context, ms, engine in passes:
         bound = Machine(GPUS[gpu], 2).pass_ms(find_shape(TARGET, shape), num_tokens, context)
         assert bound < ms, (name, shape, num_tokens, context)
-        near = 3.3 if find_shape(TARGET, shape).num_parameters < 2e9 and num_tokens > 32 else 2.5
-        assert engine != "graph" or ms < near * bound, (name, shape, num_tokens, context, ms / bound)
+        padded = 32 if num_tokens <= 32 else 64 if num_tokens <= 64 else 96
+        most = near.get((gpu, padded), 2.5) if shape == "Qwen2.5-1.5B" else 2.5
+        assert engine != "graph" or ms < most * bound, (name, shape, num_tokens, context, ms / bound)
 
 
 def test_a_profile_of_bounds_says_so_in_every_table(profile_dir, capsys):
