@@ -6,7 +6,6 @@ and hatches say the same again for greyscale. Not here: data, and saving (`cli.p
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -48,7 +47,6 @@ GREY = "#767676"
 ACCEPTED, REJECTED, CORRECTION = BLUE, ORANGE, BLACK  # dark, light and hatched, black: also in greyscale
 REJECTED_HATCH = "////"
 WIDTH = 7.2  # inches
-NOTE_WIDTH = 138  # characters of a note's line that fit it
 RC = {
     "axes.axisbelow": True,
     "axes.grid": True,
@@ -172,7 +170,7 @@ def reach(points: Sequence[Point]) -> list[list[float]]:
 
 def note(figure: Figure, text: str) -> None:
     """A small line under everything: what was measured or modelled, over what."""
-    figure.supxlabel(textwrap.fill(text, NOTE_WIDTH), fontsize=7, color="#444444", x=0.01, ha="left")
+    figure.supxlabel(text, fontsize=7, color="#444444", x=0.01, ha="left", wrap=True)
 
 
 def questions_note(num_questions: Iterable[int], num_left_out: int = 0) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from made_up import made_up_trace
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from paper_numbers import ranking_of
 from pytest import approx
 from samples import AR, FAILFAST, make_plain, make_record, make_round
@@ -168,6 +169,15 @@ def one_line(capsys: pytest.CaptureFixture[str], name: str) -> str:
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and err.startswith(f"plotting.{name}: error: "), err
     return err
+
+
+@pytest.mark.parametrize("letter", ["i", "W"])
+def test_a_note_is_broken_where_the_picture_ends(letter: str) -> None:
+    figure, _ = style.panels(1, 1, 3.0)
+    style.note(figure, " ".join([5 * letter] * 60))
+    figure.draw_without_rendering()
+    (box,) = (text.get_window_extent() for text in figure.findobj(Text) if letter in text.get_text())
+    assert box.x0 > 0 and 0.8 * figure.bbox.width < box.x1 < figure.bbox.width
 
 
 @pytest.mark.parametrize("name", EVERY)
