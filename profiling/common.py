@@ -9,7 +9,8 @@ import torch
 
 from specdec.asked import asked_problems
 from specdec.config import RunConfig, parse_args
-from specdec.errors import exit_status
+from specdec.errors import UserError, exit_status
+from specdec.models import resolve_device
 from specdec.provenance import provenance
 from specdec.session import Session, open_session
 from specdec.tokens import encode_prompt
@@ -31,6 +32,14 @@ def run_measurement(
 def asked_prompts(config: RunConfig, session: Session) -> list[list[int]]:
     """The prompt ids of the questions asked for."""
     return [encode_prompt(session.tokenizer, problem.prompt) for problem in asked_problems(config)]
+
+
+def cuda_device(program: str) -> torch.device:
+    """The GPU that `program` measures. UserError where there is none."""
+    device = resolve_device("auto")
+    if device.type != "cuda":
+        raise UserError(f"{program} measures a GPU: it needs a CUDA device")
+    return device
 
 
 def attempt(measure: Callable[[], object]) -> object:

@@ -20,9 +20,10 @@ from pathlib import Path
 
 import torch
 
+from profiling.common import cuda_device
 from profiling.gpus import gpu_of
 from specdec.config import StrictParser
-from specdec.errors import UserError, exit_status
+from specdec.errors import exit_status
 
 TAIL = 1500  # characters of a failed step's output that are shown
 
@@ -96,9 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def gpu_here() -> str:
     """The name that this GPU's profiles get."""
-    if not torch.cuda.is_available():
-        raise UserError("gpu_session measures a GPU: it needs a CUDA device")
-    return gpu_of(torch.cuda.get_device_name()) or "GPU"
+    return gpu_of(torch.cuda.get_device_name(cuda_device("gpu_session"))) or "GPU"
 
 
 def run_steps(steps: dict[str, tuple[list[str], int]], out: Path, only: Sequence[str] | None, budget_s: float) -> None:

@@ -18,19 +18,19 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import PreTrainedModel
 
-from profiling.common import attempt, print_json
+from profiling.common import attempt, cuda_device, print_json
 from profiling.made_models import make_model
 from profiling.profile_engine import BLOCK, SUB_BLOCK
 from profiling.timing import measure_copy, timed_in_turn
 from specdec.checkpoints import TARGET
 from specdec.config import StrictParser
 from specdec.engine.graph_lm import EngineOptions, GraphLM
-from specdec.errors import UserError, exit_status
-from specdec.models import resolve_device, resolve_dtype
+from specdec.errors import exit_status
+from specdec.models import resolve_dtype
 
 COUNTS = (1, 8, 16, 32, 64, 96)
-VARIANTS = {f"fused_up_to_{limit}": EngineOptions(limit) for limit in (0, 32, 64)}
-VARIANTS["no_overlap"] = EngineOptions(overlaps=False)
+FUSED = {f"fused_up_to_{limit}": EngineOptions(limit) for limit in (0, 32, 64)}
+VARIANTS = FUSED | {"no_overlap": EngineOptions(overlaps=False)}
 CONTEXT = 512
 TUNED_COUNTS = (1, 16, 32, 64)
 
@@ -42,9 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument("--skip_plans", action="store_true", help="variants only")
         parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
         flags = parser.parse_args(arguments)
-        device = resolve_device("auto")
-        if device.type != "cuda":
-            raise UserError("tune_engine measures GPU kernels: it needs a CUDA device")
+        device = cuda_device("tune_engine")
         result: dict[str, object] = {"dtype": flags.dtype, "copy_TB_per_s": measure_copy(device) / 1e9}
         for name in flags.models:
             model = make_model(name, TARGET, device, resolve_dtype(flags.dtype, device))

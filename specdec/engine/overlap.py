@@ -5,8 +5,8 @@ the next when it has read what it multiplies. The next asks for what no layer wr
 lengths), then waits for the one before it. Whoever admits has waited itself: behind its own wait a kernel finds the
 results of all before it. Results are the same to the last bit.
 
-To admit earlier, at a kernel's start, made passes slower: the next kernel's programs then filled what few
-multiprocessors were free.
+Admitting earlier, at a kernel's start, gained less or nothing (docs/results/2026-11-27-gpu-engine.json): the next
+kernel's programs then probably crowd into the few multiprocessors that are free.
 
 Source: https://docs.nvidia.com/cuda/cuda-c-programming-guide, "Programmatic Dependent Launch and Synchronization".
 """
