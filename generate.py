@@ -42,7 +42,7 @@ def generate(
     mask_id: int,
     stop_ids: Collection[int],
 ) -> Draft:
-    """Write an answer with the dLLM alone: up to `max_new_tokens` tokens, cut behind a stop token.
+    """Write an answer with the dLLM alone: up to `max_new_tokens` tokens, cut after a stop token.
 
     A position is unmasked when its probability exceeds `threshold` (0..1); the most probable one
     always is. Raises ValueError for an empty prompt, a threshold outside 0..1, lengths below 1 and
@@ -88,7 +88,7 @@ def generate_draft_tokens_arbitrary_length(
 
     The window starts at `spec_len` tokens. After every pass: once it is all known, stop if a
     recorded confidence is below `lowconf_threshold` (tau) or `max_spec_len` (N_max) is reached,
-    else grow by `incr_len` (N). `last_round_rejected`: last round's draft behind its rejected
+    else grow by `incr_len` (N). `last_round_rejected`: last round's draft after its rejected
     token; after a low-confidence stop a draft that ends like a part of it is continued from it at
     no pass (None: off).
     """
@@ -116,7 +116,7 @@ class Denoising:
 
 
 class Blocks:
-    """The text so far: the prefix and the masked block behind it, filled pass by pass. Runs nothing.
+    """The text so far: the prefix and the masked block after it, filled pass by pass. Runs nothing.
 
     `ids` covers positions 0 .. the end of the current block, None where masked. The current block
     starts at `start`; its first token is always known: `first` predicts it where the prefix does
@@ -137,7 +137,7 @@ class Blocks:
         self._open_block(start, first)
 
     def tokens(self, count: int) -> list[int]:
-        """The first `count` tokens behind the prefix; they must be known."""
+        """The first `count` tokens after the prefix; they must be known."""
         return self.ids[self.prefix_len : self.prefix_len + count]
 
     def confidences(self, count: int) -> list[float]:
@@ -160,7 +160,7 @@ class Blocks:
         self._extend_known_run()
 
     def committed(self, token: int, confidence: float) -> None:
-        """A clean pass over the block has predicted `token` behind it."""
+        """A clean pass over the block has predicted `token` after it."""
         self.passes.commit += 1
         self._open_block(self.start + self.how.block_size, (token, confidence))
 
@@ -222,7 +222,7 @@ def masked_positions(block: Sequence[int | None], small_block_size: int) -> list
 def pass_input(block: Sequence[int | None], masked: Sequence[int], mask_id: int) -> tuple[list[int], list[int]]:
     """What the next pass over a block runs, and the outputs that it needs.
 
-    Token shift: position i is predicted by the output at i - 1, the token behind a known block by its last.
+    Token shift: position i is predicted by the output at i - 1, the token after a known block by its last.
     """
     tokens = [mask_id if token is None else token for token in block]
     return tokens, [i - 1 for i in masked] or [len(block) - 1]
@@ -241,7 +241,7 @@ def prefill(lm: BlockLM, prefix_ids: Sequence[int], how: Denoising) -> int:
 
 
 def clean_pass(lm: BlockLM, tokens: Sequence[int], how: Denoising) -> tuple[int, float]:
-    """Commit whole known blocks; their last output predicts the token behind them, with its probability."""
+    """Commit whole known blocks; their last output predicts the token after them, with its probability."""
     (token,), (confidence,) = lm.predict(tokens, block_size=how.block_size, keep=[len(tokens) - 1], never=how.mask_id)
     lm.commit(len(tokens))
     lm.predictions[lm.length] = (token, confidence)

@@ -38,7 +38,7 @@ def _read_log(path: Path) -> list[QuestionStats]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     if not stats:
-        raise UserError(f"{path} is no log of this program or the published one: it reports no question")
+        raise UserError(f"{path} is not a log of this program or the published one: it reports no question")
     return stats
 
 

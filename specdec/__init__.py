@@ -1,1 +1,1 @@
-"""The speculative-decoding library behind failfast.py: one noun per file."""
+"""The speculative-decoding library that failfast.py runs on: one noun per file."""

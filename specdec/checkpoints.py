@@ -1,6 +1,6 @@
 """Finds checkpoints: bundled ones, folders, hub names. Checks what can be checked without loading any weight.
 
-Qwen2 and Llama causal LMs, and Fast_dLLM_v2 checkpoints, whose weights are Qwen2's: they name a
+Qwen2 and Llama causal LMs, and Fast_dLLM_v2 checkpoints, whose weights are those of a Qwen2: they name a
 model type and code of their own, of which only the weights and numbers are read. Safetensors
 only; code that comes with a checkpoint is never run. Loading is in `models.py`, tokenizers in
 `tokens.py`.
@@ -113,7 +113,7 @@ class ModelSource:
 
     @property
     def head_dim(self) -> int:
-        """Numbers of one attention head."""
+        """Numbers of an attention head."""
         return self.config.get("head_dim") or self.config["hidden_size"] // self.config["num_attention_heads"]
 
 
@@ -165,7 +165,7 @@ def _fetch(role: Role, name: str, with_weights: bool) -> Path:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:
         raise UserError(
-            f"{role.title} {name!r} is no folder here and cannot be fetched from the hub "
+            f"{role.title} {name!r} is not a folder here and cannot be fetched from the hub "
             f"({type(error).__name__}): give {role.flag} a local folder"
         ) from error
 
@@ -180,7 +180,7 @@ def _read_config(role: Role, path: Path) -> dict[str, Any]:
             f"{role.title} folder {path} has no readable config.json: give {role.flag} a checkpoint folder"
         ) from error
     if not isinstance(config, dict):
-        raise UserError(f"{file} is no JSON object")
+        raise UserError(f"{file} is not a JSON object")
     return config
 
 
@@ -193,12 +193,12 @@ def _check_config(source: ModelSource) -> None:
             raise UserError(f"{file}: {key!r} is {config.get(key)!r}, not a size")
     for key in ("rope_parameters", "rope_scaling"):
         if not isinstance(config.get(key) or {}, dict):
-            raise UserError(f"{file}: {key!r} is no JSON object")
+            raise UserError(f"{file}: {key!r} is not a JSON object")
     if is_qwen and config.get("use_sliding_window"):
         raise UserError(f"{role.title} {name!r} uses sliding-window attention, which is not supported")
     if role.is_block_diffusion and not source.is_block_diffusion:
         raise UserError(
-            f"{role.title} {name!r} is no block-diffusion model: its config.json has neither a Fast_dLLM model type "
+            f"{role.title} {name!r} is not a block-diffusion model: its config.json has neither a Fast_dLLM model type "
             f"nor a mask_token_id; give {role.flag} another"
         )
     if source.is_block_diffusion and not role.is_block_diffusion:

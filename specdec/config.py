@@ -55,7 +55,7 @@ def _count(text: str) -> int:
 def _degree(text: str) -> float:
     value = float(text)
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no temperature (0 or more)")
+        raise argparse.ArgumentTypeError(f"{text} is not a temperature (0 or more)")
     return value
 
 
@@ -81,7 +81,7 @@ def _probability(text: str) -> float:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The settings of one run; one field per flag, which `python failfast.py --help` explains."""
+    """The settings of a run; one field per flag, which `python failfast.py --help` explains."""
 
     dataset_name: str = _flag("question set", BUNDLED, choices=tuple(DATASETS))
     output_dir: str = _flag("results folder", "results")
@@ -93,14 +93,14 @@ class RunConfig:
     ar_model_name: str | None = _flag(f"AR drafter (default: bundled, or {DEFAULT_AR_DRAFTER})", None)
     dllm_dir: str | None = _flag(f"dLLM drafter (default: bundled, or {DEFAULT_DLLM})", None)
     data_dir: str | None = _flag("read DIR/NAME/SPLIT.jsonl instead of the hub", None)
-    num_questions: int = _flag("the first so many questions", 30, type=_positive_int)
+    num_questions: int = _flag("this number of questions, from the first on", 30, type=_positive_int)
     question_ids: tuple[int, ...] | None = _flag("these questions (indices)", None, nargs="+", type=_index)
     shard: str | None = _flag(
         "work on part i (from 0) of n of the questions: i/n, or 'slurm' for the place in the job array", None
     )
     max_new_tokens: int = _flag("output budget per question", 1024, type=_positive_int)
     temperature: float = _flag("the target samples at this temperature; 0: the most probable token", 0.0, type=_degree)
-    top_k: int = _flag("sample from the so many most probable tokens; 0: all", 0, type=_count)
+    top_k: int = _flag("sample from this number of most probable tokens; 0: all", 0, type=_count)
     top_p: float = _flag("sample from the fewest tokens that have this probability", 1.0, type=_share)
     draft_sampling: str = _flag(
         "when the target samples: drafts of most probable tokens, or sampled as well", "greedy", choices=DRAFT_SAMPLINGS
@@ -139,8 +139,8 @@ class RunConfig:
         "instead: a list of settings ('paper': the 64 of the paper's sweeps)", None, choices=("paper",)
     )
     record: bool = _flag("record a trace per question, for specdec.replay, of the chains that the drafters need")
-    record_batch: int = _flag("rows of one pass while recording", 64, type=_positive_int)
-    chain_len: int | None = _flag("record chains of at least so many tokens", None, type=_positive_int)
+    record_batch: int = _flag("rows of a single pass while recording", 64, type=_positive_int)
+    chain_len: int | None = _flag("record chains of at least this number of tokens", None, type=_positive_int)
     verify: str = _flag(
         "check drafts by the target, or against its recorded text: no target is loaded",
         "target",

@@ -52,7 +52,7 @@ class TokenDrafter(NoDrafter, ABC):
 
     @abstractmethod
     def _begin(self, prefix_ids: Sequence[int]) -> None:
-        """A new draft behind `prefix_ids`."""
+        """A new draft after `prefix_ids`."""
 
     @abstractmethod
     def _next(self) -> tuple[int, float]:
@@ -108,7 +108,7 @@ class BlockDrafter(ABC):
 
     @abstractmethod
     def _open(self, prefix_ids: Sequence[int]) -> Run:
-        """A new draft behind `prefix_ids`, before its first pass but for a prefill."""
+        """A new draft after `prefix_ids`, before its first pass but for a prefill."""
 
     def start(self, prompt_ids: Sequence[int]) -> None:
         self._draft_tokens, self._rejected = [], []
@@ -124,7 +124,7 @@ class BlockDrafter(ABC):
         return draft
 
     def observe(self, verdict: Verdict) -> None:
-        """Remember what stood behind the rejected token, for draft reuse."""
+        """Remember what stood after the rejected token, for draft reuse."""
         self._rejected = self._draft_tokens[verdict.accepted_len + 1 :]
 
 

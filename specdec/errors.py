@@ -18,7 +18,7 @@ class UserError(Exception):
 def exit_status(program: str, work: Callable[[], None]) -> int:
     """Do `work` and return the program's exit status: 0, or 2 after one line on stderr.
 
-    A reader that has gone away (`| head`) is no mistake; an output that cannot be written is one.
+    A reader that has gone away (`| head`) is not a mistake; an output that cannot be written is one.
     """
     try:
         work()

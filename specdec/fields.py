@@ -13,7 +13,7 @@ from specdec.errors import UserError
 
 
 def take(data: Any, key: str, is_valid: Callable[[Any], bool]) -> Any:
-    """`data[key]`; UserError if `data` is no dict, lacks the key or holds an invalid value."""
+    """`data[key]`; UserError if `data` is not a dict, lacks the key or holds an invalid value."""
     if not isinstance(data, dict):
         raise UserError(f"a {type(data).__name__} where a dict belongs")
     if key not in data:

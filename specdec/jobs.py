@@ -111,7 +111,7 @@ def run_job(session: Session, job: Job, check_stop: Callable[[], None]) -> Recor
         clock=clock,
     )
     if job.trace is not None:
-        rounds = [replace(turn, verify_ms=0.0) for turn in rounds]  # a look into a trace is no measurement
+        rounds = [replace(turn, verify_ms=0.0) for turn in rounds]  # a look into a trace is not a measurement
     output_tokens = [token for turn in rounds for token in turn.emitted_tokens]
     return Record(
         identity=job.identity,
@@ -149,7 +149,7 @@ def fitting_prompt(session: Session, problem: Problem) -> list[int]:
     """The question's prompt ids. Raises UserError where prompt and budget exceed the models' context."""
     prompt_ids = encode_prompt(session.tokenizer, problem.prompt)
     if not prompt_ids:
-        raise UserError(f"question {problem.question_id} is no token long: check the chat template")
+        raise UserError(f"question {problem.question_id} has no token: check the chat template")
     asked = len(prompt_ids) + session.config.max_new_tokens
     if asked > session.context_len:
         raise UserError(

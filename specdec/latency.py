@@ -57,7 +57,7 @@ class LatencyProfile:
 
 @dataclass(frozen=True)
 class Price:
-    """What one question costs with one drafter, and what plain decoding of as many tokens costs."""
+    """What one question costs with one drafter, and what plain decoding of the same number of tokens costs."""
 
     draft_ms: float
     verify_ms: float
@@ -84,7 +84,7 @@ def known_profiles() -> list[str]:
 
 
 def load_profiles(names: Sequence[str]) -> list[LatencyProfile]:
-    """The profiles asked for; ["none"] is no profile. Raises UserError, also for two of one name."""
+    """The profiles asked for; ["none"] means no profile. Raises UserError, also for two of the same name."""
     if "none" in names:
         if len(names) > 1:
             raise UserError("--latency_profile none excludes other profiles")

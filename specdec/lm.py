@@ -1,4 +1,4 @@
-"""CachedLM: one causal language model and its KV cache, behind a single forward primitive.
+"""CachedLM: one causal language model and its KV cache, with a single forward primitive.
 
 This is the only place that runs a network. It knows nothing of drafting, verification or
 tokenizers: callers say which tokens to run, which of them to keep, and how far to rewind.
@@ -67,7 +67,7 @@ class CachedLM:
     def predict(
         self, tokens: Sequence[int], *, block_size: int = 1, keep: Sequence[int] | None = None, never: int | None = None
     ) -> tuple[list[int], list[float]]:
-        """`forward`, and the most probable token behind each kept position with its softmax probability.
+        """`forward`, and the most probable token after each kept position with its softmax probability.
 
         Chosen where the logits are, so that two short lists are all that comes from the device, in one
         transfer. `never` is an id that is not predicted (a mask): its logit counts as minus infinity.
@@ -85,7 +85,7 @@ class CachedLM:
         self._pending, self._pending_block_size = list(tokens), block_size
 
     def _run(self, tokens: list[int], block_size: int, keep: Sequence[int] | None) -> torch.Tensor:
-        """The forward pass behind `forward`: stores keys and values, returns logits_KV."""
+        """The pass that `forward` makes: stores keys and values, returns logits_KV."""
         end = self.length + len(tokens)
         positions_L = torch.arange(self.length, end, device=self.device)
         blocks_P = torch.arange(end, device=self.device) // block_size
@@ -145,7 +145,7 @@ class CachedLM:
 
 
 def _common_len(ours: list[int], theirs: list[int]) -> int:
-    """The length of the longest common prefix. Most often one list is the other's: comparing slices is quick."""
+    """The length of the longest common prefix. Most often one list begins with the other: comparing slices is quick."""
     end = min(len(ours), len(theirs))
     if ours[:end] == theirs[:end]:
         return end
@@ -217,7 +217,7 @@ class KVBuffer(Cache):
     def update(
         self, keys_BHLD: torch.Tensor, values_BHLD: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append the new positions of one layer; returns past and new keys and values, [B, H, P, D]."""
+        """Append the new positions of a layer; returns past and new keys and values, [B, H, P, D]."""
         end = self.length + keys_BHLD.shape[2]
         past_and_new = []
         for store, new_BHLD in ((self._keys, keys_BHLD), (self._values, values_BHLD)):
@@ -241,7 +241,7 @@ class KVBuffer(Cache):
         return grown
 
     def first(self, num_positions: int) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
-        """Keys and values of the first so many positions by layer, each [B, H, num_positions, D]: views."""
+        """Keys and values of the first `num_positions` positions by layer, each [B, H, num_positions, D]: views."""
         return {
             layer_idx: (keys[:, :, :num_positions], self._values[layer_idx][:, :, :num_positions])
             for layer_idx, keys in self._keys.items()

@@ -116,7 +116,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name} is not to be had here: try --device cpu") from error
+        raise UserError(f"--device {name} is not available here: try --device cpu") from error
     return device
 
 

@@ -108,7 +108,7 @@ def _check_opcodes(data: bytes) -> None:
             raise UnsafePickle(f"shares a container at byte {position}")
         previous = name
     if position + 1 != len(data):
-        raise UnsafePickle("has bytes behind its end")
+        raise UnsafePickle("has bytes after its end")
 
 
 def _one_line(error: Exception) -> str:

@@ -72,7 +72,7 @@ def load_problems(
 ) -> list[Problem]:
     """The asked questions of a data set, in the asked order.
 
-    `question_ids` are indices from 0 and win over `num_questions`, which takes the first so many; with
+    `question_ids` are indices from 0 and win over `num_questions`, which takes that many from the first on; with
     neither, all. Rows come from DATA_DIR/NAME/SPLIT.jsonl, or from the Hugging Face hub without `data_dir`;
     `bundled` always comes with the program. `seed` shuffles gpqa's options.
     Raises UserError: unknown data set, index out of range or given twice, hub unreachable, file missing or
@@ -141,7 +141,7 @@ def _format_mmlu(row: dict) -> tuple[str, str | None]:
     options = _texts(row, "options")
     letter = _text(row, "answer").strip()
     if letter not in _LETTERS[: len(options)] or len(letter) != 1:
-        raise UserError(f"has the answer {letter!r}, which is no letter of its {len(options)} options")
+        raise UserError(f"has the answer {letter!r}, which is not a letter of its {len(options)} options")
     return _ask_choice(_text(row, "question"), options), letter
 
 
@@ -203,7 +203,7 @@ def _field(row: dict, name: str) -> object:
 def _text(row: dict, name: str) -> str:
     value = _field(row, name)
     if not isinstance(value, str | int | float):
-        raise UserError(f"has a field {name!r} that is no text")
+        raise UserError(f"has a field {name!r} that is not text")
     return str(value)
 
 
@@ -211,7 +211,7 @@ def _texts(row: dict, name: str) -> list[str]:
     values = _field(row, name)
     is_list = isinstance(values, list) and all(isinstance(value, str) for value in values)
     if not is_list or not 1 <= len(values) <= len(_LETTERS):
-        raise UserError(f"has a field {name!r} that is no list of 1 to {len(_LETTERS)} texts")
+        raise UserError(f"has a field {name!r} that is not a list of 1 to {len(_LETTERS)} texts")
     return values
 
 

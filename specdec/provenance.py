@@ -53,13 +53,13 @@ def _version(package: str) -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of this source tree; None if it is no git checkout."""
+    """What git says of this source tree; None if it is not a git checkout."""
     return _output("git", "-C", str(PROJECT_DIR), *arguments)
 
 
 @cache
 def _output(*command: str) -> str | None:
-    """What a command prints; None if it fails or is not to be had."""
+    """What a command prints; None if it fails or is not available."""
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

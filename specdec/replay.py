@@ -1,6 +1,6 @@
 """The command `python -m specdec.replay`: traces x settings over several processes, ranked. Loads no model.
 
-One replay is `replayed.py`'s.
+`replayed.py` does a single replay.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Replays:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What came of one trace."""
+    """What a single trace gave."""
 
     stats: list[QuestionStats] = field(default_factory=list)
     log_lines: list[str] = field(default_factory=list)

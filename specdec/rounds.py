@@ -29,7 +29,7 @@ class Round:
     next_token: int | None  # correction or bonus; None when the cut fell inside the accepted draft
     draft_ms: float
     verify_ms: float
-    # Of each drafted token, where the target samples: under the target's warped distribution (behind the first rejected
+    # Of each drafted token, where the target samples: under the target's warped distribution (after the first rejected
     # token: given that one), and what the drafter gave it as it chose it (None: it cost no pass). None: greedy.
     target_probabilities: list[float] | None = None
     draft_probabilities: list[float | None] | None = None
@@ -51,12 +51,12 @@ class Round:
 
     @property
     def final_token(self) -> int | None:
-        """The target's correction behind a rejected draft token, else None."""
+        """The target's correction after a rejected draft token, else None."""
         return self.next_token if self.accepted_len < self.draft_len else None
 
     @property
     def bonus_token(self) -> int | None:
-        """The target's own token behind a wholly accepted (or empty) draft, else None."""
+        """The target's own token after a wholly accepted (or empty) draft, else None."""
         return self.next_token if self.accepted_len == self.draft_len else None
 
     @property

@@ -1,6 +1,6 @@
 """Rows of a data set, as dicts: from a JSON-lines file or from the Hugging Face hub.
 
-It knows no data set: what the fields mean is `problems.py`'s.
+It knows no data set: `problems.py` knows what the fields mean.
 """
 
 import json

@@ -65,7 +65,7 @@ class SampledLM:
     def predict(
         self, tokens: Sequence[int], *, block_size: int = 1, keep: Sequence[int] | None = None, never: int | None = None
     ) -> tuple[list[int], list[float]]:
-        """A token drawn behind each kept position, with its probability in the warped distribution."""
+        """A token drawn after each kept position, with its probability in the warped distribution."""
         logits_KV = self.lm.forward(tokens, block_size=block_size, keep=keep)
         q_KV = self.sampler.warp.probabilities(logits_KV, -1 if never is None else never)
         drawn_K = self.sampler.draw(q_KV)

@@ -1,9 +1,9 @@
 """Sampling: how logits become the distribution that tokens are drawn from, and how a draft is judged by it.
 
-Pure functions on rows of probabilities, many questions' rows at once if wanted, and the random numbers of one question.
+Pure functions on rows of probabilities, many questions' rows at once if wanted, and the random numbers of a question.
 No model here: `sampled.py` has the target and the drafters that use them.
 
-**Two rules, both lossless.** Let p be the target's distribution behind a prefix, q the drafter's, x the proposed token.
+**Two rules, both lossless.** Let p be the target's distribution after a prefix, q the drafter's, x the proposed token.
 A rule is lossless if the token that comes out has the distribution p; token by token the whole text then has the
 target's, whatever was proposed, for the first rejection ends the draft and later proposals are thrown away unseen.
 
@@ -22,7 +22,7 @@ drafts continued from an earlier round's tail, and for *every* draft of a block-
 **Why a block-diffusion draft must not be judged by the ratio rule** with the probabilities it was drawn with. (1) A
 token unmasked later and further left was drawn given tokens to its right. That it was kept says something of these: the
 right token's distribution given the prefix *and the left token* is not the q that it was drawn from before there was a
-left token. (2) Tokens of one pass are independent given the state, but whether one is unmasked depends on its own
+left token. (2) Tokens of the same pass are independent given the state, but whether one is unmasked depends on its own
 probability: an improbable draw gives way, and is drawn anew in the next pass, so that probable tokens come more often
 than q says. The true distributions are sums over all orders of unmasking and cannot be had.
 `tests/test_sampling_laws.py` shows both biases.
@@ -54,7 +54,7 @@ class Warp:
 
     def __post_init__(self) -> None:
         if not (self.temperature > 0 and self.top_k >= 0 and 0 < self.top_p <= 1):
-            raise ValueError(f"{self} is no warp")
+            raise ValueError(f"{self} is not a warp")
 
     def probabilities(self, logits_KV: torch.Tensor, never: int = -1) -> torch.Tensor:
         """float32 [K, V]; each row adds up to 1. The token `never` (-1: none) has no chance.
@@ -95,7 +95,7 @@ def drawn(weights_BV: torch.Tensor, uniforms_B: torch.Tensor) -> torch.Tensor:
 @dataclass(frozen=True)
 class Judgement:
     """Per question how many tokens of its draft are kept and the target's own next one; `p_BL`: what the target gives
-    each drafted token (behind the first rejected one: given that it had been kept)."""
+    each drafted token (after the first rejected one: given that it had been kept)."""
 
     accepted_len_B: torch.Tensor
     next_token_B: torch.Tensor
@@ -105,9 +105,9 @@ class Judgement:
 def judge(
     p_BKV: torch.Tensor, draft_BL: torch.Tensor, q_BLV: torch.Tensor | None, uniforms_BK: torch.Tensor
 ) -> Judgement:
-    """Which tokens of the drafts are kept, and what follows them: a correction, or a bonus behind a whole draft.
+    """Which tokens of the drafts are kept, and what follows them: a correction, or a bonus after a whole draft.
 
-    `p_BKV`: the target's distributions behind the prefix and behind each drafted token (K = L + 1). `q_BLV`: what the
+    `p_BKV`: the target's distributions after the prefix and after each drafted token (K = L + 1). `q_BLV`: what the
     tokens were drawn from, left to right (rule ratio); None: they are fixed (rule point). `uniforms_BK`: fresh random
     numbers, 0 <= u < 1, one per drafted token and one for the next token.
     """
@@ -126,7 +126,7 @@ def count_kept(is_kept_BL: torch.Tensor) -> torch.Tensor:
 def remainder(
     p_BKV: torch.Tensor, draft_BL: torch.Tensor, q_BLV: torch.Tensor | None, accepted_len_B: torch.Tensor
 ) -> torch.Tensor:
-    """Weights [B, V] of the token behind the kept ones: max(p - q, 0) where one was rejected, else p itself."""
+    """Weights [B, V] of the token after the kept ones: max(p - q, 0) where one was rejected, else p itself."""
     each_B = torch.arange(len(p_BKV), device=p_BKV.device)
     p_BV, num_drafted = p_BKV[each_B, accepted_len_B], draft_BL.shape[1]
     if num_drafted == 0:
@@ -147,11 +147,11 @@ def _at(rows_BLV: torch.Tensor, tokens_BL: torch.Tensor) -> torch.Tensor:
 
 
 class Sampler:
-    """The random numbers of one question under one drafter, for its drafts and their verification alike, and the warp.
+    """The random numbers of one drafter on one question, for its drafts and their verification alike, and the warp.
 
-    Drafts and verification take their numbers in turn from one stream: two streams of one seed would propose and judge
-    a token by the same number. Numbers come from Python's generator, because its seed is a whole text (torch's on a
-    CPU looks at 32 bits of it) and because they are then the same on every device.
+    Drafts and verification take their numbers in turn from one stream: two streams of the same seed would propose and
+    judge a token by the same number. Numbers come from Python's generator, because its seed is a whole text (torch's
+    on a CPU looks at 32 bits of it) and because they are then the same on every device.
     """
 
     def __init__(self, warp: Warp, key: str) -> None:

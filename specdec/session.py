@@ -1,4 +1,4 @@
-"""Session: the models of one run, found and checked before any weight is loaded, then loaded on first use.
+"""Session: the models of a run, found and checked before any weight is loaded, then loaded on first use.
 
 It decides which checkpoint plays which part and builds targets and drafters from them; it runs nothing.
 """

@@ -1,6 +1,6 @@
 """Sources: which checkpoints a run needs, found before any library of models is imported.
 
-Finding one is `checkpoints.py`'s, loading them `session.py`'s.
+`checkpoints.py` finds one, `session.py` loads them.
 """
 
 from __future__ import annotations

@@ -57,13 +57,13 @@ def _accept(
     end: int,
     stop_ids: Collection[int],
 ) -> Round:
-    """The round's record, cut behind the first stop token and at the budget: the only place of that cut.
+    """The round's record, cut after the first stop token and at the budget: the only place of that cut.
 
-    Tokens drafted behind the cut count neither as drafted nor as accepted.
+    Tokens drafted after the cut count neither as drafted nor as accepted.
     """
     emitted = [*draft.tokens[: verdict.accepted_len], verdict.next_token]
-    behind_stop = next((i + 1 for i, token in enumerate(emitted) if token in stop_ids), len(emitted))
-    num_kept = min(behind_stop, end - prefix_len)
+    after_stop = next((i + 1 for i, token in enumerate(emitted) if token in stop_ids), len(emitted))
+    num_kept = min(after_stop, end - prefix_len)
     is_cut = num_kept < len(emitted)
     draft_tokens = draft.tokens[:num_kept] if is_cut else draft.tokens
     return Round(

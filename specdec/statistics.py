@@ -16,7 +16,7 @@ from statistics import NormalDist
 import numpy as np
 
 LEVEL = 0.95  # of every interval
-POWER = 0.8  # the chance that "so many more questions" do separate two configurations
+POWER = 0.8  # the chance that "N more questions" do separate two configurations
 MIN_QUESTIONS = 5  # fewer can be resampled, but say nothing about their own spread
 NUM_RESAMPLES = 9_999  # the smallest p-value, 1 / 10,000, still passes Holm's 0.05 / 500
 SEED = 20251220

@@ -1,6 +1,6 @@
 """Target: the model whose text must come out, checking drafts greedily.
 
-Not the loop: it answers one draft at a time. One that samples is `sampled.py`'s.
+Not the loop: it answers one draft at a time. `sampled.py` has the one that samples.
 """
 
 from collections.abc import Sequence
@@ -46,5 +46,5 @@ class Target:
         return Verdict(accepted_len, greedy[accepted_len])
 
     def _greedy(self, tokens: list[int]) -> list[int]:
-        """One pass: the most probable token behind each of `tokens`."""
+        """One pass: the most probable token after each of `tokens`."""
         return self.lm.predict(tokens)[0]

@@ -1,7 +1,7 @@
 """Token bytes: what every token id stands for, read from a tokenizer.json as it lies on disk.
 
-Loads no tokenizer library and fetches nothing. It only takes tokens apart: making tokens of a text is `tokens.py`'s.
-What people are shown of the bytes is `pieces.py`'s.
+Loads no tokenizer library and fetches nothing. It only takes tokens apart: `tokens.py` makes tokens of a text.
+`pieces.py` decides what people are shown of the bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 @dataclass(frozen=True)
 class TokenBytes:
-    """`by_id`: the bytes that a token adds to a text. `specials`: ids that are no text, and their names."""
+    """`by_id`: the bytes that a token adds to a text. `specials`: ids that are not text, and their names."""
 
     by_id: dict[int, bytes]
     specials: dict[int, str]

@@ -31,7 +31,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """The token ids of one user turn and the header of the answer. Raises UserError without a chat template."""
+    """The token ids of a user turn and the header of the answer. Raises UserError without a chat template."""
     if not tokenizer.chat_template:
         raise UserError(
             f"{tokenizer.name_or_path} has no chat template: add a chat_template to its tokenizer_config.json"
@@ -56,7 +56,7 @@ def stop_ids(source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> frozens
             raise UserError(f"{path} is damaged: mend its eos_token_id or remove the file") from error
     stops.discard(None)
     if not all(type(token) is int for token in stops):
-        raise UserError(f"{path}: eos_token_id is no token id")
+        raise UserError(f"{path}: eos_token_id is not a token id")
     return frozenset(stops)
 
 
@@ -70,7 +70,7 @@ def mask_id(source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> int:
     for candidate in candidates:
         if candidate is not None:
             if type(candidate) is not int or not 0 <= candidate < source.vocab_size:
-                raise UserError(f"{source.path / 'config.json'}: mask_token_id {candidate!r} is no id of the model")
+                raise UserError(f"{source.path / 'config.json'}: mask_token_id {candidate!r} is not an id of the model")
             return candidate
     raise UserError(
         f"{source.path} names no mask token: add mask_token_id to its config.json, or give {source.role.flag} "

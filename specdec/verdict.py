@@ -9,7 +9,7 @@ class Verdict:
     """How many tokens of a draft the target keeps, and its own next one.
 
     `next_token` is the correction of the first rejected token or, if all were accepted, the bonus. `probabilities`:
-    what a target that samples gives each drafted token (behind the first rejected one: given the rejected tokens).
+    what a target that samples gives each drafted token (after the first rejected one: given the rejected tokens).
     """
 
     accepted_len: int

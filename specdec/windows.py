@@ -53,7 +53,7 @@ class Draft:
 
 
 class Run(Protocol):
-    """What is known behind a prefix so far: `num_known` tokens in a row, more with every pass.
+    """What is known after a prefix so far: `num_known` tokens in a row, more with every pass.
 
     `pass_confidences`: of every masked position of the current sub-block in every denoising pass. `stop_len`: how
     many tokens end with the first known stop token, None while there is none.
@@ -92,7 +92,7 @@ class FixedWindow:
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise ValueError(f"a draft of {self.size} tokens is no draft")
+            raise ValueError(f"a draft of {self.size} tokens is not a draft")
 
     def test(self, run: Run) -> str | None:
         return "length" if run.num_known >= self.size else None
@@ -151,7 +151,7 @@ def finish_draft(
     draft_len = run.stop_len if reason == "stop_token" else window.size
     tokens = run.tokens(draft_len)
     if reason == "low_confidence" and last_round_rejected:
-        tokens = _cut_behind_stop(tokens + continuation(tokens, last_round_rejected), stop_ids)
+        tokens = _cut_after_stop(tokens + continuation(tokens, last_round_rejected), stop_ids)
     confidences = run.confidences(draft_len) + [None] * (len(tokens) - draft_len)
     return Draft(tokens, window.recorded(run, draft_len), run.passes, reason, confidences)
 
@@ -183,6 +183,6 @@ def continuation(tokens: list[int], rejected: Sequence[int]) -> list[int]:
     return []
 
 
-def _cut_behind_stop(tokens: list[int], stop_ids: Collection[int]) -> list[int]:
+def _cut_after_stop(tokens: list[int], stop_ids: Collection[int]) -> list[int]:
     end = next((i + 1 for i, token in enumerate(tokens) if token in stop_ids), len(tokens))
     return tokens[:end]

@@ -136,7 +136,7 @@ def test_weights_under_another_config_are_refused(
 def test_a_drafter_of_the_other_kind_is_refused(family: dict[str, Path]) -> None:
     assert "is a block-diffusion model" in _refusal(AR_DRAFTER, family["dllm"])
     assert "is a block-diffusion model" in _refusal(TARGET, family["dllm"])
-    assert "is no block-diffusion model" in _refusal(DLLM_DRAFTER, family["ar"])
+    assert "is not a block-diffusion model" in _refusal(DLLM_DRAFTER, family["ar"])
 
 
 @pytest.mark.parametrize("mask", [64, -1, "a", 1.5])

@@ -56,5 +56,5 @@ def test_pages_outgrow_their_first_room(model: torch.nn.Module) -> None:
 
 
 def test_a_trunk_is_whole_blocks(model: torch.nn.Module) -> None:
-    with pytest.raises(ValueError, match="33 tokens are no whole number of blocks of 32"):
+    with pytest.raises(ValueError, match="33 tokens are not a whole number of blocks of 32"):
         PagedLM(CachedLM(model), 32).add_trunk(random_ids(1, 33), keep=[0])

@@ -167,10 +167,10 @@ def test_a_lacking_field_is_named(dataset, field, is_null):
     [
         ("mmlu", {"answer": "F"}, "no letter of its 5 options"),
         ("mmlu", {"answer": "AB"}, "no letter of its 5 options"),
-        ("mmlu", {"options": "4 5"}, "'options' that is no list"),
-        ("mt_bench", {"turns": []}, "'turns' that is no list"),
-        ("mt_bench", {"reference": "3"}, "'reference' that is no list"),
-        ("gsm8k", {"question": ["1+1?"]}, "'question' that is no text"),
+        ("mmlu", {"options": "4 5"}, "'options' that is not a list"),
+        ("mt_bench", {"turns": []}, "'turns' that is not a list"),
+        ("mt_bench", {"reference": "3"}, "'reference' that is not a list"),
+        ("gsm8k", {"question": ["1+1?"]}, "'question' that is not text"),
         ("bundled", {"category": "poem"}, "unknown category 'poem'"),
     ],
 )

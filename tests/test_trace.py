@@ -90,7 +90,7 @@ def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
     path = tmp_path / "one.npz"
     save_trace(made_up_trace(1), path)
     path.write_bytes(DAMAGE[name](path.read_bytes()))
-    with pytest.raises(UserError, match=r"one\.npz is no whole trace .*record again"):
+    with pytest.raises(UserError, match=r"one\.npz is not a whole trace .*record again"):
         load_trace(path)
 
 

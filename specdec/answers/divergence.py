@@ -2,9 +2,9 @@
 
 In exact arithmetic every drafter leaves the target's text as it is. In float arithmetic a pass over several tokens
 rounds otherwise than one over a single token, so where the target's two best logits all but agree, either may win, and
-everything behind that token is another, equally valid greedy text. So the first difference is judged, and only it.
+everything after that token is another, equally valid greedy text. So the first difference is judged, and only it.
 
-Data alone: the logits come from `against_plain.py`, and what many records say together is `losslessness.py`'s.
+Data alone: the logits come from `against_plain.py`, and `losslessness.py` says what many records say together.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EXACT, TIE, BUG = "exact", "tie", "bug"
 
 @dataclass(frozen=True)
 class Divergence:
-    """What came of comparing one output with plain decoding's; all but `kind` are None for an exact one.
+    """The outcome of comparing one output with plain decoding's; all but `kind` are None for an exact one.
 
     `position` of the first difference, in output tokens from 0. `top2_gap`: the target's best less its second logit
     there; `shortfall`: its best less the worse logit of the two tokens in question; `noise`: what rounding alone can
@@ -62,7 +62,7 @@ class Divergence:
 
 
 def first_difference(tokens: Sequence[int], plain_tokens: Sequence[int]) -> int | None:
-    """The first position where two outputs differ, an end being no token; None if they are equal.
+    """The first position where two outputs differ, where an end differs from any token; None if they are equal.
 
     >>> first_difference([1, 2, 3], [1, 2, 4]), first_difference([1, 2], [1, 2, 4]), first_difference([1], [1])
     (2, 2, None)

@@ -42,7 +42,7 @@ def is_correct(record: Record, *, run_code: bool = False) -> bool | None:
 
 
 def code_of(text: str, stub: str) -> str:
-    """The program in a humaneval answer: its last code block that defines something, else all of it behind `stub`.
+    """The program in a humaneval answer: its last code block that defines something, else all of it after `stub`.
 
     A block that does not define the function asked for is taken for its body.
     """

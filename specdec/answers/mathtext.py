@@ -104,7 +104,7 @@ def _items(answer: str) -> list[str]:
 
 
 class _Arithmetic:
-    """Recursive descent over TeX tokens; ValueError for what is no arithmetic."""
+    """Recursive descent over TeX tokens; ValueError for what is not arithmetic."""
 
     def __init__(self, tokens: list[str]) -> None:
         self.tokens, self.at = tokens, 0

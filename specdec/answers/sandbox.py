@@ -24,8 +24,8 @@ _NO_SANDBOX = 97  # what the runner exits with where it cannot lock itself in
 def passes(program: str, *, timeout_s: int = TIMEOUT_S, memory_mib: int = MEMORY_MIB) -> bool:
     """Whether `program` ends without an exception, in time and memory.
 
-    It must reach its last line: leaving early, by sys.exit(0) for example, is no success. Raises UserError where no
-    sandbox is to be had.
+    It must reach its last line: leaving early, by sys.exit(0) for example, is not a success. Raises UserError where no
+    sandbox is available.
     """
     secret = secrets.token_hex(16)
     with tempfile.TemporaryDirectory() as folder:

@@ -31,7 +31,7 @@ INITIAL_CAPACITY = 2048
 class EngineOptions:
     """How passes run on a GPU; results differ by rounding only.
 
-    `fused_up_to`: passes of at most so many tokens multiply in kernels with the norms, the rotation, the gate
+    `fused_up_to`: passes of at most this number of tokens multiply in kernels with the norms, the rotation, the gate
     and the residual sum inside; longer ones in the matrix library. `overlaps`: a layer's kernels begin while the one
     before them ends, on GPUs that can; this changes no bit.
     """
@@ -119,7 +119,7 @@ class GraphLM(CachedLM):
             begin = end
 
     def _run_chunk(self, num_tokens: int, num_kept: int) -> torch.Tensor:
-        """Logits behind the kept rows, padded."""
+        """Logits after the kept rows, padded."""
         count, kept_count = _padded(num_tokens), _padded(num_kept)
         self.graphs.run(("body", count), lambda: self.network.body(count, self._products(count)))
         if not num_kept:
@@ -137,7 +137,7 @@ class GraphLM(CachedLM):
 
     @torch.inference_mode()
     def _grow(self, num_positions: int) -> None:
-        """Double the cache until it holds so many positions; what is committed moves along."""
+        """Double the cache until it holds `num_positions` positions; what is committed moves along."""
         self._finish()
         capacity = self.capacity
         while capacity < num_positions:
@@ -173,7 +173,7 @@ def _padded(count: int) -> int:
 def _chunk_end(length: int, begin: int, num_tokens: int, block_size: int) -> int:
     """Where the chunk that begins at `begin` of `num_tokens` ends: at its last whole block, or with the tokens.
 
-    Example: behind 32 committed positions, blocks of 32: `_chunk_end(32, 0, 600, 32) == 512`.
+    Example: after 32 committed positions, blocks of 32: `_chunk_end(32, 0, 600, 32) == 512`.
     Raises ValueError for blocks longer than a chunk.
     """
     if num_tokens - begin <= MAX_TOKENS:

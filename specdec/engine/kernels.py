@@ -191,7 +191,7 @@ def _rotate_kernel(
         tl.store(target, left)
         tl.store(target + half, right)
     elif row < num_tokens:
-        # Behind the query heads come the key heads, then the value heads, as in the cache.
+        # After the query heads come the key heads, then the value heads, as in the cache.
         line = (head - H).to(tl.int64) * capacity + first + row
         target = cache_ptr + line * D + columns
         tl.store(target, left)

@@ -1,7 +1,7 @@
 """The forward pass of a Qwen2 or Llama model over fixed buffers, as operations that a CUDA graph can hold.
 
 It reads its inputs from buffers and leaves its results in buffers; who fills them, and what is
-committed, is `graph_lm.py`'s business. Shape suffixes as in `plain.py`.
+committed, `graph_lm.py` decides. Shape suffixes as in `plain.py`.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class Buffers:
 
 
 class Network:
-    """`body` runs the layers over the first so many input tokens, `head` predicts at the first so many kept rows."""
+    """`body` runs the layers over the first `count` input tokens, `head` predicts at the first `count` kept rows."""
 
     def __init__(self, weights: Weights, buffers: Buffers, operations: Operations) -> None:
         self.weights, self.buffers, self.operations = weights, buffers, operations
@@ -181,7 +181,7 @@ class Network:
             products.add(stream, gated_MI, layer.down_CI, next_norm_C)
 
     def head(self, count: int) -> torch.Tensor:
-        """logits_KV behind `count` kept rows; what `most_probable` says of them is left in the buffer."""
+        """logits_KV after `count` kept rows; what `most_probable` says of them is left in the buffer."""
         weights, buffers = self.weights, self.buffers
         normed_KC = self.operations.norm(
             buffers.hidden_MC, weights.norm_C, weights.norm_eps, rows_K=buffers.kept_M[:count]

@@ -2,7 +2,7 @@
 
 A layer is a chain of short kernels, and between two of them a GPU does nothing for about a microsecond. So each admits
 the next when it has read what it multiplies. The next asks for what no layer writes (norms' weights, biases, angles,
-lengths), then waits for the one before it. Whoever admits has waited itself: behind its own wait a kernel finds the
+lengths), then waits for the one before it. Whoever admits has waited itself: after its own wait a kernel finds the
 results of all before it. Results are the same to the last bit.
 
 Admitting earlier, at a kernel's start, gained less or nothing (docs/results/2026-11-27-gpu-engine.json): the next
@@ -27,7 +27,7 @@ def launch_options(is_wanted: bool) -> dict[str, bool]:
 
 @triton.jit
 def wait_for_previous(OVERLAPS: tl.constexpr) -> None:
-    """Behind it the results of the kernel before this one can be read, and anything written."""
+    """After it the results of the kernel before this one can be read, and anything written."""
     if OVERLAPS:
         gdc_wait()
 

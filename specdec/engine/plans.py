@@ -1,4 +1,4 @@
-"""How the fused products are cut into programs; the kernels are `products.py`'s."""
+"""How the fused products are cut into programs; the kernels are in `products.py`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 NUM_PROGRAMS = 132  # multiprocessors of an H100 or H200
 TILE = 64  # lines of weights that tensor cores take at once
-MIN_STEPS = 4  # a split does at least so many steps, or its start would cost more than it saves
+MIN_STEPS = 4  # a split does at least this number of steps, or its start would cost more than it saves
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class FusedProducts:
 
     def gated(self, stream: Stream, w_2IC: torch.Tensor) -> torch.Tensor:
         out_MI = stream.hidden_MC.new_empty(len(stream.hidden_MC), len(w_2IC) // 2)
-        # Pointers that nobody follows, and heads of one pair, so that the kernel's constants stay valid.
+        # Pointers that nobody follows, and heads of a single pair, so that the kernel's constants stay valid.
         no_rotation = (w_2IC, w_2IC, w_2IC, w_2IC, 0, 0, 0, 2)
         self._multiply_pairs("gated", stream, w_2IC, out_MI, no_rotation, False)
         return out_MI
@@ -168,7 +168,7 @@ def _pairs_kernel(
     rows = tl.arange(0, BLOCK_M)
     is_row = rows < num_rows
     w_lines = w_ptr + columns.to(tl.int64)[:, None] * inner
-    # Asked for before the loop, looked at behind it: nobody waits.
+    # Asked for before the loop, looked at after it: nobody waits.
     pairs = tile * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
     if BIASED:
         bias = tl.load(bias_ptr + columns).to(tl.float32)
@@ -253,7 +253,7 @@ def _rotate_and_store(
     query = q_ptr + (rows * H * D)[None, :] + (heads * D + columns)[:, None]
     tl.store(query, new_left, mask=is_query)
     tl.store(query + half, new_right, mask=is_query)
-    # Behind the query heads come the key heads, then the value heads, as in the cache.
+    # After the query heads come the key heads, then the value heads, as in the cache.
     is_stored = ((heads >= H) & (heads < H + 2 * G))[:, None] & (rows < num_tokens)[None, :]
     line = (heads - H).to(tl.int64)[:, None] * capacity + (first + rows)[None, :]
     stored = cache_ptr + line * D + columns[:, None]

@@ -24,7 +24,7 @@ _SAME_TEXT = ("target_sha256", "prompt_sha256", "dtype", "device", "engine", "st
 
 
 class AgainstPlain:
-    """Judges the records of one run by plain decoding's of the same question, made by this run or an earlier one."""
+    """Judges the records of a run by plain decoding's of the same question, made by this run or an earlier one."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -78,7 +78,7 @@ def diverging(
 
 
 def _next_logits(lm: CachedLM, prefix_ids: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """float32 logits behind a prefix, in a pass of its last token and in a pass of many: they differ by rounding."""
+    """float32 logits after a prefix, in a pass of its last token and in a pass of many: they differ by rounding."""
     lm.rollback(0)
     if len(prefix_ids) > 1:
         lm.forward(prefix_ids[:-1], keep=[])

@@ -59,7 +59,7 @@ def _entry(question: dict[str, Any], row: dict[str, Any], source: str, engines: 
 def _source_of(row: dict[str, Any], stats: Sequence[QuestionStats], path: Path) -> str:
     """The ranked questions' source that the row belongs to: the same target, data set and budget, and greedy.
 
-    What else is in a source, arithmetic and device, is the server's own business. Logs that state none fit any row.
+    What else is in a source, arithmetic and device, is left to the server. Logs that state none fit any row.
     """
     sources = sorted({entry.source for entry in stats})
     own = [str(row["target"]), str(row["dataset"]), str(row["max_new_tokens"])]

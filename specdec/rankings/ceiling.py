@@ -1,6 +1,6 @@
 """Ceiling: how near a modelled time comes to the clairvoyant's, and where the rest is lost. Data and its table.
 
-The clairvoyant itself is `oracle.py`'s.
+The clairvoyant itself is in `oracle.py`.
 """
 
 from __future__ import annotations

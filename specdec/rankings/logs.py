@@ -95,7 +95,7 @@ class _Reader:
             return
         if head is not None:
             self.current = (int(head[1]), head[2])
-            # Behind a heading nothing but a metric counts, directly behind it.
+            # After a heading nothing but a metric counts, directly after it.
             self._read_metric(line[head.end() :].lstrip(), is_start=True)
         elif self.current is not None:
             self._read_metric(line, is_start=False)
@@ -151,7 +151,7 @@ _METRICS = (
 
 
 def _exact(key: tuple[int, str], text: str) -> QuestionStats | None:
-    """The entry of one of our own "Totals" lines; None if it is damaged."""
+    """The entry in one of our own "Totals" lines; None if it is damaged."""
     try:
         totals = json.loads(text)
         counts = [totals[name] for name in COUNT_KEYS]
@@ -170,11 +170,11 @@ def _exact(key: tuple[int, str], text: str) -> QuestionStats | None:
 
 def _flag(value: Any) -> bool | None:
     if value not in (True, False, None):
-        raise ValueError(f"{value!r} is no flag")
+        raise ValueError(f"{value!r} is not a flag")
     return value
 
 
 def _ms(value: Any) -> float:
     if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
-        raise ValueError(f"{value!r} is no time")
+        raise ValueError(f"{value!r} is not a time")
     return float(value)

@@ -1,6 +1,6 @@
 """Losslessness: how many outputs of many equal plain decoding's, and what parted the others.
 
-One output's comparison is `divergence.py`'s; an output that nobody compared when it was made is compared here. Sampled
+`divergence.py` compares one output; an output that nobody compared when it was made is compared here. Sampled
 outputs are not compared: what has to be plain decoding's is their distribution, which no single text shows.
 """
 

@@ -1,10 +1,10 @@
 """Oracle: the least time that any choice of draft lengths could take on a recorded question, and where a record's
 time goes beyond it.
 
-The clairvoyant knows the target's text. In every round it drafts nothing, or with one of the drafters as many tokens
-as cost it least; it is found by dynamic programming from the text's end. No drafting policy over the same chains can
-beat it: prefill passes are in its accounts, and for policies with draft reuse it may reuse at least as much as they.
-No torch.
+The clairvoyant knows the target's text. In every round it drafts nothing, or with one of the drafters the number of
+tokens that costs it least; it is found by dynamic programming from the text's end. No drafting policy over the same
+chains can beat it: prefill passes are in its accounts, and for policies with draft reuse it may reuse at least as much
+as they. No torch.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Costs:
 class Move:
     """One choice for a round: a draft of `draft_len` tokens by `drafter` (None: nothing) in `num_passes` passes.
 
-    `cost_ms` is without a prefill. `next_at`: output tokens behind it. `is_cached`: whether the block drafter's
+    `cost_ms` is without a prefill. `next_at`: output tokens after it. `is_cached`: whether the block drafter's
     cache then holds all whole blocks of the prefix; None: only if it did before and no block has been filled since.
     """
 
@@ -120,15 +120,15 @@ class Board:
                 accepted_len += _num_reused(self.trace.output_tokens, at + draft_len, budget - draft_len, seen)
                 verify_ms = costs.cheapest_from[accepted_len]
             next_at = min(at + accepted_len + 1, self.end)
-            is_cached = None if chains.is_ar else self.cached_behind(at, chain, num_passes, next_at)
+            is_cached = None if chains.is_ar else self.cached_after(at, chain, num_passes, next_at)
             cost_ms = costs.pass_ms(chains.is_ar) * num_passes + verify_ms
             made.append(Move(chains.name, draft_len, num_passes, cost_ms, next_at, is_cached))
             if chain.tokens[draft_len - 1] in self.stop_ids:
                 break
         return made
 
-    def cached_behind(self, at: int, chain: Chain, num_passes: int, next_at: int) -> bool:
-        """Whether the cache holds all whole blocks after a draft of so many passes: those that were committed while
+    def cached_after(self, at: int, chain: Chain, num_passes: int, next_at: int) -> bool:
+        """Whether the cache holds all whole blocks after a draft of `num_passes` passes: those committed while
         drafting, if they were right."""
         begin, whole = self.wholes[at], self.wholes[next_at]
         if whole <= begin:
@@ -142,7 +142,7 @@ class Board:
         return whole == 0 or (is_cached and whole == self.wholes[at])
 
     def match(self, at: int, chain: Chain) -> int:
-        """How many tokens of a chain are the text's own."""
+        """How many tokens of a chain the text has too."""
         return count_accepted(chain.tokens, self.trace.output_tokens[at : at + len(chain.tokens)])
 
 
@@ -153,8 +153,8 @@ class Oracle:
     any chain before: at least what FailFast's draft reuse can do, whose every three tokens in a row come from one
     recorded chain.
 
-    `values[is_cached][at]`: the least time for the rest behind `at` output tokens, with the block drafter's cache
-    behind (0) or kept (1); `best_moves` likewise.
+    `values[is_cached][at]`: the least time for the rest after `at` output tokens, with the block drafter's cache
+    outdated (0) or kept (1); `best_moves` likewise.
     """
 
     def __init__(self, board: Board, names: Sequence[str]) -> None:
@@ -191,7 +191,7 @@ class Oracle:
 
 
 def _num_reused(text: list[int], at: int, limit: int, seen: set[tuple[int, ...]]) -> int:
-    """How far `text` goes on from `at`, each token seen before behind the two in front of it."""
+    """How far `text` goes on from `at`, as long as each token and the two before it are in `seen`."""
     end = at
     while end < min(at + limit, len(text)) and tuple(text[end - 2 : end + 1]) in seen:
         end += 1
@@ -239,7 +239,7 @@ def _charge(own: Oracle, turn: Round, state: tuple[int, bool], lost: dict[str, f
     chains = board.trace.chains[own.names[0]] if own.names else None
     is_block_draft = turn.draft_len > 0 and not chains.is_ar
     if is_block_draft:
-        is_cached_after = board.cached_behind(at, chains.chains[at], num_passes, next_at)
+        is_cached_after = board.cached_after(at, chains.chains[at], num_passes, next_at)
     else:
         is_cached_after = board.cached_without(at, is_cached, next_at)
     needs_prefill = is_block_draft and not is_cached and board.wholes[at] > 0

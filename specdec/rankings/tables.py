@@ -1,6 +1,6 @@
 """Tables: rankings for people (text) and for programs (CSV, JSON), with intervals and what cannot be told apart.
 
-The numbers come from `ranking.py` and `comparisons.py`; what is said about one record is `report.py`'s.
+The numbers come from `ranking.py` and `comparisons.py`; `report.py` says what there is to say about one record.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Run description: everything about a run that decides or explains its results, as run.json holds it.
 
-Writing it is `runs.py`'s; what one record needs to be used again is its identity (`jobs.py`).
+`runs.py` writes it; what one record needs to be used again is its identity (`jobs.py`).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 def describe_run(session: Session, problems: Sequence[Problem], shard: Shard, jobs: Sequence[Job]) -> dict[str, Any]:
-    """Plain builtins. `problems` are the shard's own, `jobs` theirs, question by question; none when traces are
-    recorded."""
+    """Plain builtins. `problems` are those of the shard, `jobs` those of the problems, question by question; none
+    when traces are recorded."""
     config = session.config
     specs = [] if config.record else config.drafter_specs  # a run that records traces leaves no records
     return plain(

@@ -96,7 +96,7 @@ def read_run(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except (UserError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no whole run.json ({error}); no record depends on it: remove it") from None
+        raise UserError(f"{path} is not a whole run.json ({error}); no record depends on it: remove it") from None
     return document
 
 

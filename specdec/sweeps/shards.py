@@ -67,5 +67,5 @@ def _slurm_shard(environment: Mapping[str, str]) -> Shard:
 def _number(environment: Mapping[str, str], name: str) -> int:
     value = environment.get(name, "")
     if not re.fullmatch(r"\d{1,9}", value, re.ASCII):
-        raise UserError(f"--shard {SLURM}: {name} is {value!r}, which is no number: give --shard i/n")
+        raise UserError(f"--shard {SLURM}: {name} is {value!r}, which is not a number: give --shard i/n")
     return int(value)

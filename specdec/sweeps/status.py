@@ -23,7 +23,7 @@ UNENDED = "without an end (running, or killed)"
 
 @dataclass
 class Progress:
-    """Question ids of one configuration; failed ones are those without a record on which a run broke off."""
+    """Question ids of a configuration; failed ones are those without a record on which a run broke off."""
 
     asked: set[int] = field(default_factory=set)
     done: set[int] = field(default_factory=set)
@@ -36,7 +36,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Status:
-    """`outcomes` counts the runs by how they ended; `damaged` says which run.json or record is no whole one."""
+    """`outcomes` counts the runs by how they ended; `damaged` says which run.json or record is not whole."""
 
     configurations: dict[Configuration, Progress]
     outcomes: Counter[str]
@@ -72,7 +72,7 @@ def read_status(output_dir: str | Path) -> Status:
         progress.done |= {question for question, path in present.items() if seems_whole(path)}
         progress.failed -= progress.done
         damaged = (path for question, path in present.items() if question not in progress.done)
-        status.damaged.extend(f"{path} is no whole record: remove it, and it is made again" for path in damaged)
+        status.damaged.extend(f"{path} is not a whole record: remove it, and it is made again" for path in damaged)
     return status
 
 

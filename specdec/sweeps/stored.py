@@ -1,6 +1,6 @@
 """Stored: the finished records of a results folder that a command line asks for, read without any model.
 
-What is still to be computed is `jobs.py`'s question.
+`jobs.py` finds what is still to be computed.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was learnt of one drafter. `gains[left][ease][m - 1]`: accepted tokens that m more passes bring while all so
+    """What was learnt of a drafter. `gains[left][ease][m - 1]`: accepted tokens that m more passes bring while all so
     far are accepted; `growth` likewise: tokens that become known. `left` and `ease`: see `place_of` and `ease_of`.
     `rates`: tokens per ms that the cost-aware policy reaches, by "TARGET@PROFILE".
     """
@@ -173,17 +173,17 @@ def load_calibration(path: Path, name: str) -> Calibration:
     except OSError as error:
         raise UserError(f"cannot read the calibration {path} ({error.strerror or error}); {how}") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no calibration ({error}); {how}") from None
+        raise UserError(f"{path} is not a calibration ({error}); {how}") from None
     if not isinstance(found, dict) or name not in found:
         raise UserError(f"{path} has no calibration of {name}; {how}")
     try:
         return Calibration.from_builtins(found[name])
     except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is no calibration of this version ({error}); {how}") from None
+        raise UserError(f"{path} is not a calibration of this version ({error}); {how}") from None
 
 
 def _chains_with_match(trace: Trace, name: str) -> Iterator[tuple[Chain, int]]:
-    """Every chain and how many of its tokens are the text's."""
+    """Every chain and how many of its tokens the text has too."""
     for at, chain in enumerate(trace.chains[name].chains):
         yield chain, count_accepted(chain.tokens, trace.output_tokens[at : at + len(chain.tokens)])
 

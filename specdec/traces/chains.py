@@ -1,7 +1,7 @@
-"""Chains: what one drafter would write behind every prefix of a text, pass by pass, as compact arrays.
+"""Chains: what one drafter would write after every prefix of a text, pass by pass, as compact arrays.
 
 A chain does not depend on when its drafter is told to stop, so every stop rule can be replayed from it
-(`recorded.py`). Making chains is `recorder.py`'s, files are `trace.py`'s. No torch.
+(`recorded.py`). `recorder.py` makes chains, `trace.py` stores them. No torch.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ class Chain:
 
 @dataclass(frozen=True)
 class Chains:
-    """One drafter's chains from `num_prefixes` prefixes in a row, one behind the other.
+    """One drafter's chains from `num_prefixes` prefixes in a row, one after the other.
 
     `name`: "ar", or "dllm_THRESHOLD". `identity`: what decides the chains beside the text (model, mask, blocks).
-    `chain_len`: every chain has at least so many tokens (an AR chain ends with a stop token).
+    `chain_len`: every chain has at least this number of tokens (an AR chain ends with a stop token).
     """
 
     name: str

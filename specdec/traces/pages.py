@@ -1,8 +1,8 @@
-"""PagedLM: many rows of one block each, run at once over a tree of blocks that were run before.
+"""PagedLM: many rows of a single block each, run at once over a tree of blocks that were run before.
 
-The sibling of `lm.CachedLM` for recording. A page holds the keys and values of one block of tokens, computed behind
-the pages before it; a row is a path of pages and the block to run behind them. Rows that begin alike share their
-pages: the prefix of a text is stored once, however many drafts are written behind it. It knows nothing of drafting.
+The sibling of `lm.CachedLM` for recording. A page holds the keys and values of a block of tokens, computed after
+the pages before it; a row is a path of pages and the block to run after them. Rows that begin alike share their
+pages: the prefix of a text is stored once, however many drafts are written after it. It knows nothing of drafting.
 
 Shape suffixes: B rows, H KV heads, K kept outputs, L tokens of a block, N pages of the longest path, P past and new
 positions, D head size, V vocabulary.
@@ -21,7 +21,7 @@ INITIAL_PAGES = 256
 
 @dataclass(frozen=True)
 class Row:
-    """`tokens`, one block long, behind the blocks of `path`; `keep`: the tokens whose outputs are wanted."""
+    """`tokens`, one block long, after the blocks of `path`; `keep`: the tokens whose outputs are wanted."""
 
     path: tuple[int, ...]
     tokens: tuple[int, ...]
@@ -32,7 +32,7 @@ class PagedLM:
     """A model and its pages. Inside a block of `block_size` tokens all see each other (1: causal attention).
 
     Example: after `[first] = paged.add_trunk(tokens_of_two_blocks)[:1]`, `paged.forward([Row((first,), block,
-    (0,))])` returns [1, V] logits: what follows the first token of `block` behind the first block.
+    (0,))])` returns [1, V] logits: what follows the first token of `block` after the first block.
     """
 
     def __init__(self, lm: CachedLM, block_size: int) -> None:
@@ -43,7 +43,7 @@ class PagedLM:
     def add_trunk(self, tokens: Sequence[int], keep: Sequence[int]) -> tuple[list[int], torch.Tensor]:
         """Run whole blocks of `tokens` from position 0 in one pass: a page per block, and the kept logits_KV."""
         if len(tokens) % self.block_size:
-            raise ValueError(f"{len(tokens)} tokens are no whole number of blocks of {self.block_size}")
+            raise ValueError(f"{len(tokens)} tokens are not a whole number of blocks of {self.block_size}")
         self.lm.rollback(0)
         logits_KV = self.lm.forward(tokens, block_size=self.block_size, keep=keep)
         self.lm.commit(len(tokens))
@@ -125,7 +125,7 @@ class PagePool(Cache):
         return self._store(blocks, len(indices))
 
     def add_blocks(self, kv: dict[int, tuple[torch.Tensor, torch.Tensor]], num_blocks: int) -> list[int]:
-        """Cut the keys and values of one sequence, [1, H, P, D] per layer, into pages."""
+        """Cut the keys and values of a single sequence, [1, H, P, D] per layer, into pages."""
         blocks = {
             layer: [one[0].transpose(0, 1).unflatten(0, (num_blocks, self.block_size)) for one in both]
             for layer, both in kv.items()

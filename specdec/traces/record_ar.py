@@ -13,7 +13,7 @@ from specdec.traces.pages import PagedLM, Row
 
 @dataclass(frozen=True)
 class Text:
-    """A text along which chains are recorded: behind its first `prompt_len`, `prompt_len` + 1, ... tokens."""
+    """A text along which chains are recorded: after its first `prompt_len`, `prompt_len` + 1, ... tokens."""
 
     ids: list[int]
     prompt_len: int
@@ -25,7 +25,7 @@ class Text:
 
 
 def record_ar(paged: PagedLM, text: Text, chain_len: int, stop_ids: frozenset[int], batch: int) -> list[Chain]:
-    """One chain per prefix: `chain_len` tokens, or fewer up to a stop token. `batch`: rows of one pass."""
+    """One chain per prefix: `chain_len` tokens, or fewer up to a stop token. `batch`: rows of a single pass."""
     paged.clear()
     if not text.num_prefixes:
         return []

@@ -1,6 +1,6 @@
 """Recording a block-diffusion drafter: its chains from every prefix of a text, many rows at a time.
 
-Nothing is run twice: chains that see the same block behind the same pages go the same way from there, whichever prefix
+Nothing is run twice: chains that see the same block after the same pages go the same way from there, whichever prefix
 and unmask threshold they started from. The denoising itself is `generate.Blocks`, as in a live draft.
 """
 
@@ -18,13 +18,13 @@ from specdec.traces.record_ar import Text, in_groups
 
 CLOSE = 1e-5  # batched and single passes differ by about 2e-6 in a probability, in float32
 
-State = tuple[tuple[int, ...], tuple[int | None, ...]]  # pages, and the block behind them, None where masked
+State = tuple[tuple[int, ...], tuple[int | None, ...]]  # pages, and the block after them, None where masked
 
 
 @dataclass(frozen=True)
 class Answer:
     """What a pass over a state gave: a token and its probability per masked position, or for a block that is all
-    known the one behind it, and the block's page."""
+    known the one after it, and the block's page."""
 
     masked: list[int]
     tokens: list[int]
@@ -72,7 +72,7 @@ class ChainBlocks(Blocks):
 @dataclass
 class DllmRecorder:
     """Records a block-diffusion drafter along one text, at any number of unmask thresholds at once; what it has run it
-    remembers. `batch`: rows of one pass."""
+    remembers. `batch`: rows of a single pass."""
 
     paged: PagedLM
     text: Text
@@ -84,7 +84,7 @@ class DllmRecorder:
     _firsts: dict[int, tuple[int, float]] = field(default_factory=dict)
 
     def record(self, lengths: dict[float, int], how: Denoising) -> dict[float, list[Chain]]:
-        """For each unmask threshold of `lengths` one chain per prefix, of at least so many tokens."""
+        """For each unmask threshold of `lengths` one chain per prefix, of at least the given number of tokens."""
         self._thresholds = tuple(lengths)
         self._run_text(how)
         made = {
@@ -100,7 +100,7 @@ class DllmRecorder:
         return {threshold: [blocks.chain() for blocks in chains] for threshold, chains in made.items()}
 
     def _run_text(self, how: Denoising) -> None:
-        """One pass over the text itself: its whole blocks, and what is predicted behind each."""
+        """One pass over the text itself: its whole blocks, and what is predicted after each."""
         self.paged.clear()
         self._answers.clear()
         size, ids = self.paged.block_size, self.text.ids

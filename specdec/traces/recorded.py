@@ -36,7 +36,7 @@ class RecordedTarget:
     def verify(self, draft: Draft) -> Verdict:
         begin, text = self._num_emitted, self.trace.output_tokens
         accepted_len = count_accepted(draft.tokens, text[begin : begin + len(draft.tokens)])
-        # Behind the text's end the bonus is cut off by the loop, whatever it is.
+        # After the text's end the bonus is cut off by the loop, whatever it is.
         next_token = text[min(begin + accepted_len, len(text) - 1)]
         self._num_emitted = begin + accepted_len + 1
         return Verdict(accepted_len, next_token)
@@ -89,7 +89,7 @@ class RecordedRun:
         return self.chain.confidences[:count]
 
     def step(self) -> None:
-        """Raises ChainEnd behind the chain's last pass."""
+        """Raises ChainEnd after the chain's last pass."""
         if self.num_passes == self.chain.num_passes:
             raise ChainEnd
         if self.chain.is_commit[self.num_passes]:
@@ -145,7 +145,7 @@ class RecordedDllm(BlockDrafter):
         return self._run
 
     def _cached_len(self, prefix_ids: Sequence[int], whole: int) -> int:
-        """What is left of the cache behind the last draft, which has committed blocks of its own, in whole blocks."""
+        """What is left of the cache after the last draft, which has committed blocks of its own, in whole blocks."""
         if self._run is not None:
             self._cache.end += self.settings.block_size * self._run.passes.commit
             self._run = None

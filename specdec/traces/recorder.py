@@ -1,6 +1,6 @@
 """Recorder: one question's trace, made by the models of a session: the target's text, then every drafter's chains.
 
-The chains themselves are `record_ar.py`'s and `record_dllm.py`'s, the file is `trace.py`'s.
+`record_ar.py` and `record_dllm.py` make the chains, `trace.py` the file.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
 """Replayed: what a live run would have recorded, from a trace alone: any drafter, any setting, no model and no torch.
 
-One record at a time; grids of them are `replay.py`'s.
+One record at a time; `replay.py` runs grids of them.
 """
 
 from __future__ import annotations

@@ -29,11 +29,11 @@ _UNREADABLE = (ValueError, KeyError, TypeError, EOFError, MemoryError, zipfile.B
 
 @dataclass(frozen=True)
 class Trace:
-    """What one question gave: the target's greedy text and, per drafter, the chains behind each of its prefixes.
+    """What one question gave: the target's greedy text and, per drafter, the chains after each of its prefixes.
 
     `identity` is that of the question's plain decoding record: models, settings, budget. `output_tokens` end with
     a stop token or at the budget; `gaps` are the differences between the best and the second logit at each.
-    Chain i of `chains[NAME]` starts behind the prompt and the first i output tokens.
+    Chain i of `chains[NAME]` starts after the prompt and the first i output tokens.
     """
 
     identity: dict[str, Any]
@@ -55,7 +55,7 @@ class Trace:
 
     @property
     def num_prefixes(self) -> int:
-        """Prefixes behind which at least one token can be drafted: not the last one before the budget's end."""
+        """Prefixes after which at least one token can be drafted: not the last one before the budget's end."""
         return num_prefixes(len(self.output_tokens), self.identity["max_new_tokens"])
 
     def chains_of(self, spec: DrafterSpec) -> Chains:
@@ -102,7 +102,7 @@ class Trace:
             raise UserError("traces are of greedy runs")
         for tokens in (self.prompt_ids, self.output_tokens):
             if not tokens or not fields.is_tokens(tokens):
-                raise UserError("prompt or output is no list of tokens")
+                raise UserError("prompt or output is not a list of tokens")
         if len(self.gaps) != len(self.output_tokens):
             raise UserError("not one gap per output token")
         for chains in self.chains.values():
@@ -112,7 +112,7 @@ class Trace:
 
 
 def num_prefixes(num_output_tokens: int, max_new_tokens: int) -> int:
-    """Prefixes of an output behind which something can be drafted: the last token before the budget's end is the
+    """Prefixes of an output after which something can be drafted: the last token before the budget's end is the
     target's own."""
     return min(num_output_tokens, max_new_tokens - 1)
 
@@ -152,7 +152,8 @@ def load_trace(path: str | Path) -> Trace:
     except (UserError, *_UNREADABLE) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"{path} is no whole trace of this program ({reason}): remove it and record again with failfast.py --record"
+            f"{path} is not a whole trace of this program ({reason}): "
+            "remove it and record again with failfast.py --record"
         ) from None
 
 

@@ -1,6 +1,6 @@
 """Pieces: tokens as people are shown them, also those that hold only a part of a character.
 
-Where the bytes come from is `token_bytes.py`'s; whether a token was accepted is `trajectory.py`'s.
+`token_bytes.py` finds the bytes; `trajectory.py` knows whether a token was accepted.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _KEPT = "\n\t\u200c\u200d"
 
 @dataclass(frozen=True)
 class Piece:
-    """What is shown of one token: `text`, safe to print.
+    """What is shown of a token: `text`, safe to print.
 
     `kind`: TEXT; BYTES, part of a character that a later token completes, in hex ("F0 9F"); or SPECIAL, a
-    token that is no text, by its name.
+    token that is not text, by its name.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""Question data: all trajectories of one question, packed for the HTML report, which unpacks them when they are opened.
+"""Question data: all trajectories of a question, packed for the HTML report, which unpacks them when they are opened.
 
 The drafters wrote the same text, or nearly: it is kept once, and of each drafter what it proposed beyond it.
 """

@@ -46,7 +46,7 @@ class AnswerView:
 
 
 def trajectory_lines(record: Record, steps: Sequence[Step], *, is_coloured: bool) -> list[str]:
-    """A heading that explains the marks, then the answer, each line behind "| "."""
+    """A heading that explains the marks, then the answer, each line after "| "."""
     styles = _COLOURS if is_coloured else _MARKS
     words = ", ".join(_styled(word, styles[word]) for word in (ACCEPTED, REJECTED, CORRECTION))
     head = f"[Problem {record.question_id}, {visible(record.drafter_name)}] Trajectory ({words}):"
@@ -66,7 +66,7 @@ def _runs(steps: Sequence[Step]) -> Iterator[tuple[str, str]]:
     """(what became of it, text) for each stretch of tokens with the same fate."""
     for step in steps:
         yield ACCEPTED, "".join(map(_shown, step.accepted))
-        # A rejected line break is no line break of the answer.
+        # A rejected line break is not a line break of the answer.
         yield REJECTED, "".join(map(_shown, step.rejected)).replace("\n", "\\n").replace("\t", "\\t")
         own = "" if step.own is None else _shown(step.own)
         yield CORRECTION if step.is_correction else BONUS, own

@@ -19,7 +19,7 @@ _UNKNOWN = -1  # stands for tokens that do not matter: how sure the drafter was 
 
 @dataclass(frozen=True)
 class Step:
-    """One round. `own`: the target's token, a correction behind rejected tokens or a bonus; None where the cut fell.
+    """One round. `own`: the target's token, a correction after rejected tokens or a bonus; None where the cut fell.
 
     `confidences`: per drafted token the drafter's probability when it chose it, None where the record cannot tell.
     """
@@ -67,7 +67,7 @@ def draft_confidences(turn: Round, identity: dict[str, Any]) -> list[float | Non
     for _ in range(turn.num_denoise_passes + turn.num_commit_passes):
         run.step()
         window.test(run)
-    # Behind the window come tokens of the round before (draft reuse), which no pass was sure of.
+    # After the window come tokens of the round before (draft reuse), which no pass was sure of.
     count = min(turn.draft_len, window.size) if turn.stop_reason == "low_confidence" else turn.draft_len
     known = [run.confidence.get(run.prefix_len + index) for index in range(count)]
     return [*known, *[None] * (turn.draft_len - count)]

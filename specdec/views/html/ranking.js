@@ -2,7 +2,7 @@
 
 const PLOT = { width: 168, height: 24, pad: 8 };
 
-/** The rows of one engine, each with its family. */
+/** The rows of the same engine, each with its family. */
 function rankedRows(report, engine) {
   const families = new Map(report.drafters.map((drafter) => [drafter.name, drafter.family]));
   const found = report.ranking.engines.find((one) => one.engine === engine);

@@ -1,4 +1,4 @@
-// The trajectories of one question, two drafters side by side on the same text. Unpacked when it is opened.
+// The trajectories of a single question, two drafters side by side on the same text. Unpacked when it is opened.
 
 async function unpackQuestion(index) {
   const letters = atob(byId(`question-${index}`).textContent);
@@ -134,7 +134,7 @@ function legendParts() {
     make('span', { class: 'sample' }, make('span', { class: 't c8', text: 'accepted' })),
     make('span', { class: 'sample' }, make('del', {}, make('span', { class: 't c5', text: 'rejected' }))),
     make('span', { class: 'sample' }, make('ins', { text: 'correction' }), " (the target's, in its place)"),
-    make('span', { class: 'sample' }, make('span', { class: 'bonus', text: 'bonus' }), " (the target's, behind a whole draft)"),
+    make('span', { class: 'sample' }, make('span', { class: 'bonus', text: 'bonus' }), " (the target's, after a whole draft)"),
     make('span', { class: 'sample' }, "drafter's confidence 0 ", scale, ' 1'),
     make('span', { class: 'sample', text: 'ruler: a bar a round, accepted up, rejected down' }),
     make('span', { class: 'sample' }, make('kbd', { text: '←' }), make('kbd', { text: '→' }), ' round by round'),
