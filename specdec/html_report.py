@@ -88,7 +88,7 @@ def _check_comparable(records: Sequence[Record], folder: Path) -> None:
     targets = sorted({str(record.identity["target"]) for record in records})
     if len(targets) > 1:
         names = ", ".join(targets)
-        raise UserError(f"{folder} holds records of several targets ({names}): name one of them, pickles/TARGET")
+        raise UserError(f"{folder} holds records of several targets ({names}): give one folder, pickles/TARGET")
 
 
 def _runs(folder: Path) -> list[dict[str, Any]]:
