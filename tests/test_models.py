@@ -97,7 +97,7 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
 
 
 BAD_CONFIGS = {
-    "a list": ("[]", "no JSON object"),
+    "a list": ("[]", "not a JSON object"),
     "a size in words": ('{"model_type": "llama", "vocab_size": 64, "hidden_size": "x"}', "'hidden_size' is 'x'"),
     "no size": ('{"model_type": "qwen2"}', "'vocab_size' is None"),
     "nothing": ("", "config.json"),

@@ -165,8 +165,8 @@ def test_a_lacking_field_is_named(dataset, field, is_null):
 @pytest.mark.parametrize(
     ("dataset", "change", "message"),
     [
-        ("mmlu", {"answer": "F"}, "no letter of its 5 options"),
-        ("mmlu", {"answer": "AB"}, "no letter of its 5 options"),
+        ("mmlu", {"answer": "F"}, "not a letter of its 5 options"),
+        ("mmlu", {"answer": "AB"}, "not a letter of its 5 options"),
         ("mmlu", {"options": "4 5"}, "'options' that is not a list"),
         ("mt_bench", {"turns": []}, "'turns' that is not a list"),
         ("mt_bench", {"reference": "3"}, "'reference' that is not a list"),

@@ -77,7 +77,7 @@ def test_the_mask_has_no_chance_and_no_temperature_is_too_low() -> None:
 
 @pytest.mark.parametrize("settings", [(0.0,), (-1.0,), (1.0, -1), (1.0, 0, 0.0), (1.0, 0, 1.5), (float("nan"),)])
 def test_other_settings_are_no_warp(settings: tuple) -> None:
-    with pytest.raises(ValueError, match="no warp"):
+    with pytest.raises(ValueError, match="not a warp"):
         Warp(*settings)
 
 
