@@ -24,7 +24,7 @@ help:
 	@echo "make gallery      every figure, from the bundled models, into docs/gallery (minutes)"
 	@echo "make test         set up .venv, run the tests"
 	@echo "make test-pinned  the tests with $(PINNED_TRANSFORMERS), in .venv-pinned"
-	@echo "make test-slurm   the sweeps on a Slurm of one node (root, Debian's slurm-wlm: tests/slurm/install.sh)"
+	@echo "make test-slurm   the sweeps on a single-node Slurm (root, Debian's slurm-wlm: tests/slurm/install.sh)"
 	@echo "make test-browser the HTML report in a headless Chromium (root, Debian's chromium: tests/browser/install.sh)"
 	@echo "make test-serve   the profilers on a real server, transformers serve with SmolLM2, in $(SERVERS)"
 	@echo "make test-servers the same, and on llama-cpp-python's, which is built first (7 minutes)"
@@ -81,7 +81,7 @@ family: $(VENV)/.ready-run
 clean:
 	rm -rf $(foreach folder,$(VENV) $(PINNED) $(SERVERS),$(folder) $(folder).unfinished) $(DEMO_DIR)
 
-# A .ready stamp is written last, so an interrupted installation never counts as done. What it left behind is
+# A .ready stamp is written last, so an interrupted installation never counts as done. What it left is
 # thrown away, because pip takes a half-copied package for an installed one; the mark that says so stands
 # beside the folder, so that it outlives an interrupted removal.
 define install

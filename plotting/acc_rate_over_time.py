@@ -21,7 +21,7 @@ from specdec.errors import UserError
 from specdec.records import IDENTITY_KEYS, Record, record_path
 
 MAX_RECORDS = 6
-HEIGHT = 3.2  # inches, of one record
+HEIGHT = 3.2  # inches per record
 
 
 @style.styled

@@ -1,7 +1,7 @@
 """Figure: whether a drafter's confidence means what it says: acceptance over the confidence that tokens were drafted
 with, a panel per recorded drafter, with its expected calibration error.
 
-Every drafted token up to the first that is rejected counts, behind every prefix of the recorded texts.
+Every drafted token up to the first that is rejected counts, after every prefix of the recorded texts.
 
     python -m plotting.calibration results --chains ar dllm_0.05 --out calibration.pdf
 """
@@ -73,7 +73,7 @@ def draw(axes: Axes, name: str, per_question: Sequence[Seen]) -> None:
 
 
 def tenth_point(per_question: Sequence[Seen], row: dict[str, float]) -> Point:
-    """The acceptance rate of one tenth of the confidences, with its interval over the questions that have any there."""
+    """The acceptance rate in a tenth of the confidences, with its interval over the questions that have any there."""
     low, high = row["low"], row["high"]
     inside = [[accepted for c, accepted in seen if low <= c < high or c == high == 1.0] for seen in per_question]
     return ratio_points(

@@ -1,6 +1,6 @@
 """The command line that all figures share: one parser, one way to save, one line for a mistake.
 
-What a figure shows is its own file's.
+Each figure's own file says what the figure shows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Figure: what another drafter pass buys: acceptance rate over passes per round, for static drafts of one length.
+"""Figure: what another drafter pass buys: acceptance rate over passes per round, for static drafts of the same length.
 
 A dLLM drafter's passes per round rise with its unmask threshold; the AR drafter takes as many as it drafts.
 
@@ -44,7 +44,7 @@ def figure(rankings: Sequence[Ranking], references: Sequence[Ranking] = ()) -> F
 
 
 def threshold_sweep(ranking: Ranking) -> Series:
-    """The longest series of static dLLM drafts of one length."""
+    """The longest series of static dLLM drafts of the same length."""
     found = sweeps(ranking.settings, DllmStatic, "unmask_threshold", X, Y)
     require_sweep(found, "the static dLLM drafter", "--drafter_thresholds")
     return found[0]

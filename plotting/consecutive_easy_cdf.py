@@ -1,7 +1,7 @@
 """Figure: how many easy tokens come in a row: distributions of the runs between two corrections, per drafter.
 
 An output token is easy for a drafter if the target did not have to correct it: it was accepted, or it is the bonus
-behind a wholly accepted draft. What was emitted without a draft ends a run, and is in none.
+after a wholly accepted draft. What was emitted without a draft ends a run, and is in none.
 
     python -m plotting.consecutive_easy_cdf results --drafters ar_None_sf_8 dllm_0.05_df_0.45_60_10 --out runs.pdf
 """
@@ -22,7 +22,7 @@ from specdec.records import Record
 
 @style.styled
 def figure(records: Mapping[str, Sequence[Record]]) -> Figure:
-    """Two panels: the share of runs, and of the easy tokens, in runs of so many tokens or fewer."""
+    """Two panels: the share of runs, and of the easy tokens, in runs of N tokens or fewer."""
     drawn, grid = style.panels(1, 2, 3.2, sharey=True, sharex=True)
     look, runs = style.looks(records), {name: question_values(found, easy_runs) for name, found in records.items()}
     if not any(runs.values()):
@@ -36,7 +36,7 @@ def figure(records: Mapping[str, Sequence[Record]]) -> Figure:
     for axes, title in zip(grid[0], ("of all runs", "of all easy tokens"), strict=True):
         axes.set_title(title)
         axes.set_xlabel("consecutive easy tokens (tokens)")
-    return finish(drawn, grid[0], records, "easy: accepted, or the bonus behind a wholly accepted draft; ")
+    return finish(drawn, grid[0], records, "easy: accepted, or the bonus after a wholly accepted draft; ")
 
 
 def easy_runs(record: Record) -> list[int]:

@@ -23,7 +23,7 @@ MAX_QUESTIONS = 30
 
 @style.styled
 def figure(records: Sequence[Record]) -> Figure:
-    """A row per record, all of one drafter. UserError for more than fit."""
+    """A row per record, all of the same drafter. UserError for more than fit."""
     if len(records) > MAX_QUESTIONS:
         raise UserError(f"{len(records)} questions do not fit: choose {MAX_QUESTIONS} by --question_ids")
     drawn, grid = style.panels(1, 1, 1.2 + 0.2 * len(records))

@@ -1,6 +1,6 @@
 """Inputs: records and traces from the paths of a command line, checked as far as every figure needs. No matplotlib.
 
-Rankings, which have intervals, are `rankings.py`'s.
+`rankings.py` reads rankings, which have intervals.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def read_records(
 def read_drafts(
     paths: Sequence[Path], drafters: Collection[str] | None = None, question_ids: Collection[int] | None = None
 ) -> list[Record]:
-    """Like `read_records`, of one target, and without those that never drafted. Raises UserError if none is left."""
+    """Like `read_records`, of a single target, without those that never drafted. Raises UserError if none is left."""
     records = read_records(paths, drafters, question_ids)
     require_one_target(records)
     drafted = [record for record in records if record.num_drafted]
@@ -72,7 +72,7 @@ def datasets_of(records: Sequence[Record]) -> str:
 
 
 def read_traces(paths: Sequence[Path], question_ids: Collection[int] | None = None) -> list[Trace]:
-    """The traces of folders and files. Raises UserError: none, several targets, a confidence that is no probability."""
+    """The traces of folders and files. Raises UserError: none, several targets, confidences outside 0 to 1."""
     traces = [load_trace(path) for folder in paths for path in find_traces(folder)]
     _require("question", question_ids, {trace.question_id for trace in traces})
     targets = sorted({str(trace.identity["target"]) for trace in traces})
@@ -82,7 +82,7 @@ def read_traces(paths: Sequence[Path], question_ids: Collection[int] | None = No
         for chains in trace.chains.values():
             confidences = chains.arrays["confidences"]
             if not np.all((confidences >= 0) & (confidences <= 1)):
-                raise UserError(f"question {trace.question_id}, {chains.name}: a confidence is no probability")
+                raise UserError(f"question {trace.question_id}, {chains.name}: a confidence is not a probability")
     return [trace for trace in traces if question_ids is None or trace.question_id in question_ids]
 
 

@@ -2,7 +2,7 @@
 they agree.
 
 INPUT: records with measured times (or a ranking JSON of such), priced by a profile of the same machine, or what
-`profiling.profile_speculation` wrote.
+`experiments.profile_speculation` wrote.
 
     python -m plotting.modelled_vs_measured results --latency_profile here.json --latency_target bundled --out model.pdf
 """
@@ -99,9 +99,9 @@ def pairs_of(rankings: Sequence[Ranking]) -> list[Pair]:
 
 
 def read_cases(path: Path) -> list[Pair] | None:
-    """The cases of a profile_speculation JSON, or of one that holds it under "speculation"; None for another document.
+    """The cases of a profile_speculation JSON, or of a document that holds it under "speculation"; else None.
 
-    Raises UserError for a number that is none.
+    Raises UserError for a speedup that is not a finite number.
     """
     document = read_json(path)
     document = document.get("speculation", document) if isinstance(document, dict) else document

@@ -1,6 +1,6 @@
 """Points: a value with its interval over questions, as figures draw it. No matplotlib.
 
-The statistics are `specdec/statistics.py`'s.
+`specdec/statistics.py` does the statistics.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class Point:
     high: float | None = None
 
     def within(self, least: float, most: float) -> Point:
-        """The same with its interval cut to what can be at all."""
+        """The same with its interval cut to the possible values."""
         if self.low is None or self.high is None:
             return self
         return Point(self.value, max(self.low, least), min(self.high, most))
 
 
 def ratio_points(numerators_QC: np.ndarray, denominators_QC: np.ndarray) -> list[Point]:
-    """Ratios of sums over questions, one per column, with intervals where they can be had.
+    """Ratios of sums over questions, one per column, with intervals where they exist.
 
     A column without any denominator is NaN, which no figure draws. Where a column has a question with nothing in
     it (denominator 0), its interval is over the others: they alone make its ratio.
@@ -53,7 +53,7 @@ def _points(numerators_QC: np.ndarray, denominators_QC: np.ndarray) -> list[Poin
     if len(numerators_QC) < MIN_QUESTIONS:
         return [Point(float(value)) for value in numerators_QC.sum(0) / denominators_QC.sum(0)]
     estimates = PairedBootstrap(numerators_QC, denominators_QC).ratios()
-    # Questions that are much alike can leave too many resamples without spread: an interval without an end is none.
+    # Questions that are much alike can leave too many resamples without spread: an endless interval is dropped.
     return [Point(one.value, one.low, one.high) if isfinite(one.high) else Point(one.value) for one in estimates]
 
 

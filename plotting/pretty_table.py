@@ -60,7 +60,7 @@ def caption(ranking: Ranking) -> str:
     """What the table holds, in words."""
     text = f"{ranking.title}; {engine_note(ranking.engine)}; {ranking_note([ranking])}"
     level = any(setting.is_level is not None for setting in ranking.settings)
-    return text + ("; * the best, and what cannot be told from it (paired bootstrap, Holm)" if level else "")
+    return text + ("; * the best, and what cannot be distinguished from it (paired bootstrap, Holm)" if level else "")
 
 
 def markdown(ranking: Ranking) -> str:

@@ -38,7 +38,7 @@ def read_ranking_file(path: Path) -> list[Ranking]:
         raise UserError(f"{path}: {error}") from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         reason = f"{type(error).__name__} {error}"
-        raise UserError(f"{path} is no ranking ({reason}): parse_log.py --json makes one") from None
+        raise UserError(f"{path} is not a ranking ({reason}): parse_log.py --json makes one") from None
     if not any(ranking.settings for ranking in made):
         raise UserError(f"{path} ranks nothing")
     return made
@@ -51,7 +51,7 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON ({error})") from None
+        raise UserError(f"{path} is not JSON ({error})") from None
 
 
 def _target(sources: Iterable[str]) -> str:
@@ -95,4 +95,4 @@ def _number(row: dict[str, Any], key: str) -> float | None:
     value = row.get(key)
     if value is None or is_finite(value):
         return value
-    raise UserError(f"{row.get('drafter_name')}: {key} is no finite number but {value!r:.40}")
+    raise UserError(f"{row.get('drafter_name')}: {key} is not a finite number but {value!r:.40}")

@@ -1,6 +1,6 @@
 """Rankings: what records say of every setting, priced as `parse_log.py` prices them. No matplotlib.
 
-Rankings in files are `ranking_files.py`'s.
+`ranking_files.py` reads rankings from files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from specdec.rankings.ranking import PLAIN, QuestionStats, by_drafter, engines_o
 from specdec.rankings.reading import Reading
 from specdec.records import Record
 
-# Each quantity as a ratio of sums over questions: (numerator, denominator) of one question under one engine.
+# Each quantity as a ratio of sums over questions: (numerator, denominator) of a question under an engine.
 Ratio = Callable[[QuestionStats, Price], tuple[float, float]]
 QUANTITIES: dict[str, Ratio] = {
     "speedup_mean": lambda entry, price: (price.speedup, 1),

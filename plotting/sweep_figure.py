@@ -58,7 +58,7 @@ def sweep_figure(sweep: Sweep, rankings: Sequence[Ranking], references: Sequence
 
 
 def draw_quantity(axes: Axes, found: Sequence[Series], quantity: str) -> None:
-    """A curve per series; those of one kind in looks of their own."""
+    """A curve per series; series of the same kind look different from each other."""
     used: set[str] = set()
     for whole in found:
         series = whole.having(quantity)

@@ -21,7 +21,7 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Series:
-    """Settings of one kind in the order of the number that varies. `fixed` are the others, by field."""
+    """Settings of the same kind in the order of the number that varies. `fixed` are the others, by field."""
 
     kind: type
     fixed: dict[str, float]

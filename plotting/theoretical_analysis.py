@@ -68,7 +68,7 @@ def fitted_acceptance(series: Series) -> float:
 def figure(rankings: Sequence[Ranking], sub_block: int = 8) -> Figure:
     """Tokens a round and speedup over the draft length, for AR and block drafting. UserError without such settings."""
     if len(rankings) > 1:
-        raise UserError(f"{len(rankings)} data sets: give records of one, as OUTPUT_DIR/pickles/TARGET/DATASET")
+        raise UserError(f"{len(rankings)} data sets: give only one's records, as OUTPUT_DIR/pickles/TARGET/DATASET")
     found = {kind: sweeps(rankings[0].settings, kind, "draft_len", *NEEDED)[:1] for kind in (ArStatic, DllmStatic)}
     chosen = [series for one in found.values() for series in one]
     require_sweep(chosen, "a static drafter", "--spec_len")

@@ -163,6 +163,6 @@ def assert_same_draft(draft: Draft, other: Draft, note: object) -> None:
 
 
 def static_case(checkpoint: str, prefix: list[int], num_tokens: int, **rules: object) -> Case:
-    """A call of one of the static functions; `rules` differ from threshold 0.5 and no stop ids."""
+    """A call of a static function; `rules` differ from threshold 0.5 and no stop ids."""
     filled = {"mask_id": MASK_ID, "stop_ids": frozenset(), "threshold": 0.5} | rules
     return Case(checkpoint, tuple(prefix), Rules(**filled), num_tokens=num_tokens)

@@ -181,7 +181,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def vllm_metrics(drafts_per_answer: int = 0, drafted_each: int = 3, accepted: tuple[int, ...] = (3, 2, 1)) -> Callable:
-    """Text as vLLM 0.13 serves it, as if every answer had taken so many drafts, accepted so often up to a position."""
+    """Text as vLLM 0.13 serves it, as if every answer took these drafts, this many accepted up to each position."""
 
     def text(num_answers: int, num_tokens: int) -> str:
         labels = 'engine="0",model_name="m"'

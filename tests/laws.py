@@ -2,7 +2,7 @@
 out when many samples are judged at once. Not tests; test_sampling_laws.py uses it.
 
 The models are real ones of four tokens, asked without a cache and only once for the same tokens. Drafts are made by the
-program's own drafters: greedy ones have one draft behind a prefix; of an AR drafter that samples all drafts are found
+program's own drafters: greedy ones have one draft after a prefix; of an AR drafter that samples all drafts are found
 with their probabilities, by telling it what it draws.
 """
 
@@ -36,7 +36,7 @@ SPECS = {
     "dllm_sf": DllmStatic(0.4, 3),
     "failfast": FailFast(0.4, 0.4, 5, 1, first_window=2),
 }
-POOL = 16  # drafts of a dLLM that samples, behind one prefix: the rule for them holds whatever they are
+POOL = 16  # drafts of a dLLM that samples, after the same prefix: the rule for them holds whatever they are
 
 
 class MemoLM(CachedLM):
@@ -56,7 +56,7 @@ class MemoLM(CachedLM):
 
 @cache
 def tiny_models() -> dict[str, MemoLM]:
-    """A target of four words, an AR drafter that nearly agrees, and a dLLM that has a mask besides."""
+    """A target of four words, an AR drafter that nearly agrees, and a dLLM that has a mask too."""
     target = toy_model("qwen2", 5, scale=0.6, vocab_size=NUM_WORDS + 1)
     return {
         "target": MemoLM(target, NUM_WORDS),
@@ -77,14 +77,14 @@ def make_drafter(kind: str, sampler: Sampler | None) -> object:
 
 
 def target_rows(warp: Warp, text: Sequence[int], draft: Sequence[int]) -> torch.Tensor:
-    """The target's distributions behind prompt + text, and behind each drafted token."""
+    """The target's distributions after prompt + text, and after each drafted token."""
     lm, prefix = tiny_models()["target"], [*PROMPT, *text]
     lm.rollback(0)
     return warp.probabilities(lm.forward([*prefix, *draft], keep=range(len(prefix) - 1, len(prefix) + len(draft))))
 
 
 def exact_law(warp: Warp) -> torch.Tensor:
-    """The probability of each of TEXTS behind PROMPT."""
+    """The probability of each of TEXTS after PROMPT."""
     chances = []
     for text in TEXTS:
         p_KV = target_rows(warp, (), text)
@@ -132,7 +132,7 @@ def all_drafts(warp: Warp, draft: Callable[[Sampler], Draft]) -> list[tuple[Draf
 
 
 def drafts_behind(kind: str, is_sampled: bool, warp: Warp, text: Sequence[int]) -> list[tuple[Draft, float]]:
-    """The drafts behind prompt + text, with their probabilities."""
+    """The drafts after prompt + text, with their probabilities."""
 
     def draft(sampler: Sampler | None) -> Draft:
         drafter = make_drafter(kind, sampler)
@@ -168,7 +168,7 @@ class Crowd:
 
 
 def come_out(kind: str, is_sampled: bool, warp: Warp, *, num_samples: int, seed: int) -> torch.Tensor:
-    """Counts of TEXTS in so many answers, judged by `sampling.judge` round after round."""
+    """Counts of TEXTS in `num_samples` answers, judged by `sampling.judge` round after round."""
     crowd = Crowd.of(num_samples, seed)
     for text in itertools.chain.from_iterable(itertools.product(range(NUM_WORDS), repeat=n) for n in range(NUM_TOKENS)):
         is_here_B = crowd.texts_BT[:, len(text)] == -1  # all rounds of shorter texts are over

@@ -92,7 +92,7 @@ class _Canvas:
     # ---- what is known -------------------------------------------------------------------------------------
 
     def run(self, window: int) -> list[int]:
-        """The known tokens behind the prefix, up to the first gap, at most `window`."""
+        """The known tokens after the prefix, up to the first gap, at most `window`."""
         tokens: list[int] = []
         while len(tokens) < window and self.start + len(tokens) in self.known:
             tokens.append(self.known[self.start + len(tokens)])

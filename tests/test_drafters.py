@@ -67,7 +67,7 @@ def test_drafts_do_not_depend_on_kept_kvs(pair, spec, reuse_drafts: bool) -> Non
 
 
 def test_static_dllm_rounds_equal_the_oracle_at_every_prefix(pair) -> None:
-    """Not the cache of this round, nor of those before it, leaks into a draft."""
+    """The caches of this round and of those before it do not leak into a draft."""
     target, drafter_model = pair
     rules = Rules(MASK_ID, frozenset(), threshold=0.6)
     prompt, greedy = clear_prompt(target, 29, NUM_TOKENS)
@@ -79,7 +79,7 @@ def test_static_dllm_rounds_equal_the_oracle_at_every_prefix(pair) -> None:
 
 @pytest.mark.parametrize("rule", ["published", "strict"])
 def test_failfast_rounds_equal_the_oracle_with_reuse(pair, rule: str) -> None:
-    """Round by round, told what stood behind the token that the round before rejected; also for a second question."""
+    """Round by round, told what stood after the token that the round before rejected; also for a second question."""
     target, drafter_model = pair
     spec, rules = FailFast(0.05, 0.6, 30, 5, first_window=8, rule=rule), Rules(MASK_ID, frozenset(), 0.05)
     drafter = DllmDrafter(CachedLM(drafter_model), spec, BlockSettings(MASK_ID, (), reuse_drafts=True))

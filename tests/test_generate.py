@@ -178,7 +178,7 @@ def test_mask_is_never_drafted_even_where_it_is_likeliest(models) -> None:
 
 
 def test_mask_may_lie_beyond_the_vocabulary_that_the_target_knows(models) -> None:
-    """A dLLM with a mask token of its own behind the shared ones: the cut vocabulary has no column for it."""
+    """A dLLM with a mask token of its own after the shared ones: the cut vocabulary has no column for it."""
     for seed in range(5):
         prefix = random_ids(seed, 30 + seed, vocab_size=MASK_ID)
         case = static_case("qwen2-mask-lover", prefix, 20)

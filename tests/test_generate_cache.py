@@ -62,7 +62,7 @@ def _round_case(function: str, checkpoint: str, prefix: list[int], rng: random.R
 def _assert_prefill(prefill: int, committed: list[int], prefix: list[int]) -> None:
     """One pass if a complete block is missing from the cache, none if all are there.
 
-    On a block boundary the prediction behind the last block is needed too, and may or may not be remembered.
+    On a block boundary the prediction after the last block is needed too, and may or may not be remembered.
     """
     complete = len(prefix) // 32 * 32
     if committed[:complete] != prefix[:complete]:
@@ -82,13 +82,13 @@ def test_a_prediction_behind_the_last_block_is_remembered(models) -> None:
 
 
 def test_a_remembered_prediction_dies_with_its_block(models) -> None:
-    """Behind another block something else comes, wherever the cache stood in between."""
+    """After another block something else comes, wherever the cache stood in between."""
     model, rng = models["qwen2-soft"], random.Random(9)
     first, other, third = ids_without_mask(rng, 32), ids_without_mask(rng, 32), ids_without_mask(rng, 32)
     histories = (
         [first, other],
         [first + third, first, first + other, first],
-        [first, other + third, other],  # one pass over two blocks predicts behind the second only
+        [first, other + third, other],  # one pass over two blocks predicts after the second only
         [first + other + third, third + other, third, third + other + first],
     )
     for history in histories:

@@ -136,7 +136,7 @@ def _role(made, stop_id: int) -> str:
 
 @pytest.mark.parametrize("do_drafters_know", [True, False])
 def test_stop_tokens(pair, do_drafters_know: bool) -> None:
-    """First, inside an accepted draft, as correction and as bonus; also when drafters draft on behind it."""
+    """First, inside an accepted draft, as correction and as bonus; also when drafters draft on after it."""
     target, drafter_model = pair
     roles, rng = set(), random.Random(1)
     for length in (1, 32, 63):

@@ -128,7 +128,7 @@ def test_never_beaten_and_every_millisecond_has_its_place(name: str) -> None:
 
 
 def _was_reused(record: Record, trace: Trace, spec: object) -> bool:
-    """Whether a draft went on behind its drafter's own tokens, and was right to."""
+    """Whether a draft went on after its drafter's own tokens, and was right to."""
     if not isinstance(spec, FailFast) or not record.identity["reuse_drafts"]:
         return False
     chains, begin = trace.chains_of(spec).chains, len(trace.prompt_ids)

@@ -23,7 +23,7 @@ def model(request: pytest.FixtureRequest) -> torch.nn.Module:
 
 @pytest.mark.parametrize("block_size", [1, 4, 32])
 def test_rows_equal_the_uncached_model(model: torch.nn.Module, block_size: int) -> None:
-    """Rows of different lengths behind the trunk, and behind blocks of their own that were committed before."""
+    """Rows of different lengths after the trunk, and after blocks of their own that were committed before."""
     rng, trunk = random.Random(block_size), random_ids(5, 4 * block_size)
     paged = PagedLM(CachedLM(model), block_size)
     pages, logits_KV = paged.add_trunk(trunk, keep=range(len(trunk)))

@@ -217,7 +217,7 @@ def test_several_targets(name: str, records: Path, tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize("name", OF_RANKINGS)
 def test_numbers_that_are_none(name: str, ranking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(name, ranking, "--out", tmp_path / ("x.md" if name == "pretty_table" else "x.png")) == 2
-    assert "ar_None_sf_3: speedup_mean is no finite number but nan" in one_line(capsys, name)
+    assert "ar_None_sf_3: speedup_mean is not a finite number but nan" in one_line(capsys, name)
 
 
 def test_other_bad_files(records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,7 +247,7 @@ def test_a_trace_with_a_confidence_that_is_none(tmp_path: Path, capsys: pytest.C
     trace.chains["ar"].arrays["confidences"][0] = float("nan")
     save_trace(trace, trace_path(tmp_path, trace.identity))
     assert run("calibration", tmp_path, "--out", tmp_path / "x.png") == 2
-    assert "a confidence is no probability" in one_line(capsys, "calibration")
+    assert "a confidence is not a probability" in one_line(capsys, "calibration")
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -141,7 +141,7 @@ def test_two_runs_under_other_settings_are_not_mixed():
 
 
 def test_arithmetic_makes_another_question():
-    """Plain decoding in float32 is no baseline for a draft verified in bfloat16."""
+    """Plain decoding in float32 is not a baseline for a draft verified in bfloat16."""
     drafted = stats_of(with_identity(make_record(), dtype="bfloat16"))
     assert MEASURED not in merge([stats_of(make_plain()), drafted])[1].prices
 

@@ -1,4 +1,4 @@
-"""Recorded chains equal what live drafters write behind the same prefixes, however many rows run at once."""
+"""Recorded chains equal what live drafters write after the same prefixes, however many rows run at once."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def sessions(one_thread: None) -> dict[tuple[bool, bool], Session]:
 
 @pytest.fixture(scope="module")
 def traces(sessions: dict[tuple[bool, bool], Session], tmp_path_factory: pytest.TempPathFactory) -> list[Trace]:
-    """Prompts that end in, at and behind a block's end, and a whole one to its stop token; each through its file."""
+    """Prompts that end in, at and after a block's end, and a whole one to its stop token; each through its file."""
     session, folder = sessions[True, False], tmp_path_factory.mktemp("traces")
     made = []
     for index, (question_id, prompt_len) in enumerate([(2, 31), (2, 32), (2, 33), (1, None)]):

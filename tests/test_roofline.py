@@ -103,7 +103,7 @@ def measured_passes() -> list[tuple[str, str, str, int, int, float, str]]:
 def test_the_bound_is_below_every_profile_of_the_project_and_near_its_engine():
     """The engine's own passes (graph) are near the bound; other engines' only above it.
 
-    2.5 times is what is wanted. A small model's pass waits for its layers, one behind the other, more than for memory:
+    The goal is 2.5 times. A small model's pass waits for its layers, one after the other, more than for memory:
     Qwen2.5-1.5B takes 2.6 times the bound for 96 tokens on an H100. The H200's profile is of kernels that did not
     overlap yet: 2.7 times for 64 tokens and 3.2 for 96.
     """

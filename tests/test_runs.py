@@ -184,7 +184,7 @@ def test_a_disk_that_is_really_full(family, tmp_path) -> None:
     small.mkdir()
     mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", small], capture_output=True, text=True)
     if mount.returncode:
-        pytest.skip(f"no tmpfs to be had here: {mount.stderr.strip()}")
+        pytest.skip(f"no tmpfs available here: {mount.stderr.strip()}")
     try:
         arguments = flags(family, small, "--num_questions", "4", "--max_new_tokens", "64")
         done = subprocess.run([sys.executable, "failfast.py", *arguments], cwd=PROJECT, capture_output=True, text=True)

@@ -57,7 +57,7 @@ def test_syntax(path):
 
 
 def test_scripts_share_no_logic():
-    """Behind the line that finds the project, a sweep's script is its settings and one call."""
+    """After the line that finds the project, a sweep's script is its settings and one call."""
     assert len(SWEEPS) == 5
     for path in SWEEPS:
         behind = path.read_text().partition(". scripts/lib.sh || exit 2\n")[2].splitlines()

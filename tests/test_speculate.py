@@ -42,7 +42,7 @@ def _expected(text: Sequence[int], max_new_tokens: int) -> list[int]:
 
 
 def _guesser(rng: random.Random, text: list[int], prompt_len: int, *, keeps_budget: bool) -> ScriptedDrafter:
-    """Knows the text, but errs now and then; may draft behind the stop token and, if allowed, over the budget."""
+    """Knows the text, but errs now and then; may draft past the stop token and, if allowed, over the budget."""
 
     def script(prefix: list[int], budget: int) -> FakeDraft:
         at, length = len(prefix) - prompt_len, rng.randint(0, 9)

@@ -102,7 +102,7 @@ def test_noise_is_what_drafting_meets(head_share):
     assert np.array_equal(position_N % 32 == 0, is_first_N)
     assert np.all(position_N >= docs.prompt_lens[row_N])
     assert np.all(batch.ids_BL[row_N[~is_first_N], column_N[~is_first_N] + 1] == MASK_ID)
-    # Nothing behind the end is known, and every block's first token is.
+    # Nothing after the end is known, and every block's first token is.
     lengths = docs.lengths[np.arange(12), None]
     noisy = batch.kinds_L < noise.CLEAN
     behind = (batch.positions_BL >= lengths) & noisy
@@ -118,7 +118,7 @@ def test_noise_is_what_drafting_meets(head_share):
         ratio = (batch.weight_N[tail][1:] / batch.weight_N[tail][:-1])[same]
         is_beyond = np.isclose(ratio, 0.85 * 0.3, rtol=1e-4)
         assert np.allclose(ratio[~is_beyond], 0.85, rtol=1e-4)
-        # What lies behind the head's sub-block of 8 counts less, from its first place on.
+        # What lies after the head's sub-block of 8 counts less, from its first place on.
         assert is_beyond.any() and np.all(position_N[tail][1:][same][is_beyond] % 8 == 0)
 
 

@@ -123,7 +123,7 @@ def test_half_characters_read_on_across_rounds_and_into_rejected_tokens():
 @pytest.mark.parametrize("rule", [(0.5, 0.55, 12, 3, 4), (0.5, 0.3, 9, 2, 5), (0.2, 0.6, 8, 4, 3)])
 @pytest.mark.parametrize("reuse_drafts", [False, True])
 def test_confidences_of_the_published_rule_are_found_again(monkeypatch, rule, reuse_drafts):
-    """Against what the drafter itself knew: its run, asked right behind each draft."""
+    """Against what the drafter itself knew: its run, asked right after each draft."""
     spec, known = FailFast(*rule), []
 
     def finish(run, window, **options):

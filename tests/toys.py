@@ -107,7 +107,7 @@ def random_ids(seed: int, length: int, *, exclude: Sequence[int] = (), vocab_siz
 
 
 def causal_logits(model: torch.nn.Module, tokens: Sequence[int]) -> torch.Tensor:
-    """[len(tokens), V] logits of one uncached forward of the raw model with ordinary causal attention."""
+    """[len(tokens), V] logits of a single uncached forward of the raw model with ordinary causal attention."""
     with torch.inference_mode():
         return model(input_ids=torch.tensor([list(tokens)]), use_cache=False).logits[0]
 
@@ -131,7 +131,7 @@ def greedy_tokens(
 
 
 def clear_prompt(model: torch.nn.Module, length: int, max_new_tokens: int) -> tuple[list[int], list[int]]:
-    """A random prompt whose greedy continuation is nowhere a close call, and that continuation (without stop token)."""
+    """A random prompt whose greedy continuation never has a close call, and that continuation (without stop token)."""
     for seed in range(1000 * length, 1000 * length + 20):
         prompt = random_ids(seed, length)
         greedy, gap = greedy_tokens(model, prompt, max_new_tokens=max_new_tokens, stop_ids=())

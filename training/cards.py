@@ -50,7 +50,7 @@ def _loss_table(report: dict) -> str:
 
 
 def model_card(kind: str, report: dict, config: dict, answers: dict, command: str, num_mixed: int = 0) -> str:
-    """The README.md of one model; kind is target, ar_drafter or dllm_drafter, the dicts are the run's own JSON.
+    """The README.md of a model; kind is target, ar_drafter or dllm_drafter, the dicts are the run's own JSON.
 
     `num_mixed`: of the copies that the target answered, see FamilySettings.
     """

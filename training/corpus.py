@@ -21,7 +21,7 @@ HELD_BACK = 100  # the last rows of each training split, never trained on: setti
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _NUMBER = re.compile(r"\d+")
 _SENTENCE_END = re.compile(r"(?<=[.?!]) ")
-NEIGHBOURS = 500  # rows: so near, questions are of one data set, and mostly of one subject
+NEIGHBOURS = 500  # rows: questions this near are from the same data set, and mostly on the same subject
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Decodes many prompts at once, greedily or by sampling: rows of a fixed batch, each refilled when its answer ends.
 
 Written for throughput: one decoding step of the whole batch has fixed shapes, so on CUDA it is a replayed graph, and
-the host looks at the tokens every few steps only. It is no benchmark decoder; that is specdec.
+the host looks at the tokens every few steps only. It is not the benchmark's decoder; that is specdec.
 Shape suffixes: B rows of the batch, R rows being filled, P prompt positions, L positions of the buffer, H KV heads,
-G query heads of one KV head, D head size, V vocabulary.
+G query heads per KV head, D head size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class DecodeSettings:
     max_new_tokens: int = 320
     max_rows: int = 1024
     check_every: int = 16  # steps between two looks at the tokens
-    refill_share: float = 0.125  # of the rows: so many must be free before new prompts are run
+    refill_share: float = 0.125  # share of the rows that must be free before new prompts are run
     temperature: float = 0.0  # 0: greedy
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ def _grouped_attention(
     scaling: float,
     **rest: object,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of one query a row, without a copy of keys and values for every query head; longer queries by SDPA."""
+    """Attention of a single query per row, without copies of keys and values per query head; longer queries by SDPA."""
     if query.shape[2] > 1:
         return sdpa_attention_forward(module, query, key_BHLD, value_BHLD, attention_mask, scaling=scaling, **rest)
     batch, num_heads, _, size = query.shape
@@ -76,7 +76,7 @@ class _RowCache(Cache):
     Attributes:
         rows_R: the rows that a prompt pass fills from position 0 on, or None while decoding.
         position_B: where decoding puts each row's next token.
-        live: decoding attends to the first so many positions.
+        live: decoding attends to positions 0 to live - 1.
     """
 
     is_compileable = False
@@ -91,7 +91,7 @@ class _RowCache(Cache):
     def update(
         self, keys_BHLD: torch.Tensor, values_BHLD: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Stores the new positions of one layer; returns what they attend to (a prompt: itself)."""
+        """Stores the new positions of a layer; returns what they attend to (a prompt: itself)."""
         if layer_idx not in self._buffers:
             shape = (len(self.position_B), keys_BHLD.shape[1], self.num_positions, keys_BHLD.shape[3])
             self._buffers[layer_idx] = keys_BHLD.new_zeros(shape), values_BHLD.new_zeros(shape)
@@ -175,7 +175,7 @@ class BatchDecoder:
                 rows[place].take([token], self.stop_ids, self.settings.max_new_tokens)
 
     def _prefill(self, places: list[int], prompts: list[Sequence[int]]) -> list[int]:
-        """One pass over right-padded prompts; what stands behind a prompt is overwritten before it is seen."""
+        """One pass over right-padded prompts; what stands after a prompt is overwritten before it is seen."""
         lens_R = torch.tensor([len(p) for p in prompts], device=self.device)
         width = rounded(max(map(len, prompts)))
         ids_RP = torch.tensor([[*p, *[0] * (width - len(p))] for p in prompts], device=self.device)

@@ -1,4 +1,4 @@
-"""The loss of one training step and its gradients, replayed as a CUDA graph wherever a step's shapes come again.
+"""The loss of a training step and its gradients, replayed as a CUDA graph wherever a step's shapes come again.
 
 It knows nothing of data, masks or optimizers.
 """

@@ -1,4 +1,4 @@
-"""CUDA graphs for work that comes again with the same shapes: a stream of one's own, and captures that share memory.
+"""CUDA graphs for work that comes again with the same shapes: their own stream, and captures that share memory.
 
 Small models are bound by kernel launches, not by arithmetic; a replayed graph costs one launch. On any other device
 everything runs as it comes.
@@ -33,7 +33,7 @@ class Graphs:
     def run(self, key: Hashable, work: Callable[[], Result]) -> Result:
         """What `work` returns: on CUDA the memory that the next run of this key overwrites.
 
-        The first run of a key is an ordinary one, and whatever it sets up is no part of the graph.
+        The first run of a key is an ordinary one, and what it sets up is not part of the graph.
         """
         if key in self._captured:
             graph, result = self._captured[key]

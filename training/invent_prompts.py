@@ -1,4 +1,4 @@
-"""Prompts that a chat model makes up itself: for a target whose users' questions are in no data set at hand.
+"""Prompts that a chat model makes up itself: for a target whose users' questions no data set at hand holds.
 
 An instruction-tuned model that is given only the head of a user's turn goes on to write a user's turn (Magpie,
 arXiv 2406.08464). An opening such as "Write a Python function" says what sort of prompts are wanted.

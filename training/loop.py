@@ -1,4 +1,4 @@
-"""The one optimizer loop behind all three trainings: schedule, clipping, logging, checkpoints, time limit.
+"""The one optimizer loop of all three trainings: schedule, clipping, logging, checkpoints, time limit.
 
 It knows nothing of data or masks: a training hands it the batch of a step and the loss of a batch.
 """
@@ -178,7 +178,7 @@ def train(
     (training.ranks) every one ends with the same weights; only the leader logs and saves.
 
     `identity` says what the run is (data, init, options); a checkpoint with another one is a UserError. Raises
-    OutOfTime after a checkpoint when place.deadline has passed, UserError when the loss is no number any more.
+    OutOfTime after a checkpoint when place.deadline has passed, UserError when the loss is not finite.
     """
     identity = {"name": name, **identity, **asdict(settings)}
     optimizer = make_optimizer(model, settings)

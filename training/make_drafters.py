@@ -55,7 +55,7 @@ class Workplace:
         return answer_texts(target_dir, texts, path, settings, max_prompt=MAX_PROMPT, **where)
 
     def finish(self, stage: str, report: TrainReport, settings: dict) -> dict:
-        """What training.json says of a trained model; its checkpoint is of no more use."""
+        """What training.json says of a trained model; deletes its checkpoint, which is not needed any more."""
         self.place(stage).checkpoint.unlink(missing_ok=True)
         device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         count = "one" if ranks.size() == 1 else ranks.size()

@@ -28,7 +28,7 @@ class NoiseSettings:
     small_block_size: int = 8
     head_share: float = 0.85  # blocks masked "known head, unknown tail"; the others: complementary random masks
     decay: float = 0.85  # loss weight per position of distance from the known head
-    beyond_weight: float = 0.3  # factor behind the head's sub-block: drafting fills those in later passes
+    beyond_weight: float = 0.3  # factor after the head's sub-block: drafting fills those in later passes
     random_weight: float = 0.5  # loss weight of a randomly masked token
     first_weight: float = 1.0  # loss weight of a block's first token, predicted from the clean block before it
 
@@ -114,7 +114,7 @@ def noisy_batch(
     grid = _answer_grid(docs, rows, size)
     num_docs, num_blocks = grid.blocks_BG.shape
     noisy_width = num_blocks * size
-    # The last block of a document is context to no other, so the clean part ends before it.
+    # No other block sees the last block of a document, so the clean part ends before it.
     clean_lens = (-(-docs.lengths[rows] // size) - 1) * size
     clean_width = rounded(int(clean_lens.max()))
     place_BL = np.broadcast_to(np.arange(clean_width), (num_docs, clean_width))

@@ -1,6 +1,6 @@
-"""The processes of one training started by torchrun: who leads, what all of them agree on, sums over all of them.
+"""The processes of a training started by torchrun: who leads, what all of them agree on, sums over all of them.
 
-Gradients are added up, not averaged by DistributedDataParallel: each process makes its share of one global weighted
+Gradients are added up, not averaged by DistributedDataParallel: each process makes its share of a global weighted
 mean, and a single process runs through the same lines without any communication. All processes must see the same
 files (one host, or a shared file system). It knows nothing of models and data.
 """
@@ -94,7 +94,7 @@ def on_leader(work: Callable[[], Result]) -> Result:
 
 
 def is_past(deadline: float | None) -> bool:
-    """Whether the leader's time.monotonic() is behind `deadline`; the same answer in every process."""
+    """Whether the leader's time.monotonic() is past `deadline`; the same answer in every process."""
     return deadline is not None and on_leader(lambda: time.monotonic() > deadline)
 
 

@@ -1,4 +1,4 @@
-"""Runs the stages of a long piece of work in order, each once: what a stage leaves behind says that it is done.
+"""Runs the stages of a long piece of work in order, each once: the artefact of a stage says that it is done.
 
 It knows nothing of what the stages do.
 """

@@ -1,6 +1,6 @@
 """Trains a small autoregressive drafter on the target's own greedy answers, with the target's distributions.
 
-The drafter is cut from the target, or fresh in the target's shape with fewer layers. The loop is training.loop's.
+The drafter is cut from the target, or fresh in the target's shape with fewer layers. training.loop runs the loop.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Trains the family's target: a small Qwen2 from scratch on worked answers to school-maths questions.
 
-It writes fluent steps and wrong arithmetic; that is enough to study drafting. The loop is training.loop's.
+It writes fluent steps and wrong arithmetic; that is enough to study drafting. training.loop runs the loop.
 """
 
 from __future__ import annotations

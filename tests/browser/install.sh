@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs Chromium and its driver from Debian's packages where that can be done; says so where it cannot, which is no
+# Installs Chromium and its driver from Debian's packages where that can be done; says so where it cannot. That is not a
 # failure: the tests that need them then skip.
 set -u
 if command -v chromium chromedriver > /dev/null; then exit 0; fi

@@ -141,7 +141,7 @@ class Browser:
         return self.run("return [...document.querySelectorAll(arguments[0])].map((one) => one.textContent)", selector)
 
     def screenshot(self) -> bytes:
-        """What is to be seen now, as PNG."""
+        """What the window shows now, as PNG."""
         return base64.b64decode(self._call("GET", "/screenshot"))
 
     def console(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The profilers against two real servers with SmolLM2, started and stopped here: what they time is what is so.
+"""The profilers against two real servers with SmolLM2, started and stopped here: what they time is right.
 
 `make test-serve` installs and runs transformers serve; `make test-servers` llama-cpp-python's as well.
 """

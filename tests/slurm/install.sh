@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs Slurm from Debian's packages where that can be done; says so where it cannot, which is no failure: the tests
+# Installs Slurm from Debian's packages where that can be done; says so where it cannot. That is not a failure: tests
 # that need it then skip.
 set -u
 if command -v slurmctld sbatch munged > /dev/null; then exit 0; fi

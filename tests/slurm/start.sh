@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Starts a Slurm of one node in FOLDER, as root and without systemd; `stop` ends it. The node claims 4 CPUs whatever
+# Starts a single-node Slurm in FOLDER, as root and without systemd; `stop` ends it. The node claims 4 CPUs whatever
 # the machine has. Prints the path of slurm.conf.
 #   tests/slurm/start.sh FOLDER; export SLURM_CONF=FOLDER/slurm.conf; ...; tests/slurm/start.sh FOLDER stop
 set -euo pipefail

@@ -170,7 +170,7 @@ def test_three_sweeps_survive_a_cluster(environment: dict[str, str], tmp_path: P
 
 
 def test_a_task_ends_before_its_time_limit(environment: dict[str, str], tmp_path: Path) -> None:
-    """Slurm's signal comes half a minute before a limit of one: what is finished by then is kept, no more is begun."""
+    """Slurm's signal comes half a minute before a limit of a minute: finished work is kept, no more is begun."""
     environment["SPEC_LENS"] = " ".join(map(str, range(1, 60)))  # work for several minutes
     limits = ["--array=0-0", "--time=1", "--signal=B:TERM@30", f"--output={tmp_path}/limit.log"]
     job = call(["sbatch", "--parsable", *limits, f"scripts/{SWEEPS[0]}.sh"], environment).strip()
