@@ -43,7 +43,7 @@ def test_prompt_time_and_time_per_token_are_kept_apart():
     found = ask(answer(9, wait_s=0.1, gap_s=0.02))
     assert (found.num_tokens, found.num_timed, found.counted_by, found.finish_reason) == (9, 8, "usage", "stop")
     assert found.ttft_ms >= 95
-    # The finish comes one gap behind the last word: the time of the ninth, which usage counts.
+    # The finish comes one gap after the last word: the time of the ninth, which usage counts.
     assert 20 <= found.ms_per_token < 30
 
 
