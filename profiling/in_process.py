@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from generate import generate
-from profiling.trials import Answer, InvalidTrial, spread
+from profiling.serving.trials import Answer, InvalidTrial, spread
 from specdec.drafters import NoDrafter
 from specdec.lm import CachedLM
 from specdec.problems import Problem

@@ -15,12 +15,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from profiling import profile_tpt_hf, server_profile
-from profiling.asking import QUESTION_FLAGS, Engine, add_server_flags, question_arguments
+from profiling import profile_tpt_hf
 from profiling.common import print_json
 from profiling.new_profile import add_profile_flags
 from profiling.profile_tpt_vllm import VLLM
-from profiling.trials import spread
+from profiling.serving import server_profile
+from profiling.serving.asking import QUESTION_FLAGS, Engine, add_server_flags, question_arguments
+from profiling.serving.trials import spread
 from specdec.config import StrictParser, add_flags, config_of
 from specdec.errors import exit_status
 from specdec.problems import DATASETS, Problem, load_problems

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from profiling.asking import QUESTION_FLAGS, add_trial_flags, question_arguments
 from profiling.common import print_json
 from profiling.in_process import Filler, Speaker
 from profiling.new_profile import (
@@ -26,7 +25,8 @@ from profiling.new_profile import (
     read_draft_cost,
     write_profile,
 )
-from profiling.trials import InvalidTrial, require_trials, run_trials, summary
+from profiling.serving.asking import QUESTION_FLAGS, add_trial_flags, question_arguments
+from profiling.serving.trials import InvalidTrial, require_trials, run_trials, summary
 from specdec.config import StrictParser, add_flags, config_of
 from specdec.errors import exit_status
 from specdec.problems import Problem, load_problems

@@ -9,8 +9,8 @@ Start the server first (README: "Latency profiles from engines and servers"). Th
 import sys
 from collections.abc import Sequence
 
-from profiling.asking import NEUTRAL, Engine
-from profiling.server_profile import run_command
+from profiling.serving.asking import NEUTRAL, Engine
+from profiling.serving.server_profile import run_command
 
 EXTRA = {**NEUTRAL, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
 SGLANG = Engine(

@@ -8,8 +8,8 @@ Start the server first (README: "Latency profiles from engines and servers"). Th
 import sys
 from collections.abc import Sequence
 
-from profiling.asking import NEUTRAL, Engine
-from profiling.server_profile import run_command
+from profiling.serving.asking import NEUTRAL, Engine
+from profiling.serving.server_profile import run_command
 
 # Usage in every chunk says how many tokens the first one holds.
 EXTRA = {**NEUTRAL, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}

@@ -10,9 +10,9 @@ vLLM is measured in the same way. The last line on stdout is JSON.
 import sys
 from collections.abc import Sequence
 
-from profiling.asking import Engine
 from profiling.profile_tpt_vllm import VLLM
-from profiling.server_profile import run_command
+from profiling.serving.asking import Engine
+from profiling.serving.server_profile import run_command
 
 EAGLE3 = Engine(
     "profile_tpt_vllm_eagle3", VLLM.name, VLLM.base_url, VLLM.version_url, speculates=True, extra=VLLM.extra

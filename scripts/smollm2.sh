@@ -51,5 +51,5 @@ for dataset in "${DATASETS[@]}"; do
     --latency_target Qwen2.5-32B-Instruct --log_level WARNING --engine "$ENGINE" ${EVAL_FLAGS[@]+"${EVAL_FLAGS[@]}"}
 done
 "$PYTHON" parse_log.py "$WORK_DIR/results" --json --latency_target Qwen2.5-32B-Instruct > "$WORK_DIR/ranking.json"
-"$PYTHON" -m profiling.summarise_records "$WORK_DIR/results" --latency_target Qwen2.5-32B-Instruct > "$WORK_DIR/records.json"
+"$PYTHON" -m experiments.summarise_records "$WORK_DIR/results" --latency_target Qwen2.5-32B-Instruct > "$WORK_DIR/records.json"
 echo "ranking: $WORK_DIR/ranking.json, records: $WORK_DIR/records.json"

@@ -20,9 +20,9 @@ from fake_server import (
     words,
 )
 
-from profiling.chat import Chat
-from profiling.server import Server
-from profiling.trials import InvalidTrial
+from profiling.serving.chat import Chat
+from profiling.serving.server import Server
+from profiling.serving.trials import InvalidTrial
 from specdec.errors import UserError
 
 

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL_LIBRARIES = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "accelerate"}
-DRIVERS = {"failfast", "parse_log", "plotting", "profiling", "training", "scripts", "tests"}
+DRIVERS = {"failfast", "parse_log", "plotting", "profiling", "experiments", "training", "scripts", "tests"}
 LIGHT = (
     "asked",
     "calibrate",
@@ -74,24 +74,23 @@ LIGHT = (
     "views/trajectory",
 )
 LIGHT_PROFILING = (
-    "asking",
-    "chat",
     "gpus",
     "new_profile",
-    "prometheus",
-    "ranking_row",
     "roofline",
-    "served",
-    "server",
     "shapes",
-    "speculation",
-    "trials",
+    "serving/asking",
+    "serving/chat",
+    "serving/metrics",
+    "serving/ranking_row",
+    "serving/served",
+    "serving/server",
+    "serving/trials",
 )
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 55
 
 
 def project_files() -> list[Path]:
-    folders = ("specdec", "plotting", "profiling", "training", "scripts")
+    folders = ("specdec", "plotting", "profiling", "experiments", "training", "scripts")
     found = [*ROOT.glob("*.py"), *(path for folder in folders for path in (ROOT / folder).rglob("*.py"))]
     return sorted(path.relative_to(ROOT) for path in found)
 

@@ -13,16 +13,15 @@ from families import flags, save_family
 from samples import make_record, make_round
 from toys import random_ids, toy_model
 
-from profiling import (
+from experiments import (
     acceptance_rates,
-    check_lossless,
     gpu_session,
-    profile_engine,
     profile_overhead,
     profile_sampling,
     profile_speculation,
 )
-from profiling.profile_speculation import Means, Script, ScriptedBlockDrafter, ScriptedTarget, Turn
+from experiments.profile_speculation import Means, Script, ScriptedBlockDrafter, ScriptedTarget, Turn
+from profiling import check_lossless, profile_engine
 from specdec.latency import load_profile
 from specdec.lm import CachedLM
 from specdec.records import record_path, save_record

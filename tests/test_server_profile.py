@@ -202,6 +202,15 @@ def test_eagle3_wants_metrics_that_tell_and_a_vanilla_run_alike(tmp_path, capsys
         assert "lacks question 7" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("page", ["<html>", "a{", "\x00", "vllm:spec_decode_num_drafts NaN", "a 1_0"])
+def test_metrics_that_cannot_be_read_are_one_line_and_plain_decoding_does_without(page, capsys):
+    with FakeServer([answer(10)], metrics=lambda answers, tokens: page) as server:
+        assert run(profile_tpt_vllm_eagle3, server) == 2
+        assert "tells of no speculation" in capsys.readouterr().err.splitlines()[-1]
+        assert run(profile_tpt_vllm, server) == 0
+    assert last_json(capsys)["speculation"] is None
+
+
 def test_somebody_else_s_tokens_are_not_counted(capsys):
     """Counters that moved further than the answer: another client was there, or a try that failed."""
     shared = vllm_metrics(4)

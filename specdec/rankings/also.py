@@ -1,7 +1,7 @@
 """Also: what a server with speculative decoding of its own gave on the ranked questions, as entries of the ranking.
 
-Reads what a server's profiler printed (profiling/ranking_row.py writes the row in it); measures nothing. Its speedup is
-the server's against the same server's plain decoding, whatever the ranking's prices are: a note says so.
+Reads what a server's profiler printed (profiling/serving/ranking_row.py writes the row in it); measures nothing. Its
+speedup is the server's against the same server's plain decoding, whatever the ranking's prices are: a note says so.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Time of replaying the paper's 64 settings on 30 questions of 1,024 tokens, on this machine's CPU cores.
 
-`python -m profiling.replay_speed TRACE_DIR`: the texts are stretched from recorded ones, so that acceptance and passes
-are real: answers of the traces one behind the other, each with its chains, until they are long enough.
+    python -m experiments.replay_speed TRACE_DIR
+
+The texts are stretched from recorded ones, so that acceptance and passes are real: answers of the traces one after the
+other, each with its chains, until they are long enough.
 """
 
 import argparse

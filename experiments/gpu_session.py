@@ -1,6 +1,6 @@
 """Everything that has to be measured on a GPU, in one command: checks first, then measurements.
 
-    python -m profiling.gpu_session --out DIR
+    python -m experiments.gpu_session --out DIR
 
 Each step is a process of its own with a time limit, so that none can spoil the next. DIR gets
 session.json (each step's last line, if it is JSON, and how it ended), log.txt (all they print) and
@@ -36,7 +36,7 @@ def steps(out: Path, records: Path, gpu: str) -> dict[str, tuple[list[str], int]
         "tests": (["-m", "pytest", "-q", "-rs", "-n", "14", "tests/test_gpu.py", "tests/test_kernels.py"], 130),
         "profile": (["-m", "profiling.profile_engine", "--name", shapes, "--out", str(out)], 90),
         "speculation": (
-            ["-m", "profiling.profile_speculation", "--profile", str(out / f"{shapes}.json"), "--out", str(out)],
+            ["-m", "experiments.profile_speculation", "--profile", str(out / f"{shapes}.json"), "--out", str(out)],
             60,
         ),
         "variants": (["-m", "profiling.tune_engine"], 100),
@@ -74,7 +74,7 @@ def steps(out: Path, records: Path, gpu: str) -> dict[str, tuple[list[str], int]
             20,
         ),
         "hf_assisted": (
-            ["-m", "profiling.compare_hf_assisted", "--spec_len", "5", "--num_questions", "4"]
+            ["-m", "experiments.compare_hf_assisted", "--spec_len", "5", "--num_questions", "4"]
             + ["--max_new_tokens", "96", *bundled],
             45,
         ),

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from profiling.trials import InvalidTrial
+from profiling.serving.trials import InvalidTrial
 from specdec.errors import UserError
 
 KEY_VARIABLE = "OPENAI_API_KEY"

@@ -1,6 +1,6 @@
 """Time of one round against the length of the context, for every drafter of the command line's flags.
 
-Shows that a round costs its new tokens and not its prefix: `python -m profiling.profile_rounds`.
+Shows that a round costs its new tokens and not its prefix: `python -m experiments.profile_rounds`.
 The flags are failfast.py's. Contexts are cut from the questions' text, chained until long enough.
 """
 

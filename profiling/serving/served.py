@@ -6,11 +6,11 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from profiling.chat import Chat
-from profiling.prometheus import parse_metrics
-from profiling.server import Refused
-from profiling.speculation import Metrics, Speculation, between, read_metrics
-from profiling.trials import Answer, InvalidTrial
+from profiling.serving.chat import Chat
+from profiling.serving.metrics import Metrics, Speculation, between, read_metrics
+from profiling.serving.server import Refused
+from profiling.serving.trials import Answer, InvalidTrial
+from specdec.errors import UserError
 from specdec.problems import Problem
 
 WARM_UP = "Count from one to one hundred in words."  # no question of any data set, so none is in the server's cache
@@ -39,9 +39,12 @@ class Served:
     def metrics(self) -> Metrics | None:
         """A reading of the server's metrics; None if it has none that can be read."""
         try:
-            return read_metrics(parse_metrics(self.chat.server.get(f"{self.chat.server.root_url}/metrics")))
-        except (Refused, ValueError, OverflowError):
+            text = self.chat.server.get(f"{self.chat.server.root_url}/metrics")
+        except Refused:
             return None
+        with suppress(UserError):  # plain decoding needs none; speculation without is refused later
+            return read_metrics(text)
+        return None
 
     def _speculation(self, before: Metrics, answer: Answer) -> Speculation | None:
         """What the metrics say of one answer; None where counters also hold somebody else's tokens.

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from profiling.server import KEY_VARIABLE, Refused, Server, lines
-from profiling.trials import Answer, InvalidTrial
+from profiling.serving.server import KEY_VARIABLE, Refused, Server, lines
+from profiling.serving.trials import Answer, InvalidTrial
 from specdec.errors import UserError
 
 TEXT_FIELDS = ("content", "reasoning_content", "reasoning")

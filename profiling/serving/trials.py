@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from profiling.speculation import Speculation
+from profiling.serving.metrics import Speculation
 from specdec.errors import UserError
 from specdec.problems import Problem
 

@@ -1,6 +1,6 @@
 """Measured against modelled speedup at real shapes, with given acceptance.
 
-    python -m profiling.profile_speculation --profile results/latency/here.json --out DIR
+    python -m experiments.profile_speculation --profile results/latency/here.json --out DIR
 
 Random weights accept nothing, so how many tokens are drafted, in how many passes, and how many of
 them are accepted follow a script: the per-round means of the FailFast paper, or stored records.

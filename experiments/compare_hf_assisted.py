@@ -1,6 +1,6 @@
 """Our static AR drafting against Hugging Face assisted generation: same models, dtype and draft length.
 
-Both decode the same questions in turn, in one process: `python -m profiling.compare_hf_assisted`.
+Both decode the same questions in turn, in one process: `python -m experiments.compare_hf_assisted`.
 The flags are failfast.py's; the first --spec_len is the constant number of drafted tokens (5 in
 the published comparison). Greedy texts of both are compared as well.
 """

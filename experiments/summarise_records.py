@@ -1,6 +1,6 @@
 """A results folder as one JSON document: rankings with and without degenerate answers, and every record in short.
 
-    python -m profiling.summarise_records RESULTS [--latency_target NAME] > FILE
+    python -m experiments.summarise_records RESULTS [--latency_target NAME] > FILE
 
 A question is degenerate when most of plain decoding's answer repeats itself (specdec.answers.repetition). The document
 has no texts: of each record it keeps the counts of every round and a hash of the output.
@@ -70,7 +70,7 @@ def summary(records: Sequence[Record], profiles: Sequence[LatencyProfile], laten
 
 def run() -> str:
     """The command; returns the text to print."""
-    parser = StrictParser(prog="profiling.summarise_records", description=__doc__.splitlines()[0])
+    parser = StrictParser(prog="experiments.summarise_records", description=__doc__.splitlines()[0])
     parser.add_argument("results", nargs="+", type=Path, help="results folders of one target")
     add_flags(parser, ("latency_profile", "latency_target"))
     arguments = parser.parse_args()
@@ -83,7 +83,7 @@ def run() -> str:
 
 def main() -> int:
     """Prints the document; 2 and one line on stderr for a user's mistake."""
-    return exit_status("profiling.summarise_records", lambda: print(run()))
+    return exit_status("experiments.summarise_records", lambda: print(run()))
 
 
 if __name__ == "__main__":

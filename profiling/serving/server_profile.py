@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from profiling.asking import QUESTION_FLAGS, Engine, add_server_flags, question_arguments
-from profiling.chat import Chat, CountTokens
 from profiling.common import print_json
 from profiling.new_profile import (
     DraftCost,
@@ -24,11 +22,13 @@ from profiling.new_profile import (
     read_result,
     write_profile,
 )
-from profiling.ranking_row import check_vanilla, ranking_row
-from profiling.served import Served
-from profiling.server import Refused, Server
-from profiling.speculation import Metrics, between, total
-from profiling.trials import Trial, require_trials, run_trials, summary
+from profiling.serving.asking import QUESTION_FLAGS, Engine, add_server_flags, question_arguments
+from profiling.serving.chat import Chat, CountTokens
+from profiling.serving.metrics import Metrics, between, total
+from profiling.serving.ranking_row import check_vanilla, ranking_row
+from profiling.serving.served import Served
+from profiling.serving.server import Refused, Server
+from profiling.serving.trials import Trial, require_trials, run_trials, summary
 from specdec.checkpoints import TARGET, find_model
 from specdec.config import BUNDLED, SMOLLM2, StrictParser, add_flags
 from specdec.errors import UserError, exit_status

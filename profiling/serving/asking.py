@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from profiling.server import Server
+from profiling.serving.server import Server
 
 QUESTION_FLAGS = ("data_dir", "num_questions", "question_ids", "max_new_tokens", "seed")
 DEFAULTS = {"num_questions": 8, "max_new_tokens": 256}

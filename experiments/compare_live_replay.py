@@ -1,4 +1,6 @@
-"""Recording and replaying the paper's 64 settings against running them live: `python -m profiling.compare_live_replay`.
+"""Recording and replaying the paper's 64 settings against running them live.
+
+    python -m experiments.compare_live_replay
 
 Six settings are run live, spread over the grid's kinds as the 64 are, and their time is scaled by the number of
 settings; the records of both must be the same, round by round. --trace_dir keeps the traces.

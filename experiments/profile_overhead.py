@@ -1,6 +1,6 @@
 """How much of a round is not a model's pass: the loop, the drafters and the bookkeeping.
 
-    python -m profiling.profile_overhead --num_questions 4 --max_new_tokens 128
+    python -m experiments.profile_overhead --num_questions 4 --max_new_tokens 128
 
 The flags are failfast.py's. Time inside `predict` and `forward` of any model is a pass; the rest of
 the wall clock of decoding is overhead. The last line on stdout is JSON.

@@ -1,5 +1,5 @@
 """The cost-aware policy against FailFast at its best tau, tuned on half of the recorded questions and compared on the
-other half: `python -m profiling.compare_policies TRACE_DIR ...`. Loads no model.
+other half: `python -m experiments.compare_policies TRACE_DIR ...`. Loads no model.
 
 Every second trace of each folder is for tuning. For each target of the profile: FailFast's tau (N 10, N_max 60, first
 window 10, as published), FailFast's tau, N and first window together, and a static length, each the best on the tuning

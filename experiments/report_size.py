@@ -1,6 +1,6 @@
 """Size of an HTML report of 30 questions x 40 configurations x 1,024 tokens, and the time to make it, with real drafts.
 
-`python -m profiling.report_size TRACE_DIR --out report.html`: texts stretched from recorded ones (`replay_speed.py`),
+`python -m experiments.report_size TRACE_DIR --out report.html`: texts stretched from recorded ones (`replay_speed.py`),
 replayed under the first 40 of the paper's settings. How fast a browser opens such a file: tests/browser/.
 """
 
@@ -10,8 +10,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.replay_speed import NUM_QUESTIONS, NUM_TOKENS, stretched
 from profiling.common import print_json
-from profiling.replay_speed import NUM_QUESTIONS, NUM_TOKENS, stretched
 from specdec.config import RunConfig
 from specdec.errors import exit_status
 from specdec.grids import GRIDS

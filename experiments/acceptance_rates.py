@@ -1,6 +1,6 @@
 """Acceptance rates and lengths of results folders, with intervals over questions, as one JSON document.
 
-    python -m profiling.acceptance_rates RESULTS [RESULTS ...] > FILE
+    python -m experiments.acceptance_rates RESULTS [RESULTS ...] > FILE
 
 Ratios of sums; intervals as everywhere (specdec.statistics). The last line on stdout is the document.
 """
@@ -73,7 +73,7 @@ def summary(folder: Path) -> dict:
 
 def run() -> None:
     """The command."""
-    parser = StrictParser(prog="profiling.acceptance_rates", description=__doc__.splitlines()[0])
+    parser = StrictParser(prog="experiments.acceptance_rates", description=__doc__.splitlines()[0])
     parser.add_argument("results", nargs="+", type=Path, help="results folders, one per setting")
     folders = [summary(folder) for folder in parser.parse_args().results]
     notes = {
@@ -86,7 +86,7 @@ def run() -> None:
 
 def main() -> int:
     """Prints the document; 2 and one line on stderr for a user's mistake."""
-    return exit_status("profiling.acceptance_rates", run)
+    return exit_status("experiments.acceptance_rates", run)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Speculation: what a server says of its own speculative decoding, from its metrics.
+"""Metrics: what a server says of its own speculative decoding. It fetches nothing (`served.py` does).
 
-Sources: vLLM counts drafts, drafted and accepted tokens, also per position (`vllm:spec_decode_num_...`). SGLang has no
-counters, but two gauges over its last interval of steps, `sglang:spec_accept_length` (tokens per verification, the
-bonus included) and `sglang:spec_accept_rate`; counts are derived from them and marked so.
+The text is Prometheus', read by prometheus_client. vLLM counts drafts, drafted and accepted tokens, also per position
+(`vllm:spec_decode_num_...`). SGLang has no counters, but two gauges over its last interval of steps,
+`sglang:spec_accept_length` (tokens per verification, the bonus included) and `sglang:spec_accept_rate`; counts are
+derived from them and marked so.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from profiling.prometheus import Sample, mean_of, sum_of
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from specdec.errors import UserError
 
 DEFINITION = "tokens emitted per round, bonus included: 1 + accepted / drafts"
 _VLLM = "vllm:spec_decode_num_"
@@ -79,21 +83,53 @@ class Metrics:
     accept_rate: float | None = None
 
 
-def read_metrics(samples: Sequence[Sample]) -> Metrics:
-    """What is told about speculation, over all engines of the server."""
-    generated = [value for name in _GENERATED if (value := sum_of(samples, name)) is not None]
-    return Metrics(
-        num_generated=round(generated[0]) if generated else None,
-        counters=_vllm_counters(samples),
-        accept_len=mean_of(samples, "sglang:spec_accept_length"),
-        accept_rate=mean_of(samples, "sglang:spec_accept_rate"),
-    )
+def read_metrics(text: str) -> Metrics:
+    """What a page of metrics tells of speculation, over all engines of the server.
+
+    Raises UserError for text in another format and for counts that are not numbers.
+    """
+    samples = parse_metrics(text)
+    try:
+        return Metrics(
+            num_generated=next((n for name in _GENERATED if (n := _count(samples, name)) is not None), None),
+            counters=_vllm_counters(samples),
+            accept_len=mean_of(samples, "sglang:spec_accept_length"),
+            accept_rate=mean_of(samples, "sglang:spec_accept_rate"),
+        )
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"the server's metrics hold a count that is not a number ({error})") from error
+
+
+def parse_metrics(text: str) -> list[Sample]:
+    """All samples of a page: `parse_metrics('a{b="c"} 3')[0][:3] == ("a", {"b": "c"}, 3.0)`. Raises UserError."""
+    try:
+        return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    except Exception as error:  # of foreign text; what the parser raises is not documented
+        raise UserError(f"the server's metrics are not in Prometheus' text format ({error or 'no sample'})") from error
+
+
+def sum_of(samples: Sequence[Sample], name: str) -> float | None:
+    """The sum of a counter over all its labels, with or without its "_total"; None if it is not there."""
+    values = [sample.value for sample in samples if sample.name in (name, f"{name}_total")]
+    return sum(values) if values else None
+
+
+def mean_of(samples: Sequence[Sample], name: str) -> float | None:
+    """The mean of a gauge over all its labels; None if it is not there."""
+    values = [sample.value for sample in samples if sample.name == name]
+    return sum(values) / len(values) if values else None
+
+
+def _count(samples: Sequence[Sample], name: str) -> int | None:
+    """`sum_of`, whole. Raises ValueError or OverflowError for what is not a number."""
+    value = sum_of(samples, name)
+    return None if value is None else round(value)
 
 
 def _vllm_counters(samples: Sequence[Sample]) -> Speculation | None:
     names = ("drafts", "draft_tokens", "accepted_tokens")
-    totals = [sum_of(samples, _VLLM + name) for name in names]
-    if None in totals:
+    drafts, drafted, accepted = (_count(samples, _VLLM + name) for name in names)
+    if drafts is None or drafted is None or accepted is None:
         return None
     positions: dict[int, float] = {}
     for sample in samples:
@@ -101,11 +137,11 @@ def _vllm_counters(samples: Sequence[Sample]) -> Speculation | None:
             position = int(sample.labels["position"])
             positions[position] = positions.get(position, 0.0) + sample.value
     per_position = tuple(round(positions[position]) for position in sorted(positions))
-    return Speculation(*map(round, totals), per_position)
+    return Speculation(drafts, drafted, accepted, per_position)
 
 
 def between(before: Metrics, after: Metrics, num_tokens: int) -> Speculation | None:
-    """The speculation behind one answer of `num_tokens`, by the readings on either side of it; None: there was none.
+    """The speculation in one answer of `num_tokens`, by the readings on either side of it; None: there was none.
 
     Counters are subtracted. Gauges tell a mean, so that the counts which give it are derived.
     """

@@ -1,0 +1,83 @@
+"""The metrics of vLLM and SGLang, as text, and what they say of speculation."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from fake_server import sglang_metrics, vllm_metrics
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from profiling.serving.metrics import Metrics, Speculation, between, mean_of, parse_metrics, read_metrics, sum_of, total
+from specdec.errors import UserError
+
+COUNTERS = "".join(f"vllm:spec_decode_num_{name} 8\n" for name in ("drafts", "draft_tokens", "accepted_tokens"))
+
+
+def test_samples_with_everything_that_the_format_allows():
+    text = '# HELP a b\n\na_total{b="c,}\\"\\n\\\\",d="e",} 3.5e+01 1395066363000\nx:y NaN\nz{} +Inf # {id="1"} 2\n'
+    first, second, third = (sample[:3] for sample in parse_metrics(text))
+    assert first == ("a_total", {"b": 'c,}"\n\\', "d": "e"}, 35.0)
+    assert second[0] == "x:y" and math.isnan(second[2]) and third == ("z", {}, math.inf)
+
+
+@pytest.mark.parametrize("text", ["<html>", "a{", 'a{b="c" 3', "a", "a three", "{} 3"])
+def test_what_is_not_a_sample_is_one_line(text):
+    with pytest.raises(UserError, match="the server's metrics are not in Prometheus' text format"):
+        parse_metrics(text)
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf"])
+def test_a_count_that_is_not_a_number_is_one_line(value):
+    with pytest.raises(UserError, match="hold a count that is not a number"):
+        read_metrics(COUNTERS.replace("drafts 8", f"drafts {value}"))
+    with pytest.raises(UserError, match="hold a count that is not a number"):
+        read_metrics(COUNTERS + 'vllm:spec_decode_num_accepted_tokens_per_pos{position="first"} 1')
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_a_damaged_page_is_read_or_refused_and_never_a_traceback(data):
+    page = data.draw(st.sampled_from([vllm_metrics(4)(3, 36), sglang_metrics(2.5, 0.5)(0, 100)]))
+    begin, end = sorted(data.draw(st.tuples(*[st.integers(0, len(page))] * 2)))
+    damage = data.draw(st.text('ab_:{}=",\\# \n\t\x00019.eE+-NaI\u20ac', max_size=8))
+    try:
+        assert isinstance(read_metrics(page[:begin] + damage + page[end:]), Metrics)
+    except UserError as error:
+        assert str(error).startswith("the server's metrics ")
+
+
+def test_sums_and_means_over_labels():
+    samples = parse_metrics('a_total{engine="0"} 1\na_total{engine="1"} 2\ng{tp="0"} 3\ng{tp="1"} 5\n')
+    assert sum_of(samples, "a") == 3 and mean_of(samples, "g") == 4
+    assert sum_of(samples, "b") is None and mean_of(samples, "b") is None
+
+
+def test_vllm_counters_are_subtracted():
+    text = vllm_metrics(4, drafted_each=3, accepted=(4, 2, 1))
+    found = between(read_metrics(text(1, 12)), read_metrics(text(3, 36)), 24)
+    assert found == Speculation(8, 24, 14, (8, 4, 2)) and not found.is_derived
+    assert found.num_emitted == 22 and found.acceptance_len == 1 + 14 / 8
+    assert between(read_metrics(text(1, 12)), read_metrics(text(1, 12)), 5) is None  # nothing was drafted in between
+
+
+def test_a_server_without_speculation_tells_of_none():
+    text = vllm_metrics()
+    assert read_metrics(text(1, 8)).num_generated == 108
+    assert between(read_metrics(text(1, 8)), read_metrics(text(2, 16)), 8) is None
+    assert between(read_metrics("a 1"), read_metrics("a 2"), 8) is None
+    assert between(read_metrics(sglang_metrics()(0, 0)), read_metrics(sglang_metrics()(0, 8)), 8) is None
+
+
+def test_sglang_gauges_become_counts_that_are_marked_as_derived():
+    text = sglang_metrics(2.5, 0.5)
+    found = between(read_metrics(text(0, 0)), read_metrics(text(0, 100)), 100)
+    assert found == Speculation(40, 120, 60, is_derived=True) and found.acceptance_len == 2.5
+
+
+def test_totals_say_what_the_acceptance_length_is():
+    whole = total([Speculation(2, 6, 3, (2, 1)), Speculation(3, 9, 5, (3, 1, 1))])
+    assert whole["accepted_per_position"] == [5, 2, 1] and whole["num_emitted"] == 13
+    assert whole["acceptance_len"] == 13 / 5 and "bonus included" in whole["acceptance_len_is"]
+    assert total([]) is None
