@@ -1,0 +1,35 @@
+"""Processor seconds for the statistics of 64 configurations of 1,000 questions. No question set and no model is needed.
+
+    OMP_NUM_THREADS=1 python -m experiments.statistics_speed
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+
+from profiling.common import print_json
+from specdec.errors import exit_status
+from specdec.statistics import PairedBootstrap
+
+NUM_QUESTIONS, NUM_CONFIGURATIONS = 1_000, 64
+
+
+def measure() -> dict[str, object]:
+    """Of mean speedups and of speedups of totals: every interval, and differences from two configurations."""
+    rng = np.random.default_rng(0)
+    plain_QC = rng.lognormal(5, 0.4, (NUM_QUESTIONS, NUM_CONFIGURATIONS))
+    drafted_QC = plain_QC / rng.lognormal(1, 0.3, plain_QC.shape)
+    begin = time.process_time()
+    for bootstrap in (PairedBootstrap(plain_QC / drafted_QC), PairedBootstrap(plain_QC, drafted_QC)):
+        bootstrap.ratios()
+        bootstrap.differences(3)
+        bootstrap.differences(5)
+    what = f"statistics of {NUM_CONFIGURATIONS} configurations of {NUM_QUESTIONS} questions"
+    return {"what": what, "processor_seconds": time.process_time() - begin}
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status("statistics_speed", lambda: print_json(measure())))
