@@ -41,3 +41,16 @@ def tokenizer(tokenizer_dir: Path) -> Any:
     from training import tokenizer as tokenizers
 
     return tokenizers.load_tokenizer(tokenizer_dir)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A ManualClock for a FakeServer, and in place of the clock of the profilers' client."""
+    from fake_server import ManualClock
+
+    from profiling.serving.server import Server
+
+    made = ManualClock()
+    monkeypatch.setattr(Server, "now", made.now)
+    monkeypatch.setattr(Server, "sleep", made.sleep)
+    return made

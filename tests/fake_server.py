@@ -1,15 +1,19 @@
-"""A small server that speaks OpenAI's chat protocol on loopback, and misbehaves as it is told."""
+"""A small server that speaks OpenAI's chat protocol on loopback, and misbehaves as it is told.
+
+It never sleeps: time passes only on a `ManualClock`, which client and server share.
+"""
 
 from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 Reply = Callable[["Handler"], None]
+HANG_S = 600.0  # only what hangs takes longer, however busy the machine
 
 
 def text_chunk(text: str | None = None, finish: str | None = None, **more: object) -> bytes:
@@ -33,17 +37,45 @@ def words(count: int) -> list[bytes]:
 DONE = b"data: [DONE]\n\n"
 
 
+class ManualClock:
+    """Seconds that pass when the server says so, after the client has read, and timed, what it was sent before."""
+
+    def __init__(self) -> None:
+        self._seconds, self._num_readings, self._changed = 0.0, 0, threading.Condition()
+
+    def now(self) -> float:
+        with self._changed:
+            self._num_readings += 1
+            self._changed.notify_all()
+            return self._seconds
+
+    def sleep(self, seconds: float) -> None:
+        with self._changed:
+            self._seconds += seconds
+
+    def pass_after_reading(self, write: Callable[[], None], seconds: float) -> None:
+        """Let `seconds` pass when the one client has read the time once more: it does so for all that it is sent."""
+        with self._changed:
+            before = self._num_readings
+        write()
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._num_readings > before, HANG_S), "the client reads nothing"
+            self._seconds += seconds
+
+
 def answer(count: int = 8, *, gap_s: float = 0.002, wait_s: float = 0.0, usage: int | None = -1) -> Reply:
-    """`count` tokens, `gap_s` apart, the first after `wait_s`; usage -1: the truth, None: not sent."""
+    """`count` tokens, `gap_s` apart, the first after `wait_s` (if the server has a clock: without, at once).
+
+    usage -1: the truth, None: not sent.
+    """
     tail = [] if usage is None else [usage_chunk(count if usage < 0 else usage)]
 
     def reply(handler: Handler) -> None:
         handler.server.owner.count(count)
-        handler.stream([text_chunk()])
-        time.sleep(wait_s)
+        handler.stream(())
+        handler.write(text_chunk(), wait_s)
         for word in words(count):
-            handler.write(word)
-            time.sleep(gap_s)
+            handler.write(word, gap_s)
         handler.write(text_chunk("", "stop"))
         for chunk in [*tail, DONE]:
             handler.write(chunk)
@@ -52,14 +84,11 @@ def answer(count: int = 8, *, gap_s: float = 0.002, wait_s: float = 0.0, usage: 
     return reply
 
 
-def stream(parts: Iterable[bytes], *, gap_s: float = 0.002, is_cut: bool = False) -> Reply:
+def stream(parts: Iterable[bytes], *, is_cut: bool = False) -> Reply:
     """These bytes, one HTTP chunk each; cut: the connection ends without the end of the answer."""
 
     def reply(handler: Handler) -> None:
-        handler.stream(())
-        for part in parts:
-            handler.write(part)
-            time.sleep(gap_s)
+        handler.stream(parts)
         if is_cut:
             handler.connection.close()
         else:
@@ -76,14 +105,14 @@ def status(code: int, body: object = None, **headers: str) -> Reply:
     return reply
 
 
-def stall(before: Iterable[bytes] = (), seconds: float = 1.0) -> Reply:
-    """Silence, before the head or (with parts) in the middle."""
+def stall(before: Iterable[bytes] = ()) -> Reply:
+    """Silence until the server closes, before the head or (with parts) in the middle."""
 
     def reply(handler: Handler) -> None:
         parts = list(before)
         if parts:
             handler.stream(parts)
-        handler.server.owner.closing.wait(seconds)
+        handler.server.owner.closing.wait()
 
     return reply
 
@@ -94,15 +123,20 @@ def hang_up(handler: Handler) -> None:
 
 @dataclass
 class FakeServer:
-    """`replies` are given in turn, the last one again and again. `metrics`: of the tokens generated so far."""
+    """`replies` are given in turn, the last one again and again. `metrics`: of the tokens generated so far.
+
+    `clock`: the client's as well, if times matter; then one client at a time.
+    """
 
     replies: list[Reply]
     models: object = None
     metrics: Callable[[int, int], str] | None = None
+    clock: ManualClock | None = None
     requests: list[dict] = field(default_factory=list)
     headers: list[dict] = field(default_factory=list)
     num_answers: int = 0
     num_tokens: int = 0
+    asked: threading.Event = field(default_factory=threading.Event)
     closing: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> FakeServer:
@@ -142,6 +176,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         owner.requests.append({"path": self.path, **json.loads(body)})
         owner.headers.append(dict(self.headers))
+        owner.asked.set()
         self.close_connection = True
         owner.next_reply()(self)
 
@@ -172,9 +207,14 @@ class Handler(BaseHTTPRequestHandler):
         for part in parts:
             self.write(part)
 
-    def write(self, part: bytes) -> None:
-        self.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
-        self.wfile.flush()
+    def write(self, part: bytes, then_s: float = 0.0) -> None:
+        """One HTTP chunk; `then_s` pass after it, on the server's clock."""
+        send = partial(self.wfile.write, f"{len(part):x}\r\n".encode() + part + b"\r\n")
+        clock = self.server.owner.clock
+        if clock is None:
+            send()
+        else:
+            clock.pass_after_reading(send, then_s)
 
     def end(self) -> None:
         self.wfile.write(b"0\r\n\r\n")

@@ -63,7 +63,7 @@ class Chat:
                         f"{self.url} answered with {kind}, and a stream of events (text/event-stream) was expected: "
                         "give the --base_url of a server that streams chat completions"
                     )
-                stream = _read(lines(response, self.url, self.server.timeout_s), self.url)
+                stream = _read(lines(response, self.url, self.server), self.url)
         except Refused as refused:
             raise UserError(self._why(refused)) from refused
         return self._timed(stream, sent)
@@ -135,7 +135,7 @@ class Chat:
 
 @dataclass
 class _Stream:
-    """What has come of an answer. Moments are perf_counter's; `num_tokens` and `num_first` are the server's words."""
+    """What has come of an answer. Moments are of `Server.now`; `num_tokens` and `num_first` are the server's words."""
 
     text: str = ""
     first_text: str = ""
@@ -146,8 +146,8 @@ class _Stream:
     num_tokens: int | None = None
     num_first: int | None = None
 
-    def add(self, now: float, chunk: dict) -> None:
-        """Take a chunk in. Raises KeyError, TypeError, AttributeError for one that is none."""
+    def add(self, now: float, chunk: dict[str, Any]) -> None:
+        """Take a chunk in. Raises KeyError, TypeError, AttributeError for one that is not a chunk."""
         text = ""
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}
@@ -180,17 +180,17 @@ def _read(arriving: Iterator[tuple[float, str]], url: str) -> _Stream:
         try:
             stream.add(now, chunk)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise InvalidTrial(f"{url} sent {data[:80]!r}, which is no chat.completion.chunk") from error
+            raise InvalidTrial(f"{url} sent {data[:80]!r}, which is not a chat.completion.chunk") from error
     if not is_done and stream.finish_reason is None:
         raise InvalidTrial(f"{url} ended its answer in the middle: neither [DONE] nor a finish_reason came")
     return stream
 
 
-def _chunk(data: str, url: str) -> dict:
+def _chunk(data: str, url: str) -> dict[str, Any]:
     try:
         chunk = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise InvalidTrial(f"{url} sent {data[:80]!r}, which is no JSON (of a chat.completion.chunk)") from error
+        raise InvalidTrial(f"{url} sent {data[:80]!r}, which is not JSON (of a chat.completion.chunk)") from error
     if not isinstance(chunk, dict):
         raise InvalidTrial(f"{url} sent {data[:80]!r}: a chat.completion.chunk was expected")
     if chunk.get("error"):

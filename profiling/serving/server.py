@@ -39,10 +39,13 @@ class Server:
     first_wait_s: float = 0.5
     api_key: str | None = field(default_factory=lambda: os.environ.get(KEY_VARIABLE) or None, repr=False)
 
+    now = staticmethod(time.perf_counter)  # seconds, the clock of every moment here: tests put theirs in its place
+    sleep = staticmethod(time.sleep)
+
     def __post_init__(self) -> None:
         parts = urlsplit(self.base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError(f"--base_url {self.base_url} is no URL such as http://127.0.0.1:8000/v1")
+            raise UserError(f"--base_url {self.base_url} is not a URL such as http://127.0.0.1:8000/v1")
 
     @property
     def root_url(self) -> str:
@@ -66,7 +69,7 @@ class Server:
 
     @contextmanager
     def post(self, url: str, body: dict) -> Iterator[tuple[http.client.HTTPResponse, float]]:
-        """The answer to a POST, unread, and the moment (perf_counter) at which the request that got it was sent.
+        """The answer to a POST, unread, and the moment (`now`) at which the request that got it was sent.
 
         A request that is turned away before its answer begins is sent again; one that has begun to be answered never
         is, so that nothing is generated or counted twice. Raises Refused when it is turned away for good, InvalidTrial
@@ -76,7 +79,7 @@ class Server:
         for tries_left in reversed(range(MAX_TRIES)):
             connection = self._connect(url)
             try:
-                sent = time.perf_counter()
+                sent = self.now()
                 response = self._send(connection, url, body)
                 if response is not None and response.status == 200:
                     yield response, sent
@@ -87,7 +90,7 @@ class Server:
             finally:
                 connection.close()
             if tries_left:
-                time.sleep(min(MAX_WAIT_S, _retry_after(response, wait_s)))
+                self.sleep(min(MAX_WAIT_S, _retry_after(response, wait_s)))
                 wait_s *= 2
         raise UserError(f"{url} closed the connection without an answer {MAX_TRIES} times: is it an OpenAI server?")
 
@@ -101,14 +104,14 @@ class Server:
         except http.client.BadStatusLine as error:
             if isinstance(error, http.client.RemoteDisconnected):
                 return None
-            raise UserError(f"{url} speaks no HTTP ({_reason(error)}): give an OpenAI server's --base_url") from error
+            raise UserError(f"{url} does not speak HTTP ({_reason(error)}): give an OpenAI server's --base_url") from error
         except ConnectionError:
             return None
 
     def _connect(self, url: str) -> http.client.HTTPConnection:
         parts = urlsplit(url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.hostname, parts.port, timeout=self.timeout_s)
+        connection = kind(parts.hostname or "", parts.port, timeout=self.timeout_s)
         try:
             connection.connect()
         except ssl.SSLError as error:
@@ -132,21 +135,22 @@ class Refused(Exception):
         self.url, self.status = url, status
 
 
-def lines(response: http.client.HTTPResponse, url: str, timeout_s: float) -> Iterator[tuple[float, str]]:
-    """The lines of an answer, each with the moment (perf_counter) at which its end arrived.
+def lines(response: http.client.HTTPResponse, url: str, server: Server) -> Iterator[tuple[float, str]]:
+    """The lines of an answer, each with the moment (`server.now`) at which its end arrived.
 
     Whole lines are decoded, so that a character may arrive in two halves. Raises InvalidTrial for a silence of
-    `timeout_s` and for an answer that was cut off.
+    its `timeout_s` and for an answer that was cut off.
     """
     pending = b""
     while True:
         try:
             block = response.read1(READ_BYTES)
         except TimeoutError as error:
-            raise InvalidTrial(f"{url} stopped in the middle of an answer for {timeout_s:g} s (--timeout_s)") from error
+            silence = f"{server.timeout_s:g} s (--timeout_s)"
+            raise InvalidTrial(f"{url} stopped in the middle of an answer for {silence}") from error
         except (OSError, http.client.HTTPException) as error:
             raise InvalidTrial(f"{url} cut its answer off ({_reason(error)})") from error
-        now = time.perf_counter()
+        now = server.now()
         *whole, pending = (pending + block).split(b"\n") if block else [pending, b""]
         yield from ((now, line.decode("utf-8", errors="replace").rstrip("\r")) for line in whole)
         if not block:
