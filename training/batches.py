@@ -122,7 +122,7 @@ class Schedule:
     num_docs: int
     seed: int
     _epoch: int = field(default=-1, init=False)
-    _batches: np.ndarray | None = field(default=None, init=False)
+    _batches: np.ndarray = field(default_factory=lambda: np.empty((0, 0), dtype=np.int64), init=False)
 
     def rows(self, step: int) -> np.ndarray:
         """Document numbers of batch `step` (counted from 0), at most num_docs of them."""

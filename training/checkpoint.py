@@ -60,7 +60,8 @@ def load_checkpoint(
         state = torch.load(path, map_location="cpu", weights_only=True)
         stored, progress = state["identity"], state["progress"]
     except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(f"cannot read checkpoint {path} ({type(error).__name__}): delete it to start anew") from None
+        kind = type(error).__name__
+        raise UserError(f"{path} is not a readable checkpoint ({kind}): delete it to start anew") from None
     _refuse_other_run(path, stored, identity)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])

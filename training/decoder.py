@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers import AttentionInterface, Cache, PreTrainedModel
@@ -47,7 +48,7 @@ def _grouped_attention(
     value_BHLD: torch.Tensor,
     attention_mask: torch.Tensor,
     scaling: float,
-    **rest: object,
+    **rest: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of a single query per row, without copies of keys and values per query head; longer queries by SDPA."""
     if query.shape[2] > 1:
@@ -89,20 +90,20 @@ class _RowCache(Cache):
         self._buffers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def update(
-        self, keys_BHLD: torch.Tensor, values_BHLD: torch.Tensor, layer_idx: int, *_: object, **__: object
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Stores the new positions of a layer; returns what they attend to (a prompt: itself)."""
+        """Stores the new positions (B, H, L, D) of a layer; returns what they attend to (a prompt: itself)."""
         if layer_idx not in self._buffers:
-            shape = (len(self.position_B), keys_BHLD.shape[1], self.num_positions, keys_BHLD.shape[3])
-            self._buffers[layer_idx] = keys_BHLD.new_zeros(shape), values_BHLD.new_zeros(shape)
+            shape = (len(self.position_B), key_states.shape[1], self.num_positions, key_states.shape[3])
+            self._buffers[layer_idx] = key_states.new_zeros(shape), value_states.new_zeros(shape)
         buffers = self._buffers[layer_idx]
-        for buffer, new_BHLD in zip(buffers, (keys_BHLD, values_BHLD), strict=True):
+        for buffer, new_BHLD in zip(buffers, (key_states, value_states), strict=True):
             if self.rows_R is None:
                 buffer.scatter_(2, self.position_B[:, None, None, None].expand_as(new_BHLD), new_BHLD)
             else:
                 buffer[self.rows_R, :, : new_BHLD.shape[2]] = new_BHLD
         if self.rows_R is not None:
-            return keys_BHLD, values_BHLD
+            return key_states, value_states
         return buffers[0][:, :, : self.live], buffers[1][:, :, : self.live]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -133,7 +134,7 @@ class BatchDecoder:
 
     def __init__(self, model: PreTrainedModel, stop_ids: Collection[int], settings: DecodeSettings) -> None:
         self.model, self.stop_ids, self.settings = model.eval(), frozenset(stop_ids), settings
-        self.device = model.get_input_embeddings().weight.device
+        self.device = next(model.parameters()).device
 
     @torch.inference_mode()
     def answers(self, prompts: Sequence[Sequence[int]]) -> Iterator[dict[int, list[int]]]:
@@ -159,7 +160,7 @@ class BatchDecoder:
         self._place = torch.zeros(1, dtype=torch.long, device=self.device)
         shape = (num_rows, self.settings.check_every)
         self._new_BC = torch.zeros(shape, dtype=torch.long, device=self.device)
-        self._graphs = Graphs(self.device)
+        self._graphs = Graphs[None](self.device)
 
     def _refill(self, rows: list[_Row | None], waiting: list[int], prompts: Sequence[Sequence[int]]) -> None:
         """Runs new prompts in free rows, once enough are free to make it worth a pass."""
@@ -171,8 +172,8 @@ class BatchDecoder:
             places = places[: len(numbers)]
             first = self._prefill(places, [prompts[n] for n in numbers])
             for place, number, token in zip(places, numbers, first, strict=True):
-                rows[place] = _Row(number, len(prompts[number]))
-                rows[place].take([token], self.stop_ids, self.settings.max_new_tokens)
+                row = rows[place] = _Row(number, len(prompts[number]))
+                row.take([token], self.stop_ids, self.settings.max_new_tokens)
 
     def _prefill(self, places: list[int], prompts: list[Sequence[int]]) -> list[int]:
         """One pass over right-padded prompts; what stands after a prompt is overwritten before it is seen."""

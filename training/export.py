@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -33,7 +34,7 @@ _COPIED_KEYS = (
 def config_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, extra: dict | None = None) -> dict:
     """config.json in the spelling that transformers 4.53 and 5 both read; `extra` keys are added."""
     config = model.config
-    result = {"architectures": [type(model).__name__]}
+    result: dict[str, Any] = {"architectures": [type(model).__name__]}
     result |= {key: getattr(config, key) for key in _COPIED_KEYS if getattr(config, key, None) is not None}
     rope = getattr(config, "rope_parameters", None) or {}
     result["rope_theta"] = float(rope.get("rope_theta") or config.rope_theta)
@@ -74,7 +75,7 @@ def _write_weights(model: PreTrainedModel, folder: Path) -> None:
     if len(shards) == 1:
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         return
-    places = {}
+    places: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         save_file(shard, folder / name, metadata={"format": "pt"})

@@ -19,7 +19,9 @@ LossOf = Callable[[Inputs], torch.Tensor]
 class Gradients:
     """Computes `loss_of` (the inputs of a step -> its loss, a scalar) and sets `.grad`, always the same memory."""
 
-    def __init__(self, model: torch.nn.Module, loss_of: LossOf, device: torch.device, graphs: Graphs) -> None:
+    def __init__(
+        self, model: torch.nn.Module, loss_of: LossOf, device: torch.device, graphs: Graphs[torch.Tensor]
+    ) -> None:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._loss_of, self._device, self._graphs = loss_of, device, graphs
         self._inputs: dict[tuple, Inputs] = {}

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
 Result = TypeVar("Result")
 
 
-class Graphs:
+class Graphs(Generic[Result]):
     """Runs work on `device`; on CUDA, work of a key that has been met before is replayed.
 
     Work reads and writes the same memory every time: inputs are copied into place by the caller.
@@ -23,7 +23,7 @@ class Graphs:
 
     def __init__(self, device: torch.device) -> None:
         self.is_capturing = device.type == "cuda"
-        self._captured: dict[Hashable, tuple[torch.cuda.CUDAGraph, object]] = {}
+        self._captured: dict[Hashable, tuple[torch.cuda.CUDAGraph, Result]] = {}
         self._pool = torch.cuda.graph_pool_handle() if self.is_capturing else None
         self._stream = torch.cuda.Stream(device) if self.is_capturing else None
 

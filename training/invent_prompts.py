@@ -34,6 +34,7 @@ def opened_turn(tokenizer: PreTrainedTokenizerBase, opening: str) -> list[int]:
     """Token ids of a chat up to the first words of the user's turn. Raises UserError when there are none."""
     turn = [{"role": "user", "content": _PLACE}]
     text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=False)
+    assert isinstance(text, str)  # not tokenized
     head, found, _ = text.partition(_PLACE)
     if not found:
         raise UserError(f"the chat template of {tokenizer.name_or_path} leaves the user's words out")
@@ -53,7 +54,9 @@ def invent_prompts(
     with tqdm(total=num_prompts, desc="prompts", unit="prompt", mininterval=5) as bar:
         for finished in decoder.answers([turns[opening] for opening in asked]):
             for number, tokens in finished.items():
-                text = asked[number] + tokenizer.decode(tokens[:-1], skip_special_tokens=True)
+                written = tokenizer.decode(tokens[:-1], skip_special_tokens=True)
+                assert isinstance(written, str)  # a list of texts comes of a batch only
+                text = asked[number] + written
                 if tokens[-1] in decoder.stop_ids and len(text.strip()) >= SHORTEST:
                     found[number] = text.strip()
             bar.update(len(finished))

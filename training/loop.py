@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from specdec.errors import UserError
 from training import ranks
@@ -120,10 +121,11 @@ class _LossLog:
         self._open_window()
 
     def _open_window(self) -> None:
-        self._sum, self._count = None, 0
+        self._sum: torch.Tensor | float = 0.0
+        self._count = 0
 
     def add(self, loss: torch.Tensor, num_tokens: int) -> None:
-        self._sum = loss if self._sum is None else self._sum + loss
+        self._sum = self._sum + loss
         self._count += 1
         self.tokens += num_tokens
 
@@ -166,7 +168,7 @@ def _update(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torc
 
 def train(
     name: str,
-    model: torch.nn.Module,
+    model: PreTrainedModel,
     step_of: tuple[BatchOf, LossOf],
     settings: LoopSettings,
     place: Place,
@@ -187,7 +189,7 @@ def train(
     model.train()
     if place.is_compiled:
         compile_layers(model)
-    graphs = Graphs(place.device)
+    graphs = Graphs[torch.Tensor](place.device)
     batch_of, loss_of = step_of
     gradients = Gradients(model, loss_of, place.device, graphs)
 

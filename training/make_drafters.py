@@ -51,8 +51,9 @@ class Workplace:
 
     def answer(self, target_dir: Path, texts: list[str], path: Path, settings: DecodeSettings) -> dict:
         """Writes the greedy answers of a target to `path`; returns counts."""
-        where = {"device": self.device, "deadline": self.deadline}
-        return answer_texts(target_dir, texts, path, settings, max_prompt=MAX_PROMPT, **where)
+        return answer_texts(
+            target_dir, texts, path, settings, device=self.device, deadline=self.deadline, max_prompt=MAX_PROMPT
+        )
 
     def finish(self, stage: str, report: TrainReport, settings: dict) -> dict:
         """What training.json says of a trained model; deletes its checkpoint, which is not needed any more."""

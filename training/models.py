@@ -48,8 +48,8 @@ def new_qwen2(shape: Shape, seed: int) -> PreTrainedModel:
         max_position_embeddings=shape.max_positions,
         tie_word_embeddings=True,
         initializer_range=INIT_STD,
-        attn_implementation="sdpa",
     )
+    config._attn_implementation = "sdpa"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM(config).float()
@@ -67,7 +67,12 @@ def find_target(name: Path | str) -> Path:
 
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> PreTrainedModel:
     """A Qwen2 or Llama checkpoint in fp32; UserError for any other architecture or missing safetensors."""
-    return load_hf_model(find_model(TRAINED, str(folder)), torch.float32).to(device)
+    return moved(load_hf_model(find_model(TRAINED, str(folder)), torch.float32), device)
+
+
+def moved(model: PreTrainedModel, where: torch.device | torch.dtype | str) -> PreTrainedModel:
+    """`model` itself, on another device or in another dtype."""
+    return model.to(where)  # type: ignore[arg-type]  # transformers' wrapper of `to` is typed without its self
 
 
 def weights_digest(model: PreTrainedModel) -> str:

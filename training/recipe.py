@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from specdec.errors import UserError
 from training.decoder import DecodeSettings
@@ -17,6 +18,7 @@ from training.train_target import TargetSettings
 
 COMMAND = "python -m training.family --data_dir DIR --work_dir DIR"
 TRAINED = ("teacher", "target", "ar_drafter", "dllm_drafter")
+Trained = TypeVar("Trained", TargetSettings, ArSettings, DllmSettings)
 RECIPE_FLAGS = ("num_mixed", *(f"{name}_steps" for name in TRAINED))
 
 
@@ -64,7 +66,7 @@ def settings_of(arguments: argparse.Namespace) -> FamilySettings:
     """The family's settings as asked on the command line."""
     settings = smoke_settings() if arguments.smoke else FamilySettings()
 
-    def with_loop(part: TargetSettings | ArSettings | DllmSettings, name: str) -> object:
+    def with_loop(part: Trained, name: str) -> Trained:
         steps = getattr(arguments, f"{name}_steps")
         if steps is not None and steps < 1:
             raise UserError(f"--{name}_steps {steps}: give at least 1")

@@ -29,7 +29,7 @@ from training.corpus import add_prompt_flags, read_prompts
 from training.decoder import BatchDecoder, DecodeSettings
 from training.export import check_free
 from training.loop import OutOfTime
-from training.models import TARGET_HELP, TRAINED, load_model, weights_digest
+from training.models import TARGET_HELP, TRAINED, load_model, moved, weights_digest
 from training.tokenizer import chat_prompts, load_tokenizer
 
 SAVE_EVERY = 1000  # answers
@@ -124,7 +124,7 @@ def load_writer(target_dir: Path, device: torch.device) -> tuple[PreTrainedModel
     """A target in the dtype that the benchmark runs it in, its tokenizer and its stop ids. UserError for a bad one."""
     source = find_model(TRAINED, str(target_dir))
     tokenizer = load_tokenizer(source.path)
-    model = load_model(source.path, device).to(resolve_dtype("auto", device))
+    model = moved(load_model(source.path, device), resolve_dtype("auto", device))
     return model, tokenizer, sorted(stop_ids(source, tokenizer))
 
 

@@ -27,12 +27,16 @@ class Stage:
     trains_together: bool = False
     is_redone: bool = False
 
+    def is_done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.artefact.exists() and not self.is_redone
+
 
 def run_stages(stages: Sequence[Stage], stop_after: str, deadline: float | None) -> dict[str, dict | None]:
     """What each stage up to `stop_after` did (None: it was done already). Raises OutOfTime between two stages."""
     results: dict[str, dict | None] = {}
     for stage in stages:
-        if ranks.on_leader(lambda stage=stage: stage.artefact.exists() and not stage.is_redone):
+        if ranks.on_leader(stage.is_done):
             results[stage.name] = None
         else:
             if ranks.is_past(deadline):

@@ -19,7 +19,7 @@ from training.export import write_model
 from training.gradients import Inputs
 from training.loop import LoopSettings, Place, TrainReport, train
 from training.losses import Labels, batch_loss, to_device
-from training.models import Shape, autocast, hidden_states, new_qwen2
+from training.models import Shape, autocast, hidden_states, moved, new_qwen2
 from training.tokenizer import chat_prompts, load_tokenizer
 
 MAX_DOCUMENT = 512
@@ -47,7 +47,7 @@ def train_target(
     docs: TokenDocs, tokenizer: PreTrainedTokenizerBase, settings: TargetSettings, place: Place
 ) -> tuple[PreTrainedModel, TrainReport]:
     """The trained target on place.device, and how it went; resumes from place.checkpoint."""
-    model = new_qwen2(settings.shape, settings.loop.seed).to(place.device)
+    model = moved(new_qwen2(settings.shape, settings.loop.seed), place.device)
     labels = Labels(to_device(docs.tokens, place.device).long())
     schedule = Schedule(docs.lengths, settings.loop.num_docs, settings.loop.seed)
 
