@@ -7,11 +7,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from families import edit_config, flags, save_family, save_model
+from pausing import wait_until_paused
 from toys import toy_model
 
 import failfast
@@ -273,14 +273,12 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     family: dict[str, Path], tmp_path: Path, stop_signal: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = flags(family, tmp_path / "out", "--num_questions", "4", "--max_new_tokens", "64")
-    running = subprocess.Popen(
-        [sys.executable, "failfast.py", *arguments], cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    deadline = time.monotonic() + 60
-    while not find_records(tmp_path / "out") and time.monotonic() < deadline:
-        time.sleep(0.02)
+    paused = tmp_path / "paused"
+    command = [sys.executable, "tests/pausing.py", str(paused), "failfast.py", *arguments]
+    running = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    wait_until_paused(running, paused)
     running.send_signal(stop_signal)
-    _, error = running.communicate(timeout=60)
+    _, error = running.communicate(timeout=600)  # only what hangs takes longer, however busy the machine
     num_kept = len(find_records(tmp_path / "out"))
     assert 0 < num_kept < 20
     if stop_signal != signal.SIGKILL:

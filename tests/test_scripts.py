@@ -8,11 +8,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from families import save_family
+from pausing import wait_until_paused
 
 from specdec.config import parse_args
 from specdec.records import find_records
@@ -21,6 +21,7 @@ from specdec.sweeps.runs import find_runs, read_run
 PROJECT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((PROJECT / "scripts").glob("*.sh"))
 PROFILE_FLAGS = ("--num_questions", "2", "--max_new_tokens", "8", "--repeats", "1")
+HANG_S = 600  # only what hangs takes longer, however busy the machine
 SWEEPS = [path for path in SCRIPTS if path.stem.startswith(("sweep_", "microbenchmark_"))]
 
 
@@ -47,7 +48,7 @@ def environment(family: dict[str, Path], tmp_path: Path) -> dict[str, str]:
 
 def bash(script: str, environment: dict[str, str], *more: str) -> subprocess.CompletedProcess[str]:
     command = ["bash", f"scripts/{script}.sh", *more]
-    return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=HANG_S)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
@@ -85,13 +86,14 @@ def test_a_ranking_of_nothing_fails_and_says_so(environment):
 
 def test_sigterm_ends_the_script_after_the_round_and_the_rest_is_done_later(environment, tmp_path):
     environment |= {"NUM_QUESTIONS": "8", "MAX_NEW_TOKENS": "200", "SPEC_LENS": "2", "DATASETS": "bundled bundled"}
-    command = ["bash", "scripts/sweep_ar_drafter_freqs.sh"]
-    running = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while not find_records(tmp_path / "out") and time.monotonic() < deadline:
-        time.sleep(0.02)
+    stand_in, paused = tmp_path / "python", tmp_path / "paused"
+    stand_in.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{PROJECT}/tests/pausing.py" "{paused}" "$@"\n')
+    stand_in.chmod(0o755)
+    command, pausing = ["bash", "scripts/sweep_ar_drafter_freqs.sh"], environment | {"PYTHON": str(stand_in)}
+    running = subprocess.Popen(command, cwd=PROJECT, env=pausing, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    wait_until_paused(running, paused)
     running.send_signal(signal.SIGTERM)  # to the script alone, as --signal=B:TERM does
-    _, error = running.communicate(timeout=60)
+    _, error = running.communicate(timeout=HANG_S)
     assert running.returncode == 128 + signal.SIGTERM and b"stopped" in error
     kept = find_records(tmp_path / "out")
     assert 0 < len(kept) < 16
