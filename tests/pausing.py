@@ -49,13 +49,13 @@ def _wait_for_signal(file: Path) -> None:
         seen.append(number)
         handlers[number](number, frame)
 
-    for number in STOPPING:
-        signal.signal(number, pass_on)
+    for stopping in STOPPING:
+        signal.signal(stopping, pass_on)
     file.touch()
     while not seen:
         time.sleep(0.01)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    for stopping in STOPPING:
+        signal.signal(stopping, handlers[stopping])
 
 
 if __name__ == "__main__":

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import random
 import signal
-import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 from fakes import FakeDraft, ScriptedDrafter, ScriptedTarget
 from samples import make_record
 
-from specdec.records import Record, find_records, load_record, record_path, save_record
-from specdec.speculate import speculate
-from specdec.sweeps.runs import RunFile, find_runs, read_run
-from specdec.sweeps.status import read_status
+from specdec.decoding.loop import speculate
+from specdec.records.record import Record, find_records, load_record, record_path, save_record
+from specdec.runs.run_file import RunFile, find_runs, read_run
+from specdec.runs.status import read_status
 
 NUM_PROCESSES = 32
 NUM_KILLS = 200
+OPERATIONS = [(builtins, "open"), *((os, name) for name in ("open", "fsync", "replace", "unlink", "mkdir"))]
 DRAFTERS = ("plain", "ar_None_sf_4")
 BUDGET = 64
 
@@ -59,6 +63,38 @@ def do_all(folder: Path, question_ids: list[int], on_saved: Callable[[Path], Non
                     on_saved(path)
 
 
+class Moments(ExitStack):
+    """Counts the moments right before and right after each operation on files.
+
+    At moment number `last` the process is killed. They are counted because a time would be another moment on a machine
+    that is busy: maybe none of the work.
+    """
+
+    def __init__(self, last: int | None = None) -> None:
+        super().__init__()
+        self.num_seen, self._last = 0, last
+
+    def __enter__(self) -> Moments:
+        for module, name in OPERATIONS:
+            self.enter_context(mock.patch.object(module, name, self._counted(getattr(module, name))))
+        return self
+
+    def _counted(self, operation: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            self._see()
+            try:
+                return operation(*arguments, **keywords)
+            finally:
+                self._see()
+
+        return call
+
+    def _see(self) -> None:
+        if self.num_seen == self._last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.num_seen += 1
+
+
 def started(task: Callable[[], None]) -> int:
     """The id of a forked process that does `task`: no time goes into imports."""
     process = os.fork()
@@ -83,15 +119,18 @@ def assert_whole(folder: Path) -> set[Path]:
 
 
 def test_32_processes_in_one_folder_lose_nothing(tmp_path):
-    """Every question is asked of four processes, which begin with it at the same time."""
+    """Every question is asked of four processes, and none begins before all are there."""
     questions = [list(range(8 * (n % 8), 8 * (n % 8) + 8)) for n in range(NUM_PROCESSES)]
-    start_s = time.monotonic() + 0.5
+    gate, opener = os.pipe()
 
     def task(mine: list[int]) -> None:
-        time.sleep(max(0.0, start_s - time.monotonic()))
+        os.close(opener)
+        os.read(gate, 1)  # returns when the last other end is closed
         do_all(tmp_path, mine)
 
     processes = [started(lambda mine=mine: task(mine)) for mine in questions]
+    os.close(opener)
+    os.close(gate)
     assert [os.waitpid(process, 0)[1] for process in processes] == [0] * NUM_PROCESSES
     assert assert_whole(tmp_path) == {path_of(tmp_path, question, name) for question in range(64) for name in DRAFTERS}
     found = [read_run(path) for path in find_runs(tmp_path)]
@@ -103,13 +142,13 @@ def test_32_processes_in_one_folder_lose_nothing(tmp_path):
 def test_kill_at_200_random_moments_never_leaves_a_record_that_loads_wrongly(tmp_path):
     """In 20 folders, 10 killed writers each and a last one that is left to finish."""
     rng, questions, num_half_done = random.Random(0), list(range(10)), 0
-    begin = time.perf_counter()
-    do_all(tmp_path / "timing", questions[:3])
-    longest = time.perf_counter() - begin
+    moments = Moments()
+    with moments:
+        do_all(tmp_path / "counting", questions[:3])
     for number in range(NUM_KILLS):
         folder = tmp_path / str(number // 10)
         before = set(find_records(folder))
-        saved = killed_while_working(folder, questions, rng.uniform(0, longest))
+        saved = killed_while_working(folder, questions, rng.randrange(moments.num_seen))
         present = set(find_records(folder))
         assert before | saved <= present, number
         num_half_done += present != before
@@ -122,13 +161,16 @@ def test_kill_at_200_random_moments_never_leaves_a_record_that_loads_wrongly(tmp
     assert num_half_done > NUM_KILLS / 10  # the kills did come in the middle of the work
 
 
-def killed_while_working(folder: Path, questions: list[int], after_s: float) -> set[Path]:
-    """The records that a writer had reported as saved when it was killed."""
+def killed_while_working(folder: Path, questions: list[int], last: int) -> set[Path]:
+    """The records that a writer had reported as saved when it was killed, at its moment number `last`."""
     reader, writer = os.pipe()
-    process = started(lambda: do_all(folder, questions, lambda path: os.write(writer, f"{path}\n".encode())))
+
+    def task() -> None:
+        with Moments(last):
+            do_all(folder, questions, lambda path: os.write(writer, f"{path}\n".encode()))
+
+    process = started(task)
     os.close(writer)
-    time.sleep(after_s)
-    os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
     with os.fdopen(reader) as reports:
         return {Path(line) for line in reports.read().splitlines()}
