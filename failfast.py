@@ -17,26 +17,25 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from specdec.asked import asked_problems
 from specdec.config import RunConfig, parse_args
 from specdec.errors import exit_status
-from specdec.latency import MEASURED, LatencyProfile, load_profiles, measured
-from specdec.problems import Problem
-from specdec.rankings.ranking import PLAIN, QuestionStats, model_prices, priced_entry, stats_of
-from specdec.rankings.tables import ranking_report
-from specdec.records import Record, check_writable, save_record
-from specdec.report import record_lines, record_text
-from specdec.sweeps.repeated import repeated_run
-from specdec.sweeps.runs import RunFile
-from specdec.sweeps.shards import parse_shard
-from specdec.sweeps.status import read_status, status_report
-from specdec.sweeps.stop import StopRequest
-from specdec.sweeps.stored import stored_records
-from specdec.token_bytes import TokenBytes, stored_tokens
+from specdec.latency.pricing import measured
+from specdec.latency.profile import MEASURED, LatencyProfile, load_profiles, priced_entry
+from specdec.models.token_text import TokenBytes, stored_tokens
+from specdec.questions.sets import Problem
+from specdec.ranking.entries import PLAIN, QuestionStats, model_prices, stats_of
+from specdec.records.record import Record, check_writable, save_record
+from specdec.runs.resume import asked_problems, repeated_run, stored_records
+from specdec.runs.run_file import RunFile
+from specdec.runs.shards import parse_shard
+from specdec.runs.status import read_status, status_report
+from specdec.runs.stop import StopRequest
+from specdec.views.record_text import record_lines, record_text
+from specdec.views.tables import ranking_report
 from specdec.views.terminal import AnswerView, wants_colour
 
 if TYPE_CHECKING:
-    from specdec.jobs import Job
+    from specdec.runs.jobs import Job
     from specdec.session import Session
 
 log = logging.getLogger("failfast")
@@ -75,9 +74,9 @@ def run(config: RunConfig, stop: StopRequest) -> None:
             report.report(repeated.records)
         return
     # Models come with torch and transformers: everything above answers without them.
-    from specdec.jobs import describe_plan, plan_jobs
+    from specdec.runs.jobs import describe_plan, plan_jobs
+    from specdec.runs.run_file import describe_run
     from specdec.session import open_session
-    from specdec.sweeps.run_description import describe_run
 
     session = open_session(config)
     report = None if config.record else Reporter(config, profiles, session.token_bytes)
@@ -98,8 +97,8 @@ def run_jobs(session: Session, jobs: Sequence[Job], report: Reporter, run_file: 
 
     Another task may have finished a job since they were planned; nothing is computed twice if that can be seen.
     """
-    from specdec.jobs import finished, run_job
-    from specdec.rankings.against_plain import AgainstPlain
+    from specdec.runs.against_plain import AgainstPlain
+    from specdec.runs.jobs import finished, run_job
 
     against_plain = AgainstPlain(session)
     with logging_redirect_tqdm():
@@ -119,7 +118,7 @@ def run_jobs(session: Session, jobs: Sequence[Job], report: Reporter, run_file: 
 
 def record_traces(session: Session, problems: Sequence[Problem], stop: StopRequest) -> None:
     """A trace per question, each saved as soon as it is made; what is stored already is not made again."""
-    from specdec.traces.recorder import plan_traces, record_trace
+    from specdec.runs.recording import plan_traces, record_trace
     from specdec.traces.trace import save_trace
 
     jobs = plan_traces(session, problems)

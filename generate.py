@@ -2,9 +2,9 @@
 
 `generate` writes a whole answer, `generate_draft_tokens` a draft of fixed length and
 `generate_draft_tokens_arbitrary_length` a draft whose length FailFast's rule decides; for other
-rules there is `LiveBlocks` under `specdec.windows.finish_draft`. All run on a `specdec.lm.CachedLM`, whose
+rules there is `LiveBlocks` under `decoding.stopping.finish_draft`. All run on a `models.lm.CachedLM`, whose
 committed blocks they reuse and extend. This file does not verify drafts, decides no draft's length
-(`specdec/windows.py`) and knows no tokenizer, model library or configuration.
+(`specdec/decoding/stopping.py`) and knows no tokenizer, model library or configuration.
 
 Sources: Fast-dLLM v2 (arXiv 2509.26328) for the block mask, the token shift, sub-blocks and
 threshold unmasking.
@@ -14,11 +14,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from specdec.windows import Draft, FailFastWindow, FixedWindow, Passes, Rule, finish_draft
+from specdec.decoding.stopping import Draft, FailFastWindow, FixedWindow, Passes, Rule, finish_draft
 
 
 class BlockLM(Protocol):
-    """What the loop asks of a model, in the words of `specdec.lm.CachedLM`."""
+    """What the loop asks of a model, in the words of `specdec.models.lm.CachedLM`."""
 
     length: int
     predictions: dict[int, tuple[int, float]]

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from specdec.config import StrictParser
 from specdec.errors import UserError, exit_status
-from specdec.latency import load_profiles
-from specdec.rankings import logs, ranking, tables
-from specdec.rankings.also import also_ranked
-from specdec.rankings.judges import Judges
-from specdec.rankings.question_sets import comparable
-from specdec.rankings.ranking import QuestionStats
-from specdec.rankings.reading import Reading, add_reading_flags, records_of
-from specdec.records import load_record
+from specdec.latency.profile import load_profiles
+from specdec.ranking import entries, logs
+from specdec.ranking.entries import QuestionStats, Reading, add_reading_flags, records_of
+from specdec.ranking.oracle import Judges
+from specdec.ranking.question_sets import comparable
+from specdec.ranking.server_rows import also_ranked
+from specdec.records.record import load_record
+from specdec.views import tables
 
 
 def read_path(path: Path, reading: Reading) -> list[QuestionStats]:
@@ -68,7 +68,7 @@ def run(arguments: Sequence[str] | None = None) -> str:
     profiles = load_profiles(options.latency_profile)
     judges = None if options.trace_dir is None else Judges(options.trace_dir, profiles, options.latency_target)
     reading = Reading(profiles, options.latency_target, judges, options.run_code)
-    stats = ranking.merge(entry for path in options.paths for entry in read_path(path, reading))
+    stats = entries.merge(entry for path in options.paths for entry in read_path(path, reading))
     served, notes = also_ranked(options.also, stats)
     stats, note = comparable([*stats, *served], options.allow_unequal)
     note = "\n".join(filter(None, [note, *notes]))

@@ -2,24 +2,25 @@
 
     python -m experiments.acceptance_rates RESULTS [RESULTS ...] > FILE
 
-Ratios of sums; intervals as everywhere (specdec.statistics). The last line on stdout is the document.
+Ratios of sums; intervals as everywhere (specdec.ranking.statistics). The last line on stdout is the document.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from profiling.common import print_json
-from specdec.answers.repetition import is_degenerate
-from specdec.config import StrictParser
-from specdec.errors import UserError, exit_status
-from specdec.rankings.ranking import PLAIN
-from specdec.records import Record, find_records, load_record
-from specdec.statistics import LEVEL, MIN_QUESTIONS, PairedBootstrap
+from profiling.common import parser_of, run_command
+from specdec.errors import UserError
+from specdec.questions.repetition import is_degenerate
+from specdec.ranking.entries import PLAIN
+from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS, PairedBootstrap
+from specdec.records.record import Record, find_records, load_record
 
 SETTINGS = (
     "decoding",
@@ -35,7 +36,7 @@ SETTINGS = (
 )
 
 
-def rates(records: Sequence[Record]) -> dict:
+def rates(records: Sequence[Record]) -> dict[str, Any]:
     """What one configuration's records say. Raises UserError for too few of them."""
     if len(records) < MIN_QUESTIONS:
         raise UserError(f"{records[0].drafter_name}: {len(records)} questions, but intervals need {MIN_QUESTIONS}")
@@ -51,13 +52,13 @@ def rates(records: Sequence[Record]) -> dict:
     }
 
 
-def interval(numerators: Sequence[int], denominators: Sequence[int]) -> dict:
+def interval(numerators: Sequence[int], denominators: Sequence[int]) -> dict[str, float]:
     """A ratio of sums over questions, with the ends of its interval."""
     (estimate,) = PairedBootstrap(np.array([numerators]).T, np.array([denominators]).T).ratios()
     return {"value": round(estimate.value, 4), "low": round(estimate.low, 4), "high": round(estimate.high, 4)}
 
 
-def summary(folder: Path) -> dict:
+def summary(folder: Path) -> dict[str, Any]:
     """One results folder: its settings, and every drafter but plain decoding."""
     by_drafter: dict[str, list[Record]] = {}
     for path in find_records(folder):
@@ -71,22 +72,20 @@ def summary(folder: Path) -> dict:
     return {"settings": settings, "drafters": {name: rates(records) for name, records in by_drafter.items()}}
 
 
-def run() -> None:
-    """The command."""
-    parser = StrictParser(prog="experiments.acceptance_rates", description=__doc__.splitlines()[0])
-    parser.add_argument("results", nargs="+", type=Path, help="results folders, one per setting")
-    folders = [summary(folder) for folder in parser.parse_args().results]
+def document(flags: argparse.Namespace) -> dict[str, Any]:
+    """All folders, and what the figures mean."""
     notes = {
         "acceptance_rate": "accepted / drafted tokens, ratio of sums",
         "acceptance_len": "tokens per round, bonus included",
         "intervals": f"symmetric bootstrap-t over questions, {LEVEL:.0%}",
     }
-    print_json({"what": "acceptance", "notes": notes, "runs": folders})
+    return {"what": "acceptance", "notes": notes, "runs": [summary(folder) for folder in flags.results]}
 
 
-def main() -> int:
-    """Prints the document; 2 and one line on stderr for a user's mistake."""
-    return exit_status("experiments.acceptance_rates", run)
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = parser_of("acceptance_rates", __doc__)
+    parser.add_argument("results", nargs="+", type=Path, help="results folders, one per setting")
+    return run_command(parser, document, arguments)
 
 
 if __name__ == "__main__":

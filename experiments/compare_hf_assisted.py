@@ -1,40 +1,51 @@
 """Our static AR drafting against Hugging Face assisted generation: same models, dtype and draft length.
 
-Both decode the same questions in turn, in one process: `python -m experiments.compare_hf_assisted`.
-The flags are failfast.py's; the first --spec_len is the constant number of drafted tokens (5 in
-the published comparison). Greedy texts of both are compared as well.
+    python -m experiments.compare_hf_assisted --spec_len 5 --num_questions 24 --max_new_tokens 128
+
+Both decode the same questions in turn, in one process. The first --spec_len is the constant number of drafted tokens (5
+in the published comparison). Greedy texts of both are compared as well. The last line on stdout is JSON.
 """
 
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from tqdm import tqdm
 from transformers import GenerationConfig
 
-from profiling.common import asked_prompts, run_measurement
-from specdec.checkpoints import AR_DRAFTER, TARGET
+from profiling.common import MODEL_FLAGS, QUESTION_FLAGS, asked_prompts, decode, parser_of, run_measurement, tokens_of
+from profiling.made_models import on_device
 from specdec.config import RunConfig
-from specdec.models import load_hf_model
+from specdec.drafters.specs import ArStatic
+from specdec.models.checkpoints import AR_DRAFTER, TARGET
+from specdec.models.load import load_hf_model
 from specdec.session import Session
-from specdec.specs import ArStatic
-from specdec.speculate import speculate
+
+FLAGS = (*(name for name in MODEL_FLAGS if name != "dllm_dir"), "dataset_name", *QUESTION_FLAGS, "spec_len")
+Decode = Callable[[list[int]], list[int]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_measurement("compare_hf_assisted", compare, arguments)
+    parser = parser_of("compare_hf_assisted", __doc__, FLAGS)
+    parser.set_defaults(drafters=["plain", "ar_sf"])
+    return run_measurement(parser, compare, arguments)
 
 
-def compare(config: RunConfig, session: Session) -> dict:
+def compare(config: RunConfig, session: Session) -> dict[str, Any]:
     """Tokens per second of both, question by question, and the ratio of the medians (ours / theirs)."""
-    theirs = HfAssisted(config, session)
+    spec, theirs = ArStatic(config.spec_len[0]), HfAssisted(config, session)
+    decoders: dict[str, Decode] = {
+        "ours": lambda ids: tokens_of(decode(session, spec, ids)),
+        "hf_assisted": theirs.decode,
+    }
     prompts = asked_prompts(config, session)
-    decode_ours(config, session, prompts[0])
-    theirs.decode(prompts[0])
-    rates, num_equal = {"ours": [], "hf_assisted": []}, 0
-    decoders = {"ours": lambda ids: decode_ours(config, session, ids), "hf_assisted": theirs.decode}
+    for warm_up in decoders.values():
+        warm_up(prompts[0])
+    rates: dict[str, list[float]] = {name: [] for name in decoders}
+    num_equal = 0
     for index, prompt_ids in enumerate(tqdm(prompts, desc="questions", disable=None)):
         outputs = {}
         # Who goes first changes with every question, so that neither profits from the machine's drift.
@@ -56,24 +67,13 @@ def compare(config: RunConfig, session: Session) -> dict:
     }
 
 
-def decode_ours(config: RunConfig, session: Session, prompt_ids: list[int]) -> list[int]:
-    rounds = speculate(
-        session.target(),
-        session.drafter(ArStatic(config.spec_len[0])),
-        prompt_ids,
-        max_new_tokens=config.max_new_tokens,
-        stop_ids=session.stop_ids,
-    )
-    return [token for turn in rounds for token in turn.emitted_tokens]
-
-
 class HfAssisted:
     """transformers' own speculative decoding with a constant number of drafted tokens."""
 
     def __init__(self, config: RunConfig, session: Session) -> None:
         self.session = session
         self.target, self.drafter = (
-            load_hf_model(session.sources[role], session.dtype).to(session.device).eval()
+            on_device(load_hf_model(session.sources[role], session.dtype), session.device).eval()
             for role in (TARGET, AR_DRAFTER)
         )
         self.drafter.generation_config = GenerationConfig(

@@ -3,8 +3,10 @@
     python -m experiments.compare_live_replay
 
 Six settings are run live, spread over the grid's kinds as the 64 are, and their time is scaled by the number of
-settings; the records of both must be the same, round by round. --trace_dir keeps the traces.
+settings; the records of both must be the same, round by round. The last line on stdout is JSON.
 """
+
+from __future__ import annotations
 
 import argparse
 import subprocess
@@ -12,20 +14,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from tqdm import tqdm
 
-from profiling.common import print_json
+from profiling.common import parser_of, run_command
 from specdec.config import RunConfig
-from specdec.errors import exit_status
-from specdec.grids import PAPER
-from specdec.jobs import plan_jobs, run_job
-from specdec.problems import load_problems
-from specdec.records import Record
+from specdec.drafters.specs import PAPER, ArStatic, DllmStatic, FailFast
+from specdec.questions.sets import Problem, load_problems
+from specdec.records.record import Record
+from specdec.records.rounds import Round
+from specdec.runs.jobs import plan_jobs, run_job
+from specdec.runs.recording import plan_traces, record_trace
 from specdec.session import Session, open_session
-from specdec.specs import ArStatic, DllmStatic, FailFast
-from specdec.traces.recorder import plan_traces, record_trace
-from specdec.traces.replayed import replay
+from specdec.traces.replay import replay
 from specdec.traces.trace import load_trace, save_trace, trace_path
 
 LIVE = (
@@ -39,26 +41,19 @@ LIVE = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--num_questions", type=int, default=10)
-    parser.add_argument("--max_new_tokens", type=int, default=256)
+    parser = parser_of("compare_live_replay", __doc__, ("num_questions", "max_new_tokens"))
+    parser.set_defaults(num_questions=10, max_new_tokens=256)
     parser.add_argument("--trace_dir", help="keep the traces there (default: a temporary folder)")
-    options = parser.parse_args(arguments)
-
-    def work() -> None:
-        with tempfile.TemporaryDirectory() as place:
-            config = RunConfig(
-                grid="paper",
-                num_questions=options.num_questions,
-                max_new_tokens=options.max_new_tokens,
-                output_dir=options.trace_dir or place,
-            )
-            print_json(measure(config))
-
-    return exit_status("compare_live_replay", work)
+    return run_command(parser, work, arguments)
 
 
-def measure(config: RunConfig) -> dict:
+def work(flags: argparse.Namespace) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as place:
+        numbers = {"num_questions": flags.num_questions, "max_new_tokens": flags.max_new_tokens}
+        return measure(RunConfig(grid="paper", output_dir=flags.trace_dir or place, **numbers))
+
+
+def measure(config: RunConfig) -> dict[str, Any]:
     """Seconds of both ways. Loading the models is in neither; starting the replay's processes is in."""
     session = open_session(config)
     problems = load_problems(config.dataset_name, num_questions=config.num_questions)
@@ -87,7 +82,7 @@ def measure(config: RunConfig) -> dict:
     }
 
 
-def run_live(session: Session, problems: Sequence) -> tuple[float, int]:
+def run_live(session: Session, problems: Sequence[Problem]) -> tuple[float, int]:
     """Seconds of the live settings, and how many of their records the replay gives too."""
     seconds, num_equal = 0.0, 0
     jobs = [job for job in plan_jobs(session, problems) if job.spec in LIVE]
@@ -105,7 +100,7 @@ def is_same(live: Record, replayed: Record) -> bool:
     return [_decided(turn) for turn in live.rounds] == [_decided(turn) for turn in replayed.rounds]
 
 
-def _decided(turn: object) -> dict[str, object]:
+def _decided(turn: Round) -> dict[str, object]:
     decided = {key: value for key, value in vars(turn).items() if key not in ("draft_ms", "verify_ms")}
     return decided | {"confidences": len(turn.confidences)}
 

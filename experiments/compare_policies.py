@@ -1,27 +1,30 @@
-"""The cost-aware policy against FailFast at its best tau, tuned on half of the recorded questions and compared on the
-other half: `python -m experiments.compare_policies TRACE_DIR ...`. Loads no model.
+"""The cost-aware policy against FailFast at its best tau, tuned on half of the recorded questions. Loads no model.
+
+    python -m experiments.compare_policies TRACE_DIR [TRACE_DIR ...]
 
 Every second trace of each folder is for tuning. For each target of the profile: FailFast's tau (N 10, N_max 60, first
 window 10, as published), FailFast's tau, N and first window together, and a static length, each the best on the tuning
-half; the cost-aware policy is calibrated there. All are reported on the other half only.
+half; the cost-aware policy is calibrated there. All are reported on the other half only. The last line is JSON.
 """
+
+from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
-from profiling.common import print_json
-from specdec.calibrate import chosen_half, learn
+from profiling.common import parser_of, run_command
+from specdec.commands.calibrate import chosen_half, learn
 from specdec.config import RunConfig
-from specdec.errors import exit_status
-from specdec.latency import LatencyProfile, load_profile, price
-from specdec.rankings.oracle import Judge
-from specdec.specs import CostAware, DllmStatic, DrafterSpec, FailFast
-from specdec.traces.calibration import Calibration
-from specdec.traces.cost_aware import Advice, engine_costs
-from specdec.traces.replayed import replay
+from specdec.decoding.cost_aware import Advice, Calibration, engine_costs
+from specdec.drafters.specs import CostAware, DllmStatic, DrafterSpec, FailFast
+from specdec.latency.pricing import price
+from specdec.latency.profile import LatencyProfile, load_profile
+from specdec.ranking.oracle import Judge
+from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
 
 THRESHOLD, CHAINS = 0.05, "dllm_0.05"
@@ -41,17 +44,16 @@ def grids() -> dict[str, list[DrafterSpec]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of("compare_policies", __doc__)
     parser.add_argument("traces", nargs="+", help="folders of traces, one per data set")
-    parser.add_argument("--latency_profile", default=RunConfig.latency_profile[0])
-    options = parser.parse_args(arguments)
-    return exit_status("compare_policies", lambda: print_json(measure(options.traces, options.latency_profile)))
+    parser.add_argument("--latency_profile", default=RunConfig.latency_profile[0], help="default: %(default)s")
+    return run_command(parser, measure, arguments)
 
 
-def measure(folders: Sequence[str], profile_name: str) -> dict:
+def measure(flags: argparse.Namespace) -> dict[str, Any]:
     """Per folder and target: the policies' times on the reported half, and the cost-aware policy's ratio to each."""
-    profile, result = load_profile(profile_name), {}
-    for folder in folders:
+    profile, result = load_profile(flags.latency_profile), {}
+    for folder in flags.traces:
         traces = [load_trace(path) for path in find_traces(folder)]
         tuned_on = chosen_half(traces)
         ids = {trace.question_id for trace in tuned_on}
@@ -81,7 +83,7 @@ class Engine:
     def __init__(self, profile: LatencyProfile, entry: str) -> None:
         self.profile, self.entry = profile, entry
 
-    def summary(self, traces: Sequence[Trace], spec: DrafterSpec, advice: Advice | None = None) -> dict:
+    def summary(self, traces: Sequence[Trace], spec: DrafterSpec, advice: Advice | None = None) -> dict[str, Any]:
         records = [replay(trace, spec, advice=advice) for trace in traces]
         prices = [price(record, self.profile, self.entry) for record in records]
         total_ms = sum(one.total_ms for one in prices)
@@ -102,7 +104,7 @@ class Engine:
         )
 
 
-def compare(tuned_on: Sequence[Trace], reported: Sequence[Trace], engine: Engine, advice: Advice) -> dict:
+def compare(tuned_on: Sequence[Trace], reported: Sequence[Trace], engine: Engine, advice: Advice) -> dict[str, Any]:
     own = engine.summary(reported, CostAware(THRESHOLD, 60, f"{engine.entry}@{engine.profile.name}"), advice)
     rows = {"cost-aware": own}
     for name, grid in grids().items():

@@ -2,27 +2,27 @@
 
     python -m experiments.gpu_session --out DIR
 
-Each step is a process of its own with a time limit, so that none can spoil the next. DIR gets
-session.json (each step's last line, if it is JSON, and how it ended), log.txt (all they print) and
-the files that steps write themselves.
+Each step is a process of its own with a time limit, so that none can spoil the next. DIR gets session.json (each step's
+last line, if it is JSON, and how it ended), log.txt (all they print) and the files that steps write themselves.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from profiling.common import cuda_device
+from profiling.common import cuda_device, parser_of
 from profiling.gpus import gpu_of
-from specdec.config import StrictParser
 from specdec.errors import exit_status
 
 TAIL = 1500  # characters of a failed step's output that are shown
@@ -31,62 +31,32 @@ TAIL = 1500  # characters of a failed step's output that are shown
 def steps(out: Path, records: Path, gpu: str) -> dict[str, tuple[list[str], int]]:
     """Step -> (arguments of python, time limit in seconds), in order of importance. Profiles are named after `gpu`."""
     shapes, family = f"{gpu}_graph", f"{gpu}_bundled"
-    bundled = ["--engine", "graph", "--device", "cuda"]
-    return {
-        "tests": (["-m", "pytest", "-q", "-rs", "-n", "14", "tests/test_gpu.py", "tests/test_kernels.py"], 130),
-        "profile": (["-m", "profiling.profile_engine", "--name", shapes, "--out", str(out)], 90),
-        "speculation": (
-            ["-m", "experiments.profile_speculation", "--profile", str(out / f"{shapes}.json"), "--out", str(out)],
-            60,
-        ),
-        "variants": (["-m", "profiling.tune_engine"], 100),
-        "lossless": (
-            ["-m", "profiling.check_lossless", "--num_questions", "8", "--max_new_tokens", "256", *bundled],
-            45,
-        ),
-        "bundled_profile": (
-            ["-m", "profiling.profile_engine", "--drafter", "bundled", "--ar_drafter", "bundled"]
-            + ["--targets", "bundled", "--contexts", "256", "--name", family, "--out", str(out)],
-            40,
-        ),
-        "bundled": (
-            ["failfast.py", "--num_questions", "8", "--max_new_tokens", "256", *bundled, "--spec_len", "10", "8"]
-            + [
-                "--output_dir",
-                str(records),
-                "--latency_profile",
-                str(out / f"{family}.json"),
-                "--latency_target",
-                "bundled",
-            ],
-            45,
-        ),
-        "ranking": (
-            [
-                "parse_log.py",
-                str(records),
-                "--json",
-                "--latency_profile",
-                str(out / f"{family}.json"),
-                "--latency_target",
-                "bundled",
-            ],
-            20,
-        ),
-        "hf_assisted": (
-            ["-m", "experiments.compare_hf_assisted", "--spec_len", "5", "--num_questions", "4"]
-            + ["--max_new_tokens", "96", *bundled],
-            45,
-        ),
+    folder, stored = shlex.quote(str(out)), shlex.quote(str(records))
+    graph = "--engine graph --device cuda"
+    eight = f"--num_questions 8 --max_new_tokens 256 {graph}"
+    priced = f"--latency_profile {folder}/{family}.json --latency_target bundled"
+    four = f"--spec_len 5 --num_questions 4 --max_new_tokens 96 {graph}"
+    bundled = "--drafter bundled --ar_drafter bundled --targets bundled --contexts 256"
+    lines = {
+        "tests": ("-m pytest -q -rs -n 14 tests/test_gpu.py tests/test_kernels.py", 130),
+        "profile": (f"-m profiling.profile_engine --name {shapes} --out {folder}", 90),
+        "speculation": (f"-m experiments.profile_speculation --profile {folder}/{shapes}.json --out {folder}", 60),
+        "variants": ("-m profiling.tune_engine", 100),
+        "lossless": (f"-m profiling.check_lossless {eight}", 45),
+        "bundled_profile": (f"-m profiling.profile_engine {bundled} --name {family} --out {folder}", 40),
+        "bundled": (f"failfast.py {eight} --spec_len 10 8 --output_dir {stored} {priced}", 45),
+        "ranking": (f"parse_log.py {stored} --json {priced}", 20),
+        "hf_assisted": (f"-m experiments.compare_hf_assisted {four}", 45),
     }
+    return {name: (shlex.split(line), limit_s) for name, (line, limit_s) in lines.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
-        parser = StrictParser(prog="gpu_session", description=__doc__.split("\n")[0])
+        parser = parser_of("gpu_session", __doc__)
         parser.add_argument("--out", required=True, help="folder")
         parser.add_argument("--only", nargs="+", help="these steps")
-        parser.add_argument("--budget_s", type=float, default=230, help="no step begins after so many seconds")
+        parser.add_argument("--budget_s", type=float, default=230, help="seconds after which no step begins")
         flags = parser.parse_args(arguments)
         gpu, out = gpu_here(), Path(flags.out).resolve()
         out.mkdir(parents=True, exist_ok=True)
@@ -115,7 +85,7 @@ def run_steps(steps: dict[str, tuple[list[str], int]], out: Path, only: Sequence
         print(f"{name}: {results[name]['ended']} after {results[name]['seconds']:.1f} s", flush=True)
 
 
-def run_step(name: str, arguments: Sequence[str], limit_s: float, log: Path) -> dict:
+def run_step(name: str, arguments: Sequence[str], limit_s: float, log: Path) -> dict[str, Any]:
     begin = time.monotonic()
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
     process = subprocess.Popen(

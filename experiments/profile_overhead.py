@@ -2,8 +2,8 @@
 
     python -m experiments.profile_overhead --num_questions 4 --max_new_tokens 128
 
-The flags are failfast.py's. Time inside `predict` and `forward` of any model is a pass; the rest of
-the wall clock of decoding is overhead. The last line on stdout is JSON.
+Time inside `predict` and `forward` of any model is a pass; the rest of the wall clock of decoding is overhead. The last
+line on stdout is JSON.
 """
 
 from __future__ import annotations
@@ -11,30 +11,32 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from tqdm import tqdm
 
-from profiling.common import asked_prompts, run_measurement
+from profiling.common import DECODING_FLAGS, asked_prompts, decode, parser_of, run_measurement
+from profiling.in_process import lm_of
 from specdec.config import RunConfig
-from specdec.lm import CachedLM
+from specdec.models.lm import CachedLM
 from specdec.session import Session
-from specdec.specs import DrafterSpec, Plain
-from specdec.speculate import speculate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_measurement("profile_overhead", measure, arguments)
+    return run_measurement(parser_of("profile_overhead", __doc__, DECODING_FLAGS), measure, arguments)
 
 
-def measure(config: RunConfig, session: Session) -> dict:
+def measure(config: RunConfig, session: Session) -> dict[str, Any]:
     """Per drafter: seconds in passes, seconds in all, and the share of the rest."""
     prompts = asked_prompts(config, session)
     meter = PassMeter()
     found = {}
     for spec in tqdm(config.drafter_specs, desc="drafters", disable=None):
-        decode(session, spec, prompts[0], meter)  # loads models and warms up
+        for part in (session.target(), session.drafter(spec)):
+            meter.watch(lm_of(part))
+        decode(session, spec, prompts[0])  # warms up
         meter.seconds, begin = 0.0, time.perf_counter()
-        num_rounds = sum(decode(session, spec, prompt_ids, meter) for prompt_ids in prompts)
+        num_rounds = sum(len(decode(session, spec, prompt_ids)) for prompt_ids in prompts)
         total = time.perf_counter() - begin
         found[spec.name] = {
             "num_rounds": num_rounds,
@@ -46,22 +48,6 @@ def measure(config: RunConfig, session: Session) -> dict:
     return {"what": "share of decoding time outside model passes", "engine": session.engine, "drafters": found}
 
 
-def decode(session: Session, spec: DrafterSpec, prompt_ids: list[int], meter: PassMeter) -> int:
-    """Decode one question; returns the number of rounds."""
-    target, drafter = session.target(), session.drafter(spec)
-    for lm in [target.lm] + ([] if isinstance(spec, Plain) else [drafter.lm]):
-        meter.watch(lm)
-    rounds = speculate(
-        target,
-        drafter,
-        prompt_ids,
-        max_new_tokens=session.config.max_new_tokens,
-        stop_ids=session.stop_ids,
-        clock=target.lm.clock,
-    )
-    return len(rounds)
-
-
 class PassMeter:
     """Adds up the time inside the passes of the models it watches."""
 
@@ -70,10 +56,12 @@ class PassMeter:
         self._watched: set[int] = set()
         self._is_inside = False
 
-    def watch(self, lm: CachedLM) -> None:
-        if id(lm) not in self._watched:
+    def watch(self, lm: CachedLM | None) -> None:
+        """Count the passes of `lm` from now on, once; there may be no model."""
+        if lm is not None and id(lm) not in self._watched:
             self._watched.add(id(lm))
-            lm.forward, lm.predict = self._timed(lm.forward), self._timed(lm.predict)
+            for name in ("forward", "predict"):
+                setattr(lm, name, self._timed(getattr(lm, name)))
 
     def _timed(self, call: Callable[..., object]) -> Callable[..., object]:
         def timed(*arguments: object, **how: object) -> object:

@@ -1,33 +1,38 @@
 """Time of one round against the length of the context, for every drafter of the command line's flags.
 
-Shows that a round costs its new tokens and not its prefix: `python -m experiments.profile_rounds`.
-The flags are failfast.py's. Contexts are cut from the questions' text, chained until long enough.
+    python -m experiments.profile_rounds --spec_len 8
+
+Shows that a round costs its new tokens and not its prefix. Contexts are cut from the questions' text, chained until
+long enough. The last line on stdout is JSON.
 """
+
+from __future__ import annotations
 
 import statistics
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from tqdm import tqdm
 
-from profiling.common import run_measurement
+from profiling.common import COST_AWARE_FLAGS, DRAFTER_FLAGS, MODEL_FLAGS, decode, parser_of, run_measurement
 from specdec.config import RunConfig
-from specdec.problems import load_problems
-from specdec.rounds import Round
+from specdec.drafters.specs import DrafterSpec
+from specdec.questions.sets import load_problems
+from specdec.records.rounds import Round
 from specdec.session import Session
-from specdec.specs import DrafterSpec
-from specdec.speculate import speculate
 
+FLAGS = (*MODEL_FLAGS, "dataset_name", "data_dir", *DRAFTER_FLAGS, *COST_AWARE_FLAGS)
 CONTEXT_LENS = (100, 1000)
 NUM_TEXTS = 6
 NEW_TOKENS = 48
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_measurement("profile_rounds", measure, arguments)
+    return run_measurement(parser_of("profile_rounds", __doc__, FLAGS), measure, arguments)
 
 
-def measure(config: RunConfig, session: Session) -> dict:
+def measure(config: RunConfig, session: Session) -> dict[str, Any]:
     """Per drafter: median ms per round, and per drafter pass, at each context length, and their ratio."""
     text_ids = [
         token
@@ -44,16 +49,13 @@ def measure(config: RunConfig, session: Session) -> dict:
 
 
 def rounds_by_context(session: Session, spec: DrafterSpec, text_ids: list[int]) -> dict[int, list[Round]]:
-    """Rounds behind `NUM_TEXTS` contexts of each length, in turn; the first round, which prefills, is left out."""
+    """Rounds after `NUM_TEXTS` contexts of each length, in turn; the first round, which prefills, is left out."""
     rounds: dict[int, list[Round]] = {length: [] for length in CONTEXT_LENS}
     for index in range(NUM_TEXTS):
         for length in CONTEXT_LENS:
             begin = index * (len(text_ids) - length) // NUM_TEXTS
-            target, drafter = session.target(), session.drafter(spec)
             prompt_ids = text_ids[begin : begin + length]
-            rounds[length] += speculate(
-                target, drafter, prompt_ids, max_new_tokens=NEW_TOKENS, stop_ids=(), clock=target.lm.clock
-            )[1:]
+            rounds[length] += decode(session, spec, prompt_ids, max_new_tokens=NEW_TOKENS, stop_ids=())[1:]
     return rounds
 
 

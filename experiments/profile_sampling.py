@@ -3,7 +3,7 @@
     python -m experiments.profile_sampling --temperature 1 --draft_sampling sample --drafter_thresholds 0 \
         --sweep_lowconf_threshold 0 --num_questions 4 --max_new_tokens 128
 
-The flags are failfast.py's; they describe the sampled side. A pair is a round from one prefix of a greedy answer under
+The flags describe the sampled side. A pair is a round from one prefix of a greedy answer under
 both. Only pairs of equal drafter passes and draft lengths count: what is measured is the price of drawing and judging,
 not that a drafter which samples drafts something else. With both thresholds at 0, as above, all block drafts are equal
 in that sense. The last line on stdout is JSON.
@@ -15,19 +15,20 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median, quantiles
+from typing import Any
 
 from tqdm import tqdm
 
-from profiling.common import asked_prompts, print_json
-from specdec.config import RunConfig, parse_args
-from specdec.drafters import NoDrafter
-from specdec.drafting import Drafter
+from profiling.common import COST_AWARE_FLAGS, DECODING_FLAGS, asked_prompts, decode, parser_of, print_json, tokens_of
+from specdec.config import RunConfig, config_of
+from specdec.decoding.target import Target
+from specdec.drafters.rules import Drafter
+from specdec.drafters.specs import DrafterSpec, Plain
 from specdec.errors import UserError, exit_status
 from specdec.session import Session, open_session
-from specdec.specs import DrafterSpec
-from specdec.speculate import speculate
-from specdec.target import Target
 
+SAMPLING_FLAGS = ("temperature", "top_k", "top_p", "draft_sampling")
+FLAGS = {*DECODING_FLAGS, *SAMPLING_FLAGS} - {*COST_AWARE_FLAGS}
 STRIDE = 8  # tokens between the prefixes of an answer
 BUDGET = 200  # more than any draft
 
@@ -40,7 +41,7 @@ class Side:
     drafter: Drafter
 
     def play(self, prefix_ids: list[int]) -> tuple[float, tuple[int, int]]:
-        """Milliseconds of a round behind a prefix that both models have in their caches; passes and tokens drafted."""
+        """Milliseconds of a round after a prefix that both models have in their caches; passes and tokens drafted."""
         self.target.start(prefix_ids)
         self.drafter.start(prefix_ids)
         self.drafter.propose(prefix_ids, BUDGET)
@@ -53,7 +54,7 @@ class Side:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
-        config = parse_args(arguments)
+        config = config_of(vars(parser_of("profile_sampling", __doc__, FLAGS).parse_args(arguments)))
         if not config.is_sampled:
             raise UserError("give the sampled side's --temperature")
         greedy = replace(config, temperature=0.0, top_k=0, top_p=1.0, draft_sampling="greedy")
@@ -63,12 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_status("profile_sampling", work)
 
 
-def measure(config: RunConfig, greedy: Session, sampled: Session) -> dict:
+def measure(config: RunConfig, greedy: Session, sampled: Session) -> dict[str, Any]:
     """Per drafter: how many pairs, median milliseconds of both sides, and the spread of the pairs' ratios."""
     prefixes = prefixes_of(config, greedy)
     found = {spec.name: compare(spec, greedy, sampled, prefixes) for spec in config.drafter_specs}
-    names = ("temperature", "top_k", "top_p", "draft_sampling")
-    settings = {name: getattr(config, name) for name in names}
+    settings = {name: getattr(config, name) for name in SAMPLING_FLAGS}
     return {"what": "a sampled round over a greedy one", "engine": greedy.engine, **settings, "drafters": found}
 
 
@@ -76,14 +76,12 @@ def prefixes_of(config: RunConfig, session: Session) -> list[list[int]]:
     """Prefixes of the target's greedy answers to the first questions."""
     found = []
     for prompt_ids in asked_prompts(config, session):
-        how = {"max_new_tokens": config.max_new_tokens, "stop_ids": session.stop_ids}
-        rounds = speculate(session.target(), NoDrafter(), prompt_ids, **how)
-        text = prompt_ids + [token for turn in rounds for token in turn.emitted_tokens]
+        text = prompt_ids + tokens_of(decode(session, Plain(), prompt_ids))
         found += [text[:end] for end in range(len(prompt_ids), len(text) - 1, STRIDE)]
     return found
 
 
-def compare(spec: DrafterSpec, greedy: Session, sampled: Session, prefixes: list[list[int]]) -> dict:
+def compare(spec: DrafterSpec, greedy: Session, sampled: Session, prefixes: list[list[int]]) -> dict[str, Any]:
     """The pairs of one drafter."""
     sampler = sampled.sampler("", 0, spec)
     sides = Side(greedy.target(), greedy.drafter(spec)), Side(sampled.target(sampler), sampled.drafter(spec, sampler))

@@ -2,39 +2,39 @@
 
     python -m experiments.profile_speculation --profile results/latency/here.json --out DIR
 
-Random weights accept nothing, so how many tokens are drafted, in how many passes, and how many of
-them are accepted follow a script: the per-round means of the FailFast paper, or stored records.
-Everything else is really run, by the program's own loop: every pass of drafter and target with its
-tokens, rewinding, and the host's work. The baseline is plain decoding in the same engine and
-process. The modelled speedup is the paper's formula with the given profile. The last line is JSON.
+Random weights accept nothing, so how many tokens are drafted, in how many passes, and how many of them are accepted
+follow a script: the per-round means of the FailFast paper, or stored records. Everything else is really run, by the
+program's own loop: every pass of drafter and target with its tokens, rewinding, and the host's work. The baseline is
+plain decoding in the same engine and process. The modelled speedup is the paper's formula with the given profile. The
+last line on stdout is JSON.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
-from profiling.common import machine
-from profiling.profile_engine import Settings, add_engine_flags, entry_name, make_lm, read_settings
-from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET
+from profiling.common import machine, parser_of, save_json
+from profiling.profile_engine import Settings, add_engine_flags, make_lm, read_settings
+from profiling.shapes import BLOCK, SUB_BLOCK, entry_name
 from specdec.config import StrictParser
-from specdec.drafters import ArDrafter, Drafter, NoDrafter
+from specdec.decoding.loop import speculate
+from specdec.decoding.stopping import Draft, Passes
+from specdec.decoding.target import Target, Verdict
+from specdec.drafters.live import ArDrafter, Drafter, NoDrafter
+from specdec.drafters.specs import ArStatic
 from specdec.errors import UserError, exit_status
-from specdec.latency import LatencyProfile, load_profile, verification_ms
-from specdec.lm import CachedLM
-from specdec.records import find_records, load_record
-from specdec.rounds import Round
-from specdec.specs import ArStatic
-from specdec.speculate import speculate
-from specdec.target import Target
-from specdec.verdict import Verdict
-from specdec.windows import Draft, Passes
-
-BLOCK, SUB_BLOCK = 32, 8
+from specdec.latency.profile import LatencyProfile, load_profile, verification_ms
+from specdec.models.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET
+from specdec.models.lm import CachedLM
+from specdec.records.record import find_records, load_record
+from specdec.records.rounds import Round
 
 
 @dataclass(frozen=True)
@@ -67,32 +67,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
         flags = _parser().parse_args(arguments)
         settings = read_settings(flags)
-        profile = load_profile(flags.profile)
-        scripts = {name: (turns_of(means), means.is_ar) for name, means in PAPER.items()}
-        if flags.records:
-            scripts = recorded_scripts(Path(flags.records))
-        bench = Bench(settings, profile, flags.target, flags.drafter, flags.context, flags.new_tokens)
-        result = {"cases": {name: bench.run(*script, flags.runs) for name, script in scripts.items()}}
-        result |= {"target": flags.target, "drafter": flags.drafter, "context": flags.context}
-        result |= {"new_tokens": flags.new_tokens, "engine": settings.engine, "provenance": machine(settings.device)}
+        scripts = recorded_scripts(Path(flags.records)) if flags.records else paper_scripts()
+        bench = Bench(flags, settings, load_profile(flags.profile))
+        result = {
+            "cases": {name: bench.run(*script, flags.runs) for name, script in scripts.items()},
+            **{name: getattr(flags, name) for name in ("target", "drafter", "context", "new_tokens")},
+            "engine": settings.engine,
+            "provenance": machine(settings.device),
+        }
         if flags.out:
-            Path(flags.out).mkdir(parents=True, exist_ok=True)
-            (Path(flags.out) / "speculation.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            save_json(result, Path(flags.out, "speculation.json"))
         print(json.dumps(result))
 
     return exit_status("profile_speculation", work)
 
 
 def _parser() -> StrictParser:
-    parser = StrictParser(prog="profile_speculation", description=__doc__.split("\n")[0])
+    parser = parser_of("profile_speculation", __doc__)
     parser.add_argument("--profile", required=True, help="latency profile to model with: profile_engine's output")
     parser.add_argument("--target", default="Qwen2.5-7B", help="a shape by name, or a model as failfast.py takes it")
     parser.add_argument("--drafter", default="Qwen2.5-1.5B", help="likewise")
     parser.add_argument(
         "--records", help="follow the rounds of the stored records in this folder, not the paper's means"
     )
-    parser.add_argument("--context", type=int, default=512, help="prompt tokens")
-    parser.add_argument("--new_tokens", type=int, default=512)
+    parser.add_argument("--context", type=int, default=512, help="prompt tokens (default: %(default)s)")
+    parser.add_argument("--new_tokens", type=int, default=512, help="output tokens (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=3, help="each case and plain decoding in turn; the median counts")
     parser.add_argument("--out", help="folder for speculation.json")
     add_engine_flags(parser)
@@ -112,6 +111,11 @@ def turns_of(means: Means) -> Iterator[Turn]:
         )
         yield Turn(max(drafted, emitted - 1), passes, emitted - 1)
         index += 1
+
+
+def paper_scripts() -> dict[str, tuple[Iterator[Turn], bool]]:
+    """Case -> its rounds, and whether its drafter is AR."""
+    return {name: (turns_of(means), means.is_ar) for name, means in PAPER.items()}
 
 
 def recorded_scripts(folder: Path) -> dict[str, tuple[Iterator[Turn], bool]]:
@@ -168,7 +172,7 @@ class ScriptedArDrafter(ArDrafter):
         return super().propose(prefix_ids, budget)
 
 
-class ScriptedBlockDrafter:
+class ScriptedBlockDrafter(NoDrafter):
     """Runs the passes that a block-diffusion draft of the script's length and pass count is made of."""
 
     def __init__(self, lm: CachedLM, script: Script) -> None:
@@ -176,9 +180,6 @@ class ScriptedBlockDrafter:
 
     def start(self, prompt_ids: Sequence[int]) -> None:
         self.lm.rollback(0)
-
-    def observe(self, verdict: Verdict) -> None:
-        pass
 
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
         """Prefill what has become whole blocks; denoise; commit where the draft crosses into the next block."""
@@ -214,10 +215,10 @@ class ScriptedBlockDrafter:
 class Bench:
     """One target and one drafter, loaded and warmed up, and the profile to model with."""
 
-    def __init__(
-        self, settings: Settings, profile: LatencyProfile, target: str, drafter: str, context: int, new_tokens: int
-    ) -> None:
-        self.profile, self.entry, self.new_tokens = profile, entry_name(target), new_tokens
+    def __init__(self, flags: Namespace, settings: Settings, profile: LatencyProfile) -> None:
+        """`flags`: target and drafter by name, tokens of the prompt (context) and of the answer (new_tokens)."""
+        drafter, target = flags.drafter, flags.target
+        self.profile, self.entry, self.new_tokens = profile, entry_name(target), flags.new_tokens
         if self.entry not in profile.target_ms_per_token:
             raise UserError(
                 f"the profile has no target {self.entry}: measure it with profile_engine --targets {target}"
@@ -228,11 +229,13 @@ class Bench:
         self.ar_lm = make_lm(drafter, AR_DRAFTER, settings) if drafter == "bundled" else self.drafter_lm
         for lm in {id(lm): lm for lm in (self.target_lm, self.drafter_lm, self.ar_lm)}.values():
             lm.warm_up()
-        self.prompt_ids = [1 + index % 97 for index in range(context)]
+        self.prompt_ids = [1 + index % 97 for index in range(flags.context)]
 
-    def run(self, turns: Iterator[Turn], is_ar: bool, num_runs: int) -> dict:
+    def run(self, turns: Iterator[Turn], is_ar: bool, num_runs: int) -> dict[str, Any]:
         """Plain decoding and the scripted case in turn; medians of ms per token, and both speedups."""
-        plain, drafted, rounds = [], [], []
+        plain: list[float] = []
+        drafted: list[float] = []
+        rounds: list[Round] = []
         for _ in range(num_runs):
             plain.append(self._decode(Target(self.target_lm), NoDrafter())[0])
             script = Script(turns)
@@ -258,16 +261,10 @@ class Bench:
 
     def _decode(self, target: Target, drafter: Drafter) -> tuple[float, list[Round]]:
         """Wall-clock ms per token of a whole answer, without the target's prompt, and its rounds."""
-        begin = self.target_lm.clock()
-        rounds = speculate(
-            target,
-            drafter,
-            self.prompt_ids,
-            max_new_tokens=self.new_tokens,
-            stop_ids=(),
-            clock=self.target_lm.clock,
-        )
-        wall_ms = 1e3 * (self.target_lm.clock() - begin) - target.prefill_ms
+        clock, budget = self.target_lm.clock, self.new_tokens
+        begin = clock()
+        rounds = speculate(target, drafter, self.prompt_ids, max_new_tokens=budget, stop_ids=(), clock=clock)
+        wall_ms = 1e3 * (clock() - begin) - target.prefill_ms
         return wall_ms / self.new_tokens, rounds
 
     def _modelled(self, rounds: list[Round], is_ar: bool) -> float:

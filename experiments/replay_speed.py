@@ -6,56 +6,64 @@ The texts are stretched from recorded ones, so that acceptance and passes are re
 other, each with its chains, until they are long enough.
 """
 
+from __future__ import annotations
+
 import argparse
 import dataclasses
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from profiling.common import print_json
-from specdec.errors import exit_status
-from specdec.replay import run
-from specdec.traces.chains import Chains
+from profiling.common import parser_of, run_command
+from specdec.commands.replay import run
+from specdec.decoding.chains import Chain, Chains
 from specdec.traces.trace import Trace, find_traces, load_trace, num_prefixes, save_trace, trace_path
 
 NUM_QUESTIONS, NUM_TOKENS = 30, 1024
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of("replay_speed", __doc__)
     parser.add_argument("traces", help="folder of traces recorded with --grid paper")
-    parser.add_argument("--workers", default="2")
-    options = parser.parse_args(arguments)
-    return exit_status("replay_speed", lambda: print_json(measure(options.traces, options.workers)))
+    parser.add_argument("--workers", default="2", help="processes (default: %(default)s)")
+    return run_command(parser, measure, arguments)
 
 
-def measure(folder: str, workers: str) -> dict:
+def measure(flags: argparse.Namespace) -> dict[str, Any]:
     """Seconds from the command line to the ranking, everything included but the start of Python."""
-    traces = [load_trace(path) for path in find_traces(folder)]
     with tempfile.TemporaryDirectory() as place:
-        for number in range(NUM_QUESTIONS):
-            turned = traces[number % len(traces) :] + traces[: number % len(traces)]
-            made = stretched(turned, number)
+        for made in long_questions(flags.traces):
             save_trace(made, trace_path(place, made.identity))
         size = sum(path.stat().st_size for path in find_traces(place))
         begin = time.perf_counter()
-        ranking = run([place, "--grid", "paper", "--workers", workers, "--log", str(Path(place) / "log.txt")])
+        ranking = run([place, "--grid", "paper", "--workers", flags.workers, "--log", str(Path(place) / "log.txt")])
         seconds = time.perf_counter() - begin
     print(ranking)
     return {
         "what": f"64 settings x {NUM_QUESTIONS} questions x {NUM_TOKENS} tokens replayed, ceilings and log included",
         "seconds": seconds,
-        "workers": int(workers),
+        "workers": int(flags.workers),
         "megabytes_per_trace": size / NUM_QUESTIONS / 1e6,
     }
 
 
+def long_questions(folder: str) -> Iterator[Trace]:
+    """`NUM_QUESTIONS` questions of `NUM_TOKENS` tokens, each beginning with another trace of the folder."""
+    traces = [load_trace(path) for path in find_traces(folder)]
+    for number in range(NUM_QUESTIONS):
+        first = number % len(traces)
+        yield stretched(traces[first:] + traces[:first], number)
+
+
 def stretched(traces: Sequence[Trace], question_id: int) -> Trace:
     """One long question: the traces' answers, again and again, without their stop tokens."""
-    first, text, chains = traces[0], [], {name: [] for name in traces[0].chains}
+    first = traces[0]
+    text: list[int] = []
+    chains: dict[str, list[Chain]] = {name: [] for name in first.chains}
     while len(text) < NUM_TOKENS:
         for trace in traces:
             answer = [token for token in trace.output_tokens if token not in trace.stop_ids][: trace.num_prefixes]

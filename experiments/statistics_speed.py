@@ -1,20 +1,24 @@
 """Processor seconds for the statistics of 64 configurations of 1,000 questions. No question set and no model is needed.
 
-    OMP_NUM_THREADS=1 python -m experiments.statistics_speed
+OMP_NUM_THREADS=1 python -m experiments.statistics_speed
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
-from profiling.common import print_json
-from specdec.errors import exit_status
-from specdec.statistics import PairedBootstrap
+from profiling.common import parser_of, run_command
+from specdec.ranking.statistics import PairedBootstrap
 
 NUM_QUESTIONS, NUM_CONFIGURATIONS = 1_000, 64
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_command(parser_of("statistics_speed", __doc__), lambda _: measure(), arguments)
 
 
 def measure() -> dict[str, object]:
@@ -32,4 +36,4 @@ def measure() -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status("statistics_speed", lambda: print_json(measure())))
+    sys.exit(main())

@@ -2,7 +2,7 @@
 
     python -m experiments.summarise_records RESULTS [--latency_target NAME] > FILE
 
-A question is degenerate when most of plain decoding's answer repeats itself (specdec.answers.repetition). The document
+A question is degenerate when most of plain decoding's answer repeats itself (specdec.questions.repetition). It
 has no texts: of each record it keeps the counts of every round and a hash of the output.
 """
 
@@ -14,19 +14,21 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from specdec.answers.repetition import is_degenerate
-from specdec.config import StrictParser, add_flags
+from profiling.common import parser_of
 from specdec.errors import UserError, exit_status
-from specdec.latency import LatencyProfile, load_profiles
-from specdec.rankings import ranking, tables
-from specdec.rankings.losslessness import count_grades
-from specdec.records import Record, find_records, load_record
+from specdec.latency.profile import LatencyProfile, load_profiles
+from specdec.questions.repetition import is_degenerate
+from specdec.ranking import entries
+from specdec.ranking.lossless import count_grades
+from specdec.records.record import Record, find_records, load_record
+from specdec.views import tables
 
 MODEL_KEYS = ("target_sha256", "drafter_sha256", "dtype", "device", "engine", "max_new_tokens")
 
 
-def short(record: Record) -> dict:
+def short(record: Record) -> dict[str, Any]:
     """One record without its texts; rounds are [drafted, accepted, drafter passes]."""
     return {
         "dataset": record.identity["dataset"],
@@ -42,18 +44,16 @@ def short(record: Record) -> dict:
 
 def degenerate_questions(records: Sequence[Record]) -> set[tuple[str, int]]:
     """(source, question) of those that plain decoding answers by repeating itself. UserError without such a run."""
-    plain = [record for record in records if record.drafter_name == ranking.PLAIN]
+    plain = [record for record in records if record.drafter_name == entries.PLAIN]
     if not plain:
         raise UserError("no record of plain decoding: run failfast.py with --drafters plain first")
-    return {(ranking.source_of(r), r.question_id) for r in plain if is_degenerate(r.output_tokens)}
+    return {(entries.source_of(r), r.question_id) for r in plain if is_degenerate(r.output_tokens)}
 
 
-def summary(records: Sequence[Record], profiles: Sequence[LatencyProfile], latency_target: str | None) -> dict:
+def summary(records: Sequence[Record], profiles: Sequence[LatencyProfile], as_if: str | None) -> dict[str, Any]:
     """The document as builtins."""
     left_out = degenerate_questions(records)
-    stats = ranking.merge(
-        ranking.stats_of(record, ranking.model_prices(record, profiles, latency_target)) for record in records
-    )
+    stats = entries.merge(entries.stats_of(record, entries.model_prices(record, profiles, as_if)) for record in records)
     good = [entry for entry in stats if (entry.source, entry.question_id) not in left_out]
     models = {record.drafter_name: {k: record.identity.get(k) for k in MODEL_KEYS} for record in records}
     return {
@@ -68,22 +68,19 @@ def summary(records: Sequence[Record], profiles: Sequence[LatencyProfile], laten
     }
 
 
-def run() -> str:
-    """The command; returns the text to print."""
-    parser = StrictParser(prog="experiments.summarise_records", description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = parser_of("summarise_records", __doc__, ("latency_profile", "latency_target"))
     parser.add_argument("results", nargs="+", type=Path, help="results folders of one target")
-    add_flags(parser, ("latency_profile", "latency_target"))
-    arguments = parser.parse_args()
-    records = [load_record(path) for folder in arguments.results for path in find_records(folder)]
-    if not records:
-        raise UserError(f"{arguments.results[0]} holds no records: give the --output_dir of a finished run")
-    profiles = load_profiles(arguments.latency_profile)
-    return json.dumps(summary(records, profiles, arguments.latency_target), separators=(",", ":"))
 
+    def work() -> None:
+        flags = parser.parse_args(arguments)
+        records = [load_record(path) for folder in flags.results for path in find_records(folder)]
+        if not records:
+            raise UserError(f"{flags.results[0]} holds no records: give the --output_dir of a finished run")
+        found = summary(records, load_profiles(flags.latency_profile), flags.latency_target)
+        print(json.dumps(found, separators=(",", ":")))
 
-def main() -> int:
-    """Prints the document; 2 and one line on stderr for a user's mistake."""
-    return exit_status("experiments.summarise_records", lambda: print(run()))
+    return exit_status(parser.prog, work)
 
 
 if __name__ == "__main__":

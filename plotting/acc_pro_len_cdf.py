@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from plotting import style
 from plotting.cdfs import draw_cdf, finish, question_values, run
 from specdec.errors import UserError
-from specdec.records import Record
-from specdec.rounds import Round
+from specdec.records.record import Record
+from specdec.records.rounds import Round
 
 
 @style.styled

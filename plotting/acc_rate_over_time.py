@@ -18,7 +18,8 @@ from matplotlib.patches import Patch
 from plotting import cli, style
 from plotting.inputs import read_drafts
 from specdec.errors import UserError
-from specdec.records import IDENTITY_KEYS, Record, record_path
+from specdec.records.identity import IDENTITY_KEYS
+from specdec.records.record import Record, record_path
 
 MAX_RECORDS = 6
 HEIGHT = 3.2  # inches per record

@@ -13,8 +13,8 @@ from plotting import cli, style
 from plotting.inputs import by_drafter, datasets_of, read_drafts
 from plotting.points import Point, have_intervals
 from plotting.style import Look
-from specdec.records import Record
-from specdec.statistics import LEVEL, MIN_QUESTIONS, SEED
+from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS, SEED
+from specdec.records.record import Record
 
 NUM_RESAMPLES = 2_000
 MAX_DRAFTERS = 6
@@ -56,7 +56,7 @@ def cdf_points(xs: Sequence[int], per_question: Sequence[Sequence[int]]) -> list
     """The share of a question's values that are x or less, mean of the questions, with intervals over questions.
 
     The mean of the questions, or one endless answer would decide. The intervals are percentiles of resampled
-    questions: near 0 and 1, where few questions have anything, those of `specdec/statistics.py` become infinite.
+    questions: near 0 and 1, where few questions have anything, those of `ranking/statistics.py` become infinite.
 
     Example: `[p.value for p in cdf_points([0, 1, 2], [[0, 1], [1, 2, 2, 2]])] == [0.25, 0.625, 1.0]`.
     """

@@ -19,7 +19,7 @@ from plotting.settings import Ranking, under_one_engine
 from plotting.style import RC
 from specdec.config import StrictParser, add_flags
 from specdec.errors import UserError, exit_status
-from specdec.pickles import write_atomic
+from specdec.records.pickles import write_atomic
 
 # Nothing in a file says when it was made or by which version, so that the same data gives the same file.
 _METADATA = {

@@ -18,7 +18,7 @@ from plotting import cli, style
 from plotting.scatter import draw_points
 from plotting.settings import Ranking, Setting
 from plotting.sweeps import Series, require_sweep, sweeps
-from specdec.specs import ArStatic, DllmStatic, number_text
+from specdec.drafters.specs import ArStatic, DllmStatic, number_text
 
 X, Y = "passes_per_round", "acceptance_rate"
 

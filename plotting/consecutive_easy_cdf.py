@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from plotting import style
 from plotting.cdfs import draw_cdf, finish, question_values, run
 from specdec.errors import UserError
-from specdec.records import Record
+from specdec.records.record import Record
 
 
 @style.styled

@@ -16,7 +16,7 @@ from plotting import cli, style
 from plotting.acc_rate_over_time import spans
 from plotting.inputs import by_drafter, read_drafts
 from specdec.errors import UserError
-from specdec.records import Record
+from specdec.records.record import Record
 
 MAX_QUESTIONS = 30
 

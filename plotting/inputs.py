@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from specdec.errors import UserError
-from specdec.rankings.ranking import PLAIN
-from specdec.records import Record, find_records, load_record
+from specdec.ranking.entries import PLAIN
+from specdec.records.record import Record, find_records, load_record
 from specdec.traces.trace import Trace, find_traces, load_trace
 
 

@@ -18,7 +18,7 @@ from plotting import cli, style
 from plotting.rankings import read_rankings
 from plotting.settings import Ranking, Setting
 from specdec.errors import UserError
-from specdec.latency import MEASURED
+from specdec.latency.profile import MEASURED
 
 MAX_DRAFTERS = 7
 NEEDED = ("draft_ms", "verify_ms")

@@ -25,7 +25,7 @@ from plotting.rankings import read_rankings
 from plotting.scatter import KIND_LABELS
 from plotting.settings import Ranking, require_one_target
 from specdec.errors import UserError
-from specdec.latency import MEASURED
+from specdec.latency.profile import MEASURED
 
 MARGIN = 1.05  # of the axes beyond the farthest mark
 

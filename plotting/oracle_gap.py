@@ -1,7 +1,7 @@
 """Figure: how near each policy comes to the clairvoyant, and where the rest of its time is lost.
 
 Blue is the share of the ceiling; what follows is the time lost to drafting on for too long, to stopping too early, and
-to passes that a better choice of drafter, or a kept cache, would save (`specdec/rankings/ceiling.py`).
+to passes that a better choice of drafter, or a kept cache, would save (`specdec/ranking/ceiling.py`).
 
     python -m specdec.replay results --grid paper --json > ranking.json
     python -m plotting.oracle_gap ranking.json --out gap.pdf

@@ -1,6 +1,6 @@
 """Points: a value with its interval over questions, as figures draw it. No matplotlib.
 
-`specdec/statistics.py` does the statistics.
+`specdec/ranking/statistics.py` does the statistics.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from math import isfinite
 
 import numpy as np
 
-from specdec.statistics import MIN_QUESTIONS, PairedBootstrap
+from specdec.ranking.statistics import MIN_QUESTIONS, PairedBootstrap
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import Any
 from plotting.inputs import is_finite
 from plotting.points import Point
 from plotting.settings import CEILING_PARTS, Ranking, Setting
+from specdec.drafters.specs import parse_drafter_name
 from specdec.errors import UserError
-from specdec.specs import parse_drafter_name
 
 TIMES = ("draft_ms", "verify_ms", "total_ms")
 VALUES = ("speedup_mean", "speedup_ratio", "acceptance_rate", "acceptance_len", "passes_per_round", *TIMES)

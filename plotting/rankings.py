@@ -19,13 +19,14 @@ from plotting.ranking_files import read_ranking_file
 from plotting.settings import CEILING_PARTS, SHARES, Ranking, Setting
 from specdec.config import RunConfig
 from specdec.errors import UserError
-from specdec.latency import Price, load_profiles
-from specdec.rankings.comparisons import compare
-from specdec.rankings.judges import Judges
-from specdec.rankings.question_sets import comparable
-from specdec.rankings.ranking import PLAIN, QuestionStats, by_drafter, engines_of, merge, priced_under, rank
-from specdec.rankings.reading import Reading
-from specdec.records import Record
+from specdec.latency.pricing import Price
+from specdec.latency.profile import load_profiles
+from specdec.ranking.comparisons import compare
+from specdec.ranking.entries import PLAIN, QuestionStats, Reading, merge
+from specdec.ranking.oracle import Judges
+from specdec.ranking.question_sets import comparable
+from specdec.ranking.ranking import by_drafter, engines_of, priced_under, rank
+from specdec.records.record import Record
 
 # Each quantity as a ratio of sums over questions: (numerator, denominator) of a question under an engine.
 Ratio = Callable[[QuestionStats, Price], tuple[float, float]]

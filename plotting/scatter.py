@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from plotting import style
 from plotting.settings import Setting
 from plotting.style import Look
-from specdec.specs import DrafterSpec
+from specdec.drafters.specs import DrafterSpec
 
 KIND_LABELS = {
     "Plain": "plain decoding",

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from plotting.points import Point
+from specdec.drafters.specs import DrafterSpec, parse_drafter_name
 from specdec.errors import UserError
-from specdec.latency import MEASURED
-from specdec.specs import DrafterSpec, parse_drafter_name
+from specdec.latency.profile import MEASURED
 
 CEILING_PARTS = {  # shares of the time taken
     "ceiling_share": "best_ms",

@@ -18,8 +18,7 @@ from matplotlib.figure import Figure
 
 from plotting.points import Point, have_intervals
 from plotting.settings import Ranking
-from specdec.errors import UserError
-from specdec.specs import (
+from specdec.drafters.specs import (
     ArDynamic,
     ArStatic,
     CostAware,
@@ -30,7 +29,8 @@ from specdec.specs import (
     number_text,
     parse_drafter_name,
 )
-from specdec.statistics import LEVEL
+from specdec.errors import UserError
+from specdec.ranking.statistics import LEVEL
 
 Arguments = ParamSpec("Arguments")
 

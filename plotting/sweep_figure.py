@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from plotting import cli, style
 from plotting.settings import Ranking, engine_note
 from plotting.sweeps import Series, require_sweep, sweeps
-from specdec.specs import DrafterSpec
+from specdec.drafters.specs import DrafterSpec
 
 QUANTITY_LABELS = {
     "speedup_mean": "speedup (× plain decoding)",

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from plotting.settings import Setting
+from specdec.drafters.specs import DrafterSpec, number_text
 from specdec.errors import UserError
-from specdec.specs import DrafterSpec, number_text
 
 _WORDS = {
     "unmask_threshold": "unmask",

@@ -22,8 +22,8 @@ from plotting import cli, style
 from plotting.pareto import pass_cost
 from plotting.settings import Ranking, engine_note
 from plotting.sweeps import Series, require_sweep, sweeps
+from specdec.drafters.specs import ArStatic, DllmStatic, number_text
 from specdec.errors import UserError
-from specdec.specs import ArStatic, DllmStatic, number_text
 
 NEEDED = ("acceptance_len", "speedup_ratio", "draft_ms", "verify_ms", "passes_per_round")
 STEPS = 60  # of the bisection: far below any rounding

@@ -22,8 +22,8 @@ from matplotlib.patches import Patch, Rectangle
 from plotting import cli, style
 from plotting.inputs import read_drafts
 from specdec.errors import UserError
-from specdec.records import Record
-from specdec.token_bytes import find_tokenizer, read_token_bytes
+from specdec.models.token_text import find_tokenizer, read_token_bytes
+from specdec.records.record import Record
 from specdec.views.pieces import BYTES, Piece, Reader
 from specdec.views.trajectory import Step, trajectory
 

@@ -1,48 +1,118 @@
-"""What the measurements share: how they begin, the JSON line they end with, and where they were taken."""
+"""Common: how a measuring command begins and ends. Its own parser, its session, one way to decode, its line of JSON.
 
+It measures nothing. Importing it loads no model library, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from specdec.asked import asked_problems
-from specdec.config import RunConfig, parse_args
+from specdec.config import RunConfig, StrictParser, add_flags, config_of
 from specdec.errors import UserError, exit_status
-from specdec.models import resolve_device
-from specdec.provenance import provenance
-from specdec.session import Session, open_session
-from specdec.tokens import encode_prompt
+from specdec.records.provenance import provenance
+from specdec.runs.resume import asked_problems
+
+if TYPE_CHECKING:
+    import torch
+
+    from specdec.drafters.specs import DrafterSpec
+    from specdec.records.rounds import Round
+    from specdec.session import Session
+
+# The flags of failfast.py that commands share.
+QUESTION_FLAGS = ("data_dir", "num_questions", "question_ids", "max_new_tokens", "seed")
+MODEL_FLAGS = ("target_model_name", "ar_model_name", "dllm_dir", "device", "dtype", "engine")
+DRAFTER_FLAGS = (
+    *("drafters", "spec_len", "drafter_thresholds", "sweep_lowconf_threshold", "sweep_max_spec_len", "sweep_incr_len"),
+    *("failfast_rule", "reuse_drafts", "disable_reusing_drafter_kvs", "block_size", "small_block_size"),
+)
+COST_AWARE_FLAGS = ("calibration", "latency_profile", "latency_target")
+DECODING_FLAGS = (*MODEL_FLAGS, "dataset_name", *QUESTION_FLAGS, *DRAFTER_FLAGS, *COST_AWARE_FLAGS)
+
+
+def parser_of(program: str, about: str, flags: Collection[str] = ()) -> StrictParser:
+    """A command's own parser: `about` is its docstring, `flags` are those of failfast.py that it reads."""
+    parser = StrictParser(prog=program, description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_flags(parser, flags)
+    return parser
 
 
 def run_measurement(
-    program: str, measure: Callable[[RunConfig, Session], dict], arguments: Sequence[str] | None
+    parser: StrictParser, measure: Callable[[RunConfig, Session], dict[str, Any]], arguments: Sequence[str] | None
 ) -> int:
-    """`measure` what failfast.py's flags ask for, and print it as JSON. Returns the exit status."""
+    """`measure` what the command line asks for, and print it as JSON. Returns the exit status."""
 
     def work() -> None:
-        config = parse_args(arguments)
-        session = open_session(config)
-        print_json(measure(config, session), str(session.device))
+        session = session_of(config_of(vars(parser.parse_args(arguments))))
+        print_json(measure(session.config, session), str(session.device))
 
-    return exit_status(program, work)
+    return exit_status(parser.prog, work)
+
+
+def run_command(
+    parser: StrictParser, work: Callable[[argparse.Namespace], dict[str, Any]], arguments: Sequence[str] | None
+) -> int:
+    """The same for a command that needs no session: `work` is given the parsed flags."""
+    return exit_status(parser.prog, lambda: print_json(work(parser.parse_args(arguments))))
+
+
+def session_of(config: RunConfig) -> Session:
+    """`open_session`, once the command line is known to be right."""
+    from specdec.session import open_session
+
+    return open_session(config)
 
 
 def asked_prompts(config: RunConfig, session: Session) -> list[list[int]]:
     """The prompt ids of the questions asked for."""
+    from specdec.models.tokens import encode_prompt
+
     return [encode_prompt(session.tokenizer, problem.prompt) for problem in asked_problems(config)]
 
 
+def decode(
+    session: Session,
+    spec: DrafterSpec,
+    prompt_ids: Sequence[int],
+    *,
+    max_new_tokens: int | None = None,
+    stop_ids: Collection[int] | None = None,
+) -> list[Round]:
+    """The rounds of one question's greedy answer; budget and stop tokens are the session's where none are given."""
+    from specdec.decoding.loop import speculate
+
+    target = session.target()
+    return speculate(
+        target,
+        session.drafter(spec),
+        prompt_ids,
+        max_new_tokens=session.config.max_new_tokens if max_new_tokens is None else max_new_tokens,
+        stop_ids=session.stop_ids if stop_ids is None else stop_ids,
+        clock=target.lm.clock,
+    )
+
+
+def tokens_of(rounds: Sequence[Round]) -> list[int]:
+    """The output: what all rounds emitted."""
+    return [token for turn in rounds for token in turn.emitted_tokens]
+
+
 def cuda_device(program: str) -> torch.device:
-    """The GPU that `program` measures. UserError where there is none."""
+    """The GPU that `program` measures. Raises UserError where there is none."""
+    from specdec.models.load import resolve_device
+
     device = resolve_device("auto")
     if device.type != "cuda":
         raise UserError(f"{program} measures a GPU: it needs a CUDA device")
     return device
 
 
-def attempt(measure: Callable[[], object]) -> object:
+def attempt(measure: Callable[[], Any]) -> Any:
     """What `measure` returns, or in words why it failed: others can go on."""
     try:
         return measure()
@@ -51,13 +121,23 @@ def attempt(measure: Callable[[], object]) -> object:
         return {"failed": f"{type(error).__name__}: {error}"[:300]}
 
 
-def print_json(result: dict, device: str = "cpu") -> None:
+def print_json(result: dict[str, Any], device: str = "cpu") -> None:
     """The measurement's last stdout line: its numbers and where they were taken."""
+    import torch
+
     print(json.dumps({**result, "provenance": provenance(torch.device(device))}))
 
 
+def save_json(document: dict[str, Any], path: Path) -> None:
+    """The document as a file that people can read too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
 def machine(device: torch.device) -> dict[str, Any]:
-    """Provenance, with what decides times on a GPU beside it."""
+    """Provenance, and beside it what decides times on a GPU."""
+    import torch
+
     found = provenance(device)
     if device.type == "cuda":
         found["cuda"] = torch.version.cuda

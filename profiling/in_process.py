@@ -11,24 +11,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from generate import generate
+from generate import LiveBlocks
 from profiling.serving.trials import Answer, InvalidTrial, spread
-from specdec.drafters import NoDrafter
-from specdec.lm import CachedLM
-from specdec.problems import Problem
+from specdec.decoding.loop import speculate
+from specdec.decoding.stopping import FixedWindow, finish_draft
+from specdec.decoding.target import Target
+from specdec.drafters.live import NoDrafter, denoising
+from specdec.models.lm import CachedLM
+from specdec.models.tokens import encode_prompt
+from specdec.questions.sets import Problem
 from specdec.session import Session
-from specdec.speculate import speculate
-from specdec.target import Target
-from specdec.tokens import encode_prompt
 
 COUNTED_BY = "the model itself"
+
+
+def lm_of(part: object) -> CachedLM | None:
+    """The model of a target or drafter; None for a drafter that runs none."""
+    lm = getattr(part, "lm", None)
+    return lm if isinstance(lm, CachedLM) else None
 
 
 @dataclass
 class Speaker:
     """An AR model that answers by plain decoding.
 
-    `verify_counts`: passes of so many tokens are timed as well, in the middle of each answer, as verifications.
+    `verify_counts`: passes of these numbers of tokens are timed as well, as verifications in the middle of each answer.
     """
 
     session: Session
@@ -107,18 +114,12 @@ class Filler:
         """
         config = self.session.config
         prompt_ids = encode_prompt(self.session.tokenizer, problem.prompt)
-        how = {
-            "threshold": config.drafter_thresholds[0],
-            "block_size": config.block_size,
-            "small_block_size": config.small_block_size,
-            "mask_id": self.session.mask_id,
-            "stop_ids": self.session.stop_ids,
-        }
+        how = denoising(config.drafter_thresholds[0], self.session.block_settings)
         self.lm.rollback(0)
         begin = self.lm.clock()
-        generate(self.lm, prompt_ids, max_new_tokens=1, **how)
+        finish_draft(LiveBlocks(self.lm, prompt_ids, how), FixedWindow(1))
         first = self.lm.clock()
-        draft = generate(self.lm, prompt_ids, max_new_tokens=config.max_new_tokens, **how)
+        draft = finish_draft(LiveBlocks(self.lm, prompt_ids, how), FixedWindow(config.max_new_tokens))
         decode_ms = 1e3 * (self.lm.clock() - first)
         if not draft.passes.total or not draft.tokens:
             raise InvalidTrial(f"{problem.dataset} question {problem.question_id}: the answer is empty")

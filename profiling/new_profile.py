@@ -1,7 +1,7 @@
 """New profile: a latency profile among the program's own (assets/latency/), from what profilers measured.
 
-The format, and what is done with it, is `specdec/latency.py`'s. A profile grows: each target measured under the same
-name, engine and hardware adds its entry.
+`specdec/latency/profile.py` has the format. A profile grows: each target measured under the same name, engine and
+hardware adds its entry.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from specdec import latency
 from specdec.errors import UserError
-from specdec.latency import LatencyProfile, load_profile
+from specdec.latency.profile import LatencyProfile, known_profiles, load_profile, save_profile
 
 
 @dataclass(frozen=True)
@@ -60,19 +59,20 @@ def check_profile(flags: argparse.Namespace, engine: str, has_draft: bool) -> No
     if not flags.hardware:
         raise UserError("--write_profile needs --hardware: prices mean nothing without the name of the machine")
     if not re.fullmatch(r"[\w.+-]+", flags.write_profile):
-        raise UserError(f"--write_profile {flags.write_profile!r} is no name (letters, digits and . + - _ only)")
+        raise UserError(f"--write_profile {flags.write_profile!r} is not a name (letters, digits and . + - _ only)")
     earlier = _earlier(flags.write_profile)
-    for key, value in _origin(flags, engine).items() if earlier is not None else ():
-        if earlier.provenance.get(key) != value:
-            raise UserError(
-                f"the latency profile {earlier.name} is there already, with {key} {earlier.provenance.get(key)!r} "
-                f"and not {value!r}: write another --write_profile"
-            )
-    if not has_draft and earlier is None:
+    if earlier is None and not has_draft:
         raise UserError(
             "a latency profile needs what a drafter's pass costs: give --drafter FILE, with what a profiler printed of "
             "the drafter, or the name of a profile to take the figure from"
         )
+    known = {} if earlier is None else earlier.provenance
+    for key, value in _origin(flags, engine).items():
+        if earlier is not None and known.get(key) != value:
+            raise UserError(
+                f"the latency profile {earlier.name} is there already, with {key} {known.get(key)!r} and not "
+                f"{value!r}: write another --write_profile"
+            )
 
 
 def write_profile(flags: argparse.Namespace, engine: str, target: TargetCost, draft: DraftCost | None) -> None:
@@ -81,12 +81,12 @@ def write_profile(flags: argparse.Namespace, engine: str, target: TargetCost, dr
     `draft` None: that of the profile, which exists already (`check_profile`).
     """
     earlier = _earlier(flags.write_profile)
-    path = latency.save_profile(_fields(flags.write_profile, _origin(flags, engine), target, draft, earlier))
+    path = save_profile(_fields(flags.write_profile, _origin(flags, engine), target, draft, earlier))
     print(f"latency profile: {path}", file=sys.stderr)
 
 
 def _earlier(name: str) -> LatencyProfile | None:
-    return load_profile(name) if name in latency.known_profiles() else None
+    return load_profile(name) if name in known_profiles() else None
 
 
 def _origin(flags: argparse.Namespace, engine: str) -> dict[str, Any]:
@@ -95,11 +95,13 @@ def _origin(flags: argparse.Namespace, engine: str) -> dict[str, Any]:
 
 
 def _fields(
-    name: str, origin: dict, target: TargetCost, draft: DraftCost | None, earlier: LatencyProfile | None
+    name: str, origin: dict[str, Any], target: TargetCost, draft: DraftCost | None, earlier: LatencyProfile | None
 ) -> dict[str, Any]:
     """The file's contents: what was known earlier, with this target's entry new."""
-    tokens, tables, provenance = ({}, {}, {}) if earlier is None else _known(earlier, but=target.entry)
+    provenance = {} if earlier is None else earlier.provenance
+    tokens, tables = ({}, {}) if earlier is None else _known(earlier, but=target.entry)
     if draft is None:
+        assert earlier is not None, "check_profile lets no new profile begin without a drafter's cost"
         draft = DraftCost(earlier.draft_pass_ms, provenance.get("draft", {}), earlier.ar_draft_pass_ms)
     fields = {
         "name": name,
@@ -116,15 +118,15 @@ def _fields(
     return fields if draft.ar_draft_pass_ms is None else {**fields, "ar_draft_pass_ms": draft.ar_draft_pass_ms}
 
 
-def _known(profile: LatencyProfile, but: str) -> tuple[dict, dict, dict]:
-    """(ms per token, verification tables, provenance) of a profile, the first two without one target."""
+def _known(profile: LatencyProfile, but: str) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """(ms per token, verification tables) of a profile's targets, without one of them."""
     tokens = {target: ms for target, ms in profile.target_ms_per_token.items() if target != but}
     tables = {
         target: {str(count): ms for count, ms in table.items()}
         for target, table in profile.verify_ms.items()
         if target != but
     }
-    return tokens, tables, profile.provenance
+    return tokens, tables
 
 
 def read_draft_cost(name: str) -> DraftCost:
@@ -132,7 +134,7 @@ def read_draft_cost(name: str) -> DraftCost:
 
     A drafter that a server runs is an AR model; its pass is one of its tokens. Raises UserError.
     """
-    if name in latency.known_profiles():
+    if name in known_profiles():
         return _of_profile(load_profile(name))
     found = read_result(name, "--drafter")
     if is_profile(found):

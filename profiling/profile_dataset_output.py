@@ -16,18 +16,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from profiling import profile_tpt_hf
-from profiling.common import print_json
+from profiling.common import QUESTION_FLAGS, parser_of, print_json, session_of
 from profiling.new_profile import add_profile_flags
 from profiling.profile_tpt_vllm import VLLM
 from profiling.serving import server_profile
-from profiling.serving.asking import QUESTION_FLAGS, Engine, add_server_flags, question_arguments
+from profiling.serving.asking import Engine, add_server_flags, question_arguments
 from profiling.serving.trials import spread
-from specdec.config import StrictParser, add_flags, config_of
+from specdec.config import StrictParser, config_of
 from specdec.errors import exit_status
-from specdec.problems import DATASETS, Problem, load_problems
-from specdec.session import open_session
+from specdec.questions.sets import DATASETS, Problem, load_problems
 
-HERE_FLAGS = ("target_model_name", "device", "dtype", *QUESTION_FLAGS)
+HERE_FLAGS = ("device", "dtype", *QUESTION_FLAGS)
 SERVER = Engine("profile_dataset_output", "OpenAI server", VLLM.base_url, VLLM.version_url, speculates=False)
 
 
@@ -41,10 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> StrictParser:
-    parser = StrictParser(prog="profile_dataset_output", description=__doc__.split("\n")[0])
+    parser = parser_of("profile_dataset_output", __doc__, HERE_FLAGS)
     parser.add_argument("--datasets", nargs="+", default=["bundled"], choices=tuple(DATASETS))
     add_server_flags(parser, SERVER)
-    add_flags(parser, [name for name in HERE_FLAGS if name != "target_model_name"])
     add_profile_flags(parser)
     parser.set_defaults(base_url=None, repeats=1, max_new_tokens=1024)
     return parser
@@ -55,8 +53,8 @@ def _answer(flags: argparse.Namespace, problems: Sequence[Problem]) -> None:
     if flags.base_url is not None:
         server_profile.profile(SERVER, flags, problems, lambda found: _show(found, flags))
         return
-    chosen = {name: getattr(flags, name) for name in HERE_FLAGS}
-    session = open_session(config_of({**chosen, "drafters": ["plain"], "engine": "eager", "latency_profile": ["none"]}))
+    chosen = {name: getattr(flags, name) for name in ("target_model_name", *HERE_FLAGS)}
+    session = session_of(config_of({**chosen, "drafters": ["plain"], "engine": "eager", "latency_profile": ["none"]}))
     device = str(session.device)
     profile_tpt_hf.profile(session, flags, problems, lambda found: _show(found, flags, device))
 

@@ -2,12 +2,12 @@
 
     python -m profiling.profile_engine --drafter Qwen2.5-1.5B --targets Qwen2.5-7B Qwen2.5-14B --out DIR
 
-For each model, at each context length: verify(k), a pass of k tokens with predictions for all, as a
-target checks a draft; a denoising pass of one block with predictions for one sub-block; and a step
-of drafting, which is such a pass and what the host makes of its predictions. A dLLM drafter's pass
-is priced by that step, an AR drafter's by a pass of one token. Times are wall clock from tokens on
-the host to predictions on the host. Writes DIR/NAME.json, a latency profile that failfast.py prices
-with; the last line on stdout is that profile. Models are shapes by name (random weights) or checkpoints.
+For each model, at each context length: verify(k), a pass of k tokens with predictions for all, as a target checks a
+draft; a denoising pass of one block with predictions for one sub-block; and a step of drafting, which is such a pass
+and what the host makes of its predictions. A dLLM drafter's pass is priced by that step, an AR drafter's by a pass of
+one token. Times are wall clock from tokens on the host to predictions on the host. Writes DIR/NAME.json, a latency
+profile that failfast.py prices with; the last line on stdout is that profile. Models are shapes by name (random
+weights) or checkpoints.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import json
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from generate import Denoising, LiveBlocks
-from profiling.common import machine
+from profiling.common import machine, parser_of, save_json
 from profiling.made_models import make_model
-from profiling.shapes import SHAPES
+from profiling.shapes import BLOCK, SHAPES, SUB_BLOCK, entry_name
 from profiling.timing import measure_copy, timed_in_turn
-from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, Role
 from specdec.config import StrictParser
-from specdec.engine.graph_lm import EngineOptions, GraphLM
 from specdec.errors import exit_status
-from specdec.lm import CachedLM
-from specdec.models import resolve_device, resolve_dtype
+from specdec.models.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, Role
+from specdec.models.graph.graph_lm import EngineOptions, GraphLM
+from specdec.models.lm import CachedLM
+from specdec.models.load import resolve_device, resolve_dtype
 
-BLOCK, SUB_BLOCK = 32, 8
 # Both ends of every padded count, so that straight lines between them are the steps of the curve.
 VERIFY_COUNTS = (1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64, 65, 96)
 
@@ -64,16 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
         flags = _parser().parse_args(arguments)
         profile = measure_profile(flags, read_settings(flags))
-        out = Path(flags.out)
-        out.mkdir(parents=True, exist_ok=True)
-        (out / f"{flags.name}.json").write_text(json.dumps(profile, indent=1) + "\n", encoding="utf-8")
+        save_json(profile, Path(flags.out, f"{flags.name}.json"))
         print(json.dumps(profile))
 
     return exit_status("profile_engine", work)
 
 
 def _parser() -> StrictParser:
-    parser = StrictParser(prog="profile_engine", description=__doc__.split("\n")[0])
+    parser = parser_of("profile_engine", __doc__)
     known = f"one of {', '.join(SHAPES)} (random weights), or what failfast.py takes for a model"
     parser.add_argument("--drafter", default="Qwen2.5-1.5B", help=known)
     parser.add_argument("--ar_drafter", help="if not the same model as --drafter")
@@ -100,34 +98,29 @@ def read_settings(flags: Namespace) -> Settings:
     return Settings(device, resolve_dtype(flags.dtype, device), flags.engine, flags.fused_up_to)
 
 
-def measure_profile(flags: Namespace, settings: Settings) -> dict:
-    """The latency profile; every figure behind it is under provenance. Prices are at the first context."""
-    name, drafter, targets = flags.name, flags.drafter, flags.targets
+def measure_profile(flags: Namespace, settings: Settings) -> dict[str, Any]:
+    """The latency profile; every figure that it is made of is under provenance. Prices are at the first context."""
     bench = Bench(settings, measure_copy(settings.device), tuple(flags.contexts), flags.repeats)
-    details = {"drafter": measure_model(drafter, DLLM_DRAFTER, bench)}
+    details = {"drafter": measure_model(flags.drafter, DLLM_DRAFTER, bench)}
     if flags.ar_drafter:
         details["ar_drafter"] = measure_model(flags.ar_drafter, AR_DRAFTER, bench)
-    for target in targets:
+    for target in flags.targets:
         details[entry_name(target)] = measure_model(target, TARGET, bench)
     context = str(bench.contexts[0])
+    passes = {part: found["by_context"][context] for part, found in details.items()}
     verify_ms = {
-        entry_name(target): {
-            str(k): details[entry_name(target)]["by_context"][context][f"verify({k})"]["ms"] for k in VERIFY_COUNTS
-        }
-        for target in targets
+        entry: {str(k): passes[entry][f"verify({k})"]["ms"] for k in VERIFY_COUNTS}
+        for entry in map(entry_name, flags.targets)
     }
-    passes, ar_passes = (
-        details[part]["by_context"][context] for part in ("drafter", "ar_drafter" if flags.ar_drafter else "drafter")
-    )
     return {
-        "name": name,
-        "draft_pass_ms": passes["draft_step"]["ms"],
-        "ar_draft_pass_ms": ar_passes["verify(1)"]["ms"],
+        "name": flags.name,
+        "draft_pass_ms": passes["drafter"]["draft_step"]["ms"],
+        "ar_draft_pass_ms": passes.get("ar_drafter", passes["drafter"])["verify(1)"]["ms"],
         "target_ms_per_token": {target: table["1"] for target, table in verify_ms.items()},
         "verify_ms": verify_ms,
         "provenance": {
             "measured_by_this_project": True,
-            "drafter": drafter,
+            "drafter": flags.drafter,
             "engine": settings.engine,
             "fused_up_to": settings.fused_up_to,
             "dtype": str(settings.dtype).removeprefix("torch."),
@@ -139,11 +132,6 @@ def measure_profile(flags: Namespace, settings: Settings) -> dict:
     }
 
 
-def entry_name(target: str) -> str:
-    """What a record calls a target of that shape: "Qwen2.5-7B" is "Qwen2.5-7B-Instruct"."""
-    return f"{target}-Instruct" if target in SHAPES else Path(target).name
-
-
 def make_lm(name: str, role: Role, settings: Settings, vocab_size: int | None = None) -> CachedLM:
     """A model of `shapes.make_model` in the engine; it predicts the first `vocab_size` tokens (None: all)."""
     model = make_model(name, role, settings.device, settings.dtype)
@@ -152,7 +140,7 @@ def make_lm(name: str, role: Role, settings: Settings, vocab_size: int | None = 
     return GraphLM(model, vocab_size, options=EngineOptions(fused_up_to=settings.fused_up_to))
 
 
-def measure_model(name: str, role: Role, bench: Bench) -> dict:
+def measure_model(name: str, role: Role, bench: Bench) -> dict[str, Any]:
     """Every kind of pass at every context, in ms, beside the least time that reading the weights takes."""
     lm = make_lm(name, role, bench.settings)
     begin = time.perf_counter()
@@ -192,7 +180,7 @@ def measure_context(lm: CachedLM, context: int, repeats: int) -> dict[str, dict[
     lm.forward(ids[:context], block_size=BLOCK, keep=[])
     lm.commit(context)
     block, sub_block = ids[context : context + BLOCK], range(BLOCK - SUB_BLOCK - 1, BLOCK - 1)
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "denoise": lambda: lm.predict(block, block_size=BLOCK, keep=sub_block, never=0),
         "draft_step": DraftSteps(lm, ids[: context + 1]),
         **{f"verify({k})": partial(lm.predict, ids[context : context + k]) for k in VERIFY_COUNTS},

@@ -13,10 +13,9 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from profiling.common import print_json
-from profiling.in_process import Filler, Speaker
+from profiling.common import QUESTION_FLAGS, parser_of, print_json, session_of
 from profiling.new_profile import (
     DraftCost,
     TargetCost,
@@ -25,34 +24,36 @@ from profiling.new_profile import (
     read_draft_cost,
     write_profile,
 )
-from profiling.serving.asking import QUESTION_FLAGS, add_trial_flags, question_arguments
+from profiling.serving.asking import add_trial_flags, question_arguments
 from profiling.serving.trials import InvalidTrial, require_trials, run_trials, summary
-from specdec.config import StrictParser, add_flags, config_of
+from specdec.config import config_of
+from specdec.drafters.specs import ArDynamic, ArStatic, Plain
 from specdec.errors import exit_status
-from specdec.problems import Problem, load_problems
-from specdec.session import Session, open_session
-from specdec.specs import ArDynamic, ArStatic, Plain
+from specdec.questions.sets import Problem, load_problems
 
-MODEL_FLAGS = (
+if TYPE_CHECKING:
+    from profiling.in_process import Filler, Speaker
+    from specdec.session import Session
+
+FLAGS = (
     *("target_model_name", "ar_model_name", "dllm_dir", "dataset_name", "drafters", "drafter_thresholds"),
-    *("block_size", "small_block_size", "device", "dtype"),
+    *("block_size", "small_block_size", "device", "dtype", *QUESTION_FLAGS),
 )
 KINDS = ("plain", "ar_sf", "failfast")
+KINDS_OF_PASS = ("ar_drafter", "dllm_drafter")
 VERIFY_COUNTS = (1, 2, 4, 8, 16, 32, 64)
 ENGINE = "Hugging Face transformers, eager"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
-        parser = StrictParser(prog="profile_tpt_hf", description=__doc__.split("\n")[0])
-        names = (*MODEL_FLAGS, *QUESTION_FLAGS)
-        add_flags(parser, names)
+        parser = parser_of("profile_tpt_hf", __doc__, FLAGS)
         parser.set_defaults(drafters=list(KINDS))
         add_trial_flags(parser)
         add_profile_flags(parser)
         flags = parser.parse_args(arguments)
-        chosen = {name: getattr(flags, name) for name in names}
-        session = open_session(config_of({**chosen, "engine": "eager", "latency_profile": ["none"]}))
+        chosen = {name: getattr(flags, name) for name in FLAGS}
+        session = session_of(config_of({**chosen, "engine": "eager", "latency_profile": ["none"]}))
         problems = load_problems(flags.dataset_name, **question_arguments(flags))
         profile(session, flags, problems, lambda found: print_json(found, str(session.device)))
 
@@ -79,12 +80,6 @@ def profile(
 def measure(session: Session, flags: argparse.Namespace, problems: Sequence[Problem]) -> dict[str, Any]:
     """Every model of the session on these problems, in turn."""
     config = session.config
-    models = {"target": Speaker(session, session.target().lm, VERIFY_COUNTS)}
-    for spec in config.drafter_specs:
-        if not isinstance(spec, Plain):
-            is_ar = isinstance(spec, (ArStatic, ArDynamic))
-            lm = session.drafter(spec).lm
-            models["ar_drafter" if is_ar else "dllm_drafter"] = Speaker(session, lm) if is_ar else Filler(session, lm)
     found: dict[str, Any] = {
         "what": "ms per token and per pass of each model alone; medians over trials",
         "engine": ENGINE,
@@ -95,7 +90,7 @@ def measure(session: Session, flags: argparse.Namespace, problems: Sequence[Prob
         "dtype": str(session.dtype).removeprefix("torch."),
         "hardware": flags.hardware,
     }
-    for name, model in models.items():
+    for name, model in models_of(session).items():
         for _ in range(flags.warm_up):
             with suppress(InvalidTrial):
                 model.ask(problems[0])
@@ -103,6 +98,19 @@ def measure(session: Session, flags: argparse.Namespace, problems: Sequence[Prob
         times = {**summary(run_trials(model.ask, problems, flags.repeats)), **model.pass_times()}
         found |= times if name == "target" else {name: times}
     return found
+
+
+def models_of(session: Session) -> dict[str, Speaker | Filler]:
+    """The target and the drafters' models, by what the result calls them."""
+    from profiling.in_process import Filler, Speaker, lm_of
+
+    models: dict[str, Speaker | Filler] = {"target": Speaker(session, session.target().lm, VERIFY_COUNTS)}
+    for spec in session.config.drafter_specs:
+        lm = lm_of(session.drafter(spec))
+        if lm is not None:
+            is_ar = isinstance(spec, (ArStatic, ArDynamic))
+            models["ar_drafter" if is_ar else "dllm_drafter"] = Speaker(session, lm) if is_ar else Filler(session, lm)
+    return models
 
 
 def write_hf_profile(flags: argparse.Namespace, found: dict[str, Any], draft: DraftCost | None) -> None:
@@ -115,12 +123,10 @@ def write_hf_profile(flags: argparse.Namespace, found: dict[str, Any], draft: Dr
 
 
 def _draft_cost(found: dict[str, Any]) -> DraftCost | None:
-    """The drafters' passes; an AR drafter's stands for both where no dLLM was measured."""
-    parts = {name: found[name]["ms_per_pass"] for name in ("ar_drafter", "dllm_drafter") if name in found}
-    if not parts:
-        return None
-    ar = parts.get("ar_drafter", parts.get("dllm_drafter"))["median"]
-    return DraftCost(parts.get("dllm_drafter", parts.get("ar_drafter"))["median"], parts, ar)
+    """The drafters' passes; where only one drafter was measured, it stands for both."""
+    parts: dict[str, Any] = {name: found[name]["ms_per_pass"] for name in KINDS_OF_PASS if name in found}
+    medians = [part["median"] for part in parts.values()]
+    return DraftCost(medians[-1], parts, ar_draft_pass_ms=medians[0]) if medians else None
 
 
 if __name__ == "__main__":

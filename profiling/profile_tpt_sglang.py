@@ -9,17 +9,16 @@ Start the server first (README: "Latency profiles from engines and servers"). Th
 import sys
 from collections.abc import Sequence
 
-from profiling.serving.asking import NEUTRAL, Engine
+from profiling.profile_tpt_vllm import VLLM
+from profiling.serving.asking import Engine
 from profiling.serving.server_profile import run_command
 
-EXTRA = {**NEUTRAL, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
-SGLANG = Engine(
-    "profile_tpt_sglang", "SGLang", "http://127.0.0.1:30000/v1", "/get_server_info", speculates=None, extra=EXTRA
-)
+URL, VERSION = "http://127.0.0.1:30000/v1", "/get_server_info"
+SGLANG = Engine("profile_tpt_sglang", "SGLang", URL, VERSION, speculates=None, extra=VLLM.extra)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command(SGLANG, __doc__.split("\n")[0], arguments)
+    return run_command(SGLANG, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ VLLM = Engine("profile_tpt_vllm", "vLLM", "http://127.0.0.1:8000/v1", "/version"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command(VLLM, __doc__.split("\n")[0], arguments)
+    return run_command(VLLM, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,16 @@ vLLM is measured in the same way. The last line on stdout is JSON.
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from profiling.profile_tpt_vllm import VLLM
-from profiling.serving.asking import Engine
 from profiling.serving.server_profile import run_command
 
-EAGLE3 = Engine(
-    "profile_tpt_vllm_eagle3", VLLM.name, VLLM.base_url, VLLM.version_url, speculates=True, extra=VLLM.extra
-)
+EAGLE3 = replace(VLLM, program="profile_tpt_vllm_eagle3", speculates=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command(EAGLE3, __doc__.split("\n")[0], arguments)
+    return run_command(EAGLE3, __doc__, arguments)
 
 
 if __name__ == "__main__":

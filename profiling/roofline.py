@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from profiling.common import parser_of
 from profiling.gpus import GPUS, Gpu
-from profiling.shapes import SHAPES
-from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, ModelSource, Role, find_model
+from profiling.shapes import BLOCK, SHAPES, SUB_BLOCK, entry_name
 from specdec.config import StrictParser
 from specdec.errors import UserError, exit_status
-from specdec.latency import ROOFLINE, known_profiles, load_profile, save_profile
-from specdec.rankings.columns import aligned
+from specdec.latency.profile import ROOFLINE, known_profiles, load_profile, save_profile
+from specdec.models.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, ModelSource, Role, find_model
+from specdec.text import aligned
 
-BLOCK, SUB_BLOCK = 32, 8
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 96)
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
@@ -38,7 +38,7 @@ class Machine:
     value_bytes: int
 
     def pass_ms(self, model: ModelSource, num_tokens: int, context: int, num_outputs: int | None = None) -> float:
-        """The least ms of a pass of `num_tokens` behind `context` that predicts behind `num_outputs` of them (all)."""
+        """The least ms of a pass of `num_tokens` after `context`; `num_outputs` of them (all) predict a token."""
         num_outputs = num_tokens if num_outputs is None else num_outputs
         bytes_s = self.value_bytes * values_moved(model, num_tokens, context) / (1e12 * self.gpu.memory_TB_per_s)
         products_s = num_flops(model, num_tokens, context, num_outputs) / (1e12 * self.gpu.dense_TFLOP_per_s)
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> StrictParser:
-    parser = StrictParser(prog="roofline", description=__doc__.split("\n")[0])
+    parser = parser_of("roofline", __doc__)
     parser.add_argument("--gpu", choices=tuple(GPUS), help="of the table in profiling/gpus.py")
     parser.add_argument("--memory_TB_per_s", type=float, help="another GPU: its memory bandwidth")
     parser.add_argument("--dense_TFLOP_per_s", type=float, help="another GPU: dense FLOP/s of the dtype")
@@ -115,7 +115,7 @@ def bounds(flags: argparse.Namespace, machine: Machine) -> dict[str, Any]:
     """The latency profile of the bounds; every figure for every context is in its provenance. Raises UserError."""
     drafter = find_shape(DLLM_DRAFTER if flags.drafter not in SHAPES else TARGET, flags.drafter)
     ar_drafter = drafter if flags.ar_drafter is None else find_shape(AR_DRAFTER, flags.ar_drafter)
-    targets = {_entry(name): find_shape(TARGET, name) for name in flags.targets}
+    targets = {entry_name(name): find_shape(TARGET, name) for name in flags.targets}
     for model in (drafter, ar_drafter, *targets.values()):
         _check_fits(model, machine)
     context = flags.contexts[0]
@@ -143,11 +143,6 @@ def bounds(flags: argparse.Namespace, machine: Machine) -> dict[str, Any]:
     }
 
 
-def _entry(name: str) -> str:
-    """What a record calls a target of that shape."""
-    return f"{name}-Instruct" if name in SHAPES else Path(name).name
-
-
 def _check_fits(model: ModelSource, machine: Machine) -> None:
     needed_GB = 1e-9 * machine.value_bytes * model.num_parameters
     if needed_GB > machine.gpu.memory_GB:
@@ -161,7 +156,7 @@ def _check_name(name: str) -> None:
     """A bound never replaces what was measured or published."""
     if name in known_profiles() and load_profile(name).provenance.get("source") != ROOFLINE:
         raise UserError(
-            f"the latency profile {name} is there already and is no roofline: write another --write_profile"
+            f"the latency profile {name} is there already and is not a roofline: write another --write_profile"
         )
 
 

@@ -6,6 +6,9 @@ Models of these shapes are made by `made_models.py`; nothing here needs torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+BLOCK, SUB_BLOCK = 32, 8  # of the block-diffusion drafters that are measured
 
 
 @dataclass(frozen=True)
@@ -30,3 +33,8 @@ SHAPES = {
     "SmolLM2-135M": Shape(576, 1536, 30, 9, 3, 49152, True),
     "tiny": Shape(64, 128, 2, 4, 2, 512, True),
 }
+
+
+def entry_name(target: str) -> str:
+    """What a record calls a target of that shape: "Qwen2.5-7B" is "Qwen2.5-7B-Instruct"."""
+    return f"{target}-Instruct" if target in SHAPES else Path(target).name

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from specdec.lm import CachedLM
+from specdec.models.lm import CachedLM
 
 COPY_BYTES = 4 << 30
 TURNS = 5

@@ -14,19 +14,20 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from profiling.common import attempt, cuda_device, print_json
+from profiling.common import attempt, cuda_device, parser_of, print_json
 from profiling.made_models import make_model
-from profiling.profile_engine import BLOCK, SUB_BLOCK
+from profiling.shapes import BLOCK, SUB_BLOCK
 from profiling.timing import measure_copy, timed_in_turn
-from specdec.checkpoints import TARGET
-from specdec.config import StrictParser
-from specdec.engine.graph_lm import EngineOptions, GraphLM
 from specdec.errors import exit_status
-from specdec.models import resolve_dtype
+from specdec.models.checkpoints import TARGET
+from specdec.models.graph.graph_lm import EngineOptions, GraphLM
+from specdec.models.load import resolve_dtype
 
 COUNTS = (1, 8, 16, 32, 64, 96)
 FUSED = {f"fused_up_to_{limit}": EngineOptions(limit) for limit in (0, 32, 64)}
@@ -37,13 +38,13 @@ TUNED_COUNTS = (1, 16, 32, 64)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
-        parser = StrictParser(prog="tune_engine", description=__doc__.split("\n")[0])
+        parser = parser_of("tune_engine", __doc__)
         parser.add_argument("--models", nargs="+", default=["Qwen2.5-1.5B", "Qwen2.5-7B"])
         parser.add_argument("--skip_plans", action="store_true", help="variants only")
         parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
         flags = parser.parse_args(arguments)
         device = cuda_device("tune_engine")
-        result: dict[str, object] = {"dtype": flags.dtype, "copy_TB_per_s": measure_copy(device) / 1e9}
+        result: dict[str, Any] = {"dtype": flags.dtype, "copy_TB_per_s": measure_copy(device) / 1e9}
         for name in flags.models:
             model = make_model(name, TARGET, device, resolve_dtype(flags.dtype, device))
             result[name] = {"variants": compare_variants(model)}
@@ -55,19 +56,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_status("tune_engine", work)
 
 
-def compare_variants(model: PreTrainedModel) -> dict[str, object]:
+def compare_variants(model: PreTrainedModel) -> dict[str, Any]:
     """Per variant: ms of verify(k) and of a denoising pass, and the kernels of three of them."""
-    return {name: attempt(lambda how=how: measure_variant(model, how)) for name, how in VARIANTS.items()}
+    return {name: attempt(partial(measure_variant, model, how)) for name, how in VARIANTS.items()}
 
 
-def measure_variant(model: PreTrainedModel, options: EngineOptions) -> dict[str, object]:
-    lm, draft = behind_context(model, options), token_ids()[CONTEXT:]
-    calls: dict[str, Callable[[], object]] = {f"verify({k})": lambda k=k: lm.predict(draft[:k]) for k in COUNTS}
+def measure_variant(model: PreTrainedModel, options: EngineOptions) -> dict[str, Any]:
+    lm, draft = after_context(model, options), token_ids()[CONTEXT:]
+    calls: dict[str, Callable[[], object]] = {f"verify({k})": partial(lm.predict, draft[:k]) for k in COUNTS}
     block, sub_block = draft[:BLOCK], range(SUB_BLOCK)
     calls["denoise"] = lambda: lm.predict(block, block_size=BLOCK, keep=sub_block, never=0)
-    found: dict[str, object] = {name: figures["ms"] for name, figures in timed_in_turn(lm, calls, 30).items()}
+    found: dict[str, Any] = {name: figures["ms"] for name, figures in timed_in_turn(lm, calls, 30).items()}
     for name in ("verify(1)", "denoise", "verify(64)"):
-        found[f"kernels of {name}"] = attempt(lambda name=name: kernels_of(calls[name]))
+        found[f"kernels of {name}"] = attempt(partial(kernels_of, calls[name]))
     return found
 
 
@@ -89,11 +90,11 @@ def kernels_of(call: Callable[[], object], repeats: int = 5) -> dict[str, list[f
 
 
 def token_ids() -> list[int]:
-    """A context, and the longest draft behind it."""
+    """A context, and the longest draft after it."""
     return [1 + index % 997 for index in range(CONTEXT + max(COUNTS))]
 
 
-def behind_context(model: PreTrainedModel, options: EngineOptions | None = None) -> GraphLM:
+def after_context(model: PreTrainedModel, options: EngineOptions | None = None) -> GraphLM:
     """The engine with `CONTEXT` committed tokens."""
     lm = GraphLM(model, options=options)
     lm.forward(token_ids()[:CONTEXT], block_size=BLOCK, keep=[])
@@ -101,11 +102,12 @@ def behind_context(model: PreTrainedModel, options: EngineOptions | None = None)
     return lm
 
 
-def tune_plans(model: PreTrainedModel) -> dict[str, object]:
+def tune_plans(model: PreTrainedModel) -> dict[str, Any]:
     """See tune_products: for each number of tokens."""
     from profiling.tune_products import compare_plans  # needs Triton, which comes with CUDA's torch
 
-    lm, found = behind_context(model), {}
+    lm = after_context(model)
+    found: dict[str, Any] = {}
     for count in TUNED_COUNTS:
         lm.predict(token_ids()[CONTEXT : CONTEXT + count])  # what is recorded from now on reads these inputs
         found[str(count)] = compare_plans(lm, count)

@@ -9,11 +9,11 @@ from itertools import chain, product
 import torch
 
 from profiling.common import attempt
-from specdec.engine.graph_lm import GraphLM
-from specdec.engine.graphs import Graphs
-from specdec.engine.plans import Plan, plan_product
-from specdec.engine.products import FusedProducts
-from specdec.engine.weights import Weights
+from specdec.models.graph.graph_lm import GraphLM
+from specdec.models.graph.graphs import Graphs
+from specdec.models.graph.plans import Plan, plan_product
+from specdec.models.graph.products import FusedProducts
+from specdec.models.graph.weights import Weights
 
 
 def compare_plans(lm: GraphLM, count: int) -> dict[str, object]:
@@ -26,10 +26,11 @@ def compare_plans(lm: GraphLM, count: int) -> dict[str, object]:
         plans = {default, *candidates(kind, inner)}
         tried = {plan: attempt(partial(time_layers, lm, count, best | {key: plan})) for plan in plans}
         times = {plan: time for plan, time in tried.items() if isinstance(time, float)}
-        best[key] = min(times, key=times.get, default=default)
+        ranked = sorted(times, key=times.__getitem__)
+        best[key] = ranked[0] if ranked else default
         found[name] = {"default": times.get(default)} | {
             f"n{plan.block_n} k{plan.block_k} s{plan.splits} w{plan.num_warps} x{plan.num_stages}": times[plan]
-            for plan in sorted(times, key=times.get)[:6]
+            for plan in ranked[:6]
         }
     return found
 
@@ -43,13 +44,13 @@ def products_of(weights: Weights) -> dict[str, tuple[str, int, int]]:
         "gate, up": ("gated", layer.gate_up_2IC),
         "down": ("add", layer.down_CI),
     }
-    return {name: (kind, *matrix.shape) for name, (kind, matrix) in matrices.items()}
+    return {name: (kind, matrix.shape[0], matrix.shape[1]) for name, (kind, matrix) in matrices.items()}
 
 
 def candidates(kind: str, inner: int) -> Iterator[Plan]:
     """Plans worth trying; those that do not divide the inner size are left out."""
     whole_lines = ((16,), (128, 256), (1,), (2, 4), (3, 4))
-    choices = {
+    choices: dict[str, list[tuple[tuple[int, ...], ...]]] = {
         "rotated": [whole_lines, ((64,), (64, 128), (1, 2, 3, 4), (4,), (3, 4, 6))],
         "gated": [((64, 128), (64, 128), (1,), (4, 8), (3, 4))],
         "add": [whole_lines, ((64,), (128, 256), (2, 3, 5, 6), (4,), (4, 6))],
@@ -62,7 +63,7 @@ def candidates(kind: str, inner: int) -> Iterator[Plan]:
 
 def time_layers(lm: GraphLM, count: int, plans: dict[tuple[str, int, int, int], Plan]) -> float:
     """Microseconds of the layers over `count` tokens under `plans`, by events around replays."""
-    graphs, products = Graphs(lm.device), FusedProducts(lm.options.overlaps)
+    graphs, products = Graphs(lm.weights.device), FusedProducts(lm.options.overlaps)
     products.plans.update(plans)
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     with torch.inference_mode():

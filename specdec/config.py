@@ -10,11 +10,21 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NoReturn
 
+from specdec.drafters.specs import (
+    DEFAULT_KINDS,
+    GRIDS,
+    KINDS,
+    ArDynamic,
+    ArStatic,
+    CostAware,
+    DllmStatic,
+    DrafterSpec,
+    FailFast,
+    Plain,
+)
 from specdec.errors import UserError
-from specdec.grids import GRIDS
-from specdec.latency import load_profiles, priced_entry
-from specdec.problems import DATASETS
-from specdec.specs import DEFAULT_KINDS, KINDS, ArDynamic, ArStatic, CostAware, DllmStatic, DrafterSpec, FailFast, Plain
+from specdec.latency.profile import load_profiles, priced_entry
+from specdec.questions.sets import DATASETS
 
 BUNDLED = "bundled"
 SMOLLM2 = "smollm2"

@@ -9,22 +9,23 @@ from functools import cached_property
 
 import torch
 
-from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, ModelSource, Role, fingerprint
 from specdec.config import RunConfig
-from specdec.drafters import ArDrafter, BlockSettings, DllmDrafter, Drafter, NoDrafter
+from specdec.decoding.cost_aware import Advice, advice_of
+from specdec.decoding.sampled import SampledArDrafter, SampledLM, SampledTarget
+from specdec.decoding.sampling import Sampler, Warp
+from specdec.decoding.target import Target
+from specdec.drafters.live import ArDrafter, BlockSettings, DllmDrafter, Drafter, NoDrafter
+from specdec.drafters.specs import CostAware, DllmStatic, DrafterSpec, FailFast
 from specdec.errors import UserError
-from specdec.latency import load_profiles
-from specdec.lm import CachedLM
-from specdec.models import load_lm, resolve_device, resolve_dtype, resolve_engine
-from specdec.records import GREEDY, SAMPLED, Record
-from specdec.sampled import SampledArDrafter, SampledLM, SampledTarget
-from specdec.sampling import Sampler, Warp
-from specdec.sources import find_sources, needs_weights, role_of
-from specdec.specs import CostAware, DllmStatic, DrafterSpec, FailFast
-from specdec.target import Target
-from specdec.token_bytes import TokenBytes, token_bytes_of
-from specdec.tokens import check_same_tokens, load_tokenizer, mask_id, stop_ids
-from specdec.traces.cost_aware import Advice, advice_of
+from specdec.latency.profile import load_profiles
+from specdec.models.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, ModelSource, Role, fingerprint
+from specdec.models.lm import CachedLM
+from specdec.models.load import load_lm, resolve_device, resolve_dtype, resolve_engine
+from specdec.models.token_text import TokenBytes, token_bytes_of
+from specdec.models.tokens import check_same_tokens, load_tokenizer, mask_id, stop_ids
+from specdec.records.identity import GREEDY, SAMPLED
+from specdec.records.record import Record
+from specdec.runs.sources import find_sources, needs_weights, role_of
 
 
 @dataclass

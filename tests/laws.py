@@ -17,13 +17,13 @@ import torch
 from reference import full_logits
 from toys import perturbed, toy_model
 
-from specdec import sampling
-from specdec.drafters import ArDrafter, BlockSettings, DllmDrafter, NoDrafter
-from specdec.lm import CachedLM
-from specdec.sampled import SampledArDrafter, SampledLM
-from specdec.sampling import Sampler, Warp
-from specdec.specs import ArDynamic, ArStatic, DllmStatic, FailFast
-from specdec.windows import Draft
+from specdec.decoding import sampling
+from specdec.decoding.sampled import SampledArDrafter, SampledLM
+from specdec.decoding.sampling import Sampler, Warp
+from specdec.decoding.stopping import Draft
+from specdec.drafters.live import ArDrafter, BlockSettings, DllmDrafter, NoDrafter
+from specdec.drafters.specs import ArDynamic, ArStatic, DllmStatic, FailFast
+from specdec.models.lm import CachedLM
 
 NUM_WORDS, NUM_TOKENS = 4, 3
 MASK_ID = NUM_WORDS

@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 
 from generate import Denoising, masked_positions
-from specdec.traces.chains import Chain, Chains, ar_chain
-from specdec.traces.record_dllm import Answer, ChainBlocks
+from specdec.decoding.chains import Chain, Chains, ar_chain
+from specdec.drafters.record_dllm import Answer, ChainBlocks
 from specdec.traces.trace import Trace, num_prefixes
 
 MASK_ID = 99

@@ -2,7 +2,7 @@
 
 Every pass is one forward of the raw Hugging Face model over the whole sequence, under an explicit
 block mask; nothing is carried from pass to pass but the tokens. It shares no code with generate.py
-and specdec.lm, and it is slow on purpose. It counts the passes of a fresh cache only: `prefill` is
+and specdec.models.lm, and it is slow on purpose. It counts the passes of a fresh cache only: `prefill` is
 what a first call pays.
 
 An outcome also has a `margin`: how near the closest comparison of floats was to going the other

@@ -7,8 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from specdec.records import Record, record_path, save_record
-from specdec.rounds import Round
+from specdec.records.record import Record, record_path, save_record
+from specdec.records.rounds import Round
 
 AR, FAILFAST = "ar_None_sf_3", "dllm_0.05_df_0.45_60_10"
 tokens = st.integers(min_value=0, max_value=151_935)

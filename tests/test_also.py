@@ -12,7 +12,7 @@ import pytest
 from samples import make_plain, make_record, make_round
 
 import parse_log
-from specdec.records import record_path, save_record
+from specdec.records.record import record_path, save_record
 
 NUM_QUESTIONS = 6
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from toys import greedy_tokens
 
-from specdec.checkpoints import BUNDLED_DIR, DLLM_DRAFTER
 from specdec.config import RunConfig
-from specdec.drafters import DllmDrafter
-from specdec.problems import load_problems
+from specdec.decoding.loop import speculate
+from specdec.drafters.live import DllmDrafter
+from specdec.drafters.specs import ArDynamic, ArStatic, DllmStatic, DrafterSpec, FailFast, Plain
+from specdec.models.checkpoints import BUNDLED_DIR, DLLM_DRAFTER
+from specdec.models.tokens import encode_prompt
+from specdec.questions.sets import load_problems
 from specdec.session import Session, open_session
-from specdec.specs import ArDynamic, ArStatic, DllmStatic, DrafterSpec, FailFast, Plain
-from specdec.speculate import speculate
-from specdec.tokens import encode_prompt
 
 BUDGET = 40
 MEGABYTE = 10**6

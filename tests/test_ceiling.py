@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from samples import make_record
 
-from specdec.latency import Price
-from specdec.rankings.ceiling import Ceiling, ceiling_table, sum_ceilings
-from specdec.rankings.logs import parse_log_lines
-from specdec.rankings.ranking import rank, stats_of
-from specdec.rankings.tables import ranking_report
-from specdec.report import record_lines
+from specdec.latency.pricing import Price
+from specdec.ranking.ceiling import Ceiling, ceiling_table, sum_ceilings
+from specdec.ranking.entries import stats_of
+from specdec.ranking.logs import parse_log_lines
+from specdec.ranking.ranking import rank
+from specdec.views.record_text import record_lines
+from specdec.views.tables import ranking_report
 
 ONE, OTHER = Ceiling(60.0, 20.0, 15.0, 5.0), Ceiling(90.0, 0.0, 10.0, 0.0)
 

@@ -7,11 +7,11 @@ import json
 import pytest
 
 from specdec.errors import UserError
-from specdec.latency import Price
-from specdec.rankings.comparisons import compare
-from specdec.rankings.question_sets import comparable, unequal
-from specdec.rankings.ranking import QuestionStats
-from specdec.rankings.tables import ranking_csv, ranking_json, ranking_report
+from specdec.latency.pricing import Price
+from specdec.ranking.comparisons import compare
+from specdec.ranking.entries import QuestionStats
+from specdec.ranking.question_sets import comparable, unequal
+from specdec.views.tables import ranking_csv, ranking_json, ranking_report
 
 NAMES = ("dllm_0.05_df_0.45_60_10", "dllm_0.05_sf_8", "ar_None_sf_8", "ar_None_sf_4")
 

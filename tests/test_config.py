@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from specdec.config import RunConfig, parse_args
+from specdec.drafters.specs import ArDynamic, ArStatic, DllmStatic, FailFast, Plain, parse_drafter_name
 from specdec.errors import UserError
-from specdec.specs import ArDynamic, ArStatic, DllmStatic, FailFast, Plain, parse_drafter_name
 
 DESIGN_NAMES = {
     "ar_None_sf_8": ArStatic(8),

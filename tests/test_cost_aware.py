@@ -10,27 +10,19 @@ from pathlib import Path
 import pytest
 from made_up import made_up_trace
 
-from specdec import calibrate
+from specdec.commands import calibrate
 from specdec.config import RunConfig, parse_args
+from specdec.decoding.cost_aware import Advice, Calibration, Curve, advice_of, ease_of, load_calibration, place_of
+from specdec.drafters.specs import CostAware, FailFast, parse_drafter_name
 from specdec.errors import UserError
-from specdec.jobs import Job, run_job
-from specdec.latency import LatencyProfile, load_profile, price
-from specdec.problems import load_problems
+from specdec.latency.pricing import price
+from specdec.latency.profile import LatencyProfile, load_profile
+from specdec.questions.sets import load_problems
+from specdec.runs.jobs import Job, run_job
+from specdec.runs.recording import plan_traces, record_trace
 from specdec.session import open_session
-from specdec.specs import CostAware, FailFast, parse_drafter_name
-from specdec.traces.calibration import (
-    Calibration,
-    Curve,
-    ease_of,
-    fit_curve,
-    load_calibration,
-    place_of,
-    reliability_table,
-    save_calibration,
-)
-from specdec.traces.cost_aware import Advice, advice_of
-from specdec.traces.recorder import plan_traces, record_trace
-from specdec.traces.replayed import replay
+from specdec.traces.calibration import fit_curve, reliability_table, save_calibration
+from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, save_trace, trace_path
 
 ENGINE = "Qwen2.5-7B-Instruct@vLLM_A6000"

@@ -12,13 +12,13 @@ from samples import make_plain, make_record, make_round
 from toys import greedy_tokens, random_ids, toy_model
 
 import failfast
-from specdec.answers.divergence import BUG, EXACT, TIE, Divergence, first_difference
 from specdec.errors import UserError
-from specdec.lm import CachedLM
-from specdec.rankings.against_plain import diverging
-from specdec.rankings.losslessness import count_grades, losslessness_line
-from specdec.rankings.ranking import stats_of
-from specdec.records import find_records, load_record, record_path, save_record
+from specdec.models.lm import CachedLM
+from specdec.ranking.entries import stats_of
+from specdec.ranking.lossless import count_grades, losslessness_line
+from specdec.records.divergence import BUG, EXACT, TIE, Divergence, first_difference
+from specdec.records.record import find_records, load_record, record_path, save_record
+from specdec.runs.against_plain import diverging
 
 
 @pytest.fixture(autouse=True)

@@ -9,13 +9,12 @@ import torch
 from reference import Rules, Window, failfast_draft, static_draft
 from toys import MASK_ID, causal_logits, clear_prompt, random_ids, toy_pair
 
-from specdec.drafters import ArDrafter, BlockSettings, DllmDrafter
-from specdec.lm import CachedLM
-from specdec.specs import ArDynamic, ArStatic, DllmStatic, FailFast
-from specdec.speculate import speculate
-from specdec.target import Target
-from specdec.verdict import Verdict
-from specdec.windows import Draft
+from specdec.decoding.loop import speculate
+from specdec.decoding.stopping import Draft
+from specdec.decoding.target import Target, Verdict
+from specdec.drafters.live import ArDrafter, BlockSettings, DllmDrafter
+from specdec.drafters.specs import ArDynamic, ArStatic, DllmStatic, FailFast
+from specdec.models.lm import CachedLM
 
 NUM_TOKENS = 28
 DLLM_SPECS = (
@@ -101,7 +100,7 @@ def test_failfast_rounds_equal_the_oracle_with_reuse(pair, rule: str) -> None:
 def test_a_new_question_forgets_the_rejected_tail_and_the_cache(pair, monkeypatch) -> None:
     told = []
     monkeypatch.setattr(
-        "specdec.drafting.finish_draft",
+        "specdec.drafters.rules.finish_draft",
         lambda run, window, *, last_round_rejected, **_: told.append(list(last_round_rejected)) or Draft([1, 2, 3]),
     )
     lm = CachedLM(pair[1])

@@ -10,14 +10,14 @@ from families import edit_config, flags, save_family, save_model
 from toys import random_ids, toy_model
 
 import failfast
-from specdec import models
-from specdec.checkpoints import AR_DRAFTER, TARGET, find_model
 from specdec.config import RunConfig
-from specdec.engine import weights
-from specdec.engine.graph_lm import GraphLM
-from specdec.lm import CachedLM
-from specdec.models import load_lm, must_spread, resolve_engine
-from specdec.records import find_records, load_record
+from specdec.models import load as models
+from specdec.models.checkpoints import AR_DRAFTER, TARGET, find_model
+from specdec.models.graph import weights
+from specdec.models.graph.graph_lm import GraphLM
+from specdec.models.lm import CachedLM
+from specdec.models.load import load_lm, must_spread, resolve_engine
+from specdec.records.record import find_records, load_record
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

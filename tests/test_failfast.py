@@ -16,7 +16,7 @@ from toys import toy_model
 
 import failfast
 from specdec import session
-from specdec.records import find_records, load_record
+from specdec.records.record import find_records, load_record
 
 PROJECT = Path(failfast.__file__).parent
 DRAFTERS = {

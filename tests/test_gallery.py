@@ -23,9 +23,9 @@ import failfast
 import parse_log
 from plotting import cli, gallery, style
 from plotting.theoretical_analysis import expected_tokens
-from specdec import replay
-from specdec.latency import load_profile
-from specdec.records import Record, find_records, load_record
+from specdec.commands import replay
+from specdec.latency.profile import load_profile
+from specdec.records.record import Record, find_records, load_record
 from specdec.traces.trace import find_traces, load_trace
 
 QUESTIONS = ("0", "2", "3", "5", "13")

@@ -8,7 +8,7 @@ from cases import Case, assert_equal, call, make_models, oracle, passes_of, rand
 from reference import Outcome, Rules, Window, block_mask, failfast_draft, full_logits
 from toys import MASK_ID, VOCAB_SIZE, random_ids, toy_model
 
-from specdec.lm import CachedLM
+from specdec.models.lm import CachedLM
 
 TOO_CLOSE = 3e-6  # a decision nearer than this may go either way in float32
 MAX_SKIPPED = 0.02

@@ -10,7 +10,7 @@ from cases import Case, assert_same_draft, call, ids_without_mask, make_models, 
 from reference import Rules, Window
 from toys import MASK_ID, random_ids
 
-from specdec.lm import CachedLM
+from specdec.models.lm import CachedLM
 
 
 @pytest.fixture(scope="module")

@@ -17,14 +17,14 @@ from toys import MASK_ID, random_ids, toy_model
 
 import failfast
 from profiling import check_lossless
-from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, find_model
-from specdec.engine.graph_lm import EngineOptions, GraphLM
-from specdec.engine.plans import Plan
-from specdec.lm import CachedLM
-from specdec.models import load_hf_model
-from specdec.problems import load_problems
-from specdec.records import find_records, load_record
-from specdec.tokens import encode_prompt, load_tokenizer
+from specdec.models.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, find_model
+from specdec.models.graph.graph_lm import EngineOptions, GraphLM
+from specdec.models.graph.plans import Plan
+from specdec.models.lm import CachedLM
+from specdec.models.load import load_hf_model
+from specdec.models.tokens import encode_prompt, load_tokenizer
+from specdec.questions.sets import load_problems
+from specdec.records.record import find_records, load_record
 
 pytestmark = [
     pytest.mark.gpu,
@@ -104,7 +104,7 @@ def _check_predictions(graph: GraphLM, logits_KV: torch.Tensor, asked: tuple) ->
 def test_kernels_that_overlap_change_no_bit(text, monkeypatch, dtype: torch.dtype, limit: int, splits: int) -> None:
     """A kernel that did not wait would read what is not there yet; with splits also what they leave each other."""
     if splits:
-        monkeypatch.setattr("specdec.engine.products.plan_product", lambda *_: Plan(64, 32, splits))
+        monkeypatch.setattr("specdec.models.graph.products.plan_product", lambda *_: Plan(64, 32, splits))
     model = _model("target", dtype)
     one, other = (GraphLM(model, options=EngineOptions(limit, overlaps=overlaps)) for overlaps in (True, False))
     for step in range(60):

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import make_record
 
-from specdec.answers import sandbox, sandboxed
-from specdec.answers.grading import code_of, is_correct
-from specdec.answers.mathtext import is_same_answer, last_boxed, number
-from specdec.answers.sandbox import passes
 from specdec.errors import UserError
+from specdec.questions import sandbox, sandboxed
+from specdec.questions.grading import code_of, is_correct
+from specdec.questions.mathtext import is_same_answer, last_boxed, number
+from specdec.questions.sandbox import passes
 
 ADD = {
     "prompt": 'import math\n\n\ndef add(a, b):\n    """The sum."""\n',
@@ -136,11 +136,15 @@ HOSTILE = {
 }
 
 
+NEVER_ENDING = ("an endless loop", "endless sleep")
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_the_sandbox_holds(name, tmp_path):
+    """What is refused has more time than it can need, so that only the refusal ends it, however busy the machine."""
     old = tmp_path / "old"
     old.write_text("kept")
-    assert passes(HOSTILE[name].replace("{old!r}", repr(str(old))), timeout_s=1) is False
+    assert passes(HOSTILE[name].replace("{old!r}", repr(str(old))), timeout_s=1 if name in NEVER_ENDING else 60) is False
     assert old.read_text() == "kept" and [path.name for path in tmp_path.iterdir()] == ["old"]
 
 

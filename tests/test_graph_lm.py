@@ -12,10 +12,10 @@ import torch
 from reference import full_logits
 from toys import MASK_ID, VOCAB_SIZE, random_ids, toy_model
 
-from specdec.engine import graph_lm, network
-from specdec.engine.graph_lm import GraphLM
-from specdec.engine.weights import join_weights, unsupported
-from specdec.lm import CachedLM
+from specdec.models.graph import graph_lm, network
+from specdec.models.graph.graph_lm import GraphLM
+from specdec.models.graph.weights import join_weights, unsupported
+from specdec.models.lm import CachedLM
 
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
 MODELS = {
@@ -35,7 +35,7 @@ def model(request, one_thread) -> torch.nn.Module:
 @pytest.fixture(autouse=True)
 def toy_sizes(monkeypatch) -> None:
     """Toy heads have 8 or 24 values, and short chunks and caches show what happens at their ends."""
-    monkeypatch.setattr("specdec.engine.weights.HEAD_SIZES", (8, 24))
+    monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8, 24))
     monkeypatch.setattr(graph_lm, "TOKEN_COUNTS", (1, 2, 4, 8, 16, 32, 64))
     monkeypatch.setattr(graph_lm, "MAX_TOKENS", 64)
     monkeypatch.setattr(graph_lm, "INITIAL_CAPACITY", 128)

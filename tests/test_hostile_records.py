@@ -10,12 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import make_record
 
-from specdec import pickles
 from specdec.errors import UserError
-from specdec.records import (
-    Record,
-    load_record,
-)
+from specdec.records import pickles
+from specdec.records.record import Record, load_record
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -15,11 +15,11 @@ from made_up import made_up_trace
 from samples import make_plain, make_record
 from written import HOSTILE, reader, tokens_of, written
 
-from specdec import html_report
-from specdec.latency import load_profile
-from specdec.rankings.ranking import merge, model_prices, stats_of
-from specdec.records import record_path, save_record
-from specdec.sweeps.runs import RunFile
+from specdec.commands import report as html_report
+from specdec.latency.profile import load_profile
+from specdec.ranking.entries import merge, model_prices, stats_of
+from specdec.records.record import record_path, save_record
+from specdec.runs.run_file import RunFile
 from specdec.traces.trace import save_trace, trace_path
 from specdec.views.question_data import packed, question_data
 from specdec.views.report_data import family_of, report_data
@@ -217,7 +217,7 @@ def test_the_command_writes_one_file(tmp_path, capsys):
 
 
 def test_shares_of_the_ceiling_where_there_are_traces(tmp_path):
-    from specdec.replay import run
+    from specdec.commands.replay import run
 
     for number in range(2):
         trace = made_up_trace(number, num_tokens=30, chain_len=20, vocab_size=60, thresholds=(0.5,))
@@ -234,7 +234,7 @@ def _save_nan(folder):
     found = some_records(TEXTS[:1])
     save(folder, found)
     path = next(folder.rglob("ar_None_sf_8/*.pickle"))
-    from specdec import pickles
+    from specdec.records import pickles
 
     data = found[1].to_builtins()
     data["stats_each_round"][0]["confidences"][0] = float("nan")

@@ -11,18 +11,18 @@ import pytest
 import torch
 from toys import random_ids, toy_model
 
-from specdec.engine import plain
+from specdec.models.graph import reference as plain
 
 triton = pytest.importorskip("triton", reason="Triton is not installed: kernels are for GPUs")
 if not (torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"):
     pytest.skip("kernels need a GPU or TRITON_INTERPRET=1", allow_module_level=True)
 
-from specdec.engine.graph_lm import INITIAL_CAPACITY, GraphLM  # noqa: E402
-from specdec.engine.kernels import GpuOperations  # noqa: E402
-from specdec.engine.network import LibraryProducts, Place, Stream  # noqa: E402
-from specdec.engine.plans import Plan  # noqa: E402
-from specdec.engine.products import FusedProducts  # noqa: E402
-from specdec.lm import CachedLM  # noqa: E402
+from specdec.models.graph.graph_lm import INITIAL_CAPACITY, GraphLM  # noqa: E402
+from specdec.models.graph.kernels import GpuOperations  # noqa: E402
+from specdec.models.graph.network import LibraryProducts, Place, Stream  # noqa: E402
+from specdec.models.graph.plans import Plan  # noqa: E402
+from specdec.models.graph.products import FusedProducts  # noqa: E402
+from specdec.models.lm import CachedLM  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 HALF = torch.bfloat16 if torch.cuda.is_available() else torch.float16  # the interpreter multiplies no bfloat16

@@ -7,17 +7,10 @@ import json
 import pytest
 
 from specdec.errors import UserError
-from specdec.latency import (
-    LatencyProfile,
-    Price,
-    known_profiles,
-    load_profile,
-    measured,
-    price,
-    resolve_target,
-    verification_ms,
-)
-from specdec.records import Record, Round
+from specdec.latency.pricing import Price, measured, price
+from specdec.latency.profile import LatencyProfile, known_profiles, load_profile, resolve_target, verification_ms
+from specdec.records.record import Record
+from specdec.records.rounds import Round
 
 TARGET = "Qwen2.5-7B-Instruct"
 # Totals that a third party reported for FailFast with a 7B target on 50 MATH questions.

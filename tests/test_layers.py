@@ -11,71 +11,33 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MODEL_LIBRARIES = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "accelerate"}
 DRIVERS = {"failfast", "parse_log", "plotting", "profiling", "experiments", "training", "scripts", "tests"}
-LIGHT = (
-    "asked",
-    "calibrate",
-    "config",
-    "drafting",
-    "errors",
-    "fields",
-    "grids",
-    "html_report",
-    "latency",
-    "pickles",
-    "problems",
-    "provenance",
-    "records",
-    "replay",
-    "report",
-    "rounds",
-    "smollm2",
-    "sources",
-    "specs",
-    "statistics",
-    "token_bytes",
-    "verdict",
-    "windows",
-    "answers/divergence",
-    "answers/grading",
-    "answers/mathtext",
-    "answers/repetition",
-    "answers/sandbox",
-    "answers/sandboxed",
-    "rankings/also",
-    "rankings/ceiling",
-    "rankings/columns",
-    "rankings/comparisons",
-    "rankings/judges",
-    "rankings/logs",
-    "rankings/losslessness",
-    "rankings/oracle",
-    "rankings/question_sets",
-    "rankings/ranking",
-    "rankings/reading",
-    "rankings/tables",
-    "sweeps/repeated",
-    "sweeps/run_description",
-    "sweeps/runs",
-    "sweeps/shards",
-    "sweeps/status",
-    "sweeps/stop",
-    "sweeps/stored",
-    "traces/calibration",
-    "traces/chains",
-    "traces/cost_aware",
-    "traces/recorded",
-    "traces/replayed",
-    "traces/trace",
-    "views/pieces",
-    "views/question_data",
-    "views/report_data",
-    "views/report_page",
-    "views/terminal",
-    "views/trajectory",
+# Of specdec/, what runs networks or reads tokenizers; everything else answers without a library of models.
+HEAVY = (
+    "decoding/sampled",
+    "decoding/sampling",
+    "drafters/live",
+    "drafters/record_ar",
+    "drafters/record_dllm",
+    "models/graph/",
+    "models/lm",
+    "models/load",
+    "models/pages",
+    "models/tokens",
+    "runs/against_plain",
+    "runs/jobs",
+    "runs/recording",
+    "session",
 )
 LIGHT_PROFILING = (
+    "check_lossless",
+    "common",
     "gpus",
     "new_profile",
+    "profile_dataset_output",
+    "profile_tpt_hf",
+    "profile_tpt_sglang",
+    "profile_tpt_vllm",
+    "profile_tpt_vllm_eagle3",
     "roofline",
     "shapes",
     "serving/asking",
@@ -84,6 +46,7 @@ LIGHT_PROFILING = (
     "serving/ranking_row",
     "serving/served",
     "serving/server",
+    "serving/server_profile",
     "serving/trials",
 )
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 55
@@ -154,13 +117,17 @@ def top_names(modules: set[str]) -> set[str]:
     return {module.partition(".")[0] for module in modules}
 
 
-@pytest.mark.parametrize("name", LIGHT)
-def test_these_rooms_load_no_model_library(name):
-    assert not top_names(loaded_with(Path("specdec", f"{name}.py"))) & MODEL_LIBRARIES
+def is_heavy(path: Path) -> bool:
+    return path.relative_to("specdec").as_posix().startswith(HEAVY)
+
+
+@pytest.mark.parametrize("path", [p for p in project_files() if p.parts[0] == "specdec" and not is_heavy(p)], ids=str)
+def test_what_runs_no_network_loads_no_model_library(path):
+    assert not top_names(loaded_with(path)) & MODEL_LIBRARIES
 
 
 @pytest.mark.parametrize("name", LIGHT_PROFILING)
-def test_clients_of_servers_load_no_model_library(name):
+def test_clients_of_servers_and_answers_about_profilers_load_no_model_library(name):
     assert not top_names(loaded_with(Path("profiling", f"{name}.py"))) & MODEL_LIBRARIES
 
 
@@ -185,7 +152,7 @@ def test_what_figures_are_drawn_from_needs_no_matplotlib(name):
 
 
 def test_the_sandboxed_process_needs_nothing_of_the_project():
-    assert not [name for name in imports_anywhere(Path("specdec", "answers", "sandboxed.py")) if file_of(name)]
+    assert not [name for name in imports_anywhere(Path("specdec", "questions", "sandboxed.py")) if file_of(name)]
 
 
 def test_answers_about_the_command_line_load_no_model_library():
@@ -194,14 +161,14 @@ def test_answers_about_the_command_line_load_no_model_library():
 
 
 def test_the_rules_of_drafts_need_nothing_of_the_project():
-    assert not [name for name in imports_anywhere(Path("specdec", "windows.py")) if file_of(name)]
+    assert not [name for name in imports_anywhere(Path("specdec", "decoding", "stopping.py")) if file_of(name)]
 
 
 def test_generate_needs_the_windows_alone():
     """Of the project's own files only the rules by which a draft ends, and no library."""
     imported = imports_anywhere(Path("generate.py"))
     assert not top_names(imported) & (MODEL_LIBRARIES | DRIVERS)
-    assert {name for name in imported if file_of(name)} == {"specdec.windows"}
+    assert {name for name in imported if file_of(name)} == {"specdec.decoding.stopping"}
 
 
 @pytest.mark.parametrize("path", [p for p in project_files() if p.parts[0] == "specdec"], ids=str)
@@ -210,7 +177,7 @@ def test_the_library_imports_no_driver(path):
 
 
 def test_the_loop_imports_no_model_library():
-    path = Path("specdec", "speculate.py")
+    path = Path("specdec", "decoding", "loop.py")
     assert not top_names(imports_anywhere(path) | loaded_with(path)) & MODEL_LIBRARIES
 
 

@@ -9,7 +9,7 @@ import torch
 from reference import full_logits
 from toys import VOCAB_SIZE, causal_logits, random_ids, toy_model
 
-from specdec.lm import CachedLM
+from specdec.models.lm import CachedLM
 
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 from toys import MASK_ID, TOO_CLOSE, VOCAB_SIZE, clear_prompt, greedy_tokens, toy_pair
 
-from specdec.drafters import ArDrafter, BlockSettings, DllmDrafter, NoDrafter
-from specdec.lm import CachedLM
-from specdec.specs import ArDynamic, ArStatic, DllmStatic, FailFast
-from specdec.speculate import speculate
-from specdec.target import Target
+from specdec.decoding.loop import speculate
+from specdec.decoding.target import Target
+from specdec.drafters.live import ArDrafter, BlockSettings, DllmDrafter, NoDrafter
+from specdec.drafters.specs import ArDynamic, ArStatic, DllmStatic, FailFast
+from specdec.models.lm import CachedLM
 
 PROMPT_LENGTHS = (1, 20, 31, 32, 33, 63, 64, 200)
 NUM_TOKENS = 28

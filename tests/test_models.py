@@ -10,10 +10,10 @@ import torch
 from families import MASK_ID, edit_config, save_family, save_model
 from toys import causal_logits, random_ids, toy_model
 
-from specdec.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, find_model, fingerprint
 from specdec.errors import UserError
-from specdec.models import load_lm, resolve_device
-from specdec.tokens import check_same_tokens, encode_prompt, load_tokenizer, mask_id, stop_ids
+from specdec.models.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, find_model, fingerprint
+from specdec.models.load import load_lm, resolve_device
+from specdec.models.tokens import check_same_tokens, encode_prompt, load_tokenizer, mask_id, stop_ids
 
 CPU = torch.device("cpu")
 

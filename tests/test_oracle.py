@@ -8,17 +8,18 @@ from itertools import product
 import pytest
 from made_up import made_up_trace
 
-from specdec.drafting import NoDrafter
-from specdec.latency import LatencyProfile, price
-from specdec.rankings.oracle import Board, Costs, Judge, Oracle
-from specdec.records import Record
-from specdec.specs import ArDynamic, ArStatic, DllmStatic, FailFast, Plain
-from specdec.speculate import speculate
+from specdec.decoding.loop import speculate
+from specdec.decoding.stopping import Draft
+from specdec.decoding.target import Verdict
+from specdec.drafters.rules import NoDrafter
+from specdec.drafters.specs import ArDynamic, ArStatic, DllmStatic, FailFast, Plain
+from specdec.latency.pricing import price
+from specdec.latency.profile import LatencyProfile
+from specdec.ranking.oracle import Board, Costs, Judge, Oracle
+from specdec.records.record import Record
 from specdec.traces.recorded import RecordedTarget, recorded_drafter
-from specdec.traces.replayed import replay
+from specdec.traces.replay import replay
 from specdec.traces.trace import Trace
-from specdec.verdict import Verdict
-from specdec.windows import Draft
 
 TARGET = "Big"
 

@@ -9,8 +9,8 @@ import torch
 from reference import full_logits
 from toys import random_ids, toy_model
 
-from specdec.lm import CachedLM
-from specdec.traces.pages import PagedLM, Row
+from specdec.models.lm import CachedLM
+from specdec.models.pages import PagedLM, Row
 
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
 

@@ -13,8 +13,8 @@ from samples import make_plain, make_record, make_round
 from test_report import PUBLISHED, log_of
 
 import parse_log
-from specdec.records import record_path, save_record
-from specdec.report import quote_text
+from specdec.records.record import record_path, save_record
+from specdec.text import quote_text
 
 ROOT = Path(__file__).resolve().parent.parent
 

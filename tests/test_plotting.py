@@ -20,8 +20,8 @@ from plotting.points import Point
 from plotting.ranking_files import read_ranking_file
 from plotting.rankings import Asked, read_rankings
 from plotting.sweeps import sweeps
-from specdec.records import Record, record_path, save_record
-from specdec.specs import FailFast
+from specdec.drafters.specs import FailFast
+from specdec.records.record import Record, record_path, save_record
 from specdec.traces.trace import save_trace, trace_path
 
 OF_RECORDS = (

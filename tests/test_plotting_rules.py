@@ -20,7 +20,7 @@ from plotting.settings import Setting
 from plotting.sweeps import sweeps
 from plotting.theoretical_analysis import aligned_passes, expected_tokens, mean_passes, speedup
 from plotting.visualize_trajectory import cells_of, layout
-from specdec.specs import ArStatic, DllmStatic, FailFast
+from specdec.drafters.specs import ArStatic, DllmStatic, FailFast
 from specdec.traces.calibration import expected_calibration_error
 from specdec.views.pieces import BYTES, Piece
 from specdec.views.trajectory import Step

@@ -7,9 +7,9 @@ import types
 
 import pytest
 
-from specdec import problems
 from specdec.errors import UserError
-from specdec.problems import BOXED, CODE, DATASETS, LETTER, load_problems, make_problem, option_order
+from specdec.questions import sets as problems
+from specdec.questions.sets import BOXED, CODE, DATASETS, LETTER, load_problems, make_problem, option_order
 
 GPQA_ROW = {
     "Question": "Which gas is the lightest?",

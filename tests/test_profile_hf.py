@@ -11,8 +11,8 @@ from families import save_family
 
 import failfast
 from profiling import profile_dataset_output, profile_tpt_hf
-from specdec import latency
-from specdec.latency import load_profile
+from specdec.latency import profile as latency
+from specdec.latency.profile import load_profile
 
 SHORT = ("--device", "cpu", "--num_questions", "2", "--max_new_tokens", "20", "--repeats", "2")
 WRITE = ("--write_profile", "here", "--hardware", "CPU")

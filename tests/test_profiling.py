@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import flags, save_family
+from families import flags as failfast_flags
+from families import save_family
 from samples import make_record, make_round
 from toys import random_ids, toy_model
 
@@ -22,10 +23,13 @@ from experiments import (
 )
 from experiments.profile_speculation import Means, Script, ScriptedBlockDrafter, ScriptedTarget, Turn
 from profiling import check_lossless, profile_engine
-from specdec.latency import load_profile
-from specdec.lm import CachedLM
-from specdec.records import record_path, save_record
-from specdec.speculate import speculate
+from specdec.config import parse_args
+from specdec.decoding.loop import speculate
+from specdec.errors import UserError
+from specdec.latency.profile import load_profile
+from specdec.models.lm import CachedLM
+from specdec.records.record import record_path, save_record
+from specdec.session import open_session
 
 TINY = ("--drafter", "tiny", "--device", "cpu")
 
@@ -42,6 +46,13 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = [*TINY, "--targets", "tiny", "--contexts", "64", "--repeats", "2", "--out", str(folder)]
     assert profile_engine.main(arguments) == 0
     return folder / "here.json"
+
+
+def flags(folder: Path, *more: str) -> list[str]:
+    """A short command line over a tiny family, on the CPU."""
+    family = save_family(folder)
+    models = ["--target_model_name", str(family["target"]), "--ar_model_name", str(family["ar"])]
+    return [*models, "--dllm_dir", str(family["dllm"]), "--device", "cpu", "--max_new_tokens", "24", *more]
 
 
 def last_json(capsys: pytest.CaptureFixture[str]) -> dict:
@@ -110,19 +121,18 @@ def test_speculation_wants_a_profile_of_its_target(profile: Path, capsys) -> Non
 
 
 def test_lossless_checks_every_drafter(tmp_path: Path, capsys) -> None:
-    family = save_family(tmp_path)
-    assert check_lossless.main(flags(family, tmp_path, "--num_questions", "1")) == 0
+    assert check_lossless.main(flags(tmp_path, "--num_questions", "1")) == 0
     assert last_json(capsys)["grades"] == {"exact": 5}
 
 
 def test_a_bug_fails_the_check(tmp_path: Path, capsys, monkeypatch) -> None:
     found = {"grades": Counter(exact=3, bug=1)}
     monkeypatch.setattr(check_lossless, "check", lambda *_: found)
-    assert check_lossless.main(flags(save_family(tmp_path), tmp_path)) == 1
+    assert check_lossless.main(flags(tmp_path)) == 1
 
 
 def test_overhead_is_what_passes_leave(tmp_path: Path, capsys) -> None:
-    assert profile_overhead.main(flags(save_family(tmp_path), tmp_path, "--num_questions", "1")) == 0
+    assert profile_overhead.main(flags(tmp_path, "--num_questions", "1")) == 0
     for figures in last_json(capsys)["drafters"].values():
         assert 0 < figures["passes_s"] < figures["total_s"] and figures["num_rounds"] > 0
 
@@ -151,13 +161,17 @@ def test_a_session_without_a_gpu_says_so(tmp_path: Path, capsys) -> None:
 
 
 def test_programs_that_decode_greedily_do_not_pretend_to_sample(tmp_path: Path, capsys) -> None:
-    assert check_lossless.main(flags(save_family(tmp_path), tmp_path, "--temperature", "1")) == 2
-    assert "decodes greedily" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        check_lossless.main(flags(tmp_path, "--temperature", "1"))
+    assert "unrecognized arguments: --temperature 1" in capsys.readouterr().err
+    config = parse_args(failfast_flags(save_family(tmp_path), tmp_path, "--temperature", "1"))
+    with pytest.raises(UserError, match="decodes greedily"):
+        open_session(config).target()
 
 
 def test_sampling_is_priced_in_pairs_of_equal_rounds(tmp_path: Path, capsys) -> None:
     how = ("--num_questions", "2", "--temperature", "1", "--draft_sampling", "sample", "--drafters", "ar_sf", "dllm_sf")
-    line = flags(save_family(tmp_path), tmp_path, *how, "--drafter_thresholds", "0", "--spec_len", "4")
+    line = flags(tmp_path, *how, "--drafter_thresholds", "0", "--spec_len", "4")
     assert profile_sampling.main(line) == 0
     for figures in last_json(capsys)["drafters"].values():
         assert 0 < figures["num_pairs"] <= figures["num_prefixes"]

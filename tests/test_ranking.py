@@ -9,21 +9,13 @@ from hypothesis import strategies as st
 from samples import make_plain, make_record, make_round, records
 
 from specdec.errors import UserError
-from specdec.latency import MEASURED, Price, load_profile, measured
-from specdec.rankings.losslessness import count_grades
-from specdec.rankings.ranking import (
-    QuestionStats,
-    best,
-    engine_name,
-    engines_of,
-    merge,
-    model_prices,
-    plain_row,
-    rank,
-    stats_of,
-)
-from specdec.rankings.tables import ranking_report
-from specdec.records import Record
+from specdec.latency.pricing import Price, measured
+from specdec.latency.profile import MEASURED, engine_name, load_profile
+from specdec.ranking.entries import QuestionStats, merge, model_prices, stats_of
+from specdec.ranking.lossless import count_grades
+from specdec.ranking.ranking import best, engines_of, plain_row, rank
+from specdec.records.record import Record
+from specdec.views.tables import ranking_report
 
 ENGINE = "vLLM_A6000 as if Qwen2.5-32B-Instruct"
 

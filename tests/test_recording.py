@@ -7,13 +7,13 @@ import torch
 from toys import MASK_ID, greedy_tokens, random_ids, toy_pair
 
 from generate import Denoising, LiveBlocks
-from specdec.drafters import ArDrafter
-from specdec.lm import CachedLM
-from specdec.specs import ArStatic
-from specdec.traces.chains import Chain
-from specdec.traces.pages import PagedLM
-from specdec.traces.record_ar import Text, record_ar
-from specdec.traces.record_dllm import DllmRecorder, is_close, is_level
+from specdec.decoding.chains import Chain
+from specdec.drafters.live import ArDrafter
+from specdec.drafters.record_ar import Text, record_ar
+from specdec.drafters.record_dllm import DllmRecorder, is_close, is_level
+from specdec.drafters.specs import ArStatic
+from specdec.models.lm import CachedLM
+from specdec.models.pages import PagedLM
 
 NUM_TOKENS = 34
 LENGTHS = {0.05: 38, 0.3: 9, 0.9: 12}

@@ -7,18 +7,11 @@ import pytest
 from hypothesis import given, settings
 from samples import make_plain, make_record, make_round, records, saved, trees
 
-from specdec import pickles
 from specdec.errors import UserError
-from specdec.records import (
-    Record,
-    find_records,
-    identity_difference,
-    load_finished,
-    load_record,
-    record_path,
-    save_record,
-)
-from specdec.rounds import Round
+from specdec.records import pickles
+from specdec.records.identity import identity_difference
+from specdec.records.record import Record, find_records, load_finished, load_record, record_path, save_record
+from specdec.records.rounds import Round
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED_KEYS = {

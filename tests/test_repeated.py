@@ -16,12 +16,11 @@ from families import flags, save_family
 
 import failfast
 from specdec import session
-from specdec.asked import asked_problems
 from specdec.config import parse_args
-from specdec.records import find_records, load_record, save_record
-from specdec.sweeps.repeated import Repeated, repeated_run
-from specdec.sweeps.runs import find_runs, read_run
-from specdec.sweeps.shards import EVERYTHING
+from specdec.records.record import find_records, load_record, save_record
+from specdec.runs.resume import Repeated, asked_problems, repeated_run
+from specdec.runs.run_file import find_runs, read_run
+from specdec.runs.shards import EVERYTHING
 
 PROJECT = Path(failfast.__file__).parent
 
@@ -57,7 +56,7 @@ def look(folder: Path, made: Path, *more: str) -> Repeated | None:
 def test_finished_work_needs_no_model_and_ranks_the_same(made, monkeypatch, capsys) -> None:
     """Made by two tasks, repeated as one."""
     with monkeypatch.context() as patched:
-        patched.setattr("specdec.sweeps.repeated.find_runs", lambda _: [])
+        patched.setattr("specdec.runs.resume.find_runs", lambda _: [])
         assert failfast.main(arguments(made)) == 0
     ordinary = capsys.readouterr().out
     monkeypatch.setattr(session, "open_session", lambda _: pytest.fail("the models are looked at"))

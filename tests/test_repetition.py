@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from specdec.answers.repetition import is_degenerate, repeated_share, repeated_shares
+from specdec.questions.repetition import is_degenerate, repeated_share, repeated_shares
 
 
 @pytest.mark.parametrize("period", [1, 2, 7, 50, 100])

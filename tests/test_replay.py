@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from specdec.config import RunConfig
+from specdec.drafters.specs import ArDynamic, ArStatic, DllmStatic, DrafterSpec, FailFast, Plain
 from specdec.errors import UserError
-from specdec.jobs import Job, run_job
-from specdec.problems import load_problems
-from specdec.records import Record, identity_difference
+from specdec.questions.sets import load_problems
+from specdec.records.identity import identity_difference
+from specdec.records.record import Record
+from specdec.runs.jobs import Job, run_job
+from specdec.runs.recording import plan_traces, record_trace
 from specdec.session import Session, open_session
-from specdec.specs import ArDynamic, ArStatic, DllmStatic, DrafterSpec, FailFast, Plain
-from specdec.traces.recorder import plan_traces, record_trace
-from specdec.traces.replayed import replay
+from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, load_trace, save_trace
 
 BUDGET = 40

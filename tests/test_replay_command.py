@@ -15,10 +15,11 @@ from toys import toy_model
 
 import failfast
 import parse_log
-from specdec import replay, session
+from specdec import session
+from specdec.commands import replay
 from specdec.errors import UserError
-from specdec.rankings.logs import parse_log_lines
-from specdec.records import find_records, load_record
+from specdec.ranking.logs import parse_log_lines
+from specdec.records.record import find_records, load_record
 from specdec.traces.trace import find_traces, load_trace, save_trace, trace_path
 
 PROJECT = Path(failfast.__file__).parent

@@ -10,10 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import make_plain, make_record, make_round, records
 
-from specdec.latency import MEASURED, Price, load_profile
-from specdec.rankings.ranking import engines_of, merge, model_prices, rank, stats_of
-from specdec.rankings.tables import ranking_csv, ranking_json, ranking_report
-from specdec.report import parse_log_lines, quote_text, record_lines, record_text
+from specdec.latency.pricing import Price
+from specdec.latency.profile import MEASURED, load_profile
+from specdec.ranking.entries import merge, model_prices, stats_of
+from specdec.ranking.logs import parse_log_lines
+from specdec.ranking.ranking import engines_of, rank
+from specdec.text import quote_text
+from specdec.views.record_text import record_lines, record_text
+from specdec.views.tables import ranking_csv, ranking_json, ranking_report
 
 PROFILE = load_profile("vLLM_A6000")
 PUBLISHED = """\

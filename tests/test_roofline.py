@@ -13,11 +13,12 @@ from profiling import roofline
 from profiling.gpus import GPUS, Gpu, gpu_of
 from profiling.roofline import Machine, find_shape, num_flops, values_moved
 from profiling.shapes import SHAPES
-from specdec import latency
-from specdec.checkpoints import TARGET, ModelSource
-from specdec.engine.graph_lm import TOKEN_COUNTS
-from specdec.latency import known_profiles, load_profile
-from specdec.rankings import ranking, tables
+from specdec.latency import profile as latency
+from specdec.latency.profile import known_profiles, load_profile
+from specdec.models.checkpoints import TARGET, ModelSource
+from specdec.models.graph.graph_lm import TOKEN_COUNTS
+from specdec.ranking import entries
+from specdec.views import tables
 
 H200 = Machine(GPUS["H200"], 2)
 # Measured on an H200 for this project in bfloat16 with random weights at 512 tokens of context (transformers 5.17,
@@ -127,9 +128,9 @@ def test_a_profile_of_bounds_says_so_in_every_table(profile_dir, capsys):
     assert profile.provenance["source"] == "roofline" and profile.title == "bound (roofline)"
     assert profile.ar_draft_pass_ms <= profile.draft_pass_ms < profile.target_ms_per_token["Qwen2.5-32B-Instruct"]
     record = make_record()
-    prices = ranking.model_prices(record, [profile])
+    prices = entries.model_prices(record, [profile])
     assert list(prices) == ["bound (roofline) as if Qwen2.5-32B-Instruct"]
-    text = tables.ranking_report([ranking.stats_of(record, prices)])
+    text = tables.ranking_report([entries.stats_of(record, prices)])
     assert (
         "bound (roofline) as if Qwen2.5-32B-Instruct: lower bounds of every pass, calculated and not measured" in text
     )
@@ -142,7 +143,7 @@ def test_a_bound_replaces_a_bound_and_nothing_else(profile_dir, capsys):
     (profile_dir / "mine.json").write_text(json.dumps(measured))
     capsys.readouterr()
     assert roofline.main(flags) == 2
-    assert "is no roofline" in capsys.readouterr().err
+    assert "is not a roofline" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

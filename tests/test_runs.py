@@ -14,12 +14,14 @@ from families import flags, save_family
 from samples import make_record
 
 import failfast
-from specdec import pickles, session
+from specdec import session
 from specdec.errors import UserError
-from specdec.records import find_records, record_path, save_record
-from specdec.sweeps import runs
-from specdec.sweeps.runs import RunFile, find_runs, read_run, slurm_ids
-from specdec.sweeps.status import ranges, read_status, status_report
+from specdec.records import pickles
+from specdec.records.record import find_records, record_path, save_record
+from specdec.runs import run_file as runs
+from specdec.runs.run_file import RunFile, find_runs, read_run, slurm_ids
+from specdec.runs.status import read_status, status_report
+from specdec.text import ranges
 
 PROJECT = Path(failfast.__file__).parent
 ASKED = {

@@ -11,13 +11,13 @@ from samples import make_record, make_round
 
 import failfast
 import parse_log
-from specdec import replay
+from specdec.commands import replay
 from specdec.config import RunConfig, parse_args
 from specdec.errors import UserError
-from specdec.rankings.losslessness import count_grades, losslessness_line
-from specdec.rankings.ranking import source_of, stats_of
-from specdec.records import Record, find_records, load_record, save_record
-from specdec.rounds import Round
+from specdec.ranking.entries import source_of, stats_of
+from specdec.ranking.lossless import count_grades, losslessness_line
+from specdec.records.record import Record, find_records, load_record, save_record
+from specdec.records.rounds import Round
 from specdec.traces.trace import find_traces, load_trace
 
 HOT = ("--temperature", "1.0", "--top_k", "40", "--top_p", "0.95", "--draft_sampling", "sample")

@@ -11,15 +11,15 @@ import pytest
 import torch
 from toys import MASK_ID, VOCAB_SIZE, clear_prompt, random_ids, toy_model, toy_pair
 
-from specdec.drafters import ArDrafter, BlockSettings, DllmDrafter, NoDrafter
-from specdec.engine.graph_lm import GraphLM
-from specdec.lm import CachedLM
-from specdec.rounds import Round
-from specdec.sampled import SampledArDrafter, SampledLM, SampledTarget
-from specdec.sampling import Sampler, Warp, drawn, judge, nucleus
-from specdec.specs import ArDynamic, ArStatic, DllmStatic, FailFast
-from specdec.speculate import speculate
-from specdec.windows import Draft
+from specdec.decoding.loop import speculate
+from specdec.decoding.sampled import SampledArDrafter, SampledLM, SampledTarget
+from specdec.decoding.sampling import Sampler, Warp, drawn, judge, nucleus
+from specdec.decoding.stopping import Draft
+from specdec.drafters.live import ArDrafter, BlockSettings, DllmDrafter, NoDrafter
+from specdec.drafters.specs import ArDynamic, ArStatic, DllmStatic, FailFast
+from specdec.models.graph.graph_lm import GraphLM
+from specdec.models.lm import CachedLM
+from specdec.records.rounds import Round
 
 AR_SPECS = (ArStatic(6), ArDynamic(0.4, 12, 3))
 DLLM_SPECS = (DllmStatic(0.9, 8), FailFast(0.3, 0.3, 20, 5, first_window=4), FailFast(0.3, 0.3, 20, 5, rule="strict"))
@@ -239,7 +239,7 @@ def test_a_drafters_smaller_table_is_no_bar(pair) -> None:
 
 
 def test_both_engines_draw_the_same(pair, monkeypatch) -> None:
-    monkeypatch.setattr("specdec.engine.weights.HEAD_SIZES", (8,))
+    monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8,))
     texts = []
     for engine in (CachedLM, GraphLM):
         sampler = Sampler(Warp(0.9, 30, 0.95), "x")

@@ -11,14 +11,14 @@ import pytest
 import torch
 from laws import PROMPT, SPECS, TEXTS, all_drafts, come_out, exact_law, make_drafter, p_value, tiny_models
 
-from specdec import sampling
-from specdec.drafters import BlockSettings, DllmDrafter
-from specdec.lm import CachedLM
-from specdec.sampled import SampledLM, SampledTarget
-from specdec.sampling import Sampler, Warp
-from specdec.specs import DllmStatic
-from specdec.speculate import speculate
-from specdec.windows import Draft
+from specdec.decoding import sampling
+from specdec.decoding.loop import speculate
+from specdec.decoding.sampled import SampledLM, SampledTarget
+from specdec.decoding.sampling import Sampler, Warp
+from specdec.decoding.stopping import Draft
+from specdec.drafters.live import BlockSettings, DllmDrafter
+from specdec.drafters.specs import DllmStatic
+from specdec.models.lm import CachedLM
 
 NUM_SAMPLES = 200_000
 KINDS = [("plain", False), *itertools.product([kind for kind in SPECS if kind != "plain"], (False, True))]

@@ -12,12 +12,7 @@ import pytest
 from samples import make_record, saved
 
 from specdec.errors import UserError
-from specdec.records import (
-    find_records,
-    load_record,
-    record_path,
-    save_record,
-)
+from specdec.records.record import find_records, load_record, record_path, save_record
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -92,7 +87,7 @@ def test_kill_at_any_moment_leaves_a_whole_record_or_none(tmp_path):
     """Kills a process that saves without pause; whatever lies there then is whole."""
     program = (
         "import sys; sys.path[:0] = ['.', 'tests']\n"
-        "from samples import make_record; from specdec.records import save_record\n"
+        "from samples import make_record; from specdec.records.record import save_record\n"
         "print('ready', flush=True)\n"
         "while True:\n"
         "    for text in ('a', 'b'): save_record(make_record(output_text=text * 50_000), sys.argv[1])\n"

@@ -15,8 +15,8 @@ from families import save_family
 from pausing import wait_until_paused
 
 from specdec.config import parse_args
-from specdec.records import find_records
-from specdec.sweeps.runs import find_runs, read_run
+from specdec.records.record import find_records
+from specdec.runs.run_file import find_runs, read_run
 
 PROJECT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((PROJECT / "scripts").glob("*.sh"))

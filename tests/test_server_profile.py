@@ -10,9 +10,9 @@ import pytest
 from fake_server import HANG_S, FakeServer, answer, sglang_metrics, status, stream, text_chunk, vllm_metrics
 
 from profiling import profile_dataset_output, profile_tpt_sglang, profile_tpt_vllm, profile_tpt_vllm_eagle3
-from specdec import latency
-from specdec.latency import load_profile
-from specdec.provenance import provenance
+from specdec.latency import profile as latency
+from specdec.latency.profile import load_profile
+from specdec.records.provenance import provenance
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +106,7 @@ def test_a_profile_grows_by_target_and_prices_at_once(tmp_path, profile_dir, clo
         (("--hardware", "GPU", "--drafter", __file__), "does not end with the JSON"),
         (("--hardware", "GPU", "--drafter", "drafter", "--concurrency", "2"), "leave out --concurrency"),
         (("--hardware", "GPU", "--drafter", "drafter", "--num_questions", "1", "--repeats", "2"), "needs 3 trials"),
-        (("--hardware", "GPU", "--drafter", "drafter", "--write_profile", "a/b"), "'a/b' is no name"),
+        (("--hardware", "GPU", "--drafter", "drafter", "--write_profile", "a/b"), "'a/b' is not a name"),
         (("--hardware", "other", "--drafter", "drafter", "--write_profile", "taken"), "hardware 'GPU' and not 'other'"),
     ],
     ids=["no_drafter", "no_hardware", "no_file", "no_json", "at_once", "too_few", "name", "taken"],

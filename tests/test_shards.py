@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdec.errors import UserError
-from specdec.sweeps.shards import EVERYTHING, Shard, parse_shard
+from specdec.runs.shards import EVERYTHING, Shard, parse_shard
 
 
 def array(task: object, count: object, first: object = 0, last: object = None) -> dict[str, str]:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from specdec import smollm2
-from specdec.checkpoints import TARGET, find_model
 from specdec.errors import UserError
-from specdec.models import load_lm
-from specdec.tokens import encode_prompt, load_tokenizer, stop_ids
+from specdec.models import smollm2
+from specdec.models.checkpoints import TARGET, find_model
+from specdec.models.load import load_lm
+from specdec.models.tokens import encode_prompt, load_tokenizer, stop_ids
 
 is_installed = all(importlib.util.find_spec(name) for name in (smollm2.PACKAGE, "gguf", "accelerate"))
 needs_package = pytest.mark.skipif(not is_installed, reason=f"SmolLM2 is not installed: {smollm2.INSTALL}")

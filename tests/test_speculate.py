@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fakes import FakeClock, FakeDraft, FakePasses, ScriptedDrafter, ScriptedTarget
 
-from specdec.speculate import speculate
+from specdec.decoding.loop import speculate
 
 STOP = 0
 PROMPT = [7, 8, 9]
@@ -194,6 +194,6 @@ def test_the_caller_keeps_its_prompt() -> None:
 
 
 def test_needs_no_torch() -> None:
-    code = "import sys, specdec.speculate; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, specdec.decoding.loop; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     root = Path(__file__).resolve().parent.parent
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

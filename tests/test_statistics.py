@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from specdec.statistics import MIN_QUESTIONS, Estimate, PairedBootstrap, holm, more_questions
+from specdec.ranking.statistics import MIN_QUESTIONS, Estimate, PairedBootstrap, holm, more_questions
 
 NUM_SIMULATIONS = 1_000
 

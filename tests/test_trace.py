@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from made_up import made_up_trace
 
+from specdec.drafters.specs import ArDynamic, CostAware, DllmStatic, FailFast, Plain
 from specdec.errors import UserError
-from specdec.records import record_path
-from specdec.specs import ArDynamic, CostAware, DllmStatic, FailFast, Plain
+from specdec.records.record import record_path
 from specdec.traces.trace import Trace, chains_name, find_traces, load_matching, load_trace, save_trace, trace_path
 
 

@@ -9,7 +9,7 @@ import torch
 from toy_training import END_ID, MASK_ID, SHAPE, TEXTS, counting_docs
 
 from specdec.errors import UserError
-from specdec.lm import CachedLM
+from specdec.models.lm import CachedLM
 from training import batches, corpus, export, losses, models, noise
 from training import tokenizer as tokenizers
 from training.train_dllm_drafter import mask_id_of

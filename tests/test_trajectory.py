@@ -11,13 +11,13 @@ from made_up import made_up_trace
 from samples import make_record, make_round
 from written import HOSTILE, bundled_tokens, reader, tokens_of, written
 
-from specdec import drafting
-from specdec.checkpoints import BUNDLED_DIR
+from specdec.drafters import rules as drafting
+from specdec.drafters.specs import FailFast
 from specdec.errors import UserError
-from specdec.rankings.logs import parse_log_lines
-from specdec.specs import FailFast
-from specdec.token_bytes import TokenBytes, find_tokenizer, read_token_bytes, token_bytes_of
-from specdec.traces.replayed import replay
+from specdec.models.checkpoints import BUNDLED_DIR
+from specdec.models.token_text import TokenBytes, find_tokenizer, read_token_bytes, token_bytes_of
+from specdec.ranking.logs import parse_log_lines
+from specdec.traces.replay import replay
 from specdec.views.pieces import BYTES, SPECIAL, TEXT, Piece, Reader
 from specdec.views.terminal import AnswerView, trajectory_lines, wants_colour
 from specdec.views.trajectory import draft_confidences, trajectory

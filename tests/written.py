@@ -8,11 +8,11 @@ from functools import cache
 
 from samples import make_record
 
-from specdec.rankings.ranking import PLAIN
-from specdec.records import Record
-from specdec.rounds import Round
-from specdec.specs import parse_drafter_name
-from specdec.token_bytes import TokenBytes, find_tokenizer, read_token_bytes
+from specdec.drafters.specs import parse_drafter_name
+from specdec.models.token_text import TokenBytes, find_tokenizer, read_token_bytes
+from specdec.ranking.entries import PLAIN
+from specdec.records.record import Record
+from specdec.records.rounds import Round
 from specdec.views.pieces import Reader
 
 HOSTILE = (

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from specdec.answers.repetition import MOSTLY, repeated_shares
 from specdec.errors import UserError
+from specdec.questions.repetition import MOSTLY, repeated_shares
 from training.batches import TokenDocs, pack_documents
 
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 import torch
 
 from specdec.errors import UserError
-from specdec.models import resolve_device
+from specdec.models.load import resolve_device
 from training import ranks
 from training.export import check_free
 from training.loop import OutOfTime, Place

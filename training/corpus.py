@@ -1,6 +1,6 @@
 """Where training prompts come from: the training questions of GSM8K and MATH, and files of prompts.
 
-It is not a tokenizer and knows nothing of models; prompts come from specdec.problems, so that training and
+It is not a tokenizer and knows nothing of models; prompts come from specdec.questions.sets, so that training and
 benchmark ask in the same words.
 """
 
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from specdec.errors import UserError
-from specdec.problems import make_problem
-from specdec.rows import read_jsonl
+from specdec.questions.rows import read_jsonl
+from specdec.questions.sets import make_problem
 
 DATASETS = ("gsm8k", "math")
 HELD_BACK = 100  # the last rows of each training split, never trained on: settings such as tau are chosen on them

@@ -18,7 +18,7 @@ from transformers import AttentionInterface, Cache, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from specdec.errors import UserError
-from specdec.lm import as_cache
+from specdec.models.lm import as_cache
 from training.batches import rounded
 from training.graphs import Graphs
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from specdec.answers.repetition import MOSTLY
 from specdec.errors import UserError
+from specdec.questions.repetition import MOSTLY
 from training import ranks
 from training.answers import load_answers
 from training.batches import TokenDocs

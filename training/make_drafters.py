@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from specdec.answers.repetition import MOSTLY
+from specdec.questions.repetition import MOSTLY
 from training import ranks
 from training.cli import add_compile_flag, deadline_of, pick_device, run_command, training_parser
 from training.corpus import add_prompt_flags, read_prompts

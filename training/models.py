@@ -1,6 +1,6 @@
 """Makes, cuts, loads and runs the networks that are trained: transformers' own Qwen2 and Llama, nothing else.
 
-Checkpoints come through specdec.models, always with fp32 master weights.
+Checkpoints come through specdec.models.load, always with fp32 master weights.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from specdec.checkpoints import Role, find_model
 from specdec.errors import UserError
-from specdec.models import load_hf_model
+from specdec.models.checkpoints import Role, find_model
+from specdec.models.load import load_hf_model
 
 TRAINED = Role("model", "--target_dir", "target")
 INIT_STD = 0.02

@@ -18,10 +18,10 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from specdec.checkpoints import find_model
 from specdec.errors import UserError
-from specdec.models import resolve_dtype
-from specdec.tokens import stop_ids
+from specdec.models.checkpoints import find_model
+from specdec.models.load import resolve_dtype
+from specdec.models.tokens import stop_ids
 from training import ranks
 from training.answers import Answers, save_answers
 from training.cli import deadline_of, pick_device, run_command, training_parser

@@ -1,7 +1,7 @@
 """Trains the family's tokenizer (byte-level BPE, single digits) and writes its two files by hand.
 
 By hand, because a tokenizer saved by transformers 5 is refused by transformers 4.53; these files read alike in both.
-It is not a tokenizer class of its own: specdec.tokens loads the folder.
+It is not a tokenizer class of its own: specdec.models.tokens loads the folder.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase
 
-from specdec import tokens
-from specdec.checkpoints import ModelSource
 from specdec.errors import UserError
+from specdec.models import tokens
+from specdec.models.checkpoints import ModelSource
 from training.models import TRAINED
 
 VOCAB_SIZE = 4096

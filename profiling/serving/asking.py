@@ -13,7 +13,6 @@ from typing import Any
 
 from profiling.serving.server import Server
 
-QUESTION_FLAGS = ("data_dir", "num_questions", "question_ids", "max_new_tokens", "seed")
 DEFAULTS = {"num_questions": 8, "max_new_tokens": 256}
 NEUTRAL = {"repetition_penalty": 1.0}  # or the checkpoint's own generation_config.json would apply
 
@@ -62,7 +61,7 @@ def question_arguments(flags: argparse.Namespace) -> dict[str, Any]:
 def _json_object(text: str) -> dict[str, Any]:
     found = json.loads(text)
     if not isinstance(found, dict):
-        raise argparse.ArgumentTypeError(f"{text} is no JSON object")
+        raise argparse.ArgumentTypeError(f"{text} is not a JSON object")
     return found
 
 
@@ -70,7 +69,7 @@ def _number(kind: Callable[[str], float], least: float) -> Callable[[str], float
     def read(text: str) -> float:
         value = kind(text)
         if not least <= value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is below {least:g}, or no number")
+            raise argparse.ArgumentTypeError(f"{text} is below {least:g}, or not a number")
         return value
 
     return read

@@ -9,8 +9,9 @@ derived from them and marked so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import zip_longest
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
@@ -48,15 +49,9 @@ class Speculation:
         return self.num_accepted / self.num_drafted if self.num_drafted else None
 
     @property
-    def counts(self) -> dict:
+    def counts(self) -> dict[str, Any]:
         """The counts alone, as JSON."""
-        return {
-            "num_drafts": self.num_drafts,
-            "num_drafted": self.num_drafted,
-            "num_accepted": self.num_accepted,
-            "accepted_per_position": list(self.accepted_per_position),
-            "is_derived": self.is_derived,
-        }
+        return asdict(self) | {"accepted_per_position": list(self.accepted_per_position)}
 
     def since(self, before: Speculation) -> Speculation:
         """What was counted after `before`."""
@@ -156,8 +151,8 @@ def between(before: Metrics, after: Metrics, num_tokens: int) -> Speculation | N
     return Speculation(num_drafts, num_drafted, num_accepted, is_derived=True)
 
 
-def total(parts: Sequence[Speculation]) -> dict | None:
-    """All rounds together, with the acceptance length, its definition, and the rate; None of nothing."""
+def total(parts: Sequence[Speculation]) -> dict[str, Any] | None:
+    """All rounds together, with the acceptance length, its definition, and the rate; None without parts."""
     if not parts:
         return None
     columns = zip_longest(*(part.accepted_per_position for part in parts), fillvalue=0)

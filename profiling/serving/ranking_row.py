@@ -1,6 +1,6 @@
 """Ranking row: what a server that speculates gave on each question, for `parse_log.py --also`.
 
-`specdec/rankings/also.py` reads it and puts it into a ranking.
+`specdec/ranking/server_rows.py` reads it and puts it into a ranking.
 """
 
 from __future__ import annotations

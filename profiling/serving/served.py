@@ -11,7 +11,7 @@ from profiling.serving.metrics import Metrics, Speculation, between, read_metric
 from profiling.serving.server import Refused
 from profiling.serving.trials import Answer, InvalidTrial
 from specdec.errors import UserError
-from specdec.problems import Problem
+from specdec.questions.sets import Problem
 
 WARM_UP = "Count from one to one hundred in words."  # no question of any data set, so none is in the server's cache
 SETTLE_S, SETTLE_STEP_S = 2.0, 0.02

@@ -104,7 +104,8 @@ class Server:
         except http.client.BadStatusLine as error:
             if isinstance(error, http.client.RemoteDisconnected):
                 return None
-            raise UserError(f"{url} does not speak HTTP ({_reason(error)}): give an OpenAI server's --base_url") from error
+            why = f"{url} does not speak HTTP ({_reason(error)}): give an OpenAI server's --base_url"
+            raise UserError(why) from error
         except ConnectionError:
             return None
 

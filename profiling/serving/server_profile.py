@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from profiling.common import print_json
+from profiling.common import QUESTION_FLAGS, parser_of, print_json
 from profiling.new_profile import (
     DraftCost,
     TargetCost,
@@ -22,26 +22,24 @@ from profiling.new_profile import (
     read_result,
     write_profile,
 )
-from profiling.serving.asking import QUESTION_FLAGS, Engine, add_server_flags, question_arguments
+from profiling.serving.asking import Engine, add_server_flags, question_arguments
 from profiling.serving.chat import Chat, CountTokens
 from profiling.serving.metrics import Metrics, between, total
 from profiling.serving.ranking_row import check_vanilla, ranking_row
 from profiling.serving.served import Served
 from profiling.serving.server import Refused, Server
 from profiling.serving.trials import Trial, require_trials, run_trials, summary
-from specdec.checkpoints import TARGET, find_model
-from specdec.config import BUNDLED, SMOLLM2, StrictParser, add_flags
+from specdec.config import BUNDLED, SMOLLM2
 from specdec.errors import UserError, exit_status
-from specdec.problems import Problem, load_problems
-from specdec.tokens import load_tokenizer
+from specdec.models.checkpoints import TARGET, find_model
+from specdec.questions.sets import Problem, load_problems
 
 
-def run_command(engine: Engine, description: str, arguments: Sequence[str] | None) -> int:
+def run_command(engine: Engine, about: str, arguments: Sequence[str] | None) -> int:
     """The whole command; its exit status."""
 
     def work() -> None:
-        parser = StrictParser(prog=engine.program, description=description)
-        add_flags(parser, ("dataset_name", *QUESTION_FLAGS))
+        parser = parser_of(engine.program, about, ("dataset_name", *QUESTION_FLAGS))
         add_server_flags(parser, engine)
         if engine.speculates is not False:
             parser.add_argument(
@@ -109,7 +107,7 @@ def served_model(engine: Engine, flags: argparse.Namespace) -> Served:
 def describe(engine: Engine, flags: argparse.Namespace) -> dict[str, Any]:
     """What was measured, where, and how it was asked."""
     return {
-        "what": "ms per token behind the first; medians over trials",
+        "what": "ms per token after the first; medians over trials",
         "engine": engine.name,
         "engine_version": _version(engine, Server(flags.base_url, timeout_s=flags.timeout_s)),
         "base_url": flags.base_url,
@@ -140,7 +138,7 @@ def _check_speculation(engine: Engine, flags: argparse.Namespace, found: dict[st
         )
     if wanted and not found["speculation"]:
         raise UserError(
-            f"{Server(flags.base_url).root_url}/metrics tells of no speculation behind these answers: start the server "
+            f"{Server(flags.base_url).root_url}/metrics tells of no speculation in these answers: start the server "
             "with it (README) and with its metrics on, and ask while nobody else does"
         )
 
@@ -188,6 +186,8 @@ def _token_counter(flags: argparse.Namespace) -> CountTokens | None:
         name = flags.target_model_name
     if name is None:
         return None
+    from specdec.models.tokens import load_tokenizer
+
     tokenizer = load_tokenizer(find_model(TARGET, name, with_weights=False))
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 

@@ -6,15 +6,17 @@ Who answers, a server or a model in this process, is the caller's: it gives a fu
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from tqdm import tqdm
 
 from profiling.serving.metrics import Speculation
 from specdec.errors import UserError
-from specdec.problems import Problem
+from specdec.questions.sets import Problem
 
 MIN_TRIALS = 3
 
@@ -28,7 +30,7 @@ class Answer:
     """One answer and its times.
 
     `ttft_ms`: from the request to the first token. `decode_ms`: from there to the last, in which `num_timed` tokens
-    came: those behind the first, or behind all that arrived together with it. `counted_by`: who counted the tokens.
+    came: those after the first, or after all that arrived together with it. `counted_by`: who counted the tokens.
     """
 
     num_tokens: int
@@ -70,43 +72,36 @@ def run_trials(ask: Ask, problems: Sequence[Problem], repeats: int, concurrency:
         except InvalidTrial as error:
             return Trial(problem.dataset, problem.question_id, repeat, None, str(error))
 
-    bar = {"desc": "trials", "total": len(tasks), "disable": None}
-    if concurrency == 1:
-        return list(tqdm(map(run, tasks), **bar))
     with ThreadPoolExecutor(concurrency) as pool:
-        return list(tqdm(pool.map(run, tasks), **bar))
+        answers = map(run, tasks) if concurrency == 1 else pool.map(run, tasks)
+        return list(tqdm(answers, desc="trials", total=len(tasks), disable=None))
 
 
-def summary(trials: Sequence[Trial]) -> dict:
+def summary(trials: Sequence[Trial]) -> dict[str, Any]:
     """Medians and spread over the trials that count, and why others do not. Raises UserError if none does.
 
     A server may keep a prompt that it has seen, so the time to the first token is given apart for repeated questions.
     """
-    valid = [trial for trial in trials if trial.answer is not None]
+    valid = [(trial, trial.answer) for trial in trials if trial.answer is not None]
     if not valid:
         raise UserError(f"none of {len(trials)} trials can count; the first: {trials[0].error}")
-    answers = [trial.answer for trial in valid]
-    repeated = [trial.answer.ttft_ms for trial in valid if trial.repeat]
+    answers = [answer for _, answer in valid]
     return {
         "num_trials": len(trials),
         "num_valid": len(valid),
         "left_out": [{"question_id": one.question_id, "why": one.error} for one in trials if one.answer is None],
         "ms_per_token": spread([answer.ms_per_token for answer in answers]),
-        "ttft_ms": spread([trial.answer.ttft_ms for trial in valid if not trial.repeat]),
-        "ttft_repeated_ms": spread(repeated),
+        "ttft_ms": spread([answer.ttft_ms for trial, answer in valid if not trial.repeat]),
+        "ttft_repeated_ms": spread([answer.ttft_ms for trial, answer in valid if trial.repeat]),
         "output_tokens": spread([answer.num_tokens for answer in answers]),
-        "tokens_counted_by": {
-            who: sum(answer.counted_by == who for answer in answers)
-            for who in dict.fromkeys(answer.counted_by for answer in answers)
-        },
-        "trials": [trial_dict(trial) for trial in valid],
+        "tokens_counted_by": dict(Counter(answer.counted_by for answer in answers)),
+        "trials": [trial_dict(trial, answer) for trial, answer in valid],
     }
 
 
-def trial_dict(trial: Trial) -> dict:
+def trial_dict(trial: Trial, answer: Answer) -> dict[str, Any]:
     """A trial that counts, as JSON: counts, times in ms and, where it is known, its speculation."""
-    answer = trial.answer
-    found = {
+    found: dict[str, Any] = {
         "dataset": trial.dataset,
         "question_id": trial.question_id,
         "repeat": trial.repeat,
@@ -120,7 +115,7 @@ def trial_dict(trial: Trial) -> dict:
 
 
 def spread(values: Sequence[float]) -> dict[str, float] | None:
-    """Median, tenth and ninetieth percentile, and how many; None of nothing.
+    """Median, tenth and ninetieth percentile, and how many; None without values.
 
     `spread([1.0, 2.0, 3.0])["median"] == 2.0`.
     """
@@ -130,7 +125,7 @@ def spread(values: Sequence[float]) -> dict[str, float] | None:
     return {"median": statistics.median(values), "p10": cuts[0], "p90": cuts[-1], "num": len(values)}
 
 
-def require_trials(found: dict, what: str) -> None:
+def require_trials(found: dict[str, Any], what: str) -> None:
     """Raises UserError unless enough trials of a `summary` count for `what` to be made of them."""
     if found["num_valid"] < MIN_TRIALS:
         why = found["left_out"][0]["why"] if found["left_out"] else "ask more (--num_questions, --repeats)"

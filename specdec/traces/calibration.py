@@ -5,92 +5,20 @@ bring. Learnt on some questions, used on others (`cost_aware.py`); kept as JSON 
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from specdec.decoding.chains import Chain
+from specdec.decoding.cost_aware import EASE_EDGES, PASSES_AHEAD, Calibration, Curve, ease_of, place_of
+from specdec.decoding.target import count_accepted
 from specdec.errors import UserError
-from specdec.pickles import write_atomic
-from specdec.traces.chains import Chain
+from specdec.records.pickles import write_atomic
 from specdec.traces.trace import Trace
-from specdec.verdict import count_accepted
 
-VERSION = 1
-FILE_NAME = "calibration.json"
-PASSES_AHEAD = 6
-EASE_EDGES = (0.4, 0.6, 0.75, 0.85, 0.93, 0.97)  # between classes of the least probable token's acceptance
 PRIOR_WEIGHT = 20.0  # what the mean over all classes of ease counts for in each, in observations
 NUM_BINS = 10
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A confidence's probability of acceptance, never falling: linear between its points, flat beyond them."""
-
-    confidences: list[float]
-    acceptance: list[float]
-
-    def __call__(self, confidence: float) -> float:
-        """Example: `Curve([0.2, 0.6], [0.1, 0.9])(0.4) == 0.5`."""
-        right = bisect_right(self.confidences, confidence)
-        if right == 0:
-            return self.acceptance[0]
-        if right == len(self.confidences):
-            return self.acceptance[-1]
-        low, high = self.confidences[right - 1], self.confidences[right]
-        weight = (confidence - low) / (high - low)
-        return self.acceptance[right - 1] + weight * (self.acceptance[right] - self.acceptance[right - 1])
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What was learnt of a drafter. `gains[left][ease][m - 1]`: accepted tokens that m more passes bring while all so
-    far are accepted; `growth` likewise: tokens that become known. `left` and `ease`: see `place_of` and `ease_of`.
-    `rates`: tokens per ms that the cost-aware policy reaches, by "TARGET@PROFILE".
-    """
-
-    name: str
-    identity: dict[str, Any]
-    question_ids: list[int]
-    reliability: list[dict[str, float]]
-    curve: Curve
-    gains: list[list[list[float]]]
-    growth: list[list[list[float]]]
-    rates: dict[str, float]
-
-    def to_builtins(self) -> dict[str, Any]:
-        return vars(self) | {"version": VERSION, "curve": vars(self.curve)}
-
-    @classmethod
-    def from_builtins(cls, data: Any) -> Calibration:
-        """The inverse. Raises TypeError, KeyError or ValueError for anything else."""
-        if data.pop("version") != VERSION:
-            raise ValueError("made by another version")
-        made = cls(**data | {"curve": Curve(**data["curve"])})
-        sub_block = made.identity["small_block_size"]
-        for table in (made.gains, made.growth):
-            if [[len(row) for row in rows] for rows in table] != [[PASSES_AHEAD] * (len(EASE_EDGES) + 1)] * (
-                sub_block + 1
-            ):
-                raise ValueError("a table of another size")
-        if not 0 < len(made.curve.confidences) == len(made.curve.acceptance):
-            raise ValueError("a curve without points")
-        return made
-
-
-def place_of(position: int, block_size: int, small_block_size: int) -> int:
-    """Where the first unknown position stands: how many are left in its sub-block; 0: a block begins with it, so that
-    the block before is committed next. Example: `place_of(33, 32, 8) == 7`."""
-    return small_block_size - position % small_block_size if position % block_size else 0
-
-
-def ease_of(least_acceptance: float) -> int:
-    """The class of how easy a draft has been, from its token least likely to be accepted."""
-    return bisect_right(EASE_EDGES, least_acceptance)
 
 
 def calibrate(traces: Sequence[Trace], name: str) -> Calibration:
@@ -163,23 +91,6 @@ def save_calibration(path: Path, calibrations: Sequence[Calibration]) -> None:
         write_atomic(path, text.encode())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def load_calibration(path: Path, name: str) -> Calibration:
-    """A drafter's calibration. Raises UserError for a missing, damaged or foreign file, or another drafter's."""
-    how = "make it with: python -m specdec.calibrate TRACE_DIR"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the calibration {path} ({error.strerror or error}); {how}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not a calibration ({error}); {how}") from None
-    if not isinstance(found, dict) or name not in found:
-        raise UserError(f"{path} has no calibration of {name}; {how}")
-    try:
-        return Calibration.from_builtins(found[name])
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not a calibration of this version ({error}); {how}") from None
 
 
 def _chains_with_match(trace: Trace, name: str) -> Iterator[tuple[Chain, int]]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from specdec.drafting import BlockDrafter, BlockSettings, Drafter, NoDrafter, TokenDrafter
+from specdec.decoding.chains import Chain, Chains
+from specdec.decoding.cost_aware import Advice
+from specdec.decoding.stopping import Draft, Passes
+from specdec.decoding.target import Verdict, count_accepted
+from specdec.drafters.rules import BlockDrafter, BlockSettings, Drafter, NoDrafter, TokenDrafter
+from specdec.drafters.specs import ArDynamic, ArStatic, DrafterSpec, Plain
 from specdec.errors import UserError
-from specdec.specs import ArDynamic, ArStatic, DrafterSpec, Plain
-from specdec.traces.chains import Chain, Chains
-from specdec.traces.cost_aware import Advice
 from specdec.traces.trace import Trace
-from specdec.verdict import Verdict, count_accepted
-from specdec.windows import Draft, Passes
 
 
 class RecordedTarget:
@@ -65,7 +65,7 @@ class ChainEnd(Exception):
 
 
 class RecordedRun:
-    """A draft read back from a chain, pass by pass: `specdec.windows.Run`."""
+    """A draft read back from a chain, pass by pass: `specdec.decoding.stopping.Run`."""
 
     def __init__(self, chain: Chain, prefix_len: int, stop_len: int | None, num_prefills: int) -> None:
         self.chain, self.prefix_len, self._chain_stop_len = chain, prefix_len, stop_len

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from specdec import fields
+from specdec.decoding.chains import AR, ARRAYS, Chains
+from specdec.drafters.specs import ArDynamic, ArStatic, DrafterSpec, Plain, number_text
 from specdec.errors import UserError
-from specdec.pickles import write_atomic
-from specdec.records import GREEDY, IDENTITY_KEYS, identity_difference, record_path
-from specdec.specs import ArDynamic, ArStatic, DrafterSpec, Plain, number_text
-from specdec.traces.chains import AR, ARRAYS, Chains
+from specdec.records import fields
+from specdec.records.identity import GREEDY, IDENTITY_KEYS, identity_difference
+from specdec.records.pickles import write_atomic
+from specdec.records.record import record_path
 
 VERSION = 1
 _UNREADABLE = (ValueError, KeyError, TypeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, RecursionError)

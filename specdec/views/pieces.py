@@ -9,8 +9,8 @@ import codecs
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from specdec.report import visible
-from specdec.token_bytes import TokenBytes
+from specdec.models.token_text import TokenBytes
+from specdec.text import visible
 
 TEXT, BYTES, SPECIAL = "text", "bytes", "special"
 # Besides line breaks: a tab, and what joins or parts the letters and emoji around it.

@@ -11,9 +11,9 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from specdec.rankings.ranking import PLAIN
-from specdec.records import Record
-from specdec.rounds import Round
+from specdec.ranking.entries import PLAIN
+from specdec.records.record import Record
+from specdec.records.rounds import Round
 from specdec.views.pieces import BYTES, SPECIAL, Piece, Reader
 from specdec.views.trajectory import Step, trajectory
 

@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from specdec.drafters.specs import ArDynamic, ArStatic, CostAware, DllmStatic, FailFast, parse_drafter_name
 from specdec.errors import UserError
-from specdec.latency import MEASURED
-from specdec.rankings.losslessness import losslessness_line
-from specdec.rankings.question_sets import question_key
-from specdec.rankings.ranking import PLAIN, QuestionStats, engines_of, merge, source_of
-from specdec.rankings.tables import engine_title, ranking_document
-from specdec.records import Record
-from specdec.report import visible
-from specdec.specs import ArDynamic, ArStatic, CostAware, DllmStatic, FailFast, parse_drafter_name
-from specdec.sweeps.status import ranges
+from specdec.latency.profile import MEASURED
+from specdec.ranking.entries import PLAIN, QuestionStats, merge, source_of
+from specdec.ranking.lossless import losslessness_line
+from specdec.ranking.question_sets import question_key
+from specdec.ranking.ranking import engines_of
+from specdec.records.record import Record
+from specdec.text import ranges, visible
+from specdec.views.tables import engine_title, ranking_document
 
 FAMILIES = {ArStatic: "ar", ArDynamic: "ar_dynamic", DllmStatic: "dllm", FailFast: "failfast", CostAware: "cost_aware"}
 MAX_BINS = 24

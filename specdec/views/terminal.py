@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TextIO
 
-from specdec.records import Record
-from specdec.report import quote_text, visible
-from specdec.token_bytes import TokenBytes
+from specdec.models.token_text import TokenBytes
+from specdec.records.record import Record
+from specdec.text import quote_text, visible
 from specdec.views.pieces import SPECIAL, TEXT, Piece, Reader
 from specdec.views.trajectory import Step, trajectory
 

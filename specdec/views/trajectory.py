@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from generate import Blocks, Denoising, masked_positions
-from specdec.records import Record
-from specdec.rounds import Round
+from specdec.decoding.stopping import FailFastWindow
+from specdec.records.record import Record
+from specdec.records.rounds import Round
 from specdec.views.pieces import Piece, Reader
-from specdec.windows import FailFastWindow
 
 _UNKNOWN = -1  # stands for tokens that do not matter: how sure the drafter was decides which positions become known
 

@@ -11,9 +11,9 @@ import pytest
 from webdriver import Browser, missing
 from written import HOSTILE, reader, tokens_of, written
 
-from specdec.html_report import report_html
-from specdec.latency import load_profile
-from specdec.rankings.ranking import merge, model_prices, stats_of
+from specdec.commands.report import report_html
+from specdec.latency.profile import load_profile
+from specdec.ranking.entries import merge, model_prices, stats_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(missing()), reason=missing() or "all there")]
 PROFILE = load_profile("vLLM_A6000")

@@ -21,8 +21,9 @@ import pytest
 import transformers
 
 from profiling import profile_tpt_vllm
-from specdec import latency, smollm2
-from specdec.latency import load_profile
+from specdec.latency import profile as latency
+from specdec.latency.profile import load_profile
+from specdec.models import smollm2
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 LAUNCHER = Path(__file__).with_name("timed_server.py")

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from specdec.records import find_records, load_record
-from specdec.sweeps.runs import find_runs, read_run
+from specdec.records.record import find_records, load_record
+from specdec.runs.run_file import find_runs, read_run
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 START = PROJECT / "tests" / "slurm" / "start.sh"

@@ -1,0 +1,113 @@
+"""The command `python -m specdec.calibrate`: learns what the cost-aware policy needs from half of the traces of a
+folder, and writes it beside them. Loads no model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from specdec.config import StrictParser, add_flags
+from specdec.decoding.cost_aware import FILE_NAME, Advice, Calibration, engine_costs
+from specdec.drafters.specs import CostAware
+from specdec.errors import UserError, exit_status
+from specdec.latency.pricing import price
+from specdec.latency.profile import LatencyProfile, load_profiles
+from specdec.traces.calibration import calibrate, save_calibration
+from specdec.traces.replay import replay
+from specdec.traces.trace import Trace, find_traces, load_trace
+
+MIN_CHAIN_LEN, MAX_DRAFT_LEN = 20, 60
+MAX_ROUNDS, PRECISION = 12, 1e-4  # of the search for a rate that is its own
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 a mistake of the user's (one line says which)."""
+    return exit_status("specdec.calibrate", lambda: print(run(arguments)))
+
+
+def run(arguments: Sequence[str] | None = None) -> str:
+    """What was learnt, in words. Raises UserError."""
+    parser = StrictParser(prog="specdec.calibrate", description=__doc__)
+    parser.add_argument("traces", metavar="TRACE_DIR", help="folder with traces (failfast.py --record)")
+    add_flags(parser, ("question_ids", "latency_profile"))
+    options = parser.parse_args(arguments)
+    paths = find_traces(options.traces)
+    traces = [load_trace(path) for path in paths]
+    learnt_on = chosen_half(traces) if options.question_ids is None else chosen(traces, options.question_ids)
+    profiles, folder = load_profiles(options.latency_profile), Path(options.traces)
+    made = [learn(learnt_on, name, profiles) for name in block_drafters(learnt_on)]
+    path = (folder.parent if folder.is_file() else folder) / FILE_NAME
+    save_calibration(path, made)
+    questions = " ".join(str(trace.question_id) for trace in learnt_on)
+    return f"Learnt {', '.join(one.name for one in made)} from questions {questions}: {path}"
+
+
+def chosen_half(traces: Sequence[Trace]) -> list[Trace]:
+    """Every second trace; the others are for reporting. Example: of questions 0, 1, 2, 3 those are 0 and 2."""
+    return list(traces[::2])
+
+
+def chosen(traces: Sequence[Trace], question_ids: Sequence[int]) -> list[Trace]:
+    """The traces of these questions. Raises UserError where one has none."""
+    missing = set(question_ids) - {trace.question_id for trace in traces}
+    if missing:
+        raise UserError(f"there is no trace of question {min(missing)}: record it with failfast.py --record")
+    return [trace for trace in traces if trace.question_id in question_ids]
+
+
+def block_drafters(traces: Sequence[Trace]) -> list[str]:
+    """The block-diffusion drafters whose chains all traces have, long enough to show where drafts should end.
+
+    Raises UserError if there are none.
+    """
+    names = set.intersection(*({c.name for c in trace.chains.values() if not c.is_ar} for trace in traces))
+    long_enough = sorted(name for name in names if shortest(traces, name) >= MIN_CHAIN_LEN)
+    if not long_enough:
+        raise UserError(
+            f"no dLLM drafter was recorded for all questions with chains of {MIN_CHAIN_LEN} tokens or more: record "
+            f"one with failfast.py --record --chain_len {MAX_DRAFT_LEN}"
+        )
+    return long_enough
+
+
+def shortest(traces: Sequence[Trace], name: str) -> int:
+    """The length that all traces' chains of a drafter have."""
+    return min(trace.chains[name].chain_len for trace in traces)
+
+
+def learn(traces: Sequence[Trace], name: str, profiles: Sequence[LatencyProfile]) -> Calibration:
+    """A drafter's calibration with the rates of every target of every profile."""
+    calibration = calibrate(traces, name)
+    engines = [(profile, entry) for profile in profiles for entry in profile.target_ms_per_token]
+    rates = {
+        f"{entry}@{profile.name}": own_rate(traces, calibration, profile, entry)
+        for profile, entry in tqdm(engines, desc=name, disable=None)
+    }
+    return dataclasses.replace(calibration, rates=rates)
+
+
+def own_rate(traces: Sequence[Trace], calibration: Calibration, profile: LatencyProfile, entry: str) -> float:
+    """The rate, in tokens per ms, that the policy reaches when its time is worth just that: found by Dinkelbach's
+    iteration, starting with plain decoding's rate."""
+    threshold = float(calibration.name.removeprefix("dllm_"))
+    longest = min(MAX_DRAFT_LEN, shortest(traces, calibration.name))
+    spec = CostAware(threshold, longest, f"{entry}@{profile.name}")
+    rate = 1.0 / profile.target_ms_per_token[entry]
+    for _ in range(MAX_ROUNDS):
+        advice = Advice(calibration, *engine_costs(profile, entry, longest), rate)
+        records = [replay(trace, spec, advice=advice) for trace in traces]
+        total_ms = sum(price(record, profile, entry).total_ms for record in records)
+        reached = sum(record.num_output_tokens for record in records) / total_ms
+        is_its_own, rate = abs(reached - rate) < PRECISION * rate, reached
+        if is_its_own:
+            break
+    return rate
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""HTML report: what a results folder holds, as one file to open in a browser: ranking, figures, every trajectory.
+
+The command `python -m specdec.html_report RESULTS --out report.html`. Loads no model and no model library.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from specdec.config import StrictParser
+from specdec.errors import UserError, exit_status
+from specdec.latency.profile import load_profiles
+from specdec.models.token_text import find_tokenizer, read_token_bytes
+from specdec.ranking.entries import QuestionStats, Reading, add_reading_flags, merge, records_of
+from specdec.ranking.oracle import Judges
+from specdec.ranking.question_sets import comparable
+from specdec.ranking.ranking import engines_of
+from specdec.records.pickles import write_atomic
+from specdec.records.record import Record
+from specdec.runs.run_file import find_runs, read_run
+from specdec.traces.trace import trace_path
+from specdec.views.pieces import Reader
+from specdec.views.question_data import packed, question_data
+from specdec.views.report_data import by_question, report_data
+from specdec.views.report_page import report_page
+
+
+def build_parser() -> StrictParser:
+    """The command line; flags as in parse_log.py."""
+    parser = StrictParser(prog="specdec.html_report", description=__doc__)
+    parser.add_argument("results", metavar="RESULTS", type=Path, help="results folder, or a folder in it")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="file to write (default: %(default)s)")
+    add_reading_flags(parser)
+    parser.add_argument("--trace_dir", help="show shares of the ceiling, from this folder's traces (default: RESULTS)")
+    parser.add_argument("--tokenizer", help="the target's tokenizer.json, or its folder (default: found by its name)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 a mistake of the user's (one line says which)."""
+    return exit_status("specdec.html_report", lambda: run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Do what a command line asks. Raises UserError."""
+    options = build_parser().parse_args(arguments)
+    profiles = load_profiles(options.latency_profile)
+    records = records_of(options.results)
+    _check_comparable(records, options.results)
+    runs = _runs(options.results)
+    reader = Reader(read_token_bytes(_tokenizer(options.tokenizer, records, runs)))
+    trace_dir = options.trace_dir or _own_traces(options.results, records)
+    judges = None if trace_dir is None else Judges(trace_dir, profiles, options.latency_target)
+    reading = Reading(profiles, options.latency_target, judges, options.run_code)
+    stats, note = comparable(merge(map(reading.entry, records)), options.allow_unequal)
+    page = report_html(records, stats, reader, runs, note)
+    try:
+        write_atomic(options.out, page.encode())
+    except OSError as error:
+        raise UserError(f"cannot write {options.out}: {error.strerror or error}; choose another --out") from None
+    print(f"{options.out}: {len(page) / 1e6:.1f} MB; open it in a browser")
+
+
+def report_html(
+    records: Sequence[Record],
+    stats: Sequence[QuestionStats],
+    reader: Reader,
+    runs: Sequence[Mapping[str, Any]] = (),
+    note: str = "",
+) -> str:
+    """The page. `stats`: the entries to rank. Raises UserError where none has a price, measured or modelled."""
+    if not engines_of(stats):
+        raise UserError("no drafter has a time to rank by: run plain decoding too, or give a --latency_profile")
+    data = report_data(records, stats, runs, note)
+    title = f"failfast: {records[0].identity['target']}"
+    return report_page(title, data, [packed(question_data(own, reader)) for own in by_question(records).values()])
+
+
+def _check_comparable(records: Sequence[Record], folder: Path) -> None:
+    """Raise UserError for one record, which nothing can be compared with, and for records of several targets."""
+    if len(records) == 1:
+        raise UserError(
+            f"{folder} holds one record, and a report compares: see the .txt beside it, or run another drafter"
+        )
+    targets = sorted({str(record.identity["target"]) for record in records})
+    if len(targets) > 1:
+        names = ", ".join(targets)
+        raise UserError(f"{folder} holds records of several targets ({names}): give one folder, pickles/TARGET")
+
+
+def _runs(folder: Path) -> list[dict[str, Any]]:
+    """What is known of the runs that filled a results folder, oldest first; a damaged run.json is left out."""
+    root = next((one.parent for one in (folder, *folder.resolve().parents) if one.name == "pickles"), folder)
+    runs = []
+    for path in find_runs(root):
+        try:
+            runs.append(read_run(path))
+        except UserError:  # no record depends on it; `failfast.py --status` names it
+            continue
+    return runs
+
+
+def _tokenizer(asked: str | None, records: Sequence[Record], runs: Sequence[Mapping[str, Any]]) -> Path:
+    """Where the target's tokens are explained. Raises UserError if nowhere here."""
+    if asked is not None:
+        return Path(asked)
+    target = str(records[0].identity["target"])
+    settings = [run.get("settings") for run in runs if run["target"] == target]
+    full_names = [str(one["target_model_name"]) for one in settings if one and "target_model_name" in one]
+    for name in dict.fromkeys([*full_names, target]):
+        found = find_tokenizer(name)
+        if found is not None:
+            return found
+    raise UserError(f"the tokenizer of {target!r} is not on this machine: give its tokenizer.json as --tokenizer")
+
+
+def _own_traces(folder: Path, records: Sequence[Record]) -> Path | None:
+    """The results folder itself where it holds a trace of every question, else None."""
+    paths = {trace_path(folder, record.identity) for record in records}
+    return folder if all(path.is_file() for path in paths) else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

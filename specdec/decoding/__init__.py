@@ -1,0 +1,1 @@
+"""The loop, the target, and the rules by which a draft ends."""

@@ -1,0 +1,213 @@
+"""The cost-aware policy: after every pass go on drafting or have the draft verified, whichever gives more tokens a
+millisecond.
+
+More passes bring tokens only if all tokens so far are accepted; the probability of that, and what they bring then, is
+learnt from other questions (`calibration.py`). They pay if they bring more than the time they take is worth: its
+worth is the policy's own rate in the long run (the marginal-value rule of renewal-reward processes). No torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from specdec.decoding.stopping import Run
+from specdec.drafters.specs import CostAware
+from specdec.errors import UserError
+from specdec.latency.profile import LatencyProfile, verification_ms
+from specdec.records.identity import identity_difference
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What the policy knows: a drafter's calibration, what a pass and the verification of a draft of n tokens cost,
+    and the rate, in tokens per ms, that a millisecond must bring to be worth spending."""
+
+    calibration: Calibration
+    pass_ms: float
+    verify_ms: list[float]
+    rate: float
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all of it: what decides the policy's drafts."""
+        known = self.calibration
+        parts = [known.identity, vars(known.curve), known.gains, known.growth, self.pass_ms, self.verify_ms, self.rate]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def profit(self, survival: float, left: int, ease: int, known: int) -> float:
+        """The most that 1, 2, ... more passes bring above what their time is worth, in tokens."""
+        gains, growth = self.calibration.gains[left][ease], self.calibration.growth[left][ease]
+        return max(
+            survival * gain - self.rate * (self.pass_ms * passes + self._longer_ms(known, more))
+            for passes, (gain, more) in enumerate(zip(gains, growth, strict=True), start=1)
+        )
+
+    def best_len(self, survivals: Sequence[float]) -> int:
+        """How many tokens of a draft are worth verifying; `survivals`: of the first 1, 2, ... tokens together."""
+        best_len, best, expected = 1, -float("inf"), 0.0
+        for draft_len, survival in enumerate(survivals, start=1):
+            expected += survival
+            value = expected - self.rate * self._verify_ms(draft_len)
+            if value >= best:
+                best_len, best = draft_len, value
+        return best_len
+
+    def _longer_ms(self, known: int, more: float) -> float:
+        return self._verify_ms(known + round(more)) - self._verify_ms(known)
+
+    def _verify_ms(self, draft_len: int) -> float:
+        return self.verify_ms[min(draft_len, len(self.verify_ms) - 1)]
+
+
+@dataclass
+class CostAwareWindow:
+    """A draft under advice, of at most `size` tokens; `size` shrinks to the draft's length when it stops."""
+
+    advice: Advice
+    size: int
+    _survivals: list[float] = field(default_factory=list)
+    _least: float = 1.0
+
+    def test(self, run: Run) -> str | None:
+        known = run.num_known
+        if known >= self.size:
+            return "max_len"
+        if known == 0:
+            return None
+        for confidence in run.confidences(known)[len(self._survivals) :]:
+            acceptance = self.advice.calibration.curve(confidence)
+            self._survivals.append(acceptance * (self._survivals[-1] if self._survivals else 1.0))
+            self._least = min(self._least, acceptance)
+        blocks = self.advice.calibration.identity
+        left = place_of(run.prefix_len + known, blocks["block_size"], blocks["small_block_size"])
+        if self.advice.profit(self._survivals[-1], left, ease_of(self._least), known) > 0:
+            return None
+        self.size = self.advice.best_len(self._survivals)
+        return "low_gain"
+
+    def recorded(self, run: Run, draft_len: int) -> list[float]:
+        return run.confidences(draft_len)
+
+
+def engine_costs(profile: LatencyProfile, entry: str, longest: int) -> tuple[float, list[float]]:
+    """What a pass costs, and the verification of a draft of 0 .. `longest` tokens, in ms."""
+    return profile.draft_pass_ms, [verification_ms(profile, entry, n + 1) for n in range(longest + 1)]
+
+
+def advice_of(
+    spec: CostAware, calibration_file: str | Path, profiles: Iterable[LatencyProfile], identity: dict[str, object]
+) -> Advice:
+    """The advice for a drafter whose records have `identity`.
+
+    Raises UserError for a calibration of another drafter, or one without the rate of the spec's engine.
+    """
+    entry, _, profile_name = spec.engine.rpartition("@")
+    profile = next((one for one in profiles if one.name == profile_name), None)
+    if profile is None or entry not in profile.target_ms_per_token:
+        raise UserError(f"{spec.name}: give the profile with --latency_profile, which has to hold the target {entry!r}")
+    name = spec.name.partition("_ca_")[0]
+    calibration = load_calibration(Path(calibration_file), name)
+    difference = identity_difference(calibration.identity, {key: identity.get(key) for key in calibration.identity})
+    if difference is not None:
+        raise UserError(f"{calibration_file} was learnt from another drafter ({difference}): calibrate again")
+    if spec.engine not in calibration.rates:
+        raise UserError(
+            f"{calibration_file} has no rate for {spec.engine}: calibrate again with this --latency_profile"
+        )
+    return Advice(calibration, *engine_costs(profile, entry, spec.max_draft_len), calibration.rates[spec.engine])
+
+
+VERSION = 1
+FILE_NAME = "calibration.json"
+PASSES_AHEAD = 6
+EASE_EDGES = (0.4, 0.6, 0.75, 0.85, 0.93, 0.97)  # between classes of the least probable token's acceptance
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A confidence's probability of acceptance, never falling: linear between its points, flat beyond them."""
+
+    confidences: list[float]
+    acceptance: list[float]
+
+    def __call__(self, confidence: float) -> float:
+        """Example: `Curve([0.2, 0.6], [0.1, 0.9])(0.4) == 0.5`."""
+        right = bisect_right(self.confidences, confidence)
+        if right == 0:
+            return self.acceptance[0]
+        if right == len(self.confidences):
+            return self.acceptance[-1]
+        low, high = self.confidences[right - 1], self.confidences[right]
+        weight = (confidence - low) / (high - low)
+        return self.acceptance[right - 1] + weight * (self.acceptance[right] - self.acceptance[right - 1])
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was learnt of a drafter. `gains[left][ease][m - 1]`: accepted tokens that m more passes bring while all so
+    far are accepted; `growth` likewise: tokens that become known. `left` and `ease`: see `place_of` and `ease_of`.
+    `rates`: tokens per ms that the cost-aware policy reaches, by "TARGET@PROFILE".
+    """
+
+    name: str
+    identity: dict[str, Any]
+    question_ids: list[int]
+    reliability: list[dict[str, float]]
+    curve: Curve
+    gains: list[list[list[float]]]
+    growth: list[list[list[float]]]
+    rates: dict[str, float]
+
+    def to_builtins(self) -> dict[str, Any]:
+        return vars(self) | {"version": VERSION, "curve": vars(self.curve)}
+
+    @classmethod
+    def from_builtins(cls, data: Any) -> Calibration:
+        """The inverse. Raises TypeError, KeyError or ValueError for anything else."""
+        if data.pop("version") != VERSION:
+            raise ValueError("made by another version")
+        made = cls(**data | {"curve": Curve(**data["curve"])})
+        sub_block = made.identity["small_block_size"]
+        for table in (made.gains, made.growth):
+            if [[len(row) for row in rows] for rows in table] != [[PASSES_AHEAD] * (len(EASE_EDGES) + 1)] * (
+                sub_block + 1
+            ):
+                raise ValueError("a table of another size")
+        if not 0 < len(made.curve.confidences) == len(made.curve.acceptance):
+            raise ValueError("a curve without points")
+        return made
+
+
+def place_of(position: int, block_size: int, small_block_size: int) -> int:
+    """Where the first unknown position stands: how many are left in its sub-block; 0: a block begins with it, so that
+    the block before is committed next. Example: `place_of(33, 32, 8) == 7`."""
+    return small_block_size - position % small_block_size if position % block_size else 0
+
+
+def ease_of(least_acceptance: float) -> int:
+    """The class of how easy a draft has been, from its token least likely to be accepted."""
+    return bisect_right(EASE_EDGES, least_acceptance)
+
+
+def load_calibration(path: Path, name: str) -> Calibration:
+    """A drafter's calibration. Raises UserError for a missing, damaged or foreign file, or another drafter's."""
+    how = "make it with: python -m specdec.calibrate TRACE_DIR"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the calibration {path} ({error.strerror or error}); {how}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not a calibration ({error}); {how}") from None
+    if not isinstance(found, dict) or name not in found:
+        raise UserError(f"{path} has no calibration of {name}; {how}")
+    try:
+        return Calibration.from_builtins(found[name])
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is not a calibration of this version ({error}); {how}") from None

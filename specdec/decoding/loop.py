@@ -1,0 +1,91 @@
+"""The loop: draft, verify, accept, record. Imports no model library; plain decoding is this loop
+with a drafter that proposes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
+
+from specdec.records.rounds import Round
+
+if TYPE_CHECKING:
+    from specdec.decoding.stopping import Draft
+    from specdec.decoding.target import Target, Verdict
+    from specdec.drafters.rules import Drafter
+
+
+def speculate(
+    target: Target,
+    drafter: Drafter,
+    prompt_ids: Sequence[int],
+    *,
+    max_new_tokens: int,
+    stop_ids: Collection[int],
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Round]:
+    """Decode one answer; the emitted tokens of the rounds, joined, are the output.
+
+    `clock` returns seconds and should wait for the device. The drafter may propose at most the
+    tokens that are still wanted, less the one that the target adds itself.
+    """
+    ids, end = list(prompt_ids), len(prompt_ids) + max_new_tokens
+    rounds: list[Round] = []
+    target.start(prompt_ids)
+    drafter.start(prompt_ids)
+    while len(ids) < end and not (rounds and ids[-1] in stop_ids):
+        begin = clock()
+        draft = drafter.propose(ids, end - len(ids) - 1)
+        drafted = clock()
+        verdict = target.verify(draft)
+        verified = clock()
+        drafter.observe(verdict)
+        seconds = (drafted - begin, verified - drafted)
+        rounds.append(_accept(draft, verdict, seconds, prefix_len=len(ids), end=end, stop_ids=stop_ids))
+        ids += rounds[-1].emitted_tokens
+    return rounds
+
+
+def _accept(
+    draft: Draft,
+    verdict: Verdict,
+    seconds: tuple[float, float],
+    *,
+    prefix_len: int,
+    end: int,
+    stop_ids: Collection[int],
+) -> Round:
+    """The round's record, cut after the first stop token and at the budget: the only place of that cut.
+
+    Tokens drafted after the cut count neither as drafted nor as accepted.
+    """
+    emitted = [*draft.tokens[: verdict.accepted_len], verdict.next_token]
+    after_stop = next((i + 1 for i, token in enumerate(emitted) if token in stop_ids), len(emitted))
+    num_kept = min(after_stop, end - prefix_len)
+    is_cut = num_kept < len(emitted)
+    draft_tokens = draft.tokens[:num_kept] if is_cut else draft.tokens
+    return Round(
+        prefix_len=prefix_len,
+        draft_tokens=draft_tokens,
+        confidences=draft.confidences,
+        num_prefill_passes=draft.passes.prefill,
+        num_denoise_passes=draft.passes.denoise,
+        num_commit_passes=draft.passes.commit,
+        stop_reason=draft.stop_reason,
+        accepted_len=num_kept if is_cut else verdict.accepted_len,
+        next_token=None if is_cut else verdict.next_token,
+        draft_ms=1e3 * seconds[0],
+        verify_ms=1e3 * seconds[1],
+        **_probabilities(draft, verdict, len(draft_tokens)),
+    )
+
+
+def _probabilities(draft: Draft, verdict: Verdict, draft_len: int) -> dict[str, list[float | None]]:
+    """What a sampled round says of each drafted token; nothing of a greedy one."""
+    if verdict.probabilities is None:
+        return {}
+    return {
+        "target_probabilities": verdict.probabilities[:draft_len],
+        "draft_probabilities": draft.token_confidences[:draft_len],
+    }

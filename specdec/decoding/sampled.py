@@ -1,0 +1,100 @@
+"""Sampled: the target and the models of drafters where tokens are drawn instead of taken for the most probable.
+
+They ask a model through `CachedLM.forward`, which every engine has; the mathematics, and why it is lossless, is
+`sampling.py`'s. Greedy decoding goes nowhere near this file.
+
+Shape suffixes: K kept positions, L drafted tokens, V vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from specdec.decoding.sampling import Sampler, judge
+from specdec.decoding.stopping import Draft
+from specdec.decoding.target import Target, Verdict
+from specdec.drafters.live import ArDrafter
+from specdec.models.lm import CachedLM, unpacked
+
+
+class SampledTarget(Target):
+    """A target whose text is a sample of its warped distribution, whatever is drafted."""
+
+    def __init__(self, lm: CachedLM, sampler: Sampler) -> None:
+        super().__init__(lm)
+        self.sampler = sampler
+
+    def _judge(self, tokens: list[int], draft: Draft) -> Verdict:
+        p_KV = self.sampler.warp.probabilities(self.lm.forward(tokens))
+        device, num_drafted = p_KV.device, len(draft.tokens)
+        draft_1L = torch.tensor([draft.tokens], dtype=torch.long, device=device)
+        q_1LV = None if draft.drawn_from is None else _as_wide(draft.drawn_from.to(device), p_KV.shape[1])[None]
+        uniforms_1K = self.sampler.uniforms(num_drafted + 1, device)[None]
+        found = judge(p_KV[None], draft_1L, q_1LV, uniforms_1K)
+        parts = (found.accepted_len_B, found.next_token_B, found.p_BL[0])
+        # One transfer for all: token ids are exact in float64.
+        accepted_len, next_token, *probabilities = torch.cat([part.double() for part in parts]).tolist()
+        return Verdict(int(accepted_len), int(next_token), probabilities)
+
+
+def _as_wide(q_LV: torch.Tensor, num_tokens: int) -> torch.Tensor:
+    """A drafter's rows over the target's vocabulary: tokens that the drafter's table lacks had no chance."""
+    return torch.nn.functional.pad(q_LV, (0, num_tokens - q_LV.shape[1]))
+
+
+class SampledLM:
+    """A drafter's model whose predictions are drawn: the part of `CachedLM` that drafters use, with `predict` changed.
+
+    Attributes:
+        drawn_from: the distributions [K, V] of the last `predict`.
+    """
+
+    def __init__(self, lm: CachedLM, sampler: Sampler) -> None:
+        self.lm, self.sampler = lm, sampler
+        self.drawn_from: torch.Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        return self.lm.length
+
+    @property
+    def predictions(self) -> dict[int, tuple[int, float]]:
+        return self.lm.predictions
+
+    def predict(
+        self, tokens: Sequence[int], *, block_size: int = 1, keep: Sequence[int] | None = None, never: int | None = None
+    ) -> tuple[list[int], list[float]]:
+        """A token drawn after each kept position, with its probability in the warped distribution."""
+        logits_KV = self.lm.forward(tokens, block_size=block_size, keep=keep)
+        q_KV = self.sampler.warp.probabilities(logits_KV, -1 if never is None else never)
+        drawn_K = self.sampler.draw(q_KV)
+        self.drawn_from = q_KV
+        q_K = q_KV.gather(1, drawn_K[:, None])[:, 0]
+        return unpacked(torch.stack((drawn_K.double(), q_K.double()), dim=-1))
+
+    def commit(self, num_tokens: int) -> None:
+        self.lm.commit(num_tokens)
+
+    def rollback(self, length: int) -> None:
+        self.lm.rollback(length)
+
+    def reuse(self, prefix_ids: Sequence[int], block_size: int = 1) -> int:
+        return self.lm.reuse(prefix_ids, block_size)
+
+
+class SampledArDrafter(ArDrafter):
+    """An AR drafter over a SampledLM: its drafts say what each token was drawn from, so that the ratio rule applies."""
+
+    lm: SampledLM
+
+    def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
+        self._rows: list[torch.Tensor] = []
+        draft = super().propose(prefix_ids, budget)
+        if self._rows:
+            draft.drawn_from = torch.cat(self._rows)
+        return draft
+
+    def _next(self) -> tuple[int, float]:
+        found = super()._next()
+        self._rows.append(self.lm.drawn_from)
+        return found

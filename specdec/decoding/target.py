@@ -1,0 +1,76 @@
+"""Target: the model whose text must come out, checking drafts greedily.
+
+Not the loop: it answers one draft at a time. `sampled.py` has the one that samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from specdec.decoding.stopping import Draft
+
+if TYPE_CHECKING:
+    from specdec.models.lm import CachedLM
+
+
+class Target:
+    """Greedy verification with plain argmax: no logits processor of a generation config applies.
+
+    Attributes:
+        prefill_ms: what the last `start` took.
+    """
+
+    def __init__(self, lm: CachedLM) -> None:
+        self.lm = lm
+        self.prefill_ms = 0.0
+        self._last_token: int | None = None
+
+    def start(self, prompt_ids: Sequence[int]) -> None:
+        """Run the prompt (at least one token) but for its last token, which the first draft follows."""
+        begin = self.lm.clock()
+        self.lm.rollback(0)
+        *head, self._last_token = prompt_ids
+        if head:
+            self.lm.forward(head, keep=[])
+            self.lm.commit(len(head))
+        self.prefill_ms = 1e3 * (self.lm.clock() - begin)
+
+    def verify(self, draft: Draft) -> Verdict:
+        """Check a draft (possibly empty: plain decoding) in one pass over [last token] + draft."""
+        verdict = self._judge([self._last_token, *draft.tokens], draft)
+        self.lm.commit(1 + verdict.accepted_len)
+        self._last_token = verdict.next_token
+        return verdict
+
+    def _judge(self, tokens: list[int], draft: Draft) -> Verdict:
+        """One pass over `tokens`, the last known token and the draft, and what it says of the draft."""
+        greedy = self._greedy(tokens)
+        accepted_len = count_accepted(draft.tokens, greedy)
+        return Verdict(accepted_len, greedy[accepted_len])
+
+    def _greedy(self, tokens: list[int]) -> list[int]:
+        """One pass: the most probable token after each of `tokens`."""
+        return self.lm.predict(tokens)[0]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How many tokens of a draft the target keeps, and its own next one.
+
+    `next_token` is the correction of the first rejected token or, if all were accepted, the bonus. `probabilities`:
+    what a target that samples gives each drafted token (after the first rejected one: given the rejected tokens).
+    """
+
+    accepted_len: int
+    next_token: int
+    probabilities: list[float] | None = None
+
+
+def count_accepted(draft_tokens: Sequence[int], greedy: Sequence[int]) -> int:
+    """How many tokens of a draft equal the target's own. Example: `count_accepted([5, 6, 9], [5, 6, 7]) == 2`."""
+    accepted_len, limit = 0, min(len(draft_tokens), len(greedy))
+    while accepted_len < limit and draft_tokens[accepted_len] == greedy[accepted_len]:
+        accepted_len += 1
+    return accepted_len

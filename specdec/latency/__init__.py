@@ -1,0 +1,1 @@
+"""What passes and tokens cost by a profile."""

@@ -1,0 +1,221 @@
+"""Latency profiles: what a drafter pass and a target pass cost on some hardware, as data read from JSON.
+
+Profiles are made by profiling/; what a record costs under one is `pricing.py`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from specdec.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+PROFILE_DIR = Path(__file__).resolve().parents[2] / "assets" / "latency"
+MEASURED = "measured"  # the engine name of wall-clock prices, so no profile may be called so
+ROOFLINE = "roofline"  # the source, in its provenance, of a profile of lower bounds (profiling/roofline.py)
+STAND_INS = {"bundled": "Qwen2.5-32B-Instruct"}  # what the bundled target is priced as
+_FIELDS = ("name", "draft_pass_ms", "ar_draft_pass_ms", "target_ms_per_token", "verify_ms", "provenance")
+_OPTIONAL = ("ar_draft_pass_ms", "verify_ms")
+
+
+@dataclass(frozen=True)
+class LatencyProfile:
+    """What one drafter pass and one target pass cost on some hardware, in milliseconds.
+
+    `target_ms_per_token`: target name (without organisation) -> plain decoding, ms per token.
+    `verify_ms`: target name -> {number of tokens in a verification pass (draft_len + 1): ms}; a target
+    without a table is flat: every verification costs one plain decoding step.
+    `ar_draft_pass_ms`: what a pass of an AR drafter costs, which runs one token and no block; None: no less.
+    """
+
+    name: str
+    draft_pass_ms: float
+    target_ms_per_token: dict[str, float]
+    verify_ms: dict[str, dict[int, float]]
+    provenance: dict
+    ar_draft_pass_ms: float | None = None
+
+    @property
+    def title(self) -> str:
+        """The name for tables: of a profile that was calculated and not measured, it says so."""
+        return f"{self.name} ({ROOFLINE})" if self.provenance.get("source") == ROOFLINE else self.name
+
+    def pass_ms(self, is_ar: bool) -> float:
+        """A pass of an AR drafter, or of a block-diffusion drafter."""
+        return self.ar_draft_pass_ms if is_ar and self.ar_draft_pass_ms is not None else self.draft_pass_ms
+
+
+def known_profiles() -> list[str]:
+    """Names of the profiles that come with the program."""
+    return sorted(path.stem for path in PROFILE_DIR.glob("*.json"))
+
+
+def load_profiles(names: Sequence[str]) -> list[LatencyProfile]:
+    """The profiles asked for; ["none"] means no profile. Raises UserError, also for two of the same name."""
+    if "none" in names:
+        if len(names) > 1:
+            raise UserError("--latency_profile none excludes other profiles")
+        return []
+    profiles = [load_profile(name) for name in names]
+    if len({profile.name for profile in profiles}) < len(profiles):
+        raise UserError("--latency_profile: two profiles have the same name")
+    return profiles
+
+
+def load_profile(name_or_path: str | Path) -> LatencyProfile:
+    """A profile that comes with the program, by name, or any JSON file of the same layout, by path.
+
+    Raises UserError: unknown name (the known ones are listed), unreadable or malformed file (named).
+    """
+    name = str(name_or_path)
+    if name in known_profiles():
+        return _read_profile(PROFILE_DIR / f"{name}.json")
+    path = Path(name)
+    if path.suffix != ".json" and not path.is_file():
+        raise UserError(
+            f"unknown latency profile {name!r} (known: {', '.join(known_profiles())}; or give a path to a .json file)"
+        )
+    return _read_profile(path)
+
+
+def save_profile(fields: dict) -> Path:
+    """Put a profile among those that come with the program, as its name's file. Raises UserError for a bad one."""
+    profile = _parse_profile(fields)
+    path = PROFILE_DIR / f"{profile.name}.json"
+    temporary = path.with_suffix(".unfinished")
+    try:
+        temporary.write_text(json.dumps(fields, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write the latency profile {path}: {error.strerror or error}") from error
+    return path
+
+
+def resolve_target(profile: LatencyProfile, target_name: str) -> str:
+    """The profile's entry for a model name or folder: what matters is the last path component.
+
+    "Qwen/Qwen2.5-7B-Instruct" and "some/folder/Qwen2.5-7B-Instruct/" are both "Qwen2.5-7B-Instruct".
+    Raises UserError that lists the entries.
+    """
+    entry = target_name.rstrip("/").rpartition("/")[2]
+    if entry not in profile.target_ms_per_token:
+        raise UserError(
+            f"latency profile {profile.name} has no target {entry!r} (it has: "
+            f"{', '.join(profile.target_ms_per_token)}); price as one of them with --latency_target NAME, "
+            "or do without modelled prices with --latency_profile none"
+        )
+    return entry
+
+
+def priced_entry(profile: LatencyProfile, target: str, latency_target: str | None = None) -> str:
+    """The profile's entry that `target` is priced as. UserError if the profile lacks it."""
+    return resolve_target(profile, latency_target or STAND_INS.get(target, target))
+
+
+def verification_ms(profile: LatencyProfile, target: str, num_tokens: int) -> float:
+    """Cost in ms of one target pass over `num_tokens` tokens (draft_len + 1); `target` is an entry's name.
+
+    Linear between the table's points, flat beyond both ends: {1: 10.0, 9: 18.0} gives 14.0 at 5, 18.0 at 64.
+    """
+    table = profile.verify_ms.get(target)
+    if table is None:
+        return profile.target_ms_per_token[target]
+    points = sorted(table)
+    right = bisect_left(points, num_tokens)
+    if right == 0:
+        return table[points[0]]
+    if right == len(points):
+        return table[points[-1]]
+    low, high = points[right - 1], points[right]
+    weight = (num_tokens - low) / (high - low)
+    return table[low] + weight * (table[high] - table[low])
+
+
+def _read_profile(path: Path) -> LatencyProfile:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the latency profile {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"latency profile {path} is not valid JSON ({error})") from error
+    try:
+        return _parse_profile(raw)
+    except UserError as error:
+        raise UserError(f"latency profile {path}: {error}") from error
+
+
+def _parse_profile(raw: object) -> LatencyProfile:
+    fields = _object(raw, "the file")
+    unknown = [key for key in fields if key not in _FIELDS]
+    if unknown:
+        raise UserError(f"unknown field {unknown[0]!r} (known: {', '.join(_FIELDS)})")
+    missing = [key for key in _FIELDS if key not in fields and key not in _OPTIONAL]
+    if missing:
+        raise UserError(f"lacks the field {missing[0]!r}")
+    targets = _milliseconds(fields["target_ms_per_token"], "target_ms_per_token")
+    return LatencyProfile(
+        name=_name(fields["name"], "name"),
+        draft_pass_ms=_number(fields["draft_pass_ms"], "draft_pass_ms"),
+        target_ms_per_token={_name(target, "target_ms_per_token"): ms for target, ms in targets.items()},
+        verify_ms=_verify_tables(fields.get("verify_ms", {}), targets),
+        provenance=_object(fields["provenance"], "provenance"),
+        ar_draft_pass_ms=_number(fields["ar_draft_pass_ms"], "ar_draft_pass_ms")
+        if "ar_draft_pass_ms" in fields
+        else None,
+    )
+
+
+def _verify_tables(raw: object, targets: dict[str, float]) -> dict[str, dict[int, float]]:
+    tables = {}
+    for target, table in _object(raw, "verify_ms").items():
+        where = f"verify_ms[{target!r}]"
+        if target not in targets:
+            raise UserError(f"{where} has no entry in target_ms_per_token")
+        points = _milliseconds(table, where)
+        bad = [key for key in points if not re.fullmatch("[1-9][0-9]{0,8}", key)]
+        if bad:
+            raise UserError(f"{where} has the key {bad[0]!r}; it must be a number of tokens, 1 or more")
+        tables[target] = {int(key): ms for key, ms in points.items()}
+    return tables
+
+
+def _object(value: object, where: str) -> dict:
+    if not isinstance(value, dict):
+        raise UserError(f"{where} must be a JSON object")
+    return value
+
+
+def _milliseconds(value: object, where: str) -> dict[str, float]:
+    table = _object(value, where)
+    if not table:
+        raise UserError(f"{where} is empty")
+    return {key: _number(ms, f"{where}[{key!r}]") for key, ms in table.items()}
+
+
+def _number(value: object, where: str) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # the bound also keeps out nan, infinity and integers too long for a float
+    if not is_number or not 0 < value < 1e9:
+        raise UserError(f"{where} must be a positive number of milliseconds, not {value!r:.40}")
+    return float(value)
+
+
+def _name(value: object, where: str) -> str:
+    # Names end up in log lines between brackets, which are read back.
+    if not isinstance(value, str) or not re.fullmatch(r"[\w.+-]+", value) or value in (MEASURED, "none"):
+        raise UserError(f"{where} has the unusable name {value!r:.80} (letters, digits and . + - _ only)")
+    return value
+
+
+def engine_name(profile_title: str, entry: str, target: str) -> str:
+    """`("P", "Q-7B", "org/Q-7B")` gives "P"; `("P", "Q-7B", "bundled")` gives "P as if Q-7B"."""
+    return profile_title if target.rstrip("/").rpartition("/")[2] == entry else f"{profile_title} as if {entry}"

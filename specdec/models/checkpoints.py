@@ -1,0 +1,226 @@
+"""Finds checkpoints: bundled ones, folders, hub names. Checks what can be checked without loading any weight.
+
+Qwen2 and Llama causal LMs, and Fast_dLLM_v2 checkpoints, whose weights are those of a Qwen2: they name a
+model type and code of their own, of which only the weights and numbers are read. Safetensors
+only; code that comes with a checkpoint is never run. Loading is in `models.py`, tokenizers in
+`tokens.py`.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from specdec.config import BUNDLED, SMOLLM2
+from specdec.errors import UserError
+
+BUNDLED_DIR = Path(__file__).resolve().parents[2] / "assets" / "models"
+ARCHITECTURES = ("qwen2", "llama")
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+)
+FAST_DLLM_PREFIX = "fast_dllm"
+SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model"]
+PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+HASH_CHUNK = 1 << 20
+HASH_CHUNKS_PER_FILE = 64
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a model is for, the flag that names it, and its folder among the bundled models."""
+
+    title: str
+    flag: str
+    bundled_folder: str
+    is_block_diffusion: bool = False
+
+
+TARGET = Role("target", "--target_model_name", "target")
+AR_DRAFTER = Role("AR drafter", "--ar_model_name", "ar_drafter")
+DLLM_DRAFTER = Role("dLLM drafter", "--dllm_dir", "dllm_drafter", is_block_diffusion=True)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model that was found but not loaded: its folder and the numbers of its config.json."""
+
+    role: Role
+    name: str
+    path: Path
+    config: dict[str, Any] = field(repr=False)
+
+    @property
+    def architecture(self) -> str:
+        """'qwen2' or 'llama'. Raises UserError for anything else."""
+        if self._model_type.startswith(FAST_DLLM_PREFIX):
+            return "qwen2"
+        if self._model_type in ARCHITECTURES:
+            return self._model_type
+        if "auto_map" in self.config:
+            raise UserError(
+                f"{self.role.title} {self.name!r} needs remote code, which is never run: "
+                f"give {self.role.flag} a qwen2, llama or Fast_dLLM_v2 checkpoint"
+            )
+        raise UserError(
+            f"{self.role.title} {self.name!r} has model type {self._model_type!r}: "
+            f"{self.role.flag} takes qwen2, llama or Fast_dLLM_v2 checkpoints"
+        )
+
+    @property
+    def is_block_diffusion(self) -> bool:
+        """Whether config.json says that the model fills masked blocks."""
+        return self._model_type.startswith(FAST_DLLM_PREFIX) or "mask_token_id" in self.config
+
+    @property
+    def context_len(self) -> int:
+        return self.config["max_position_embeddings"]
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config["vocab_size"]
+
+    @property
+    def kv_values_per_token(self) -> int:
+        """Numbers in the KV cache per position: keys and values of all layers."""
+        return 2 * self.config["num_hidden_layers"] * self._kv_heads * self.head_dim
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights, from the config alone (norms and biases included)."""
+        hidden, inner = self.config["hidden_size"], self.config["intermediate_size"]
+        query, key = self.config["num_attention_heads"] * self.head_dim, self._kv_heads * self.head_dim
+        attention = 2 * hidden * query + 2 * hidden * key
+        biases = query + 2 * key if self.architecture == "qwen2" else 0
+        layer = attention + biases + 3 * hidden * inner + 2 * hidden
+        tables = 1 if self.config.get("tie_word_embeddings") else 2
+        return tables * self.vocab_size * hidden + self.config["num_hidden_layers"] * layer + hidden
+
+    @property
+    def _model_type(self) -> str:
+        return str(self.config.get("model_type", "")).lower()
+
+    @property
+    def _kv_heads(self) -> int:
+        return self.config.get("num_key_value_heads") or self.config["num_attention_heads"]
+
+    @property
+    def head_dim(self) -> int:
+        """Numbers of an attention head."""
+        return self.config.get("head_dim") or self.config["hidden_size"] // self.config["num_attention_heads"]
+
+
+def find_model(role: Role, name: str, *, with_weights: bool = True) -> ModelSource:
+    """The checkpoint called `name`: 'bundled', 'smollm2', a folder, or a hub name (fetched into the hub's cache).
+
+    `with_weights=False` fetches and checks everything but the weights. Raises UserError, naming the
+    flag to change, for what is missing, unsafe or unsupported.
+    """
+    if name == BUNDLED:
+        path = BUNDLED_DIR / role.bundled_folder
+    elif name == SMOLLM2:
+        from specdec.models.smollm2 import smollm2_folder
+
+        path = smollm2_folder()
+    elif Path(name).expanduser().is_dir():
+        path = Path(name).expanduser()
+    else:
+        path = _fetch(role, name, with_weights)
+    source = ModelSource(role, name, path, _read_config(role, path))
+    _check_config(source)
+    if with_weights:
+        _weight_files(source)
+    return source
+
+
+def fingerprint(source: ModelSource) -> str:
+    """SHA-256 over config.json and the weights (files over 64 MiB: 64 evenly spaced MiB of each)."""
+    digest = hashlib.sha256((source.path / "config.json").read_bytes())
+    for file in _weight_files(source):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        step = max(HASH_CHUNK, math.ceil(size / HASH_CHUNKS_PER_FILE))
+        with file.open("rb") as stream:
+            for offset in range(0, size, step):
+                stream.seek(offset)
+                digest.update(stream.read(HASH_CHUNK))
+    return digest.hexdigest()
+
+
+def _fetch(role: Role, name: str, with_weights: bool) -> Path:
+    """The checkpoint's folder in the hub's cache, downloaded if need be; never any code or pickle."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import logging as hub_logging
+
+    hub_logging.set_verbosity_error()  # its retries are not the user's; the outcome is one line
+    patterns = [*SMALL_FILES, "*.safetensors"] if with_weights else SMALL_FILES
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:
+        raise UserError(
+            f"{role.title} {name!r} is not a folder here and cannot be fetched from the hub "
+            f"({type(error).__name__}): give {role.flag} a local folder"
+        ) from error
+
+
+def _read_config(role: Role, path: Path) -> dict[str, Any]:
+    """config.json as a dict. Raises UserError for anything else."""
+    file = path / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{role.title} folder {path} has no readable config.json: give {role.flag} a checkpoint folder"
+        ) from error
+    if not isinstance(config, dict):
+        raise UserError(f"{file} is not a JSON object")
+    return config
+
+
+def _check_config(source: ModelSource) -> None:
+    """Raise UserError for a model that is not supported, or whose numbers cannot be."""
+    role, name, config, file = source.role, source.name, source.config, source.path / "config.json"
+    is_qwen = source.architecture == "qwen2"
+    for key in SIZES:
+        if type(config.get(key)) is not int or config[key] < 1:
+            raise UserError(f"{file}: {key!r} is {config.get(key)!r}, not a size")
+    for key in ("rope_parameters", "rope_scaling"):
+        if not isinstance(config.get(key) or {}, dict):
+            raise UserError(f"{file}: {key!r} is not a JSON object")
+    if is_qwen and config.get("use_sliding_window"):
+        raise UserError(f"{role.title} {name!r} uses sliding-window attention, which is not supported")
+    if role.is_block_diffusion and not source.is_block_diffusion:
+        raise UserError(
+            f"{role.title} {name!r} is not a block-diffusion model: its config.json has neither a Fast_dLLM model type "
+            f"nor a mask_token_id; give {role.flag} another"
+        )
+    if source.is_block_diffusion and not role.is_block_diffusion:
+        raise UserError(f"{role.title} {name!r} is a block-diffusion model: give {role.flag} an AR model")
+
+
+def _weight_files(source: ModelSource) -> list[Path]:
+    """The safetensors files, in order. Raises UserError if there are none, or a shard is missing."""
+    files = sorted(source.path.glob("*.safetensors"))
+    if not files:
+        pickles = [file.name for file in source.path.glob("*") if file.suffix in PICKLE_SUFFIXES]
+        found = f"only pickle weights ({pickles[0]}), which are never opened" if pickles else "no weights"
+        raise UserError(
+            f"{source.role.title} folder {source.path} has {found}: give {source.role.flag} a checkpoint "
+            "with *.safetensors"
+        )
+    index = source.path / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{index} is damaged: fetch it again") from error
+        if absent := sorted(shards - {file.name for file in files}):
+            raise UserError(f"{source.path} lacks {absent[0]}, which its index names")
+    return files

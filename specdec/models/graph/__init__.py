@@ -1,0 +1,1 @@
+"""The graph backend: a network as CUDA graphs of fused kernels."""

@@ -1,0 +1,193 @@
+"""GraphLM: a CachedLM whose passes are replayed CUDA graphs over fixed buffers.
+
+A pass is two graphs: the layers over a number of tokens padded up to one of `TOKEN_COUNTS`, and
+the LM head over a number of kept rows padded likewise. Lengths are read on the device, so that one
+graph serves every length; rewinding moves a counter, as in every CachedLM. Where there is no GPU
+the same code runs without graphs, on the plain operations. Shape suffixes as in `plain.py`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from specdec.models.graph import reference as plain
+from specdec.models.graph.graphs import Graphs
+from specdec.models.graph.network import Buffers, LibraryProducts, Network, Operations, Products
+from specdec.models.graph.weights import Weights, join_weights, unsupported
+from specdec.models.lm import CachedLM, unpacked
+
+TOKEN_COUNTS = (1, 2, 4, 8, 16, 32, 64, 96, 256, 512)  # the last are for prompts, which run in chunks
+MAX_TOKENS = TOKEN_COUNTS[-1]
+MAX_DRAFT = 96
+INITIAL_CAPACITY = 2048
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How passes run on a GPU; results differ by rounding only.
+
+    `fused_up_to`: passes of at most this number of tokens multiply in kernels with the norms, the rotation, the gate
+    and the residual sum inside; longer ones in the matrix library. `overlaps`: a layer's kernels begin while the one
+    before them ends, on GPUs that can; this changes no bit.
+    """
+
+    fused_up_to: int = 64
+    overlaps: bool = True
+
+
+class GraphLM(CachedLM):
+    """Behaves as CachedLM does; see there. Logits agree within rounding.
+
+    Example: `GraphLM(model).predict([5, 7])` is what `CachedLM(model).predict([5, 7])` is.
+    """
+
+    def __init__(
+        self, hf_model: PreTrainedModel, vocab_size: int | None = None, options: EngineOptions | None = None
+    ) -> None:
+        """Raises ValueError for a model that `weights.unsupported` names."""
+        super().__init__(hf_model, vocab_size)
+        if reason := unsupported(hf_model.config):
+            raise ValueError(f"the graph engine does not run {reason}")
+        self.options = options or EngineOptions()
+        self.weights = join_weights(hf_model, vocab_size)
+        self.graphs = Graphs(self.device)
+        is_gpu = self.device.type == "cuda"
+        self._operations, self._fused = _gpu_operations(self.weights, self.options) if is_gpu else (plain, None)
+        self._library = LibraryProducts(self._operations)
+        self._no_logits_0V = self.weights.head_VC.new_empty(0, len(self.weights.head_VC))
+        self._is_busy = False  # the device may still have to read what was sent
+        self._allocate(INITIAL_CAPACITY)
+
+    @property
+    def capacity(self) -> int:
+        """Positions that the cache has room for; it grows by doubling."""
+        return self._buffers.cache_L2GPD.shape[3]
+
+    def predict(
+        self, tokens: Sequence[int], *, block_size: int = 1, keep: Sequence[int] | None = None, never: int | None = None
+    ) -> tuple[list[int], list[float]]:
+        chosen: list[int] = []
+        sure: list[float] = []
+        with self._pass(tokens, block_size):
+            for _, num_kept in self._chunks(list(tokens), block_size, keep, -1 if never is None else never):
+                if num_kept:
+                    self._finish()
+                    ids, probabilities = unpacked(self._buffers.found[:num_kept])
+                    chosen += ids
+                    sure += probabilities
+        return chosen, sure
+
+    def keys_values(self) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+        both_2GPD = enumerate(self._buffers.cache_L2GPD[:, :, :, : self.length])
+        return {layer_idx: (keys_GPD[None], values_GPD[None]) for layer_idx, (keys_GPD, values_GPD) in both_2GPD}
+
+    def warm_up(self) -> None:
+        """Record all graphs but predictions at more rows than a draft has, so that no measured pass does."""
+        for count in TOKEN_COUNTS:
+            self.predict([0] * count, keep=None if count <= MAX_DRAFT else [])
+        self.rollback(0)
+
+    def _run(self, tokens: list[int], block_size: int, keep: Sequence[int] | None) -> torch.Tensor:
+        chunks = self._chunks(tokens, block_size, keep, -1)
+        logits_KV = torch.cat([logits[:num_kept].clone() for logits, num_kept in chunks])
+        self._finish()
+        return logits_KV
+
+    def _chunks(
+        self, tokens: list[int], block_size: int, keep: Sequence[int] | None, never: int
+    ) -> Iterator[tuple[torch.Tensor, int]]:
+        """Run `tokens` in chunks of whole blocks; yields each chunk's logits_KV and how many of their rows count.
+
+        What is yielded holds until the next chunk runs.
+        """
+        if self.length + len(tokens) > self.capacity:
+            self._grow(self.length + len(tokens))
+        keep = range(len(tokens)) if keep is None else keep
+        begin = 0
+        while begin < len(tokens):
+            end = _chunk_end(self.length, begin, len(tokens), block_size)
+            rows = [index - begin for index in keep if begin <= index < end]
+            self._finish()
+            self._buffers.send(tokens[begin:end], rows, (self.length + begin, end - begin, block_size, never))
+            self._is_busy = self.device.type == "cuda"
+            yield self._run_chunk(end - begin, len(rows)), len(rows)
+            begin = end
+
+    def _run_chunk(self, num_tokens: int, num_kept: int) -> torch.Tensor:
+        """Logits after the kept rows, padded."""
+        count, kept_count = _padded(num_tokens), _padded(num_kept)
+        self.graphs.run(("body", count), lambda: self.network.body(count, self._products(count)))
+        if not num_kept:
+            return self._no_logits_0V
+        return self.graphs.run(("head", kept_count), lambda: self.network.head(kept_count))
+
+    def _products(self, count: int) -> Products:
+        return self._library if self._fused is None or count > self.options.fused_up_to else self._fused
+
+    def _finish(self) -> None:
+        """Wait for the device: its results are there, and what was sent may be overwritten."""
+        if self._is_busy:
+            torch.cuda.current_stream(self.device).synchronize()
+            self._is_busy = False
+
+    @torch.inference_mode()
+    def _grow(self, num_positions: int) -> None:
+        """Double the cache until it holds `num_positions` positions; what is committed moves along."""
+        self._finish()
+        capacity = self.capacity
+        while capacity < num_positions:
+            capacity *= 2
+        committed = self._buffers.cache_L2GPD[:, :, :, : self.length]
+        self._allocate(capacity)
+        self._buffers.cache_L2GPD[:, :, :, : self.length] = committed
+
+    @torch.inference_mode()
+    def _allocate(self, capacity: int) -> None:
+        weights = self.weights
+        cache_L2GPD = torch.zeros(
+            (len(weights.layers), 2, weights.num_kv_heads, capacity, weights.head_size),
+            dtype=weights.dtype,
+            device=self.device,
+        )
+        self._buffers = Buffers.allocate(weights, MAX_TOKENS, cache_L2GPD, self._rotary_table(capacity))
+        self.network = Network(weights, self._buffers, self._operations)
+        self.graphs.clear()
+
+    def _rotary_table(self, capacity: int) -> torch.Tensor:
+        """cos and sin of every position, float32 [2, P, D / 2], as the model's own module computes them."""
+        positions_1P = torch.arange(capacity, device=self.device)[None]
+        wide = torch.zeros(1, dtype=torch.float32, device=self.device)
+        both_PD = self.model.model.rotary_emb(wide, positions_1P)
+        return torch.stack([part[0, :, : part.shape[-1] // 2] for part in both_PD]).contiguous()
+
+
+def _padded(count: int) -> int:
+    return TOKEN_COUNTS[bisect_left(TOKEN_COUNTS, count)]
+
+
+def _chunk_end(length: int, begin: int, num_tokens: int, block_size: int) -> int:
+    """Where the chunk that begins at `begin` of `num_tokens` ends: at its last whole block, or with the tokens.
+
+    Example: after 32 committed positions, blocks of 32: `_chunk_end(32, 0, 600, 32) == 512`.
+    Raises ValueError for blocks longer than a chunk.
+    """
+    if num_tokens - begin <= MAX_TOKENS:
+        return num_tokens
+    end = (length + begin + MAX_TOKENS) // block_size * block_size - length
+    if end <= begin:
+        raise ValueError(f"the graph engine runs blocks of at most {MAX_TOKENS} positions, not {block_size}")
+    return end
+
+
+def _gpu_operations(weights: Weights, options: EngineOptions) -> tuple[Operations, Products | None]:
+    """The kernels, and the fused products where they can be used; imported only here, because they need Triton."""
+    from specdec.models.graph.kernels import GpuOperations
+    from specdec.models.graph.products import FusedProducts, can_fuse
+
+    fused = FusedProducts(options.overlaps) if can_fuse(weights) else None
+    return GpuOperations(options.overlaps), fused

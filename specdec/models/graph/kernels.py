@@ -1,0 +1,319 @@
+"""The operations of `plain.py` as Triton kernels, for CUDA. Needs the triton package, which comes with CUDA's torch.
+
+Lengths are read from `state` on the device, so that a recorded launch serves every length.
+Shape suffixes as in `plain.py`; R is the number of query heads per KV head, S a split of the cache.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from specdec.models.graph.overlap import admit_next, launch_options, wait_for_previous
+
+ENOUGH_PROGRAMS = 128  # about the multiprocessors of a big GPU: more splits than that only add to the merging
+MAX_SPLITS = 32
+CHUNK_V = 4096  # logits that one program looks at
+
+
+class GpuOperations:
+    """The operations, each one or two launches."""
+
+    def __init__(self, overlaps: bool) -> None:
+        self._overlap = launch_options(overlaps)
+
+    def receive(
+        self, sent: torch.Tensor, inputs: torch.Tensor, embedding_VC: torch.Tensor, hidden_MC: torch.Tensor
+    ) -> None:
+        """See plain.receive: one program per token, and one that copies. `sent` is pinned memory of the host."""
+        num_rows, size = hidden_MC.shape
+        blocks = triton.next_power_of_2(size), triton.next_power_of_2(len(sent))
+        _receive_kernel[(num_rows + 1,)](sent, inputs, embedding_VC, hidden_MC, size, len(sent), *blocks)
+
+    def norm(
+        self, x_MC: torch.Tensor, weight_C: torch.Tensor, eps: float, rows_K: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """See plain.norm: one program per row."""
+        rows = x_MC if rows_K is None else rows_K  # without a choice nobody looks at them
+        num_rows, size = len(rows), x_MC.shape[1]
+        out_KC = x_MC.new_empty(num_rows, size)
+        _norm_kernel[(num_rows,)](
+            x_MC, rows, weight_C, out_KC, size, eps, rows_K is not None, triton.next_power_of_2(size)
+        )
+        return out_KC
+
+    def silu_product(self, gate_up_M2I: torch.Tensor) -> torch.Tensor:
+        """See plain.silu_product."""
+        num_rows, size = len(gate_up_M2I), gate_up_M2I.shape[1] // 2
+        out_MI = gate_up_M2I.new_empty(num_rows, size)
+        _silu_kernel[(num_rows, triton.cdiv(size, 1024))](gate_up_M2I, out_MI, size, 1024)
+        return out_MI
+
+    def rotate_and_store(
+        self, qkv_MN: torch.Tensor, rotary_2PE: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor
+    ) -> torch.Tensor:
+        """See plain.rotate_and_store: one program per token and head."""
+        _, num_kv_heads, capacity, head_size = cache_2GPD.shape
+        num_rows, num_all_heads = len(qkv_MN), qkv_MN.shape[1] // head_size
+        num_heads = num_all_heads - 2 * num_kv_heads
+        q_MHD = qkv_MN.new_empty(num_rows, num_heads, head_size)
+        _rotate_kernel[(num_rows, num_all_heads)](
+            qkv_MN,
+            rotary_2PE,
+            cache_2GPD,
+            q_MHD,
+            state,
+            capacity,
+            num_heads,
+            num_kv_heads,
+            head_size,
+            num_warps=1,
+        )
+        return q_MHD
+
+    def attend(self, q_MHD: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        """See plain.attend: the rows of all query heads that share a KV head are one tile over its keys.
+
+        Each tile's live positions are split among programs, whose results a second kernel merges.
+        """
+        num_tokens, num_heads, head_size = q_MHD.shape
+        _, num_kv_heads, capacity, _ = cache_2GPD.shape
+        num_rows = num_tokens * (num_heads // num_kv_heads)
+        most = 64 if q_MHD.element_size() == 2 else 16  # float32 tiles of 64 rows would not fit the registers
+        block_rows = min(most, max(16, triton.next_power_of_2(num_rows)))
+        block_positions = 32 if block_rows < 64 else 64
+        num_tiles = triton.cdiv(num_rows, block_rows)
+        num_splits = min(MAX_SPLITS, triton.next_power_of_2(triton.cdiv(ENOUGH_PROGRAMS, num_tiles * num_kv_heads)))
+        sums_SMHD = q_MHD.new_empty(num_splits, num_tokens, num_heads, head_size, dtype=torch.float32)
+        peaks_2SMH = q_MHD.new_empty(2, num_splits, num_tokens, num_heads, dtype=torch.float32)
+        _attend_kernel[(num_tiles, num_kv_heads, num_splits)](
+            *(q_MHD, cache_2GPD, sums_SMHD, peaks_2SMH, state),
+            *(num_tokens, capacity, head_size**-0.5 * 1.4426950408889634),
+            *(num_heads, num_kv_heads, head_size, num_splits, block_rows, block_positions),
+            PRECISION="ieee" if q_MHD.dtype == torch.float32 else "tf32",
+            num_stages=2,
+            **self._overlap,
+        )
+        out_MN = q_MHD.new_empty(num_tokens, num_heads * head_size)
+        _merge_kernel[(num_tokens * num_heads,)](
+            *(sums_SMHD, peaks_2SMH, out_MN, state, num_splits, head_size, block_positions),
+            num_warps=2,
+            **self._overlap,
+        )
+        return out_MN
+
+    def most_probable(self, logits_KV: torch.Tensor, state: torch.Tensor, found_K2: torch.Tensor) -> None:
+        """See plain.most_probable: programs look at chunks of a row, a second kernel at their findings.
+
+        found_K2 may be pinned memory of the host.
+        """
+        num_rows, vocab_size = logits_KV.shape
+        num_chunks = triton.cdiv(vocab_size, CHUNK_V)
+        found_3KS = logits_KV.new_empty(3, num_rows, num_chunks, dtype=torch.float32)
+        _best_kernel[(num_rows, num_chunks)](logits_KV, found_3KS, state, vocab_size, CHUNK_V)
+        padded = triton.next_power_of_2(num_chunks)
+        _best_of_best_kernel[(num_rows,)](found_3KS, found_K2, num_chunks, padded, num_warps=1)
+
+
+@triton.jit
+def _receive_kernel(
+    sent_ptr: tl.tensor, inputs_ptr: tl.tensor, embedding_ptr: tl.tensor, hidden_ptr: tl.tensor,
+    size: tl.tensor, num_inputs: tl.tensor, BLOCK_C: tl.constexpr, BLOCK_I: tl.constexpr,
+) -> None:  # fmt: skip
+    row = tl.program_id(0)
+    if row < tl.num_programs(0) - 1:
+        columns = tl.arange(0, BLOCK_C)
+        is_column = columns < size
+        line = tl.load(embedding_ptr + tl.load(sent_ptr + row) * size + columns, mask=is_column)
+        tl.store(hidden_ptr + row * size + columns, line, mask=is_column)
+    else:
+        places = tl.arange(0, BLOCK_I)
+        is_place = places < num_inputs
+        tl.store(inputs_ptr + places, tl.load(sent_ptr + places, mask=is_place), mask=is_place)
+
+
+@triton.jit
+def _norm_kernel(
+    x_ptr: tl.tensor, rows_ptr: tl.tensor, weight_ptr: tl.tensor, out_ptr: tl.tensor, size: tl.tensor, eps: tl.tensor,
+    IS_CHOICE: tl.constexpr, BLOCK_C: tl.constexpr,
+) -> None:  # fmt: skip
+    row = tl.program_id(0)
+    source = tl.load(rows_ptr + row) if IS_CHOICE else row
+    columns = tl.arange(0, BLOCK_C)
+    inside = columns < size
+    x = tl.load(x_ptr + source * size + columns, mask=inside, other=0.0).to(tl.float32)
+    weight = tl.load(weight_ptr + columns, mask=inside, other=0.0).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(x * x, axis=0) / size + eps)
+    # Rounded before the weight is applied, as the model's own module does.
+    normed = (x * scale).to(out_ptr.dtype.element_ty).to(tl.float32) * weight
+    tl.store(out_ptr + row * size + columns, normed.to(out_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _silu_kernel(gate_up_ptr: tl.tensor, out_ptr: tl.tensor, size: tl.tensor, BLOCK_I: tl.constexpr) -> None:
+    row = tl.program_id(0)
+    columns = tl.program_id(1) * BLOCK_I + tl.arange(0, BLOCK_I)
+    inside = columns < size
+    gate = tl.load(gate_up_ptr + row * 2 * size + columns, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(gate_up_ptr + row * 2 * size + size + columns, mask=inside, other=0.0).to(tl.float32)
+    activated = (gate * tl.sigmoid(gate)).to(out_ptr.dtype.element_ty).to(tl.float32) * up
+    tl.store(out_ptr + row * size + columns, activated.to(out_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _rotate_kernel(
+    qkv_ptr: tl.tensor,
+    rotary_ptr: tl.tensor,
+    cache_ptr: tl.tensor,
+    q_ptr: tl.tensor,
+    state_ptr: tl.tensor,
+    capacity: tl.tensor,
+    H: tl.constexpr,
+    G: tl.constexpr,
+    D: tl.constexpr,
+) -> None:
+    row, head = tl.program_id(0), tl.program_id(1)
+    first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
+    half: tl.constexpr = D // 2
+    columns = tl.arange(0, half)
+    source = qkv_ptr + (row * (H + 2 * G) + head) * D + columns
+    left, right = tl.load(source), tl.load(source + half)
+    dtype = left.dtype
+    if head < H + G:
+        rotary = rotary_ptr + tl.minimum(first + row, capacity - 1) * half + columns
+        cos, sin = tl.load(rotary), tl.load(rotary + capacity * half)
+        wide_left, wide_right = left.to(tl.float32), right.to(tl.float32)
+        left = (wide_left * cos - wide_right * sin).to(dtype)
+        right = (wide_right * cos + wide_left * sin).to(dtype)
+    if head < H:
+        target = q_ptr + (row * H + head) * D + columns
+        tl.store(target, left)
+        tl.store(target + half, right)
+    elif row < num_tokens:
+        # After the query heads come the key heads, then the value heads, as in the cache.
+        line = (head - H).to(tl.int64) * capacity + first + row
+        target = cache_ptr + line * D + columns
+        tl.store(target, left)
+        tl.store(target + half, right)
+
+
+@triton.jit
+def _attend_kernel(
+    q_ptr: tl.tensor, cache_ptr: tl.tensor, sums_ptr: tl.tensor, peaks_ptr: tl.tensor, state_ptr: tl.tensor,
+    num_queries: tl.tensor, capacity: tl.tensor, scale: tl.tensor,
+    H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, SPLITS: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_P: tl.constexpr, PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
+) -> None:  # fmt: skip
+    group, split = tl.program_id(1), tl.program_id(2)
+    R: tl.constexpr = H // G
+    first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
+    block_size = tl.load(state_ptr + 2).to(tl.int32)
+    live = first + num_tokens
+    # Row i is query i // R under head i % R of the group.
+    rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    queries = rows // R
+    inside = queries < num_queries
+    heads = queries * H + group * R + rows % R
+    visible_end = tl.minimum(((first + queries) // block_size + 1) * block_size, live)
+    columns = tl.arange(0, D)
+    share = tl.cdiv(tl.cdiv(live, SPLITS), BLOCK_P) * BLOCK_P
+    if split * share >= live:  # a short cache needs fewer splits
+        return
+    wait_for_previous(OVERLAPS)
+    q = tl.load(q_ptr + heads[:, None] * D + columns[None, :], mask=inside[:, None], other=0.0)
+    keys_ptr = cache_ptr + group.to(tl.int64) * capacity * D
+    values_ptr = keys_ptr + tl.cast(G, tl.int64) * capacity * D
+    peak = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK_ROWS,), tl.float32)
+    sums = tl.zeros((BLOCK_ROWS, D), tl.float32)
+    for begin in range(split * share, tl.minimum((split + 1) * share, live), BLOCK_P):
+        positions = begin + tl.arange(0, BLOCK_P)
+        present = positions < live
+        k = tl.load(keys_ptr + positions[None, :] * D + columns[:, None], mask=present[None, :], other=0.0)
+        v = tl.load(values_ptr + positions[:, None] * D + columns[None, :], mask=present[:, None], other=0.0)
+        scores = tl.dot(q, k, input_precision=PRECISION) * scale
+        scores = tl.where(positions[None, :] < visible_end[:, None], scores, float("-inf"))
+        new_peak = tl.maximum(peak, tl.max(scores, axis=1))
+        # A row that sees nothing yet has a peak of minus infinity, which must not be subtracted from itself.
+        base = tl.where(new_peak == float("-inf"), 0.0, new_peak)
+        weights = tl.exp2(scores - base[:, None])
+        shrink = tl.exp2(peak - base)
+        total = total * shrink + tl.sum(weights, axis=1)
+        sums = tl.dot(weights.to(v.dtype), v, sums * shrink[:, None], input_precision=PRECISION)
+        peak = new_peak
+    admit_next(OVERLAPS)
+    place = split * num_queries * H + heads
+    tl.store(sums_ptr + place[:, None] * D + columns[None, :], sums, mask=inside[:, None])
+    tl.store(peaks_ptr + place, peak, mask=inside)
+    tl.store(peaks_ptr + SPLITS * num_queries * H + place, total, mask=inside)
+
+
+@triton.jit
+def _merge_kernel(
+    sums_ptr: tl.tensor,
+    peaks_ptr: tl.tensor,
+    out_ptr: tl.tensor,
+    state_ptr: tl.tensor,
+    SPLITS: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    OVERLAPS: tl.constexpr,
+) -> None:
+    head, num_heads = tl.program_id(0), tl.num_programs(0)
+    live = (tl.load(state_ptr) + tl.load(state_ptr + 1)).to(tl.int32)
+    share = tl.cdiv(tl.cdiv(live, SPLITS), BLOCK_P) * BLOCK_P
+    splits, columns = tl.arange(0, SPLITS), tl.arange(0, D)
+    used = splits * share < live
+    places = splits * num_heads + head
+    wait_for_previous(OVERLAPS)
+    peaks = tl.load(peaks_ptr + places, mask=used, other=float("-inf"))
+    weights = tl.exp2(peaks - tl.max(peaks, axis=0))
+    totals = tl.load(peaks_ptr + SPLITS * num_heads + places, mask=used, other=0.0)
+    sums = tl.load(sums_ptr + places[:, None] * D + columns[None, :], mask=used[:, None], other=0.0)
+    admit_next(OVERLAPS)
+    merged = tl.sum(sums * weights[:, None], axis=0) / tl.sum(weights * totals, axis=0)
+    tl.store(out_ptr + head * D + columns, merged.to(out_ptr.dtype.element_ty))
+
+
+@triton.jit
+def _best_kernel(
+    logits_ptr: tl.tensor,
+    found_ptr: tl.tensor,
+    state_ptr: tl.tensor,
+    vocab_size: tl.tensor,
+    CHUNK: tl.constexpr,
+) -> None:
+    row, chunk = tl.program_id(0), tl.program_id(1)
+    never = tl.load(state_ptr + 3).to(tl.int32)
+    tokens = chunk * CHUNK + tl.arange(0, CHUNK)
+    allowed = (tokens < vocab_size) & (tokens != never)
+    logits = tl.load(logits_ptr + row.to(tl.int64) * vocab_size + tokens, mask=allowed, other=float("-inf"))
+    logits = logits.to(tl.float32)
+    best = tl.max(logits, axis=0)
+    token = tl.min(tl.where(logits == best, tokens, vocab_size), axis=0)
+    base = tl.where(best == float("-inf"), 0.0, best)
+    place = row * tl.num_programs(1) + chunk
+    num_places = tl.num_programs(0) * tl.num_programs(1)
+    tl.store(found_ptr + place, best)
+    tl.store(found_ptr + num_places + place, tl.sum(tl.exp(logits - base), axis=0))
+    tl.store(found_ptr + 2 * num_places + place, token.to(tl.float32))  # exact: vocabularies are below 2**24
+
+
+@triton.jit
+def _best_of_best_kernel(
+    found_ptr: tl.tensor, best_ptr: tl.tensor, num_chunks: tl.tensor, CHUNKS: tl.constexpr
+) -> None:
+    row = tl.program_id(0)
+    chunks = tl.arange(0, CHUNKS)
+    inside = chunks < num_chunks
+    num_places = tl.num_programs(0) * num_chunks
+    place = found_ptr + row * num_chunks + chunks
+    best = tl.load(place, mask=inside, other=float("-inf"))
+    totals = tl.load(place + num_places, mask=inside, other=0.0)
+    tokens = tl.load(place + 2 * num_places, mask=inside, other=float("inf"))
+    top = tl.max(best, axis=0)
+    token = tl.min(tl.where(best == top, tokens, float("inf")), axis=0)
+    total = tl.sum(totals * tl.exp(best - top), axis=0)
+    tl.store(best_ptr + row * 2, token.to(tl.float64))
+    tl.store(best_ptr + row * 2 + 1, 1.0 / total.to(tl.float64))

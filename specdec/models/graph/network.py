@@ -1,0 +1,191 @@
+"""The forward pass of a Qwen2 or Llama model over fixed buffers, as operations that a CUDA graph can hold.
+
+It reads its inputs from buffers and leaves its results in buffers; who fills them, and what is
+committed, `graph_lm.py` decides. Shape suffixes as in `plain.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch.nn.functional import linear
+
+from specdec.models.graph.weights import Weights
+
+STATE_SIZE = 4  # see plain.py
+
+
+class Operations(Protocol):
+    """What `plain.py` and `kernels.py` offer."""
+
+    def receive(
+        self, sent: torch.Tensor, inputs: torch.Tensor, embedding_VC: torch.Tensor, hidden_MC: torch.Tensor
+    ) -> None: ...
+    def norm(
+        self, x_MC: torch.Tensor, weight_C: torch.Tensor, eps: float, rows_K: torch.Tensor | None = None
+    ) -> torch.Tensor: ...
+    def silu_product(self, gate_up_M2I: torch.Tensor) -> torch.Tensor: ...
+    def rotate_and_store(
+        self, qkv_MN: torch.Tensor, rotary_2PE: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor
+    ) -> torch.Tensor: ...
+    def attend(self, q_MHD: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor) -> torch.Tensor: ...
+    def most_probable(self, logits_KV: torch.Tensor, state: torch.Tensor, found_K2: torch.Tensor) -> None: ...
+
+
+@dataclass
+class Stream:
+    """The residual stream between two products: hidden states, and the norm that the next product applies to them.
+
+    `weighted_MC` is hidden_MC times norm_C, `squares_TM` adds up over T to each row's sum of squares: what the
+    fused products hand on, so that none of them has to look at whole rows.
+    """
+
+    hidden_MC: torch.Tensor
+    norm_C: torch.Tensor
+    eps: float
+    weighted_MC: torch.Tensor | None = None
+    squares_TM: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the keys and values of a pass go: the angles of all positions, a layer's cache, `state`."""
+
+    rotary_2PE: torch.Tensor
+    cache_2GPD: torch.Tensor
+    state: torch.Tensor
+
+
+class Products(Protocol):
+    """The matrix products of a layer, each with what can be fused to it. I MLP size, N outer size."""
+
+    def begin(self, stream: Stream) -> None:
+        """Get a stream whose hidden states were just written ready for its first product."""
+
+    def queries(self, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None, place: Place) -> torch.Tensor:
+        """norm(hidden) w^T + bias, of which `Operations.rotate_and_store` makes q_MHD."""
+
+    def gated(self, stream: Stream, w_2IC: torch.Tensor) -> torch.Tensor:
+        """silu(gate) * up of norm(hidden), [M, I]."""
+
+    def add(self, stream: Stream, y_MI: torch.Tensor, w_CI: torch.Tensor, next_norm_C: torch.Tensor) -> None:
+        """hidden += y w^T, in place; the next product applies `next_norm_C`."""
+
+
+class LibraryProducts:
+    """Products by torch's matrix library; what is fused elsewhere are operations of their own here."""
+
+    def __init__(self, operations: Operations) -> None:
+        self.operations = operations
+
+    def begin(self, stream: Stream) -> None:
+        """Nothing to be done."""
+
+    def queries(self, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None, place: Place) -> torch.Tensor:
+        qkv_MN = self._normed(stream, w_NC, bias_N)
+        return self.operations.rotate_and_store(qkv_MN, place.rotary_2PE, place.cache_2GPD, place.state)
+
+    def gated(self, stream: Stream, w_2IC: torch.Tensor) -> torch.Tensor:
+        return self.operations.silu_product(self._normed(stream, w_2IC, None))
+
+    def _normed(self, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None) -> torch.Tensor:
+        return linear(self.operations.norm(stream.hidden_MC, stream.norm_C, stream.eps), w_NC, bias_N)
+
+    def add(self, stream: Stream, y_MI: torch.Tensor, w_CI: torch.Tensor, next_norm_C: torch.Tensor) -> None:
+        stream.hidden_MC.addmm_(y_MI, w_CI.t())
+        stream.norm_C = next_norm_C
+
+
+@dataclass
+class Buffers:
+    """What stays at one address, so that a graph can find it: inputs, hidden states, results, cache, rotary table.
+
+    `sent` and `found_M2` are the host's (on a GPU: pinned, and the device reads and writes them itself, so that
+    nothing is copied around a pass). `sent` is one int64 tensor: M token ids, M kept rows, and `state`; `inputs` is
+    the device's copy of it. `found_M2` is what `most_probable` says of the kept rows.
+    """
+
+    sent: torch.Tensor
+    inputs: torch.Tensor
+    hidden_MC: torch.Tensor
+    found_M2: torch.Tensor
+    cache_L2GPD: torch.Tensor
+    rotary_2PE: torch.Tensor
+
+    @classmethod
+    def allocate(
+        cls, weights: Weights, max_tokens: int, cache_L2GPD: torch.Tensor, rotary_2PE: torch.Tensor
+    ) -> Buffers:
+        is_gpu = weights.device.type == "cuda"
+        sent = torch.zeros(2 * max_tokens + STATE_SIZE, dtype=torch.long, pin_memory=is_gpu)
+        return cls(
+            sent=sent,
+            inputs=sent.to(weights.device, copy=True),
+            hidden_MC=torch.zeros(max_tokens, weights.hidden_size, dtype=weights.dtype, device=weights.device),
+            found_M2=torch.zeros(max_tokens, 2, dtype=torch.float64, pin_memory=is_gpu),
+            cache_L2GPD=cache_L2GPD,
+            rotary_2PE=rotary_2PE,
+        )
+
+    @property
+    def kept_M(self) -> torch.Tensor:
+        return self.inputs[len(self.hidden_MC) : -STATE_SIZE]
+
+    @property
+    def state(self) -> torch.Tensor:
+        return self.inputs[-STATE_SIZE:]
+
+    @cached_property
+    def found(self) -> np.ndarray:
+        """`found_M2` as the host reads it."""
+        return self.found_M2.numpy()
+
+    @cached_property
+    def _sent(self) -> np.ndarray:
+        return self.sent.numpy()
+
+    def send(self, ids: list[int], rows: list[int], state: tuple[int, int, int, int]) -> None:
+        """Leave token ids, kept rows and state where the device reads them; it must have read what was there.
+
+        Padding keeps the tokens of an earlier pass: they are valid, and nothing looks at them.
+        """
+        num_tokens = len(self.hidden_MC)
+        self._sent[: len(ids)] = ids
+        self._sent[num_tokens : num_tokens + len(rows)] = rows
+        self._sent[-STATE_SIZE:] = state
+
+
+class Network:
+    """`body` runs the layers over the first `count` input tokens, `head` predicts at the first `count` kept rows."""
+
+    def __init__(self, weights: Weights, buffers: Buffers, operations: Operations) -> None:
+        self.weights, self.buffers, self.operations = weights, buffers, operations
+
+    def body(self, count: int, products: Products) -> None:
+        """Embedding and layers, for `count` tokens; their last hidden states replace what the buffer held."""
+        weights, buffers, operations = self.weights, self.buffers, self.operations
+        stream = Stream(buffers.hidden_MC[:count], weights.layers[0].attention_norm_C, weights.norm_eps)
+        operations.receive(buffers.sent, buffers.inputs, weights.embedding_VC, stream.hidden_MC)
+        products.begin(stream)
+        next_norms = [*(layer.attention_norm_C for layer in weights.layers[1:]), weights.norm_C]
+        for layer, cache_2GPD, next_norm_C in zip(weights.layers, buffers.cache_L2GPD, next_norms, strict=True):
+            place = Place(buffers.rotary_2PE, cache_2GPD, buffers.state)
+            q_MHD = products.queries(stream, layer.qkv_NC, layer.qkv_bias_N, place)
+            attended_MN = operations.attend(q_MHD, cache_2GPD, buffers.state)
+            products.add(stream, attended_MN, layer.output_CHD, layer.mlp_norm_C)
+            gated_MI = products.gated(stream, layer.gate_up_2IC)
+            products.add(stream, gated_MI, layer.down_CI, next_norm_C)
+
+    def head(self, count: int) -> torch.Tensor:
+        """logits_KV after `count` kept rows; what `most_probable` says of them is left in the buffer."""
+        weights, buffers = self.weights, self.buffers
+        normed_KC = self.operations.norm(
+            buffers.hidden_MC, weights.norm_C, weights.norm_eps, rows_K=buffers.kept_M[:count]
+        )
+        logits_KV = linear(normed_KC, weights.head_VC)
+        self.operations.most_probable(logits_KV, buffers.state, buffers.found_M2[:count])
+        return logits_KV

@@ -1,0 +1,78 @@
+"""The engine's operations in plain torch: what runs on a CPU, and what the GPU kernels are tested against.
+
+`kernels.py` has the same functions for CUDA; neither holds weights or a cache of its own.
+
+Shape suffixes: C hidden size, D head size, E = D / 2, G KV heads, H query heads, I MLP size, K kept
+positions, M new tokens (padded), N = (H + 2G) * D, P positions of the cache, V vocabulary.
+`state` is the int64 tensor [first position, number of real tokens, block size, token never predicted].
+"""
+
+from __future__ import annotations
+
+import torch
+
+from specdec.models.lm import most_probable as most_probable_of
+
+
+def receive(sent: torch.Tensor, inputs: torch.Tensor, embedding_VC: torch.Tensor, hidden_MC: torch.Tensor) -> None:
+    """What the host sent becomes `inputs`; the embeddings of its first M ids become hidden_MC."""
+    inputs.copy_(sent)
+    torch.index_select(embedding_VC, 0, inputs[: len(hidden_MC)], out=hidden_MC)
+
+
+def norm(x_MC: torch.Tensor, weight_C: torch.Tensor, eps: float, rows_K: torch.Tensor | None = None) -> torch.Tensor:
+    """Root-mean-square normalisation of each row (of `rows_K` alone), in float32 but for the last product."""
+    wide_MC = (x_MC if rows_K is None else x_MC.index_select(0, rows_K)).float()
+    wide_MC = wide_MC * torch.rsqrt(wide_MC.square().mean(-1, keepdim=True) + eps)
+    return wide_MC.to(x_MC.dtype) * weight_C
+
+
+def silu_product(gate_up_M2I: torch.Tensor) -> torch.Tensor:
+    """silu(gate) * up, of the two halves of each row."""
+    gate_MI, up_MI = gate_up_M2I.chunk(2, dim=-1)
+    return torch.nn.functional.silu(gate_MI) * up_MI
+
+
+def rotate_and_store(
+    qkv_MN: torch.Tensor, rotary_2PE: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor
+) -> torch.Tensor:
+    """Rotate queries and keys to their positions; real tokens' keys and values go to the cache. Returns q_MHD."""
+    _, num_kv_heads, capacity, head_size = cache_2GPD.shape
+    first, num_tokens = state[:2].tolist()
+    heads = qkv_MN.unflatten(1, (-1, head_size))
+    q_MHD, k_MGD, v_MGD = heads.split([heads.shape[1] - 2 * num_kv_heads, num_kv_heads, num_kv_heads], dim=1)
+    positions_M = (first + torch.arange(len(qkv_MN))).clamp(max=capacity - 1)
+    cos_ME, sin_ME = rotary_2PE[:, positions_M]
+    stored = slice(first, first + num_tokens)
+    cache_2GPD[0, :, stored] = _rotated(k_MGD, cos_ME, sin_ME)[:num_tokens].transpose(0, 1)
+    cache_2GPD[1, :, stored] = v_MGD[:num_tokens].transpose(0, 1)
+    return _rotated(q_MHD, cos_ME, sin_ME)
+
+
+def _rotated(heads_MHD: torch.Tensor, cos_ME: torch.Tensor, sin_ME: torch.Tensor) -> torch.Tensor:
+    """Rotary embedding of the pairs (i, i + D/2), in float32."""
+    left, right = heads_MHD.float().chunk(2, dim=-1)
+    cos, sin = cos_ME[:, None], sin_ME[:, None]
+    return torch.cat((left * cos - right * sin, right * cos + left * sin), -1).to(heads_MHD.dtype)
+
+
+def attend(q_MHD: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+    """Attention of M new queries over the cache's live positions under the block mask; [M, H * D].
+
+    Position q sees k iff k // block <= q // block. Rows of padding attend to something, for nobody.
+    """
+    first, num_tokens, block_size, _ = state.tolist()
+    num_tokens_padded, num_heads, _ = q_MHD.shape
+    live = first + num_tokens
+    positions_M = first + torch.arange(num_tokens_padded)
+    visible_ML = torch.arange(live) // block_size <= positions_M[:, None] // block_size
+    keys, values = (part.repeat_interleave(num_heads // len(part), dim=0) for part in cache_2GPD[:, :, :live])
+    attended_HMD = torch.nn.functional.scaled_dot_product_attention(
+        q_MHD.transpose(0, 1)[None], keys[None], values[None], attn_mask=visible_ML
+    )[0]
+    return attended_HMD.transpose(0, 1).flatten(1)
+
+
+def most_probable(logits_KV: torch.Tensor, state: torch.Tensor, found_K2: torch.Tensor) -> None:
+    """Into found_K2: each row's argmax token and its softmax probability, float64; see `models.lm.most_probable`."""
+    found_K2.copy_(most_probable_of(logits_KV, int(state[3])))

@@ -1,0 +1,167 @@
+"""Loads the checkpoints that `checkpoints.py` finds into transformers' own Qwen2 and Llama, on a device in a dtype."""
+
+import logging
+from collections.abc import Collection
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+import transformers
+from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+
+from specdec.config import RunConfig
+from specdec.errors import UserError
+from specdec.models.checkpoints import TARGET, ModelSource
+from specdec.models.graph.graph_lm import MAX_TOKENS, GraphLM
+from specdec.models.graph.weights import unsupported
+from specdec.models.lm import CachedLM
+
+log = logging.getLogger("failfast")
+CLASSES = {
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "llama": (LlamaConfig, LlamaForCausalLM),
+}
+ENGINES = {"eager": CachedLM, "graph": GraphLM}
+ROOM_FOR_WEIGHTS = 0.9  # of a GPU's free memory; the rest is for caches and activations
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+
+
+def load_lm(
+    source: ModelSource,
+    device: torch.device,
+    dtype: torch.dtype,
+    vocab_size: int | None = None,
+    engine: str = "eager",
+) -> CachedLM:
+    """The model on `device` in `dtype`, with an empty cache. `vocab_size`: see CachedLM; `engine`: eager or graph."""
+    if must_spread(source, device, dtype):
+        return CachedLM(load_hf_model(source, dtype, device_map="auto"), vocab_size)
+    model = load_hf_model(source, dtype).to(device)
+    return ENGINES[engine](model, vocab_size)
+
+
+def must_spread(source: ModelSource, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a target is too big for one GPU where there are several: then its layers go to all of them.
+
+    Drafters stay on one GPU, and so does everything if --device names one (cuda:1).
+    """
+    if source.role is not TARGET or device != torch.device("cuda") or torch.cuda.device_count() < 2:
+        return False
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return source.num_parameters * dtype.itemsize > ROOM_FOR_WEIGHTS * free_bytes
+
+
+def load_hf_model(source: ModelSource, dtype: torch.dtype, device_map: str | None = None) -> PreTrainedModel:
+    """transformers' own module with the checkpoint's weights, on the CPU or where `device_map` puts them."""
+    _, model_class = CLASSES[source.architecture]
+    # The name of this argument changed between transformers 4 and 5.
+    dtype_name = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
+    # What does not fit is said here, in one line, and not in a report of many.
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity(logging.CRITICAL)
+    try:
+        model, info = model_class.from_pretrained(
+            source.path,
+            config=model_config(source),
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            output_loading_info=True,
+            **{dtype_name: dtype},
+            **({} if device_map is None else {"device_map": device_map}),
+        )
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".strip().split("\n")[0]
+        raise UserError(f"cannot load the weights of {source.path} ({reason}): do they fit its config.json?") from error
+    misfits = [*info["missing_keys"], *info["mismatched_keys"], *filter(_is_needed, info["unexpected_keys"])]
+    if misfits:
+        raise UserError(f"the weights in {source.path} do not fit its config.json: see {min(map(str, misfits))}")
+    return model
+
+
+def model_config(source: ModelSource) -> PretrainedConfig:
+    """The checkpoint's settings as transformers' own class for its architecture. Raises ValueError, TypeError."""
+    config_class, _ = CLASSES[source.architecture]
+    return config_class(**_config_arguments(source.config))
+
+
+def _is_needed(key: str) -> bool:
+    """Whether a weight that the model has no place for is a sign of a wrong config.json."""
+    return not key.endswith(("rotary_emb.inv_freq", "lm_head.weight"))
+
+
+def _config_arguments(config: dict[str, Any]) -> dict[str, Any]:
+    """A config.json as both transformers 4 and 5 understand it.
+
+    Version 5 writes the rotary settings as `rope_parameters`, which 4 would ignore without a word.
+    """
+    foreign = {"auto_map", "model_type", "architectures", "torch_dtype", "dtype", "rope_parameters"}
+    arguments = {key: value for key, value in config.items() if key not in foreign}
+    rope = dict(config.get("rope_parameters") or {})
+    if "rope_theta" in rope:
+        arguments["rope_theta"] = rope.pop("rope_theta")
+    if rope.get("rope_type", "default") != "default":
+        arguments["rope_scaling"] = rope
+    scaling = arguments.get("rope_scaling") or {}
+    rope_type = scaling.get("rope_type", scaling.get("type", "default"))
+    if rope_type not in ROPE_TYPES:
+        raise ValueError(f"rotary scaling {rope_type!r} changes with the length, so keys could not be kept")
+    return arguments
+
+
+def resolve_device(name: str) -> torch.device:
+    """'auto' is the first GPU, else the CPU. Raises UserError for what this machine lacks."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name} is not available here: try --device cpu") from error
+    return device
+
+
+def resolve_engine(config: RunConfig, device: torch.device, sources: Collection[ModelSource]) -> str:
+    """What runs all models of a run, so that their times can be compared: "eager" or "graph".
+
+    'auto' is graph on a GPU and eager elsewhere. Where the graph engine is wanted and cannot do a run's
+    work, this is said in one line and all models run eagerly.
+    """
+    if config.engine == "eager" or (config.engine == "auto" and device.type != "cuda"):
+        return "eager"
+    loaded = [source for source in sources if config.verify == "target" or source.role is not TARGET]
+    reason = _why_not_graph(config, device, loaded)
+    if reason is None:
+        return "graph"
+    log.warning("engine: eager, not graph, because %s", reason)
+    return "eager"
+
+
+def _why_not_graph(config: RunConfig, device: torch.device, sources: Collection[ModelSource]) -> str | None:
+    """What keeps the graph engine from a run that loads `sources`, in a few words; None if nothing does."""
+    if config.record:
+        return "traces are recorded by passes over many rows (specdec/models/pages.py), which it does not run"
+    reason = next(filter(None, (_unsupported(source) for source in sources)), None)
+    if reason is not None:
+        return reason
+    if any(must_spread(source, device, resolve_dtype(config.dtype, device)) for source in sources):
+        return "the target does not fit one GPU"
+    if config.block_size > MAX_TOKENS:
+        return f"it runs blocks of at most {MAX_TOKENS} positions"
+    if device.type == "cuda" and find_spec("triton") is None:
+        return "the package triton is not installed"
+    return None
+
+
+def _unsupported(source: ModelSource) -> str | None:
+    """Why the graph engine cannot run a checkpoint. One that cannot be read is left to the loading, which says so."""
+    try:
+        reason = unsupported(model_config(source))
+    except Exception:
+        return None
+    return None if reason is None else f"{source.path} has {reason}"
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return getattr(torch, name)

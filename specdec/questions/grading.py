@@ -1,0 +1,90 @@
+"""Grading: whether an answer is right, by its data set's own rule.
+
+Math by the last box (`mathtext.py`), multiple choice by its letter, code by its tests (`sandbox.py`) and only where
+the user allows it. It never asks a model, and says None where no rule decides.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any
+
+from specdec.errors import UserError
+from specdec.questions import sandbox
+from specdec.questions.mathtext import is_same_answer, last_boxed
+from specdec.questions.sets import make_problem
+from specdec.records.record import Record
+
+_MATH = ("math", "aime", "gsm8k")
+_CHOICE = ("gpqa", "mmlu")
+_BOXED_CATEGORIES = ("word_problem", "algebra")  # of the bundled questions
+_LETTER = re.compile(r"\(?([A-Z])\)?(?![A-Za-z])")
+_CODE_BLOCK = re.compile(r"```(?:python|py)?[ \t]*\r?\n(.*?)(?:```|\Z)", re.DOTALL)
+
+
+def is_correct(record: Record, *, run_code: bool = False) -> bool | None:
+    """Whether the record's answer is right; None where its data set has no rule or the question no reference.
+
+    An answer without a box, or cut before it, is wrong. humaneval's tests run only with `run_code`.
+    """
+    dataset, row = str(record.identity["dataset"]), record.raw_data
+    if dataset == "humaneval":
+        return _passes_tests(row, record.output_text) if run_code else None
+    kind = _kind(dataset, row)
+    reference = _reference(record) if kind else None
+    if reference is None:
+        return None
+    given = last_boxed(record.output_text)
+    if given is None:
+        return False
+    return _letter(given) == reference if kind == "choice" else is_same_answer(given, reference)
+
+
+def code_of(text: str, stub: str) -> str:
+    """The program in a humaneval answer: its last code block that defines something, else all of it after `stub`.
+
+    A block that does not define the function asked for is taken for its body.
+    """
+    blocks = _CODE_BLOCK.findall(text)
+    defining = [block for block in blocks if re.search(r"^\s*(?:def|class) ", block, re.MULTILINE)]
+    if defining:
+        # The stub's imports come first; its own definition, without a body of its own, is replaced.
+        return f"{stub}\n    pass\n\n{defining[-1]}"
+    return stub + (blocks[-1] if blocks else text)
+
+
+def _kind(dataset: str, row: dict[str, Any]) -> str | None:
+    if dataset in _CHOICE:
+        return "choice"
+    is_boxed = dataset in _MATH or (dataset == "bundled" and row.get("category") in _BOXED_CATEGORIES)
+    return "boxed" if is_boxed else None
+
+
+def _reference(record: Record) -> str | None:
+    """The right answer, from the row that the record keeps."""
+    seed = record.identity.get("seed", 0)
+    try:
+        return make_problem(str(record.identity["dataset"]), record.raw_data, record.question_id, seed).reference
+    except UserError:  # a row of another shape: nothing to grade by
+        return None
+
+
+def _letter(answer: str) -> str | None:
+    r"""The letter of an option: "B" of "B", "(B)", "\text{B}" and "B) the second"."""
+    found = _LETTER.match(re.sub(r"\\(?:text|mathrm|textbf|mathbf)\s*\{|[{}$\s.]", "", answer))
+    return found[1] if found else None
+
+
+def _passes_tests(row: dict[str, Any], text: str) -> bool | None:
+    parts = [row.get(name) for name in ("prompt", "test", "entry_point")]
+    if not all(isinstance(part, str) for part in parts):
+        return None
+    stub, tests, function = parts
+    return _run(f"{code_of(text, stub)}\n\n{tests}\n\ncheck({function})\n")
+
+
+@lru_cache(maxsize=4096)
+def _run(program: str) -> bool:
+    """One run for all drafters that wrote the same."""
+    return sandbox.passes(program)

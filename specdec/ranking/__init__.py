@@ -1,0 +1,1 @@
+"""From records to one table: entries, ranks, intervals, and the best possible."""

@@ -1,0 +1,287 @@
+"""Oracle: the least time that any choice of draft lengths could take on a recorded question, and where a record's
+time goes beyond it.
+
+The clairvoyant knows the target's text. In every round it drafts nothing, or with one of the drafters the number of
+tokens that costs it least; it is found by dynamic programming from the text's end. No drafting policy over the same
+chains can beat it: prefill passes are in its accounts, and for policies with draft reuse it may reuse at least as much
+as they. No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf
+from pathlib import Path
+
+from specdec.decoding.chains import Chain, Chains
+from specdec.decoding.target import count_accepted
+from specdec.drafters.specs import Plain, parse_drafter_name
+from specdec.errors import UserError
+from specdec.latency.profile import LatencyProfile, engine_name, priced_entry, verification_ms
+from specdec.ranking.ceiling import Ceiling
+from specdec.records.identity import identity_difference
+from specdec.records.record import Record
+from specdec.records.rounds import Round
+from specdec.traces.trace import Trace, load_trace, trace_path
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a round costs: `block_pass_ms` or `ar_pass_ms` per drafter pass, and `verify_ms[n]` to verify a draft of n
+    tokens."""
+
+    block_pass_ms: float
+    ar_pass_ms: float
+    verify_ms: list[float]
+
+    @classmethod
+    def of(cls, profile: LatencyProfile, entry: str, longest: int) -> Costs:
+        """A profile's costs, for drafts up to `longest` tokens; `entry` is one of its targets."""
+        verify_ms = [verification_ms(profile, entry, n + 1) for n in range(longest + 1)]
+        return cls(profile.pass_ms(is_ar=False), profile.pass_ms(is_ar=True), verify_ms)
+
+    def pass_ms(self, is_ar: bool) -> float:
+        return self.ar_pass_ms if is_ar else self.block_pass_ms
+
+    @cached_property
+    def is_monotone(self) -> bool:
+        """Whether a longer draft never costs less to verify."""
+        return all(a <= b for a, b in zip(self.verify_ms, self.verify_ms[1:], strict=False))
+
+    @cached_property
+    def cheapest_from(self) -> list[float]:
+        """The least cost to verify a draft of n tokens or more."""
+        least, values = float("inf"), []
+        for cost in reversed(self.verify_ms):
+            least = min(least, cost)
+            values.append(least)
+        return values[::-1]
+
+
+@dataclass(frozen=True)
+class Move:
+    """One choice for a round: a draft of `draft_len` tokens by `drafter` (None: nothing) in `num_passes` passes.
+
+    `cost_ms` is without a prefill. `next_at`: output tokens after it. `is_cached`: whether the block drafter's
+    cache then holds all whole blocks of the prefix; None: only if it did before and no block has been filled since.
+    """
+
+    drafter: str | None
+    draft_len: int
+    num_passes: int
+    cost_ms: float
+    next_at: int
+    is_cached: bool | None
+
+
+class Board:
+    """The moves that there are on one trace at some costs. See `Oracle` for `reuse_drafts`."""
+
+    def __init__(self, trace: Trace, costs: Costs, *, reuse_drafts: bool = False) -> None:
+        self.trace, self.costs, self.reuse_drafts = trace, costs, reuse_drafts
+        self.stop_ids, self.end = trace.stop_ids, len(trace.output_tokens)
+        sizes = [chains.identity["block_size"] for chains in trace.chains.values() if not chains.is_ar]
+        self.block_size = sizes[0] if sizes else None
+        self._moves: dict[str, list[list[Move]]] = {}
+
+    @cached_property
+    def wholes(self) -> list[int]:
+        """Positions in whole blocks of the block drafter, by output tokens so far."""
+        prompt_len, size = len(self.trace.prompt_ids), self.block_size
+        return [(prompt_len + at) // size * size if size else 0 for at in range(self.end + 1)]
+
+    def stay(self, at: int) -> Move:
+        """No draft: one token of the target."""
+        return Move(None, 0, 0, self.costs.verify_ms[0], at + 1, None)
+
+    def moves(self, name: str) -> list[list[Move]]:
+        """Per place the drafts of a drafter that may be best; a shorter draft never costs more passes."""
+        if name not in self._moves:
+            chains, seen = self.trace.chains[name], set()
+            self._moves[name] = made = []
+            for at, chain in enumerate(chains.chains):
+                made.append(self._moves_at(at, chain, chains, seen))
+                if self.reuse_drafts and not chains.is_ar:
+                    seen.update(zip(chain.tokens, chain.tokens[1:], chain.tokens[2:], strict=False))
+        return self._moves[name]
+
+    def _moves_at(self, at: int, chain: Chain, chains: Chains, seen: set[tuple[int, ...]]) -> list[Move]:
+        match, made, costs = self.match(at, chain), [], self.costs
+        budget = self.trace.identity["max_new_tokens"] - at - 1
+        longest = min(budget, match if costs.is_monotone else len(chain.tokens))
+        passes_for = chain.passes_for
+        for draft_len in range(1, longest + 1):
+            num_passes, accepted_len, verify_ms = (
+                passes_for[draft_len],
+                min(draft_len, match),
+                costs.verify_ms[draft_len],
+            )
+            if seen and 2 <= draft_len <= match:
+                accepted_len += _num_reused(self.trace.output_tokens, at + draft_len, budget - draft_len, seen)
+                verify_ms = costs.cheapest_from[accepted_len]
+            next_at = min(at + accepted_len + 1, self.end)
+            is_cached = None if chains.is_ar else self.cached_after(at, chain, num_passes, next_at)
+            cost_ms = costs.pass_ms(chains.is_ar) * num_passes + verify_ms
+            made.append(Move(chains.name, draft_len, num_passes, cost_ms, next_at, is_cached))
+            if chain.tokens[draft_len - 1] in self.stop_ids:
+                break
+        return made
+
+    def cached_after(self, at: int, chain: Chain, num_passes: int, next_at: int) -> bool:
+        """Whether the cache holds all whole blocks after a draft of `num_passes` passes: those committed while
+        drafting, if they were right."""
+        begin, whole = self.wholes[at], self.wholes[next_at]
+        if whole <= begin:
+            return True
+        committed = begin + self.block_size * sum(chain.is_commit[:num_passes])
+        return whole <= min(committed, len(self.trace.prompt_ids) + at + self.match(at, chain))
+
+    def cached_without(self, at: int, is_cached: bool, next_at: int) -> bool:
+        """The same after a round without the block drafter: only if it did before and no block has been filled."""
+        whole = self.wholes[next_at]
+        return whole == 0 or (is_cached and whole == self.wholes[at])
+
+    def match(self, at: int, chain: Chain) -> int:
+        """How many tokens of a chain the text has too."""
+        return count_accepted(chain.tokens, self.trace.output_tokens[at : at + len(chain.tokens)])
+
+
+class Oracle:
+    """The clairvoyant over one trace under one latency profile, which may use the drafters `names`.
+
+    With the board's `reuse_drafts` it may also continue a draft at no pass, wherever three tokens in a row stand in
+    any chain before: at least what FailFast's draft reuse can do, whose every three tokens in a row come from one
+    recorded chain.
+
+    `values[is_cached][at]`: the least time for the rest after `at` output tokens, with the block drafter's cache
+    outdated (0) or kept (1); `best_moves` likewise.
+    """
+
+    def __init__(self, board: Board, names: Sequence[str]) -> None:
+        self.board, self.names = board, tuple(names)
+        self.values = ([0.0] * (board.end + 1), [0.0] * (board.end + 1))
+        self.best_moves: tuple[list[Move | None], list[Move | None]] = ([None] * board.end, [None] * board.end)
+        moves = [board.moves(name) for name in self.names]
+        for at in range(board.end - 1, -1, -1):
+            self._solve(at, [board.stay(at), *(move for made in moves if at < len(made) for move in made[at])])
+
+    @property
+    def best_ms(self) -> float:
+        return self.values[0][0]
+
+    def _solve(self, at: int, moves: list[Move]) -> None:
+        board, (cold, warm) = self.board, self.values
+        prefill_ms = board.costs.block_pass_ms if board.wholes[at] else 0.0
+        best = [(inf, moves[0]), (inf, moves[0])]
+        for move in moves:
+            next_at = move.next_at
+            if move.is_cached is None:
+                ms = [
+                    move.cost_ms + self.values[board.cached_without(at, kept, next_at)][next_at]
+                    for kept in (False, True)
+                ]
+            else:
+                least = move.cost_ms + (warm if move.is_cached else cold)[next_at]
+                ms = [least + prefill_ms, least]
+            for kept in (0, 1):
+                if ms[kept] < best[kept][0]:
+                    best[kept] = (ms[kept], move)
+        for kept in (0, 1):
+            self.values[kept][at], self.best_moves[kept][at] = best[kept]
+
+
+def _num_reused(text: list[int], at: int, limit: int, seen: set[tuple[int, ...]]) -> int:
+    """How far `text` goes on from `at`, as long as each token and the two before it are in `seen`."""
+    end = at
+    while end < min(at + limit, len(text)) and tuple(text[end - 2 : end + 1]) in seen:
+        end += 1
+    return end - at
+
+
+class Judge:
+    """Ceilings of a trace's records under one latency profile; the oracles it needs are made once."""
+
+    def __init__(self, trace: Trace, profile: LatencyProfile, entry: str) -> None:
+        longest = max((len(chain.tokens) for chains in trace.chains.values() for chain in chains.chains), default=0)
+        costs = Costs.of(profile, entry, longest + trace.identity["max_new_tokens"])
+        self.trace = trace
+        self._boards = {reuse: Board(trace, costs, reuse_drafts=reuse) for reuse in (False, True)}
+        self._oracles: dict[tuple[tuple[str, ...], bool], Oracle] = {}
+
+    def oracle(self, names: tuple[str, ...], reuse_drafts: bool = False) -> Oracle:
+        key = (names, reuse_drafts)
+        if key not in self._oracles:
+            self._oracles[key] = Oracle(self._boards[reuse_drafts], names)
+        return self._oracles[key]
+
+    def ceiling(self, record: Record) -> Ceiling:
+        """Where the time of a record of this question goes. Raises UserError if its own drafter was not recorded."""
+        spec, reuse = parse_drafter_name(record.drafter_name), bool(record.identity.get("reuse_drafts"))
+        chains = None if isinstance(spec, Plain) else self.trace.chains_of(spec)
+        known = {key: value for key, value in (chains.identity if chains else {}).items() if key in record.identity}
+        difference = identity_difference(known, {key: record.identity[key] for key in known})
+        if difference is not None:
+            raise UserError(f"the trace of question {record.question_id} is of another drafter ({difference})")
+        own = self.oracle((chains.name,) if chains else (), reuse)
+        best = self.oracle(tuple(sorted(self.trace.chains)), reuse)
+        lost = {"over_ms": 0.0, "under_ms": 0.0, "passes_ms": own.best_ms - best.best_ms}
+        at, is_cached = 0, False
+        for turn in record.rounds:
+            at, is_cached = _charge(own, turn, (at, is_cached), lost)
+        return Ceiling(best_ms=best.best_ms, **lost)
+
+
+def _charge(own: Oracle, turn: Round, state: tuple[int, bool], lost: dict[str, float]) -> tuple[int, bool]:
+    """Add what a round loses against the clairvoyant's best move to the reason for it; returns the next state."""
+    (at, is_cached), board, costs = state, own.board, own.board.costs
+    num_passes = turn.num_denoise_passes + turn.num_commit_passes
+    next_at = at + turn.accepted_len + (turn.next_token is not None)
+    chains = board.trace.chains[own.names[0]] if own.names else None
+    is_block_draft = turn.draft_len > 0 and not chains.is_ar
+    if is_block_draft:
+        is_cached_after = board.cached_after(at, chains.chains[at], num_passes, next_at)
+    else:
+        is_cached_after = board.cached_without(at, is_cached, next_at)
+    needs_prefill = is_block_draft and not is_cached and board.wholes[at] > 0
+    pass_ms = costs.pass_ms(chains is not None and chains.is_ar)
+    needless_ms = pass_ms * (turn.num_prefill_passes - needs_prefill)
+    spent_ms = pass_ms * turn.num_forward_passes + costs.verify_ms[turn.draft_len]
+    regret_ms = spent_ms - needless_ms + own.values[is_cached_after][next_at] - own.values[is_cached][at]
+    best = own.best_moves[is_cached][at]
+    is_over = (num_passes, turn.draft_len) > (best.num_passes, best.draft_len)
+    lost["over_ms" if is_over else "under_ms"] += regret_ms
+    lost["passes_ms"] += needless_ms
+    return next_at, is_cached_after
+
+
+def judges_of(trace: Trace, profiles: Sequence[LatencyProfile], latency_target: str | None) -> dict[str, Judge]:
+    """By engine name, as `ranking.model_prices` names them. Raises UserError for a target that a profile lacks."""
+    own, judges = str(trace.identity["target"]), {}
+    for profile in profiles:
+        entry = priced_entry(profile, own, latency_target)
+        judges[engine_name(profile.title, entry, own)] = Judge(trace, profile, entry)
+    return judges
+
+
+class Judges:
+    """Finds the trace of each record in a results folder; what a trace took to judge is done once."""
+
+    def __init__(self, trace_dir: str | Path, profiles: Sequence[LatencyProfile], latency_target: str | None) -> None:
+        self.trace_dir, self.profiles, self.latency_target = trace_dir, profiles, latency_target
+        self._judges: dict[Path, dict[str, Judge]] = {}
+
+    def ceilings(self, record: Record) -> dict[str, Ceiling]:
+        """By engine name. Raises UserError for a sampled record, and where its question has no trace, or one of
+        another text."""
+        if record.is_sampled:
+            raise UserError(f"{record.drafter_name} was sampled, and traces are of greedy runs: leave out --trace_dir")
+        path = trace_path(self.trace_dir, record.identity)
+        if path not in self._judges:
+            self._judges[path] = judges_of(load_trace(path), self.profiles, self.latency_target)
+        judges = self._judges[path]
+        for judge in judges.values():
+            if (judge.trace.prompt_ids, judge.trace.output_tokens) != (record.prompt_ids, record.output_tokens):
+                raise UserError(f"{path} is the trace of another text than {record.drafter_name}'s: record it again")
+        return {engine: judge.ceiling(record) for engine, judge in judges.items()}

@@ -1,0 +1,115 @@
+"""Also: what a server with speculative decoding of its own gave on the ranked questions, as entries of the ranking.
+
+Reads what a server's profiler printed (profiling/serving/ranking_row.py writes the row in it); measures nothing. Its
+speedup is the server's against the same server's plain decoding, whatever the ranking's prices are: a note says so.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from specdec.errors import UserError
+from specdec.latency.pricing import Price
+from specdec.latency.profile import MEASURED
+from specdec.ranking.entries import QuestionStats
+from specdec.ranking.ranking import engines_of
+
+_COUNTS = ("num_drafts", "num_drafted", "num_accepted")
+_TIMES = ("ms_per_token", "vanilla_ms_per_token")
+
+
+def also_ranked(paths: Sequence[Path], stats: Sequence[QuestionStats]) -> tuple[list[QuestionStats], list[str]]:
+    """(entries to rank beside `stats`, a sentence on each file). UserError for a file that cannot stand there."""
+    entries, notes = [], []
+    for path in paths:
+        row = _read_row(path)
+        source = _source_of(row, stats, path)
+        engines = engines_of(stats) or [MEASURED]
+        entries += [_entry(question, row, source, engines) for question in row["questions"]]
+        where = " ".join(str(row[key]) for key in ("engine", "engine_version", "hardware") if row.get(key))
+        notes.append(
+            f"{row['drafter_name']} was measured on a server ({where}) against that server's own plain decoding, also "
+            "where others are modelled. Rounds and tokens are as the server counts them; what a drafter's passes are "
+            "there it does not say (0), so all time stands under verify ms."
+        )
+    return entries, notes
+
+
+def _entry(question: dict[str, Any], row: dict[str, Any], source: str, engines: Sequence[str]) -> QuestionStats:
+    """One question. Tokens are those of the rounds: without the one that the prompt's pass gives."""
+    num_tokens = question["num_drafts"] + question["num_accepted"]
+    price = Price(0.0, num_tokens * question["ms_per_token"], num_tokens * question["vanilla_ms_per_token"])
+    return QuestionStats(
+        question_id=question["question_id"],
+        drafter_name=row["drafter_name"],
+        num_output_tokens=num_tokens,
+        num_accepted=question["num_accepted"],
+        num_drafted=question["num_drafted"],
+        num_rounds=question["num_drafts"],
+        num_forward_passes=0,
+        prices=dict.fromkeys(engines, price),
+        source=source,
+        settings=f"server {row['engine']}",
+    )
+
+
+def _source_of(row: dict[str, Any], stats: Sequence[QuestionStats], path: Path) -> str:
+    """The ranked questions' source that the row belongs to: the same target, data set and budget, and greedy.
+
+    What else is in a source, arithmetic and device, is left to the server. Logs that state none fit any row.
+    """
+    sources = sorted({entry.source for entry in stats})
+    own = [str(row["target"]), str(row["dataset"]), str(row["max_new_tokens"])]
+    greedy = [words for words in (source.split(" ") for source in sources) if "temperature" not in words]
+    fitting = [" ".join(words) for words in greedy if words[:3] == own]
+    if len(fitting) == 1:
+        return fitting[0]
+    if len(sources) == 1 and not any(entry.settings for entry in stats):
+        return sources[0]
+    raise UserError(
+        f"--also {path} is of target {own[0]}, data set {own[1]} and {own[2]} new tokens, and what is ranked is of "
+        f"{' and of '.join(sources)}: rank what was run alike"
+    )
+
+
+def _read_row(path: Path) -> dict[str, Any]:
+    """The row of what a profiler printed: the file's last line. Raises UserError for anything else."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"--also: cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        found = json.loads(text.strip().rpartition("\n")[2])
+        row = found["row"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"--also {path} has no row for a ranking: give what profile_tpt_vllm_eagle3 or _sglang printed "
+            "with --vanilla and --concurrency 1"
+        ) from error
+    try:
+        _check_row(row)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"--also {path}: its row is damaged ({error!r}): measure it again") from error
+    return row
+
+
+def _check_row(row: dict[str, Any]) -> None:
+    """Raises KeyError, TypeError or ValueError unless the row is what `ranking_row` writes."""
+    if not re.fullmatch(r"[\w.+-]{1,200}", row["drafter_name"]):
+        raise ValueError("drafter_name")
+    for key in ("engine", "target", "dataset", "max_new_tokens"):
+        if isinstance(row[key], list | dict):
+            raise TypeError(key)
+    ids = [question["question_id"] for question in row["questions"]]
+    if not ids or len(set(ids)) < len(ids) or not all(type(value) is int for value in ids):
+        raise ValueError("questions")
+    for question in row["questions"]:
+        if any(type(question[key]) is not int or question[key] < 0 for key in _COUNTS) or not question["num_drafts"]:
+            raise ValueError("counts")
+        if not all(0 < float(question[key]) < math.inf for key in _TIMES):
+            raise ValueError("times")

@@ -1,0 +1,1 @@
+"""What a run leaves: one question under one drafter, its identity, its file."""

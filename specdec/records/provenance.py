@@ -1,0 +1,67 @@
+"""Provenance: where and with what a record was made. Kept beside results, never compared."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+PROJECT_DIR = Path(__file__).resolve().parents[2]
+
+
+def provenance(device: torch.device | None) -> dict[str, Any]:
+    """Versions, device, source revision and the time, as plain builtins.
+
+    With `device` None torch is not imported, and nothing is said of what computes.
+    """
+    revision = _git("rev-parse", "HEAD")
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        **{package: _version(package) for package in ("torch", "transformers", "numpy")},
+        **_computer(device),
+        "git_revision": revision,
+        "git_is_dirty": None if revision is None else bool(_git("status", "--porcelain", "--untracked-files=no")),
+    }
+
+
+def _computer(device: torch.device | None) -> dict[str, Any]:
+    if device is None:
+        return dict.fromkeys(("device_name", "driver", "num_threads"))
+    import torch
+
+    is_gpu = device.type == "cuda"
+    return {
+        "device_name": torch.cuda.get_device_name(device) if is_gpu else platform.processor() or platform.machine(),
+        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if is_gpu else None,
+        "num_threads": torch.get_num_threads(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of this source tree; None if it is not a git checkout."""
+    return _output("git", "-C", str(PROJECT_DIR), *arguments)
+
+
+@cache
+def _output(*command: str) -> str | None:
+    """What a command prints; None if it fails or is not available."""
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

@@ -1,0 +1,282 @@
+"""Record: what one question under one drafter gave; its schema on disk, paths, safe load, atomic save.
+
+Counts are stored, rates are derived. Not here: prices (`latency.py`), strings for people (`report.py`), one
+round (`rounds.py`, importable from here too), and the pickle format itself (`pickles.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from specdec.errors import UserError
+from specdec.records import fields, pickles
+from specdec.records.divergence import Divergence
+from specdec.records.identity import IDENTITY_KEYS, SAMPLED, identity_difference
+from specdec.records.rounds import Round
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """One question under one drafter, as it is kept on disk."""
+
+    identity: dict[str, Any]  # everything that changes results; compared on resume
+    provenance: dict[str, Any]  # versions, git revision, device name, date: kept, not compared
+    prompt_ids: list[int]
+    raw_data: dict[str, Any]  # the question's row
+    question_id: int
+    drafter_name: str
+    output_text: str
+    prefill_ms: float  # the target's prompt pass
+    rounds: list[Round]
+    divergence: Divergence | None = None  # from plain decoding; None where that was not at hand
+
+    @property
+    def output_tokens(self) -> list[int]:
+        return [token for turn in self.rounds for token in turn.emitted_tokens]
+
+    @property
+    def num_output_tokens(self) -> int:
+        return len(self.output_tokens)
+
+    @property
+    def num_rounds(self) -> int:
+        return len(self.rounds)
+
+    @property
+    def num_drafted(self) -> int:
+        return sum(turn.draft_len for turn in self.rounds)
+
+    @property
+    def num_accepted(self) -> int:
+        return sum(turn.accepted_len for turn in self.rounds)
+
+    @property
+    def num_forward_passes(self) -> int:
+        return sum(turn.num_forward_passes for turn in self.rounds)
+
+    @property
+    def acceptance_rate(self) -> float:
+        """Accepted / drafted tokens; 0.0 when nothing was drafted."""
+        return _ratio(self.num_accepted, self.num_drafted)
+
+    @property
+    def acceptance_len(self) -> float:
+        """Tokens emitted per round, bonus included."""
+        return _ratio(self.num_output_tokens, self.num_rounds)
+
+    @property
+    def passes_per_round(self) -> float:
+        return _ratio(self.num_forward_passes, self.num_rounds)
+
+    @property
+    def draft_ms(self) -> float:
+        """Measured, all rounds."""
+        return sum(turn.draft_ms for turn in self.rounds)
+
+    @property
+    def verify_ms(self) -> float:
+        """Measured, all rounds; the prompt pass (`prefill_ms`) is not in it."""
+        return sum(turn.verify_ms for turn in self.rounds)
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether the target sampled: then the text is one of many, and plain decoding's is another."""
+        return self.identity.get("decoding") == SAMPLED
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the target's passes were measured; a replay has none."""
+        return self.verify_ms > 0
+
+    @property
+    def measured_ms_per_token(self) -> float:
+        """Wall clock of drafting and verifying per output token, without the prompt pass."""
+        return _ratio(self.draft_ms + self.verify_ms, self.num_output_tokens)
+
+    def to_builtins(self) -> dict[str, Any]:
+        """Plain builtins under the published keys, then ours. TypeError if a field holds anything else."""
+        totals = {
+            "num_target_tokens": self.num_output_tokens,
+            "num_speculation_rounds": self.num_rounds,
+            "total_num_forward_passes": self.num_forward_passes,
+            "accepted_tokens": self.num_accepted,
+            "drafted_tokens": self.num_drafted,
+            "rejected_tokens": self.num_drafted - self.num_accepted,
+            "acceptance_rate": self.acceptance_rate,
+            "total_output_tokens": self.num_output_tokens,
+            "output_tokens": self.output_tokens,
+        }
+        values = {
+            "orig_model_inputs": self.prompt_ids,
+            "raw_data": self.raw_data,
+            "stats_each_round": [turn.to_builtins() for turn in self.rounds],
+            "schema_version": SCHEMA_VERSION,
+            "question_id": self.question_id,
+            "drafter_name": self.drafter_name,
+            "output_text": self.output_text,
+            "prefill_ms": float(self.prefill_ms),
+            "identity": self.identity,
+            "provenance": self.provenance,
+        }
+        judged = {} if self.divergence is None else {"divergence": self.divergence.to_builtins()}
+        return pickles.plain(values | totals | judged)
+
+    @classmethod
+    def from_builtins(cls, data: Any) -> Record:
+        """The inverse of `to_builtins`; UserError names what is missing, wrong or inconsistent."""
+        if fields.take(data, "schema_version", fields.is_count) != SCHEMA_VERSION:
+            raise UserError(f"schema_version is {data['schema_version']}, not {SCHEMA_VERSION}")
+        made = cls(
+            identity=fields.take(data, "identity", fields.is_dict),
+            provenance=fields.take(data, "provenance", fields.is_dict),
+            prompt_ids=fields.take(data, "orig_model_inputs", fields.is_tokens),
+            raw_data=fields.take(data, "raw_data", fields.is_dict),
+            question_id=fields.take(data, "question_id", fields.is_count),
+            drafter_name=fields.take(data, "drafter_name", fields.is_str),
+            output_text=fields.take(data, "output_text", fields.is_str),
+            prefill_ms=fields.take(data, "prefill_ms", fields.is_ms),
+            rounds=_rounds_of(fields.take(data, "stats_each_round", fields.is_list)),
+            divergence=Divergence.from_builtins(data["divergence"]) if "divergence" in data else None,
+        )
+        try:
+            made = dataclasses.replace(made, **pickles.plain(_shallow(made)))
+            fields.require_equal(made.to_builtins(), data)
+        except TypeError as error:
+            raise UserError(str(error)) from None
+        _check_identity(made)
+        _check_prefixes(made)
+        return made
+
+
+def record_path(
+    output_dir: str | Path,
+    target: str,
+    dataset: str,
+    question_id: int,
+    drafter_name: str,
+    max_new_tokens: int,
+) -> Path:
+    """OUTPUT_DIR/pickles/TARGET/DATASET/QUESTION/DRAFTER/MAX_NEW_TOKENS.pickle.
+
+    Of TARGET only the last component counts: "Qwen/Qwen2.5-7B-Instruct" gives "Qwen2.5-7B-Instruct".
+    """
+    name = target.rstrip("/").rpartition("/")[2]
+    if name in ("", ".", ".."):
+        name = Path(target).resolve().name or "root"
+    folder = Path(output_dir) / "pickles" / name / dataset / str(question_id) / drafter_name
+    return folder / f"{max_new_tokens}.pickle"
+
+
+def save_record(record: Record, path: str | Path, text: str | None = None) -> None:
+    """Writes the record, and before it `text` (`report.record_text`; default: the answer) as .txt beside it.
+
+    Atomic: at every moment the pickle is the old one, the new one or absent. UserError when the place cannot
+    be written; TypeError or ValueError (a bug of the caller) for a record that could not be loaded again.
+    """
+    path = Path(path)
+    data = pickles.dumps(record.to_builtins())
+    try:
+        Record.from_builtins(pickles.loads(data))
+    except UserError as error:
+        raise ValueError(f"inconsistent record: {error}") from None
+    text = record.output_text + "\n" if text is None else text
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pickles.write_atomic(path.with_suffix(".txt"), text.encode("utf-8", "backslashreplace"))
+        pickles.write_atomic(path, data)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot write {path}: {reason}; choose another --output_dir or free space") from None
+
+
+def check_writable(output_dir: str | Path) -> None:
+    """Make the results folder. Raises UserError, before hours of work, where no record could be written."""
+    folder = Path(output_dir) / "pickles"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another --output_dir") from None
+
+
+def load_record(path: str | Path) -> Record:
+    """Reads a record, executing nothing. UserError names an unreadable, damaged, foreign or unsafe file."""
+    try:
+        return Record.from_builtins(pickles.loads(pickles.read_bytes(Path(path))))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except (UserError, ValueError, MemoryError, RecursionError) as error:
+        reason = str(error) or type(error).__name__
+        message = f"{path} is not a record of this program ({reason}): remove it, or run failfast.py with --overwrite"
+        raise UserError(message) from None
+
+
+def load_finished(path: str | Path, identity: dict[str, Any]) -> Record | None:
+    """The record at `path` if it was made under `identity`; None if there is no file.
+
+    UserError for a damaged record and for one made under another identity (naming the first difference).
+    """
+    try:
+        if not Path(path).exists():
+            return None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    record = load_record(path)
+    difference = identity_difference(record.identity, identity)
+    if difference is not None:
+        raise UserError(f"{path} was made with other settings ({difference}): use --overwrite or another --output_dir")
+    return record
+
+
+def find_records(output_dir: str | Path) -> list[Path]:
+    """The pickles of a results folder (or of any folder in it), questions in numeric order; maybe none."""
+    folder = Path(output_dir)
+    root = folder / "pickles" if (folder / "pickles").is_dir() else folder
+    found = (path for path in root.rglob("*.pickle") if not path.name.startswith("."))
+    return sorted(found, key=_natural_order)
+
+
+def _natural_order(path: Path) -> list[tuple[int, str]]:
+    return [(len(part) if part.isdigit() else 0, part) for part in path.parts]
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else 0.0
+
+
+def _shallow(record: Record) -> dict[str, Any]:
+    return {"identity": record.identity, "provenance": record.provenance, "raw_data": record.raw_data}
+
+
+def _rounds_of(entries: list[Any]) -> list[Round]:
+    rounds = []
+    for index, entry in enumerate(entries):
+        try:
+            rounds.append(Round.from_builtins(entry))
+        except UserError as error:
+            raise UserError(f"round {index}: {error}") from None
+    return rounds
+
+
+def _check_identity(record: Record) -> None:
+    for key in IDENTITY_KEYS:
+        if key not in record.identity:
+            raise UserError(f"identity lacks {key}")
+    for key, value in (("question_id", record.question_id), ("drafter", record.drafter_name)):
+        if record.identity[key] != value:
+            raise UserError(f"identity has {key} {fields.shown(record.identity, key)}, the record {value!r}")
+
+
+def _check_prefixes(record: Record) -> None:
+    expected = len(record.prompt_ids)
+    for index, turn in enumerate(record.rounds):
+        if turn.prefix_len != expected:
+            raise UserError(f"round {index}: prefix_len is {turn.prefix_len}, not {expected}")
+        expected += len(turn.emitted_tokens)

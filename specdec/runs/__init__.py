@@ -1,0 +1,1 @@
+"""Runs of many questions: jobs, resume, shards, status."""

@@ -1,0 +1,166 @@
+"""Repeated: a run whose every record is there already, seen without importing any library of models.
+
+An earlier run with the same settings, model files and questions says in its run.json what identity each record must
+have; the records themselves are compared with that. Where anything is missing or different, or only a loaded model
+could tell, the ordinary way through `jobs.py` decides.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from specdec.config import RunConfig
+from specdec.drafters.specs import KINDS, parse_drafter_name
+from specdec.errors import UserError
+from specdec.questions.sets import Problem, load_problems
+from specdec.ranking.entries import PLAIN
+from specdec.records.fields import is_same
+from specdec.records.identity import IDENTITY_KEYS, question_identity
+from specdec.records.pickles import plain
+from specdec.records.record import Record, find_records, load_finished, load_record, record_path
+from specdec.runs.run_file import find_runs, question_sha256, read_run, this_run
+from specdec.runs.shards import Shard
+from specdec.runs.sources import find_sources, stamp
+
+# Settings that decide no record: where it is, which part of the questions, what is printed.
+_FREE = (
+    *("output_dir", "shard", "question_ids", "num_questions"),
+    *("log_level", "show_trajectory", "figures", "run_code", "latency_profile", "latency_target"),
+)
+_STAMP = ("folder", "files")
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """All records of a run, question by question, and the run's own description for run.json."""
+
+    records: list[Record]
+    description: dict[str, Any]
+
+
+def repeated_run(config: RunConfig, problems: Sequence[Problem], shard: Shard) -> Repeated | None:
+    """None where there is work to do, or may be. A --device auto is what it was for the earlier run.
+
+    Raises UserError for a model that cannot be found.
+    """
+    can_be = not (config.overwrite or config.dry_run or config.record) and config.verify == "target"
+    if not can_be or "cost_aware" in config.kinds or not all(map(os.path.isfile, _paths(config, problems))):
+        return None
+    sources = find_sources(config)
+    questions: dict[str, Any] = {}
+    expected: dict[int, list[dict[str, object]]] = {}
+    for document in _like_runs(config, {role.title: stamp(source) for role, source in sources.items()}):
+        for problem in problems:
+            if problem.question_id not in expected and (found := _identities(config, problem, document)):
+                expected[problem.question_id] = found
+                questions[str(problem.question_id)] = document["questions"][str(problem.question_id)]
+        if len(expected) == len(problems):
+            break
+    else:
+        return None
+    records = _load([identity for problem in problems for identity in expected[problem.question_id]], config)
+    if records is None:
+        return None
+    kept = {key: value for key, value in document.items() if key not in ("schema_version", "start", "end")}
+    own = {"settings": vars(config), "questions": questions, **this_run(problems, shard, None)}
+    return Repeated(records, plain(kept | own))
+
+
+def _like_runs(config: RunConfig, models: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The run.json of runs with the same settings and model files (`models`: title -> stamp), newest first."""
+    settings = _binding(plain(vars(config)))
+    for path in reversed(find_runs(config.output_dir)):
+        try:
+            document = read_run(path)
+            stored = {title: {key: one.get(key) for key in _STAMP} for title, one in document["models"].items()}
+            if is_same(_binding(document["settings"]), settings) and is_same(stored, models):
+                yield document
+        except (UserError, KeyError, TypeError, AttributeError):  # damaged, or older than what is asked of it here
+            continue
+
+
+def _binding(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in _FREE}
+
+
+def _identities(config: RunConfig, problem: Problem, document: dict[str, Any]) -> list[dict[str, object]] | None:
+    """What the question's records must be, in the order of the drafters; None if the run did not have the question."""
+    try:
+        question = document["questions"][str(problem.question_id)]
+        if question["sha256"] != question_sha256(problem):
+            return None
+        return [
+            question_identity(config, problem, question["prompt_sha256"], spec.name) | document["identities"][spec.name]
+            for spec in config.drafter_specs
+        ]
+    except (KeyError, TypeError):  # another program's run.json
+        return None
+
+
+def _load(identities: Sequence[dict[str, object]], config: RunConfig) -> list[Record] | None:
+    """The records; None if one is another than expected, or was never compared with plain decoding's."""
+    records = []
+    for identity in identities:
+        path = record_path(config.output_dir, *(identity[key] for key in IDENTITY_KEYS))
+        try:
+            record = load_finished(path, identity)
+        except UserError:
+            return None
+        if record is None or (record.divergence is None and _is_compared(record)):
+            return None
+        records.append(record)
+    return records
+
+
+def _is_compared(record: Record) -> bool:
+    return record.drafter_name != PLAIN and not record.is_sampled
+
+
+def _paths(config: RunConfig, problems: Sequence[Problem]) -> Iterator[os.PathLike[str]]:
+    for problem in problems:
+        for spec in config.drafter_specs:
+            question = (config.target_name, problem.dataset, problem.question_id, spec.name)
+            yield record_path(config.output_dir, *question, config.max_new_tokens)
+
+
+def stored_records(config: RunConfig) -> list[Record]:
+    """The finished records of the target, data set, budget, questions and kinds of drafter asked for; plain first.
+
+    Their other settings are as stored. Raises UserError where none is, or a question of --question_ids has none.
+    """
+    records = [record for path in find_records(config.output_dir) if _is_asked(record := load_record(path), config)]
+    if not records:
+        raise UserError(
+            f"no stored record in {config.output_dir} fits: check --output_dir, --target_model_name, "
+            "--dataset_name and --max_new_tokens, or run without --read_pickle"
+        )
+    missing = set(config.question_ids or ()) - {record.question_id for record in records}
+    if missing:
+        raise UserError(f"no stored record of question {min(missing)} in {config.output_dir}: run it first")
+    return sorted(records, key=lambda record: (record.question_id, record.drafter_name != PLAIN))
+
+
+def _is_asked(record: Record, config: RunConfig) -> bool:
+    identity = record.identity
+    return (
+        identity["target"] == config.target_name
+        and identity["dataset"] == config.dataset_name
+        and identity["max_new_tokens"] == config.max_new_tokens
+        and record.question_id in (config.question_ids or range(config.num_questions))
+        and isinstance(parse_drafter_name(record.drafter_name), tuple(KINDS[kind] for kind in config.kinds))
+    )
+
+
+
+def asked_problems(config: RunConfig) -> list[Problem]:
+    """The questions, before they are shared out. Raises UserError."""
+    return load_problems(
+        config.dataset_name,
+        question_ids=config.question_ids,
+        num_questions=config.num_questions,
+        data_dir=config.data_dir,
+        seed=config.seed,
+    )

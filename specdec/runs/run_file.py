@@ -1,0 +1,211 @@
+"""Runs: OUTPUT_DIR/runs/RUN_ID/run.json, what one run was asked to do and with what, and how it ended.
+
+Written before any work and completed at the end, each time atomically. A run that was killed has no end. What it
+computed are records, which need no run.json to be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from specdec.config import RunConfig
+from specdec.questions.sets import Problem
+from specdec.records.pickles import plain
+from specdec.records.provenance import provenance
+from specdec.runs.shards import Shard
+from specdec.runs.sources import stamp
+
+if TYPE_CHECKING:
+    import torch
+
+    from specdec.runs.jobs import Job
+    from specdec.session import Session
+
+
+import contextlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+from specdec.errors import UserError
+from specdec.records import fields
+from specdec.records.pickles import write_atomic
+
+SCHEMA_VERSION = 1
+DONE, STOPPED, FAILED = "done", "stopped", "failed"
+MAX_BYTES = 64 * 2**20
+
+
+class RunFile:
+    """One run's run.json while the run goes on; a context manager that writes how it ended.
+
+    Attributes:
+        path: the file.
+        job: the (question_id, drafter) being worked on; a failure is blamed on it.
+        num_computed, num_found: records made, and records that were there already.
+    """
+
+    def __init__(self, output_dir: str | Path, description: dict[str, Any]) -> None:
+        """Write the file. Raises UserError where that cannot be done."""
+        # Only differences of the monotonic clock are durations: the date may be set while a run goes on.
+        self._begin_s = time.monotonic()
+        self.job: tuple[int, str] | None = None
+        self.num_computed = self.num_found = 0
+        self._document = {"schema_version": SCHEMA_VERSION, "start": _now(), **description, "end": None}
+        try:
+            self.path = _new_folder(Path(output_dir) / "runs") / "run.json"
+            self._write()
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {Path(output_dir) / 'runs'}: {error.strerror or error}; choose another --output_dir"
+            ) from None
+
+    def __enter__(self) -> RunFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        outcome = DONE if kind is None else STOPPED if issubclass(kind, KeyboardInterrupt) else FAILED
+        blamed = {"question_id": self.job[0], "drafter": self.job[1]} if outcome == FAILED and self.job else None
+        self._document["end"] = {
+            "time": _now(),
+            "elapsed_s": round(time.monotonic() - self._begin_s, 3),
+            "outcome": outcome,
+            "num_computed": self.num_computed,
+            "num_found": self.num_found,
+            "error": f"{kind.__name__}: {error}"[:2000] if outcome == FAILED else None,
+            "failed": blamed,
+        }
+        # The records are safe by now; that the end is not written says no more than a kill would.
+        with contextlib.suppress(OSError):
+            self._write()
+
+    def _write(self) -> None:
+        write_atomic(self.path, (json.dumps(self._document, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """A run.json as a dict whose keys for `status.py` are sound. Raises UserError that names a damaged one."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"larger than {MAX_BYTES // 2**20} MiB")
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if fields.take(document, "schema_version", fields.is_count) != SCHEMA_VERSION:
+            raise UserError(f"schema_version is {document['schema_version']}, not {SCHEMA_VERSION}")
+        for key in ("target", "dataset"):
+            fields.take(document, key, fields.is_str)
+        fields.take(document, "max_new_tokens", fields.is_count)
+        fields.take(document, "question_ids", fields.is_tokens)
+        fields.take(document, "drafters", lambda names: fields.is_list(names) and all(map(fields.is_str, names)))
+        end = fields.take(document, "end", lambda value: value is None or fields.is_dict(value))
+        if end is not None:
+            fields.take(end, "outcome", lambda value: value in (DONE, STOPPED, FAILED))
+            blamed = fields.take(end, "failed", lambda value: value is None or fields.is_dict(value))
+            if blamed is not None:
+                fields.take(blamed, "question_id", fields.is_count)
+                fields.take(blamed, "drafter", fields.is_str)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except (UserError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not a whole run.json ({error}); no record depends on it: remove it") from None
+    return document
+
+
+def find_runs(output_dir: str | Path) -> list[Path]:
+    """The run.json files of a results folder, maybe none."""
+    return sorted(Path(output_dir).glob("runs/*/run.json"))
+
+
+def slurm_ids(environment: Mapping[str, str]) -> dict[str, str]:
+    """What Slurm says of the job: its ids, node, partition and how often it was started again."""
+    wanted = ("JOB_ID", "ARRAY_", "JOB_NAME", "JOB_NODELIST", "JOB_PARTITION", "RESTART_COUNT", "CLUSTER_NAME")
+    names = tuple(f"SLURM_{name}" for name in wanted)
+    return {name: value for name, value in sorted(environment.items()) if name.startswith(names)}
+
+
+def _new_folder(runs: Path) -> Path:
+    """A folder of its own for this run, whatever the clock says and whoever starts at the same moment."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    folder = runs / f"{stamp}-{os.getpid()}-{secrets.token_hex(4)}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def describe_run(session: Session, problems: Sequence[Problem], shard: Shard, jobs: Sequence[Job]) -> dict[str, Any]:
+    """Plain builtins. `problems` are those of the shard, `jobs` those of the problems, question by question; none
+    when traces are recorded."""
+    config = session.config
+    specs = [] if config.record else config.drafter_specs  # a run that records traces leaves no records
+    return plain(
+        {
+            "target": config.target_name,
+            "dataset": config.dataset_name,
+            "max_new_tokens": config.max_new_tokens,
+            "drafters": [spec.name for spec in specs],
+            "settings": vars(config),
+            "generation": {
+                "decoding": _decoding(config),
+                "stop_ids": sorted(session.stop_ids),
+                "mask_id": session.mask_id,
+                "dtype": str(session.dtype).removeprefix("torch."),
+                "device": str(session.device),
+                "engine": session.engine,
+                "context_len": session.context_len,
+            },
+            "models": {
+                role.title: {"name": source.name, "sha256": session.fingerprints.get(role), **stamp(source)}
+                for role, source in session.sources.items()
+            },
+            "chat_template_sha256": _sha256(getattr(session.tokenizer, "chat_template", None)),
+            # With these a later run sees that its records are there already (`repeated.py`).
+            "questions": {
+                str(job.problem.question_id): {
+                    "sha256": question_sha256(job.problem),
+                    "prompt_sha256": job.identity["prompt_sha256"],
+                }
+                for job in jobs
+            },
+            "identities": {
+                job.spec.name: session.results_identity(job.spec) for job in jobs[: len(config.drafter_specs)]
+            },
+            **this_run(problems, shard, session.device),
+        }
+    )
+
+
+def this_run(problems: Sequence[Problem], shard: Shard, device: torch.device | None) -> dict[str, Any]:
+    """What two runs with the same settings need not share. `device` None: nothing is computed."""
+    return {
+        "question_ids": [problem.question_id for problem in problems],
+        "questions_sha256": _sha256([[problem.prompt, problem.row] for problem in problems]),
+        "shard": dict(vars(shard)),
+        "provenance": provenance(device),
+        "host": platform.node(),
+        "slurm": slurm_ids(os.environ),
+    }
+
+
+def question_sha256(problem: Problem) -> str:
+    return _sha256([problem.prompt, problem.row])
+
+
+def _decoding(config: RunConfig) -> str:
+    if not config.is_sampled:
+        return "greedy: plain argmax, no logits processor"
+    warp = f"temperature {config.temperature}, then top_k {config.top_k}, then top_p {config.top_p}"
+    return f"sampled: {warp}, no other logits processor; drafts: {config.draft_sampling}"
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

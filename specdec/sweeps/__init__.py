@@ -1,1 +1,0 @@
-"""Runs of many tasks over one results folder: what was asked, whose part is whose, what is done."""

@@ -1,0 +1,124 @@
+"""Report: strings for people about one record. Its log lines and .txt, and quoted text.
+
+The inverse of the log lines is `logs.py` (`parse_log_lines` is importable from here too); the numbers come
+from `records.py` and `ranking.py`; tables of many records are `tables.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from specdec.latency.pricing import Price
+from specdec.questions.grading import is_correct
+from specdec.questions.repetition import is_degenerate
+from specdec.ranking import entries
+from specdec.ranking.ceiling import Ceiling
+from specdec.ranking.entries import QuestionStats
+from specdec.ranking.logs import parse_log_lines
+from specdec.records.record import Record
+from specdec.records.rounds import Round
+from specdec.text import quote_text, visible
+
+__all__ = ["parse_log_lines", "quote_text", "record_lines", "record_text", "visible"]
+_ANSWERS = {True: "correct", False: "wrong", None: "not graded"}
+
+
+def record_lines(record: Record, prices: dict[str, Price], ceilings: dict[str, Ceiling] | None = None) -> list[str]:
+    """One question's log lines in the published spelling, each starting with "[Problem ID, NAME] ".
+
+    `prices` by engine name. The first line, ours, has everything a ranking needs in full precision.
+    """
+    head = f"[Problem {record.question_id}, {visible(record.drafter_name)}] "
+    num_rounds = max(record.num_rounds, 1)
+    accepted, drafted = record.num_accepted, record.num_drafted
+    passes = f"{record.passes_per_round:.2f} ({record.num_forward_passes}/{record.num_rounds})"
+    longest = max((turn.draft_len for turn in record.rounds), default=0)
+    longest_accepted = max((turn.accepted_len for turn in record.rounds), default=0)
+    lines = [
+        f"Totals: {_totals_json(entries.stats_of(record, prices, ceilings))}",
+        f"Acceptance rate: {record.acceptance_rate:.1%} ({accepted}/{drafted})",
+        f"Accepted/speculated: avg {accepted / num_rounds:.2f}/{drafted / num_rounds:.2f}, "
+        f"max {longest_accepted}/{longest}",
+        f"Avg fwd passes/round: {passes}",
+    ]
+    lines += [_speedup_line(engine, price, record.num_output_tokens) for engine, price in prices.items()]
+    return [head + line for line in lines]
+
+
+def _speedup_line(engine: str, price: Price, num_output_tokens: int) -> str:
+    share, speedup = (price.drafter_share, price.speedup) if price.total_ms else (0.0, 0.0)
+    ms_per_token = price.total_ms / max(num_output_tokens, 1)
+    return (
+        f"[{engine}] Speedup: {speedup:.2f}x (Drafter ratio {share:.1%} "
+        f"({price.draft_ms:.1f}ms/{price.total_ms:.1f}ms); Avg TPT of SD: {ms_per_token:.2f}ms) "
+        f"(num output tokens: {num_output_tokens})"
+    )
+
+
+def _totals_json(stats: QuestionStats) -> str:
+    totals = {
+        "source": stats.source,
+        "settings": stats.settings,
+        "output": stats.output,
+        "output_tokens": stats.num_output_tokens,
+        "accepted": stats.num_accepted,
+        "drafted": stats.num_drafted,
+        "rounds": stats.num_rounds,
+        "forward_passes": stats.num_forward_passes,
+        "draft_ms": stats.draft_ms,
+        "verify_ms": stats.verify_ms,
+        "prices": {key: [p.draft_ms, p.verify_ms, p.baseline_ms] for key, p in stats.prices.items()},
+        "correct": stats.is_correct,
+        "degenerate": stats.is_degenerate,
+        "losslessness": stats.losslessness,
+        "ceilings": {key: vars(ceiling) for key, ceiling in stats.ceilings.items()},
+    }
+    return json.dumps(totals, allow_nan=False)
+
+
+def record_text(record: Record, token_text: Sequence[str] | None = None, *, run_code: bool = False) -> str:
+    """The .txt beside the pickle: question, answer, totals, a line per round.
+
+    `token_text`: per round, the text it emitted. `run_code`: grade programs by running them. Question and answer
+    are quoted as in a log.
+    """
+    dataset = visible(str(record.identity["dataset"]))
+    parts = [f"Question {record.question_id} of {dataset}, drafter {record.drafter_name}", ""]
+    parts += ["Settings", *(_setting(key, value) for key, value in record.identity.items()), ""]
+    parts += ["Question"]
+    for key, value in record.raw_data.items():
+        parts += quote_text(f"{key}: {value}")
+    parts += ["", "Answer", *quote_text(record.output_text), "", "Totals"]
+    parts += [
+        f"  output tokens {record.num_output_tokens}, rounds {record.num_rounds}",
+        f"  accepted / drafted {record.num_accepted}/{record.num_drafted} ({record.acceptance_rate:.1%})",
+        f"  acceptance length {record.acceptance_len:.2f} (tokens per round, bonus included)",
+        f"  against plain decoding: {'sampled' if record.is_sampled else record.divergence or 'not compared'}",
+        f"  answer {_ANSWERS[is_correct(record, run_code=run_code)]}; "
+        f"{'' if is_degenerate(record.output_tokens) else 'not '}degenerate (mostly one loop)",
+        f"  drafter passes {record.num_forward_passes} ({record.passes_per_round:.2f} per round)",
+        f"  measured: prompt {record.prefill_ms:.1f} ms, drafting {record.draft_ms:.1f} ms, "
+        f"verifying {record.verify_ms:.1f} ms, {record.measured_ms_per_token:.3f} ms per token",
+        "",
+        "Rounds",
+    ]
+    for index, turn in enumerate(record.rounds):
+        text = token_text[index] if token_text is not None and index < len(token_text) else None
+        parts.append(_round_line(index, turn, text))
+    return "\n".join(parts) + "\n"
+
+
+def _setting(key: str, value: Any) -> str:
+    return visible(f"  {key} = {value!r}")
+
+
+def _round_line(index: int, turn: Round, text: str | None) -> str:
+    line = (
+        f"  {index}: at {turn.prefix_len}, drafted {turn.draft_len}, accepted {turn.accepted_len}, "
+        f"passes {turn.num_forward_passes} (prefill {turn.num_prefill_passes}, "
+        f"denoise {turn.num_denoise_passes}, commit {turn.num_commit_passes}), "
+        f"stop {visible(turn.stop_reason)}, draft {turn.draft_ms:.2f} ms, verify {turn.verify_ms:.2f} ms"
+    )
+    return line if text is None else f"{line} | {visible(text)}"
