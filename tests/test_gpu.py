@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import time
 from pathlib import Path
 
 import pytest
@@ -130,10 +129,3 @@ def test_the_graph_engines_records_say_so(tmp_path: Path) -> None:
     arguments = ["--engine", "graph", "--num_questions", "1", "--max_new_tokens", "32", "--output_dir", str(tmp_path)]
     assert failfast.main(arguments) == 0
     assert {load_record(path).identity["engine"] for path in find_records(tmp_path)} == {"graph"}
-
-
-def test_recording_all_graphs_takes_seconds() -> None:
-    lm = GraphLM(_model("target", torch.bfloat16))
-    begin = time.perf_counter()
-    lm.warm_up()
-    assert time.perf_counter() - begin < 30

@@ -56,6 +56,20 @@ def test_logits_equal_the_uncached_models(model, block_size: int) -> None:
         assert lm.tokens == tokens and lm.capacity >= len(tokens)
 
 
+def test_warming_up_records_two_graphs_a_count_and_no_draft_another(model, monkeypatch) -> None:
+    """What is recorded is counted; how long it takes on a GPU: warm_up_s of profiling/profile_engine.py."""
+    lm, keys = GraphLM(model), []
+    run = lm.graphs.run
+    monkeypatch.setattr(lm.graphs, "run", lambda key, function: keys.append(key) or run(key, function))
+    lm.warm_up()
+    recorded = set(keys)
+    assert len(recorded) == 2 * len(graph_lm.TOKEN_COUNTS) and lm.length == 0
+    for count in range(1, 65):
+        lm.predict(random_ids(count, count))
+        lm.forward(random_ids(count, count), keep=[count - 1])
+    assert set(keys) == recorded
+
+
 def test_same_history_same_answers_as_the_eager_engine(model) -> None:
     """Random passes under two block sizes, kept rows, commits, rewinds and reuse: both engines agree at every step."""
     rng, eager, graph = random.Random(3), CachedLM(model), GraphLM(model)
