@@ -9,12 +9,13 @@ vLLM is measured in the same way. The last line on stdout is JSON.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
 from profiling.profile_tpt_vllm import VLLM
+from profiling.serving.asking import Engine
 from profiling.serving.server_profile import run_command
 
-EAGLE3 = replace(VLLM, program="profile_tpt_vllm_eagle3", speculates=True)
+NAME, URL, VERSION = "profile_tpt_vllm_eagle3", VLLM.base_url, VLLM.version_url
+EAGLE3 = Engine(NAME, VLLM.name, URL, VERSION, speculates=True, extra=VLLM.extra)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,47 @@
+"""Every command of profiling/ and experiments/ says its own name and what it does, and takes no flag to ignore it."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = [
+    f"{path.parent.name}.{path.stem}"
+    for folder in ("profiling", "experiments")
+    for path in sorted((ROOT / folder).glob("*.py"))
+    if "\ndef main(" in path.read_text(encoding="utf-8")
+]
+DECODING = ("profiling.check_lossless", "experiments.profile_overhead", "experiments.profile_rounds")
+
+
+def failed(name: str, *flags: str) -> object:
+    """The status with which a command's parser ends the program."""
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(name).main(list(flags))
+    return ended.value.code
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_names_the_command_and_says_what_it_does(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert failed(name, "--help") == 0
+    text = capsys.readouterr().out
+    about = importlib.import_module(name).__doc__.splitlines()[0]
+    assert text.startswith(f"usage: {name.rpartition('.')[2]} ") and about in text
+    assert f"python -m {name}" in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_flag_that_a_command_does_not_have_is_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert failed(name, "--no_such_flag") == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1 and error[0].startswith(f"{name.rpartition('.')[2]}: error: ")
+
+
+@pytest.mark.parametrize("flag", ["--dry_run", "--output_dir=x", "--read_pickle", "--record", "--temperature=1"])
+@pytest.mark.parametrize("name", DECODING)
+def test_no_flag_of_a_run_is_taken_and_ignored(name: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert failed(name, flag) == 2
+    assert f"unrecognized arguments: {flag}" in capsys.readouterr().err
