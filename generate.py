@@ -20,9 +20,10 @@ from specdec.decoding.stopping import Draft, FailFastWindow, FixedWindow, Passes
 class BlockLM(Protocol):
     """What the loop asks of a model, in the words of `specdec.models.lm.CachedLM`."""
 
-    length: int
     predictions: dict[int, tuple[int, float]]
 
+    @property
+    def length(self) -> int: ...
     def predict(
         self, tokens: Sequence[int], *, block_size: int, keep: Sequence[int], never: int
     ) -> tuple[list[int], list[float]]: ...

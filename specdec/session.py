@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from specdec.config import RunConfig
 from specdec.decoding.cost_aware import Advice, advice_of
@@ -36,7 +37,7 @@ class Session:
     device: torch.device
     dtype: torch.dtype
     sources: dict[Role, ModelSource]
-    tokenizer: object
+    tokenizer: PreTrainedTokenizerBase
     stop_ids: frozenset[int]
     mask_id: int | None
     engine: str = "eager"
