@@ -187,8 +187,11 @@ def test_mask_may_lie_beyond_the_vocabulary_that_the_target_knows(models) -> Non
 
 
 def test_mask_id_in_the_prefix_is_a_known_token_like_any_other(models) -> None:
-    for seed, length in enumerate((1, 30, 33, 64, 70)):
+    """Not as the only one: then all positions are alike, and how a processor rounds would choose between them."""
+    for seed, length in enumerate((2, 30, 33, 64, 70)):
         prefix = random_ids(seed, length)
         prefix[-1] = prefix[length // 2] = MASK_ID
         case = static_case("llama-soft", prefix, 20)
-        assert_equal(call("static", CachedLM(models["llama-soft"]), case), oracle(case, models), case)
+        want = oracle(case, models)
+        assert want.margin > TOO_CLOSE, case
+        assert_equal(call("static", CachedLM(models["llama-soft"]), case), want, case)

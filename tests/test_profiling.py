@@ -138,15 +138,16 @@ def test_overhead_is_what_passes_leave(tmp_path: Path, capsys) -> None:
 
 
 def test_a_step_that_fails_or_hangs_is_reported_and_the_rest_goes_on(tmp_path: Path, monkeypatch) -> None:
+    hang_s = 600  # only what hangs takes longer, however busy the machine
     steps = {
-        "good": (["-c", "print('{\"a\": 1}')"], 30),
-        "bad": (["-c", "raise SystemExit('no GPU')"], 30),
-        "slow": (["-c", "import time; time.sleep(60)"], 1),
-        "last": (["-c", "print('text')"], 30),
+        "good": (["-c", "print('{\"a\": 1}')"], hang_s),
+        "bad": (["-c", "raise SystemExit('no GPU')"], hang_s),
+        "slow": (["-c", "import time; time.sleep(3600)"], 1),
+        "last": (["-c", "print('text')"], hang_s),
     }
     monkeypatch.setattr(gpu_session, "gpu_here", lambda: "GPU")
     monkeypatch.setattr(gpu_session, "steps", lambda *_: steps)
-    assert gpu_session.main(["--out", str(tmp_path)]) == 0
+    assert gpu_session.main(["--out", str(tmp_path), "--budget_s", "1800"]) == 0
     results = json.loads((tmp_path / "session.json").read_text())
     assert results["good"]["result"] == {"a": 1} and results["last"]["result"] == "text\n"
     assert results["bad"]["ended"] == "exit status 1" and "no GPU" in results["bad"]["result"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,7 @@ from samples import make_record
 import failfast
 from specdec import session
 from specdec.errors import UserError
-from specdec.records import pickles
+from specdec.records import pickles, provenance
 from specdec.records.record import find_records, record_path, save_record
 from specdec.runs import run_file as runs
 from specdec.runs.run_file import RunFile, find_runs, read_run, slurm_ids
@@ -133,6 +135,23 @@ def test_hostile_names_stay_on_their_line(tmp_path) -> None:
     with RunFile(tmp_path, ASKED | {"drafters": ["a\nb"], "target": "\x1b[2J"}):
         pass
     assert all(line.isprintable() for line in status_report(read_status(tmp_path)).splitlines())
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="there is no git here")
+def test_a_checkout_tells_its_revision_and_an_unpacked_archive_none(tmp_path, monkeypatch) -> None:
+    """In folders of their own: these tests may themselves run in either."""
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    archive, checkout = tmp_path / "archive", tmp_path / "checkout"
+    archive.mkdir()
+    git = ["git", "-C", str(checkout), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "init", "--quiet", checkout], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "first"], check=True)
+    found = {}
+    for folder in (archive, checkout):
+        monkeypatch.setattr(provenance, "PROJECT_DIR", folder)
+        found[folder] = provenance.provenance(None)
+    assert (found[archive]["git_revision"], found[archive]["git_is_dirty"]) == (None, None)
+    assert re.fullmatch("[0-9a-f]{40}", found[checkout]["git_revision"]) and not found[checkout]["git_is_dirty"]
 
 
 def test_a_clock_that_jumps_gives_no_negative_time_and_no_second_use_of_a_folder(tmp_path, monkeypatch) -> None:

@@ -61,7 +61,8 @@ def _git(*arguments: str) -> str | None:
 def _output(*command: str) -> str | None:
     """What a command prints; None if it fails or is not available."""
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        # A busy machine may take seconds to answer; only what hangs takes a minute.
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()
