@@ -141,6 +141,8 @@ def test_hostile_names_stay_on_their_line(tmp_path) -> None:
 def test_a_checkout_tells_its_revision_and_an_unpacked_archive_none(tmp_path, monkeypatch) -> None:
     """In folders of their own: these tests may themselves run in either."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):  # as in a hook of git
+        monkeypatch.delenv(name, raising=False)
     archive, checkout = tmp_path / "archive", tmp_path / "checkout"
     archive.mkdir()
     git = ["git", "-C", str(checkout), "-c", "user.name=a", "-c", "user.email=a@b"]

@@ -61,6 +61,10 @@ def open_question(browser: Browser, index: int) -> None:
     browser.until("return document.querySelectorAll('.panel .round').length > 0")
 
 
+def count_elements(browser: Browser) -> int:
+    return browser.run("return document.querySelectorAll('*').length")
+
+
 def drafters(browser: Browser) -> list[str]:
     return browser.texts("#ranking-table tbody td:nth-child(2) code")
 
@@ -201,7 +205,7 @@ def test_dark_mode(page: Path, tmp_path: Path) -> None:
 
 
 def test_30_questions_of_40_drafters_and_1024_tokens(browser: Browser, tmp_path: Path) -> None:
-    """Under 10 MB; open, drawn, and a question unpacked, in under 2 s each."""
+    """Under 10 MB; opened, and a question unpacked, with few of the 1.2 million tokens drawn. Seconds are only printed."""
     rng, names = random.Random(1), [f"dllm_0.05_sf_{size}" for size in range(1, 41)]
     texts = [rng.choices(range(300, 4000), k=1024) for _ in range(30)]
     records = [written(text, name, question_id=i) for i, text in enumerate(texts) for name in ["plain", *names]]
@@ -210,10 +214,11 @@ def test_30_questions_of_40_drafters_and_1024_tokens(browser: Browser, tmp_path:
     begin = time.perf_counter()
     browser.open(page.as_uri())
     browser.until("return document.querySelectorAll('#ranking-table tbody tr').length === 40")
-    seconds = time.perf_counter() - begin
+    seconds, num_opened = time.perf_counter() - begin, count_elements(browser)
     begin = time.perf_counter()
     open_question(browser, 0)
     unpacking = time.perf_counter() - begin
+    num_unpacked = count_elements(browser)
     print(f"{page.stat().st_size / 1e6:.1f} MB, opened in {seconds:.2f} s, a question in {unpacking:.2f} s")
-    assert seconds < 2 and unpacking < 2
+    assert num_opened < 5_000 and num_unpacked < num_opened + 20_000
     assert browser.console() == []

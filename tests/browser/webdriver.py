@@ -18,6 +18,7 @@ from typing import Any
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Escape": "\ue00c", "Right": "\ue014", "Left": "\ue012", "End": "\ue010"}
+HANG_S = 300.0  # only what hangs takes longer, however busy the machine
 _ARGUMENTS = (
     "--headless=new",
     "--no-sandbox",
@@ -65,7 +66,7 @@ class Browser:
             self._call("DELETE", "")
         finally:
             self._driver.terminate()
-            self._driver.wait(10)
+            self._driver.wait(HANG_S)
 
     def _wishes(self) -> dict[str, Any]:
         width, height = self._size
@@ -79,7 +80,8 @@ class Browser:
         }
 
     def _wait_for_driver(self) -> None:
-        for _ in range(200):
+        end = time.monotonic() + HANG_S
+        while time.monotonic() < end:
             try:
                 if self._send("GET", "/status")["ready"]:
                     return
@@ -94,7 +96,7 @@ class Browser:
         # A proxy of the machine is not meant for the loopback address.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=60) as answer:
+            with opener.open(request, timeout=HANG_S) as answer:
                 return json.load(answer)["value"]
         except urllib.error.HTTPError as error:
             raise RuntimeError(json.load(error)["value"]["message"]) from None
@@ -110,9 +112,9 @@ class Browser:
         """The value of a script that says `return`; it may use `arguments`."""
         return self._call("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
-    def until(self, script: str, seconds: float = 10.0) -> Any:
-        """The first true value of a script; AssertionError if it stays false for so long."""
-        end = time.monotonic() + seconds
+    def until(self, script: str) -> Any:
+        """The first true value of a script; AssertionError if it stays false for HANG_S."""
+        end = time.monotonic() + HANG_S
         while time.monotonic() < end:
             if value := self.run(script):
                 return value

@@ -55,7 +55,7 @@ cp "$folder/munge/pid" "$folder/munged.pid"
 export SLURM_CONF=$folder/slurm.conf
 /usr/sbin/slurmctld -c
 /usr/sbin/slurmd -N localhost
-for _ in $(seq 100); do
+for _ in $(seq 600); do  # two minutes: a busy machine is slow to start it
   if sinfo -h -o %T 2>/dev/null | grep -q idle; then
     echo "$SLURM_CONF"
     exit 0
