@@ -83,6 +83,7 @@ def run_steps(steps: dict[str, tuple[list[str], int]], out: Path, only: Sequence
         results[name] = run_step(name, arguments, min(limit_s, left_s), out / "log.txt")
         (out / "session.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         print(f"{name}: {results[name]['ended']} after {results[name]['seconds']:.1f} s", flush=True)
+    print(json.dumps(results))
 
 
 def run_step(name: str, arguments: Sequence[str], limit_s: float, log: Path) -> dict[str, Any]:

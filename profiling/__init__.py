@@ -1,1 +1,1 @@
-"""Measurements of one backend or one claim each; the last line on stdout is one JSON document."""
+"""What users run to make latency profiles, one command a file; the last line on stdout is one JSON document."""
