@@ -23,16 +23,8 @@ from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS, PairedBootstrap
 from specdec.records.record import Record, find_records, load_record
 
 SETTINGS = (
-    "decoding",
-    "temperature",
-    "top_k",
-    "top_p",
-    "draft_sampling",
-    "seed",
-    "dataset",
-    "target",
-    "dtype",
-    "device",
+    *("decoding", "temperature", "top_k", "top_p", "draft_sampling"),
+    *("seed", "dataset", "target", "dtype", "device"),
 )
 
 

@@ -61,10 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def profile(
-    session: Session,
-    flags: argparse.Namespace,
-    problems: Sequence[Problem],
-    show: Callable[[dict[str, Any]], None],
+    session: Session, flags: argparse.Namespace, problems: Sequence[Problem], show: Callable[[dict[str, Any]], None]
 ) -> None:
     """Measure, `show` what was found, and write the latency profile that is asked for. Raises UserError."""
     draft = read_draft_cost(flags.drafter) if flags.drafter else None
