@@ -20,6 +20,14 @@ PAUSE_AT = 2
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
+def pausing_python(folder: Path) -> tuple[Path, Path]:
+    """A stand-in for python, for the scripts, that runs a program so; and the file that it makes when it waits."""
+    python, file = folder / "python", folder / "paused"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).resolve()}" "{file}" "$@"\n')
+    python.chmod(0o755)
+    return python, file
+
+
 def wait_until_paused(running: subprocess.Popen[bytes], file: Path) -> None:
     """As long as it takes; AssertionError if the program ends instead."""
     while not file.exists():

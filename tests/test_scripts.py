@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from families import save_family
-from pausing import wait_until_paused
+from pausing import pausing_python, wait_until_paused
 
 from specdec.config import parse_args
 from specdec.records.record import find_records
@@ -86,9 +86,7 @@ def test_a_ranking_of_nothing_fails_and_says_so(environment):
 
 def test_sigterm_ends_the_script_after_the_round_and_the_rest_is_done_later(environment, tmp_path):
     environment |= {"NUM_QUESTIONS": "8", "MAX_NEW_TOKENS": "200", "SPEC_LENS": "2", "DATASETS": "bundled bundled"}
-    stand_in, paused = tmp_path / "python", tmp_path / "paused"
-    stand_in.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{PROJECT}/tests/pausing.py" "{paused}" "$@"\n')
-    stand_in.chmod(0o755)
+    stand_in, paused = pausing_python(tmp_path)
     command, pausing = ["bash", "scripts/sweep_ar_drafter_freqs.sh"], environment | {"PYTHON": str(stand_in)}
     running = subprocess.Popen(command, cwd=PROJECT, env=pausing, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     wait_until_paused(running, paused)

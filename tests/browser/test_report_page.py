@@ -205,7 +205,7 @@ def test_dark_mode(page: Path, tmp_path: Path) -> None:
 
 
 def test_30_questions_of_40_drafters_and_1024_tokens(browser: Browser, tmp_path: Path) -> None:
-    """Under 10 MB; opened, and a question unpacked, with few of the 1.2 million tokens drawn. Seconds are only printed."""
+    """Under 10 MB; opened, and a question unpacked, with few of 1.2 million tokens drawn. Seconds are printed."""
     rng, names = random.Random(1), [f"dllm_0.05_sf_{size}" for size in range(1, 41)]
     texts = [rng.choices(range(300, 4000), k=1024) for _ in range(30)]
     records = [written(text, name, question_id=i) for i, text in enumerate(texts) for name in ["plain", *names]]

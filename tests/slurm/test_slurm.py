@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pausing import pausing_python
 
 from specdec.records.record import find_records, load_record
 from specdec.runs.run_file import find_runs, read_run
@@ -171,13 +172,18 @@ def test_three_sweeps_survive_a_cluster(environment: dict[str, str], tmp_path: P
 
 
 def test_a_task_ends_before_its_time_limit(environment: dict[str, str], tmp_path: Path) -> None:
-    """Slurm's signal comes half a minute before a limit of a minute: finished work is kept, no more is begun."""
-    environment["SPEC_LENS"] = " ".join(map(str, range(1, 60)))  # work for several minutes
-    limits = ["--array=0-0", "--time=1", "--signal=B:TERM@30", f"--output={tmp_path}/limit.log"]
-    job = call(["sbatch", "--parsable", *limits, f"scripts/{SWEEPS[0]}.sh"], environment).strip()
+    """Slurm's signal comes before the limit, which is set when the task is at work: finished work is kept, no more is
+    begun."""
+    stand_in, paused = pausing_python(tmp_path)
+    limits = ["--array=0-0", "--time=60", "--signal=B:TERM@120", f"--output={tmp_path}/limit.log"]
+    begin, pausing = time.monotonic(), environment | {"PYTHON": str(stand_in)}
+    job = call(["sbatch", "--parsable", *limits, f"scripts/{SWEEPS[0]}.sh"], pausing).strip()
+    wait_for(paused.exists, "the task is at work")
+    minutes = int((time.monotonic() - begin) // 60) + 3  # two and more from now: the signal comes soon
+    call(["scontrol", "update", f"JobId={job}_0", f"TimeLimit={minutes}"], environment)
     wait_for_end(job, environment)
     (run,) = runs_of(Path(environment["OUTPUT_DIR"]), job)
-    assert run["end"]["outcome"] == "stopped" and run["end"]["elapsed_s"] < 60
+    assert run["end"]["outcome"] == "stopped"  # killed at the limit it would have no end
     kept = [load_record(path) for path in find_records(environment["OUTPUT_DIR"])]
     assert 0 < len(kept) == run["end"]["num_computed"] < NUM_TASKS * len(run["drafters"])
     assert "the same command does the rest" in (tmp_path / "limit.log").read_text()
