@@ -17,12 +17,13 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo gallery test test-pinned test-gpu test-slurm test-browser test-serve test-servers lint family clean
+.PHONY: help setup demo gallery test test-fast test-pinned test-gpu test-slurm test-browser test-serve test-servers lint family clean
 
 help:
 	@echo "make demo         set up .venv, run all drafters on the bundled models and 4 questions, rank them"
 	@echo "make gallery      every figure, from the bundled models, into docs/gallery (minutes)"
 	@echo "make test         set up .venv, run the tests"
+	@echo "make test-fast    those that run no models and no other processes (a minute): before each commit"
 	@echo "make test-pinned  the tests with $(PINNED_TRANSFORMERS), in .venv-pinned"
 	@echo "make test-slurm   the sweeps on a single-node Slurm (root, Debian's slurm-wlm: tests/slurm/install.sh)"
 	@echo "make test-browser the HTML report in a headless Chromium (root, Debian's chromium: tests/browser/install.sh)"
@@ -53,6 +54,9 @@ gallery: $(VENV)/.ready-run
 
 test: $(VENV)/.ready-dev
 	$(ONE_THREAD) $(VENV)/bin/python $(PYTEST)
+
+test-fast: $(VENV)/.ready-dev
+	$(ONE_THREAD) $(VENV)/bin/python $(PYTEST) -m "not slow and not slurm and not browser and not server and not gpu"
 
 test-pinned: $(PINNED)/.ready-dev
 	$(ONE_THREAD) $(PINNED)/bin/python $(PYTEST)
