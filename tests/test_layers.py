@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,7 @@ def project_files() -> list[Path]:
     return sorted(path.relative_to(ROOT) for path in found)
 
 
+@cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse((ROOT / path).read_text(encoding="utf-8"), str(path))
 
@@ -76,6 +78,7 @@ def names_of(node: ast.AST) -> Iterator[str]:
         yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+@cache
 def imports_on_load(path: Path) -> set[str]:
     """Modules imported when the file is; not those inside functions or under TYPE_CHECKING."""
     found: set[str] = set()
@@ -93,6 +96,7 @@ def imports_anywhere(path: Path) -> set[str]:
     return {name for node in ast.walk(tree_of(path)) for name in names_of(node)}
 
 
+@cache
 def file_of(module: str) -> Path | None:
     for path in (Path(*module.split(".")).with_suffix(".py"), Path(*module.split("."), "__init__.py")):
         if (ROOT / path).is_file():
