@@ -14,6 +14,7 @@ from specdec.models.tokens import encode_prompt
 from specdec.questions.sets import load_problems
 from specdec.session import Session, open_session
 
+pytestmark = pytest.mark.slow
 BUDGET = 40
 MEGABYTE = 10**6
 SPECS: tuple[DrafterSpec, ...] = (

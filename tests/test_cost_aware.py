@@ -25,6 +25,7 @@ from specdec.traces.calibration import fit_curve, reliability_table, save_calibr
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, save_trace, trace_path
 
+pytestmark = pytest.mark.slow
 ENGINE = "Qwen2.5-7B-Instruct@vLLM_A6000"
 SPEC = CostAware(0.2, 20, ENGINE)
 

@@ -20,6 +20,8 @@ from specdec.records.divergence import BUG, EXACT, TIE, Divergence, first_differ
 from specdec.records.record import find_records, load_record, record_path, save_record
 from specdec.runs.against_plain import diverging
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _threads(one_thread) -> None:

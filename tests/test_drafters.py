@@ -16,6 +16,7 @@ from specdec.drafters.live import ArDrafter, BlockSettings, DllmDrafter
 from specdec.drafters.specs import ArDynamic, ArStatic, DllmStatic, FailFast
 from specdec.models.lm import CachedLM
 
+pytestmark = pytest.mark.slow
 NUM_TOKENS = 28
 DLLM_SPECS = (
     DllmStatic(0.9, 8),

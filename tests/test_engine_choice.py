@@ -19,6 +19,7 @@ from specdec.models.lm import CachedLM
 from specdec.models.load import load_lm, must_spread, resolve_engine
 from specdec.records.record import find_records, load_record
 
+pytestmark = pytest.mark.slow
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 

@@ -18,6 +18,7 @@ import failfast
 from specdec import session
 from specdec.records.record import find_records, load_record
 
+pytestmark = pytest.mark.slow
 PROJECT = Path(failfast.__file__).parent
 DRAFTERS = {
     "plain",

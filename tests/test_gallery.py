@@ -28,6 +28,7 @@ from specdec.latency.profile import load_profile
 from specdec.records.record import Record, find_records, load_record
 from specdec.traces.trace import find_traces, load_trace
 
+pytestmark = pytest.mark.slow
 QUESTIONS = ("0", "2", "3", "5", "13")
 SETTINGS = (
     *("--drafters", "plain", "ar_sf", "dllm_sf", "failfast", "--drafter_thresholds", "0.05", "0.9", "--spec_len"),

@@ -10,6 +10,7 @@ from toys import MASK_ID, VOCAB_SIZE, random_ids, toy_model
 
 from specdec.models.lm import CachedLM
 
+pytestmark = pytest.mark.slow
 TOO_CLOSE = 3e-6  # a decision nearer than this may go either way in float32
 MAX_SKIPPED = 0.02
 NUM_CASES = {"generate": 150, "static": 200, "failfast": 450}

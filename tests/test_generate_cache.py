@@ -12,6 +12,8 @@ from toys import MASK_ID, random_ids
 
 from specdec.models.lm import CachedLM
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, torch.nn.Module]:

@@ -103,6 +103,7 @@ def test_each_data_set_has_its_rule():
     assert graded("gsm8k", {"question": "q", "answer": None}, r"\boxed{1}") is None
 
 
+@pytest.mark.slow
 def test_programs_run_only_when_asked():
     answer = "Here:\n```python\ndef add(a, b):\n    return a + b\n```\n"
     assert graded("humaneval", ADD, answer) is None
@@ -141,6 +142,7 @@ HOSTILE = {
 NEVER_ENDING = ("an endless loop", "endless sleep")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_the_sandbox_holds(name, tmp_path):
     """What is refused has more time than it can need, so that only the refusal ends it, however busy the machine."""
@@ -151,6 +153,7 @@ def test_the_sandbox_holds(name, tmp_path):
     assert old.read_text() == "kept" and [path.name for path in tmp_path.iterdir()] == ["old"]
 
 
+@pytest.mark.slow
 def test_what_answers_need_works_in_the_sandbox(tmp_path):
     readable = tmp_path / "text"
     readable.write_text("x")
@@ -159,6 +162,7 @@ def test_what_answers_need_works_in_the_sandbox(tmp_path):
     assert passes("x = '\ud800'")
 
 
+@pytest.mark.slow
 def test_without_a_sandbox_no_program_runs(monkeypatch, tmp_path):
     runner = tmp_path / "runner.py"
     runner.write_text(f"raise SystemExit({sandboxed.NO_SANDBOX})")

@@ -17,6 +17,7 @@ from specdec.models.graph.graph_lm import GraphLM
 from specdec.models.graph.weights import join_weights, unsupported
 from specdec.models.lm import CachedLM
 
+pytestmark = pytest.mark.slow
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
 MODELS = {
     "qwen2": lambda: toy_model("qwen2", 21, scale=2.0),

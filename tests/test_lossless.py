@@ -20,6 +20,7 @@ from specdec.drafters.live import ArDrafter, BlockSettings, DllmDrafter, NoDraft
 from specdec.drafters.specs import ArDynamic, ArStatic, DllmStatic, FailFast
 from specdec.models.lm import CachedLM
 
+pytestmark = pytest.mark.slow
 PROMPT_LENGTHS = (1, 20, 31, 32, 33, 63, 64, 200)
 NUM_TOKENS = 28
 AR_SPECS = (ArStatic(1), ArStatic(8), ArDynamic(0.4, 20, 5), ArDynamic(0.7, 12, 1))

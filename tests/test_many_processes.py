@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 from fakes import FakeDraft, ScriptedDrafter, ScriptedTarget
 from samples import make_record
 
@@ -20,6 +21,7 @@ from specdec.records.record import Record, find_records, load_record, record_pat
 from specdec.runs.run_file import RunFile, find_runs, read_run
 from specdec.runs.status import read_status
 
+pytestmark = pytest.mark.slow
 NUM_PROCESSES = 32
 NUM_KILLS = 200
 OPERATIONS = [(builtins, "open"), *((os, name) for name in ("open", "fsync", "replace", "unlink", "mkdir"))]

@@ -21,6 +21,7 @@ from specdec.traces.recorded import RecordedTarget, recorded_drafter
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace
 
+pytestmark = pytest.mark.slow
 TARGET = "Big"
 
 

@@ -136,6 +136,7 @@ def test_bad_input_is_one_line_and_status_2(tmp_path, folder, capsys):
         assert named in err and err.count("\n") == 1 and err.endswith("\n"), name
 
 
+@pytest.mark.slow
 def test_the_command_itself(folder):
     for arguments, status in (([folder, "--json"], 0), ([folder / "absent"], 2)):
         command = [sys.executable, "parse_log.py", *arguments]

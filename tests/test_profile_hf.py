@@ -14,6 +14,7 @@ from profiling import profile_dataset_output, profile_tpt_hf
 from specdec.latency import profile as latency
 from specdec.latency.profile import load_profile
 
+pytestmark = pytest.mark.slow
 SHORT = ("--device", "cpu", "--num_questions", "2", "--max_new_tokens", "20", "--repeats", "2")
 WRITE = ("--write_profile", "here", "--hardware", "CPU")
 

@@ -31,6 +31,7 @@ from specdec.models.lm import CachedLM
 from specdec.records.record import record_path, save_record
 from specdec.session import open_session
 
+pytestmark = pytest.mark.slow
 TINY = ("--drafter", "tiny", "--device", "cpu")
 
 

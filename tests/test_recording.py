@@ -15,6 +15,7 @@ from specdec.drafters.specs import ArStatic
 from specdec.models.lm import CachedLM
 from specdec.models.pages import PagedLM
 
+pytestmark = pytest.mark.slow
 NUM_TOKENS = 34
 LENGTHS = {0.05: 38, 0.3: 9, 0.9: 12}
 

@@ -22,6 +22,7 @@ from specdec.runs.resume import Repeated, asked_problems, repeated_run
 from specdec.runs.run_file import find_runs, read_run
 from specdec.runs.shards import EVERYTHING
 
+pytestmark = pytest.mark.slow
 PROJECT = Path(failfast.__file__).parent
 
 

@@ -19,6 +19,7 @@ from specdec.session import Session, open_session
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, load_trace, save_trace
 
+pytestmark = pytest.mark.slow
 BUDGET = 40
 AR = [*map(ArStatic, (1, 3, 8, 16)), ArDynamic(0.4, 20, 5), ArDynamic(0.7, 24, 1), ArDynamic(0.0, 12, 4)]
 STATIC = [

@@ -22,6 +22,7 @@ from specdec.ranking.logs import parse_log_lines
 from specdec.records.record import find_records, load_record
 from specdec.traces.trace import find_traces, load_trace, save_trace, trace_path
 
+pytestmark = pytest.mark.slow
 PROJECT = Path(failfast.__file__).parent
 
 

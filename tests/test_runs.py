@@ -25,6 +25,7 @@ from specdec.runs.run_file import RunFile, find_runs, read_run, slurm_ids
 from specdec.runs.status import read_status, status_report
 from specdec.text import ranges
 
+pytestmark = pytest.mark.slow
 PROJECT = Path(failfast.__file__).parent
 ASKED = {
     "target": "bundled",

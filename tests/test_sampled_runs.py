@@ -20,6 +20,7 @@ from specdec.records.record import Record, find_records, load_record, save_recor
 from specdec.records.rounds import Round
 from specdec.traces.trace import find_traces, load_trace
 
+pytestmark = pytest.mark.slow
 HOT = ("--temperature", "1.0", "--top_k", "40", "--top_p", "0.95", "--draft_sampling", "sample")
 DRAFTERS = ("--drafters", "plain", "ar_sf", "dllm_sf", "failfast", "--spec_len", "4")
 SAMPLED_KEYS = {"temperature", "top_k", "top_p", "draft_sampling"}

@@ -21,6 +21,7 @@ from specdec.models.graph.graph_lm import GraphLM
 from specdec.models.lm import CachedLM
 from specdec.records.rounds import Round
 
+pytestmark = pytest.mark.slow
 AR_SPECS = (ArStatic(6), ArDynamic(0.4, 12, 3))
 DLLM_SPECS = (DllmStatic(0.9, 8), FailFast(0.3, 0.3, 20, 5, first_window=4), FailFast(0.3, 0.3, 20, 5, rule="strict"))
 

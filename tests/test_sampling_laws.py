@@ -20,6 +20,7 @@ from specdec.drafters.live import BlockSettings, DllmDrafter
 from specdec.drafters.specs import DllmStatic
 from specdec.models.lm import CachedLM
 
+pytestmark = pytest.mark.slow
 NUM_SAMPLES = 200_000
 KINDS = [("plain", False), *itertools.product([kind for kind in SPECS if kind != "plain"], (False, True))]
 WARPS = [Warp(*each) for each in itertools.product((0.7, 1.0), (0, 3), (1.0, 0.8))]

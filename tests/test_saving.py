@@ -83,6 +83,7 @@ def test_a_record_that_could_not_be_read_back_is_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_kill_at_any_moment_leaves_a_whole_record_or_none(tmp_path):
     """Kills a process that saves without pause; whatever lies there then is whole."""
     program = (

@@ -18,6 +18,7 @@ from specdec.config import parse_args
 from specdec.records.record import find_records
 from specdec.runs.run_file import find_runs, read_run
 
+pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((PROJECT / "scripts").glob("*.sh"))
 PROFILE_FLAGS = ("--num_questions", "2", "--max_new_tokens", "8", "--repeats", "1")

@@ -14,6 +14,7 @@ from specdec.models.checkpoints import TARGET, find_model
 from specdec.models.load import load_lm
 from specdec.models.tokens import encode_prompt, load_tokenizer, stop_ids
 
+pytestmark = pytest.mark.slow
 is_installed = all(importlib.util.find_spec(name) for name in (smollm2.PACKAGE, "gguf", "accelerate"))
 needs_package = pytest.mark.skipif(not is_installed, reason=f"SmolLM2 is not installed: {smollm2.INSTALL}")
 

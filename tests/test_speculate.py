@@ -193,6 +193,7 @@ def test_the_caller_keeps_its_prompt() -> None:
     assert prompt == PROMPT
 
 
+@pytest.mark.slow
 def test_needs_no_torch() -> None:
     code = "import sys, specdec.decoding.loop; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     root = Path(__file__).resolve().parent.parent

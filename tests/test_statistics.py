@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as arrays
 
 from specdec.ranking.statistics import MIN_QUESTIONS, Estimate, PairedBootstrap, holm, more_questions
 
+pytestmark = pytest.mark.slow
 NUM_SIMULATIONS = 1_000
 
 

@@ -16,7 +16,7 @@ from training.decoder import BatchDecoder, DecodeSettings
 from training.graphs import Graphs
 from training.loop import OutOfTime, Place
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.mark.parametrize("kind", ["target", "ar", "dllm"])

@@ -27,7 +27,7 @@ from training import train_target as target_command
 from training.cli import run_command
 from training.loop import OutOfTime, Place
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from training import batches, corpus, export, losses, models, noise
 from training import tokenizer as tokenizers
 from training.train_dllm_drafter import mask_id_of
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def test_data_rows_and_their_errors(tmp_path):
