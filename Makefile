@@ -30,7 +30,7 @@ help:
 	@echo "make test-serve   the profilers on a real server, transformers serve with SmolLM2, in $(SERVERS)"
 	@echo "make test-servers the same, and on llama-cpp-python's, which is built first (7 minutes)"
 	@echo "make test-gpu     the tests of the GPU engine, with a python that has CUDA's torch: GPU_PYTHON=$(GPU_PYTHON)"
-	@echo "make lint         ruff"
+	@echo "make lint         ruff, then mypy"
 	@echo "make family       train the bundled models again (a GPU; questions in DATA_DIR=$(DATA_DIR))"
 	@echo "make setup        .venv alone, with what the tests need"
 	@echo "make clean        remove the environments and the demo's results"
@@ -78,6 +78,7 @@ test-gpu:
 
 lint: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
 
 family: $(VENV)/.ready-run
 	$(VENV)/bin/python -m training.family --data_dir $(DATA_DIR) --work_dir $(FAMILY_DIR)

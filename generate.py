@@ -1,35 +1,15 @@
-"""Block-diffusion decoding with Fast-dLLM v2 models: one denoising loop under three functions.
+"""Block-diffusion decoding with Fast-dLLM v2 models: the published functions, over `specdec/decoding/denoising.py`.
 
 `generate` writes a whole answer, `generate_draft_tokens` a draft of fixed length and
-`generate_draft_tokens_arbitrary_length` a draft whose length FailFast's rule decides; for other
-rules there is `LiveBlocks` under `decoding.stopping.finish_draft`. All run on a `models.lm.CachedLM`, whose
-committed blocks they reuse and extend. This file does not verify drafts, decides no draft's length
-(`specdec/decoding/stopping.py`) and knows no tokenizer, model library or configuration.
-
-Sources: Fast-dLLM v2 (arXiv 2509.26328) for the block mask, the token shift, sub-blocks and
-threshold unmasking.
+`generate_draft_tokens_arbitrary_length` a draft whose length FailFast's rule decides; for other rules there is
+`LiveBlocks` under `specdec.decoding.stopping.finish_draft`. Their parameters have the published names. This file
+verifies no draft and knows no tokenizer, model library or configuration.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
-from specdec.decoding.stopping import Draft, FailFastWindow, FixedWindow, Passes, Rule, finish_draft
-
-
-class BlockLM(Protocol):
-    """What the loop asks of a model, in the words of `specdec.models.lm.CachedLM`."""
-
-    predictions: dict[int, tuple[int, float]]
-
-    @property
-    def length(self) -> int: ...
-    def predict(
-        self, tokens: Sequence[int], *, block_size: int, keep: Sequence[int], never: int
-    ) -> tuple[list[int], list[float]]: ...
-    def commit(self, num_tokens: int) -> None: ...
-    def rollback(self, length: int) -> None: ...
-    def reuse(self, prefix_ids: Sequence[int], block_size: int) -> int: ...
+from specdec.decoding.denoising import BlockLM, Denoising, LiveBlocks
+from specdec.decoding.stopping import Draft, FailFastWindow, FixedWindow, Rule, finish_draft
 
 
 def generate(
@@ -97,153 +77,3 @@ def generate_draft_tokens_arbitrary_length(
     window = FailFastWindow(spec_len, lowconf_threshold, incr_len, max_spec_len, rule)
     blocks = LiveBlocks(lm, prefix_ids, how)
     return finish_draft(blocks, window, last_round_rejected=last_round_rejected or (), stop_ids=how.stop_ids)
-
-
-@dataclass(frozen=True)
-class Denoising:
-    """How blocks are filled."""
-
-    threshold: float
-    block_size: int
-    small_block_size: int
-    mask_id: int
-    stop_ids: frozenset[int]
-
-    def __post_init__(self) -> None:
-        if self.block_size < 2 or self.small_block_size < 1 or self.block_size % self.small_block_size:
-            raise ValueError(f"no blocks of {self.block_size} in sub-blocks of {self.small_block_size} positions")
-        if not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold {self.threshold} is outside 0..1")
-
-
-class Blocks:
-    """The text so far: the prefix and the masked block after it, filled pass by pass. Runs nothing.
-
-    `ids` covers positions 0 .. the end of the current block, None where masked. The current block
-    starts at `start`; its first token is always known: `first` predicts it where the prefix does
-    not hold it.
-    """
-
-    def __init__(
-        self, prefix_ids: Sequence[int], how: Denoising, start: int, first: tuple[int, float] | None = None
-    ) -> None:
-        self.how = how
-        self.passes = Passes()
-        self.pass_confidences: list[float] = []
-        self.prefix_len = len(prefix_ids)
-        self.ids: list[int | None] = list(prefix_ids)
-        self.confidence: dict[int, float] = {}
-        self.num_known = 0
-        self.stop_len: int | None = None
-        self._open_block(start, first)
-
-    def tokens(self, count: int) -> list[int]:
-        """The first `count` tokens after the prefix; they must be known."""
-        return self.ids[self.prefix_len : self.prefix_len + count]
-
-    def confidences(self, count: int) -> list[float]:
-        """Each token's probability at the moment it was unmasked."""
-        return [self.confidence[self.prefix_len + i] for i in range(count)]
-
-    @property
-    def block(self) -> list[int | None]:
-        """The current block, None where masked."""
-        return self.ids[self.start :]
-
-    def denoised(self, masked: Sequence[int], tokens: Sequence[int], confidences: Sequence[float]) -> None:
-        """A denoising pass has predicted `tokens` at `masked`; those it is sure of become known."""
-        self.passes.denoise += 1
-        self.pass_confidences += confidences
-        must = confidences.index(max(confidences))
-        for index, (token, confidence) in enumerate(zip(tokens, confidences, strict=True)):
-            if confidence > self.how.threshold or index == must:
-                self._unmask(self.start + masked[index], token, confidence)
-        self._extend_known_run()
-
-    def committed(self, token: int, confidence: float) -> None:
-        """A clean pass over the block has predicted `token` after it."""
-        self.passes.commit += 1
-        self._open_block(self.start + self.how.block_size, (token, confidence))
-
-    def _open_block(self, start: int, first: tuple[int, float] | None) -> None:
-        """Mask the rest of the block at `start`; its first token needs no pass."""
-        self.start = start
-        self.ids += [None] * (start + self.how.block_size - len(self.ids))
-        if self.ids[start] is None:
-            self._unmask(start, *first)
-        self._extend_known_run()
-
-    def _unmask(self, position: int, token: int, confidence: float) -> None:
-        self.ids[position] = token
-        self.confidence[position] = confidence
-
-    def _extend_known_run(self) -> None:
-        for token in self.ids[self.prefix_len + self.num_known :]:
-            if token is None:
-                return
-            self.num_known += 1
-            if self.stop_len is None and token in self.how.stop_ids:
-                self.stop_len = self.num_known
-
-
-class LiveBlocks(Blocks):
-    """Blocks that a model fills: they start where its cache ends."""
-
-    def __init__(self, lm: BlockLM, prefix_ids: Sequence[int], how: Denoising) -> None:
-        if not prefix_ids:
-            raise ValueError("drafting needs a prefix of at least one token")
-        self.lm = lm
-        num_prefills = prefill(lm, prefix_ids, how)
-        super().__init__(prefix_ids, how, lm.length, lm.predictions.get(lm.length))
-        self.passes.prefill = num_prefills
-
-    def step(self) -> None:
-        """One pass: denoise the current sub-block or, when the block is all known, commit it."""
-        block, how = self.block, self.how
-        masked = masked_positions(block, how.small_block_size)
-        if not masked:
-            self.committed(*clean_pass(self.lm, block, how))
-            return
-        tokens, keep = pass_input(block, masked, how.mask_id)
-        self.denoised(masked, *self.lm.predict(tokens, block_size=how.block_size, keep=keep, never=how.mask_id))
-
-
-def masked_positions(block: Sequence[int | None], small_block_size: int) -> list[int]:
-    """The positions of a block that the next pass predicts: those masked in the first sub-block that has any.
-
-    None: the block is all known, to be committed. Example: `masked_positions([5, None, 7, None], 2) == [1]`.
-    """
-    if None not in block:
-        return []
-    first = block.index(None)
-    end = (first // small_block_size + 1) * small_block_size
-    return [i for i in range(first, end) if block[i] is None]
-
-
-def pass_input(block: Sequence[int | None], masked: Sequence[int], mask_id: int) -> tuple[list[int], list[int]]:
-    """What the next pass over a block runs, and the outputs that it needs.
-
-    Token shift: position i is predicted by the output at i - 1, the token after a known block by its last.
-    """
-    tokens = [mask_id if token is None else token for token in block]
-    return tokens, [i - 1 for i in masked] or [len(block) - 1]
-
-
-def prefill(lm: BlockLM, prefix_ids: Sequence[int], how: Denoising) -> int:
-    """Bring the prefix's whole blocks into the cache, and what is predicted to follow them; the passes it took."""
-    whole = len(prefix_ids) // how.block_size * how.block_size
-    lm.reuse(prefix_ids[:whole], block_size=how.block_size)
-    if lm.length == len(prefix_ids) and whole not in lm.predictions:
-        lm.rollback(whole - how.block_size)
-    if lm.length == whole:
-        return 0
-    clean_pass(lm, prefix_ids[lm.length : whole], how)
-    return 1
-
-
-def clean_pass(lm: BlockLM, tokens: Sequence[int], how: Denoising) -> tuple[int, float]:
-    """Commit whole known blocks; their last output predicts the token after them, with its probability."""
-    (token,), (confidence,) = lm.predict(tokens, block_size=how.block_size, keep=[len(tokens) - 1], never=how.mask_id)
-    lm.commit(len(tokens))
-    lm.predictions[lm.length] = (token, confidence)
-    return token, confidence

@@ -60,7 +60,8 @@ def summary(folder: Path) -> dict[str, Any]:
     if not by_drafter:
         raise UserError(f"{folder} holds no records of a drafter: give the --output_dir of a finished run")
     first = next(iter(by_drafter.values()))[0]
-    settings = {key: first.identity[key] for key in SETTINGS if key in first.identity}
+    known = first.identity.to_builtins()
+    settings = {key: known[key] for key in SETTINGS if key in known}
     return {"settings": settings, "drafters": {name: rates(records) for name, records in by_drafter.items()}}
 
 

@@ -16,15 +16,15 @@ import torch
 from tqdm import tqdm
 from transformers import GenerationConfig
 
-from profiling.common import MODEL_FLAGS, QUESTION_FLAGS, asked_prompts, decode, parser_of, run_measurement, tokens_of
+from profiling.common import MODEL_FLAGS, QUESTION_FLAGS, asked_prompts, parser_of, run_measurement, tokens_of
 from profiling.made_models import on_device
 from specdec.config import RunConfig
-from specdec.drafters.specs import ArStatic
-from specdec.models.checkpoints import AR_DRAFTER, TARGET
+from specdec.drafters.ar import AR_DRAFTER, ArStatic
+from specdec.models.checkpoints import TARGET
 from specdec.models.load import load_hf_model
 from specdec.session import Session
 
-FLAGS = (*(name for name in MODEL_FLAGS if name != "dllm_dir"), "dataset_name", *QUESTION_FLAGS, "spec_len")
+FLAGS = (*(name for name in MODEL_FLAGS if name != "dllm_dir"), "dataset_name", *QUESTION_FLAGS, "draft_len")
 Decode = Callable[[list[int]], list[int]]
 
 
@@ -36,9 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare(config: RunConfig, session: Session) -> dict[str, Any]:
     """Tokens per second of both, question by question, and the ratio of the medians (ours / theirs)."""
-    spec, theirs = ArStatic(config.spec_len[0]), HfAssisted(config, session)
+    spec = next(spec for spec in session.specs if isinstance(spec, ArStatic))
+    theirs = HfAssisted(config, session, spec.draft_len)
     decoders: dict[str, Decode] = {
-        "ours": lambda ids: tokens_of(decode(session, spec, ids)),
+        "ours": lambda ids: tokens_of(session.decode(spec, ids)),
         "hf_assisted": theirs.decode,
     }
     prompts = asked_prompts(config, session)
@@ -57,7 +58,7 @@ def compare(config: RunConfig, session: Session) -> dict[str, Any]:
     medians = {name: statistics.median(values) for name, values in rates.items()}
     return {
         "what": "tokens per second, prompt included; medians over questions",
-        "draft_len": config.spec_len[0],
+        "draft_len": spec.draft_len,
         "dtype": str(session.dtype),
         "num_questions": len(prompts),
         "num_equal_texts": num_equal,
@@ -70,21 +71,21 @@ def compare(config: RunConfig, session: Session) -> dict[str, Any]:
 class HfAssisted:
     """transformers' own speculative decoding with a constant number of drafted tokens."""
 
-    def __init__(self, config: RunConfig, session: Session) -> None:
+    def __init__(self, config: RunConfig, session: Session, draft_len: int) -> None:
         self.session = session
         self.target, self.drafter = (
             on_device(load_hf_model(session.sources[role], session.dtype), session.device).eval()
             for role in (TARGET, AR_DRAFTER)
         )
         self.drafter.generation_config = GenerationConfig(
-            num_assistant_tokens=config.spec_len[0],
+            num_assistant_tokens=draft_len,
             num_assistant_tokens_schedule="constant",
             assistant_confidence_threshold=0.0,
             eos_token_id=sorted(session.stop_ids),
         )
         # A neutral configuration: plain argmax, as ours.
         self.settings = GenerationConfig(
-            max_new_tokens=config.max_new_tokens,
+            max_new_tokens=config.decoding.max_new_tokens,
             do_sample=False,
             eos_token_id=sorted(session.stop_ids),
             pad_token_id=min(session.stop_ids),

@@ -20,7 +20,9 @@ from tqdm import tqdm
 
 from profiling.common import parser_of, run_command
 from specdec.config import RunConfig
-from specdec.drafters.specs import PAPER, ArStatic, DllmStatic, FailFast
+from specdec.drafters.ar import ArStatic
+from specdec.drafters.block_diffusion import DllmStatic, FailFast
+from specdec.drafters.grids import paper
 from specdec.questions.sets import Problem, load_problems
 from specdec.records.record import Record
 from specdec.records.rounds import Round
@@ -50,13 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def work(flags: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         numbers = {"num_questions": flags.num_questions, "max_new_tokens": flags.max_new_tokens}
-        return measure(RunConfig(grid="paper", output_dir=flags.trace_dir or place, **numbers))
+        return measure(RunConfig.of(grid="paper", output_dir=flags.trace_dir or place, **numbers))
 
 
 def measure(config: RunConfig) -> dict[str, Any]:
     """Seconds of both ways. Loading the models is in neither; starting the replay's processes is in."""
     session = open_session(config)
-    problems = load_problems(config.dataset_name, num_questions=config.num_questions)
+    problems = load_problems(config.questions.dataset_name, num_questions=config.questions.num_questions)
     for spec in LIVE:
         session.drafter(spec)
     session.target()
@@ -64,13 +66,13 @@ def measure(config: RunConfig) -> dict[str, Any]:
     for job in tqdm(plan_traces(session, problems), desc="recording", disable=None):
         save_trace(record_trace(session, job, lambda: None), job.path)
     recorded = time.perf_counter()
-    command = [sys.executable, "-m", "specdec.replay", config.output_dir, "--grid", "paper", "--workers", "2"]
+    command = [sys.executable, "-m", "specdec.replay", config.output.output_dir, "--grid", "paper", "--workers", "2"]
     subprocess.run(command, check=True)
     replayed = time.perf_counter()
     live, num_equal = run_live(session, problems)
-    scaled_s = live * len(PAPER) / len(LIVE)
+    scaled_s = live * len(paper()) / len(LIVE)
     return {
-        "what": f"{len(PAPER)} settings x {len(problems)} questions, {config.max_new_tokens} tokens at most",
+        "what": f"{len(paper())} settings x {len(problems)} questions, {config.decoding.max_new_tokens} tokens at most",
         "record_s": recorded - begin,
         "replay_s": replayed - recorded,
         "live_settings": [spec.name for spec in LIVE],
@@ -90,7 +92,7 @@ def run_live(session: Session, problems: Sequence[Problem]) -> tuple[float, int]
         begin = time.perf_counter()
         record = run_job(session, job, lambda: None)
         seconds += time.perf_counter() - begin
-        trace = load_trace(trace_path(session.config.output_dir, job.identity))
+        trace = load_trace(trace_path(session.config.output.output_dir, job.identity))
         num_equal += is_same(record, replay(trace, job.spec))
     return seconds, num_equal
 

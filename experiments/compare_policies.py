@@ -18,12 +18,14 @@ from typing import Any
 
 from profiling.common import parser_of, run_command
 from specdec.commands.calibrate import chosen_half, learn
-from specdec.config import RunConfig
-from specdec.decoding.cost_aware import Advice, Calibration, engine_costs
-from specdec.drafters.specs import CostAware, DllmStatic, DrafterSpec, FailFast
+from specdec.config import PricingConfig
+from specdec.decoding.cost_aware import Advice, Calibration
+from specdec.drafters.base import Spec
+from specdec.drafters.block_diffusion import CostAware, DllmStatic, FailFast
 from specdec.latency.pricing import price
 from specdec.latency.profile import LatencyProfile, load_profile
 from specdec.ranking.oracle import Judge
+from specdec.traces.advice import engine_costs
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
 
@@ -31,7 +33,7 @@ THRESHOLD, CHAINS = 0.05, "dllm_0.05"
 TAUS = tuple(percent / 100 for percent in range(5, 100, 5))
 
 
-def grids() -> dict[str, list[DrafterSpec]]:
+def grids() -> dict[str, list[Spec]]:
     """What the cost-aware policy is compared with: the best of each."""
     windows = product(TAUS[1::2], (8, 10), (3, 5, 8, 10))
     return {
@@ -46,7 +48,7 @@ def grids() -> dict[str, list[DrafterSpec]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = parser_of("compare_policies", __doc__)
     parser.add_argument("traces", nargs="+", help="folders of traces, one per data set")
-    parser.add_argument("--latency_profile", default=RunConfig.latency_profile[0], help="default: %(default)s")
+    parser.add_argument("--latency_profile", default=PricingConfig.latency_profile[0], help="default: %(default)s")
     return run_command(parser, measure, arguments)
 
 
@@ -74,7 +76,8 @@ def measure(flags: argparse.Namespace) -> dict[str, Any]:
 def advice_for(calibration: Calibration, profile: LatencyProfile, entry: str) -> Advice:
     """The policy's advice for a target."""
     rate = calibration.rates[f"{entry}@{profile.name}"]
-    return Advice(calibration, *engine_costs(profile, entry, 60), rate)
+    pass_ms, verify_ms = engine_costs(profile, entry, 60)
+    return Advice(calibration, pass_ms=pass_ms, verify_ms=verify_ms, rate=rate)
 
 
 class Engine:
@@ -83,7 +86,7 @@ class Engine:
     def __init__(self, profile: LatencyProfile, entry: str) -> None:
         self.profile, self.entry = profile, entry
 
-    def summary(self, traces: Sequence[Trace], spec: DrafterSpec, advice: Advice | None = None) -> dict[str, Any]:
+    def summary(self, traces: Sequence[Trace], spec: Spec, advice: Advice | None = None) -> dict[str, Any]:
         records = [replay(trace, spec, advice=advice) for trace in traces]
         prices = [price(record, self.profile, self.entry) for record in records]
         total_ms = sum(one.total_ms for one in prices)
@@ -113,7 +116,7 @@ def compare(tuned_on: Sequence[Trace], reported: Sequence[Trace], engine: Engine
         row["cost_aware_ratio_of_sums"] = row["total_ms"] / own["total_ms"]
         row["cost_aware_ratio_of_means"] = own["speedup_mean"] / row["speedup_mean"]
         if isinstance(best, FailFast):
-            row |= {"tau": best.confidence_threshold, "N": best.draft_step, "first_window": best.first_window}
+            row |= {"tau": best.tau, "N": best.draft_step, "first_window": best.first_window}
         rows[name] = row
     ceilings = {"own_drafter": engine.ceiling_ms(reported, (CHAINS,)), "all_drafters": engine.ceiling_ms(reported)}
     for row in rows.values():

@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from profiling.common import DECODING_FLAGS, asked_prompts, decode, parser_of, run_measurement
+from profiling.common import DECODING_FLAGS, asked_prompts, parser_of, run_measurement
 from profiling.in_process import lm_of
 from specdec.config import RunConfig
 from specdec.models.lm import CachedLM
@@ -31,12 +31,12 @@ def measure(config: RunConfig, session: Session) -> dict[str, Any]:
     prompts = asked_prompts(config, session)
     meter = PassMeter()
     found = {}
-    for spec in tqdm(config.drafter_specs, desc="drafters", disable=None):
+    for spec in tqdm(session.specs, desc="drafters", disable=None):
         for part in (session.target(), session.drafter(spec)):
             meter.watch(lm_of(part))
-        decode(session, spec, prompts[0])  # warms up
+        session.decode(spec, prompts[0])  # warms up
         meter.seconds, begin = 0.0, time.perf_counter()
-        num_rounds = sum(len(decode(session, spec, prompt_ids)) for prompt_ids in prompts)
+        num_rounds = sum(len(session.decode(spec, prompt_ids)) for prompt_ids in prompts)
         total = time.perf_counter() - begin
         found[spec.name] = {
             "num_rounds": num_rounds,
@@ -45,7 +45,7 @@ def measure(config: RunConfig, session: Session) -> dict[str, Any]:
             "overhead_share": 1 - meter.seconds / total,
             "overhead_ms_per_round": 1e3 * (total - meter.seconds) / num_rounds,
         }
-    return {"what": "share of decoding time outside model passes", "engine": session.engine, "drafters": found}
+    return {"what": "share of decoding time outside model passes", "engine": session.backend, "drafters": found}
 
 
 class PassMeter:

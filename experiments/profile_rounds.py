@@ -8,6 +8,7 @@ long enough. The last line on stdout is JSON.
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import sys
 from collections.abc import Sequence
@@ -15,9 +16,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from profiling.common import COST_AWARE_FLAGS, DRAFTER_FLAGS, MODEL_FLAGS, decode, parser_of, run_measurement
+from profiling.common import COST_AWARE_FLAGS, DRAFTER_FLAGS, MODEL_FLAGS, parser_of, run_measurement
 from specdec.config import RunConfig
-from specdec.drafters.specs import DrafterSpec
+from specdec.drafters.base import Spec
 from specdec.questions.sets import load_problems
 from specdec.records.rounds import Round
 from specdec.session import Session
@@ -34,13 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(config: RunConfig, session: Session) -> dict[str, Any]:
     """Per drafter: median ms per round, and per drafter pass, at each context length, and their ratio."""
+    asked = config.questions
     text_ids = [
         token
-        for problem in load_problems(config.dataset_name, data_dir=config.data_dir, num_questions=None)
+        for problem in load_problems(asked.dataset_name, data_dir=asked.data_dir, num_questions=None)
         for token in session.tokenizer(problem.prompt, add_special_tokens=False)["input_ids"]
     ]
     table = {}
-    for spec in tqdm(config.drafter_specs, desc="drafters", disable=None):
+    endless = dataclasses.replace(config, decoding=dataclasses.replace(config.decoding, max_new_tokens=NEW_TOKENS))
+    session = dataclasses.replace(session, config=endless, stop_ids=frozenset())
+    for spec in tqdm(session.specs, desc="drafters", disable=None):
         rounds = rounds_by_context(session, spec, text_ids)
         by_context = {length: summary(turns) for length, turns in rounds.items()}
         short, long = (by_context[length]["round_ms"] for length in CONTEXT_LENS)
@@ -48,14 +52,14 @@ def measure(config: RunConfig, session: Session) -> dict[str, Any]:
     return {"what": "median ms per round", "new_tokens": NEW_TOKENS, "drafters": table}
 
 
-def rounds_by_context(session: Session, spec: DrafterSpec, text_ids: list[int]) -> dict[int, list[Round]]:
+def rounds_by_context(session: Session, spec: Spec, text_ids: list[int]) -> dict[int, list[Round]]:
     """Rounds after `NUM_TEXTS` contexts of each length, in turn; the first round, which prefills, is left out."""
     rounds: dict[int, list[Round]] = {length: [] for length in CONTEXT_LENS}
     for index in range(NUM_TEXTS):
         for length in CONTEXT_LENS:
             begin = index * (len(text_ids) - length) // NUM_TEXTS
             prompt_ids = text_ids[begin : begin + length]
-            rounds[length] += decode(session, spec, prompt_ids, max_new_tokens=NEW_TOKENS, stop_ids=())[1:]
+            rounds[length] += session.decode(spec, prompt_ids)[1:]
     return rounds
 
 

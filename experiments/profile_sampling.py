@@ -19,11 +19,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from profiling.common import COST_AWARE_FLAGS, DECODING_FLAGS, asked_prompts, decode, parser_of, print_json, tokens_of
-from specdec.config import RunConfig, config_of
+from profiling.common import COST_AWARE_FLAGS, DECODING_FLAGS, asked_prompts, parser_of, print_json, tokens_of
+from specdec.commands.flags import config_of
+from specdec.config import RunConfig
 from specdec.decoding.target import Target
-from specdec.drafters.rules import Drafter
-from specdec.drafters.specs import DrafterSpec, Plain
+from specdec.drafters.base import Drafter, Spec
+from specdec.drafters.plain import Plain
 from specdec.errors import UserError, exit_status
 from specdec.session import Session, open_session
 
@@ -43,7 +44,7 @@ class Side:
     def play(self, prefix_ids: list[int]) -> tuple[float, tuple[int, int]]:
         """Milliseconds of a round after a prefix that both models have in their caches; passes and tokens drafted."""
         self.target.start(prefix_ids)
-        self.drafter.start(prefix_ids)
+        self.drafter.reset()
         self.drafter.propose(prefix_ids, BUDGET)
         clock = self.target.lm.clock
         begin = clock()
@@ -55,9 +56,10 @@ class Side:
 def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
         config = config_of(vars(parser_of("profile_sampling", __doc__, FLAGS).parse_args(arguments)))
-        if not config.is_sampled:
+        if not config.decoding.is_sampled:
             raise UserError("give the sampled side's --temperature")
-        greedy = replace(config, temperature=0.0, top_k=0, top_p=1.0, draft_sampling="greedy")
+        plain = replace(config.decoding, temperature=0.0, top_k=0, top_p=1.0, draft_sampling="greedy")
+        greedy = replace(config, decoding=plain)
         sessions = open_session(greedy), open_session(config)
         print_json(measure(config, *sessions), str(sessions[0].device))
 
@@ -67,21 +69,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(config: RunConfig, greedy: Session, sampled: Session) -> dict[str, Any]:
     """Per drafter: how many pairs, median milliseconds of both sides, and the spread of the pairs' ratios."""
     prefixes = prefixes_of(config, greedy)
-    found = {spec.name: compare(spec, greedy, sampled, prefixes) for spec in config.drafter_specs}
-    settings = {name: getattr(config, name) for name in SAMPLING_FLAGS}
-    return {"what": "a sampled round over a greedy one", "engine": greedy.engine, **settings, "drafters": found}
+    found = {spec.name: compare(spec, greedy, sampled, prefixes) for spec in sampled.specs}
+    settings = {name: getattr(config.decoding, name) for name in SAMPLING_FLAGS}
+    return {"what": "a sampled round over a greedy one", "engine": greedy.backend, **settings, "drafters": found}
 
 
 def prefixes_of(config: RunConfig, session: Session) -> list[list[int]]:
     """Prefixes of the target's greedy answers to the first questions."""
     found = []
     for prompt_ids in asked_prompts(config, session):
-        text = prompt_ids + tokens_of(decode(session, Plain(), prompt_ids))
+        text = prompt_ids + tokens_of(session.decode(Plain(), prompt_ids))
         found += [text[:end] for end in range(len(prompt_ids), len(text) - 1, STRIDE)]
     return found
 
 
-def compare(spec: DrafterSpec, greedy: Session, sampled: Session, prefixes: list[list[int]]) -> dict[str, Any]:
+def compare(spec: Spec, greedy: Session, sampled: Session, prefixes: list[list[int]]) -> dict[str, Any]:
     """The pairs of one drafter."""
     sampler = sampled.sampler("", 0, spec)
     sides = Side(greedy.target(), greedy.drafter(spec)), Side(sampled.target(sampler), sampled.drafter(spec, sampler))

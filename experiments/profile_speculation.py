@@ -23,15 +23,18 @@ from typing import Any
 from profiling.common import machine, parser_of, save_json
 from profiling.profile_engine import Settings, add_engine_flags, make_lm, read_settings
 from profiling.shapes import BLOCK, SUB_BLOCK, entry_name
-from specdec.config import StrictParser
+from specdec.commands.flags import StrictParser
 from specdec.decoding.loop import speculate
 from specdec.decoding.stopping import Draft, Passes
-from specdec.decoding.target import Target, Verdict
-from specdec.drafters.live import ArDrafter, Drafter, NoDrafter
-from specdec.drafters.specs import ArStatic
+from specdec.decoding.target import Target, Verification
+from specdec.drafters.ar import AR_DRAFTER, ArDrafter, ArStatic
+from specdec.drafters.base import Drafter
+from specdec.drafters.block_diffusion import DLLM_DRAFTER
+from specdec.drafters.families import parse_name
+from specdec.drafters.plain import NoDrafter
 from specdec.errors import UserError, exit_status
 from specdec.latency.profile import LatencyProfile, load_profile, verification_ms
-from specdec.models.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET
+from specdec.models.checkpoints import TARGET
 from specdec.models.lm import CachedLM
 from specdec.records.record import find_records, load_record
 from specdec.records.rounds import Round
@@ -126,7 +129,7 @@ def recorded_scripts(folder: Path) -> dict[str, tuple[Iterator[Turn], bool]]:
             turns.setdefault(record.drafter_name, []).extend(_turn(made) for made in record.rounds if made.draft_len)
     if not turns:
         raise UserError(f"no record of a drafter in {folder}: run failfast.py with --output_dir {folder} first")
-    return {name: (cycle(made), name.startswith("ar_")) for name, made in turns.items()}
+    return {name: (cycle(made), parse_name(name).priced_as == "ar") for name, made in turns.items()}
 
 
 def _turn(made: Round) -> Turn:
@@ -154,10 +157,10 @@ class ScriptedTarget(Target):
         super().__init__(lm)
         self.script = script
 
-    def _judge(self, tokens: list[int], draft: Draft) -> Verdict:
+    def _judge(self, tokens: list[int], draft: Draft) -> Verification:
         greedy, _ = self.lm.predict(tokens)
         accepted_len = min(self.script.turn.accepted_len, len(draft.tokens))
-        return Verdict(accepted_len, greedy[accepted_len])
+        return Verification(accepted_len, greedy[accepted_len])
 
 
 class ScriptedArDrafter(ArDrafter):
@@ -271,7 +274,7 @@ class Bench:
         """The paper's formula over these rounds, with the measured profile."""
         profile, passes = self.profile, sum(made.num_forward_passes for made in rounds)
         verify_ms = sum(verification_ms(profile, self.entry, made.draft_len + 1) for made in rounds)
-        total = passes * profile.pass_ms(is_ar) + verify_ms
+        total = passes * profile.pass_ms("ar" if is_ar else "block") + verify_ms
         return self.new_tokens * profile.target_ms_per_token[self.entry] / total
 
 

@@ -75,7 +75,7 @@ def stretched(traces: Sequence[Trace], question_id: int) -> Trace:
         name: Chains.pack(name, first.chains[name].identity, first.chains[name].chain_len, made[:count])
         for name, made in chains.items()
     }
-    identity = first.identity | {"question_id": question_id, "max_new_tokens": NUM_TOKENS}
+    identity = dataclasses.replace(first.identity, question_id=question_id, max_new_tokens=NUM_TOKENS)
     gaps = [1.0] * NUM_TOKENS
     return dataclasses.replace(first, identity=identity, output_tokens=text[:NUM_TOKENS], gaps=gaps, chains=packed)
 

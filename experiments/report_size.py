@@ -18,12 +18,13 @@ from typing import Any
 from experiments.replay_speed import NUM_QUESTIONS, NUM_TOKENS, long_questions
 from profiling.common import parser_of, run_command
 from specdec.commands.report import report_html
-from specdec.config import BUNDLED, RunConfig
-from specdec.drafters.specs import GRIDS
+from specdec.config import PricingConfig
+from specdec.drafters.grids import paper
 from specdec.errors import UserError
-from specdec.latency.profile import load_profiles
+from specdec.latency.pricing import Pricing
+from specdec.models.checkpoints import BUNDLED
 from specdec.models.token_text import find_tokenizer, read_token_bytes
-from specdec.ranking.entries import Reading, merge
+from specdec.ranking.entries import entry_of, merge
 from specdec.traces.replay import replay
 from specdec.views.pieces import Reader
 
@@ -39,14 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(flags: argparse.Namespace) -> dict[str, Any]:
     """The page's size, and seconds from the records, which are in memory, to the file."""
-    specs = GRIDS["paper"][:NUM_SETTINGS]
+    specs = paper()[:NUM_SETTINGS]
     records = [replay(trace, spec) for trace in long_questions(flags.traces) for spec in specs]
     tokenizer = find_tokenizer(BUNDLED)
     if tokenizer is None:
         raise UserError("the bundled target has no tokenizer here")
     reader = Reader(read_token_bytes(tokenizer))
     begin = time.perf_counter()
-    stats = merge(map(Reading(load_profiles(RunConfig.latency_profile)).entry, records))
+    pricing = Pricing.load(PricingConfig.latency_profile)
+    stats = merge(entry_of(record, pricing) for record in records)
     flags.out.write_text(report_html(records, stats, reader), encoding="utf-8")
     return {
         "what": f"HTML report of {NUM_QUESTIONS} questions x {NUM_SETTINGS} settings x {NUM_TOKENS} tokens",

@@ -18,20 +18,21 @@ from typing import Any
 
 from profiling.common import parser_of
 from specdec.errors import UserError, exit_status
-from specdec.latency.profile import LatencyProfile, load_profiles
+from specdec.latency.pricing import Pricing
 from specdec.questions.repetition import is_degenerate
 from specdec.ranking import entries
 from specdec.ranking.lossless import count_grades
+from specdec.ranking.source import Source
 from specdec.records.record import Record, find_records, load_record
 from specdec.views import tables
 
-MODEL_KEYS = ("target_sha256", "drafter_sha256", "dtype", "device", "engine", "max_new_tokens")
+MODEL_KEYS = ("target_sha256", "drafter_sha256", "dtype", "device", "backend", "max_new_tokens")
 
 
 def short(record: Record) -> dict[str, Any]:
     """One record without its texts; rounds are [drafted, accepted, drafter passes]."""
     return {
-        "dataset": record.identity["dataset"],
+        "dataset": record.identity.dataset,
         "question_id": record.question_id,
         "drafter": record.drafter_name,
         "num_output_tokens": record.num_output_tokens,
@@ -42,23 +43,24 @@ def short(record: Record) -> dict[str, Any]:
     }
 
 
-def degenerate_questions(records: Sequence[Record]) -> set[tuple[str, int]]:
+def degenerate_questions(records: Sequence[Record]) -> set[tuple[Source, int]]:
     """(source, question) of those that plain decoding answers by repeating itself. UserError without such a run."""
     plain = [record for record in records if record.drafter_name == entries.PLAIN]
     if not plain:
         raise UserError("no record of plain decoding: run failfast.py with --drafters plain first")
-    return {(entries.source_of(r), r.question_id) for r in plain if is_degenerate(r.output_tokens)}
+    return {(Source.of(r), r.question_id) for r in plain if is_degenerate(r.output_tokens)}
 
 
-def summary(records: Sequence[Record], profiles: Sequence[LatencyProfile], as_if: str | None) -> dict[str, Any]:
+def summary(records: Sequence[Record], pricing: Pricing) -> dict[str, Any]:
     """The document as builtins."""
     left_out = degenerate_questions(records)
-    stats = entries.merge(entries.stats_of(record, entries.model_prices(record, profiles, as_if)) for record in records)
+    stats = entries.merge(entries.entry_of(record, pricing) for record in records)
     good = [entry for entry in stats if (entry.source, entry.question_id) not in left_out]
-    models = {record.drafter_name: {k: record.identity.get(k) for k in MODEL_KEYS} for record in records}
+    known = {record.drafter_name: record.identity.to_builtins() for record in records}
+    models = {name: {key: identity.get(key) for key in MODEL_KEYS} for name, identity in known.items()}
     return {
         "num_questions": len({(entry.source, entry.question_id) for entry in stats}),
-        "num_degenerate": dict(Counter(source for source, _ in sorted(left_out))),
+        "num_degenerate": dict(Counter(source.title for source, _ in sorted(left_out))),
         "losslessness": count_grades(stats),
         "models": models,
         "provenance": records[0].provenance,
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         records = [load_record(path) for folder in flags.results for path in find_records(folder)]
         if not records:
             raise UserError(f"{flags.results[0]} holds no records: give the --output_dir of a finished run")
-        found = summary(records, load_profiles(flags.latency_profile), flags.latency_target)
+        found = summary(records, Pricing.load(flags.latency_profile, flags.latency_target))
         print(json.dumps(found, separators=(",", ":")))
 
     return exit_status(parser.prog, work)

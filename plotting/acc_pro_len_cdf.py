@@ -6,9 +6,9 @@ python -m plotting.acc_pro_len_cdf results --drafters ar_None_sf_8 dllm_0.05_df_
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from plotting import style
@@ -16,6 +16,7 @@ from plotting.cdfs import draw_cdf, finish, question_values, run
 from specdec.errors import UserError
 from specdec.records.record import Record
 from specdec.records.rounds import Round
+from specdec.views.palette import label_of, look_of
 
 
 @style.styled
@@ -24,16 +25,20 @@ def figure(records: Mapping[str, Sequence[Record]]) -> Figure:
     if len(records) < 2:
         raise UserError("one drafter has nothing to be compared with: give records of two or more, AR and FailFast say")
     drawn, grid = style.panels(1, 2, 3.2, sharey=True)
-    look = style.looks(records)
     for axes, title, length in zip(grid[0], ("drafted", "accepted"), (_drafted, _accepted), strict=True):
         longest = max(length(turn) for found in records.values() for one in found for turn in one.rounds)
-        grid_xs = np.arange(longest + 1)
+        grid_xs = range(longest + 1)
         for name, found in records.items():
-            per_question = question_values(found, lambda one, of=length: [of(t) for t in one.rounds if t.draft_len])
-            draw_cdf(axes, grid_xs, per_question, look[name], style.label_of(name))
+            per_question = question_values(found, partial(lengths, length))
+            draw_cdf(axes, grid_xs, per_question, look_of(name), label_of(name))
         axes.set_xlabel(f"tokens {title} per round")
     grid[0][0].set_ylabel("share of rounds with as many or fewer\n(mean of questions)")
     return finish(drawn, grid[0], records)
+
+
+def lengths(length: Callable[[Round], int], record: Record) -> list[int]:
+    """The lengths of a record's drafts."""
+    return [length(turn) for turn in record.rounds if turn.draft_len]
 
 
 def _drafted(turn: Round) -> int:

@@ -10,16 +10,19 @@ import sys
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from plotting import cli, style
 from plotting.inputs import read_drafts
 from specdec.errors import UserError
-from specdec.records.identity import IDENTITY_KEYS
-from specdec.records.record import Record, record_path
+from specdec.records.record import Record, identity_path
+from specdec.views import palette
+from specdec.views.palette import label_of
 
 MAX_RECORDS = 6
 HEIGHT = 3.2  # inches per record
@@ -52,19 +55,19 @@ def draw_rates(axes: Axes, record: Record) -> None:
     """Per round a level as wide as what it emitted, and the rate of all rounds so far."""
     edges = [0, *(end for _, end in spans(record))]
     rates = [turn.acceptance_rate if turn.draft_len else float("nan") for turn in record.rounds]
-    levels = {"drawstyle": "steps-post", "color": style.ACCEPTED, "linewidth": 1.2}
+    levels: dict[str, Any] = {"drawstyle": "steps-post", "color": style.ACCEPTED, "linewidth": 1.2}
     axes.plot(edges, [*rates, rates[-1]], label="acceptance rate of the round", **levels)
     accepted = accumulate(turn.accepted_len for turn in record.rounds)
     drafted = accumulate(turn.draft_len for turn in record.rounds)
     so_far = [a / d if d else float("nan") for a, d in zip(accepted, drafted, strict=True)]
-    axes.plot(edges[1:], so_far, color=style.VERMILLION, linestyle="--", label="of all rounds so far")
+    axes.plot(edges[1:], so_far, color=palette.VERMILLION, linestyle="--", label="of all rounds so far")
     axes.set_ylim(-0.04, 1.04)
     axes.set_ylabel("acceptance rate")
     axes.tick_params(labelbottom=False)
     style.percent_axis(axes.yaxis)
-    dataset = record.identity["dataset"]
+    dataset = record.identity.dataset
     axes.set_title(
-        f"{style.label_of(record.drafter_name)}; {dataset}, question {record.question_id}: "
+        f"{label_of(record.drafter_name)}; {dataset}, question {record.question_id}: "
         f"{record.acceptance_rate:.1%} of {record.num_drafted} drafted tokens accepted"
     )
 
@@ -76,7 +79,7 @@ def draw_raster(axes: Axes, record: Record) -> None:
     widths = [end - start for start, end in spans(record)]
     accepted = [turn.accepted_len for turn in record.rounds]
     rejected = [turn.draft_len - turn.accepted_len for turn in record.rounds]
-    bar = {"align": "edge", "edgecolor": "white", "linewidth": 0.3}
+    bar: dict[str, Any] = {"align": "edge", "edgecolor": "white", "linewidth": 0.3}
     axes.bar(starts, accepted, widths, color=style.ACCEPTED, label="accepted", **bar)
     bar |= {"hatch": style.REJECTED_HATCH, "label": "rejected"}
     axes.bar(starts, rejected, widths, accepted, color=style.REJECTED, **bar)
@@ -89,10 +92,10 @@ def draw_raster(axes: Axes, record: Record) -> None:
     ]
     axes.broken_barh(drafted, (-1.8 * height, height), color=style.ACCEPTED)
     axes.broken_barh(own, (-1.8 * height, height), color=style.CORRECTION)
-    axes.axhline(0, color=style.GREY, linewidth=0.6)
+    axes.axhline(0, color=palette.GREY, linewidth=0.6)
     axes.set_xlim(0, record.num_output_tokens)
     axes.set_ylim(bottom=-2.4 * height)
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("position in the output (tokens)")
     axes.set_ylabel("draft length (tokens)")
 
@@ -108,7 +111,7 @@ def raster_key() -> list[Patch]:
 
 def figure_path(output_dir: str | Path, record: Record) -> Path:
     """OUTPUT_DIR/figures/TARGET/DATASET/QUESTION/DRAFTER/MAX_NEW_TOKENS.png: the record's place, under figures."""
-    path = record_path(output_dir, *(record.identity[key] for key in IDENTITY_KEYS))
+    path = identity_path(output_dir, record.identity)
     return Path(output_dir) / "figures" / path.relative_to(Path(output_dir) / "pickles").with_suffix(".png")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,10 +19,13 @@ from matplotlib.figure import Figure
 
 from plotting import cli, style
 from plotting.inputs import read_traces
-from plotting.points import Point, ratio_points
+from specdec.drafters.families import kind_of_chains
 from specdec.errors import UserError
+from specdec.ranking.statistics import Value, ratio_values
 from specdec.traces.calibration import expected_calibration_error, fit_curve, reliability_table, tokens_seen
 from specdec.traces.trace import Trace
+from specdec.views import palette
+from specdec.views.captions import interval_note, questions_note
 
 MAX_PANELS = 3
 BAR = 0.2  # how high the fullest tenth stands
@@ -43,8 +47,8 @@ def figure(traces: Sequence[Trace], names: Sequence[str]) -> Figure:
     drawn.legend(handles=grid[0][0].get_legend_handles_labels()[0], loc="outside upper left", ncols=4)
     style.percent_axis(grid[0][0].yaxis)
     has_any = len(grid[0][0].collections) > 0
-    note = f"{style.questions_note([len(traces)])}; {style.interval_note(has_any)}"
-    style.note(drawn, f"{', '.join(sorted({str(t.identity['dataset']) for t in traces}))}; {note}")
+    note = f"{questions_note([len(traces)])}; {interval_note(has_any)}"
+    style.note(drawn, f"{', '.join(sorted({t.identity.dataset for t in traces}))}; {note}")
     return drawn
 
 
@@ -56,15 +60,16 @@ def draw(axes: Axes, name: str, per_question: Sequence[Seen]) -> None:
     curve = fit_curve(seen)
     rows = reliability_table(seen, curve)
     points = [tenth_point(per_question, row) for row in rows]
-    look = style.LOOKS[style.ArStatic if name == "ar" else style.FailFast]
-    axes.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.8, label="ideal")
-    axes.plot(curve.confidences, curve.acceptance, color=style.BLACK, linestyle=":", linewidth=1, label="isotonic fit")
+    look = palette.family_look(kind_of_chains(name))
+    axes.plot([0, 1], [0, 1], color=palette.GREY, linewidth=0.8, label="ideal")
+    axes.plot(
+        curve.confidences, curve.acceptance, color=palette.BLACK, linestyle=":", linewidth=1, label="isotonic fit"
+    )
     places, values = [row["mean_confidence"] for row in rows], [point.value for point in points]
-    marks = {"fmt": look.marker, "color": look.colour, "label": "tenths of the confidences"}
-    axes.errorbar(places, values, yerr=style.reach(points), **marks)
+    style.marks(axes, (places, values), look, "tenths of the confidences", yerr=style.reach(points))
     most = max(row["num_tokens"] for row in rows)
     heights = [BAR * row["num_tokens"] / most for row in rows]
-    bar = {"color": "#CCCCCC", "edgecolor": "white", "zorder": 0, "label": "share of the tokens"}
+    bar: dict[str, Any] = {"color": "#CCCCCC", "edgecolor": "white", "zorder": 0, "label": "share of the tokens"}
     axes.bar([row["low"] for row in rows], heights, 0.1, align="edge", **bar)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
@@ -72,11 +77,11 @@ def draw(axes: Axes, name: str, per_question: Sequence[Seen]) -> None:
     axes.set_title(f"{name}: ECE {expected_calibration_error(rows):.3f}\n{len(seen):,} tokens")
 
 
-def tenth_point(per_question: Sequence[Seen], row: dict[str, float]) -> Point:
+def tenth_point(per_question: Sequence[Seen], row: dict[str, float]) -> Value:
     """The acceptance rate in a tenth of the confidences, with its interval over the questions that have any there."""
     low, high = row["low"], row["high"]
     inside = [[accepted for c, accepted in seen if low <= c < high or c == high == 1.0] for seen in per_question]
-    return ratio_points(
+    return ratio_values(
         np.array([[sum(accepted)] for accepted in inside]), np.array([[len(accepted)] for accepted in inside])
     )[0].within(0.0, 1.0)
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from plotting import cli, style
 from plotting.inputs import by_drafter, datasets_of, read_drafts
-from plotting.points import Point, have_intervals
-from plotting.style import Look
-from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS, SEED
+from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS, SEED, Value
 from specdec.records.record import Record
+from specdec.views.captions import interval_note, questions_note
+from specdec.views.palette import Look
 
 NUM_RESAMPLES = 2_000
 MAX_DRAFTERS = 6
@@ -35,24 +36,24 @@ def finish(drawn: Figure, panels: Sequence[Axes], records: Records, about: str =
     """The legend, in the last panel, and the note: `about`, over which questions, and with which intervals."""
     panels[-1].legend(loc="lower right")
     datasets = datasets_of([record for found in records.values() for record in found])
-    questions = style.questions_note(map(_num_questions, records.values()))
-    style.note(drawn, f"{about}{datasets}; {questions}; {style.interval_note(style.has_band(panels[0]))}")
+    questions = questions_note(map(_num_questions, records.values()))
+    style.note(drawn, f"{about}{datasets}; {questions}; {interval_note(bool(panels[0].collections))}")
     return drawn
 
 
 def _num_questions(records: Sequence[Record]) -> int:
-    return len({(str(record.identity["dataset"]), record.question_id) for record in records})
+    return len({(record.identity.dataset, record.question_id) for record in records})
 
 
 def question_values(records: Sequence[Record], values: Callable[[Record], list[int]]) -> list[list[int]]:
     """The values of every question, those of a data set's question together; questions without any left out."""
     found: dict[tuple[str, int], list[int]] = {}
     for record in records:
-        found.setdefault((str(record.identity["dataset"]), record.question_id), []).extend(values(record))
+        found.setdefault((record.identity.dataset, record.question_id), []).extend(values(record))
     return [one for one in found.values() if one]
 
 
-def cdf_points(xs: Sequence[int], per_question: Sequence[Sequence[int]]) -> list[Point]:
+def cdf_points(xs: Sequence[int], per_question: Sequence[Sequence[int]]) -> list[Value]:
     """The share of a question's values that are x or less, mean of the questions, with intervals over questions.
 
     The mean of the questions, or one endless answer would decide. The intervals are percentiles of resampled
@@ -63,19 +64,17 @@ def cdf_points(xs: Sequence[int], per_question: Sequence[Sequence[int]]) -> list
     shares_QX = np.array([[np.mean(np.array(values) <= x) for x in xs] for values in per_question])
     values = shares_QX.mean(0).tolist()
     if len(per_question) < MIN_QUESTIONS:
-        return [Point(value) for value in values]
+        return [Value(value) for value in values]
     picks_BQ = np.random.default_rng(SEED).integers(len(shares_QX), size=(NUM_RESAMPLES, len(shares_QX)))
     low, high = np.quantile(shares_QX[picks_BQ].mean(1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return [Point(*point) for point in zip(values, low.tolist(), high.tolist(), strict=True)]
+    return [Value(*point) for point in zip(values, low.tolist(), high.tolist(), strict=True)]
 
 
 def draw_cdf(axes: Axes, xs: Sequence[int], per_question: Sequence[Sequence[int]], look: Look, label: str) -> None:
     """A step line, and its intervals as a band."""
     points = cdf_points(xs, per_question)
-    values = [point.value for point in points]
-    axes.plot(xs, values, drawstyle="steps-post", color=look.colour, linestyle=look.line, label=label)
-    if have_intervals(points):
-        low, high = [point.low for point in points], [point.high for point in points]
-        axes.fill_between(xs, low, high, step="post", color=look.colour, alpha=0.15, linewidth=0)
+    places = [(x, point.value) for x, point in zip(xs, points, strict=True)]
+    style.line(axes, places, look, drawstyle="steps-post", label=label)
+    style.band(axes, xs, points, look, "post")
     axes.set_ylim(-0.02, 1.02)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))

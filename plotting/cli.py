@@ -13,12 +13,12 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from plotting.ranking_files import read_ranking_file
-from plotting.rankings import Asked, read_rankings
-from plotting.settings import Ranking, under_one_engine
+from plotting.inputs import Asked, read_tables, under_one_engine
 from plotting.style import RC
-from specdec.config import StrictParser, add_flags
+from specdec.commands.flags import StrictParser, add_flags
 from specdec.errors import UserError, exit_status
+from specdec.ranking.table import Table
+from specdec.ranking.table_files import read_table_file
 from specdec.records.pickles import write_atomic
 
 # Nothing in a file says when it was made or by which version, so that the same data gives the same file.
@@ -66,6 +66,13 @@ def run(
     return exit_status(f"plotting.{name}", work)
 
 
+def run_tables(
+    name: str, about: str | None, figure: Callable[[list[Table], list[Table]], Figure], arguments: Sequence[str] | None
+) -> int:
+    """The command of a figure of tables and references, a data set each."""
+    return run(name, about, lambda options: figure(tables(options), references(options)), RANKING_FLAGS, arguments)
+
+
 def parse(name: str, about: str | None, flags: Sequence[str], arguments: Sequence[str] | None) -> Namespace:
     """INPUT..., --out and those of `flags` that a figure takes."""
     parser = StrictParser(prog=f"plotting.{name}", description=about)
@@ -79,18 +86,18 @@ def parse(name: str, about: str | None, flags: Sequence[str], arguments: Sequenc
 
 
 def asked(options: Namespace) -> Asked:
-    """The flags that say how records become rankings."""
+    """The flags that say how records become tables."""
     return Asked(**{key: getattr(options, key) for key in ("drafters", "question_ids", *PRICING)})
 
 
-def rankings(options: Namespace) -> list[Ranking]:
-    """The rankings of a figure that takes RANKING_FLAGS: one engine's, a data set each. Raises UserError."""
-    return under_one_engine(read_rankings(options.inputs, asked(options)), options.engine)
+def tables(options: Namespace) -> list[Table]:
+    """The tables of a figure that takes RANKING_FLAGS: one engine's, a data set each. Raises UserError."""
+    return under_one_engine(read_tables(options.inputs, asked(options)), options.engine)
 
 
-def references(options: Namespace) -> list[Ranking]:
-    """The rankings of --reference, maybe none. Raises UserError."""
-    return [] if options.reference is None else read_ranking_file(options.reference)
+def references(options: Namespace) -> list[Table]:
+    """The tables of --reference, maybe none. Raises UserError."""
+    return [] if options.reference is None else read_table_file(options.reference)
 
 
 def check_format(path: Path, formats: Sequence[str]) -> None:

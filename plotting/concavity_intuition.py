@@ -8,7 +8,6 @@ A dLLM drafter's passes per round rise with its unmask threshold; the AR drafter
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -16,63 +15,62 @@ from matplotlib.figure import Figure
 
 from plotting import cli, style
 from plotting.scatter import draw_points
-from plotting.settings import Ranking, Setting
 from plotting.sweeps import Series, require_sweep, sweeps
-from specdec.drafters.specs import ArStatic, DllmStatic, number_text
+from specdec.drafters.ar import ArStatic
+from specdec.drafters.base import number_text
+from specdec.drafters.block_diffusion import DllmStatic
+from specdec.ranking.table import Row, Table
+from specdec.views import palette
+from specdec.views.captions import full_note
+from specdec.views.palette import Look
 
 X, Y = "passes_per_round", "acceptance_rate"
 
 
 @style.styled
-def figure(rankings: Sequence[Ranking], references: Sequence[Ranking] = ()) -> Figure:
+def figure(tables: Sequence[Table], references: Sequence[Table] = ()) -> Figure:
     """A column per ranking. UserError where no threshold varies."""
-    drawn, grid = style.panels(1, len(rankings), 3.6, sharex=True, sharey=True)
-    for axes, ranking in zip(grid[0], rankings, strict=True):
-        draw(axes, threshold_sweep(ranking), ranking.settings, style.LOOKS[DllmStatic], style.LOOKS[ArStatic])
+    drawn, grid = style.panels(1, len(tables), 3.6, sharex=True, sharey=True)
+    for axes, table in zip(grid[0], tables, strict=True):
+        draw(axes, threshold_sweep(table), table.rows)
         for reference in references:
-            found = sweeps(reference.settings, DllmStatic, "unmask_threshold", X, Y)
+            found = sweeps(reference.rows, DllmStatic, "unmask_threshold", X, Y)
             if found:
-                look = style.REFERENCE
-                draw(axes, found[0], reference.settings, look, look, f"{reference.title}: ")
-        axes.set_title(ranking.title)
+                draw(axes, found[0], reference.rows, palette.REFERENCE, f"{reference.title}: ")
+        axes.set_title(table.title)
         axes.set_xlabel("drafter passes per round")
         style.percent_axis(axes.yaxis)
     grid[0][0].set_ylabel("acceptance rate")
     drawn.legend(handles=grid[0][0].get_legend_handles_labels()[0], loc="outside upper left", ncols=2)
-    style.note(drawn, f"numbers: unmask thresholds; {style.full_note(rankings)}")
+    style.note(drawn, f"numbers: unmask thresholds; {full_note(tables)}")
     return drawn
 
 
-def threshold_sweep(ranking: Ranking) -> Series:
+def threshold_sweep(table: Table) -> Series:
     """The longest series of static dLLM drafts of the same length."""
-    found = sweeps(ranking.settings, DllmStatic, "unmask_threshold", X, Y)
+    found = sweeps(table.rows, DllmStatic, "unmask_threshold", X, Y)
     require_sweep(found, "the static dLLM drafter", "--drafter_thresholds")
     return found[0]
 
 
-def draw(
-    axes: Axes, series: Series, settings: Sequence[Setting], look: style.Look, ar_look: style.Look, prefix: str = ""
-) -> None:
-    """The series as a line in the order of passes, its ends named; and the AR drafter of its length."""
-    ordered = sorted(zip(series.xs, series.settings, strict=True), key=lambda pair: pair[1].points[X].value)
+def draw(axes: Axes, series: Series, rows: Sequence[Row], look: Look | None = None, prefix: str = "") -> None:
+    """The series as a line in the order of passes, its ends named; and the AR drafter of its length. In their own
+    colours, or all in `look`."""
+    ordered = sorted(zip(series.xs, series.rows, strict=True), key=lambda pair: pair[1].values[X].value)
     members = [one for _, one in ordered]
-    length = number_text(series.fixed["draft_len"])
-    draw_points(axes, members, X, Y, look, f"{prefix}dLLM, static {length}")
-    where = [(one.points[X].value, one.points[Y].value) for one in members]
-    axes.plot(*zip(*where, strict=True), color=look.colour, linestyle=look.line)
+    length, line = number_text(series.fixed["draft_len"]), look or series.look
+    draw_points(axes, members, X, Y, f"{prefix}dLLM, static {length}", look)
+    where = [(one.values[X].value, one.values[Y].value) for one in members]
+    style.line(axes, where, line)
     for (threshold, _), place in ((ordered[0], where[0]), (ordered[-1], where[-1])):
         axes.annotate(number_text(threshold), place, (4, -10), textcoords="offset points", fontsize=7)
-    ar = [one for one in settings if one.spec == ArStatic(int(series.fixed["draft_len"])) and one.has(X, Y)]
+    ar = [one for one in rows if one.spec == ArStatic(int(series.fixed["draft_len"])) and one.has(X, Y)]
     if ar:
-        draw_points(axes, ar, X, Y, ar_look, f"{prefix}AR, static {length}")
-
-
-def build(options: Namespace) -> Figure:
-    return figure(cli.rankings(options), cli.references(options))
+        draw_points(axes, ar, X, Y, f"{prefix}AR, static {length}", look)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return cli.run("concavity_intuition", __doc__, build, cli.RANKING_FLAGS, arguments)
+    return cli.run_tables("concavity_intuition", __doc__, figure, arguments)
 
 
 if __name__ == "__main__":

@@ -11,27 +11,27 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from plotting import style
 from plotting.cdfs import draw_cdf, finish, question_values, run
 from specdec.errors import UserError
 from specdec.records.record import Record
+from specdec.views.palette import label_of, look_of
 
 
 @style.styled
 def figure(records: Mapping[str, Sequence[Record]]) -> Figure:
     """Two panels: the share of runs, and of the easy tokens, in runs of N tokens or fewer."""
     drawn, grid = style.panels(1, 2, 3.2, sharey=True, sharex=True)
-    look, runs = style.looks(records), {name: question_values(found, easy_runs) for name, found in records.items()}
+    runs = {name: question_values(found, easy_runs) for name, found in records.items()}
     if not any(runs.values()):
         raise UserError("no token in these records was easy: give records of a drafter that gets tokens accepted")
-    xs = np.arange(max(run for found in runs.values() for one in found for run in one) + 1)
+    xs = range(max(run for found in runs.values() for one in found for run in one) + 1)
     for name, found in runs.items():
-        draw_cdf(grid[0][0], xs, found, look[name], style.label_of(name))
+        draw_cdf(grid[0][0], xs, found, look_of(name), label_of(name))
         weighted = [[run for run in one for _ in range(run)] for one in found]
-        draw_cdf(grid[0][1], xs, weighted, look[name], style.label_of(name))
+        draw_cdf(grid[0][1], xs, weighted, look_of(name), label_of(name))
     grid[0][0].set_ylabel("share in runs of as many or fewer\n(mean of questions)")
     for axes, title in zip(grid[0], ("of all runs", "of all easy tokens"), strict=True):
         axes.set_title(title)
@@ -41,7 +41,8 @@ def figure(records: Mapping[str, Sequence[Record]]) -> Figure:
 
 def easy_runs(record: Record) -> list[int]:
     """The lengths of the runs, in order. Example: 3 accepted and a bonus, then 2 accepted and a correction: `[6]`."""
-    runs, length = [], 0
+    runs: list[int] = []
+    length = 0
     for turn in record.rounds:
         length += turn.accepted_len + (turn.bonus_token is not None and turn.draft_len > 0)
         if turn.final_token is not None or not turn.draft_len:

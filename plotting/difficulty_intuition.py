@@ -6,6 +6,7 @@ python -m plotting.difficulty_intuition results --drafters dllm_0.05_df_0.45_60_
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -17,6 +18,8 @@ from plotting.acc_rate_over_time import spans
 from plotting.inputs import by_drafter, read_drafts
 from specdec.errors import UserError
 from specdec.records.record import Record
+from specdec.views import palette
+from specdec.views.palette import label_of
 
 MAX_QUESTIONS = 30
 
@@ -30,16 +33,16 @@ def figure(records: Sequence[Record]) -> Figure:
     axes = grid[0][0]
     for row, record in enumerate(records):
         draw_row(axes, row, record)
-    axes.set_yticks(range(len(records)), [f"{one.identity['dataset']} {one.question_id}" for one in records])
+    axes.set_yticks(range(len(records)), [f"{one.identity.dataset} {one.question_id}" for one in records])
     axes.set_ylim(len(records) - 0.4, -0.6)
     axes.grid(False)
     axes.set_xlim(0, max(record.num_output_tokens for record in records))
     axes.set_xlabel("position in the output (tokens)")
     axes.set_ylabel("question")
-    axes.set_title(style.label_of(records[0].drafter_name))
+    axes.set_title(label_of(records[0].drafter_name))
     key = [
         Patch(facecolor=style.ACCEPTED, label="accepted"),
-        Patch(facecolor=style.SKY, label="bonus"),
+        Patch(facecolor=palette.SKY, label="bonus"),
         Patch(facecolor=style.CORRECTION, label="the target's correction"),
     ]
     drawn.legend(handles=key, loc="outside upper right", ncols=3)
@@ -51,14 +54,14 @@ def draw_row(axes: Axes, row: int, record: Record) -> None:
     rounds = list(zip(spans(record), record.rounds, strict=True))
     parts = {
         style.ACCEPTED: [(start, turn.accepted_len) for (start, _), turn in rounds if turn.accepted_len],
-        style.SKY: [(end - 1, 1) for (_, end), turn in rounds if turn.bonus_token is not None],
+        palette.SKY: [(end - 1, 1) for (_, end), turn in rounds if turn.bonus_token is not None],
         style.CORRECTION: [(end - 1, 1) for (_, end), turn in rounds if turn.final_token is not None],
     }
     for colour, cells in parts.items():
         axes.broken_barh(cells, (row - 0.36, 0.72), facecolor=colour, linewidth=0)
 
 
-def build(options: object) -> Figure:
+def build(options: Namespace) -> Figure:
     found = by_drafter(read_drafts(options.inputs, options.drafters, options.question_ids), at_most=1)
     return figure(*found.values())
 

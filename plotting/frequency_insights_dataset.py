@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from plotting import sweep_figure
 from plotting.sweep_figure import Sweep
-from specdec.drafters.specs import ArStatic, DllmStatic
+from specdec.drafters.ar import ArStatic
+from specdec.drafters.block_diffusion import DllmStatic
 
 SWEEP = Sweep(
     kinds=(ArStatic, DllmStatic),

@@ -30,7 +30,7 @@ from plotting import (
     threshold_insights_dataset,
     visualize_trajectory,
 )
-from specdec.config import StrictParser
+from specdec.commands.flags import StrictParser
 from specdec.errors import UserError, exit_status
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

@@ -1,20 +1,92 @@
-"""Inputs: records and traces from the paths of a command line, checked as far as every figure needs. No matplotlib.
-
-`rankings.py` reads rankings, which have intervals.
+"""Inputs: tables, records and traces from the paths of a command line, checked as far as every figure needs. No
+matplotlib.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from specdec.config import PricingConfig
 from specdec.errors import UserError
-from specdec.ranking.entries import PLAIN
+from specdec.latency.pricing import Pricing
+from specdec.ranking.entries import PLAIN, Entry, entry_of, merge
+from specdec.ranking.oracle import Judges
+from specdec.ranking.question_sets import comparable
+from specdec.ranking.ranking import engines_of
+from specdec.ranking.table import Table, table_of
+from specdec.ranking.table_files import read_table_file
 from specdec.records.record import Record, find_records, load_record
 from specdec.traces.trace import Trace, find_traces, load_trace
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How records become tables; the flags of the same names."""
+
+    drafters: Collection[str] | None = None
+    question_ids: Collection[int] | None = None
+    latency_profile: Sequence[str] = PricingConfig.latency_profile
+    latency_target: Sequence[str | None] = (None,)
+    trace_dir: str | None = None
+    allow_unequal: bool = False
+    without_degenerate: bool = False
+
+
+def read_tables(paths: Sequence[Path], asked: Asked) -> list[Table]:
+    """The tables of JSON files, and of records: one per target, data set and engine. Raises UserError."""
+    made = [table for path in paths if path.suffix == ".json" for table in read_table_file(path)]
+    folders = [path for path in paths if path.suffix != ".json"]
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in read_records(folders, None, asked.question_ids) if folders else ():
+        if asked.drafters is None or record.drafter_name in (*asked.drafters, PLAIN):  # which measured times need
+            key = record.identity.target, record.identity.dataset
+            groups.setdefault(key, []).append(record)
+    for (target, dataset), records in groups.items():
+        stats = _stats(records, asked)
+        loops = {entry.question_id for entry in stats if entry.is_degenerate} if asked.without_degenerate else set()
+        stats = [entry for entry in stats if entry.question_id not in loops]
+        tables = [table_of(stats, engine) for engine in engines_of(stats)]
+        made += [replace(one, title=dataset, target=target, num_degenerate=len(loops)) for one in tables]
+    made = [one for table in made if (one := _chosen(table, None)).rows]
+    if not made:
+        raise UserError("nothing in the input has a price: give records of drafters and a --latency_profile")
+    if asked.drafters is not None:
+        there = {row.drafter_name for table in made for row in table.rows}
+        missing = [name for name in asked.drafters if name not in there]
+        if missing:
+            raise UserError(f"no input ranks {missing[0]} (there are: {', '.join(sorted(there)[:8])}, ...)")
+    return [one for table in made if (one := _chosen(table, asked.drafters)).rows]
+
+
+def _stats(records: Sequence[Record], asked: Asked) -> list[Entry]:
+    found: list[Entry] = []
+    for target in asked.latency_target:
+        pricing = Pricing.load(asked.latency_profile, target)
+        judges = None if asked.trace_dir is None else Judges(asked.trace_dir, pricing)
+        found += [entry_of(record, pricing, judges) for record in records]
+    return comparable(merge(found), asked.allow_unequal)[0]
+
+
+def _chosen(table: Table, drafters: Collection[str] | None) -> Table:
+    """Of a table these drafters (default: all), as far as they have a price."""
+    rows = [row for row in table.rows if row.num_questions != 0]
+    return replace(table, rows=[row for row in rows if drafters is None or row.drafter_name in drafters])
+
+
+def under_one_engine(tables: Sequence[Table], engine: str | None) -> list[Table]:
+    """The tables under `engine` (default: the first there is), one per data set.
+
+    Raises UserError for an engine that is not there, and for several targets.
+    """
+    engines = list(dict.fromkeys(table.engine for table in tables))
+    if engine is not None and engine not in engines:
+        raise UserError(f"no --engine {engine!r} (there are: {', '.join(map(repr, engines)) or 'none'})")
+    require_one_target(table.target for table in tables)
+    return [table for table in tables if table.engine == (engine or engines[0])]
 
 
 def read_records(
@@ -40,18 +112,18 @@ def read_drafts(
 ) -> list[Record]:
     """Like `read_records`, of a single target, without those that never drafted. Raises UserError if none is left."""
     records = read_records(paths, drafters, question_ids)
-    require_one_target(records)
+    require_one_target(record.identity.target for record in records)
     drafted = [record for record in records if record.num_drafted]
     if not drafted:
         raise UserError("the records are of plain decoding alone, which drafts nothing: give those of a drafter")
     return drafted
 
 
-def require_one_target(records: Sequence[Record]) -> None:
-    """UserError for records of several targets, which one figure must not mix."""
-    targets = sorted({str(record.identity["target"]) for record in records})
-    if len(targets) > 1:
-        raise UserError(f"records of several targets ({', '.join(targets)}): give one, as OUTPUT_DIR/pickles/TARGET")
+def require_one_target(targets: Iterable[str]) -> None:
+    """UserError for several targets, which one figure must not mix."""
+    found = sorted(set(targets))
+    if len(found) > 1:
+        raise UserError(f"input of several targets ({', '.join(found)}): give one, as OUTPUT_DIR/pickles/TARGET")
 
 
 def by_drafter(records: Sequence[Record], at_most: int) -> dict[str, list[Record]]:
@@ -68,27 +140,20 @@ def by_drafter(records: Sequence[Record], at_most: int) -> dict[str, list[Record
 
 def datasets_of(records: Sequence[Record]) -> str:
     """The data sets of records, for a note: "gsm8k, math"."""
-    return ", ".join(sorted({str(record.identity["dataset"]) for record in records}))
+    return ", ".join(sorted({record.identity.dataset for record in records}))
 
 
 def read_traces(paths: Sequence[Path], question_ids: Collection[int] | None = None) -> list[Trace]:
     """The traces of folders and files. Raises UserError: none, several targets, confidences outside 0 to 1."""
     traces = [load_trace(path) for folder in paths for path in find_traces(folder)]
     _require("question", question_ids, {trace.question_id for trace in traces})
-    targets = sorted({str(trace.identity["target"]) for trace in traces})
-    if len(targets) > 1:
-        raise UserError(f"traces of several targets ({', '.join(targets)}): give one")
+    require_one_target(trace.identity.target for trace in traces)
     for trace in traces:
         for chains in trace.chains.values():
             confidences = chains.arrays["confidences"]
             if not np.all((confidences >= 0) & (confidences <= 1)):
                 raise UserError(f"question {trace.question_id}, {chains.name}: a confidence is not a probability")
     return [trace for trace in traces if question_ids is None or trace.question_id in question_ids]
-
-
-def is_finite(value: object) -> bool:
-    """Whether a value read from JSON is a number that can be drawn."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _record_paths(folder: Path) -> list[Path]:

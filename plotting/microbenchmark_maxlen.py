@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from plotting import sweep_figure
 from plotting.sweep_figure import Sweep
-from specdec.drafters.specs import FailFast
+from specdec.drafters.block_diffusion import FailFast
 
 SWEEP = Sweep(
     kinds=(FailFast,),

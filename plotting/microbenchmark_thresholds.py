@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 from plotting import sweep_figure
 from plotting.sweep_figure import Sweep
-from specdec.drafters.specs import FailFast
+from specdec.drafters.block_diffusion import FailFast
 
 SWEEP = Sweep(
     kinds=(FailFast,),
-    axis="confidence_threshold",
+    axis="tau",
     x_label="τ (confidence below which a draft stops)",
     quantities=("speedup_mean",),
     flag="--sweep_lowconf_threshold",

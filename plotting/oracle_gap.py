@@ -18,69 +18,72 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plotting import cli, style
-from plotting.settings import CEILING_PARTS, Ranking, Setting, engine_note
 from specdec.errors import UserError
+from specdec.ranking.table import CEILING_SHARES, Row, Table
+from specdec.views import palette
+from specdec.views.captions import engine_note, full_note
+from specdec.views.palette import label_of
 
 MAX_SETTINGS = 16
 # Part of the time -> words, colour, hatch.
 PARTS = {
-    "ceiling_share": ("share of the ceiling", style.BLUE, ""),
-    "over_share": ("lost: drafting on for too long", style.ORANGE, "////"),
-    "under_share": ("lost: stopping too early", style.SKY, "...."),
+    "ceiling_share": ("share of the ceiling", palette.BLUE, ""),
+    "over_share": ("lost: drafting on for too long", palette.ORANGE, "////"),
+    "under_share": ("lost: stopping too early", palette.SKY, "...."),
     "passes_share": ("lost: drafter passes", "white", "\\\\\\\\"),
 }
 
 
 @style.styled
-def figure(rankings: Sequence[Ranking]) -> Figure:
+def figure(tables: Sequence[Table]) -> Figure:
     """A panel per ranking, its best MAX_SETTINGS settings by share. UserError where no ceiling is known."""
-    chosen = [best_known(ranking) for ranking in rankings]
+    chosen = [best_known(table) for table in tables]
     rows = max(map(len, chosen))
-    drawn, grid = style.panels(1, len(rankings), 1.5 + 0.24 * rows, sharex=True)
-    for axes, ranking, settings in zip(grid[0], rankings, chosen, strict=True):
+    drawn, grid = style.panels(1, len(tables), 1.5 + 0.24 * rows, sharex=True)
+    for axes, table, settings in zip(grid[0], tables, chosen, strict=True):
         draw(axes, settings)
-        shown = "" if len(settings) == len(ranking.settings) else f", best {len(settings)} of {len(ranking.settings)}"
-        axes.set_title(f"{ranking.title}{shown}")
+        shown = "" if len(settings) == len(table.rows) else f", best {len(settings)} of {len(table.rows)}"
+        axes.set_title(f"{table.title}{shown}")
         axes.set_xlabel("share of the time taken")
         style.percent_axis(axes.xaxis)
     grid[0][0].set_ylabel("drafter setting")
     drawn.legend(handles=grid[0][0].get_legend_handles_labels()[0], loc="outside upper left", ncols=2)
-    style.note(drawn, f"{engine_note(rankings[0].engine)}; {style.full_note(rankings)}")
+    style.note(drawn, f"{engine_note(tables[0].engine)}; {full_note(tables)}")
     return drawn
 
 
-def best_known(ranking: Ranking) -> list[Setting]:
+def best_known(table: Table) -> list[Row]:
     """The settings with a ceiling, nearest first."""
-    known = [one for one in ranking.settings if one.has(*CEILING_PARTS)]
+    known = [one for one in table.rows if one.has(*CEILING_SHARES)]
     if not known:
         raise UserError(
             "the ceiling is not known: give --trace_dir with records, or a ranking from specdec.replay --json or "
             "parse_log.py --trace_dir DIR --json"
         )
-    return sorted(known, key=lambda one: -one.points["ceiling_share"].value)[:MAX_SETTINGS]
+    return sorted(known, key=lambda one: -one.values["ceiling_share"].value)[:MAX_SETTINGS]
 
 
-def draw(axes: Axes, settings: Sequence[Setting]) -> None:
+def draw(axes: Axes, settings: Sequence[Row]) -> None:
     """A bar per setting, its parts side by side; the interval is the share's."""
     rows, left = range(len(settings)), [0.0] * len(settings)
     for part, (label, colour, hatch) in PARTS.items():
-        widths = [one.points[part].value for one in settings]
+        widths = [one.values[part].value for one in settings]
         axes.barh(rows, widths, left=left, color=colour, edgecolor="#444444", linewidth=0.4, hatch=hatch, label=label)
         left = [begin + width for begin, width in zip(left, widths, strict=True)]
-    shares = [one.points["ceiling_share"] for one in settings]
+    shares = [one.values["ceiling_share"] for one in settings]
     known = [(row, point) for row, point in zip(rows, shares, strict=True) if point.low is not None]
     if known:
         places, points = zip(*known, strict=True)
         values = [point.value for point in points]
         axes.errorbar(values, places, xerr=style.reach(points), fmt="none", ecolor="black", elinewidth=1, capsize=2)
-    axes.set_yticks(rows, [style.label_of(one.drafter_name) for one in settings])
+    axes.set_yticks(rows, [label_of(one.drafter_name) for one in settings])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.set_xlim(0, 1)
 
 
 def build(options: Namespace) -> Figure:
-    return figure(cli.rankings(options))
+    return figure(cli.tables(options))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,6 @@ lines are drawn for whole speedups.
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -17,87 +16,85 @@ from matplotlib.figure import Figure
 
 from plotting import cli, style
 from plotting.scatter import draw_kinds, draw_points
-from plotting.settings import Ranking, Setting, engine_note
 from specdec.errors import UserError
+from specdec.ranking.table import Row, Table
+from specdec.views import palette
+from specdec.views.captions import engine_note, full_note
 
 X, Y = "passes_per_round", "acceptance_len"
 SAME = 1e-3  # how nearly alike costs must be, to be taken for the same
 
 
 @style.styled
-def figure(rankings: Sequence[Ranking], references: Sequence[Ranking] = ()) -> Figure:
+def figure(tables: Sequence[Table], references: Sequence[Table] = ()) -> Figure:
     """A panel per ranking. UserError where passes or lengths are not known."""
-    drawn, grid = style.panels(1, len(rankings), 4.2, sharex=True, sharey=True)
-    for axes, ranking in zip(grid[0], rankings, strict=True):
-        known = [one for one in ranking.settings if one.has(X, Y)]
+    drawn, grid = style.panels(1, len(tables), 4.2, sharex=True, sharey=True)
+    for axes, table in zip(grid[0], tables, strict=True):
+        known = [one for one in table.rows if one.has(X, Y)]
         if not known:
-            raise UserError(f"{ranking.title}: neither passes nor acceptance lengths are known")
+            raise UserError(f"{table.title}: neither passes nor acceptance lengths are known")
         draw_kinds(axes, known, X, Y)
         for reference in references:
-            points = [one for one in reference.settings if one.has(X, Y)]
+            points = [one for one in reference.rows if one.has(X, Y)]
             if points:
-                draw_points(axes, points, X, Y, style.REFERENCE, reference.title)
+                draw_points(axes, points, X, Y, reference.title, palette.REFERENCE)
         front = frontier(known)
-        places = [(one.points[X].value, one.points[Y].value) for one in front]
-        axes.plot(*zip(*places, strict=True), color=style.GREY, linewidth=1, zorder=1, label="beaten by none in both")
-        axes.set_xlim(0, max(one.points[X].value for one in known) * 1.1)
-        axes.set_ylim(1, max(one.points[Y].value for one in known) * 1.25)
+        places = [(one.values[X].value, one.values[Y].value) for one in front]
+        axes.plot(*zip(*places, strict=True), color=palette.GREY, linewidth=1, zorder=1, label="beaten by none in both")
+        axes.set_xlim(0, max(one.values[X].value for one in known) * 1.1)
+        axes.set_ylim(1, max(one.values[Y].value for one in known) * 1.25)
         draw_speeds(axes, known)
-        axes.set_title(ranking.title)
+        axes.set_title(table.title)
         axes.set_xlabel("drafter passes per round")
     grid[0][0].set_ylabel("acceptance length\n(tokens per round, bonus included)")
     drawn.legend(handles=grid[0][0].get_legend_handles_labels()[0], loc="outside upper left", ncols=3)
-    style.note(drawn, f"{engine_note(rankings[0].engine)}; {style.full_note(rankings)}")
+    style.note(drawn, f"{engine_note(tables[0].engine)}; {full_note(tables)}")
     return drawn
 
 
-def frontier(settings: Sequence[Setting]) -> list[Setting]:
+def frontier(settings: Sequence[Row]) -> list[Row]:
     """Those that no other beats in both, by passes: fewer passes, more tokens.
 
     Example: of (passes, tokens) (1, 2), (2, 3), (3, 2.5) the first two.
     """
-    found: list[Setting] = []
-    for one in sorted(settings, key=lambda one: (one.points[X].value, -one.points[Y].value)):
-        if not found or one.points[Y].value > found[-1].points[Y].value:
+    found: list[Row] = []
+    for one in sorted(settings, key=lambda one: (one.values[X].value, -one.values[Y].value)):
+        if not found or one.values[Y].value > found[-1].values[Y].value:
             found.append(one)
     return found
 
 
-def pass_cost(settings: Sequence[Setting]) -> float | None:
+def pass_cost(settings: Sequence[Row]) -> float | None:
     """What a drafter pass costs, in verifications; None unless it is the same for all, and verifying costs as much as
     a token of plain decoding."""
     needed = (X, Y, "draft_ms", "verify_ms", "speedup_ratio")
     costs = []
     for one in settings:
-        if not one.has(*needed) or not one.points[X].value:
+        if not one.has(*needed) or not one.values[X].value:
             return None
-        passes, emitted, draft, verify, speedup = (one.points[name].value for name in needed)
+        passes, emitted, draft, verify, speedup = (one.values[name].value for name in needed)
         costs.append(draft / (verify * passes))
         if abs(speedup * (1 + costs[-1] * passes) / emitted - 1) > SAME:
             return None
     return costs[0] if max(costs) - min(costs) <= SAME * costs[0] else None
 
 
-def draw_speeds(axes: Axes, settings: Sequence[Setting]) -> None:
+def draw_speeds(axes: Axes, settings: Sequence[Row]) -> None:
     """Lines of equal speed for whole speedups within the axes: length = speedup x (1 + cost x passes)."""
     cost = pass_cost(settings)
     if cost is None:
         return
     right, top = axes.get_xlim()[1], axes.get_ylim()[1]
-    fastest = max(one.points["speedup_ratio"].value for one in settings)
+    fastest = max(one.values["speedup_ratio"].value for one in settings)
     for speedup in range(2, int(fastest) + 2):
         end = min(right, (top / speedup - 1) / cost)
-        axes.plot([0, end], [speedup, speedup * (1 + cost * end)], color=style.GREY, linestyle=":", linewidth=0.8)
+        axes.plot([0, end], [speedup, speedup * (1 + cost * end)], color=palette.GREY, linestyle=":", linewidth=0.8)
         place = (end, speedup * (1 + cost * end))
-        axes.annotate(f"{speedup}×", place, (-8, -12), textcoords="offset points", fontsize=7, color=style.GREY)
-
-
-def build(options: Namespace) -> Figure:
-    return figure(cli.rankings(options), cli.references(options))
+        axes.annotate(f"{speedup}×", place, (-8, -12), textcoords="offset points", fontsize=7, color=palette.GREY)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return cli.run("pareto", __doc__, build, cli.RANKING_FLAGS, arguments)
+    return cli.run_tables("pareto", __doc__, figure, arguments)
 
 
 if __name__ == "__main__":

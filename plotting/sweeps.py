@@ -6,14 +6,15 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from plotting.settings import Setting
-from specdec.drafters.specs import DrafterSpec, number_text
+from specdec.drafters.base import Spec, number_text
 from specdec.errors import UserError
+from specdec.ranking.table import Row
+from specdec.views.palette import Look, family_look
 
 _WORDS = {
     "unmask_threshold": "unmask",
     "draft_len": "static",
-    "confidence_threshold": "τ",
+    "tau": "τ",
     "max_draft_len": "N_max",
     "draft_step": "N",
 }
@@ -23,33 +24,38 @@ _WORDS = {
 class Series:
     """Settings of the same kind in the order of the number that varies. `fixed` are the others, by field."""
 
-    kind: type
+    kind: type[Spec]
     fixed: dict[str, float]
     xs: list[float]
-    settings: list[Setting]
+    rows: list[Row]
 
     @property
     def label(self) -> str:
         """What is fixed, in words: "τ 0.45, N 10"."""
         return ", ".join(f"{_WORDS[name]} {number_text(value)}" for name, value in self.fixed.items())
 
+    @property
+    def look(self) -> Look:
+        """That of its kind, as far as what is fixed decides it."""
+        return family_look(self.kind, self.fixed)
+
     def having(self, *quantities: str) -> Series:
         """Of its settings those of which these quantities are known."""
-        kept = [(x, one) for x, one in zip(self.xs, self.settings, strict=True) if one.has(*quantities)]
-        return dataclasses.replace(self, xs=[x for x, _ in kept], settings=[one for _, one in kept])
+        kept = [(x, one) for x, one in zip(self.xs, self.rows, strict=True) if one.has(*quantities)]
+        return dataclasses.replace(self, xs=[x for x, _ in kept], rows=[one for _, one in kept])
 
 
-def sweeps(settings: Sequence[Setting], kind: type[DrafterSpec], axis: str, *quantities: str) -> list[Series]:
+def sweeps(rows: Sequence[Row], kind: type[Spec], axis: str, *quantities: str) -> list[Series]:
     """The series of `kind` along its field `axis`, longest first; two settings at least, with all `quantities`.
 
     Example: of `dllm_0.05_sf_4`, `dllm_0.05_sf_8`, `dllm_0.9_sf_8` one series along draft_len, at threshold 0.05.
     """
-    groups: dict[tuple, list[tuple[float, Setting]]] = {}
-    for setting in settings:
-        spec = setting.spec
-        if isinstance(spec, kind) and setting.has(*quantities):
+    groups: dict[tuple, list[tuple[float, Row]]] = {}
+    for row in rows:
+        spec = row.spec
+        if isinstance(spec, kind) and row.has(*quantities):
             fixed = tuple((name, vars(spec)[name]) for name in _WORDS if name in vars(spec) and name != axis)
-            groups.setdefault(fixed, []).append((getattr(spec, axis), setting))
+            groups.setdefault(fixed, []).append((getattr(spec, axis), row))
     made = []
     for fixed, members in groups.items():
         members.sort(key=lambda member: member[0])

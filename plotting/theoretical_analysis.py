@@ -20,10 +20,14 @@ from matplotlib.figure import Figure
 
 from plotting import cli, style
 from plotting.pareto import pass_cost
-from plotting.settings import Ranking, engine_note
 from plotting.sweeps import Series, require_sweep, sweeps
-from specdec.drafters.specs import ArStatic, DllmStatic, number_text
+from specdec.drafters.ar import ArStatic
+from specdec.drafters.base import number_text
+from specdec.drafters.block_diffusion import DllmStatic
 from specdec.errors import UserError
+from specdec.ranking.table import Table
+from specdec.views import palette
+from specdec.views.captions import engine_note, full_note
 
 NEEDED = ("acceptance_len", "speedup_ratio", "draft_ms", "verify_ms", "passes_per_round")
 STEPS = 60  # of the bisection: far below any rounding
@@ -53,7 +57,7 @@ def mean_passes(draft_len: int, sub_block: int) -> float:
 
 def fitted_acceptance(series: Series) -> float:
     """The a with which the closed form gives as many tokens a round as measured, summed over the settings."""
-    measured = sum(one.points["acceptance_len"].value for one in series.settings)
+    measured = sum(one.values["acceptance_len"].value for one in series.rows)
     low, high = 0.0, 1.0
     for _ in range(STEPS):
         middle = (low + high) / 2
@@ -65,11 +69,11 @@ def fitted_acceptance(series: Series) -> float:
 
 
 @style.styled
-def figure(rankings: Sequence[Ranking], sub_block: int = 8) -> Figure:
+def figure(tables: Sequence[Table], sub_block: int = 8) -> Figure:
     """Tokens a round and speedup over the draft length, for AR and block drafting. UserError without such settings."""
-    if len(rankings) > 1:
-        raise UserError(f"{len(rankings)} data sets: give only one's records, as OUTPUT_DIR/pickles/TARGET/DATASET")
-    found = {kind: sweeps(rankings[0].settings, kind, "draft_len", *NEEDED)[:1] for kind in (ArStatic, DllmStatic)}
+    if len(tables) > 1:
+        raise UserError(f"{len(tables)} data sets: give only one's records, as OUTPUT_DIR/pickles/TARGET/DATASET")
+    found = {kind: sweeps(tables[0].rows, kind, "draft_len", *NEEDED)[:1] for kind in (ArStatic, DllmStatic)}
     chosen = [series for one in found.values() for series in one]
     require_sweep(chosen, "a static drafter", "--spec_len")
     drawn, grid = style.panels(2, len(chosen), 5.2, sharex=True, sharey="row")
@@ -78,18 +82,18 @@ def figure(rankings: Sequence[Ranking], sub_block: int = 8) -> Figure:
         grid[1][column].set_xlabel("draft length k (tokens)")
     grid[0][0].set_ylabel("acceptance length (tokens\nper round, bonus included)")
     grid[1][0].set_ylabel("speedup (× plain decoding,\nratio of sums)")
-    style.note(drawn, f"{rankings[0].title}; {engine_note(rankings[0].engine)}; {style.full_note(rankings)}")
+    style.note(drawn, f"{tables[0].title}; {engine_note(tables[0].engine)}; {full_note(tables)}")
     return drawn
 
 
 def draw(tokens: Axes, speed: Axes, series: Series, sub_block: int) -> None:
     """One drafter's column: the closed forms as lines, its settings as marks."""
-    acceptance, cost = fitted_acceptance(series), pass_cost(series.settings)
+    acceptance, cost = fitted_acceptance(series), pass_cost(series.rows)
     if cost is None:
         raise UserError("passes or verifications of several prices: use an --engine of a profile with one price each")
-    is_ar, look = series.kind is ArStatic, style.LOOKS[series.kind]
+    is_ar, look = series.kind is ArStatic, palette.family_look(series.kind)
     xs = list(range(1, int(max(series.xs)) + 2))
-    tokens.plot(xs, [expected_tokens(acceptance, k) for k in xs], color=style.BLACK, label="closed form")
+    tokens.plot(xs, [expected_tokens(acceptance, k) for k in xs], color=palette.BLACK, label="closed form")
     passes: dict[str, tuple[Callable[[int], float], object]] = {"closed form": (float, "-")}
     if not is_ar:
         passes = {
@@ -98,19 +102,19 @@ def draw(tokens: Axes, speed: Axes, series: Series, sub_block: int) -> None:
         }
     for label, (num_passes, line) in passes.items():
         values = [speedup(acceptance, k, cost, num_passes(k)) for k in xs]
-        speed.plot(xs, values, color=style.BLACK, linestyle=line, label=label)
+        speed.plot(xs, values, color=palette.BLACK, linestyle=line, label=label)
     for axes, quantity in ((tokens, "acceptance_len"), (speed, "speedup_ratio")):
-        points = [one.points[quantity] for one in series.settings]
-        marks = {"fmt": look.marker, "color": look.colour, "elinewidth": 0.6, "label": "settings"}
-        axes.errorbar(series.xs, [point.value for point in points], yerr=style.reach(points), **marks)
+        points = [one.values[quantity] for one in series.rows]
+        places = series.xs, [point.value for point in points]
+        style.marks(axes, places, look, "settings", yerr=style.reach(points), elinewidth=0.6)
+        style.own_marks(axes, *places, series.rows)
         axes.legend(loc="lower right")
     threshold = "" if is_ar else f" {number_text(series.fixed['unmask_threshold'])}"
-    name = "AR" if is_ar else "dLLM"
-    tokens.set_title(f"{name}{threshold}: a = {acceptance:.2f}, c = {cost:.3f}")
+    tokens.set_title(f"{palette.short(series.kind)}{threshold}: a = {acceptance:.2f}, c = {cost:.3f}")
 
 
 def build(options: Namespace) -> Figure:
-    return figure(cli.rankings(options), options.small_block_size)
+    return figure(cli.tables(options), options.small_block_size)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from plotting import sweep_figure
 from plotting.sweep_figure import Sweep
-from specdec.drafters.specs import DllmStatic
+from specdec.drafters.block_diffusion import DllmStatic
 
 SWEEP = Sweep(
     kinds=(DllmStatic,),

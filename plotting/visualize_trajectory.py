@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from matplotlib import font_manager, ft2font
 from matplotlib.axes import Axes
@@ -24,6 +25,8 @@ from plotting.inputs import read_drafts
 from specdec.errors import UserError
 from specdec.models.token_text import find_tokenizer, read_token_bytes
 from specdec.records.record import Record
+from specdec.views import palette
+from specdec.views.palette import label_of
 from specdec.views.pieces import BYTES, Piece, Reader
 from specdec.views.trajectory import Step, trajectory
 
@@ -62,7 +65,7 @@ def figure(record: Record, steps: Sequence[Step], first_round: int = 0) -> Figur
     axes.axis("off")
     for cell in cells:
         draw(axes, cell)
-    head = f"{style.label_of(record.drafter_name)}; {record.identity['dataset']}, question {record.question_id}"
+    head = f"{label_of(record.drafter_name)}; {record.identity.dataset}, question {record.question_id}"
     drawn.text(0.02, 1 - 0.2 / height, head, fontsize=9)
     drawn.legend(handles=key(), loc="upper left", bbox_to_anchor=(0.005, 1 - 0.22 / height), ncols=4)
     more = "" if last_round == len(steps) - 1 else f"; --first_round {last_round + 1} goes on"
@@ -76,7 +79,8 @@ def layout(steps: Sequence[Step], first_round: int) -> list[Cell]:
     placed: list[Cell] = []
     line = column = 0
     for number in range(first_round, len(steps)):
-        begin, opens = len(placed), number
+        begin = len(placed)
+        opens: int | None = number
         for piece, fate, confidence in fates(steps[number]):
             for text in _parts(shown(piece)):
                 width = cells_of(text)
@@ -114,30 +118,30 @@ def cells_of(text: str) -> int:
 def draw(axes: Axes, cell: Cell) -> None:
     """The text on its ground: blue as deep as the drafter was sure, orange and struck through, black, light blue."""
     grounds = {
-        ACCEPTED: (style.BLUE, 0.08 + 0.37 * (1.0 if cell.confidence is None else cell.confidence)),
-        REJECTED: (style.ORANGE, 0.3),
-        CORRECTION: (style.BLACK, 1.0),
-        BONUS: (style.SKY, 0.35),
+        ACCEPTED: (palette.BLUE, 0.08 + 0.37 * (1.0 if cell.confidence is None else cell.confidence)),
+        REJECTED: (palette.ORANGE, 0.3),
+        CORRECTION: (palette.BLACK, 1.0),
+        BONUS: (palette.SKY, 0.35),
     }
     top, middle = cell.line - 0.4, cell.line + 0.08
-    ground = {"facecolor": grounds[cell.fate], "linewidth": 0, "gid": cell.fate}
+    ground: dict[str, Any] = {"facecolor": grounds[cell.fate], "linewidth": 0, "gid": cell.fate}
     axes.add_patch(Rectangle((cell.column, top), cell.width, 0.9, **ground))
     colour = {CORRECTION: "white", REJECTED: "#7A2E00"}.get(cell.fate, "black")
     axes.text(cell.column, middle, cell.text, family=FONT, fontsize=FONT_SIZE, color=colour, va="center")
     if cell.fate == REJECTED:
         axes.plot([cell.column, cell.column + cell.width], [middle, middle], color="#7A2E00", linewidth=0.7)
     if cell.opens is not None:
-        axes.plot([cell.column, cell.column], [top - 0.2, top + 0.9], color=style.VERMILLION, linewidth=0.8)
-        axes.text(cell.column + 0.25, top - 0.1, f"{cell.opens}", fontsize=5.5, va="center", color=style.VERMILLION)
+        axes.plot([cell.column, cell.column], [top - 0.2, top + 0.9], color=palette.VERMILLION, linewidth=0.8)
+        axes.text(cell.column + 0.25, top - 0.1, f"{cell.opens}", fontsize=5.5, va="center", color=palette.VERMILLION)
 
 
 def key() -> list[Patch]:
     """What the grounds mean."""
     return [
-        Patch(facecolor=(style.BLUE, 0.4), label="accepted (deeper: surer)"),
-        Patch(facecolor=(style.ORANGE, 0.3), label="rejected, struck through"),
-        Patch(facecolor=style.BLACK, label="the target's correction"),
-        Patch(facecolor=(style.SKY, 0.35), label="bonus"),
+        Patch(facecolor=(palette.BLUE, 0.4), label="accepted (deeper: surer)"),
+        Patch(facecolor=(palette.ORANGE, 0.3), label="rejected, struck through"),
+        Patch(facecolor=palette.BLACK, label="the target's correction"),
+        Patch(facecolor=(palette.SKY, 0.35), label="bonus"),
     ]
 
 
@@ -158,9 +162,9 @@ def _parts(text: str) -> Iterator[str]:
 
 def tokenizer_of(record: Record, folder: Path | None) -> Path:
     """Where the record's tokens are explained. Raises UserError if that is not known."""
-    found = folder or find_tokenizer(str(record.identity["target"]))
+    found = folder or find_tokenizer(record.identity.target)
     if found is None:
-        target = record.identity["target"]
+        target = record.identity.target
         raise UserError(f"the tokenizer of {target} is not here: give the target's folder by --tokenizer")
     return found
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from profiling.common import DECODING_FLAGS, asked_prompts, decode, parser_of, run_measurement, tokens_of
+from profiling.common import DECODING_FLAGS, asked_prompts, parser_of, run_measurement, tokens_of
 from specdec.config import RunConfig
-from specdec.drafters.specs import Plain
+from specdec.drafters.plain import Plain
 from specdec.records.divergence import BUG, EXACT
 from specdec.runs.resume import asked_problems
 
@@ -45,19 +45,19 @@ def check(config: RunConfig, session: Session) -> dict[str, Any]:
     grades: Counter[str] = Counter()
     found: list[dict[str, object]] = []
     for problem, prompt_ids in tqdm(questions, desc="questions", disable=None):
-        plain = tokens_of(decode(session, Plain(), prompt_ids))
-        for spec in config.drafter_specs:
-            tokens = plain if isinstance(spec, Plain) else tokens_of(decode(session, spec, prompt_ids))
+        plain = tokens_of(session.decode(Plain(), prompt_ids))
+        for spec in session.specs:
+            tokens = plain if isinstance(spec, Plain) else tokens_of(session.decode(spec, prompt_ids))
             divergence = diverging(session.target().lm, prompt_ids, tokens, plain)
             grades[divergence.kind] += 1
             if divergence.kind != EXACT:
                 found.append({"question_id": problem.question_id, "drafter": spec.name, **divergence.to_builtins()})
     return {
         "what": "texts of each drafter against plain decoding in the same engine",
-        "engine": session.engine,
+        "engine": session.backend,
         "dtype": str(session.dtype).removeprefix("torch."),
         "num_questions": len(questions),
-        "max_new_tokens": config.max_new_tokens,
+        "max_new_tokens": config.decoding.max_new_tokens,
         "grades": dict(grades),
         "divergences": found,
     }

@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specdec.config import RunConfig, StrictParser, add_flags, config_of
+from specdec.commands.flags import StrictParser, add_flags, config_of
+from specdec.config import RunConfig
 from specdec.errors import UserError, exit_status
 from specdec.records.provenance import provenance
 from specdec.runs.resume import asked_problems
@@ -20,7 +21,6 @@ from specdec.runs.resume import asked_problems
 if TYPE_CHECKING:
     import torch
 
-    from specdec.drafters.specs import DrafterSpec
     from specdec.records.rounds import Round
     from specdec.session import Session
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 QUESTION_FLAGS = ("data_dir", "num_questions", "question_ids", "max_new_tokens", "seed")
 MODEL_FLAGS = ("target_model_name", "ar_model_name", "dllm_dir", "device", "dtype", "engine")
 DRAFTER_FLAGS = (
-    *("drafters", "spec_len", "drafter_thresholds", "sweep_lowconf_threshold", "sweep_max_spec_len", "sweep_incr_len"),
+    *("drafters", "draft_len", "unmask_threshold", "tau", "max_draft_len", "draft_step", "first_window"),
     *("failfast_rule", "reuse_drafts", "disable_reusing_drafter_kvs", "block_size", "small_block_size"),
 )
 COST_AWARE_FLAGS = ("calibration", "latency_profile", "latency_target")
@@ -73,28 +73,6 @@ def asked_prompts(config: RunConfig, session: Session) -> list[list[int]]:
     from specdec.models.tokens import encode_prompt
 
     return [encode_prompt(session.tokenizer, problem.prompt) for problem in asked_problems(config)]
-
-
-def decode(
-    session: Session,
-    spec: DrafterSpec,
-    prompt_ids: Sequence[int],
-    *,
-    max_new_tokens: int | None = None,
-    stop_ids: Collection[int] | None = None,
-) -> list[Round]:
-    """The rounds of one question's greedy answer; budget and stop tokens are the session's where none are given."""
-    from specdec.decoding.loop import speculate
-
-    target = session.target()
-    return speculate(
-        target,
-        session.drafter(spec),
-        prompt_ids,
-        max_new_tokens=session.config.max_new_tokens if max_new_tokens is None else max_new_tokens,
-        stop_ids=session.stop_ids if stop_ids is None else stop_ids,
-        clock=target.lm.clock,
-    )
 
 
 def tokens_of(rounds: Sequence[Round]) -> list[int]:

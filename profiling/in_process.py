@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from generate import LiveBlocks
 from profiling.serving.trials import Answer, InvalidTrial, spread
-from specdec.decoding.loop import speculate
+from specdec.decoding.denoising import LiveBlocks
 from specdec.decoding.stopping import FixedWindow, finish_draft
 from specdec.decoding.target import Target
-from specdec.drafters.live import NoDrafter, denoising
+from specdec.drafters.block_diffusion import BlockSettings
+from specdec.drafters.plain import Plain
 from specdec.models.lm import CachedLM
 from specdec.models.tokens import encode_prompt
 from specdec.questions.sets import Problem
@@ -53,14 +53,7 @@ class Speaker:
         """Raises InvalidTrial for an answer of a single token."""
         prompt_ids = encode_prompt(self.session.tokenizer, problem.prompt)
         target = Target(self.lm)
-        rounds = speculate(
-            target,
-            NoDrafter(),
-            prompt_ids,
-            max_new_tokens=self.session.config.max_new_tokens,
-            stop_ids=self.session.stop_ids,
-            clock=self.lm.clock,
-        )
+        rounds = self.session.decode(Plain(), prompt_ids, target=target)
         if len(rounds) < 2:
             raise InvalidTrial(f"{problem.dataset} question {problem.question_id}: the answer is one token")
         first, *others = (turn.draft_ms + turn.verify_ms for turn in rounds)
@@ -101,6 +94,8 @@ class Filler:
 
     session: Session
     lm: CachedLM
+    settings: BlockSettings
+    unmask_threshold: float
     _pass_ms: list[float] = field(default_factory=list)
 
     def forget(self) -> None:
@@ -114,12 +109,12 @@ class Filler:
         """
         config = self.session.config
         prompt_ids = encode_prompt(self.session.tokenizer, problem.prompt)
-        how = denoising(config.drafter_thresholds[0], self.session.block_settings)
+        how = self.settings.denoising(self.unmask_threshold)
         self.lm.rollback(0)
         begin = self.lm.clock()
         finish_draft(LiveBlocks(self.lm, prompt_ids, how), FixedWindow(1))
         first = self.lm.clock()
-        draft = finish_draft(LiveBlocks(self.lm, prompt_ids, how), FixedWindow(config.max_new_tokens))
+        draft = finish_draft(LiveBlocks(self.lm, prompt_ids, how), FixedWindow(config.decoding.max_new_tokens))
         decode_ms = 1e3 * (self.lm.clock() - first)
         if not draft.passes.total or not draft.tokens:
             raise InvalidTrial(f"{problem.dataset} question {problem.question_id}: the answer is empty")

@@ -22,7 +22,7 @@ from profiling.profile_tpt_vllm import VLLM
 from profiling.serving import server_profile
 from profiling.serving.asking import Engine, add_server_flags, question_arguments
 from profiling.serving.trials import spread
-from specdec.config import StrictParser, config_of
+from specdec.commands.flags import StrictParser, config_of
 from specdec.errors import exit_status
 from specdec.questions.sets import DATASETS, Problem, load_problems
 

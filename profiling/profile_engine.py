@@ -24,15 +24,17 @@ from typing import Any
 
 import torch
 
-from generate import Denoising, LiveBlocks
 from profiling.common import machine, parser_of, save_json
 from profiling.made_models import make_model
 from profiling.shapes import BLOCK, SHAPES, SUB_BLOCK, entry_name
 from profiling.timing import measure_copy, timed_in_turn
-from specdec.config import StrictParser
+from specdec.commands.flags import StrictParser
+from specdec.decoding.denoising import Denoising, LiveBlocks
+from specdec.drafters.ar import AR_DRAFTER
+from specdec.drafters.block_diffusion import DLLM_DRAFTER
 from specdec.errors import exit_status
-from specdec.models.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, Role
-from specdec.models.graph.graph_lm import EngineOptions, GraphLM
+from specdec.models.checkpoints import TARGET, Role
+from specdec.models.graph.graph_lm import BackendOptions, GraphLM
 from specdec.models.lm import CachedLM
 from specdec.models.load import resolve_device, resolve_dtype
 
@@ -87,7 +89,7 @@ def _parser() -> StrictParser:
 def add_engine_flags(parser: StrictParser) -> None:
     """What `read_settings` reads."""
     parser.add_argument("--engine", choices=("eager", "graph"), default="graph")
-    parser.add_argument("--fused_up_to", type=int, default=EngineOptions.fused_up_to, help="see EngineOptions")
+    parser.add_argument("--fused_up_to", type=int, default=BackendOptions.fused_up_to, help="see BackendOptions")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
 
@@ -137,7 +139,7 @@ def make_lm(name: str, role: Role, settings: Settings, vocab_size: int | None = 
     model = make_model(name, role, settings.device, settings.dtype)
     if settings.engine == "eager":
         return CachedLM(model, vocab_size)
-    return GraphLM(model, vocab_size, options=EngineOptions(fused_up_to=settings.fused_up_to))
+    return GraphLM(model, vocab_size, options=BackendOptions(fused_up_to=settings.fused_up_to))
 
 
 def measure_model(name: str, role: Role, bench: Bench) -> dict[str, Any]:
@@ -165,8 +167,9 @@ def measure_model(name: str, role: Role, bench: Bench) -> dict[str, Any]:
 def weight_bytes(lm: CachedLM) -> int:
     """Bytes that one pass has to read: all parameters but an embedding that is not the head as well."""
     parameters = {id(p): p for p in lm.model.parameters()}
-    if lm.model.lm_head.weight is not lm.model.get_input_embeddings().weight:
-        parameters.pop(id(lm.model.get_input_embeddings().weight))
+    embedding = lm.model.get_input_embeddings().get_parameter("weight")
+    if lm.model.get_parameter("lm_head.weight") is not embedding:
+        parameters.pop(id(embedding))
     return sum(p.numel() * p.element_size() for p in parameters.values())
 
 

@@ -26,8 +26,9 @@ from profiling.new_profile import (
 )
 from profiling.serving.asking import add_trial_flags, question_arguments
 from profiling.serving.trials import InvalidTrial, require_trials, run_trials, summary
-from specdec.config import config_of
-from specdec.drafters.specs import ArDynamic, ArStatic, Plain
+from specdec.commands.flags import config_of
+from specdec.drafters.block_diffusion import BlockSpec, settings_of
+from specdec.drafters.plain import Plain
 from specdec.errors import exit_status
 from specdec.questions.sets import Problem, load_problems
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from specdec.session import Session
 
 FLAGS = (
-    *("target_model_name", "ar_model_name", "dllm_dir", "dataset_name", "drafters", "drafter_thresholds"),
+    *("target_model_name", "ar_model_name", "dllm_dir", "dataset_name", "drafters", "unmask_threshold"),
     *("block_size", "small_block_size", "device", "dtype", *QUESTION_FLAGS),
 )
 KINDS = ("plain", "ar_sf", "failfast")
@@ -65,7 +66,7 @@ def profile(
 ) -> None:
     """Measure, `show` what was found, and write the latency profile that is asked for. Raises UserError."""
     draft = read_draft_cost(flags.drafter) if flags.drafter else None
-    has_drafter = any(not isinstance(spec, Plain) for spec in session.config.drafter_specs)
+    has_drafter = any(not isinstance(spec, Plain) for spec in session.specs)
     check_profile(flags, ENGINE, draft is not None or has_drafter)
     found = measure(session, flags, problems)
     show(found)
@@ -80,10 +81,10 @@ def measure(session: Session, flags: argparse.Namespace, problems: Sequence[Prob
     found: dict[str, Any] = {
         "what": "ms per token and per pass of each model alone; medians over trials",
         "engine": ENGINE,
-        "model": config.target_model_name,
-        "target": config.target_name,
+        "model": config.models.target_model_name,
+        "target": config.models.target_name,
         "dataset": problems[0].dataset,
-        "max_new_tokens": config.max_new_tokens,
+        "max_new_tokens": config.decoding.max_new_tokens,
         "dtype": str(session.dtype).removeprefix("torch."),
         "hardware": flags.hardware,
     }
@@ -99,14 +100,16 @@ def measure(session: Session, flags: argparse.Namespace, problems: Sequence[Prob
 
 def models_of(session: Session) -> dict[str, Speaker | Filler]:
     """The target and the drafters' models, by what the result calls them."""
-    from profiling.in_process import Filler, Speaker, lm_of
+    from profiling.in_process import Filler, Speaker
 
     models: dict[str, Speaker | Filler] = {"target": Speaker(session, session.target().lm, VERIFY_COUNTS)}
-    for spec in session.config.drafter_specs:
-        lm = lm_of(session.drafter(spec))
-        if lm is not None:
-            is_ar = isinstance(spec, (ArStatic, ArDynamic))
-            models["ar_drafter" if is_ar else "dllm_drafter"] = Speaker(session, lm) if is_ar else Filler(session, lm)
+    for spec in session.specs:
+        lm = session.model_of(spec)
+        if lm is not None and isinstance(spec, BlockSpec):
+            settings = settings_of(session.setup(spec))
+            models["dllm_drafter"] = Filler(session, lm, settings, spec.unmask_threshold)
+        elif lm is not None:
+            models["ar_drafter"] = Speaker(session, lm)
     return models
 
 

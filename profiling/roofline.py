@@ -20,10 +20,12 @@ from typing import Any
 from profiling.common import parser_of
 from profiling.gpus import GPUS, Gpu
 from profiling.shapes import BLOCK, SHAPES, SUB_BLOCK, entry_name
-from specdec.config import StrictParser
+from specdec.commands.flags import StrictParser
+from specdec.drafters.ar import AR_DRAFTER
+from specdec.drafters.block_diffusion import DLLM_DRAFTER
 from specdec.errors import UserError, exit_status
 from specdec.latency.profile import ROOFLINE, known_profiles, load_profile, save_profile
-from specdec.models.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, ModelSource, Role, find_model
+from specdec.models.checkpoints import TARGET, ModelSource, Role, find_model
 from specdec.text import aligned
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 96)
@@ -108,7 +110,14 @@ def _gpu(flags: argparse.Namespace) -> Gpu:
         raise UserError("give either --gpu, or both --memory_TB_per_s and --dense_TFLOP_per_s")
     if min(flags.contexts) < 0 or not all(value is None or 0 < value < 1e6 for value in own):
         raise UserError("bandwidth and FLOP/s must be positive numbers, contexts 0 or more")
-    return GPUS[flags.gpu] if flags.gpu else Gpu(*own, float("inf"), "given on the command line")
+    if flags.gpu:
+        return GPUS[flags.gpu]
+    return Gpu(
+        memory_TB_per_s=flags.memory_TB_per_s,
+        dense_TFLOP_per_s=flags.dense_TFLOP_per_s,
+        memory_GB=float("inf"),
+        source="given on the command line",
+    )
 
 
 def bounds(flags: argparse.Namespace, machine: Machine) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
     python -m profiling.tune_engine --models Qwen2.5-1.5B Qwen2.5-7B
 
-For each model: passes under several `EngineOptions` and the kernels that they spend their time in; then, for layers
+For each model: passes under several `BackendOptions` and the kernels that they spend their time in; then, for layers
 over some numbers of tokens, product by product, what other plans make of them: a product is judged in its place, with
 its neighbours and the caches as they leave them, and the best plan stays while the next product is tried. A variant
 that fails is reported and left out. The last line on stdout is JSON.
@@ -26,12 +26,12 @@ from profiling.shapes import BLOCK, SUB_BLOCK
 from profiling.timing import measure_copy, timed_in_turn
 from specdec.errors import exit_status
 from specdec.models.checkpoints import TARGET
-from specdec.models.graph.graph_lm import EngineOptions, GraphLM
+from specdec.models.graph.graph_lm import BackendOptions, GraphLM
 from specdec.models.load import resolve_dtype
 
 COUNTS = (1, 8, 16, 32, 64, 96)
-FUSED = {f"fused_up_to_{limit}": EngineOptions(limit) for limit in (0, 32, 64)}
-VARIANTS = FUSED | {"no_overlap": EngineOptions(overlaps=False)}
+FUSED = {f"fused_up_to_{limit}": BackendOptions(limit) for limit in (0, 32, 64)}
+VARIANTS = FUSED | {"no_overlap": BackendOptions(overlaps=False)}
 CONTEXT = 512
 TUNED_COUNTS = (1, 16, 32, 64)
 
@@ -61,7 +61,7 @@ def compare_variants(model: PreTrainedModel) -> dict[str, Any]:
     return {name: attempt(partial(measure_variant, model, how)) for name, how in VARIANTS.items()}
 
 
-def measure_variant(model: PreTrainedModel, options: EngineOptions) -> dict[str, Any]:
+def measure_variant(model: PreTrainedModel, options: BackendOptions) -> dict[str, Any]:
     lm, draft = after_context(model, options), token_ids()[CONTEXT:]
     calls: dict[str, Callable[[], object]] = {f"verify({k})": partial(lm.predict, draft[:k]) for k in COUNTS}
     block, sub_block = draft[:BLOCK], range(SUB_BLOCK)
@@ -94,7 +94,7 @@ def token_ids() -> list[int]:
     return [1 + index % 997 for index in range(CONTEXT + max(COUNTS))]
 
 
-def after_context(model: PreTrainedModel, options: EngineOptions | None = None) -> GraphLM:
+def after_context(model: PreTrainedModel, options: BackendOptions | None = None) -> GraphLM:
     """The engine with `CONTEXT` committed tokens."""
     lm = GraphLM(model, options=options)
     lm.forward(token_ids()[:CONTEXT], block_size=BLOCK, keep=[])

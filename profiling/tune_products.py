@@ -55,8 +55,8 @@ def candidates(kind: str, inner: int) -> Iterator[Plan]:
         "gated": [((64, 128), (64, 128), (1,), (4, 8), (3, 4))],
         "add": [whole_lines, ((64,), (128, 256), (2, 3, 5, 6), (4,), (4, 6))],
     }
-    for numbers in chain.from_iterable(product(*choice) for choice in choices[kind]):
-        plan = Plan(*numbers)
+    for block_n, block_k, splits, warps, stages in chain.from_iterable(product(*choice) for choice in choices[kind]):
+        plan = Plan(block_n=block_n, block_k=block_k, splits=splits, num_warps=warps, num_stages=stages)
         if inner % plan.block_k == 0:
             yield plan
 

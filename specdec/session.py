@@ -1,32 +1,38 @@
-"""Session: the models of a run, found and checked before any weight is loaded, then loaded on first use.
+"""Session: the models of one run, found and checked before any weight is loaded, then loaded on first use.
 
-It decides which checkpoint plays which part and builds targets and drafters from them; it runs nothing.
+It decides which checkpoint plays which part, and decodes questions: `decode` is the one way to do that.
 """
 
+from __future__ import annotations
+
 import json
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from specdec.config import RunConfig
-from specdec.decoding.cost_aware import Advice, advice_of
-from specdec.decoding.sampled import SampledArDrafter, SampledLM, SampledTarget
+from specdec.decoding.cost_aware import Advice
+from specdec.decoding.loop import Drafter, Verifier, speculate
+from specdec.decoding.sampled import SampledTarget
 from specdec.decoding.sampling import Sampler, Warp
 from specdec.decoding.target import Target
-from specdec.drafters.live import ArDrafter, BlockSettings, DllmDrafter, Drafter, NoDrafter
-from specdec.drafters.specs import CostAware, DllmStatic, DrafterSpec, FailFast
+from specdec.drafters.base import Setup, Spec
+from specdec.drafters.families import kinds
 from specdec.errors import UserError
-from specdec.latency.profile import load_profiles
-from specdec.models.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, ModelSource, Role, fingerprint
-from specdec.models.lm import CachedLM
-from specdec.models.load import load_lm, resolve_device, resolve_dtype, resolve_engine
+from specdec.latency.pricing import Pricing
+from specdec.models.checkpoints import TARGET, ModelSource, Role, find_model, fingerprint
+from specdec.models.lm import CachedLM, device_clock
+from specdec.models.load import load_lm, resolve_backend, resolve_device, resolve_dtype
 from specdec.models.token_text import TokenBytes, token_bytes_of
 from specdec.models.tokens import check_same_tokens, load_tokenizer, mask_id, stop_ids
 from specdec.records.identity import GREEDY, SAMPLED
 from specdec.records.record import Record
-from specdec.runs.sources import find_sources, needs_weights, role_of
+from specdec.records.rounds import Round
+from specdec.traces.advice import advice_of
 
 
 @dataclass
@@ -39,20 +45,26 @@ class Session:
     sources: dict[Role, ModelSource]
     tokenizer: PreTrainedTokenizerBase
     stop_ids: frozenset[int]
-    mask_id: int | None
-    engine: str = "eager"
+    mask_ids: dict[Role, int]
+    backend: str = "eager"
+    pricing: Pricing = Pricing()
     _loaded: dict[Role, CachedLM] = field(default_factory=dict, repr=False)
-    _advices: dict[DrafterSpec, Advice] = field(default_factory=dict, repr=False)
+    _advices: dict[Spec, Advice | None] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def specs(self) -> list[Spec]:
+        """Every configuration of the run."""
+        return self.config.drafters.specs(self.pricing.engines(self.config.models.target_name))
 
     @cached_property
     def fingerprints(self) -> dict[Role, str]:
         """SHA-256 of each model's files (not of those whose weights are not needed and may not be there)."""
-        return {role: fingerprint(source) for role, source in self.sources.items() if needs_weights(self.config, role)}
+        return {role: fingerprint(source) for role, source in self.sources.items() if self.config.needs_weights(role)}
 
     def memory_bytes(self, num_positions: int) -> dict[str, tuple[int, int]]:
         """Model title -> bytes of its weights and of a KV cache of `num_positions`; not of a target that a trace
         stands for."""
-        size, is_needed = self.dtype.itemsize, self.config.verify == "target"
+        size, is_needed = self.dtype.itemsize, self.config.decoding.verify == "target"
         return {
             role.title: (source.num_parameters * size, source.kv_values_per_token * num_positions * size)
             for role, source in self.sources.items()
@@ -64,91 +76,108 @@ class Session:
         """Positions that every model of the run can handle."""
         return min(source.context_len for source in self.sources.values())
 
-    def sampler(self, dataset: str, question_id: int, spec: DrafterSpec) -> Sampler | None:
-        """What draws one question's tokens under one drafter, whatever is run before or beside it; None: greedy."""
-        config = self.config
-        if not config.is_sampled:
+    def decode(
+        self,
+        spec: Spec,
+        prompt_ids: Sequence[int],
+        *,
+        sampler: Sampler | None = None,
+        target: Verifier | None = None,
+        check_stop: Callable[[], None] = lambda: None,
+    ) -> list[Round]:
+        """One answer under one drafter, round by round; times wait for the device.
+
+        `sampler` (`self.sampler`): draws the tokens; None: greedy. `target`: another than the run's own, to verify by.
+        `check_stop` may raise, between the calls of a round.
+        """
+
+        def clock() -> float:
+            check_stop()
+            return device_clock(self.device)
+
+        return speculate(
+            self.target(sampler) if target is None else target,
+            self.drafter(spec, sampler),
+            prompt_ids,
+            max_new_tokens=self.config.decoding.max_new_tokens,
+            stop_ids=self.stop_ids,
+            clock=clock,
+        )
+
+    def sampler(self, dataset: str, question_id: int, spec: Spec) -> Sampler | None:
+        """What draws a question's tokens under one drafter, whatever is run before or beside it; None: greedy."""
+        decoding = self.config.decoding
+        if not decoding.is_sampled:
             return None
-        warp = Warp(config.temperature, config.top_k, config.top_p)
-        return Sampler(warp, f"{config.seed} {dataset} {question_id} {spec.name}")
+        warp = Warp(decoding.temperature, decoding.top_k, decoding.top_p)
+        return Sampler(warp, f"{self.config.questions.seed} {dataset} {question_id} {spec.name}")
 
     def target(self, sampler: Sampler | None = None) -> Target:
         """The target. Raises UserError where a program that knows greedy decoding only is told to sample."""
         if sampler is not None:
             return SampledTarget(self._lm(TARGET), sampler)
-        if self.config.is_sampled:
+        if self.config.decoding.is_sampled:
             raise UserError("this program decodes greedily: leave out --temperature")
         return Target(self._lm(TARGET))
 
-    def drafter(self, spec: DrafterSpec, sampler: Sampler | None = None) -> Drafter:
+    def drafter(self, spec: Spec, sampler: Sampler | None = None) -> Drafter:
         """A drafter over the model of its part, which all specs of that part share; greedy without a `sampler`, or
         where --draft_sampling says so."""
-        role = role_of(spec)
-        if role is None:
-            return NoDrafter()
-        lm, is_drawn = self._lm(role), sampler is not None and self.config.draft_sampling == "sample"
-        if is_drawn:
-            lm = SampledLM(lm, sampler)
-        if role is AR_DRAFTER:
-            return (SampledArDrafter if is_drawn else ArDrafter)(lm, spec, self.stop_ids)
-        return DllmDrafter(lm, spec, replace(self.block_settings, advice=self._advice(spec)))
+        is_drawn = sampler is not None and self.config.decoding.draft_sampling == "sample"
+        lm = None if spec.role is None else self._lm(spec.role)
+        return spec.drafter(self.setup(spec, lm=lm, sampler=sampler if is_drawn else None))
 
-    @property
-    def block_settings(self) -> BlockSettings:
-        return BlockSettings(
-            mask_id=self.mask_id,
-            stop_ids=self.stop_ids,
-            block_size=self.config.block_size,
-            small_block_size=self.config.small_block_size,
-            reuse_kvs=not self.config.disable_reusing_drafter_kvs,
-            reuse_drafts=self.config.reuse_drafts,
-        )
+    def setup(self, spec: Spec, *, lm: CachedLM | None = None, sampler: Sampler | None = None) -> Setup:
+        """What the run gives a drafter of `spec`, with or without its model."""
+        mask = None if spec.role is None else self.mask_ids.get(spec.role)
+        return Setup(self.stop_ids, self.config.drafters.options, lm, mask, sampler, self._advice(spec))
 
-    def results_identity(self, spec: DrafterSpec) -> dict[str, object]:
+    def model_of(self, spec: Spec) -> CachedLM | None:
+        """The model of a drafter's part, loaded; None for a drafter without one."""
+        return None if spec.role is None else self._lm(spec.role)
+
+    def results_identity(self, spec: Spec) -> dict[str, Any]:
         """Everything about models and settings that decides what a configuration's results are."""
-        identity = {
+        setup, decoding = self.setup(spec), self.config.decoding
+        return {
             "target_sha256": self.fingerprints.get(TARGET),
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": self.device.type,
-            "decoding": SAMPLED if self.config.is_sampled else GREEDY,
+            "decoding": SAMPLED if decoding.is_sampled else GREEDY,
             "stop_ids": sorted(self.stop_ids),
-            "seed": self.config.seed,
+            "seed": self.config.questions.seed,
             **vars(spec),
+            # Left out of eager and of greedy records, which are older than the choice.
+            **({} if self.backend == "eager" else {"backend": self.backend}),
+            **(self._sampling(spec) if decoding.is_sampled else {}),
+            **self.chains_identity(spec),
+            **spec.kept_settings(setup),
         }
-        if self.engine != "eager":  # left out of eager records, which are older than the choice
-            identity["engine"] = self.engine
-        role = role_of(spec)
-        if self.config.is_sampled:  # left out of greedy records, likewise
-            names = ("temperature", "top_k", "top_p") + (() if role is None else ("draft_sampling",))
-            identity |= {name: getattr(self.config, name) for name in names}
-        if role is not None:
-            identity["drafter_sha256"] = self.fingerprints.get(role)
-        if role is DLLM_DRAFTER:
-            identity |= {
-                "mask_id": self.mask_id,
-                "block_size": self.config.block_size,
-                "small_block_size": self.config.small_block_size,
-                "reuse_drafter_kvs": not self.config.disable_reusing_drafter_kvs,
-            }
-        if isinstance(spec, FailFast):
-            identity["reuse_drafts"] = self.config.reuse_drafts
-        if isinstance(spec, CostAware) and self.config.calibration is not None:
-            identity["advice_sha256"] = self._advice(spec).digest
-        return identity
 
-    def _advice(self, spec: DrafterSpec) -> Advice | None:
-        """What the cost-aware policy knows. Raises UserError for a calibration that does not fit."""
-        if not isinstance(spec, CostAware):
-            return None
+    def chains_identity(self, spec: Spec) -> dict[str, Any]:
+        """What decides what a drafter would write after a prefix of a text."""
+        model = {} if spec.role is None else {"drafter_sha256": self.fingerprints.get(spec.role)}
+        mask = None if spec.role is None else self.mask_ids.get(spec.role)
+        return model | spec.chain_settings(Setup(self.stop_ids, self.config.drafters.options, mask_id=mask))
+
+    def _sampling(self, spec: Spec) -> dict[str, Any]:
+        names = ("temperature", "top_k", "top_p") + (() if spec.role is None else ("draft_sampling",))
+        return {name: getattr(self.config.decoding, name) for name in names}
+
+    def _advice(self, spec: Spec) -> Advice | None:
+        """What a policy that has learnt knows. Raises UserError for a calibration that does not fit."""
         if spec not in self._advices:
-            identity = self.results_identity(DllmStatic(spec.unmask_threshold, 1))
-            profiles = load_profiles(self.config.latency_profile)
-            self._advices[spec] = advice_of(spec, self.config.calibration, profiles, identity)
+            calibration, profiles = self.config.drafters.calibration, self.pricing.profiles
+            self._advices[spec] = advice_of(spec, calibration, profiles, self.chains_identity(spec))
         return self._advices[spec]
 
     def round_texts(self, record: Record) -> list[str]:
         """The text that each round emitted, for people; a character split over rounds shows as U+FFFD."""
-        return [self.tokenizer.decode(turn.emitted_tokens) for turn in record.rounds]
+        return [self.text_of(turn.emitted_tokens) for turn in record.rounds]
+
+    def text_of(self, tokens: Sequence[int], *, skip_special: bool = False) -> str:
+        """What tokens say."""
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=skip_special))
 
     def token_bytes(self) -> TokenBytes:
         """What the target's token ids stand for."""
@@ -158,29 +187,46 @@ class Session:
         if role not in self._loaded:
             # A drafter's table may be padded beyond the target's: such ids must never be drafted.
             vocab_size = None if role is TARGET else self.sources[TARGET].vocab_size
-            self._loaded[role] = load_lm(self.sources[role], self.device, self.dtype, vocab_size, self.engine)
+            self._loaded[role] = load_lm(self.sources[role], self.device, self.dtype, vocab_size, self.backend)
             self._loaded[role].warm_up()
         return self._loaded[role]
 
 
 def open_session(config: RunConfig) -> Session:
     """Find the models that `config` needs and check that they fit each other; loads no weights. Raises UserError."""
-    device = resolve_device(config.device)
-    sources = find_sources(config)
+    device, priced, needs_advice = resolve_device(config.models.device), config.pricing, config.drafters.needs_advice
+    names = config.model_names.items()
+    sources = {role: find_model(role, name, with_weights=config.needs_weights(role)) for role, name in names}
     tokenizer = load_tokenizer(sources[TARGET])
-    mask = None
+    masks: dict[Role, int] = {}
     for role in sorted(sources.keys() - {TARGET}, key=lambda role: role.title):
         drafter_tokenizer = load_tokenizer(sources[role])
-        if role is DLLM_DRAFTER:
-            mask = mask_id(sources[role], drafter_tokenizer)
-        check_same_tokens(tokenizer, drafter_tokenizer, ignore_ids=[mask] if role is DLLM_DRAFTER else [])
+        if role.is_block_diffusion:
+            masks[role] = mask_id(sources[role], drafter_tokenizer)
+        check_same_tokens(tokenizer, drafter_tokenizer, ignore_ids=[masks[role]] if role in masks else [])
+    dtype = resolve_dtype(config.models.dtype, device)
     return Session(
         config=config,
         device=device,
-        dtype=resolve_dtype(config.dtype, device),
+        dtype=dtype,
         sources=sources,
         tokenizer=tokenizer,
         stop_ids=stop_ids(sources[TARGET], tokenizer),
-        mask_id=mask,
-        engine=resolve_engine(config, device, sources.values()),
+        mask_ids=masks,
+        backend=_backend(config, device, dtype, sources),
+        pricing=Pricing.load(priced.latency_profile, priced.latency_target) if needs_advice else Pricing(),
+    )
+
+
+def _backend(config: RunConfig, device: torch.device, dtype: torch.dtype, sources: dict[Role, ModelSource]) -> str:
+    """What runs the models that are loaded."""
+    loaded = [one for role, one in sources.items() if role is not TARGET or config.decoding.verify == "target"]
+    specs = [kinds()[kind] for kind in config.drafters.kinds]
+    return resolve_backend(
+        config.models.engine,
+        device,
+        dtype,
+        loaded,
+        block_size=max(spec.block_len(config.drafters.options) for spec in specs),
+        is_recorded=config.recording.record,
     )

@@ -13,7 +13,8 @@ import torch
 from reference import Outcome, Rules, Window, failfast_draft, static_draft
 from toys import MASK_ID, VOCAB_SIZE, random_ids, toy_model
 
-from generate import Draft, generate, generate_draft_tokens, generate_draft_tokens_arbitrary_length
+from generate import generate, generate_draft_tokens, generate_draft_tokens_arbitrary_length
+from specdec.decoding.stopping import Draft
 from specdec.models.lm import CachedLM
 
 PREFIX_LENGTHS = (1, 2, 31, 32, 33, 63, 64, 65, 96, 160, 200)

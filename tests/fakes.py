@@ -23,7 +23,7 @@ class FakeDraft:
 
 
 @dataclass(frozen=True)
-class FakeVerdict:
+class FakeVerification:
     accepted_len: int
     next_token: int
     probabilities: list[float] | None = None
@@ -55,7 +55,7 @@ class ScriptedTarget:
         self.position = 0
         self.clock.work(7.0)
 
-    def verify(self, draft: FakeDraft) -> FakeVerdict:
+    def verify(self, draft: FakeDraft) -> FakeVerification:
         draft_tokens = draft.tokens
         self.calls.append(("verify", list(draft_tokens)))
         self.clock.work(self.seconds)
@@ -63,7 +63,7 @@ class ScriptedTarget:
         while accepted < len(draft_tokens) and draft_tokens[accepted] == rest[accepted]:
             accepted += 1
         self.position += accepted + 1
-        return FakeVerdict(accepted, rest[accepted])
+        return FakeVerification(accepted, rest[accepted])
 
 
 class ScriptedDrafter:
@@ -76,13 +76,13 @@ class ScriptedDrafter:
         seconds: float = 0.0,
     ) -> None:
         self.script, self.clock, self.seconds = script, clock or FakeClock(), seconds
-        self.prompts: list[list[int]] = []
+        self.num_resets = 0
         self.prefixes: list[list[int]] = []
         self.budgets: list[int] = []
-        self.verdicts: list[FakeVerdict] = []
+        self.verifications: list[FakeVerification] = []
 
-    def start(self, prompt_ids: Sequence[int]) -> None:
-        self.prompts.append(list(prompt_ids))
+    def reset(self) -> None:
+        self.num_resets += 1
         self.clock.work(11.0)
 
     def propose(self, prefix_ids: Sequence[int], budget: int) -> FakeDraft:
@@ -91,6 +91,6 @@ class ScriptedDrafter:
         self.clock.work(self.seconds)
         return self.script(list(prefix_ids), budget)
 
-    def observe(self, verdict: FakeVerdict) -> None:
-        self.verdicts.append(verdict)
+    def observe(self, verification: FakeVerification) -> None:
+        self.verifications.append(verification)
         self.clock.work(13.0)

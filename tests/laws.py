@@ -18,11 +18,12 @@ from reference import full_logits
 from toys import perturbed, toy_model
 
 from specdec.decoding import sampling
-from specdec.decoding.sampled import SampledArDrafter, SampledLM
+from specdec.decoding.sampled import SampledLM
 from specdec.decoding.sampling import Sampler, Warp
 from specdec.decoding.stopping import Draft
-from specdec.drafters.live import ArDrafter, BlockSettings, DllmDrafter, NoDrafter
-from specdec.drafters.specs import ArDynamic, ArStatic, DllmStatic, FailFast
+from specdec.drafters.ar import ArDrafter, ArDynamic, ArStatic, SampledArDrafter
+from specdec.drafters.block_diffusion import BlockSettings, DllmDrafter, DllmStatic, FailFast
+from specdec.drafters.plain import NoDrafter
 from specdec.models.lm import CachedLM
 
 NUM_WORDS, NUM_TOKENS = 4, 3
@@ -136,7 +137,7 @@ def drafts_behind(kind: str, is_sampled: bool, warp: Warp, text: Sequence[int]) 
 
     def draft(sampler: Sampler | None) -> Draft:
         drafter = make_drafter(kind, sampler)
-        drafter.start(PROMPT)
+        drafter.reset()
         return drafter.propose([*PROMPT, *text], 3)
 
     if not is_sampled:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import random
 
-from generate import Denoising, masked_positions
-from specdec.decoding.chains import Chain, Chains, ar_chain
-from specdec.drafters.record_dllm import Answer, ChainBlocks
+from specdec.decoding.block_recorder import Answer, ChainBlocks
+from specdec.decoding.chains import Chain, Chains
+from specdec.decoding.denoising import Denoising, masked_positions
+from specdec.drafters.ar import ar_chain
+from specdec.records.identity import Identity
 from specdec.traces.trace import Trace, num_prefixes
 
 MASK_ID = 99
@@ -44,17 +46,8 @@ def made_up_trace(
         identity = {"drafter_sha256": "d", "mask_id": MASK_ID, "block_size": block_size, "small_block_size": 2}
         name = f"dllm_{threshold}"
         made[name] = Chains.pack(name, identity, chain_len, chains)
-    identity = {
-        "target": "bundled",
-        "dataset": "bundled",
-        "question_id": seed,
-        "drafter": "plain",
-        "max_new_tokens": budget,
-        "prompt_sha256": "p",
-        "stop_ids": [STOP_ID],
-        "dtype": "float32",
-        "device": "cpu",
-    }
+    settings = {"prompt_sha256": "p", "stop_ids": [STOP_ID], "dtype": "float32", "device": "cpu"}
+    identity = Identity("bundled", "bundled", seed, "plain", budget, settings)
     return Trace(identity, {"made": "up"}, {"question": "?"}, prompt, text, [1.0] * len(text), "text", made)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
+from specdec.records.identity import Identity
 from specdec.records.record import Record, record_path, save_record
 from specdec.records.rounds import Round
 
@@ -42,27 +44,27 @@ def make_round(prefix_len: int = 3, draft: tuple[int, ...] = (5, 6, 7), accepted
 
 def make_record(question_id: int = 0, drafter: str = AR, rounds: list[Round] | None = None, **changes: Any) -> Record:
     """A record of the bundled target; the default has two rounds and 5 output tokens."""
-    identity = {
-        "target": "bundled",
-        "dataset": "gsm8k",
-        "question_id": question_id,
-        "drafter": drafter,
-        "max_new_tokens": 64,
-        "seed": 0,
-        "dtype": "float32",
-    }
+    identity = Identity("bundled", "gsm8k", question_id, drafter, 64, {"seed": 0, "dtype": "float32"})
     values = {
         "identity": identity,
         "provenance": {"python": "3.11"},
         "prompt_ids": [1, 2, 3],
         "raw_data": {"question": "What is 1 + 1?", "answer": None},
-        "question_id": question_id,
-        "drafter_name": drafter,
         "output_text": "two",
         "prefill_ms": 4.0,
         "rounds": [make_round(3), make_round(6, (8,), 1)] if rounds is None else rounds,
     }
     return Record(**(values | changes))
+
+
+def with_settings(identity: Identity, settings: dict[str, Any]) -> Identity:
+    """The same with these settings added."""
+    return replace(identity, settings={**identity.settings, **settings})
+
+
+def of_question(record: Record, **changes: Any) -> Record:
+    """The same record of another target, dataset or question."""
+    return replace(record, identity=replace(record.identity, **changes))
 
 
 def make_plain(question_id: int = 0, num_tokens: int = 5, verify_ms: float = 10.0, **changes: Any) -> Record:
@@ -103,12 +105,10 @@ def records(draw: st.DrawFn, question_id: int | None = None, drafter: str | None
     names = st.sampled_from(["plain", "ar_None_sf_8", "dllm_0.9_sf_8", FAILFAST])
     base = make_record(question_id, draw(names) if drafter is None else drafter, rounds)
     return Record(
-        identity=base.identity | draw(st.dictionaries(st.sampled_from(["seed", "note"]), scalars)),
+        identity=with_settings(base.identity, draw(st.dictionaries(st.sampled_from(["seed", "note"]), scalars))),
         provenance=draw(st.dictionaries(st.text(max_size=5), trees, max_size=3)),
         prompt_ids=prompt,
         raw_data=draw(st.dictionaries(st.text(max_size=5), trees, max_size=3)),
-        question_id=question_id,
-        drafter_name=base.drafter_name,
         output_text=draw(st.text(max_size=30)),
         prefill_ms=draw(milliseconds),
         rounds=rounds,

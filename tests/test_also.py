@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import copy
 import csv
+import dataclasses
 import io
 import json
 from pathlib import Path
 
 import pytest
-from samples import make_plain, make_record, make_round
+from samples import make_plain, make_record, make_round, of_question, with_settings
 
-import parse_log
-from specdec.records.record import record_path, save_record
+from specdec.commands import rank as parse_log
+from specdec.records.record import Record, record_path, save_record
 
 NUM_QUESTIONS = 6
+
+
+def of_7b(record: Record, **settings: object) -> Record:
+    """The record of another target, and of more settings."""
+    identity = dataclasses.replace(record.identity, target="Qwen2.5-7B-Instruct")
+    return dataclasses.replace(record, identity=with_settings(identity, settings))
 
 
 @pytest.fixture
@@ -23,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
     for question in range(NUM_QUESTIONS):
         rounds = [make_round(3, (5, 6, 7), question % 3), make_round(4 + question % 3, (8, 8, 8), 2)]
         for record in (make_record(question, "ar_None_sf_3", rounds), make_plain(question)):
-            record.identity["target"] = "Qwen2.5-7B-Instruct"
+            record = of_7b(record)
             path = record_path(tmp_path / "out", "q7b", "gsm8k", question, record.drafter_name, 64)
             save_record(record, path)
     return tmp_path / "out"
@@ -34,9 +41,9 @@ def row(**changes: object) -> dict:
     counts = {"num_drafts": 10, "num_drafted": 30, "num_accepted": 15, "accepted_per_position": [8, 5, 2]}
     times = {"ms_per_token": 4.0, "vanilla_ms_per_token": 10.0, "is_derived": False}
     questions = [{"question_id": index, **counts, **times} for index in range(NUM_QUESTIONS)]
-    made = {"drafter_name": "eagle3_vllm_3", "engine": "vLLM", "engine_version": "0.13.0", "hardware": "H100"}
-    made |= {"target": "Qwen2.5-7B-Instruct", "dataset": "gsm8k", "max_new_tokens": 64, "questions": questions}
-    return {**made, **changes}
+    server = {"drafter_name": "eagle3_vllm_3", "engine": "vLLM", "engine_version": "0.13.0", "hardware": "H100"}
+    made = {"target": "Qwen2.5-7B-Instruct", "dataset": "gsm8k", "max_new_tokens": 64, "questions": questions}
+    return {**server, **made, **changes}
 
 
 def save(folder: Path, made: dict) -> str:
@@ -76,11 +83,23 @@ def test_other_questions_are_not_ranked_together_unless_asked(folder, tmp_path, 
 
 
 def test_a_greedy_server_does_not_stand_beside_sampled_records(tmp_path, capsys):
-    record = make_record(0)
-    record.identity.update({"target": "Qwen2.5-7B-Instruct", "temperature": 0.7})
+    record = of_7b(make_record(0), temperature=0.7)
     save_record(record, record_path(tmp_path / "sampled", "q7b", "gsm8k", 0, record.drafter_name, 64))
     assert parse_log.main([str(tmp_path / "sampled"), "--also", save(tmp_path, row())]) == 2
     assert "rank what was run alike" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["my model", "temperature", "of temperature 1", "gsm8k 64"])
+def test_a_target_of_any_name_finds_its_row(target, tmp_path):
+    """A source was one string, split at spaces, in which "my model" was the target "my"."""
+    for question in range(NUM_QUESTIONS):
+        for record in (of_question(make(question), target=target) for make in (make_record, make_plain)):
+            save_record(record, record_path(tmp_path / "out", target, "gsm8k", question, record.drafter_name, 64))
+    arguments = ["--also", save(tmp_path, row(target=target)), "--latency_target", "Qwen2.5-7B-Instruct", "--json"]
+    document = json.loads(parse_log.run([str(tmp_path / "out"), *arguments]))
+    for engine in document["engines"]:
+        assert {one["drafter_name"] for one in engine["rows"]} == {"ar_None_sf_3", "eagle3_vllm_3"}
+    assert document["sources"] == [{"target": target, "dataset": "gsm8k", "max_new_tokens": 64, "dtype": "float32"}]
 
 
 def broken(field: str, value: object) -> dict:

@@ -7,9 +7,11 @@ from toys import greedy_tokens
 
 from specdec.config import RunConfig
 from specdec.decoding.loop import speculate
-from specdec.drafters.live import DllmDrafter
-from specdec.drafters.specs import ArDynamic, ArStatic, DllmStatic, DrafterSpec, FailFast, Plain
-from specdec.models.checkpoints import BUNDLED_DIR, DLLM_DRAFTER
+from specdec.drafters.ar import ArDynamic, ArStatic
+from specdec.drafters.base import Spec
+from specdec.drafters.block_diffusion import DLLM_DRAFTER, DllmDrafter, DllmStatic, FailFast
+from specdec.drafters.plain import Plain
+from specdec.models.checkpoints import BUNDLED_DIR
 from specdec.models.tokens import encode_prompt
 from specdec.questions.sets import load_problems
 from specdec.session import Session, open_session
@@ -17,7 +19,7 @@ from specdec.session import Session, open_session
 pytestmark = pytest.mark.slow
 BUDGET = 40
 MEGABYTE = 10**6
-SPECS: tuple[DrafterSpec, ...] = (
+SPECS: tuple[Spec, ...] = (
     Plain(),
     ArStatic(6),
     ArDynamic(0.4, 30, 5),
@@ -32,8 +34,8 @@ SPECS: tuple[DrafterSpec, ...] = (
 @pytest.fixture(scope="module")
 def sessions(one_thread: None) -> list[Session]:
     """The bundled family with KV and draft reuse as by default, and the other way round."""
-    usual = open_session(RunConfig(device="cpu"))
-    other = open_session(RunConfig(device="cpu", disable_reusing_drafter_kvs=True, reuse_drafts=True))
+    usual = open_session(RunConfig.of(device="cpu"))
+    other = open_session(RunConfig.of(device="cpu", disable_reusing_drafter_kvs=True, reuse_drafts=True))
     other._loaded = usual._loaded
     return [usual, other]
 
@@ -85,6 +87,7 @@ def test_the_family_is_small_and_has_its_cards() -> None:
 
 def test_the_mask_comes_from_the_checkpoint(sessions: list[Session]) -> None:
     session = sessions[0]
+    mask_id = session.mask_ids[DLLM_DRAFTER]
     assert isinstance(session.drafter(SPECS[3]), DllmDrafter)
-    assert session.mask_id == session.sources[DLLM_DRAFTER].config["mask_token_id"]
-    assert session.tokenizer.convert_ids_to_tokens(session.mask_id) == "<|mask|>"
+    assert mask_id == session.sources[DLLM_DRAFTER].config["mask_token_id"]
+    assert session.tokenizer.convert_ids_to_tokens(mask_id) == "<|mask|>"

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from specdec.errors import UserError
 from specdec.latency.pricing import Price
-from specdec.ranking.comparisons import compare
-from specdec.ranking.entries import QuestionStats
+from specdec.ranking.entries import Entry
 from specdec.ranking.question_sets import comparable, unequal
+from specdec.ranking.source import Source
+from specdec.ranking.table import table_of
 from specdec.views.tables import ranking_csv, ranking_json, ranking_report
 
 NAMES = ("dllm_0.05_df_0.45_60_10", "dllm_0.05_sf_8", "ar_None_sf_8", "ar_None_sf_4")
 
 
-def entry(question_id: int, drafter: str, speedup: float, **changes: object) -> QuestionStats:
+def entry(question_id: int, drafter: str, speedup: float, **changes: Any) -> Entry:
     counts = {"num_output_tokens": 100, "num_accepted": 60, "num_drafted": 80, "num_rounds": 40}
-    values = {**counts, "num_forward_passes": 90, "prices": {"E": Price(40, 60, 100 * speedup)}, "settings": "x"}
-    return QuestionStats(question_id, drafter, **(values | changes))
+    values: dict[str, Any] = {
+        **counts,
+        "num_forward_passes": 90,
+        "prices": {"E": Price(40, 60, 100 * speedup)},
+        "settings": "x",
+    }
+    return Entry(question_id, drafter, **(values | changes))
 
 
-def example(num_questions: int = 40) -> list[QuestionStats]:
+def example(num_questions: int = 40) -> list[Entry]:
     """FailFast and the static dLLM level, both clearly ahead of AR drafting."""
     stats = []
     for question in range(num_questions):
@@ -33,12 +40,14 @@ def example(num_questions: int = 40) -> list[QuestionStats]:
 
 
 def test_level_and_behind():
-    found = compare(example(), "E")
-    assert (found.best, found.ar_baseline, found.num_questions) == (NAMES[0], "ar_None_sf_8", 40)
-    failfast, static, ar_8, ar_4 = (found.by_drafter[name] for name in NAMES)
-    assert failfast.to_best is None and not static.to_best.is_clear and static.to_best.num_more_questions > 0
-    assert ar_8.to_best.is_clear and ar_4.to_best.is_clear and ar_8.to_ar is None
-    assert failfast.to_ar.estimate.low > 0.9 and failfast.mean.low < 3.0 < failfast.mean.high
+    table = table_of(example(), "E")
+    assert (table.best.drafter_name, table.ar_baseline, table.num_paired) == (NAMES[0], "ar_None_sf_8", 40)
+    rows = {row.drafter_name: row for row in table.rows}
+    failfast, static, ar_8, ar_4 = (rows[name].differences for name in NAMES)
+    assert "to_best" not in failfast and not static["to_best"].is_clear and static["to_best"].num_more_questions > 0
+    assert ar_8["to_best"].is_clear and ar_4["to_best"].is_clear and "to_ar" not in ar_8
+    mean = rows[NAMES[0]].values["speedup_mean"]
+    assert failfast["to_ar"].estimate.low > 0.9 and mean.low < 3.0 < mean.high
     text = ranking_report(example())
     standings = {line.split()[1]: line for line in text.splitlines() if line[:1].isdigit()}
     assert [next(word for word in ("best", "level", "behind") if word in standings[name]) for name in NAMES] == [
@@ -64,7 +73,9 @@ def test_the_order_of_the_entries_does_not_matter():
 
 @pytest.mark.parametrize("stats", [example(4), example()[:-1], example()[1:]])
 def test_without_enough_equal_questions_there_are_no_intervals(stats):
-    assert compare(stats, "E") is None
+    table = table_of(stats, "E")
+    assert not table.num_paired and not any(row.differences for row in table.rows)
+    assert all(value.low is None for row in table.rows for value in row.values.values())
     assert "No intervals" in ranking_report(stats)
 
 
@@ -75,7 +86,7 @@ def test_unequal_questions_are_refused_and_the_common_ones_ranked_when_asked():
         comparable(stats, allow_unequal=False)
     kept, note = comparable(stats, allow_unequal=True)
     assert {one.question_id for one in kept} == {0, 1, 2, 4, 5, 6, 7} and "7 questions" in note
-    assert compare(kept, "E").num_questions == 7
+    assert table_of(kept, "E").num_paired == 7
     assert json.loads(ranking_json(kept, note))["note"] == note
     assert comparable(example(8), allow_unequal=False) == (example(8), "")
 
@@ -95,9 +106,12 @@ def test_nothing_in_common_cannot_be_ranked():
 
 
 def test_sources_tell_questions_apart_unless_a_log_states_none():
-    stats = [entry(0, NAMES[0], 2.0, source="math"), entry(0, NAMES[1], 2.0, source="gsm8k")]
+    stats = [
+        entry(0, NAMES[0], 2.0, source=Source(dataset="math")),
+        entry(0, NAMES[1], 2.0, source=Source(dataset="gsm8k")),
+    ]
     assert unequal(stats)
-    stats[1] = entry(0, NAMES[1], 2.0, source="a.log", settings="")
+    stats[1] = entry(0, NAMES[1], 2.0, source=Source(name="a.log"), settings="")
     assert not unequal(stats)
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from specdec.config import RunConfig, parse_args
-from specdec.drafters.specs import ArDynamic, ArStatic, DllmStatic, FailFast, Plain, parse_drafter_name
+from specdec.commands.run import parse_args
+from specdec.config import RunConfig
+from specdec.drafters.ar import ArDynamic, ArStatic
+from specdec.drafters.block_diffusion import CostAware, DllmStatic, FailFast
+from specdec.drafters.families import kinds, parse_name
+from specdec.drafters.plain import Plain
 from specdec.errors import UserError
 
 DESIGN_NAMES = {
@@ -13,6 +17,10 @@ DESIGN_NAMES = {
     "ar_None_df_0.4_60_10": ArDynamic(0.4, 60, 10),
     "dllm_0.9_sf_8": DllmStatic(0.9, 8),
     "dllm_0.05_df_0.45_60_10": FailFast(0.05, 0.45, 60, 10),
+    "dllm_0.05_df_0.45_60_10_w9": FailFast(0.05, 0.45, 60, 10, first_window=9),
+    "dllm_0.05_df_0.45_60_10_strict": FailFast(0.05, 0.45, 60, 10, rule="strict"),
+    "dllm_0.05_df_0.45_60_10_w9_strict": FailFast(0.05, 0.45, 60, 10, first_window=9, rule="strict"),
+    "dllm_0.05_ca_60_Qwen2.5-7B-Instruct@vLLM_A6000": CostAware(0.05, 60, "Qwen2.5-7B-Instruct@vLLM_A6000"),
     "plain": Plain(),
 }
 
@@ -20,24 +28,30 @@ DESIGN_NAMES = {
 @pytest.mark.parametrize(("name", "spec"), DESIGN_NAMES.items())
 def test_names_and_specs_are_inverse(name: str, spec: object) -> None:
     assert spec.name == name
-    assert parse_drafter_name(name) == spec
+    assert parse_name(name) == spec
 
 
 def test_no_two_thresholds_share_a_name() -> None:
     names = [DllmStatic(threshold, 8).name for threshold in (0.3, 0.30000001, 0.29999999, 1.0, 0.0)]
     assert len(set(names)) == 5
-    assert [parse_drafter_name(name).unmask_threshold for name in names] == [0.3, 0.30000001, 0.29999999, 1.0, 0.0]
+    assert [parse_name(name).unmask_threshold for name in names] == [0.3, 0.30000001, 0.29999999, 1.0, 0.0]
 
 
-@pytest.mark.parametrize("name", ["", "dllm", "ar_8_sf_8", "ar_None_sf_x", "dllm_0.9_sf", "dllm_0.9_xf_8"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "dllm", "ar_8_sf_8", "ar_None_sf_x", "dllm_0.9_sf", "dllm_0.9_xf_8", "dllm_0.9_ca_8", "plain_w9"),
+        *(f"dllm_0.05_df_0.45_60_10{end}" for end in ("_w", "_wide", "_loose", "_9", "_strict_w9", "_w9_w9", "_w9_")),
+    ],
+)
 def test_other_names_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match="names no drafter"):
-        parse_drafter_name(name)
+    with pytest.raises(UserError, match="does not name a drafter"):
+        parse_name(name)
 
 
 def test_no_flag_means_all_four_drafters_and_plain_decoding() -> None:
-    assert parse_args([]) == RunConfig()
-    assert parse_args([]).kinds == ("plain", "ar_sf", "ar_df", "dllm_sf", "failfast")
+    assert parse_args([]) == RunConfig.of()
+    assert parse_args([]).drafters.kinds == ("plain", "ar_sf", "ar_df", "dllm_sf", "failfast")
 
 
 @pytest.mark.parametrize(
@@ -52,16 +66,61 @@ def test_no_flag_means_all_four_drafters_and_plain_decoding() -> None:
     ],
 )
 def test_switches_choose_the_drafters(line: str, kinds: tuple[str, ...]) -> None:
-    assert parse_args(line.split()).kinds == kinds
+    assert parse_args(line.split()).drafters.kinds == kinds
 
 
 def test_several_values_sweep() -> None:
     line = "--spec_len 4 8 --drafter_thresholds 0.05 0.9 --sweep_lowconf_threshold 0.3 0.4"
     config = parse_args(line.split())  # noqa: SIM905
-    names = [spec.name for spec in config.drafter_specs]
+    specs = config.drafters.specs()
+    names = [spec.name for spec in specs]
     assert len(names) == len(set(names)) == 1 + 2 + 2 + 4 + 4
     assert {"ar_None_sf_8", "dllm_0.9_sf_4", "dllm_0.05_df_0.3_60_10", "dllm_0.9_df_0.4_60_10"} <= set(names)
-    assert all(spec.first_window == 4 for spec in config.drafter_specs if isinstance(spec, FailFast))
+    assert all(spec.first_window == 10 for spec in specs if isinstance(spec, FailFast))
+
+
+def test_lengths_in_any_order_are_the_same_drafters() -> None:
+    """--spec_len is static lengths alone; its first length was FailFast's first window once."""
+    ours, theirs = (parse_args(["--spec_len", *lengths]).drafters.specs() for lengths in ("484", "84"))
+    assert len(ours) == len(set(ours)) == len(theirs) == 7 and set(ours) == set(theirs)
+    assert [spec for spec in ours if isinstance(spec, FailFast)] == [FailFast(0.05, 0.45, 60, 10)]
+
+
+SPELLINGS = {
+    "draft_len": ("--draft_len 4 8", "--spec_len 4 8", (4, 8)),
+    "unmask_threshold": ("--unmask_threshold 0.1 0.9", "--drafter_thresholds 0.1 0.9", (0.1, 0.9)),
+    "tau": ("--tau 0.3", "--sweep_lowconf_threshold 0.3", (0.3,)),
+    "max_draft_len": ("--max_draft_len 30 40", "--sweep_max_spec_len 30 40", (30, 40)),
+    "draft_step": ("--draft_step 5", "--sweep_incr_len 5", (5,)),
+    "first_window": ("--first_window 9 10", "--sweep_first_window 9 10", (9, 10)),
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_published_spellings_and_settings_names_are_the_same_flags(name: str) -> None:
+    *lines, value = SPELLINGS[name]
+    ours, theirs = (parse_args(line.split()) for line in lines)
+    assert ours == theirs == RunConfig.of(**{name: value}) != RunConfig.of()
+    assert ours.drafters.options[name] == ours.settings()[name] == value
+    assert ours.drafters.specs() == theirs.drafters.specs() != RunConfig.of().drafters.specs()
+
+
+def test_every_name_is_read_back_and_no_two_drafters_share_one() -> None:
+    """Of every kind, with neighbours in every setting that its flags have."""
+    options = {
+        **{"draft_len": (8, 9, 10), "unmask_threshold": (0.05, 0.5, 1.0), "tau": (0.0, 0.45, 0.450001)},
+        **{"max_draft_len": (10, 60), "draft_step": (9, 10), "first_window": (1, 9, 10, 60)},
+        "pricings": ("Qwen2.5-7B-Instruct@vLLM_A6000", "a_b@c_d_9", "w9@strict"),
+    }
+    found = {
+        spec
+        for kind in kinds().values()
+        for rule in ("published", "strict")
+        for spec in kind.sweep({**options, "failfast_rule": rule})
+    }
+    assert {type(spec) for spec in found} == set(kinds().values())
+    assert len({spec.name for spec in found}) == len(found) > 300
+    assert all(parse_name(spec.name) == spec for spec in found)
 
 
 @pytest.mark.parametrize(

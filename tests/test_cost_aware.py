@@ -11,16 +11,20 @@ import pytest
 from made_up import made_up_trace
 
 from specdec.commands import calibrate
-from specdec.config import RunConfig, parse_args
-from specdec.decoding.cost_aware import Advice, Calibration, Curve, advice_of, ease_of, load_calibration, place_of
-from specdec.drafters.specs import CostAware, FailFast, parse_drafter_name
+from specdec.commands.run import parse_args
+from specdec.config import RunConfig
+from specdec.decoding.cost_aware import Advice, Calibration, Curve, ease_of, load_calibration, place_of
+from specdec.drafters.block_diffusion import CostAware, FailFast
+from specdec.drafters.families import parse_name
 from specdec.errors import UserError
-from specdec.latency.pricing import price
+from specdec.latency.pricing import Pricing, price
 from specdec.latency.profile import LatencyProfile, load_profile
 from specdec.questions.sets import load_problems
+from specdec.records.identity import LIVE
 from specdec.runs.jobs import Job, run_job
 from specdec.runs.recording import plan_traces, record_trace
 from specdec.session import open_session
+from specdec.traces.advice import advice_of
 from specdec.traces.calibration import fit_curve, reliability_table, save_calibration
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, save_trace, trace_path
@@ -144,7 +148,7 @@ def _total_ms(traces: list[Trace], spec: object, profile: LatencyProfile, entry:
 def test_replay_equals_live(one_thread: None, tmp_path: Path) -> None:
     """On the bundled family, for an advice that stops early and one that drafts on."""
     problems = load_problems("bundled", question_ids=[1, 2])
-    usual = RunConfig(device="cpu", max_new_tokens=32, drafters=("plain", "failfast"), sweep_max_spec_len=(40,))
+    usual = RunConfig.of(device="cpu", max_new_tokens=32, drafters=("plain", "failfast"), max_draft_len=(40,))
     session = open_session(usual)
     traces = [record_trace(session, job, lambda: None) for job in plan_traces(session, problems)]
     calibration = calibrate.learn(traces[:1], "dllm_0.05", [load_profile("vLLM_A6000")])
@@ -152,15 +156,17 @@ def test_replay_equals_live(one_thread: None, tmp_path: Path) -> None:
     for rate in (0.15, 0.01):
         path = tmp_path / f"{rate}.json"
         save_calibration(path, [dataclasses.replace(calibration, rates={ENGINE: rate})])
-        config = dataclasses.replace(usual, drafters=("cost_aware",), calibration=str(path), latency_target=ENGINE[:19])
-        asked = dataclasses.replace(session, config=config, _advices={})
-        (spec,) = config.drafter_specs
+        more = {"drafters": ("cost_aware",), "calibration": str(path), "latency_target": ENGINE[:19]}
+        asked = open_session(RunConfig.of(**{**usual.settings(), **more}))
+        asked._loaded = session._loaded
+        (spec,) = asked.specs
         trace = traces[1]
-        identity = trace.identity | {"drafter": spec.name} | asked.results_identity(spec)
+        identity = trace.identity.of_drafter(spec.name, asked.results_identity(spec), LIVE)
         live = run_job(asked, Job(problems[1], trace.prompt_ids, spec, identity, Path("unused"), None), lambda: None)
         advice = advice_of(spec, path, [load_profile("vLLM_A6000")], trace.chains["dllm_0.05"].identity)
         replayed = replay(trace, spec, advice=advice)
-        assert replayed.identity == live.identity and "advice_sha256" in live.identity
+        assert dataclasses.replace(replayed.identity, origin=LIVE) == live.identity
+        assert "advice_sha256" in live.identity.settings
         for ours, theirs in zip(replayed.rounds, live.rounds, strict=True):
             assert ours.confidences == pytest.approx(theirs.confidences, abs=1e-5)
             blank = {"confidences": [], "draft_ms": 0.0, "verify_ms": 0.0}
@@ -211,16 +217,18 @@ def test_half_of_the_traces_is_learnt_from(tmp_path: Path) -> None:
 
 def test_its_name_holds_everything_but_the_calibration() -> None:
     for spec in (SPEC, CostAware(0.05, 60, "a_b@c_d"), CostAware(1.0, 7, ENGINE)):
-        assert parse_drafter_name(spec.name) == spec
+        assert parse_name(spec.name) == spec
     with pytest.raises(UserError):
-        parse_drafter_name("dllm_0.05_ca_60")
+        parse_name("dllm_0.05_ca_60")
 
 
 def test_flags() -> None:
     asked = parse_args(["--policy", "cost_aware", "--calibration", "c.json", "--run_ar"])
-    assert asked.kinds == ("plain", "ar_sf", "cost_aware")
-    assert [spec.name for spec in asked.drafter_specs][-1] == "dllm_0.05_ca_60_Qwen2.5-32B-Instruct@vLLM_A6000"
+    assert asked.drafters.kinds == ("plain", "ar_sf", "cost_aware")
+    pricings = Pricing.load(*vars(asked.pricing).values()).engines(asked.models.target_name)
+    names = [spec.name for spec in asked.drafters.specs(pricings)]
+    assert names[-1] == "dllm_0.05_ca_60_Qwen2.5-32B-Instruct@vLLM_A6000"
     for line in ("--policy cost_aware", "--policy cost_aware --calibration c --latency_profile none"):
         with pytest.raises(UserError, match="cost-aware policy needs"):
             parse_args(line.split())
-    assert "cost_aware" not in parse_args([]).kinds
+    assert "cost_aware" not in parse_args([]).drafters.kinds

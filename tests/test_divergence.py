@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from families import flags, save_family
-from samples import make_plain, make_record, make_round
+from samples import make_plain, make_record, make_round, with_settings
 from toys import greedy_tokens, random_ids, toy_model
 
-import failfast
+from specdec.commands import run as failfast
 from specdec.errors import UserError
 from specdec.models.lm import CachedLM
-from specdec.ranking.entries import stats_of
+from specdec.ranking.entries import entry_of
 from specdec.ranking.lossless import count_grades, losslessness_line
 from specdec.records.divergence import BUG, EXACT, TIE, Divergence, first_difference
 from specdec.records.record import find_records, load_record, record_path, save_record
@@ -81,10 +81,10 @@ def test_a_damaged_one_is_refused(change):
 
 
 def test_grades_are_counted_and_named():
-    plain = stats_of(make_plain(output_text="x"))
+    plain = entry_of(make_plain(output_text="x"))
     records = [make_record(drafter=f"ar_None_sf_{n}") for n in range(1, 5)]
     kinds = [None, Divergence(TIE, 0, 0.1, 0.1, 0.2), Divergence(BUG, 0), Divergence(EXACT)]
-    stats = [stats_of(dataclasses.replace(one, divergence=kind)) for one, kind in zip(records, kinds, strict=True)]
+    stats = [entry_of(dataclasses.replace(one, divergence=kind)) for one, kind in zip(records, kinds, strict=True)]
     # plain decoding's own text decides over what an older record says of itself
     assert count_grades([plain, *stats]) == {"exact": 0, "tie": 1, "bug": 1, "different": 2, "sampled": 0}
     assert count_grades(stats) == {"exact": 1, "tie": 1, "bug": 1, "different": 0, "sampled": 0}
@@ -122,7 +122,7 @@ def test_plain_decoding_under_other_settings_is_no_judge(tmp_path: Path) -> None
     assert failfast.main([*arguments, "--drafters", "plain"]) == 0
     path = record_path(tmp_path / "out", "target", "bundled", 0, "plain", 24)
     plain = load_record(path)
-    save_record(dataclasses.replace(plain, identity=plain.identity | {"dtype": "bfloat16"}), path)
+    save_record(dataclasses.replace(plain, identity=with_settings(plain.identity, {"dtype": "bfloat16"})), path)
     assert failfast.main([*arguments, "--drafters", "ar_sf"]) == 0
     (drafted,) = (one for one in find_records(tmp_path / "out") if one != path)
     assert load_record(drafted).divergence is None

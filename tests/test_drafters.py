@@ -11,9 +11,9 @@ from toys import MASK_ID, causal_logits, clear_prompt, random_ids, toy_pair
 
 from specdec.decoding.loop import speculate
 from specdec.decoding.stopping import Draft
-from specdec.decoding.target import Target, Verdict
-from specdec.drafters.live import ArDrafter, BlockSettings, DllmDrafter
-from specdec.drafters.specs import ArDynamic, ArStatic, DllmStatic, FailFast
+from specdec.decoding.target import Target, Verification
+from specdec.drafters.ar import ArDrafter, ArDynamic, ArStatic
+from specdec.drafters.block_diffusion import BlockSettings, DllmDrafter, DllmStatic, FailFast
 from specdec.models.lm import CachedLM
 
 pytestmark = pytest.mark.slow
@@ -101,16 +101,16 @@ def test_failfast_rounds_equal_the_oracle_with_reuse(pair, rule: str) -> None:
 def test_a_new_question_forgets_the_rejected_tail_and_the_cache(pair, monkeypatch) -> None:
     told = []
     monkeypatch.setattr(
-        "specdec.drafters.rules.finish_draft",
+        "specdec.drafters.block_drafter.finish_draft",
         lambda run, window, *, last_round_rejected, **_: told.append(list(last_round_rejected)) or Draft([1, 2, 3]),
     )
     lm = CachedLM(pair[1])
     drafter = DllmDrafter(lm, FailFast(0.05, 0.6, 30, 5), BlockSettings(MASK_ID, (), reuse_drafts=True))
     for _ in range(2):
-        drafter.start([5])
+        drafter.reset()
         assert lm.length == 0
         drafter.propose([5], 9)
-        drafter.observe(Verdict(1, 7))
+        drafter.observe(Verification(1, 7))
         drafter.propose([5, 1, 7], 9)
         lm.forward([5])
         lm.commit(1)
@@ -150,7 +150,7 @@ def test_ar_dynamic_stops_after_the_chunk_with_a_low_confidence(pair) -> None:
     for seed in range(12):
         spec = ArDynamic(0.5, 17, 4)
         draft = ArDrafter(CachedLM(drafter_model), spec, ()).propose(random_ids(seed, 20), 100)
-        is_low = [confidence < spec.confidence_threshold for confidence in draft.confidences]
+        is_low = [confidence < spec.tau for confidence in draft.confidences]
         assert len(draft.tokens) == len(draft.confidences) == draft.passes.denoise
         chunks_before = (len(draft.tokens) - 1) // 4 * 4
         assert not any(is_low[:chunks_before])

@@ -9,14 +9,16 @@ import torch
 from families import edit_config, flags, save_family, save_model
 from toys import random_ids, toy_model
 
-import failfast
+from specdec import session
+from specdec.commands import run as failfast
 from specdec.config import RunConfig
+from specdec.drafters.ar import AR_DRAFTER
 from specdec.models import load as models
-from specdec.models.checkpoints import AR_DRAFTER, TARGET, find_model
+from specdec.models.checkpoints import TARGET, find_model
 from specdec.models.graph import weights
 from specdec.models.graph.graph_lm import GraphLM
 from specdec.models.lm import CachedLM
-from specdec.models.load import load_lm, must_spread, resolve_engine
+from specdec.models.load import load_lm, must_spread, resolve_dtype
 from specdec.records.record import find_records, load_record
 
 pytestmark = pytest.mark.slow
@@ -41,7 +43,8 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def choose(family: dict[str, Path], device: torch.device = CPU, **settings: object) -> str:
-    return resolve_engine(RunConfig(**settings), device, [find_model(TARGET, str(family["target"]))])
+    config, sources = RunConfig.of(**settings), {TARGET: find_model(TARGET, str(family["target"]))}
+    return session._backend(config, device, resolve_dtype(config.models.dtype, device), sources)
 
 
 def test_graphs_are_the_default_on_a_gpu_alone(family, monkeypatch) -> None:
@@ -78,7 +81,7 @@ def test_a_target_too_big_for_one_gpu_is_spread_and_runs_eagerly(family, two_gpu
         return toy_model("qwen2", 1)
 
     monkeypatch.setattr(models, "load_hf_model", load)
-    assert type(load_lm(target, CUDA, torch.float32, engine="eager")) is CachedLM
+    assert type(load_lm(target, CUDA, torch.float32, backend="eager")) is CachedLM
     load_lm(drafter, CPU, torch.float32)
     assert asked == ["auto", None]
 
@@ -109,7 +112,7 @@ def test_both_engines_make_the_same_records_apart_from_their_name(family, tmp_pa
         assert failfast.main(arguments) == 0
         records = {path.parent.name: load_record(path) for path in find_records(tmp_path / engine)}
         made[engine] = {name: [turn.draft_tokens for turn in record.rounds] for name, record in records.items()}
-        assert {record.identity.get("engine") for record in records.values()} == {
+        assert {record.identity.settings.get("backend") for record in records.values()} == {
             None if engine == "eager" else "graph"
         }
     assert made["eager"] == made["graph"] and len(made["eager"]) == 5
@@ -119,4 +122,4 @@ def test_records_of_another_engine_are_not_continued(family, tmp_path, capsys) -
     arguments = flags(family, tmp_path, "--num_questions", "1", "--drafters", "plain")
     assert failfast.main([*arguments, "--engine", "graph"]) == 0
     assert failfast.main([*arguments, "--engine", "eager"]) == 2
-    assert "engine" in capsys.readouterr().err
+    assert "backend: stored 'graph', asked nothing" in capsys.readouterr().err

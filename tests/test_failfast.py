@@ -14,12 +14,12 @@ from families import edit_config, flags, save_family, save_model
 from pausing import wait_until_paused
 from toys import toy_model
 
-import failfast
 from specdec import session
+from specdec.commands import run as failfast
 from specdec.records.record import find_records, load_record
 
 pytestmark = pytest.mark.slow
-PROJECT = Path(failfast.__file__).parent
+PROJECT = Path(__file__).resolve().parent.parent
 DRAFTERS = {
     "plain",
     "ar_None_sf_10",
@@ -61,7 +61,11 @@ def test_every_drafter_writes_the_same_text(family: dict[str, Path], tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "more", ["--reuse_drafts", "--disable_reusing_drafter_kvs", "--failfast_rule strict", "--spec_len 3 7"]
+    "more",
+    [
+        *("--reuse_drafts", "--disable_reusing_drafter_kvs", "--failfast_rule strict"),
+        "--spec_len 3 7 --sweep_first_window 3 7",
+    ],
 )
 def test_every_mode_writes_the_same_text(family: dict[str, Path], tmp_path: Path, more: str) -> None:
     assert failfast.main(flags(family, tmp_path, "--num_questions", "1", *more.split())) == 0
@@ -102,11 +106,38 @@ def test_other_settings_are_named_and_nothing_is_lost(
     assert failfast.main(arguments) == 0
     (path,) = find_records(tmp_path)
     kept = path.read_bytes()
-    assert failfast.main([*arguments, "--failfast_rule", "strict"]) == 2
-    assert "rule: stored 'published', asked 'strict'" in capsys.readouterr().err
+    assert failfast.main([*arguments, "--reuse_drafts"]) == 2
+    assert "reuse_drafts: stored False, asked True" in capsys.readouterr().err
     assert path.read_bytes() == kept
-    assert failfast.main([*arguments, "--failfast_rule", "strict", "--overwrite"]) == 0
-    assert load_record(path).identity["rule"] == "strict"
+    assert failfast.main([*arguments, "--reuse_drafts", "--overwrite"]) == 0
+    assert load_record(path).identity.settings["reuse_drafts"] is True
+
+
+def test_settings_with_names_of_their_own_stand_side_by_side(family: dict[str, Path], tmp_path: Path) -> None:
+    """First windows and rules: no run of one takes the other's record for its own, or overwrites it."""
+    arguments = flags(family, tmp_path, "--num_questions", "1", "--drafters", "failfast")
+    asked = ([], ["--failfast_rule", "strict"], ["--first_window", "9"], ["--failfast_rule", "strict"])
+    for more in (*asked, ["--sweep_first_window", "9", "--failfast_rule", "strict"]):
+        assert failfast.main([*arguments, *more]) == 0
+    found = {record.drafter_name: record for record in map(load_record, find_records(tmp_path))}
+    ends = {"": (10, "published"), "_strict": (10, "strict"), "_w9": (9, "published"), "_w9_strict": (9, "strict")}
+    decided = {name: one.identity.settings for name, one in found.items()}
+    assert {name: (one["first_window"], one["rule"]) for name, one in decided.items()} == {
+        f"dllm_0.05_df_0.45_60_10{end}": settings for end, settings in ends.items()
+    }
+
+
+def test_the_order_of_lengths_changes_nothing(
+    family: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records of one order are those of the other: nothing is computed again."""
+    arguments = flags(family, tmp_path, "--num_questions", "1", "--drafters", "ar_sf", "dllm_sf", "failfast")
+    assert failfast.main([*arguments, "--spec_len", "3", "7"]) == 0
+    kept = {path: path.read_bytes() for path in find_records(tmp_path)}
+    assert len(kept) == 5
+    monkeypatch.setattr(session, "load_lm", None)
+    assert failfast.main([*arguments, "--spec_len", "7", "3"]) == 0
+    assert {path: path.read_bytes() for path in find_records(tmp_path)} == kept
 
 
 @pytest.mark.usefixtures("no_weights")

@@ -14,10 +14,12 @@ import pytest
 import torch
 from toys import MASK_ID, random_ids, toy_model
 
-import failfast
 from profiling import check_lossless
-from specdec.models.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, find_model
-from specdec.models.graph.graph_lm import EngineOptions, GraphLM
+from specdec.commands import run as failfast
+from specdec.drafters.ar import AR_DRAFTER
+from specdec.drafters.block_diffusion import DLLM_DRAFTER
+from specdec.models.checkpoints import TARGET, find_model
+from specdec.models.graph.graph_lm import BackendOptions, GraphLM
 from specdec.models.graph.plans import Plan
 from specdec.models.lm import CachedLM
 from specdec.models.load import load_hf_model
@@ -31,8 +33,8 @@ pytestmark = [
 ]
 LOGITS_ERROR = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 OPTIONS = {
-    "library": EngineOptions(fused_up_to=0),
-    "fused": EngineOptions(fused_up_to=64),
+    "library": BackendOptions(fused_up_to=0),
+    "fused": BackendOptions(fused_up_to=64),
 }
 
 
@@ -105,7 +107,7 @@ def test_kernels_that_overlap_change_no_bit(text, monkeypatch, dtype: torch.dtyp
     if splits:
         monkeypatch.setattr("specdec.models.graph.products.plan_product", lambda *_: Plan(64, 32, splits))
     model = _model("target", dtype)
-    one, other = (GraphLM(model, options=EngineOptions(limit, overlaps=overlaps)) for overlaps in (True, False))
+    one, other = (GraphLM(model, options=BackendOptions(limit, overlaps=overlaps)) for overlaps in (True, False))
     for step in range(60):
         count = (1, 8, 32, 64, 5, 96)[step % 6]
         tokens, block_size = text[one.length :][:count], (1, 32)[step % 2]
@@ -128,4 +130,4 @@ def test_every_divergence_from_plain_decoding_is_a_tie(dtype: str, capsys) -> No
 def test_the_graph_engines_records_say_so(tmp_path: Path) -> None:
     arguments = ["--engine", "graph", "--num_questions", "1", "--max_new_tokens", "32", "--output_dir", str(tmp_path)]
     assert failfast.main(arguments) == 0
-    assert {load_record(path).identity["engine"] for path in find_records(tmp_path)} == {"graph"}
+    assert {load_record(path).identity.settings["backend"] for path in find_records(tmp_path)} == {"graph"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 
 import pytest
 from hypothesis import example, given, settings
@@ -45,7 +44,7 @@ SAME = [
     ("$5.00", "5"), ("50\\%", "50"), (r"2\pi", r"\pi \cdot 2"), (r"\sqrt{8}", r"2\sqrt{2}"), (r"\sqrt[3]{27}", "3"),
     ("x=5", "5"), (r"\left(3, \frac{\pi}{2}\right)", r"(3,\pi/2)"), ("1,-2", "-2, 1"), (r"90^\circ", "90"),
     (r"\text{Evelyn}", "Evelyn"), (r"\text{east}", "east"), ("p - q", "p-q"), ("-7", "- 7"), ("2^{10}", "1024"),
-    ("5 \\text{ cm}", "5"),
+    ("5 \\text{ cm}", "5"), (r"\%", r" \%"), ("$", "$"),
     ("025", "25"), (r"-\frac{3}{4}", "-0.75"), ("42.", "42"), (r"\{1, 2\}", r"\{1,2\}"),
 ]  # fmt: skip
 DIFFERENT = [
@@ -70,7 +69,7 @@ def test_different_answers(given_, reference):
 def test_any_text_can_be_compared(text, other):
     is_same_answer(text, other)
     number(text)
-    assert is_same_answer(text, text) or re.fullmatch(r"(\\[,%$ ]|[ .$%])*", text)  # nothing but marks is not an answer
+    assert is_same_answer(text, text) or not text.strip()  # nothing is not an answer
     last_boxed(text)
 
 
@@ -83,7 +82,8 @@ def test_fractions_have_their_value(above, below):
 
 def graded(dataset: str, row: dict, text: str, **options: bool) -> bool | None:
     record = make_record(raw_data=row, output_text=text)
-    return is_correct(dataclasses.replace(record, identity=record.identity | {"dataset": dataset}), **options)
+    identity = dataclasses.replace(record.identity, dataset=dataset)
+    return is_correct(dataclasses.replace(record, identity=identity), **options)
 
 
 def test_each_data_set_has_its_rule():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import random
@@ -12,21 +13,23 @@ from html.parser import HTMLParser
 
 import pytest
 from made_up import made_up_trace
-from samples import make_plain, make_record
+from samples import make_plain
 from written import HOSTILE, reader, tokens_of, written
 
 from specdec.commands import report as html_report
+from specdec.latency.pricing import Pricing
 from specdec.latency.profile import load_profile
-from specdec.ranking.entries import merge, model_prices, stats_of
-from specdec.records.record import record_path, save_record
+from specdec.ranking.entries import entry_of, merge
+from specdec.records.record import identity_path, save_record
 from specdec.runs.run_file import RunFile
 from specdec.traces.trace import save_trace, trace_path
+from specdec.views.palette import kind_of, legend
 from specdec.views.question_data import packed, question_data
-from specdec.views.report_data import family_of, report_data
-from specdec.views.report_page import inert_json, report_page
+from specdec.views.report_data import report_data
+from specdec.views.report_page import SOURCES, inert_json, report_page
 
-PROFILE = load_profile("vLLM_A6000")
-DRAFTERS = ("plain", "ar_None_sf_8", "dllm_0.05_sf_8", "dllm_0.05_df_0.45_60_10")
+PRICING = Pricing((load_profile("vLLM_A6000"),))
+DRAFTERS = ("plain", "ar_None_sf_8", "dllm_0.05_sf_8", "dllm_0.05_df_0.45_60_10_strict")
 TEXTS = ("First, we add.\nThen 4 = 4.", HOSTILE, "Short. " * 12)
 
 
@@ -36,14 +39,12 @@ def some_records(texts=TEXTS, drafters=DRAFTERS):
 
 
 def entries(found):
-    return merge(stats_of(one, model_prices(one, [PROFILE])) for one in found)
+    return merge(entry_of(one, PRICING) for one in found)
 
 
 def save(folder, found):
     for one in found:
-        identity = one.identity
-        parts = (identity[key] for key in ("target", "dataset", "question_id", "drafter", "max_new_tokens"))
-        save_record(one, record_path(folder, *parts))
+        save_record(one, identity_path(folder, one.identity))
 
 
 class _Page(HTMLParser):
@@ -137,7 +138,7 @@ def test_the_figures_show_the_records_numbers():
         speedups, *counts = question["results"][column]
         assert counts == [record.num_output_tokens, record.num_rounds, record.num_accepted, record.num_drafted,
                           record.num_forward_passes]  # fmt: skip
-        expected = model_prices(record, [PROFILE])
+        expected = PRICING.prices(record)
         assert speedups[0] == pytest.approx(next(iter(expected.values())).speedup, abs=1e-4)
 
 
@@ -145,16 +146,22 @@ def test_the_figures_show_the_records_numbers():
     ("name", "family"),
     [
         ("plain", "plain"),
-        ("ar_None_sf_8", "ar"),
-        ("ar_None_df_0.4_60_10", "ar_dynamic"),
-        ("dllm_0.9_sf_8", "dllm"),
+        ("ar_None_sf_8", "ar_sf"),
+        ("ar_None_df_0.4_60_10", "ar_df"),
+        ("dllm_0.9_sf_8", "dllm_sf"),
         ("dllm_0.05_df_0.45_60_10", "failfast"),
         ("dllm_0.05_ca_60_Q@P", "cost_aware"),
         ("something_new", "other"),
     ],
 )
 def test_families(name, family):
-    assert family_of(name) == family
+    assert kind_of(name).kind == family
+
+
+@pytest.mark.parametrize("kind", legend(), ids=lambda kind: kind.kind)
+def test_the_page_knows_how_every_kind_looks(kind):
+    shapes = (SOURCES / "charts.js").read_text().partition("const SHAPES = {")[2].partition("};")[0]
+    assert kind.marker == "o" or re.search(rf"\n  '?{re.escape(kind.marker)}'?: \[", shapes), kind.marker
 
 
 # --- the page ---
@@ -243,8 +250,9 @@ def _save_nan(folder):
 
 def _two_targets():
     other = [written(tokens_of("x"), "plain"), written(tokens_of("x"), "ar_None_sf_8")]
-    return [*some_records(TEXTS[:1]), *(make_record(1, one.drafter_name, one.rounds, identity=one.identity | {
-        "target": "another", "question_id": 1}) for one in other)]  # fmt: skip
+    identities = [dataclasses.replace(one.identity, target="another", question_id=1) for one in other]
+    moved = [dataclasses.replace(one, identity=identity) for one, identity in zip(other, identities, strict=True)]
+    return [*some_records(TEXTS[:1]), *moved]
 
 
 @pytest.mark.parametrize(
@@ -287,7 +295,7 @@ def test_bad_options_are_one_line_and_status_2(tmp_path, capsys, more, expected)
 
 def test_a_target_without_a_tokenizer_here_is_named(tmp_path, capsys):
     found = [
-        make_record(one.question_id, one.drafter_name, one.rounds, identity=one.identity | {"target": "Far-9B"})
+        dataclasses.replace(one, identity=dataclasses.replace(one.identity, target="Far-9B"))
         for one in some_records(TEXTS[:2])
     ]
     save(tmp_path / "results", found)

@@ -9,6 +9,7 @@ import pytest
 from specdec.errors import UserError
 from specdec.latency.pricing import Price, measured, price
 from specdec.latency.profile import LatencyProfile, known_profiles, load_profile, resolve_target, verification_ms
+from specdec.records.identity import Identity
 from specdec.records.record import Record
 from specdec.records.rounds import Round
 
@@ -44,12 +45,10 @@ def make_round(draft_len, accepted_len, *, passes=1, draft_ms=1.0, verify_ms=2.0
 def make_record(rounds, question_id=0):
     """A record of which only the rounds matter."""
     return Record(
-        identity={},
+        identity=Identity("made_up", "made_up", question_id, "dllm_0.05_sf_8", 64),
         provenance={},
         prompt_ids=[1, 2],
         raw_data={},
-        question_id=question_id,
-        drafter_name="made_up",
         output_text="",
         prefill_ms=100.0,
         rounds=rounds,
@@ -159,7 +158,7 @@ def test_an_ar_pass_has_a_price_of_its_own_where_the_profile_names_one(tmp_path)
     path = tmp_path / "here.json"
     path.write_text(json.dumps({**PLAIN_JSON, "ar_draft_pass_ms": 0.5}))
     record = make_record([make_round(4, 2, passes=5)])
-    of_ar = dataclasses.replace(record, drafter_name="ar_None_sf_4")
+    of_ar = dataclasses.replace(record, identity=dataclasses.replace(record.identity, drafter="ar_None_sf_4"))
     assert price(record, load_profile(path), "big").draft_ms == 10.0
     assert price(of_ar, load_profile(path), "big").draft_ms == 2.5
     path.write_text(json.dumps(PLAIN_JSON))

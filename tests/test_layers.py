@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,11 +15,9 @@ MODEL_LIBRARIES = {"torch", "transformers", "tokenizers", "safetensors", "huggin
 DRIVERS = {"failfast", "parse_log", "plotting", "profiling", "experiments", "training", "scripts", "tests"}
 # Of specdec/, what runs networks or reads tokenizers; everything else answers without a library of models.
 HEAVY = (
+    "decoding/block_recorder",
     "decoding/sampled",
     "decoding/sampling",
-    "drafters/live",
-    "drafters/record_ar",
-    "drafters/record_dllm",
     "models/graph/",
     "models/lm",
     "models/load",
@@ -150,7 +149,7 @@ def test_only_figures_load_matplotlib():
     assert not [path for path in names if "matplotlib" in top_names(loaded_with(path))]
 
 
-@pytest.mark.parametrize("name", ["points", "inputs", "settings", "rankings", "ranking_files", "sweeps"])
+@pytest.mark.parametrize("name", ["inputs", "sweeps"])
 def test_what_figures_are_drawn_from_needs_no_matplotlib(name):
     assert "matplotlib" not in top_names(loaded_with(Path("plotting", f"{name}.py")))
 
@@ -164,20 +163,80 @@ def test_answers_about_the_command_line_load_no_model_library():
     assert not top_names(loaded_with(Path("failfast.py"))) & MODEL_LIBRARIES
 
 
+ROOMS = Path("specdec")
+DOORS = ("calibrate", "html_report", "replay")  # published names of commands, and no more than that
+MAX_ROOMS, MAX_FLOORS = 16, 10
+
+
+def room_of(path: Path) -> str:
+    """What stands at the top of specdec/: a folder, or a file by itself."""
+    return path.parts[1] if len(path.parts) > 2 else path.stem
+
+
+def arrows() -> dict[str, set[str]]:
+    """Room -> rooms that it imports, wherever the import stands: at the top, in a function, for types alone."""
+    found: dict[str, set[str]] = {}
+    for path in project_files():
+        room = room_of(path)
+        if path.parts[0] == "specdec" and room != "__init__" and room not in DOORS:
+            own = {name.split(".")[1] for name in imports_anywhere(path) if name.startswith("specdec.")}
+            found.setdefault(room, set()).update(own - {room})
+    return found
+
+
+def floors(above: dict[str, set[str]]) -> dict[str, int]:
+    """Each room's floor: one more than the highest that it stands on. ValueError where rooms form a ring."""
+    found: dict[str, int] = {}
+    while len(found) < len(above):
+        ready = [room for room, below in above.items() if room not in found and below <= found.keys()]
+        if not ready:
+            raise ValueError(f"a ring among {sorted(above.keys() - found.keys())}")
+        found |= {room: 1 + max((found[one] for one in above[room]), default=0) for room in ready}
+    return found
+
+
+def test_rooms_form_no_ring_and_few_floors():
+    above = arrows()
+    assert len(above) <= MAX_ROOMS, sorted(above)
+    assert max(floors(above).values()) <= MAX_FLOORS, floors(above)
+
+
+def test_a_ring_of_rooms_would_be_seen():
+    assert floors({"a": set(), "b": {"a"}, "c": {"a", "b"}}) == {"a": 1, "b": 2, "c": 3}
+    with pytest.raises(ValueError, match="ring among"):
+        floors({"a": {"b"}, "b": {"a"}, "c": set()})
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_published_names_are_no_more_than_doors(name):
+    body = [node for node in tree_of(ROOMS / f"{name}.py").body if not is_docstring(node)]
+    assert all(isinstance(node, ast.Import | ast.ImportFrom) or is_guard(node, "__main__") for node in body)
+
+
+def test_only_its_own_file_names_a_drafter_family():
+    """Nothing else lists families or matches on their names: the table is made of the files that are there."""
+    for path in project_files():
+        if path.parts[:2] != ("specdec", "drafters"):
+            text = (ROOT / path).read_text(encoding="utf-8")
+            assert not re.search(r"""startswith\(["'](?:ar|dllm|lookup|plain)""", text), path
+
+
 def test_the_rules_of_drafts_need_nothing_of_the_project():
     assert not [name for name in imports_anywhere(Path("specdec", "decoding", "stopping.py")) if file_of(name)]
 
 
 def test_generate_needs_the_windows_alone():
-    """Of the project's own files only the rules by which a draft ends, and no library."""
+    """Of the project's own files only how blocks are filled and how a draft ends, and no library."""
     imported = imports_anywhere(Path("generate.py"))
     assert not top_names(imported) & (MODEL_LIBRARIES | DRIVERS)
-    assert {name for name in imported if file_of(name)} == {"specdec.decoding.stopping"}
+    assert {name for name in imported if file_of(name)} == {"specdec.decoding.denoising", "specdec.decoding.stopping"}
 
 
 @pytest.mark.parametrize("path", [p for p in project_files() if p.parts[0] == "specdec"], ids=str)
 def test_the_library_imports_no_driver(path):
-    assert not top_names(imports_anywhere(path)) & DRIVERS
+    """But for the verbs, which are drivers: one draws figures."""
+    allowed = {"plotting"} if room_of(path) == "commands" else set()
+    assert not top_names(imports_anywhere(path)) & (DRIVERS - allowed)
 
 
 def test_the_loop_imports_no_model_library():
@@ -204,7 +263,7 @@ def test_nothing_shadows_another_package():
 # Calls that make a constant: they read, print and load nothing.
 PURE_CALLS = {
     "Path", "frozenset", "tuple", "set", "dict", "len", "re.compile", "logging.getLogger", "TypeVar",
-    "range", "sorted", "field", "dataclasses.field", "dataclass", "object",
+    "range", "sorted", "field", "dataclasses.field", "dataclass", "object", "datetime.date",
 }  # fmt: skip
 
 
@@ -280,3 +339,18 @@ def test_every_signature_of_the_library_is_typed(path):
         missing = [a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
         untyped += [f"{function.name}({name})" for name in missing]
     assert untyped == []
+
+
+def test_the_tree_of_the_architecture_page_is_the_programs(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import tree
+
+    text = tree.PAGE.read_text(encoding="utf-8")
+    assert tree.page_with(text, tree.tree()) == text, "run: python scripts/tree.py --write"
+
+
+def test_the_architecture_page_names_every_room():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## The tree")[0]
+    for path in sorted((ROOT / "specdec").iterdir()):
+        if path.suffix == ".py" or (path / "__init__.py").is_file():
+            assert path.name == "__init__.py" or f"{path.name}" in text, path.name

@@ -16,8 +16,9 @@ from toys import MASK_ID, TOO_CLOSE, VOCAB_SIZE, clear_prompt, greedy_tokens, to
 
 from specdec.decoding.loop import speculate
 from specdec.decoding.target import Target
-from specdec.drafters.live import ArDrafter, BlockSettings, DllmDrafter, NoDrafter
-from specdec.drafters.specs import ArDynamic, ArStatic, DllmStatic, FailFast
+from specdec.drafters.ar import ArDrafter, ArDynamic, ArStatic
+from specdec.drafters.block_diffusion import BlockSettings, DllmDrafter, DllmStatic, FailFast
+from specdec.drafters.plain import NoDrafter
 from specdec.models.lm import CachedLM
 
 pytestmark = pytest.mark.slow

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from specdec.commands.flags import all_flags
+
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = [
     f"{path.parent.name}.{path.stem}"
@@ -38,6 +40,13 @@ def test_a_flag_that_a_command_does_not_have_is_one_line(name: str, capsys: pyte
     assert failed(name, "--no_such_flag") == 2
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 1 and error[0].startswith(f"{name.rpartition('.')[2]}: error: ")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_takes_every_flag_that_it_lists(name: str) -> None:
+    """A name that is no setting would be left out without a word."""
+    known = {flag for group in all_flags().values() for flag in group}
+    assert set(getattr(importlib.import_module(name), "FLAGS", ())) <= known
 
 
 @pytest.mark.parametrize("flag", ["--dry_run", "--output_dir=x", "--read_pickle", "--record", "--temperature=1"])

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from families import MASK_ID, edit_config, save_family, save_model
 from toys import causal_logits, random_ids, toy_model
 
+from specdec.drafters.ar import AR_DRAFTER
+from specdec.drafters.block_diffusion import DLLM_DRAFTER
 from specdec.errors import UserError
-from specdec.models.checkpoints import AR_DRAFTER, DLLM_DRAFTER, TARGET, find_model, fingerprint
-from specdec.models.load import load_lm, resolve_device
+from specdec.models import architectures
+from specdec.models.architectures import Architecture
+from specdec.models.checkpoints import TARGET, find_model, fingerprint
+from specdec.models.graph.weights import unsupported
+from specdec.models.load import load_lm, model_config, resolve_device
 from specdec.models.tokens import check_same_tokens, encode_prompt, load_tokenizer, mask_id, stop_ids
 
 CPU = torch.device("cpu")
@@ -32,6 +39,39 @@ def test_a_folder_loads_to_the_same_logits(tmp_path: Path, architecture: str, ti
     logits = load_lm(source, CPU, torch.float32).forward(ids)
     torch.testing.assert_close(logits, causal_logits(model, ids), atol=1e-5, rtol=1e-5)
     assert source.num_parameters == sum(weight.numel() for weight in model.parameters())
+
+
+NEW_ROWS = {
+    "mistral": Architecture(
+        "mistral",
+        "MistralConfig",
+        "MistralForCausalLM",
+        refused=(("sliding_window", "uses sliding-window attention"),),
+        runs_as_graphs=True,
+    ),
+    "qwen3": Architecture("qwen3", "Qwen3Config", "Qwen3ForCausalLM", has_qk_norm=True),
+}
+
+
+@pytest.mark.parametrize("name", NEW_ROWS)
+def test_a_dense_architecture_is_one_row(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of these two is in the table; with its row alone, its checkpoints are found, counted and run."""
+    model = toy_model(name, 5)
+    folder = save_model(tmp_path / "model", model)
+    assert f"model type {name!r}" in _refusal(TARGET, folder)
+    monkeypatch.setattr(architectures, "ARCHITECTURES", (*architectures.ARCHITECTURES, NEW_ROWS[name]))
+    monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8,))
+    if NEW_ROWS[name].refused:
+        assert "uses sliding-window attention" in _refusal(TARGET, folder)
+        edit_config(folder, sliding_window=None)
+    source, ids = find_model(TARGET, str(folder)), random_ids(1, 20)
+    backends = ("eager", "graph") if NEW_ROWS[name].runs_as_graphs else ("eager",)
+    for backend in backends:
+        logits = load_lm(source, CPU, torch.float32, backend=backend).forward(ids)
+        torch.testing.assert_close(logits, causal_logits(model, ids), atol=1e-4, rtol=1e-4)
+    assert source.num_parameters == sum(weight.numel() for weight in model.parameters())
+    if len(backends) == 1:
+        assert unsupported(model_config(source)) == f"the architecture {name}"
 
 
 def test_a_fast_dllm_folder_loads_as_qwen2_and_its_code_is_not_run(tmp_path: Path) -> None:
@@ -226,6 +266,39 @@ def test_a_tokenizer_without_a_chat_template_is_refused(family: dict[str, Path])
     assert encode_prompt(tokenizer, "word1 word2 strange") == [3, 4, 0]
     tokenizer.chat_template = None
     with pytest.raises(UserError, match="chat template"):
+        encode_prompt(tokenizer, "word1")
+
+
+DATED_TEMPLATES = {
+    "strftime_now": "{{ strftime_now('%d %b %Y') }}",
+    "strftime_now_in_a_variable": '{% set how = "%d %b %Y" %}  it\'s\n{{ strftime_now(how) }}',
+    "date_string": "{{ date_string if date_string is defined else strftime_now('%Y') }}",
+    "strftime_now_if_there_is_one": "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}",
+}
+
+
+@pytest.mark.parametrize("name", DATED_TEMPLATES)
+def test_a_prompt_does_not_change_at_midnight(
+    family: dict[str, Path], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = load_tokenizer(find_model(TARGET, str(family["target"])))
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}"
+    texts, prompts = [], []
+    monkeypatch.setattr(type(tokenizer), "__call__", lambda _, text, **__: texts.append(text) or {"input_ids": [1]})
+    for now in (datetime(2026, 11, 27, 23, 59, 59), datetime(2026, 11, 28, 0, 0, 1)):
+        monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", SimpleNamespace(now=lambda now=now: now))
+        tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}"
+        prompts.append(tokenizer.apply_chat_template([{"role": "user", "content": ""}], tokenize=False))
+        tokenizer.chat_template = "\n" + DATED_TEMPLATES[name]
+        encode_prompt(tokenizer, "word1")
+    assert prompts == ["27 Nov 2026", "28 Nov 2026"]  # so the clock was faked
+    assert texts[0] == texts[1] and texts[0].startswith("\n") and texts[0].endswith("26 Jul 2024")
+
+
+def test_a_date_whose_format_is_put_together_is_refused(family: dict[str, Path]) -> None:
+    tokenizer = load_tokenizer(find_model(TARGET, str(family["target"])))
+    tokenizer.chat_template = "{{ strftime_now('%d' ~ '%b') }}"
+    with pytest.raises(UserError, match="chat template.*strftime_now"):
         encode_prompt(tokenizer, "word1")
 
 

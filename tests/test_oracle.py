@@ -10,15 +10,16 @@ from made_up import made_up_trace
 
 from specdec.decoding.loop import speculate
 from specdec.decoding.stopping import Draft
-from specdec.decoding.target import Verdict
-from specdec.drafters.rules import NoDrafter
-from specdec.drafters.specs import ArDynamic, ArStatic, DllmStatic, FailFast, Plain
+from specdec.decoding.target import Verification
+from specdec.drafters.ar import ArDynamic, ArStatic
+from specdec.drafters.base import Setup
+from specdec.drafters.block_diffusion import DllmStatic, FailFast
+from specdec.drafters.plain import NoDrafter, Plain
 from specdec.latency.pricing import price
 from specdec.latency.profile import LatencyProfile
 from specdec.ranking.oracle import Board, Costs, Judge, Oracle
 from specdec.records.record import Record
-from specdec.traces.recorded import RecordedTarget, recorded_drafter
-from specdec.traces.replay import replay
+from specdec.traces.replay import RecordedTarget, replay
 from specdec.traces.trace import Trace
 
 pytestmark = pytest.mark.slow
@@ -48,7 +49,8 @@ class Scripted(NoDrafter):
     def __init__(self, trace: Trace, script: Sequence[DllmStatic | ArStatic | None]) -> None:
         self.trace, self.script = trace, iter(script)
         # One drafter of each kind, so that what a cache keeps is kept over all rounds.
-        self.drafters = {kind: recorded_drafter(trace, spec) for kind, spec in _one_of_each(trace).items()}
+        setup = Setup(trace.stop_ids)
+        self.drafters = {kind: spec.replayed(trace, setup) for kind, spec in _one_of_each(trace).items()}
 
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
         spec = next(self.script)
@@ -58,9 +60,9 @@ class Scripted(NoDrafter):
         drafter.spec = spec
         return drafter.propose(prefix_ids, budget)
 
-    def observe(self, verdict: Verdict) -> None:
+    def observe(self, verification: Verification) -> None:
         for drafter in self.drafters.values():
-            drafter.observe(verdict)
+            drafter.observe(verification)
 
 
 def _one_of_each(trace: Trace) -> dict[type, DllmStatic | ArStatic]:
@@ -74,11 +76,11 @@ def all_costs(trace: Trace, choices: list, costs: Costs) -> Iterator[float]:
             RecordedTarget(trace),
             Scripted(trace, script),
             trace.prompt_ids,
-            max_new_tokens=trace.identity["max_new_tokens"],
+            max_new_tokens=trace.identity.max_new_tokens,
             stop_ids=trace.stop_ids,
         )
         yield sum(
-            costs.pass_ms(isinstance(choice, ArStatic)) * r.num_forward_passes + costs.verify_ms[r.draft_len]
+            costs.pass_ms(not isinstance(choice, ArStatic)) * r.num_forward_passes + costs.verify_ms[r.draft_len]
             for r, choice in zip(rounds, script, strict=False)
         )
 
@@ -118,7 +120,7 @@ def test_never_beaten_and_every_millisecond_has_its_place(name: str) -> None:
         trace = made_up_trace(seed, skill=0.6, thresholds=(0.2, 0.8), max_new_tokens=60 + seed % 2, **settings)
         judge = Judge(trace, PROFILES[name], TARGET)
         for spec, kvs, drafts in product(POLICIES, (True, False), (True, False)):
-            record = replay(trace, spec, reuse_kvs=kvs, reuse_drafts=drafts)
+            record = replay(trace, spec, {"reuse_drafts": drafts, "disable_reusing_drafter_kvs": not kvs})
             total_ms = price(record, PROFILES[name], TARGET).total_ms
             ceiling = judge.ceiling(record)
             assert ceiling.total_ms == pytest.approx(total_ms, abs=1e-6), spec
@@ -131,7 +133,7 @@ def test_never_beaten_and_every_millisecond_has_its_place(name: str) -> None:
 
 def _was_reused(record: Record, trace: Trace, spec: object) -> bool:
     """Whether a draft went on after its drafter's own tokens, and was right to."""
-    if not isinstance(spec, FailFast) or not record.identity["reuse_drafts"]:
+    if not isinstance(spec, FailFast) or not record.identity.settings["reuse_drafts"]:
         return False
     chains, begin = trace.chains_of(spec).chains, len(trace.prompt_ids)
     drafts = ((turn, chains[turn.prefix_len - begin].tokens) for turn in record.rounds if turn.draft_tokens)

@@ -12,7 +12,7 @@ import pytest
 from samples import make_plain, make_record, make_round
 from test_report import PUBLISHED, log_of
 
-import parse_log
+from specdec.commands import rank as parse_log
 from specdec.records.record import record_path, save_record
 from specdec.text import quote_text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import re
@@ -16,13 +17,14 @@ from pytest import approx
 from samples import AR, FAILFAST, make_plain, make_record, make_round
 
 from plotting import acc_rate_over_time, cli, gallery, style
-from plotting.points import Point
-from plotting.ranking_files import read_ranking_file
-from plotting.rankings import Asked, read_rankings
+from plotting.inputs import Asked, read_tables
 from plotting.sweeps import sweeps
-from specdec.drafters.specs import FailFast
-from specdec.records.record import Record, record_path, save_record
+from specdec.drafters.block_diffusion import FailFast
+from specdec.ranking.statistics import Value
+from specdec.ranking.table_files import read_table_file
+from specdec.records.record import Record, identity_path, save_record
 from specdec.traces.trace import save_trace, trace_path
+from specdec.views import captions, palette
 
 OF_RECORDS = (
     "acc_rate_over_time",
@@ -45,6 +47,7 @@ OF_RANKINGS = (
     "pretty_table",
 )
 EVERY = (*OF_RECORDS, *OF_RANKINGS, "calibration")
+FAILFAST_60 = "dllm_0.05_df_0.2_60_10"
 # What the paper published, in small: made-up numbers in its layout.
 EXCERPT = {
     "tau_sweep_MATH_32B": {"tau": [0.05, 0.45, 0.95], "speedup": [3.0, 5.0, 4.0]},
@@ -64,14 +67,12 @@ def run(name: str, *arguments: object) -> int:
 
 def save(folder: Path, *records: Record) -> Path:
     for record in records:
-        identity = record.identity
-        place = (identity["target"], identity["dataset"], record.question_id, record.drafter_name)
-        save_record(record, record_path(folder, *place, identity["max_new_tokens"]))
+        save_record(record, identity_path(folder, record.identity))
     return folder
 
 
 def of_target(record: Record, target: str) -> Record:
-    return Record(**(vars(record) | {"identity": record.identity | {"target": target}}))
+    return dataclasses.replace(record, identity=dataclasses.replace(record.identity, target=target))
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_published_numbers_are_drawn_in_grey_beside_ours(
     assert run("microbenchmark_thresholds", tmp_path / "ours.json", "--reference", paper, "--out", "x.png") == 0
     lines = made[0].axes[0].lines
     assert [list(line.get_ydata()) for line in lines] == [[2.0, 2.5], [3.0, 5.0, 4.0]]
-    assert [line.get_color() for line in lines] == [style.BLUE, style.GREY]
+    assert [line.get_color() for line in lines] == [palette.look_of(FAILFAST_60).colour, palette.GREY]
     assert lines[1].get_label().startswith("paper: FailFast")
 
 
@@ -126,43 +127,44 @@ def test_the_published_numbers_alone_make_these_figures(tmp_path: Path, paper: P
 
 
 def test_published_times_are_per_question(paper: Path) -> None:
-    setting = read_ranking_file(paper)[1].settings[0]
-    assert (setting.own_label, setting.points["draft_ms"], setting.points["total_ms"]) == ("AR", Point(4e3), Point(9e3))
+    row = read_table_file(paper)[1].rows[0]
+    times = [row.per_question(name) for name in ("draft_ms", "total_ms")]
+    assert (row.own_label, times) == ("AR", [Value(4e3), Value(9e3)])
 
 
 def test_the_committed_reference_is_of_this_layout() -> None:
-    first, *others = read_ranking_file(gallery.PAPER)
-    taus = sweeps(first.settings, FailFast, "confidence_threshold", "speedup_mean")[0]
-    assert len(taus.xs) == 19 and max(one.points["speedup_mean"].value for one in taus.settings) == 4.906
-    assert [len(one.settings) for one in others] == [3, 3]
+    first, *others = read_table_file(gallery.PAPER)
+    taus = sweeps(first.rows, FailFast, "tau", "speedup_mean")[0]
+    assert len(taus.xs) == 19 and max(one.values["speedup_mean"].value for one in taus.rows) == 4.906
+    assert [len(one.rows) for one in others] == [3, 3]
 
 
 # ---- inputs ----------------------------------------------------------------------------------------------------------
 
 
 def test_records_and_their_ranking_say_the_same(records: Path, tmp_path: Path) -> None:
-    import parse_log
+    from specdec.commands import rank as parse_log
 
     path = tmp_path / "ranking.json"
     flags = ["--latency_profile", "vLLM_A6000"]
     path.write_text(parse_log.run([str(records), "--json", *flags]))
-    for ours, theirs in zip(read_rankings([records], Asked()), read_rankings([path], Asked()), strict=True):
+    for ours, theirs in zip(read_tables([records], Asked()), read_tables([path], Asked()), strict=True):
         assert ours.engine == theirs.engine
-        for left, right in zip(ours.settings, theirs.settings, strict=True):
-            shared = left.points.keys() & right.points.keys()
+        for left, right in zip(ours.rows, theirs.rows, strict=True):
+            shared = left.values.keys() & right.values.keys()
             assert len(shared) >= 9 and left.drafter_name == right.drafter_name
-            assert {key: left.points[key].value for key in shared} == approx(
-                {key: right.points[key].value for key in shared}
+            assert {key: left.values[key].value for key in shared} == approx(
+                {key: right.values[key].value for key in shared}
             )
 
 
 def test_degenerate_answers_can_be_left_out(tmp_path: Path) -> None:
     loop = make_record(1, AR, [make_round(3 + 4 * i, (5, 5, 5), 3, next_token=5) for i in range(40)])
     save(tmp_path, make_record(0, AR), loop)
-    whole, without = (read_rankings([tmp_path], Asked(without_degenerate=flag))[0] for flag in (False, True))
-    assert (whole.settings[0].num_questions, whole.num_left_out) == (2, 0)
-    assert (without.settings[0].num_questions, without.num_left_out) == (1, 1)
-    assert style.ranking_note([without]) == "1 question (1 degenerate left out)"
+    whole, without = (read_tables([tmp_path], Asked(without_degenerate=flag))[0] for flag in (False, True))
+    assert (whole.rows[0].num_questions, whole.num_degenerate) == (2, 0)
+    assert (without.rows[0].num_questions, without.num_degenerate) == (1, 1)
+    assert captions.ranking_note([without]) == "1 question (1 degenerate left out)"
 
 
 def one_line(capsys: pytest.CaptureFixture[str], name: str) -> str:

@@ -14,14 +14,16 @@ from plotting import gallery, style
 from plotting.cdfs import cdf_points
 from plotting.consecutive_easy_cdf import easy_runs
 from plotting.pareto import frontier
-from plotting.points import Point, ratio_points
-from plotting.pretty_table import escaped
-from plotting.settings import Setting
 from plotting.sweeps import sweeps
 from plotting.theoretical_analysis import aligned_passes, expected_tokens, mean_passes, speedup
 from plotting.visualize_trajectory import cells_of, layout
-from specdec.drafters.specs import ArStatic, DllmStatic, FailFast
+from specdec.drafters.ar import ArStatic
+from specdec.drafters.block_diffusion import DllmStatic, FailFast
+from specdec.ranking.statistics import Value, ratio_values
+from specdec.ranking.table import Row
 from specdec.traces.calibration import expected_calibration_error
+from specdec.views import palette
+from specdec.views.paper import escaped
 from specdec.views.pieces import BYTES, Piece
 from specdec.views.trajectory import Step
 
@@ -50,33 +52,33 @@ def test_a_question_counts_once_in_a_distribution() -> None:
 
 def test_ratios_have_intervals_from_five_questions_on() -> None:
     ones = np.ones((5, 1))
-    assert ratio_points(ones[:4], ones[:4] * 2)[0] == Point(0.5)
+    assert ratio_values(ones[:4], ones[:4] * 2)[0] == Value(0.5)
     alike = np.array([[2], [2], [2], [2], [4]])  # too many resamples see no spread: the interval would have no end
-    assert ratio_points(alike, ones[:1].repeat(5, 0)) == [Point(2.4)]
-    (point,) = ratio_points(np.array([[1], [2], [3], [4], [0]]), np.array([[2], [4], [4], [4], [4]]))
+    assert ratio_values(alike, ones[:1].repeat(5, 0)) == [Value(2.4)]
+    (point,) = ratio_values(np.array([[1], [2], [3], [4], [0]]), np.array([[2], [4], [4], [4], [4]]))
     assert point.low < point.value < point.high and point.value == approx(10 / 18)
     numerators, weights = np.array([[1.0, 0.0]] * 6), np.array([[2.0, 0.0]] * 6)
-    assert [point.value for point in ratio_points(numerators, weights)] == approx([0.5, float("nan")], nan_ok=True)
-    assert Point(0.9, 0.7, 1.2).within(0, 1) == Point(0.9, 0.7, 1)
+    assert [point.value for point in ratio_values(numerators, weights)] == approx([0.5, float("nan")], nan_ok=True)
+    assert Value(0.9, 0.7, 1.2).within(0, 1) == Value(0.9, 0.7, 1)
 
 
 def test_settings_that_differ_in_one_number_are_a_series() -> None:
     names = ("ar_None_sf_8", "ar_None_sf_4", "dllm_0.05_sf_8", "dllm_0.9_sf_8", "dllm_0.9_sf_4", FAILFAST)
-    settings = [Setting(name, 3, {"speedup_mean": Point(1.0)}) for name in names]
-    (series,) = sweeps(settings, ArStatic, "draft_len")
+    rows = [Row(name, values={"speedup_mean": Value(1.0)}) for name in names]
+    (series,) = sweeps(rows, ArStatic, "draft_len")
     assert (series.xs, series.label) == ([4, 8], "")
-    (series,) = sweeps(settings, DllmStatic, "unmask_threshold")
+    (series,) = sweeps(rows, DllmStatic, "unmask_threshold")
     assert (series.xs, series.label) == ([0.05, 0.9], "static 8")
-    assert sweeps(settings, FailFast, "confidence_threshold") == []
-    assert sweeps(settings, ArStatic, "draft_len", "acceptance_rate") == []
+    assert sweeps(rows, FailFast, "tau") == []
+    assert sweeps(rows, ArStatic, "draft_len", "acceptance_rate") == []
 
 
 def test_the_frontier_is_what_nothing_beats_in_both() -> None:
     places = {"ar_None_sf_1": (1, 2), "ar_None_sf_2": (2, 3), "ar_None_sf_3": (3, 2.5), "ar_None_sf_4": (1, 1.5)}
-    settings = [
-        Setting(name, 3, {"passes_per_round": Point(x), "acceptance_len": Point(y)}) for name, (x, y) in places.items()
+    rows = [
+        Row(name, values={"passes_per_round": Value(x), "acceptance_len": Value(y)}) for name, (x, y) in places.items()
     ]
-    assert [one.drafter_name for one in frontier(settings)] == ["ar_None_sf_1", "ar_None_sf_2"]
+    assert [one.drafter_name for one in frontier(rows)] == ["ar_None_sf_1", "ar_None_sf_2"]
 
 
 @pytest.mark.parametrize(("acceptance", "draft_len", "tokens"), [(0.5, 1, 1.5), (0.5, 2, 1.75), (1.0, 4, 5), (0, 7, 1)])
@@ -101,11 +103,10 @@ def test_calibration_error() -> None:
 
 
 def test_drafters_differ_in_colour_line_marker_and_grey() -> None:
-    looks = list(style.LOOKS.values())
-    for part in ("colour", "marker", "line"):
-        assert len({str(getattr(look, part)) for look in looks}) == len(looks)
-    found = style.looks(["ar_None_sf_4", "ar_None_sf_8", FAILFAST])
-    assert len({look.colour for look in found.values()}) == 3
+    kinds = palette.legend()
+    assert len({kind.hue for kind in kinds}) == len({kind.marker for kind in kinds}) == len(kinds)
+    found = [palette.look_of(name) for name in ("ar_None_sf_4", "ar_None_sf_8", FAILFAST, "dllm_0.05_sf_8", "plain")]
+    assert len({look.colour for look in found}) == len({str(look.line) for look in found}) == len(found)
     greys = [
         0.299 * r + 0.587 * g + 0.114 * b for r, g, b in map(_rgb, (style.ACCEPTED, style.REJECTED, style.CORRECTION))
     ]

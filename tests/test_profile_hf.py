@@ -9,8 +9,8 @@ import pytest
 from families import flags as family_flags
 from families import save_family
 
-import failfast
 from profiling import profile_dataset_output, profile_tpt_hf
+from specdec.commands import run as failfast
 from specdec.latency import profile as latency
 from specdec.latency.profile import load_profile
 

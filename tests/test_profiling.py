@@ -23,7 +23,7 @@ from experiments import (
 )
 from experiments.profile_speculation import Means, Script, ScriptedBlockDrafter, ScriptedTarget, Turn
 from profiling import check_lossless, profile_engine
-from specdec.config import parse_args
+from specdec.commands.run import parse_args
 from specdec.decoding.loop import speculate
 from specdec.errors import UserError
 from specdec.latency.profile import load_profile
@@ -114,6 +114,15 @@ def test_speculation_reports_measured_beside_modelled(profile: Path, tmp_path: P
         assert case["modelled_over_measured"] == pytest.approx(case["modelled_speedup"] / case["measured_speedup"])
         assert case["emitted_per_round"] > 4
     assert result["cases"]["paper_math_ar_8"]["passes_per_round"] > 7
+
+
+def test_speculation_models_each_case_with_its_own_drafter_s_passes(profile: Path, tmp_path: Path, capsys) -> None:
+    slow_ar = tmp_path / "slow_ar.json"
+    slow_ar.write_text(json.dumps({**json.loads(profile.read_text()), "ar_draft_pass_ms": 1e5}))
+    arguments = ["--profile", str(slow_ar), "--target", "tiny", *TINY, "--context", "64", "--new_tokens", "10"]
+    assert profile_speculation.main([*arguments, "--out", str(tmp_path)]) == 0
+    cases = last_json(capsys)["cases"]
+    assert {name for name, case in cases.items() if case["modelled_speedup"] < 1e-3} == {"paper_math_ar_8"}
 
 
 def test_speculation_wants_a_profile_of_its_target(profile: Path, capsys) -> None:

@@ -2,37 +2,49 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import make_plain, make_record, make_round, records
+from samples import FAILFAST, make_plain, make_record, make_round, records, with_settings
 
+from specdec.drafters.families import parse_name
 from specdec.errors import UserError
-from specdec.latency.pricing import Price, measured
+from specdec.latency.pricing import Price, Pricing, measured
 from specdec.latency.profile import MEASURED, engine_name, load_profile
-from specdec.ranking.entries import QuestionStats, merge, model_prices, stats_of
+from specdec.ranking.entries import Entry, entry_of, merge
 from specdec.ranking.lossless import count_grades
-from specdec.ranking.ranking import best, engines_of, plain_row, rank
+from specdec.ranking.ranking import engines_of, plain_row
+from specdec.ranking.source import Source
+from specdec.ranking.table import Row, Table, table_of
 from specdec.records.record import Record
 from specdec.views.tables import ranking_report
 
 ENGINE = "vLLM_A6000 as if Qwen2.5-32B-Instruct"
 
 
-def make_stats(question_id=0, drafter="d", prices=None, **changes) -> QuestionStats:
-    values = {"num_output_tokens": 10, "num_accepted": 6, "num_drafted": 8, "num_rounds": 4}
+def make_stats(question_id: int = 0, drafter: str = "d", prices: Any = None, **changes: Any) -> Entry:
+    values: dict[str, Any] = {"num_output_tokens": 10, "num_accepted": 6, "num_drafted": 8, "num_rounds": 4}
     values |= {"num_forward_passes": 12, "prices": prices or {}}
-    return QuestionStats(question_id, drafter, **(values | changes))
+    return Entry(question_id, drafter, **(values | changes))
+
+
+def rank(stats, engine) -> list[Row]:
+    return table_of(stats, engine).rows
+
+
+def numbers(row: Row, *names: str) -> tuple[float | None, ...]:
+    return tuple(map(row.number, names))
 
 
 def test_both_averages():
     prices = Price(0, 100, 400), Price(100, 200, 300)  # speedups 4 and 1
     stats = [make_stats(i, prices={"E": one}) for i, one in enumerate(prices)]
     (row,) = rank(stats, "E")
-    assert (row.speedup_mean, row.speedup_ratio) == (2.5, 700 / 400)
-    assert (row.draft_ms, row.verify_ms, row.total_ms) == (100, 300, 400)
-    assert (row.acceptance_rate, row.acceptance_len, row.passes_per_round) == (0.75, 2.5, 3.0)
+    assert numbers(row, "speedup_mean", "speedup_ratio") == (2.5, 700 / 400)
+    assert numbers(row, "draft_ms", "verify_ms", "total_ms") == (100, 300, 400)
+    assert numbers(row, "acceptance_rate", "acceptance_len", "passes_per_round") == (0.75, 2.5, 3.0)
 
 
 def test_best_first_by_the_mean_and_ties_by_name():
@@ -40,7 +52,7 @@ def test_best_first_by_the_mean_and_ties_by_name():
     stats = [make_stats(drafter=name, prices={"E": Price(0, 100, ms)}) for name, ms in prices.items()]
     rows = rank(stats, "E")
     assert [(row.rank, row.drafter_name) for row in rows] == [(1, "c"), (2, "a"), (3, "b")]
-    assert best(rows).drafter_name == "c"
+    assert table_of(stats, "E").best.drafter_name == "c"
 
 
 def test_questions_without_the_price_are_left_out_and_counted():
@@ -50,18 +62,18 @@ def test_questions_without_the_price_are_left_out_and_counted():
         make_stats(0, "never", num_rounds=1000),
     ]
     rows = rank(stats, "E")
-    counts = [(row.rank, row.num_questions, row.num_left_out, row.num_rounds) for row in rows]
+    counts = [(row.rank, row.num_questions, row.num_left_out, row.sums["num_rounds"]) for row in rows]
     assert counts == [(1, 1, 1, 4), (None, 0, 1, 0)]
-    assert rows[1].speedup_mean is rows[1].speedup_ratio is rows[1].acceptance_rate is None
-    assert best(rank(stats, "F")) is None and best([]) is None
+    assert numbers(rows[1], "speedup_mean", "speedup_ratio", "acceptance_rate") == (None, None, None)
+    assert table_of(stats, "F").best is None and Table("E", []).best is None
 
 
 def test_the_measured_baseline_is_plain_decoding_of_the_same_question():
     records_ = [make_record(0), make_record(1), make_plain(0, num_tokens=7, verify_ms=20.0)]
-    stats = merge(map(stats_of, records_))
+    stats = merge(map(entry_of, records_))
     assert stats[0].prices[MEASURED] == measured(records_[0], records_[2]) == Price(8.0, 20.0, 100.0)
     (row,) = rank(stats, MEASURED)
-    assert (row.num_questions, row.num_left_out, row.speedup_mean) == (1, 1, 100 / 28)
+    assert (row.num_questions, row.num_left_out, row.number("speedup_mean")) == (1, 1, 100 / 28)
     assert (plain_row(stats).ms_per_token, plain_row(stats).num_questions) == (20.0, 1)
     assert engines_of(stats) == [MEASURED]
     assert plain_row(stats[:2]) is None
@@ -69,23 +81,39 @@ def test_the_measured_baseline_is_plain_decoding_of_the_same_question():
 
 def test_the_baseline_of_another_run_does_not_count():
     other = make_plain()
-    other.identity["dataset"] = "math"
-    stats = merge([stats_of(make_record()), stats_of(other)])
+    other = dataclasses.replace(other, identity=dataclasses.replace(other.identity, dataset="math"))
+    stats = merge([entry_of(make_record()), entry_of(other)])
     assert MEASURED not in stats[0].prices
 
 
 def test_the_bundled_target_is_priced_as_if_and_says_so():
-    profile = load_profile("vLLM_A6000")
+    profiles = (load_profile("vLLM_A6000"),)
     record = make_record()
-    assert list(model_prices(record, [profile])) == [ENGINE]
-    assert list(model_prices(record, [profile], "Qwen/Qwen2.5-7B-Instruct")) == ["vLLM_A6000 as if Qwen2.5-7B-Instruct"]
-    record.identity["target"] = "Qwen/Qwen2.5-14B-Instruct"
-    assert list(model_prices(record, [profile])) == ["vLLM_A6000"]
+    assert list(Pricing(profiles).prices(record)) == [ENGINE]
+    assert list(Pricing(profiles, "Qwen/Qwen2.5-7B-Instruct").prices(record)) == [
+        "vLLM_A6000 as if Qwen2.5-7B-Instruct"
+    ]
+    own = dataclasses.replace(record.identity, target="Qwen/Qwen2.5-14B-Instruct")
+    record = dataclasses.replace(record, identity=own)
+    assert list(Pricing(profiles).prices(record)) == ["vLLM_A6000"]
     assert engine_name("P", "Q", "some/folder/Q/") == "P"
 
 
+def test_pricing_is_loaded_once_checks_a_target_and_names_its_entries():
+    pricing = Pricing.load(["vLLM_A6000"])
+    assert pricing.engines("bundled") == ["Qwen2.5-32B-Instruct@vLLM_A6000"]
+    as_if = Pricing.load(["vLLM_A6000"], "Qwen2.5-7B-Instruct")
+    assert as_if.engines("my model") == ["Qwen2.5-7B-Instruct@vLLM_A6000"]
+    as_if.check("my model")
+    with pytest.raises(UserError, match="--latency_target"):
+        pricing.check("my model")
+    assert Pricing.load(["none"]) == Pricing() and Pricing().engines("my model") == []
+    with pytest.raises(UserError, match="nope"):
+        Pricing.load(["nope"])
+
+
 def test_the_paper_formula():
-    one = model_prices(make_record(), [load_profile("vLLM_A6000")])[ENGINE]
+    one = Pricing((load_profile("vLLM_A6000"),)).prices(make_record())[ENGINE]
     assert one.total_ms == pytest.approx(4 * 6.1 + 2 * 52.6)
     assert one.speedup == pytest.approx(5 * 52.6 / (4 * 6.1 + 2 * 52.6))
 
@@ -95,52 +123,66 @@ def test_a_later_run_replaces_an_earlier_one_and_prices_of_one_run_unite():
     assert merge([old, new]) == [new]
     again = make_stats(prices={"F": Price(2, 2, 2)})
     assert merge([new, again])[0].prices.keys() == {"E", "F"}
-    assert merge([new, make_stats(source="elsewhere")]) == [new, make_stats(source="elsewhere")]
+    elsewhere = make_stats(source=Source(name="elsewhere"))
+    assert merge([new, elsewhere]) == [new, elsewhere]
 
 
 @given(st.lists(records(), min_size=1, max_size=6), st.randoms(use_true_random=False))
 @settings(max_examples=50, deadline=None)
 def test_the_ranking_does_not_depend_on_the_order_of_distinct_records(found, shuffler):
     unique = list({(one.question_id, one.drafter_name): one for one in found}.values())
-    profile = load_profile("vLLM_A6000")
-    stats = [stats_of(one, model_prices(one, [profile])) for one in unique]
+    pricing = Pricing((load_profile("vLLM_A6000"),))
+    stats = [entry_of(one, pricing) for one in unique]
     engines = engines_of(stats)
     tables = [rank(stats, engine) for engine in engines]
     shuffler.shuffle(stats)
     assert [rank(stats, engine) for engine in engines] == tables
     assert merge(merge(stats)) == merge(stats)
     for rows in tables:
-        means = [row.speedup_mean for row in rows if row.speedup_mean is not None]
+        means = [row.values["speedup_mean"].value for row in rows if row.has("speedup_mean")]
         assert means == sorted(means, reverse=True) and all(map(math.isfinite, means))
         assert all(row.num_questions + row.num_left_out > 0 for row in rows)
 
 
 def test_a_draft_that_cost_no_time_at_all_is_no_division_by_zero():
     record = make_record(rounds=[make_round(draft_ms=0.0, verify_ms=0.0)])
-    stats = merge(map(stats_of, [record, make_plain()]))
+    stats = merge(map(entry_of, [record, make_plain()]))
     assert rank(stats, MEASURED)[0].num_left_out == 1
 
 
 def with_identity(record: Record, **changes: object) -> Record:
-    return dataclasses.replace(record, identity={**record.identity, **changes})
+    return dataclasses.replace(record, identity=with_settings(record.identity, changes))
 
 
 def test_two_runs_under_other_settings_are_not_mixed():
     published, strict = (with_identity(make_record(), rule=rule) for rule in ("published", "strict"))
-    assert len(merge([stats_of(published), stats_of(published)])) == 1
+    assert len(merge([entry_of(published), entry_of(published)])) == 1
     with pytest.raises(UserError, match="other settings"):
-        merge([stats_of(published), stats_of(strict)])
+        merge([entry_of(published), entry_of(strict)])
+
+
+def test_an_older_record_ranks_beside_new_ones():
+    """Once each: what the older version called by the published name, and the same run again."""
+    settings = vars(parse_name(f"{FAILFAST}_w9"))
+    new = with_identity(make_record(drafter=f"{FAILFAST}_w9"), **settings)
+    data = make_record(drafter=FAILFAST).to_builtins()
+    data["identity"] |= {"confidence_threshold" if key == "tau" else key: value for key, value in settings.items()}
+    del data["identity"]["origin"]
+    old = Record.from_builtins(data)
+    published = with_identity(make_record(drafter=FAILFAST), **vars(parse_name(FAILFAST)))
+    stats = merge(map(entry_of, (old, new, published, make_plain())))
+    assert {row.drafter_name for row in rank(stats, MEASURED)} == {FAILFAST, f"{FAILFAST}_w9"}
 
 
 def test_arithmetic_makes_another_question():
     """Plain decoding in float32 is not a baseline for a draft verified in bfloat16."""
-    drafted = stats_of(with_identity(make_record(), dtype="bfloat16"))
-    assert MEASURED not in merge([stats_of(make_plain()), drafted])[1].prices
+    drafted = entry_of(with_identity(make_record(), dtype="bfloat16"))
+    assert MEASURED not in merge([entry_of(make_plain()), drafted])[1].prices
 
 
 def test_outputs_that_differ_from_plain_decoding_are_told():
-    plain = stats_of(make_plain())
-    same = dataclasses.replace(stats_of(make_record()), output=plain.output)
+    plain = entry_of(make_plain())
+    same = dataclasses.replace(entry_of(make_record()), output=plain.output)
     assert count_grades([plain, same])["exact"] == 1
     assert "Every output equals plain decoding." in ranking_report([plain, same])
     other = dataclasses.replace(same, drafter_name="ar_None_sf_4", output="another")

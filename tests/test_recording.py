@@ -6,12 +6,10 @@ import pytest
 import torch
 from toys import MASK_ID, greedy_tokens, random_ids, toy_pair
 
-from generate import Denoising, LiveBlocks
-from specdec.decoding.chains import Chain
-from specdec.drafters.live import ArDrafter
-from specdec.drafters.record_ar import Text, record_ar
-from specdec.drafters.record_dllm import DllmRecorder, is_close, is_level
-from specdec.drafters.specs import ArStatic
+from specdec.decoding.block_recorder import DllmRecorder, is_close, is_level
+from specdec.decoding.chains import Chain, Text
+from specdec.decoding.denoising import Denoising, LiveBlocks
+from specdec.drafters.ar import ArDrafter, ArStatic, record_ar
 from specdec.models.lm import CachedLM
 from specdec.models.pages import PagedLM
 

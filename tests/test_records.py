@@ -1,19 +1,22 @@
 """Records: round trips, the published schema, finding and resuming. Hostile files: test_hostile_records.py."""
 
+import dataclasses
 import pickle
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
-from samples import make_plain, make_record, make_round, records, saved, trees
+from samples import FAILFAST, make_plain, make_record, make_round, records, saved, trees, with_settings
 
 from specdec.errors import UserError
+from specdec.ranking.entries import entry_of, records_of
 from specdec.records import pickles
-from specdec.records.identity import identity_difference
+from specdec.records.identity import LIVE, REPLAY, TRACE, first_difference
 from specdec.records.record import Record, find_records, load_finished, load_record, record_path, save_record
 from specdec.records.rounds import Round
 
 ROOT = Path(__file__).resolve().parent.parent
+COST_AWARE = "dllm_0.05_ca_60_Big_1@P"
 PUBLISHED_KEYS = {
     "orig_model_inputs",
     "raw_data",
@@ -139,21 +142,90 @@ def test_find_records_in_numeric_order_and_without_temporary_files(tmp_path):
 def test_resume(tmp_path):
     record, path = saved(tmp_path)
     assert load_finished(tmp_path / "absent.pickle", record.identity) is None
-    assert load_finished(path, dict(record.identity)) == record
+    assert load_finished(path, record.identity) == record
     with pytest.raises(UserError, match=r"64.pickle .*seed: stored 0, asked 1.*--overwrite"):
-        load_finished(path, record.identity | {"seed": 1})
+        load_finished(path, with_settings(record.identity, {"seed": 1}))
     with pytest.raises(UserError, match="first_window: stored nothing, asked 10"):
-        load_finished(path, record.identity | {"first_window": 10})
+        load_finished(path, with_settings(record.identity, {"first_window": 10}))
     with pytest.raises(UserError, match="dtype: stored 'float32', asked nothing"):
-        load_finished(path, {key: value for key, value in record.identity.items() if key != "dtype"})
+        load_finished(path, dataclasses.replace(record.identity, settings={"seed": 0}))
     path.write_bytes(b"half")
     with pytest.raises(UserError, match="--overwrite"):
         load_finished(path, record.identity)
 
 
 def test_identities_that_print_alike_differ():
-    assert identity_difference({"seed": 1}, {"seed": True}) is not None
-    assert identity_difference({"lengths": [1, 2]}, {"lengths": (1, 2)}) is None
+    assert first_difference({"seed": 1}, {"seed": True}) is not None
+    assert first_difference({"lengths": [1, 2]}, {"lengths": (1, 2)}) is None
+
+
+# What earlier versions spelled differently -> what it is now; FAILFAST's name stood for any window and any rule.
+OLDER = {
+    FAILFAST: (FAILFAST, {}, {}),
+    "another window": (f"{FAILFAST}_w9", {"first_window": 9}, {"first_window": 9}),
+    "the strict rule": (f"{FAILFAST}_strict", {"rule": "strict"}, {"rule": "strict"}),
+    "both": (f"{FAILFAST}_w9_strict", *[{"first_window": 9, "rule": "strict"}] * 2),
+    "graphs": (FAILFAST, {"engine": "graph"}, {"backend": "graph"}),
+    COST_AWARE: (COST_AWARE, {"engine": "Big_1@P"}, {"pricing": "Big_1@P"}),
+    "cost-aware under graphs": (COST_AWARE, {"engine": "graph"}, {"backend": "graph", "pricing": "Big_1@P"}),
+}
+
+
+def older(drafter: str, settings: dict, **changes: object) -> dict:
+    """What an earlier version would have written."""
+    data = make_record(drafter=drafter, **changes).to_builtins()
+    del data["identity"]["origin"]
+    data["identity"] |= settings
+    return data
+
+
+@pytest.mark.parametrize("case", OLDER)
+def test_an_older_record_is_read_as_what_it_was(case, tmp_path):
+    name, before, now = OLDER[case]
+    published = COST_AWARE if name == COST_AWARE else FAILFAST
+    own = {"confidence_threshold": 0.45} if published == FAILFAST else {}
+    path = record_path(tmp_path, "bundled", "gsm8k", 0, published, 64)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(pickle.dumps(older(published, own | before)))
+    record = load_record(path)
+    assert (record.drafter_name, record.identity.origin) == (name, LIVE)
+    known = {"seed": 0, "dtype": "float32"}
+    assert record.identity.settings == known | ({"tau": 0.45} if own else {}) | now
+    assert load_finished(path, record.identity) == record  # and what is asked now finds it
+    save_record(record, path)
+    assert load_record(path) == record
+    (entry,) = map(entry_of, records_of(tmp_path))
+    assert entry.drafter_name == name
+    if name != published:
+        asked = dataclasses.replace(record.identity, drafter=published)
+        with pytest.raises(UserError, match=f"drafter: stored '{name}', asked '{published}'"):
+            load_finished(path, asked)
+
+
+def test_an_older_replay_is_a_replay():
+    replayed = older(FAILFAST, {"confidence_threshold": 0.45}, provenance={"replayed": "2025-01-01T00:00:00+00:00"})
+    assert Record.from_builtins(replayed).identity.origin == REPLAY
+
+
+@pytest.mark.parametrize("stored", [LIVE, REPLAY, TRACE])
+@pytest.mark.parametrize("asked", [LIVE, REPLAY, TRACE])
+def test_where_a_record_is_from_tells_it_apart(stored, asked, tmp_path):
+    """A replay is never taken for a finished live run, nor the other way round."""
+    of = {origin: dataclasses.replace(make_record().identity, origin=origin) for origin in (stored, asked)}
+    path = tmp_path / "64.pickle"
+    save_record(make_record(identity=of[stored]), path)
+    if stored == asked:
+        assert load_finished(path, of[asked]).identity.origin == stored
+        return
+    with pytest.raises(UserError, match=f"origin: stored '{stored}', asked '{asked}'"):
+        load_finished(path, of[asked])
+
+
+def test_an_origin_that_is_none_is_refused():
+    data = make_record().to_builtins()
+    data["identity"]["origin"] = "elsewhere"
+    with pytest.raises(UserError, match="origin"):
+        Record.from_builtins(data)
 
 
 def test_plain_decoding_is_a_record_like_any_other(tmp_path):

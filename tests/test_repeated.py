@@ -13,17 +13,18 @@ from pathlib import Path
 
 import pytest
 from families import flags, save_family
+from samples import with_settings
 
-import failfast
 from specdec import session
-from specdec.config import parse_args
+from specdec.commands import run as failfast
+from specdec.commands.run import parse_args
 from specdec.records.record import find_records, load_record, save_record
 from specdec.runs.resume import Repeated, asked_problems, repeated_run
 from specdec.runs.run_file import find_runs, read_run
 from specdec.runs.shards import EVERYTHING
 
 pytestmark = pytest.mark.slow
-PROJECT = Path(failfast.__file__).parent
+PROJECT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def damage_a_record(folder: Path) -> None:
 def change_a_record(folder: Path) -> None:
     path = find_records(folder / "results")[-1]
     record = load_record(path)
-    save_record(replace(record, identity={**record.identity, "seed": 7}), path)
+    save_record(replace(record, identity=with_settings(record.identity, {"seed": 7})), path)
 
 
 def unjudge_a_record(folder: Path) -> None:

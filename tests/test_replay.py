@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from specdec.config import RunConfig
-from specdec.drafters.specs import ArDynamic, ArStatic, DllmStatic, DrafterSpec, FailFast, Plain
+from specdec.drafters.ar import ArDynamic, ArStatic
+from specdec.drafters.base import Spec
+from specdec.drafters.block_diffusion import DllmStatic, FailFast
+from specdec.drafters.plain import Plain
 from specdec.errors import UserError
 from specdec.questions.sets import load_problems
-from specdec.records.identity import identity_difference
+from specdec.records.identity import LIVE, REPLAY
 from specdec.records.record import Record
 from specdec.runs.jobs import Job, run_job
 from specdec.runs.recording import plan_traces, record_trace
@@ -33,7 +36,7 @@ FAILFAST = [
     *(FailFast(0.05, 0.3, longest, 10, rule=rule) for longest in (1, 10, 20, 45) for rule in RULES),
     *(FailFast(0.5, 0.4, 30, 8, first_window=first, rule=rule) for first in (3, 12) for rule in RULES),
 ]
-SPECS: list[DrafterSpec] = [Plain(), *AR, *STATIC, *FAILFAST]
+SPECS: list[Spec] = [Plain(), *AR, *STATIC, *FAILFAST]
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +44,12 @@ def sessions(one_thread: None) -> dict[tuple[bool, bool], Session]:
     """By (KV reuse, draft reuse). All share their models; what is asked for decides on what is recorded."""
     made = {
         (kvs, drafts): open_session(
-            RunConfig(
+            RunConfig.of(
                 device="cpu",
                 max_new_tokens=BUDGET,
-                spec_len=(40,),
-                drafter_thresholds=(0.05, 0.5),
-                sweep_max_spec_len=(60,),
+                draft_len=(40,),
+                unmask_threshold=(0.05, 0.5),
+                max_draft_len=(60,),
                 disable_reusing_drafter_kvs=not kvs,
                 reuse_drafts=drafts,
             )
@@ -73,15 +76,16 @@ def traces(sessions: dict[tuple[bool, bool], Session], tmp_path_factory: pytest.
     return made
 
 
-def run_live(session: Session, trace: Trace, spec: DrafterSpec) -> Record:
+def run_live(session: Session, trace: Trace, spec: Spec) -> Record:
     (problem,) = load_problems("bundled", question_ids=[trace.question_id])
-    identity = trace.identity | {"drafter": spec.name} | session.results_identity(spec)
+    identity = trace.identity.of_drafter(spec.name, session.results_identity(spec), LIVE)
     return run_job(session, Job(problem, trace.prompt_ids, spec, identity, Path("unused"), None), lambda: None)
 
 
 def assert_same_record(replayed: Record, live: Record) -> None:
-    """All but times and provenance; confidences to rounding, everything else exactly."""
-    assert identity_difference(replayed.identity, live.identity) is None
+    """All but times, provenance and where it is from; confidences to rounding, everything else exactly."""
+    assert (replayed.identity.origin, live.identity.origin) == (REPLAY, LIVE)
+    assert dataclasses.replace(replayed.identity, origin=LIVE) == live.identity
     assert (replayed.prompt_ids, replayed.raw_data, replayed.output_text) == (
         live.prompt_ids,
         live.raw_data,
@@ -101,7 +105,8 @@ def test_replay_equals_live_for_every_setting(sessions: dict[tuple[bool, bool], 
     for index, spec in enumerate(SPECS):
         trace, (reuse_kvs, reuse_drafts) = traces[index % 4], list(sessions)[index // 4 % 4]
         live = run_live(sessions[reuse_kvs, reuse_drafts], trace, spec)
-        replayed = replay(trace, spec, reuse_kvs=reuse_kvs, reuse_drafts=reuse_drafts)
+        options = {"reuse_drafts": reuse_drafts, "disable_reusing_drafter_kvs": not reuse_kvs}
+        replayed = replay(trace, spec, options)
         assert_same_record(replayed, live)
         Record.from_builtins(replayed.to_builtins())
         reasons |= {turn.stop_reason for turn in live.rounds}

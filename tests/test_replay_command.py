@@ -13,17 +13,18 @@ from families import flags, save_family, save_model
 from made_up import made_up_trace
 from toys import toy_model
 
-import failfast
-import parse_log
 from specdec import session
+from specdec.commands import rank as parse_log
 from specdec.commands import replay
+from specdec.commands import run as failfast
 from specdec.errors import UserError
 from specdec.ranking.logs import parse_log_lines
+from specdec.records.identity import LIVE, REPLAY, TRACE
 from specdec.records.record import find_records, load_record
 from specdec.traces.trace import find_traces, load_trace, save_trace, trace_path
 
 pytestmark = pytest.mark.slow
-PROJECT = Path(failfast.__file__).parent
+PROJECT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +67,21 @@ def test_log_and_records_rank_like_the_replay_itself(traces: Path, tmp_path: Pat
     assert not entry.has_measured_times
 
 
+def test_windows_and_rules_rank_in_one_table(traces: Path, tmp_path: Path) -> None:
+    """Each has a name, and so a place, of its own."""
+    line = [str(traces), "--drafters", "plain", "failfast", "--sweep_max_spec_len", "15", "--workers", "1"]
+    line += ["--sweep_first_window", "4", "10", "--output_dir", str(tmp_path), "--failfast_rule"]
+    for rule in ("published", "strict"):
+        replay.run([*line, rule])
+    rows = json.loads(parse_log.run([str(tmp_path), "--json"]))["engines"][0]["rows"]
+    name = "dllm_0.05_df_0.45_15_10"
+    assert {row["drafter_name"] for row in rows} == {name, f"{name}_w4", f"{name}_strict", f"{name}_w4_strict"}
+    assert len({row["num_drafted"] for row in rows}) > 2 and {row["num_questions"] for row in rows} == {4}
+
+
 def test_a_replay_loads_neither_torch_nor_a_model(traces: Path) -> None:
     code = (
-        "import sys; from specdec import replay; replay.run([sys.argv[1], '--workers', '1']); "
+        "import sys; from specdec.commands import replay; replay.run([sys.argv[1], '--workers', '1']); "
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     line = [str(traces), "--sweep_max_spec_len", "20"]
@@ -128,7 +141,7 @@ SHORT = ("--sweep_max_spec_len", "20", "--num_questions", "2")
 
 
 def test_recorded_once_replayed_as_run_live(family: dict[str, Path], tmp_path: Path) -> None:
-    """Live, replayed and verified against the trace: the same records but for times and provenance."""
+    """Live, replayed and verified against the trace: the same records but for times, provenance and origin."""
     line = flags(family, tmp_path, *SHORT)
     assert failfast.main([*line, "--record"]) == 0
     assert failfast.main(line) == 0
@@ -142,12 +155,24 @@ def test_recorded_once_replayed_as_run_live(family: dict[str, Path], tmp_path: P
     replay.run([str(tmp_path), *SHORT[:2], *priced, "--output_dir", str(tmp_path / "replayed")])
     live = {path.relative_to(tmp_path): load_record(path) for path in find_records(tmp_path / "pickles")}
     assert len(live) == 10
-    for name in ("verified", "replayed"):
+    for name, origin in (("verified", TRACE), ("replayed", REPLAY)):
         for path, record in live.items():
             other = load_record(tmp_path / name / path)
-            assert other.identity == record.identity
+            assert dataclasses.replace(other.identity, origin=LIVE) == record.identity
+            assert (other.identity.origin, record.identity.origin) == (origin, LIVE)
             assert [_counts(turn) for turn in other.rounds] == [_counts(turn) for turn in record.rounds]
             assert (other.output_text, other.is_timed, record.is_timed) == (record.output_text, False, True)
+
+
+def test_a_replay_is_not_a_finished_run(
+    family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = flags(family, tmp_path, "--num_questions", "1", "--drafters", "plain")
+    assert failfast.main([*line, "--record"]) == 0
+    replay.run([str(tmp_path), "--drafters", "plain", "--latency_profile", "none", "--output_dir", str(tmp_path)])
+    capsys.readouterr()
+    assert failfast.main(line) == 2
+    assert "origin: stored 'replay', asked 'live'" in capsys.readouterr().err
 
 
 def _counts(turn: object) -> dict[str, object]:

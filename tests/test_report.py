@@ -1,6 +1,7 @@
 """Report and logs: lines and their inverse, hostile text, tables, CSV, JSON, published logs."""
 
 import csv
+import dataclasses
 import io
 import json
 import string
@@ -10,16 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import make_plain, make_record, make_round, records
 
-from specdec.latency.pricing import Price
+from specdec.latency.pricing import Price, Pricing
 from specdec.latency.profile import MEASURED, load_profile
-from specdec.ranking.entries import merge, model_prices, stats_of
+from specdec.ranking.entries import entry_of, merge
 from specdec.ranking.logs import parse_log_lines
-from specdec.ranking.ranking import engines_of, rank
+from specdec.ranking.ranking import engines_of
+from specdec.ranking.source import Source
+from specdec.ranking.table import Row, table_of
 from specdec.text import quote_text
 from specdec.views.record_text import record_lines, record_text
 from specdec.views.tables import ranking_csv, ranking_json, ranking_report
 
-PROFILE = load_profile("vLLM_A6000")
+PRICING = Pricing((load_profile("vLLM_A6000"),))
 PUBLISHED = """\
 [2025-11-07 01:13:39] [INFO] === [Problem 0] Running drafter: ar_None_sf_8 ===
 \x1b[1m--- [Problem 0, ar_None_sf_8] Statistics ---\x1b[0m
@@ -37,19 +40,24 @@ PUBLISHED = """\
 """
 
 
+def rank(stats, engine) -> list[Row]:
+    return table_of(stats, engine).rows
+
+
 def log_of(found) -> list[str]:
-    return [line for one in found for line in record_lines(one, model_prices(one, [PROFILE]))]
+    return [line for one in found for line in record_lines(one, entry_of(one, PRICING))]
 
 
 def folder_stats(found):
-    return [stats_of(one, model_prices(one, [PROFILE])) for one in found]
+    return [entry_of(one, PRICING) for one in found]
 
 
 # --- our lines ---
 
 
 def test_the_published_spelling():
-    lines = record_lines(make_record(), {"E": Price(10.0, 30.0, 90.4)})
+    record = make_record()
+    lines = record_lines(record, dataclasses.replace(entry_of(record), prices={"E": Price(10.0, 30.0, 90.4)}))
     assert all(line.startswith("[Problem 0, ar_None_sf_3] ") for line in lines)
     bodies = [line.removeprefix("[Problem 0, ar_None_sf_3] ") for line in lines]
     assert "Acceptance rate: 75.0% (3/4)" in bodies
@@ -129,7 +137,7 @@ def test_a_forged_line_changes_nothing(newline, prefix, is_ours):
 @settings(max_examples=50, deadline=None)
 def test_the_text_file_of_a_hostile_answer_is_no_log(answer):
     record = make_record(output_text=answer, raw_data={"question": answer, answer: 1})
-    text = record_text(record, [answer, answer])
+    text = record_text(record, entry_of(record), [answer, answer])
     assert parse_log_lines(text.splitlines()) == []
     assert text.endswith("\n") and all(line.isprintable() for line in text.splitlines())
 
@@ -143,25 +151,26 @@ def test_text_that_is_fit_to_read_is_kept():
 
 
 def test_the_text_file_tells_the_story():
-    text = record_text(make_record(), ["one two", "thr\nee"])
+    record, empty = make_record(), make_record(rounds=[])
+    text = record_text(record, entry_of(record), ["one two", "thr\nee"])
     for part in ("| question: What is 1 + 1?", "| two", "3/4 (75.0%)", "bonus included", "seed = 0"):
         assert part in text
     assert "0: at 3, drafted 3, accepted 2, passes 3 (prefill 0, denoise 3, commit 0), stop length" in text
     assert "one two" in text and "thr\\nee" in text
-    assert record_text(make_record(rounds=[])).count("\n") > 5
+    assert record_text(empty, entry_of(empty)).count("\n") > 5
 
 
 # --- published logs ---
 
 
 def test_a_published_log_ranks():
-    stats = parse_log_lines(PUBLISHED.splitlines(), source="a.log")
+    stats = parse_log_lines(PUBLISHED.splitlines(), source=Source(name="a.log"))
     assert len(stats) == 3  # the last question was not finished
     rows = rank(stats, "vLLM_A6000")
     assert [row.drafter_name for row in rows] == ["dllm_0.05_df_0.45_60_10", "ar_None_sf_8"]
-    assert rows[0].speedup_mean == pytest.approx(4.10)
-    assert rows[1].speedup_mean == pytest.approx((2.91 + 1.00) / 2)
-    assert rows[1].speedup_ratio == pytest.approx((2.91 * 2624.2 + 1200) / 3824.2)
+    assert rows[0].number("speedup_mean") == pytest.approx(4.10)
+    assert rows[1].number("speedup_mean") == pytest.approx((2.91 + 1.00) / 2)
+    assert rows[1].number("speedup_ratio") == pytest.approx((2.91 * 2624.2 + 1200) / 3824.2)
     by_key = {(one.question_id, one.drafter_name): one for one in stats}
     assert by_key[0, "ar_None_sf_8"].num_output_tokens == 120 + 26  # derived
     assert by_key[1, "ar_None_sf_8"].num_output_tokens == 21  # stated
@@ -170,7 +179,7 @@ def test_a_published_log_ranks():
 
 
 def test_logs_of_both_programs_rank_in_one_table():
-    stats = [*parse_log_lines(PUBLISHED.splitlines(), "a.log"), *parse_log_lines(log_of([make_record()]))]
+    stats = [*parse_log_lines(PUBLISHED.splitlines(), Source(name="a.log")), *parse_log_lines(log_of([make_record()]))]
     assert {"ar_None_sf_3"} < {row.drafter_name for row in rank(stats, engines_of(stats)[1])}
     assert "several runs" in ranking_report(stats)
 
@@ -179,7 +188,7 @@ def test_a_question_reported_twice_counts_once():
     lines = PUBLISHED.splitlines()
     later = [line.replace("2.91x", "3.91x") for line in lines]
     assert len(parse_log_lines(lines + later)) == 3
-    assert rank(parse_log_lines(lines + later), "vLLM_A6000")[1].speedup_mean == pytest.approx((3.91 + 1) / 2)
+    assert rank(parse_log_lines(lines + later), "vLLM_A6000")[1].number("speedup_mean") == pytest.approx((3.91 + 1) / 2)
 
 
 @given(st.text(alphabet=string.printable + "\x1b\u2028", max_size=200))
@@ -219,7 +228,7 @@ def test_json_is_one_document_and_agrees_with_the_ranking():
     for table in document["engines"]:
         rows = rank(example(), table["engine"])
         assert table["best"] == rows[0].drafter_name == table["rows"][0]["drafter_name"]
-        assert [row["speedup_mean"] for row in table["rows"]] == [row.speedup_mean for row in rows]
+        assert [row["speedup_mean"] for row in table["rows"]] == [row.number("speedup_mean") for row in rows]
     assert [table["engine"] for table in document["engines"]][-1] == MEASURED
     assert document["plain"]["ms_per_token"] == 10.0
 
@@ -229,7 +238,7 @@ def test_csv_has_the_numbers_of_the_ranking():
     expected = [(engine, row) for engine in engines_of(example()) for row in rank(example(), engine)]
     names = [(line["engine"], line["drafter_name"]) for line in table[:-1]]
     assert names == [(engine, row.drafter_name) for engine, row in expected]
-    assert [float(line["speedup_mean"]) for line in table[:-1]] == [row.speedup_mean for _, row in expected]
+    assert [float(line["speedup_mean"]) for line in table[:-1]] == [row.number("speedup_mean") for _, row in expected]
     assert (table[-1]["drafter_name"], table[-1]["rank"]) == ("plain", "")
 
 
@@ -240,5 +249,5 @@ def test_a_run_of_plain_decoding_alone_and_no_stats_at_all():
 
 
 def test_without_a_baseline_the_table_says_what_is_missing():
-    text = ranking_report([stats_of(make_record())])
+    text = ranking_report([entry_of(make_record())])
     assert "Best configuration: none (plain decoding of the same questions missing)" in text

@@ -14,6 +14,7 @@ from profiling.gpus import GPUS, Gpu, gpu_of
 from profiling.roofline import Machine, find_shape, num_flops, values_moved
 from profiling.shapes import SHAPES
 from specdec.latency import profile as latency
+from specdec.latency.pricing import Pricing
 from specdec.latency.profile import known_profiles, load_profile
 from specdec.models.checkpoints import TARGET, ModelSource
 from specdec.models.graph.graph_lm import TOKEN_COUNTS
@@ -128,9 +129,9 @@ def test_a_profile_of_bounds_says_so_in_every_table(profile_dir, capsys):
     assert profile.provenance["source"] == "roofline" and profile.title == "bound (roofline)"
     assert profile.ar_draft_pass_ms <= profile.draft_pass_ms < profile.target_ms_per_token["Qwen2.5-32B-Instruct"]
     record = make_record()
-    prices = entries.model_prices(record, [profile])
-    assert list(prices) == ["bound (roofline) as if Qwen2.5-32B-Instruct"]
-    text = tables.ranking_report([entries.stats_of(record, prices)])
+    pricing = Pricing((profile,))
+    assert list(pricing.prices(record)) == ["bound (roofline) as if Qwen2.5-32B-Instruct"]
+    text = tables.ranking_report([entries.entry_of(record, pricing)])
     assert (
         "bound (roofline) as if Qwen2.5-32B-Instruct: lower bounds of every pass, calculated and not measured" in text
     )

@@ -15,8 +15,8 @@ import pytest
 from families import flags, save_family
 from samples import make_record
 
-import failfast
 from specdec import session
+from specdec.commands import run as failfast
 from specdec.errors import UserError
 from specdec.records import pickles, provenance
 from specdec.records.record import find_records, record_path, save_record
@@ -26,7 +26,7 @@ from specdec.runs.status import read_status, status_report
 from specdec.text import ranges
 
 pytestmark = pytest.mark.slow
-PROJECT = Path(failfast.__file__).parent
+PROJECT = Path(__file__).resolve().parent.parent
 ASKED = {
     "target": "bundled",
     "dataset": "gsm8k",

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 from families import flags, save_family
-from samples import make_record, make_round
+from samples import make_record, make_round, with_settings
 
-import failfast
-import parse_log
+from specdec.commands import rank as parse_log
 from specdec.commands import replay
-from specdec.config import RunConfig, parse_args
+from specdec.commands import run as failfast
+from specdec.commands.run import parse_args
+from specdec.config import RunConfig
 from specdec.errors import UserError
-from specdec.ranking.entries import source_of, stats_of
+from specdec.ranking.entries import entry_of
 from specdec.ranking.lossless import count_grades, losslessness_line
+from specdec.ranking.source import Source
 from specdec.records.record import Record, find_records, load_record, save_record
 from specdec.records.rounds import Round
 from specdec.traces.trace import find_traces, load_trace
@@ -70,12 +72,13 @@ def test_records_say_how_they_were_sampled(family, tmp_path: Path, capsys) -> No
         record = load_record(path)
         assert record.is_sampled and record.divergence is None
         is_plain = record.drafter_name == "plain"
-        assert SAMPLED_KEYS - set(record.identity) == ({"draft_sampling"} if is_plain else set())
-        assert (record.identity["temperature"], record.identity["top_k"], record.identity["top_p"]) == (1.0, 40, 0.95)
+        assert SAMPLED_KEYS - set(record.identity.settings) == ({"draft_sampling"} if is_plain else set())
+        sampling = [record.identity.settings[key] for key in ("temperature", "top_k", "top_p")]
+        assert sampling == [1.0, 40, 0.95]
         assert "against plain decoding: sampled" in path.with_suffix(".txt").read_text()
         for turn in record.rounds:
             assert len(turn.target_probabilities) == len(turn.draft_probabilities) == turn.draft_len
-        assert "temperature 1.0" in source_of(record)
+        assert "temperature 1.0" in Source.of(record).title
     assert failfast.main(flags(family, tmp_path, *DRAFTERS, *HOT, "--num_questions", "1")) == 0  # nothing to do
     assert failfast.main(flags(family, tmp_path, *DRAFTERS, "--temperature", "0.5", "--num_questions", "1")) == 2
     assert "temperature: stored 1.0, asked 0.5" in capsys.readouterr().err
@@ -85,7 +88,7 @@ def test_greedy_records_are_as_they_were(family, tmp_path: Path) -> None:
     assert failfast.main(flags(family, tmp_path, *DRAFTERS, "--num_questions", "1")) == 0
     for path in find_records(tmp_path):
         record = load_record(path)
-        assert record.identity["decoding"] == "greedy" and not SAMPLED_KEYS & set(record.identity)
+        assert record.identity.settings["decoding"] == "greedy" and not SAMPLED_KEYS & set(record.identity.settings)
         assert all("target_probabilities" not in turn.to_builtins() for turn in record.rounds)
 
 
@@ -93,7 +96,7 @@ def test_greedy_records_are_as_they_were(family, tmp_path: Path) -> None:
 
 
 def test_greedy_is_the_default() -> None:
-    assert not RunConfig().is_sampled and parse_args(["--temperature", "0"]) == RunConfig()
+    assert not RunConfig.of().decoding.is_sampled and parse_args(["--temperature", "0"]) == RunConfig.of()
 
 
 @pytest.mark.parametrize(
@@ -145,7 +148,7 @@ def test_replay_and_ceilings_refuse_samples(family, tmp_path: Path, capsys) -> N
     assert "was sampled" in error and error.count("\n") == 1
     trace = load_trace(find_traces(greedy)[0])
     with pytest.raises(UserError, match="greedy"):
-        dataclasses.replace(trace, identity=trace.identity | {"decoding": "sampled"}).check()
+        dataclasses.replace(trace, identity=with_settings(trace.identity, {"decoding": "sampled"})).check()
 
 
 # ---- records -------------------------------------------------------------------------------------------------
@@ -153,11 +156,10 @@ def test_replay_and_ceilings_refuse_samples(family, tmp_path: Path, capsys) -> N
 SAMPLED = {"target_probabilities": [0.5, 0.25, 0.0], "draft_probabilities": [1.0, 0.5, None]}
 
 
-def sampled_record(**identity: object) -> Record:
+def sampled_record() -> Record:
     record = make_record(rounds=[make_round(**SAMPLED)])
-    return dataclasses.replace(
-        record, identity=record.identity | {"decoding": "sampled", "temperature": 1.0} | identity
-    )
+    identity = with_settings(record.identity, {"decoding": "sampled", "temperature": 1.0})
+    return dataclasses.replace(record, identity=identity)
 
 
 def test_probabilities_are_kept(tmp_path: Path) -> None:
@@ -181,6 +183,6 @@ def test_damaged_ones_are_refused(change: dict) -> None:
 
 
 def test_samples_are_counted_apart() -> None:
-    stats = [stats_of(sampled_record()), stats_of(make_record(1))]
+    stats = [entry_of(sampled_record()), entry_of(make_record(1))]
     assert count_grades(stats)["sampled"] == 1
     assert losslessness_line(stats) == "Sampled outputs, not compared with plain decoding: 1."

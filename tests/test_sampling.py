@@ -12,11 +12,12 @@ import torch
 from toys import MASK_ID, VOCAB_SIZE, clear_prompt, random_ids, toy_model, toy_pair
 
 from specdec.decoding.loop import speculate
-from specdec.decoding.sampled import SampledArDrafter, SampledLM, SampledTarget
+from specdec.decoding.sampled import SampledLM, SampledTarget
 from specdec.decoding.sampling import Sampler, Warp, drawn, judge, nucleus
 from specdec.decoding.stopping import Draft
-from specdec.drafters.live import ArDrafter, BlockSettings, DllmDrafter, NoDrafter
-from specdec.drafters.specs import ArDynamic, ArStatic, DllmStatic, FailFast
+from specdec.drafters.ar import ArDrafter, ArDynamic, ArStatic, SampledArDrafter
+from specdec.drafters.block_diffusion import BlockSettings, DllmDrafter, DllmStatic, FailFast
+from specdec.drafters.plain import NoDrafter
 from specdec.models.graph.graph_lm import GraphLM
 from specdec.models.lm import CachedLM
 from specdec.records.rounds import Round
@@ -206,7 +207,7 @@ def test_ar_drafts_say_what_they_were_drawn_from(pair) -> None:
     sampler = Sampler(Warp(0.8, 20), "x")
     for spec in AR_SPECS:
         drafter = SampledArDrafter(SampledLM(CachedLM(pair[1]), sampler), spec, ())
-        drafter.start([3])
+        drafter.reset()
         draft = drafter.propose(random_ids(7, 9), 12)
         assert draft.drawn_from.shape == (len(draft.tokens), VOCAB_SIZE)
         given = draft.drawn_from[range(len(draft.tokens)), draft.tokens].tolist()
@@ -215,7 +216,7 @@ def test_ar_drafts_say_what_they_were_drawn_from(pair) -> None:
         q_LV = Warp(0.8, 20).probabilities(lm.forward([*random_ids(7, 9), *draft.tokens])[8:-1])
         torch.testing.assert_close(q_LV, draft.drawn_from, atol=1e-5, rtol=1e-4)
         if isinstance(spec, ArDynamic):
-            low = [confidence < spec.confidence_threshold for confidence in draft.confidences]
+            low = [confidence < spec.tau for confidence in draft.confidences]
             assert not any(low[: len(low) // 3 * 3 - 3])  # the rule looks at what was drawn
 
 
@@ -225,7 +226,7 @@ def test_a_dllm_unmasks_and_stops_by_the_probabilities_of_what_it_draws(pair) ->
     for temperature in (0.1, 3.0):
         sampler, spec = Sampler(Warp(temperature), "x"), FailFast(0.05, 0.4, 60, 10)
         drafter = DllmDrafter(SampledLM(CachedLM(pair[1]), sampler), spec, BlockSettings(MASK_ID, ()))
-        drafter.start([1])
+        drafter.reset()
         drafts = [drafter.propose(random_ids(seed, 20, exclude=[MASK_ID]), 60) for seed in range(6)]
         assert all(draft.drawn_from is None for draft in drafts)  # judged as fixed strings
         lengths[temperature] = sum(len(draft.tokens) for draft in drafts)
@@ -261,6 +262,6 @@ def test_a_draft_is_verified_in_one_pass(pair, monkeypatch) -> None:
     target.start([1, 2, 3])
     passes, forward = [], lm.forward
     monkeypatch.setattr(lm, "forward", lambda tokens: passes.append(list(tokens)) or forward(tokens))
-    verdict = target.verify(Draft([5, 6, 7]))
-    assert passes == [[3, 5, 6, 7]] and len(verdict.probabilities) == 3
-    assert lm.tokens == [1, 2, 3, 5, 6, 7][: 3 + verdict.accepted_len]
+    verification = target.verify(Draft([5, 6, 7]))
+    assert passes == [[3, 5, 6, 7]] and len(verification.probabilities) == 3
+    assert lm.tokens == [1, 2, 3, 5, 6, 7][: 3 + verification.accepted_len]

@@ -16,8 +16,7 @@ from specdec.decoding.loop import speculate
 from specdec.decoding.sampled import SampledLM, SampledTarget
 from specdec.decoding.sampling import Sampler, Warp
 from specdec.decoding.stopping import Draft
-from specdec.drafters.live import BlockSettings, DllmDrafter
-from specdec.drafters.specs import DllmStatic
+from specdec.drafters.block_diffusion import BlockSettings, DllmDrafter, DllmStatic
 from specdec.models.lm import CachedLM
 
 pytestmark = pytest.mark.slow
@@ -132,7 +131,7 @@ def drafts_of_two(lm: TableLM) -> list[tuple[Draft, float]]:
         noted = RowsNoted(lm, sampler)
         settings = BlockSettings(MASK, (), block_size=3, small_block_size=3)
         drafter = DllmDrafter(noted, DllmStatic(0.999, 2), settings)
-        drafter.start([0])
+        drafter.reset()
         made = drafter.propose([0], 2)
         assert made.drawn_from is None  # the program itself claims nothing
         made.drawn_from = torch.stack([noted.rows[LEFT], noted.rows[RIGHT]])[:, :MASK]

@@ -14,7 +14,7 @@ import pytest
 from families import save_family
 from pausing import pausing_python, wait_until_paused
 
-from specdec.config import parse_args
+from specdec.commands.run import parse_args
 from specdec.records.record import find_records
 from specdec.runs.run_file import find_runs, read_run
 
@@ -143,9 +143,11 @@ def test_smollm2_passes_on_what_the_benchmark_is_to_run(environment, tmp_path):
     assert done.returncode == 0, done.stderr
     commands = [line.split("\037")[:-1] for line in noted.read_text().splitlines() if line.startswith("failfast.py")]
     configs = [parse_args(command[1:]) for command in commands]
-    assert [config.dataset_name for config in configs] == ["gsm8k", "math"]
-    assert all(config.spec_len == (8, 4) and config.run_ar and config.num_questions == 2 for config in configs)
+    assert [config.questions.dataset_name for config in configs] == ["gsm8k", "math"]
+    assert all(config.questions.num_questions == 2 for config in configs)
+    options = [config.drafters.options for config in configs]
+    assert all(one["draft_len"] == (8, 4) and one["run_ar"] for one in options)
     noted.unlink()
     assert bash("smollm2", environment).returncode == 0
     (first, _) = (line.split("\037")[:-1] for line in noted.read_text().splitlines() if line.startswith("failfast.py"))
-    assert parse_args(first[1:]).kinds == ("plain", "ar_sf", "ar_df", "dllm_sf", "failfast")
+    assert parse_args(first[1:]).drafters.kinds == ("plain", "ar_sf", "ar_df", "dllm_sf", "failfast")

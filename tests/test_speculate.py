@@ -73,7 +73,7 @@ def _assert_books_balance(rounds: Sequence, drafter: ScriptedDrafter, prompt: li
     assert [made.prefix_len for made in rounds] == starts
     assert drafter.prefixes == [(prompt + output)[:start] for start in starts]
     assert drafter.budgets == [max_new_tokens - (start - len(prompt)) - 1 for start in starts]
-    assert len(drafter.verdicts) == len(rounds)
+    assert len(drafter.verifications) == len(rounds)
     for before, after in pairwise(rounds):
         assert after.prefix_len == before.prefix_len + len(before.emitted_tokens)
     for made in rounds:
@@ -167,8 +167,8 @@ def test_target_sees_the_prompt_once_and_then_only_drafts() -> None:
     target, drafter = ScriptedTarget([5, 6, 7, 8, 9, 1]), _drafts([5, 6], [4])
     speculate(target, drafter, PROMPT, max_new_tokens=5, stop_ids={STOP})
     assert target.calls == [("start", PROMPT), ("verify", [5, 6]), ("verify", [4]), ("verify", [])]
-    assert drafter.prompts == [PROMPT]
-    assert [(seen.accepted_len, seen.next_token) for seen in drafter.verdicts] == [(2, 7), (0, 8), (0, 9)]
+    assert drafter.num_resets == 1 and drafter.prefixes[0] == PROMPT
+    assert [(seen.accepted_len, seen.next_token) for seen in drafter.verifications] == [(2, 7), (0, 8), (0, 9)]
 
 
 def test_rounds_keep_what_the_draft_says_about_itself() -> None:
@@ -179,7 +179,7 @@ def test_rounds_keep_what_the_draft_says_about_itself() -> None:
 
 
 def test_only_drafting_and_verifying_are_timed() -> None:
-    """Not the start of either model, and not what the drafter does with the verdict."""
+    """Not the start of either model, and not what the drafter does with the verification."""
     clock = FakeClock()
     target = ScriptedTarget([5, 6, 7, 8], clock, seconds=0.25)
     drafter = ScriptedDrafter(lambda prefix, budget: FakeDraft([]), clock, seconds=0.5)

@@ -9,11 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_up import made_up_trace
+from samples import with_settings
 
-from specdec.drafters.specs import ArDynamic, CostAware, DllmStatic, FailFast, Plain
+from specdec.drafters.ar import ArDynamic
+from specdec.drafters.base import Spec
+from specdec.drafters.block_diffusion import CostAware, DllmStatic, FailFast
+from specdec.drafters.plain import Plain
 from specdec.errors import UserError
+from specdec.records.identity import LIVE
 from specdec.records.record import record_path
-from specdec.traces.trace import Trace, chains_name, find_traces, load_matching, load_trace, save_trace, trace_path
+from specdec.traces.trace import Trace, find_traces, load_matching, load_trace, save_trace, trace_path
 
 
 def same(left: Trace, right: Trace) -> bool:
@@ -101,7 +106,17 @@ def test_other_settings_are_named(tmp_path: Path) -> None:
     assert same(load_matching(path, trace.identity), trace)
     for key, value in (("prompt_sha256", "other"), ("target_sha256", "other"), ("dtype", "bfloat16")):
         with pytest.raises(UserError, match=f"{key}: stored .*, asked '{value}'"):
-            load_matching(path, trace.identity | {key: value})
+            load_matching(path, with_settings(trace.identity, {key: value}))
+
+
+def test_a_trace_that_does_not_say_where_it_is_from_is_read(tmp_path: Path) -> None:
+    """It is older than the word."""
+    trace, path = made_up_trace(1), tmp_path / "one.npz"
+    identity = trace.identity.to_builtins()
+    assert identity.pop("origin") == LIVE
+    data = trace.to_bytes()
+    path.write_bytes(rewritten(data, meta=meta(data, identity=identity)))
+    assert same(load_trace(path), trace)
 
 
 def test_traces_are_found_in_the_order_of_their_questions(tmp_path: Path) -> None:
@@ -135,5 +150,5 @@ def test_traces_and_records_do_not_meet(tmp_path: Path) -> None:
         (CostAware(0.05, 60, "Big@P"), "dllm_0.05"),
     ],
 )
-def test_which_chains_a_drafter_needs(spec: object, name: str | None) -> None:
-    assert chains_name(spec) == name
+def test_which_chains_a_drafter_needs(spec: Spec, name: str | None) -> None:
+    assert spec.chains_name == name

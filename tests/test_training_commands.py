@@ -15,8 +15,10 @@ from families import edit_config, save_model
 from toy_training import LOOP, train_one
 from toys import random_ids, toy_model
 
+from specdec.drafters.ar import AR_DRAFTER
+from specdec.drafters.block_diffusion import DLLM_DRAFTER
 from specdec.models import tokens
-from specdec.models.checkpoints import AR_DRAFTER, DLLM_DRAFTER, find_model
+from specdec.models.checkpoints import find_model
 from specdec.models.load import load_hf_model
 from training import answers as answers_file
 from training import export, family, invent_prompts, make_drafters, models, ranks, recipe, self_generate

@@ -11,8 +11,9 @@ from made_up import made_up_trace
 from samples import make_record, make_round
 from written import HOSTILE, bundled_tokens, reader, tokens_of, written
 
-from specdec.drafters import rules as drafting
-from specdec.drafters.specs import FailFast
+from specdec.drafters import block_drafter
+from specdec.drafters.ar import ArStatic
+from specdec.drafters.block_diffusion import FailFast
 from specdec.errors import UserError
 from specdec.models.checkpoints import BUNDLED_DIR
 from specdec.models.token_text import TokenBytes, find_tokenizer, read_token_bytes, token_bytes_of
@@ -20,7 +21,7 @@ from specdec.ranking.logs import parse_log_lines
 from specdec.traces.replay import replay
 from specdec.views.pieces import BYTES, SPECIAL, TEXT, Piece, Reader
 from specdec.views.terminal import AnswerView, trajectory_lines, wants_colour
-from specdec.views.trajectory import draft_confidences, trajectory
+from specdec.views.trajectory import trajectory
 
 # --- token bytes ---
 
@@ -131,19 +132,19 @@ def test_confidences_of_the_published_rule_are_found_again(monkeypatch, rule, re
         known.append([*run.confidences(window.size), *[None] * len(draft.tokens)][: len(draft.tokens)])
         return draft
 
-    drafting_finish = drafting.finish_draft
-    monkeypatch.setattr(drafting, "finish_draft", finish)
+    drafting_finish = block_drafter.finish_draft
+    monkeypatch.setattr(block_drafter, "finish_draft", finish)
     num_certain = 0
     for seed in range(6):
         known.clear()
         trace = made_up_trace(seed, num_tokens=40, chain_len=40, skill=0.85, thresholds=(spec.unmask_threshold,))
-        record = replay(trace, spec, reuse_drafts=reuse_drafts)
+        record = replay(trace, spec, {"reuse_drafts": reuse_drafts})
         assert len(known) == record.num_rounds
         for turn, expected in zip(record.rounds, known, strict=True):
-            found = draft_confidences(turn, record.identity)
+            found = spec.token_confidences(turn, record.identity.settings)
             assert len(found) == turn.draft_len
             for place, (one, other) in enumerate(zip(found, expected[: turn.draft_len], strict=True)):
-                is_first_of_block = (turn.prefix_len + place) % record.identity["block_size"] == 0
+                is_first_of_block = (turn.prefix_len + place) % record.identity.settings["block_size"] == 0
                 assert one == (None if is_first_of_block else other)
                 num_certain += one is not None
     assert num_certain > 100
@@ -151,14 +152,15 @@ def test_confidences_of_the_published_rule_are_found_again(monkeypatch, rule, re
 
 def test_one_confidence_per_token_is_taken_as_it_is():
     turn = make_round(3, (5, 6, 7), 1, confidences=[0.1, 0.2])
-    assert draft_confidences(turn, {"draft_len": 3}) == [0.1, 0.2, None]
-    assert draft_confidences(turn, {"rule": "strict", "first_window": 3, "block_size": 32}) == [0.1, 0.2, None]
+    assert ArStatic(3).token_confidences(turn, {}) == [0.1, 0.2, None]
+    strict = FailFast(0.1, 0.4, 9, 3, 3, "strict")
+    assert strict.token_confidences(turn, {"block_size": 32, "small_block_size": 8}) == [0.1, 0.2, None]
 
 
 def test_confidences_that_do_not_fit_are_unknown():
     turn = make_round(3, (5, 6, 7), 1, confidences=[0.5], num_denoise_passes=4)
-    identity = vars(FailFast(0.1, 0.4, 9, 3, 3)) | {"block_size": 32, "small_block_size": 8}
-    assert draft_confidences(turn, identity) == [None, None, None]
+    published = FailFast(0.1, 0.4, 9, 3, 3)
+    assert published.token_confidences(turn, {"block_size": 32, "small_block_size": 8}) == [None, None, None]
 
 
 # --- the terminal ---

@@ -10,9 +10,24 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
-ARCHITECTURES = {"qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
+ARCHITECTURES = {
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "mistral": (MistralConfig, MistralForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+}
 VOCAB_SIZE = 64
 MASK_ID = VOCAB_SIZE - 3
 TOO_CLOSE = 1e-4  # logits nearer than this may swap in float32
@@ -28,7 +43,7 @@ def toy_model(
     vocab_size: int = VOCAB_SIZE,
     tie: bool = False,
 ) -> torch.nn.Module:
-    """A random causal LM of `architecture` ("qwen2" or "llama"), its logits multiplied by `scale`."""
+    """A random causal LM of `architecture` (a key of ARCHITECTURES), its logits multiplied by `scale`."""
     config_class, model_class = ARCHITECTURES[architecture]
     config = config_class(
         vocab_size=vocab_size,

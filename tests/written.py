@@ -6,9 +6,9 @@ import random
 from collections.abc import Sequence
 from functools import cache
 
-from samples import make_record
+from samples import make_record, with_settings
 
-from specdec.drafters.specs import parse_drafter_name
+from specdec.drafters.families import parse_name
 from specdec.models.token_text import TokenBytes, find_tokenizer, read_token_bytes
 from specdec.ranking.entries import PLAIN
 from specdec.records.record import Record
@@ -57,8 +57,7 @@ def written(
             draft = draft[:accepted]
         rounds.append(_round(3 + place, draft, accepted, rest[0] if rest else None, rng))
         place += accepted + len(rest)
-    identity = make_record(question_id, drafter).identity | vars(parse_drafter_name(drafter)) | BLOCKS
-    identity |= {"rule": "strict"} if "rule" in identity else {}
+    identity = with_settings(make_record(question_id, drafter).identity, vars(parse_name(drafter)) | BLOCKS)
     values = {"identity": identity, "output_text": "text", "raw_data": {"question": f"Question number {question_id}?"}}
     return make_record(question_id, drafter, rounds, **(values | changes))
 

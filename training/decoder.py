@@ -219,14 +219,14 @@ class BatchDecoder:
         cache.position_B.add_(1).clamp_max_(cache.num_positions - 1)
 
     def _hidden(self, ids: torch.Tensor, positions: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor:
-        body = self.model.model
+        body = self.model.get_submodule("model")
         output = body(
             input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=True, **as_cache(body, self._cache)
         )
         return output.last_hidden_state
 
     def _choose(self, hidden_BD: torch.Tensor) -> torch.Tensor:
-        logits_BV = self.model.lm_head(hidden_BD).float()
+        logits_BV = self.model.get_submodule("lm_head")(hidden_BD).float()
         if self.settings.temperature > 0:  # the Gumbel trick: one pass, no host
             noise_BV = torch.empty_like(logits_BV).exponential_().log()
             logits_BV = logits_BV / self.settings.temperature - noise_BV

@@ -121,7 +121,7 @@ def compile_layers(model: PreTrainedModel) -> None:
 
     They are bound by memory. The layers are alike, so one compilation (20 s) serves all of them and all shapes.
     """
-    for layer in model.model.layers:
+    for layer in model.get_submodule("model.layers").children():
         layer.compile(dynamic=True)
 
 
@@ -139,10 +139,11 @@ def hidden_states(
     """Last hidden states (B, L, D). No mask means causal; a bool mask says True where a query sees a key."""
     if mask_B1LL is None:  # made here, because transformers looks at values to make one, which no CUDA graph can
         mask_B1LL = torch.ones((ids_BL.shape[1],) * 2, dtype=torch.bool, device=ids_BL.device).tril()[None, None]
-    output = model.model(input_ids=ids_BL, position_ids=positions_BL, attention_mask=mask_B1LL, use_cache=False)
+    body = model.get_submodule("model")
+    output = body(input_ids=ids_BL, position_ids=positions_BL, attention_mask=mask_B1LL, use_cache=False)
     return output.last_hidden_state
 
 
 def logits_at(model: PreTrainedModel, hidden_BLD: torch.Tensor, source_N: torch.Tensor) -> torch.Tensor:
     """fp32 logits (N, V) at flattened positions only: the head over all positions would be the largest cost."""
-    return model.lm_head(hidden_BLD.flatten(0, 1).index_select(0, source_N)).float()
+    return model.get_submodule("lm_head")(hidden_BLD.flatten(0, 1).index_select(0, source_N)).float()

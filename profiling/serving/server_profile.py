@@ -29,9 +29,8 @@ from profiling.serving.ranking_row import check_vanilla, ranking_row
 from profiling.serving.served import Served
 from profiling.serving.server import Refused, Server
 from profiling.serving.trials import Trial, require_trials, run_trials, summary
-from specdec.config import BUNDLED, SMOLLM2
 from specdec.errors import UserError, exit_status
-from specdec.models.checkpoints import TARGET, find_model
+from specdec.models.checkpoints import BUNDLED, SMOLLM2, TARGET, find_model
 from specdec.questions.sets import Problem, load_problems
 
 

@@ -1,38 +1,38 @@
-"""The command `python -m specdec.calibrate`: learns what the cost-aware policy needs from half of the traces of a
-folder, and writes it beside them. Loads no model.
-"""
+"""Learn what the cost-aware policy needs from half of a folder's traces, and write it beside them. Loads no model."""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from specdec.config import StrictParser, add_flags
-from specdec.decoding.cost_aware import FILE_NAME, Advice, Calibration, engine_costs
-from specdec.drafters.specs import CostAware
+from specdec.commands.flags import StrictParser, add_flags
+from specdec.decoding.cost_aware import FILE_NAME, Advice, Calibration
+from specdec.drafters.block_diffusion import CostAware
 from specdec.errors import UserError, exit_status
 from specdec.latency.pricing import price
 from specdec.latency.profile import LatencyProfile, load_profiles
+from specdec.traces.advice import engine_costs
 from specdec.traces.calibration import calibrate, save_calibration
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
 
+PROGRAM = "specdec.calibrate"  # its published name
+EXAMPLES = ("failfast calibrate results/traces",)
 MIN_CHAIN_LEN, MAX_DRAFT_LEN = 20, 60
 MAX_ROUNDS, PRECISION = 12, 1e-4  # of the search for a rate that is its own
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Exit status: 0 done, 2 a mistake of the user's (one line says which)."""
-    return exit_status("specdec.calibrate", lambda: print(run(arguments)))
+    return exit_status(program, lambda: print(run(arguments, program)))
 
 
-def run(arguments: Sequence[str] | None = None) -> str:
+def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     """What was learnt, in words. Raises UserError."""
-    parser = StrictParser(prog="specdec.calibrate", description=__doc__)
+    parser = StrictParser(prog=program, examples=EXAMPLES, description=__doc__)
     parser.add_argument("traces", metavar="TRACE_DIR", help="folder with traces (failfast.py --record)")
     add_flags(parser, ("question_ids", "latency_profile"))
     options = parser.parse_args(arguments)
@@ -65,7 +65,7 @@ def block_drafters(traces: Sequence[Trace]) -> list[str]:
 
     Raises UserError if there are none.
     """
-    names = set.intersection(*({c.name for c in trace.chains.values() if not c.is_ar} for trace in traces))
+    names = set.intersection(*({c.name for c in trace.chains.values() if c.has_blocks} for trace in traces))
     long_enough = sorted(name for name in names if shortest(traces, name) >= MIN_CHAIN_LEN)
     if not long_enough:
         raise UserError(
@@ -98,8 +98,9 @@ def own_rate(traces: Sequence[Trace], calibration: Calibration, profile: Latency
     longest = min(MAX_DRAFT_LEN, shortest(traces, calibration.name))
     spec = CostAware(threshold, longest, f"{entry}@{profile.name}")
     rate = 1.0 / profile.target_ms_per_token[entry]
+    pass_ms, verify_ms = engine_costs(profile, entry, longest)
     for _ in range(MAX_ROUNDS):
-        advice = Advice(calibration, *engine_costs(profile, entry, longest), rate)
+        advice = Advice(calibration, pass_ms=pass_ms, verify_ms=verify_ms, rate=rate)
         records = [replay(trace, spec, advice=advice) for trace in traces]
         total_ms = sum(price(record, profile, entry).total_ms for record in records)
         reached = sum(record.num_output_tokens for record in records) / total_ms
@@ -109,5 +110,5 @@ def own_rate(traces: Sequence[Trace], calibration: Calibration, profile: Latency
     return rate
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def verb(arguments: Sequence[str]) -> int:
+    return main(arguments, "failfast calibrate")

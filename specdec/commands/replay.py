@@ -1,6 +1,6 @@
-"""The command `python -m specdec.replay`: traces x settings over several processes, ranked. Loads no model.
+"""Replay settings on recorded traces, over several processes, and rank them. Loads no model.
 
-`replayed.py` does a single replay.
+`traces/replay.py` does a single replay.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,16 +15,18 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from specdec.config import RunConfig, StrictParser, add_flags, config_of
-from specdec.decoding.cost_aware import FILE_NAME, advice_of
-from specdec.drafters.specs import CostAware, DrafterSpec
+from specdec.commands.flags import StrictParser, add_flags, config_of, model_flags
+from specdec.config import RunConfig
+from specdec.decoding.cost_aware import FILE_NAME, Advice
+from specdec.drafters.base import Spec
+from specdec.drafters.families import flags as family_flags
 from specdec.errors import UserError, exit_status
-from specdec.latency.profile import LatencyProfile, load_profiles
-from specdec.ranking.entries import QuestionStats, model_prices, stats_of
-from specdec.ranking.oracle import judges_of
-from specdec.records.identity import IDENTITY_KEYS
+from specdec.latency.pricing import Pricing
+from specdec.ranking.entries import Entry, entry_of
+from specdec.ranking.oracle import TraceJudges
 from specdec.records.pickles import write_atomic
-from specdec.records.record import check_writable, record_path, save_record
+from specdec.records.record import check_writable, identity_path, save_record
+from specdec.traces.advice import advice_of
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
 from specdec.views.record_text import record_lines, record_text
@@ -33,19 +34,7 @@ from specdec.views.tables import ranking_json, ranking_report
 
 FLAGS = (
     "question_ids",
-    "spec_len",
-    "drafter_thresholds",
-    "sweep_lowconf_threshold",
-    "sweep_max_spec_len",
-    "sweep_incr_len",
     "drafters",
-    "run_ar",
-    "ar_dynamic",
-    "run_dllm_sf",
-    "baseline_sweep",
-    "failfast_rule",
-    "reuse_drafts",
-    "disable_reusing_drafter_kvs",
     "grid",
     "policy",
     "calibration",
@@ -54,32 +43,43 @@ FLAGS = (
     "temperature",  # to be refused with a reason
 )
 
+PROGRAM = "specdec.replay"  # its published name
+EXAMPLES = (
+    "failfast replay results --grid paper --json > ranking.json",
+    "failfast replay results --drafters failfast --tau 0.3 0.45 0.6",
+)
+
 
 @dataclass(frozen=True)
 class Replays:
     """What to replay on every trace, and what to write of it."""
 
     config: RunConfig
-    profiles: list[LatencyProfile]
+    pricing: Pricing
     output_dir: str | None
 
     @property
-    def specs(self) -> list[DrafterSpec]:
-        return self.config.drafter_specs
+    def specs(self) -> list[Spec]:
+        return self.config.drafters.specs(self.pricing.engines(self.config.models.target_name))
+
+    def advice(self, trace: Trace, spec: Spec) -> Advice | None:
+        """What a policy that has learnt knows; None for one that has not."""
+        drafter = {} if spec.chains_name is None else trace.chains_of(spec).identity
+        return advice_of(spec, self.config.drafters.calibration, self.pricing.profiles, drafter)
 
 
 @dataclass(frozen=True)
 class Replayed:
     """What a single trace gave."""
 
-    stats: list[QuestionStats] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
     log_lines: list[str] = field(default_factory=list)
 
 
-def build_parser() -> StrictParser:
-    parser = StrictParser(prog="specdec.replay", description=__doc__)
+def build_parser(program: str = PROGRAM) -> StrictParser:
+    parser = StrictParser(prog=program, usage=f"{program} TRACE_DIR [FLAG ...]", examples=EXAMPLES, description=__doc__)
     parser.add_argument("traces", metavar="TRACE_DIR", help="folder with traces (failfast.py --record), or one trace")
-    add_flags(parser, FLAGS)
+    add_flags(parser, (*FLAGS, *(flag.name for flag in family_flags())))
     parser.add_argument("--output_dir", help="write full records there, as a live run would (default: none)")
     parser.add_argument("--log", help="write a log there that parse_log.py ranks (default: none)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: %(default)s)")
@@ -87,29 +87,30 @@ def build_parser() -> StrictParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Exit status: 0 done, 2 a mistake of the user's (one line says which)."""
-    return exit_status("specdec.replay", lambda: print(run(arguments), end=""))
+    return exit_status(program, lambda: print(run(arguments, program), end=""))
 
 
-def run(arguments: Sequence[str] | None = None) -> str:
+def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     """The text to print for a command line. Raises UserError."""
-    options = vars(build_parser().parse_args(arguments))
+    options = vars(build_parser(program).parse_args(arguments))
     folder, log, as_json = options.pop("traces"), options.pop("log"), options.pop("json")
     workers, output_dir = options.pop("workers"), options.pop("output_dir")
     paths = chosen_traces(folder, options["question_ids"])
     options["calibration"] = options["calibration"] or str(Path(folder) / FILE_NAME)
-    # The models are the traces'; none is looked for.
-    models = {"target_model_name": load_trace(paths[0]).identity["target"], "ar_model_name": "-", "dllm_dir": "-"}
-    config = config_of(options | models | {"verify": "trace"})
+    # The models are those of the traces; none is looked for.
+    models = dict.fromkeys((flag.name for flag in model_flags()), "-")
+    target = load_trace(paths[0]).identity.target
+    config = config_of(options | models | {"target_model_name": target, "verify": "trace"})
     if output_dir is not None:
         check_writable(output_dir)
-    what = Replays(config, load_profiles(config.latency_profile), output_dir)
+    what = Replays(config, Pricing.load(config.pricing.latency_profile, config.pricing.latency_target), output_dir)
     made = list(tqdm(replay_all(paths, what, workers), total=len(paths), desc="traces", disable=None))
     if log is not None:
         _write_log(Path(log), made)
-    stats = [entry for one in made for entry in one.stats]
-    return ranking_json(stats) + "\n" if as_json else ranking_report(stats)
+    entries = [entry for one in made for entry in one.entries]
+    return ranking_json(entries) + "\n" if as_json else ranking_report(entries)
 
 
 def chosen_traces(folder: str | Path, question_ids: Sequence[int] | None) -> list[Path]:
@@ -138,27 +139,17 @@ def replay_all(paths: Sequence[Path], what: Replays, workers: int) -> Iterable[R
 
 def replay_trace(path: Path, what: Replays) -> Replayed:
     """All settings on one trace."""
-    trace, config, made = load_trace(path), what.config, Replayed()
-    judges = judges_of(trace, what.profiles, config.latency_target)
+    trace, made = load_trace(path), Replayed()
+    judges = TraceJudges(trace, what.pricing)
     for spec in what.specs:
-        record = replay(trace, spec, **_kept(trace, spec, what))
-        prices = model_prices(record, what.profiles, config.latency_target)
-        ceilings = {engine: judge.ceiling(record) for engine, judge in judges.items()}
-        made.stats.append(stats_of(record, prices, ceilings))
-        made.log_lines.extend(record_lines(record, prices, ceilings))
+        record = replay(trace, spec, what.config.drafters.options, what.advice(trace, spec))
+        entry = entry_of(record, what.pricing, judges)
+        made.entries.append(entry)
+        made.log_lines.extend(record_lines(record, entry))
         if what.output_dir is not None:
-            where = record_path(what.output_dir, *(record.identity[key] for key in IDENTITY_KEYS))
-            save_record(record, where, record_text(record))
+            where = identity_path(what.output_dir, record.identity)
+            save_record(record, where, record_text(record, entry))
     return made
-
-
-def _kept(trace: Trace, spec: DrafterSpec, what: Replays) -> dict[str, object]:
-    """What a live dLLM drafter of these settings keeps and knows."""
-    config, advice = what.config, None
-    if isinstance(spec, CostAware):
-        advice = advice_of(spec, config.calibration, what.profiles, trace.chains_of(spec).identity)
-    reuse_kvs = not config.disable_reusing_drafter_kvs
-    return {"reuse_kvs": reuse_kvs, "reuse_drafts": config.reuse_drafts, "advice": advice}
 
 
 def _write_log(path: Path, made: Sequence[Replayed]) -> None:
@@ -169,5 +160,5 @@ def _write_log(path: Path, made: Sequence[Replayed]) -> None:
         raise UserError(f"cannot write {path}: {error.strerror or error}; choose another --log") from None
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def verb(arguments: Sequence[str]) -> int:
+    return main(arguments, "failfast replay")

@@ -1,20 +1,16 @@
-"""HTML report: what a results folder holds, as one file to open in a browser: ranking, figures, every trajectory.
-
-The command `python -m specdec.html_report RESULTS --out report.html`. Loads no model and no model library.
-"""
+"""Write what a results folder holds as one HTML file: ranking, figures, every trajectory. Loads no model."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from specdec.config import StrictParser
+from specdec.commands.flags import StrictParser, add_reading_flags
 from specdec.errors import UserError, exit_status
-from specdec.latency.profile import load_profiles
+from specdec.latency.pricing import Pricing
 from specdec.models.token_text import find_tokenizer, read_token_bytes
-from specdec.ranking.entries import QuestionStats, Reading, add_reading_flags, merge, records_of
+from specdec.ranking.entries import Entry, entry_of, merge, records_of
 from specdec.ranking.oracle import Judges
 from specdec.ranking.question_sets import comparable
 from specdec.ranking.ranking import engines_of
@@ -24,13 +20,16 @@ from specdec.runs.run_file import find_runs, read_run
 from specdec.traces.trace import trace_path
 from specdec.views.pieces import Reader
 from specdec.views.question_data import packed, question_data
-from specdec.views.report_data import by_question, report_data
+from specdec.views.report_data import by_question, looks, report_data
 from specdec.views.report_page import report_page
 
+PROGRAM = "specdec.html_report"  # its published name
+EXAMPLES = ("failfast report results --out report.html",)
 
-def build_parser() -> StrictParser:
+
+def build_parser(program: str = PROGRAM) -> StrictParser:
     """The command line; flags as in parse_log.py."""
-    parser = StrictParser(prog="specdec.html_report", description=__doc__)
+    parser = StrictParser(prog=program, examples=EXAMPLES, description=__doc__)
     parser.add_argument("results", metavar="RESULTS", type=Path, help="results folder, or a folder in it")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="file to write (default: %(default)s)")
     add_reading_flags(parser)
@@ -39,23 +38,23 @@ def build_parser() -> StrictParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Exit status: 0 done, 2 a mistake of the user's (one line says which)."""
-    return exit_status("specdec.html_report", lambda: run(arguments))
+    return exit_status(program, lambda: run(arguments, program))
 
 
-def run(arguments: Sequence[str] | None = None) -> None:
+def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
     """Do what a command line asks. Raises UserError."""
-    options = build_parser().parse_args(arguments)
-    profiles = load_profiles(options.latency_profile)
+    options = build_parser(program).parse_args(arguments)
+    pricing = Pricing.load(options.latency_profile, options.latency_target)
     records = records_of(options.results)
     _check_comparable(records, options.results)
     runs = _runs(options.results)
     reader = Reader(read_token_bytes(_tokenizer(options.tokenizer, records, runs)))
     trace_dir = options.trace_dir or _own_traces(options.results, records)
-    judges = None if trace_dir is None else Judges(trace_dir, profiles, options.latency_target)
-    reading = Reading(profiles, options.latency_target, judges, options.run_code)
-    stats, note = comparable(merge(map(reading.entry, records)), options.allow_unequal)
+    judges = None if trace_dir is None else Judges(trace_dir, pricing)
+    entries = merge(entry_of(record, pricing, judges, run_code=options.run_code) for record in records)
+    stats, note = comparable(entries, options.allow_unequal)
     page = report_html(records, stats, reader, runs, note)
     try:
         write_atomic(options.out, page.encode())
@@ -66,7 +65,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 def report_html(
     records: Sequence[Record],
-    stats: Sequence[QuestionStats],
+    stats: Sequence[Entry],
     reader: Reader,
     runs: Sequence[Mapping[str, Any]] = (),
     note: str = "",
@@ -75,8 +74,9 @@ def report_html(
     if not engines_of(stats):
         raise UserError("no drafter has a time to rank by: run plain decoding too, or give a --latency_profile")
     data = report_data(records, stats, runs, note)
-    title = f"failfast: {records[0].identity['target']}"
-    return report_page(title, data, [packed(question_data(own, reader)) for own in by_question(records).values()])
+    title = f"failfast: {records[0].identity.target}"
+    questions = [packed(question_data(own, reader)) for own in by_question(records).values()]
+    return report_page(title, data, questions, looks(data))
 
 
 def _check_comparable(records: Sequence[Record], folder: Path) -> None:
@@ -85,7 +85,7 @@ def _check_comparable(records: Sequence[Record], folder: Path) -> None:
         raise UserError(
             f"{folder} holds one record, and a report compares: see the .txt beside it, or run another drafter"
         )
-    targets = sorted({str(record.identity["target"]) for record in records})
+    targets = sorted({record.identity.target for record in records})
     if len(targets) > 1:
         names = ", ".join(targets)
         raise UserError(f"{folder} holds records of several targets ({names}): give one folder, pickles/TARGET")
@@ -107,7 +107,7 @@ def _tokenizer(asked: str | None, records: Sequence[Record], runs: Sequence[Mapp
     """Where the target's tokens are explained. Raises UserError if nowhere here."""
     if asked is not None:
         return Path(asked)
-    target = str(records[0].identity["target"])
+    target = records[0].identity.target
     settings = [run.get("settings") for run in runs if run["target"] == target]
     full_names = [str(one["target_model_name"]) for one in settings if one and "target_model_name" in one]
     for name in dict.fromkeys([*full_names, target]):
@@ -123,5 +123,5 @@ def _own_traces(folder: Path, records: Sequence[Record]) -> Path | None:
     return folder if all(path.is_file() for path in paths) else None
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def verb(arguments: Sequence[str]) -> int:
+    return main(arguments, "failfast report")

@@ -16,7 +16,6 @@ import numpy as np
 
 from specdec.errors import UserError
 
-AR = "ar"
 ARRAYS = {
     "num_tokens": np.int32,
     "num_passes": np.int32,
@@ -27,6 +26,19 @@ ARRAYS = {
     "num_recorded": np.uint8,
     "recorded": np.float32,
 }
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text along which chains are recorded: after its first `prompt_len`, `prompt_len` + 1, ... tokens."""
+
+    ids: list[int]
+    prompt_len: int
+    num_prefixes: int
+
+    @property
+    def prefix_lens(self) -> range:
+        return range(self.prompt_len, self.prompt_len + self.num_prefixes)
 
 
 @dataclass(frozen=True)
@@ -87,8 +99,9 @@ class Chains:
         return cls(name, identity, chain_len, {key: np.array(parts[key], kind) for key, kind in ARRAYS.items()})
 
     @property
-    def is_ar(self) -> bool:
-        return self.name == AR
+    def has_blocks(self) -> bool:
+        """Whether its drafter fills blocks, whose cache decides on prefill passes."""
+        return "block_size" in self.identity
 
     @property
     def num_prefixes(self) -> int:
@@ -105,10 +118,17 @@ class Chains:
         for i in range(self.num_prefixes):
             token_span, pass_span = slice(*tokens[i : i + 2]), slice(*passes[i : i + 2])
             recorded_span = slice(recorded[pass_span.start], recorded[pass_span.stop])
-            per_token = [lists[key][token_span] for key in ("tokens", "confidences", "unmasked_by")]
-            per_pass = [lists[key][pass_span] for key in ("is_commit", "num_recorded")]
-            made.append(Chain(*per_token, *per_pass, lists["recorded"][recorded_span]))
+            parts = {key: lists[key][token_span] for key in ("tokens", "confidences", "unmasked_by")}
+            parts |= {key: lists[key][pass_span] for key in ("is_commit", "num_recorded")}
+            made.append(Chain(recorded=lists["recorded"][recorded_span], **parts))
         return made
+
+    def too_short(self, question_id: int, drafter_name: str) -> UserError:
+        """The error of a drafter that needs longer drafts."""
+        return UserError(
+            f"{drafter_name} needs longer drafts than were recorded: the chains {self.name} of question "
+            f"{question_id} are {self.chain_len} tokens long; record more with failfast.py --record --chain_len N"
+        )
 
     def check(self) -> None:
         """UserError unless the arrays are of their types and fit each other."""
@@ -129,9 +149,3 @@ class Chains:
         passes_of_token = np.repeat(self.arrays["num_passes"], self.arrays["num_tokens"])
         if np.any(self.arrays["unmasked_by"] > passes_of_token):
             raise UserError(f"{self.name}: a token was unmasked by a pass that is not there")
-
-
-def ar_chain(tokens: list[int], confidences: list[float]) -> Chain:
-    """An AR drafter's chain: pass after pass one token. Its confidences stand once, not again under `recorded`."""
-    passes = len(tokens)
-    return Chain(tokens, confidences, list(range(1, passes + 1)), [0] * passes, [0] * passes, [])

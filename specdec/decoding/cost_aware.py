@@ -11,17 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from specdec.decoding.stopping import Run
-from specdec.drafters.specs import CostAware
 from specdec.errors import UserError
-from specdec.latency.profile import LatencyProfile, verification_ms
-from specdec.records.identity import identity_difference
 
 
 @dataclass(frozen=True)
@@ -94,34 +91,6 @@ class CostAwareWindow:
 
     def recorded(self, run: Run, draft_len: int) -> list[float]:
         return run.confidences(draft_len)
-
-
-def engine_costs(profile: LatencyProfile, entry: str, longest: int) -> tuple[float, list[float]]:
-    """What a pass costs, and the verification of a draft of 0 .. `longest` tokens, in ms."""
-    return profile.draft_pass_ms, [verification_ms(profile, entry, n + 1) for n in range(longest + 1)]
-
-
-def advice_of(
-    spec: CostAware, calibration_file: str | Path, profiles: Iterable[LatencyProfile], identity: dict[str, object]
-) -> Advice:
-    """The advice for a drafter whose records have `identity`.
-
-    Raises UserError for a calibration of another drafter, or one without the rate of the spec's engine.
-    """
-    entry, _, profile_name = spec.engine.rpartition("@")
-    profile = next((one for one in profiles if one.name == profile_name), None)
-    if profile is None or entry not in profile.target_ms_per_token:
-        raise UserError(f"{spec.name}: give the profile with --latency_profile, which has to hold the target {entry!r}")
-    name = spec.name.partition("_ca_")[0]
-    calibration = load_calibration(Path(calibration_file), name)
-    difference = identity_difference(calibration.identity, {key: identity.get(key) for key in calibration.identity})
-    if difference is not None:
-        raise UserError(f"{calibration_file} was learnt from another drafter ({difference}): calibrate again")
-    if spec.engine not in calibration.rates:
-        raise UserError(
-            f"{calibration_file} has no rate for {spec.engine}: calibrate again with this --latency_profile"
-        )
-    return Advice(calibration, *engine_costs(profile, entry, spec.max_draft_len), calibration.rates[spec.engine])
 
 
 VERSION = 1

@@ -6,18 +6,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from specdec.decoding.stopping import Draft
+from specdec.decoding.target import Verification
 from specdec.records.rounds import Round
 
-if TYPE_CHECKING:
-    from specdec.decoding.stopping import Draft
-    from specdec.decoding.target import Target, Verdict
-    from specdec.drafters.rules import Drafter
+
+class Drafter(Protocol):
+    """One drafting strategy over one question at a time. It never sees the target."""
+
+    def reset(self) -> None:
+        """Forget the last question."""
+
+    def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
+        """Draft at most `budget` tokens to follow `prefix_ids` (the prompt and the output so far)."""
+
+    def observe(self, verification: Verification) -> None:
+        """Learn what the target made of the last draft."""
+
+
+class Verifier(Protocol):
+    """A target, live or recorded: the text that must come out."""
+
+    def start(self, prompt_ids: Sequence[int]) -> None: ...
+    def verify(self, draft: Draft) -> Verification: ...
 
 
 def speculate(
-    target: Target,
+    target: Verifier,
     drafter: Drafter,
     prompt_ids: Sequence[int],
     *,
@@ -33,23 +50,23 @@ def speculate(
     ids, end = list(prompt_ids), len(prompt_ids) + max_new_tokens
     rounds: list[Round] = []
     target.start(prompt_ids)
-    drafter.start(prompt_ids)
+    drafter.reset()
     while len(ids) < end and not (rounds and ids[-1] in stop_ids):
         begin = clock()
         draft = drafter.propose(ids, end - len(ids) - 1)
         drafted = clock()
-        verdict = target.verify(draft)
+        verification = target.verify(draft)
         verified = clock()
-        drafter.observe(verdict)
+        drafter.observe(verification)
         seconds = (drafted - begin, verified - drafted)
-        rounds.append(_accept(draft, verdict, seconds, prefix_len=len(ids), end=end, stop_ids=stop_ids))
+        rounds.append(_accept(draft, verification, seconds, prefix_len=len(ids), end=end, stop_ids=stop_ids))
         ids += rounds[-1].emitted_tokens
     return rounds
 
 
 def _accept(
     draft: Draft,
-    verdict: Verdict,
+    verification: Verification,
     seconds: tuple[float, float],
     *,
     prefix_len: int,
@@ -60,11 +77,12 @@ def _accept(
 
     Tokens drafted after the cut count neither as drafted nor as accepted.
     """
-    emitted = [*draft.tokens[: verdict.accepted_len], verdict.next_token]
+    emitted = [*draft.tokens[: verification.accepted_len], verification.next_token]
     after_stop = next((i + 1 for i, token in enumerate(emitted) if token in stop_ids), len(emitted))
     num_kept = min(after_stop, end - prefix_len)
     is_cut = num_kept < len(emitted)
     draft_tokens = draft.tokens[:num_kept] if is_cut else draft.tokens
+    judged = verification.probabilities  # None: greedy, which says nothing of single tokens
     return Round(
         prefix_len=prefix_len,
         draft_tokens=draft_tokens,
@@ -73,19 +91,10 @@ def _accept(
         num_denoise_passes=draft.passes.denoise,
         num_commit_passes=draft.passes.commit,
         stop_reason=draft.stop_reason,
-        accepted_len=num_kept if is_cut else verdict.accepted_len,
-        next_token=None if is_cut else verdict.next_token,
+        accepted_len=num_kept if is_cut else verification.accepted_len,
+        next_token=None if is_cut else verification.next_token,
         draft_ms=1e3 * seconds[0],
         verify_ms=1e3 * seconds[1],
-        **_probabilities(draft, verdict, len(draft_tokens)),
+        target_probabilities=None if judged is None else judged[: len(draft_tokens)],
+        draft_probabilities=None if judged is None else draft.token_confidences[: len(draft_tokens)],
     )
-
-
-def _probabilities(draft: Draft, verdict: Verdict, draft_len: int) -> dict[str, list[float | None]]:
-    """What a sampled round says of each drafted token; nothing of a greedy one."""
-    if verdict.probabilities is None:
-        return {}
-    return {
-        "target_probabilities": verdict.probabilities[:draft_len],
-        "draft_probabilities": draft.token_confidences[:draft_len],
-    }

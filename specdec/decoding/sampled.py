@@ -12,8 +12,7 @@ import torch
 
 from specdec.decoding.sampling import Sampler, judge
 from specdec.decoding.stopping import Draft
-from specdec.decoding.target import Target, Verdict
-from specdec.drafters.live import ArDrafter
+from specdec.decoding.target import Target, Verification
 from specdec.models.lm import CachedLM, unpacked
 
 
@@ -24,7 +23,7 @@ class SampledTarget(Target):
         super().__init__(lm)
         self.sampler = sampler
 
-    def _judge(self, tokens: list[int], draft: Draft) -> Verdict:
+    def _judge(self, tokens: list[int], draft: Draft) -> Verification:
         p_KV = self.sampler.warp.probabilities(self.lm.forward(tokens))
         device, num_drafted = p_KV.device, len(draft.tokens)
         draft_1L = torch.tensor([draft.tokens], dtype=torch.long, device=device)
@@ -34,7 +33,7 @@ class SampledTarget(Target):
         parts = (found.accepted_len_B, found.next_token_B, found.p_BL[0])
         # One transfer for all: token ids are exact in float64.
         accepted_len, next_token, *probabilities = torch.cat([part.double() for part in parts]).tolist()
-        return Verdict(int(accepted_len), int(next_token), probabilities)
+        return Verification(int(accepted_len), int(next_token), probabilities)
 
 
 def _as_wide(q_LV: torch.Tensor, num_tokens: int) -> torch.Tensor:
@@ -80,21 +79,3 @@ class SampledLM:
 
     def reuse(self, prefix_ids: Sequence[int], block_size: int = 1) -> int:
         return self.lm.reuse(prefix_ids, block_size)
-
-
-class SampledArDrafter(ArDrafter):
-    """An AR drafter over a SampledLM: its drafts say what each token was drawn from, so that the ratio rule applies."""
-
-    lm: SampledLM
-
-    def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
-        self._rows: list[torch.Tensor] = []
-        draft = super().propose(prefix_ids, budget)
-        if self._rows:
-            draft.drawn_from = torch.cat(self._rows)
-        return draft
-
-    def _next(self) -> tuple[int, float]:
-        found = super()._next()
-        self._rows.append(self.lm.drawn_from)
-        return found

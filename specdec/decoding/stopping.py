@@ -1,7 +1,7 @@
 """Drafts, and the rules by which one ends: windows over a run of tokens that grows pass by pass.
 
-No network and no torch here: `generate.py` runs the passes of a live draft, and a recorded one is read back pass by
-pass (`specdec.traces.recorded`). Both end by the rules of this file.
+No network and no torch here: `denoising.py` runs the passes of a live draft, and a recorded one is read back pass by
+pass (`chains.py`). Both end by the rules of this file.
 
 Sources: FailFast (arXiv 2512.20573), Algorithm 1 and Appendix E.
 """
@@ -61,8 +61,9 @@ class Run(Protocol):
 
     prefix_len: int
     passes: Passes
-    pass_confidences: list[float]
 
+    @property
+    def pass_confidences(self) -> list[float]: ...
     @property
     def num_known(self) -> int: ...
     @property
@@ -110,15 +111,15 @@ class FailFastWindow:
     """
 
     size: int
-    lowconf_threshold: float
-    incr_len: int
-    max_spec_len: int
+    tau: float
+    draft_step: int
+    max_draft_len: int
     rule: Rule
 
     def __post_init__(self) -> None:
         if self.rule not in ("published", "strict"):
             raise ValueError(f"rule {self.rule!r} is neither 'published' nor 'strict'")
-        if min(self.size, self.incr_len, self.max_spec_len) < 1:
+        if min(self.size, self.draft_step, self.max_draft_len) < 1:
             raise ValueError("spec_len, incr_len and max_spec_len must be at least 1")
         self._resize(self.size)
 
@@ -128,18 +129,18 @@ class FailFastWindow:
         if not has_tested_pass or run.num_known < self.size:
             return None
         recorded = self.recorded(run, self.size)
-        if min(recorded, default=inf) < self.lowconf_threshold:
+        if min(recorded, default=inf) < self.tau:
             return "low_confidence"
-        if len(recorded) >= self.max_spec_len:
+        if len(recorded) >= self.max_draft_len:
             return "max_len"
-        self._resize(self.size + self.incr_len)
+        self._resize(self.size + self.draft_step)
         return None
 
     def recorded(self, run: Run, draft_len: int) -> list[float]:
         return list(run.pass_confidences) if self.rule == "published" else run.confidences(draft_len)
 
     def _resize(self, size: int) -> None:
-        self.size = size if self.rule == "published" else min(size, self.max_spec_len)
+        self.size = size if self.rule == "published" else min(size, self.max_draft_len)
 
 
 def finish_draft(
@@ -148,11 +149,11 @@ def finish_draft(
     """Passes until the window is done. `last_round_rejected`: see `continuation`; only on a low-confidence stop."""
     while (reason := _stop_reason(run, window)) is None:
         run.step()
-    draft_len = run.stop_len if reason == "stop_token" else window.size
+    draft_len = run.stop_len if reason == "stop_token" and run.stop_len is not None else window.size
     tokens = run.tokens(draft_len)
     if reason == "low_confidence" and last_round_rejected:
         tokens = _cut_after_stop(tokens + continuation(tokens, last_round_rejected), stop_ids)
-    confidences = run.confidences(draft_len) + [None] * (len(tokens) - draft_len)
+    confidences: list[float | None] = [*run.confidences(draft_len), *[None] * (len(tokens) - draft_len)]
     return Draft(tokens, window.recorded(run, draft_len), run.passes, reason, confidences)
 
 

@@ -15,49 +15,9 @@ if TYPE_CHECKING:
     from specdec.models.lm import CachedLM
 
 
-class Target:
-    """Greedy verification with plain argmax: no logits processor of a generation config applies.
-
-    Attributes:
-        prefill_ms: what the last `start` took.
-    """
-
-    def __init__(self, lm: CachedLM) -> None:
-        self.lm = lm
-        self.prefill_ms = 0.0
-        self._last_token: int | None = None
-
-    def start(self, prompt_ids: Sequence[int]) -> None:
-        """Run the prompt (at least one token) but for its last token, which the first draft follows."""
-        begin = self.lm.clock()
-        self.lm.rollback(0)
-        *head, self._last_token = prompt_ids
-        if head:
-            self.lm.forward(head, keep=[])
-            self.lm.commit(len(head))
-        self.prefill_ms = 1e3 * (self.lm.clock() - begin)
-
-    def verify(self, draft: Draft) -> Verdict:
-        """Check a draft (possibly empty: plain decoding) in one pass over [last token] + draft."""
-        verdict = self._judge([self._last_token, *draft.tokens], draft)
-        self.lm.commit(1 + verdict.accepted_len)
-        self._last_token = verdict.next_token
-        return verdict
-
-    def _judge(self, tokens: list[int], draft: Draft) -> Verdict:
-        """One pass over `tokens`, the last known token and the draft, and what it says of the draft."""
-        greedy = self._greedy(tokens)
-        accepted_len = count_accepted(draft.tokens, greedy)
-        return Verdict(accepted_len, greedy[accepted_len])
-
-    def _greedy(self, tokens: list[int]) -> list[int]:
-        """One pass: the most probable token after each of `tokens`."""
-        return self.lm.predict(tokens)[0]
-
-
 @dataclass(frozen=True)
-class Verdict:
-    """How many tokens of a draft the target keeps, and its own next one.
+class Verification:
+    """The target's answer to a draft: how many tokens of a draft the target keeps, and its own next one.
 
     `next_token` is the correction of the first rejected token or, if all were accepted, the bonus. `probabilities`:
     what a target that samples gives each drafted token (after the first rejected one: given the rejected tokens).
@@ -74,3 +34,43 @@ def count_accepted(draft_tokens: Sequence[int], greedy: Sequence[int]) -> int:
     while accepted_len < limit and draft_tokens[accepted_len] == greedy[accepted_len]:
         accepted_len += 1
     return accepted_len
+
+
+class Target:
+    """Greedy verification with plain argmax: no logits processor of a generation config applies.
+
+    Attributes:
+        prefill_ms: what the last `start` took.
+    """
+
+    def __init__(self, lm: CachedLM) -> None:
+        self.lm = lm
+        self.prefill_ms = 0.0
+        self._last_token = -1  # of no question yet
+
+    def start(self, prompt_ids: Sequence[int]) -> None:
+        """Run the prompt (at least one token) but for its last token, which the first draft follows."""
+        begin = self.lm.clock()
+        self.lm.rollback(0)
+        *head, self._last_token = prompt_ids
+        if head:
+            self.lm.forward(head, keep=[])
+            self.lm.commit(len(head))
+        self.prefill_ms = 1e3 * (self.lm.clock() - begin)
+
+    def verify(self, draft: Draft) -> Verification:
+        """Check a draft (possibly empty: plain decoding) in one pass over [last token] + draft."""
+        found = self._judge([self._last_token, *draft.tokens], draft)
+        self.lm.commit(1 + found.accepted_len)
+        self._last_token = found.next_token
+        return found
+
+    def _judge(self, tokens: list[int], draft: Draft) -> Verification:
+        """One pass over `tokens`, the last known token and the draft, and what it says of the draft."""
+        greedy = self._greedy(tokens)
+        accepted_len = count_accepted(draft.tokens, greedy)
+        return Verification(accepted_len, greedy[accepted_len])
+
+    def _greedy(self, tokens: list[int]) -> list[int]:
+        """One pass: the most probable token after each of `tokens`."""
+        return self.lm.predict(tokens)[0]

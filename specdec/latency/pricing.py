@@ -1,17 +1,26 @@
-"""Latency: profiles as data, and what a record costs, modelled by a profile or measured by its own clock.
+"""Pricing: what a record costs, modelled by latency profiles (`Pricing`) or measured by its own clock (`measured`).
 
-It measures nothing itself (profiling/ does) and prints nothing. The formula is the FailFast paper's (arXiv
-2512.20573), per question: passes x draft pass + sum over rounds of verification, against plain decoding.
+It measures nothing itself (profiling/ does); how a profile is read is `profile.py`'s. The formula is the FailFast
+paper's (arXiv 2512.20573), per question: passes x draft pass + sum over rounds of verification, against plain decoding.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from specdec.drafters.families import parse_name
 from specdec.errors import UserError
-from specdec.latency.profile import LatencyProfile, resolve_target, verification_ms
+from specdec.latency.profile import (
+    LatencyProfile,
+    engine_name,
+    load_profiles,
+    priced_entry,
+    resolve_target,
+    verification_ms,
+)
 
 if TYPE_CHECKING:
     from specdec.records.record import Record
@@ -49,20 +58,66 @@ def price(record: Record, profile: LatencyProfile, target: str) -> Price:
     """
     entry = resolve_target(profile, target)
     return Price(
-        draft_ms=record.num_forward_passes * profile.pass_ms(is_ar=record.drafter_name.startswith("ar_")),
+        draft_ms=record.num_forward_passes * profile.pass_ms(parse_name(record.drafter_name).priced_as),
         verify_ms=math.fsum(verification_ms(profile, entry, r.draft_len + 1) for r in record.rounds),
         baseline_ms=_num_output_tokens(record) * profile.target_ms_per_token[entry],
     )
 
 
-class Timed(Protocol):
-    """What a measured price is made of: a Record, or what a ranking keeps of one."""
+@dataclass(frozen=True)
+class Pricing:
+    """What records are priced by: `profiles`, and the entry of theirs that the target is priced as.
 
-    question_id: int
-    num_output_tokens: int
-    draft_ms: float
-    verify_ms: float
-    measured_ms_per_token: float
+    `as_if` None: the record's own target, the bundled one as Qwen2.5-32B-Instruct. Without profiles nothing is
+    modelled. Every method that is given a target raises UserError for one that a profile lacks.
+    """
+
+    profiles: tuple[LatencyProfile, ...] = ()
+    as_if: str | None = None
+
+    @classmethod
+    def load(cls, names: Sequence[str], as_if: str | None = None) -> Pricing:
+        """Read the profiles of these names or files; ["none"] means no profile. Raises UserError."""
+        return cls(tuple(load_profiles(names)), as_if)
+
+    def entries(self, target: str) -> dict[str, tuple[LatencyProfile, str]]:
+        """The profile and its entry that `target` is priced by, per engine, whose name says "as if ENTRY" where that
+        is not the target itself."""
+        found = {}
+        for profile in self.profiles:
+            entry = priced_entry(profile, target, self.as_if)
+            found[engine_name(profile.title, entry, target)] = (profile, entry)
+        return found
+
+    def check(self, target: str) -> None:
+        """Raise UserError, before any work, where a record of `target` could not be priced."""
+        self.entries(target)
+
+    def engines(self, target: str) -> list[str]:
+        """Per profile "ENTRY@PROFILE": what the cost-aware policy reckons with."""
+        return [f"{entry}@{profile.name}" for profile, entry in self.entries(target).values()]
+
+    def prices(self, record: Record) -> dict[str, Price]:
+        """The modelled prices of a record by engine name."""
+        entries = self.entries(record.identity.target)
+        return {engine: price(record, profile, entry) for engine, (profile, entry) in entries.items()}
+
+
+class Timed(Protocol):
+    """What a measured price is made of: a Record, or its entry in a ranking (times None where none were taken)."""
+
+    @property
+    def question_id(self) -> int: ...
+    @property
+    def drafter_name(self) -> str: ...
+    @property
+    def num_output_tokens(self) -> int: ...
+    @property
+    def draft_ms(self) -> float | None: ...
+    @property
+    def verify_ms(self) -> float | None: ...
+    @property
+    def measured_ms_per_token(self) -> float: ...
 
 
 def measured(record: Timed, baseline_record: Timed) -> Price:
@@ -70,8 +125,10 @@ def measured(record: Timed, baseline_record: Timed) -> Price:
 
     `baseline_record` is plain decoding (the empty draft) of the same question; its ms per token times this
     record's tokens is the baseline, so that it stays fair where the two outputs differ in length.
-    Raises ValueError for another question's record, UserError for an empty record.
+    Raises ValueError for another question's record or one without times, UserError for an empty record.
     """
+    if record.draft_ms is None or record.verify_ms is None:
+        raise ValueError(f"question {record.question_id}, {record.drafter_name}: no measured times")
     if record.question_id != baseline_record.question_id:
         raise ValueError(f"question {record.question_id} against baseline {baseline_record.question_id}")
     _num_output_tokens(baseline_record)
@@ -86,6 +143,3 @@ def _num_output_tokens(record: Timed | Record) -> int:
     if record.num_output_tokens < 1:
         raise UserError(f"the record of question {record.question_id}, {record.drafter_name}, has no output")
     return record.num_output_tokens
-
-
-# --- reading a profile ---

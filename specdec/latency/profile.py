@@ -11,13 +11,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from specdec.errors import UserError
-
-if TYPE_CHECKING:
-    pass
-
 
 PROFILE_DIR = Path(__file__).resolve().parents[2] / "assets" / "latency"
 MEASURED = "measured"  # the engine name of wall-clock prices, so no profile may be called so
@@ -49,9 +44,10 @@ class LatencyProfile:
         """The name for tables: of a profile that was calculated and not measured, it says so."""
         return f"{self.name} ({ROOFLINE})" if self.provenance.get("source") == ROOFLINE else self.name
 
-    def pass_ms(self, is_ar: bool) -> float:
-        """A pass of an AR drafter, or of a block-diffusion drafter."""
-        return self.ar_draft_pass_ms if is_ar and self.ar_draft_pass_ms is not None else self.draft_pass_ms
+    def pass_ms(self, priced_as: str) -> float:
+        """A pass of a drafter that is priced as "ar" (one token) or as "block"."""
+        own = self.ar_draft_pass_ms if priced_as == "ar" else None
+        return self.draft_pass_ms if own is None else own
 
 
 def known_profiles() -> list[str]:
@@ -202,9 +198,8 @@ def _milliseconds(value: object, where: str) -> dict[str, float]:
 
 
 def _number(value: object, where: str) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
     # the bound also keeps out nan, infinity and integers too long for a float
-    if not is_number or not 0 < value < 1e9:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e9:
         raise UserError(f"{where} must be a positive number of milliseconds, not {value!r:.40}")
     return float(value)
 

@@ -1,9 +1,8 @@
 """Finds checkpoints: bundled ones, folders, hub names. Checks what can be checked without loading any weight.
 
-Qwen2 and Llama causal LMs, and Fast_dLLM_v2 checkpoints, whose weights are those of a Qwen2: they name a
-model type and code of their own, of which only the weights and numbers are read. Safetensors
-only; code that comes with a checkpoint is never run. Loading is in `models.py`, tokenizers in
-`tokens.py`.
+Which kinds of model there are, `architectures.py` says. Fast_dLLM_v2 checkpoints name a model type and code of their
+own, of which only the weights and numbers are read. Safetensors only; code that comes with a checkpoint is never run.
+Loading is in `load.py`, tokenizers in `tokens.py`.
 """
 
 import hashlib
@@ -13,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from specdec.config import BUNDLED, SMOLLM2
 from specdec.errors import UserError
+from specdec.models.architectures import Architecture, fills_masked_blocks, find_architecture, supported_types
 
+BUNDLED = "bundled"
+SMOLLM2 = "smollm2"
 BUNDLED_DIR = Path(__file__).resolve().parents[2] / "assets" / "models"
-ARCHITECTURES = ("qwen2", "llama")
 SIZES = (
     "vocab_size",
     "hidden_size",
@@ -26,7 +26,6 @@ SIZES = (
     "num_attention_heads",
     "max_position_embeddings",
 )
-FAST_DLLM_PREFIX = "fast_dllm"
 SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model"]
 PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 HASH_CHUNK = 1 << 20
@@ -35,17 +34,22 @@ HASH_CHUNKS_PER_FILE = 64
 
 @dataclass(frozen=True)
 class Role:
-    """What a model is for, the flag that names it, and its folder among the bundled models."""
+    """What a model is for, the flag that names it, its folder among the bundled models, and what is taken where another
+    target has no other ("": nothing)."""
 
     title: str
     flag: str
     bundled_folder: str
+    default: str = ""
     is_block_diffusion: bool = False
+
+    @property
+    def setting(self) -> str:
+        """The flag as a setting's name."""
+        return self.flag.removeprefix("--")
 
 
 TARGET = Role("target", "--target_model_name", "target")
-AR_DRAFTER = Role("AR drafter", "--ar_model_name", "ar_drafter")
-DLLM_DRAFTER = Role("dLLM drafter", "--dllm_dir", "dllm_drafter", is_block_diffusion=True)
 
 
 @dataclass(frozen=True)
@@ -58,26 +62,21 @@ class ModelSource:
     config: dict[str, Any] = field(repr=False)
 
     @property
-    def architecture(self) -> str:
-        """'qwen2' or 'llama'. Raises UserError for anything else."""
-        if self._model_type.startswith(FAST_DLLM_PREFIX):
-            return "qwen2"
-        if self._model_type in ARCHITECTURES:
-            return self._model_type
-        if "auto_map" in self.config:
-            raise UserError(
-                f"{self.role.title} {self.name!r} needs remote code, which is never run: "
-                f"give {self.role.flag} a qwen2, llama or Fast_dLLM_v2 checkpoint"
-            )
+    def architecture(self) -> Architecture:
+        """What kind of network it is. Raises UserError for one that is not supported."""
+        found = find_architecture(self._model_type)
+        if found is not None:
+            return found
+        is_foreign = "auto_map" in self.config
+        why = "needs remote code, which is never run" if is_foreign else f"has model type {self._model_type!r}"
         raise UserError(
-            f"{self.role.title} {self.name!r} has model type {self._model_type!r}: "
-            f"{self.role.flag} takes qwen2, llama or Fast_dLLM_v2 checkpoints"
+            f"{self.role.title} {self.name!r} {why}: {self.role.flag} takes {supported_types()} checkpoints"
         )
 
     @property
     def is_block_diffusion(self) -> bool:
         """Whether config.json says that the model fills masked blocks."""
-        return self._model_type.startswith(FAST_DLLM_PREFIX) or "mask_token_id" in self.config
+        return fills_masked_blocks(self._model_type) or "mask_token_id" in self.config
 
     @property
     def context_len(self) -> int:
@@ -98,14 +97,15 @@ class ModelSource:
         hidden, inner = self.config["hidden_size"], self.config["intermediate_size"]
         query, key = self.config["num_attention_heads"] * self.head_dim, self._kv_heads * self.head_dim
         attention = 2 * hidden * query + 2 * hidden * key
-        biases = query + 2 * key if self.architecture == "qwen2" else 0
-        layer = attention + biases + 3 * hidden * inner + 2 * hidden
+        biases = query + 2 * key if self.architecture.has_qkv_bias else 0
+        norms = 2 * hidden + (2 * self.head_dim if self.architecture.has_qk_norm else 0)
+        layer = attention + biases + 3 * hidden * inner + norms
         tables = 1 if self.config.get("tie_word_embeddings") else 2
         return tables * self.vocab_size * hidden + self.config["num_hidden_layers"] * layer + hidden
 
     @property
     def _model_type(self) -> str:
-        return str(self.config.get("model_type", "")).lower()
+        return str(self.config.get("model_type", ""))
 
     @property
     def _kv_heads(self) -> int:
@@ -187,15 +187,16 @@ def _read_config(role: Role, path: Path) -> dict[str, Any]:
 def _check_config(source: ModelSource) -> None:
     """Raise UserError for a model that is not supported, or whose numbers cannot be."""
     role, name, config, file = source.role, source.name, source.config, source.path / "config.json"
-    is_qwen = source.architecture == "qwen2"
+    architecture = source.architecture
     for key in SIZES:
         if type(config.get(key)) is not int or config[key] < 1:
             raise UserError(f"{file}: {key!r} is {config.get(key)!r}, not a size")
     for key in ("rope_parameters", "rope_scaling"):
         if not isinstance(config.get(key) or {}, dict):
             raise UserError(f"{file}: {key!r} is not a JSON object")
-    if is_qwen and config.get("use_sliding_window"):
-        raise UserError(f"{role.title} {name!r} uses sliding-window attention, which is not supported")
+    for key, what in architecture.refused:
+        if config.get(key):
+            raise UserError(f"{role.title} {name!r} {what}, which is not supported")
     if role.is_block_diffusion and not source.is_block_diffusion:
         raise UserError(
             f"{role.title} {name!r} is not a block-diffusion model: its config.json has neither a Fast_dLLM model type "
@@ -224,3 +225,16 @@ def _weight_files(source: ModelSource) -> list[Path]:
         if absent := sorted(shards - {file.name for file in files}):
             raise UserError(f"{source.path} lacks {absent[0]}, which its index names")
     return files
+
+
+def stamp(source: ModelSource) -> dict[str, Any]:
+    """The checkpoint's folder and, by name, size in bytes and time of change in ns of every file that is read.
+
+    Two equal stamps, like git's, mean equal content without reading it.
+    """
+    found = (path for pattern in (*SMALL_FILES, "*.safetensors") for path in source.path.glob(pattern))
+    states = ((path.name, path.stat()) for path in sorted(found))
+    return {
+        "folder": str(source.path.resolve()),
+        "files": {name: [state.st_size, state.st_mtime_ns] for name, state in states},
+    }

@@ -10,7 +10,7 @@ positions, D head size, V vocabulary.
 import functools
 import inspect
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -40,7 +40,7 @@ class CachedLM:
         if hf_model.config._attn_implementation != "sdpa":
             raise ValueError('CachedLM needs a model loaded with attn_implementation="sdpa"')
         self.model = hf_model.eval()
-        self.device = hf_model.get_input_embeddings().weight.device
+        self.device = hf_model.get_input_embeddings().get_parameter("weight").device
         self.vocab_size = vocab_size
         self.tokens: list[int] = []
         self.predictions: dict[int, tuple[int, float]] = {}
@@ -187,13 +187,13 @@ def unpacked(packed_K2: torch.Tensor | np.ndarray) -> tuple[list[int], list[floa
 
 def as_cache(module: torch.nn.Module, cache: Cache) -> dict[str, Cache]:
     """`cache` under the name by which the forward of a Hugging Face module takes it."""
-    return {_cache_name(type(module)): cache}
+    return {_cache_name(type(module).forward): cache}
 
 
 @functools.cache
-def _cache_name(kind: type[torch.nn.Module]) -> str:
+def _cache_name(forward: Callable[..., object]) -> str:
     """transformers 5.24 says "cache" where versions before it said "past_key_values"."""
-    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
 class KVBuffer(Cache):
@@ -215,12 +215,12 @@ class KVBuffer(Cache):
         self._values: dict[int, torch.Tensor] = {}
 
     def update(
-        self, keys_BHLD: torch.Tensor, values_BHLD: torch.Tensor, layer_idx: int, *_: object, **__: object
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append the new positions of a layer; returns past and new keys and values, [B, H, P, D]."""
-        end = self.length + keys_BHLD.shape[2]
+        """Append the new positions of a layer, [B, H, L, D]; returns past and new keys and values, [B, H, P, D]."""
+        end = self.length + key_states.shape[2]
         past_and_new = []
-        for store, new_BHLD in ((self._keys, keys_BHLD), (self._values, values_BHLD)):
+        for store, new_BHLD in ((self._keys, key_states), (self._values, value_states)):
             buffer = self._grown(store.get(layer_idx), new_BHLD, end)
             buffer[:, :, self.length : end] = new_BHLD
             store[layer_idx] = buffer

@@ -1,4 +1,7 @@
-"""Loads the checkpoints that `checkpoints.py` finds into transformers' own Qwen2 and Llama, on a device in a dtype."""
+"""Loads the checkpoints that `checkpoints.py` finds into transformers' own modules, on a device in a dtype.
+
+It also says where a run's models go and which backend runs them.
+"""
 
 import logging
 from collections.abc import Collection
@@ -7,9 +10,8 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import PretrainedConfig, PreTrainedModel
 
-from specdec.config import RunConfig
 from specdec.errors import UserError
 from specdec.models.checkpoints import TARGET, ModelSource
 from specdec.models.graph.graph_lm import MAX_TOKENS, GraphLM
@@ -17,13 +19,8 @@ from specdec.models.graph.weights import unsupported
 from specdec.models.lm import CachedLM
 
 log = logging.getLogger("failfast")
-CLASSES = {
-    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
-    "llama": (LlamaConfig, LlamaForCausalLM),
-}
-ENGINES = {"eager": CachedLM, "graph": GraphLM}
+BACKENDS = {"eager": CachedLM, "graph": GraphLM}
 ROOM_FOR_WEIGHTS = 0.9  # of a GPU's free memory; the rest is for caches and activations
-ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 
 def load_lm(
@@ -31,13 +28,14 @@ def load_lm(
     device: torch.device,
     dtype: torch.dtype,
     vocab_size: int | None = None,
-    engine: str = "eager",
+    backend: str = "eager",
 ) -> CachedLM:
-    """The model on `device` in `dtype`, with an empty cache. `vocab_size`: see CachedLM; `engine`: eager or graph."""
+    """The model on `device` in `dtype`, with an empty cache. `vocab_size`: see CachedLM; `backend`: eager or graph."""
     if must_spread(source, device, dtype):
         return CachedLM(load_hf_model(source, dtype, device_map="auto"), vocab_size)
-    model = load_hf_model(source, dtype).to(device)
-    return ENGINES[engine](model, vocab_size)
+    model = load_hf_model(source, dtype)
+    torch.nn.Module.to(model, device)  # transformers' own `to` is typed without its self
+    return BACKENDS[backend](model, vocab_size)
 
 
 def must_spread(source: ModelSource, device: torch.device, dtype: torch.dtype) -> bool:
@@ -53,7 +51,7 @@ def must_spread(source: ModelSource, device: torch.device, dtype: torch.dtype) -
 
 def load_hf_model(source: ModelSource, dtype: torch.dtype, device_map: str | None = None) -> PreTrainedModel:
     """transformers' own module with the checkpoint's weights, on the CPU or where `device_map` puts them."""
-    _, model_class = CLASSES[source.architecture]
+    model_class = getattr(transformers, source.architecture.model_class)
     # The name of this argument changed between transformers 4 and 5.
     dtype_name = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
     # What does not fit is said here, in one line, and not in a report of many.
@@ -80,8 +78,8 @@ def load_hf_model(source: ModelSource, dtype: torch.dtype, device_map: str | Non
 
 def model_config(source: ModelSource) -> PretrainedConfig:
     """The checkpoint's settings as transformers' own class for its architecture. Raises ValueError, TypeError."""
-    config_class, _ = CLASSES[source.architecture]
-    return config_class(**_config_arguments(source.config))
+    config_class = getattr(transformers, source.architecture.config_class)
+    return config_class(**_config_arguments(source))
 
 
 def _is_needed(key: str) -> bool:
@@ -89,21 +87,21 @@ def _is_needed(key: str) -> bool:
     return not key.endswith(("rotary_emb.inv_freq", "lm_head.weight"))
 
 
-def _config_arguments(config: dict[str, Any]) -> dict[str, Any]:
+def _config_arguments(source: ModelSource) -> dict[str, Any]:
     """A config.json as both transformers 4 and 5 understand it.
 
     Version 5 writes the rotary settings as `rope_parameters`, which 4 would ignore without a word.
     """
     foreign = {"auto_map", "model_type", "architectures", "torch_dtype", "dtype", "rope_parameters"}
-    arguments = {key: value for key, value in config.items() if key not in foreign}
-    rope = dict(config.get("rope_parameters") or {})
+    arguments = {key: value for key, value in source.config.items() if key not in foreign}
+    rope = dict(source.config.get("rope_parameters") or {})
     if "rope_theta" in rope:
         arguments["rope_theta"] = rope.pop("rope_theta")
     if rope.get("rope_type", "default") != "default":
         arguments["rope_scaling"] = rope
     scaling = arguments.get("rope_scaling") or {}
     rope_type = scaling.get("rope_type", scaling.get("type", "default"))
-    if rope_type not in ROPE_TYPES:
+    if rope_type not in source.architecture.rope_types:
         raise ValueError(f"rotary scaling {rope_type!r} changes with the length, so keys could not be kept")
     return arguments
 
@@ -120,32 +118,40 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def resolve_engine(config: RunConfig, device: torch.device, sources: Collection[ModelSource]) -> str:
-    """What runs all models of a run, so that their times can be compared: "eager" or "graph".
+def resolve_backend(
+    wanted: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    sources: Collection[ModelSource],
+    *,
+    block_size: int,
+    is_recorded: bool,
+) -> str:
+    """What runs the models of a run, `sources`, so that their times can be compared: "eager" or "graph".
 
-    'auto' is graph on a GPU and eager elsewhere. Where the graph engine is wanted and cannot do a run's
-    work, this is said in one line and all models run eagerly.
+    `wanted` may also be "auto": graph on a GPU and eager elsewhere. Where the graph backend is wanted and cannot do a
+    run's work, in blocks of `block_size` (`is_recorded`: as a trace), one line says so and all models run eagerly.
     """
-    if config.engine == "eager" or (config.engine == "auto" and device.type != "cuda"):
+    if wanted == "eager" or (wanted == "auto" and device.type != "cuda"):
         return "eager"
-    loaded = [source for source in sources if config.verify == "target" or source.role is not TARGET]
-    reason = _why_not_graph(config, device, loaded)
+    needs_rows = "traces are recorded by passes over many rows (specdec/models/pages.py), which it does not run"
+    reason = needs_rows if is_recorded else _why_not_graph(device, dtype, sources, block_size)
     if reason is None:
         return "graph"
-    log.warning("engine: eager, not graph, because %s", reason)
+    log.warning("backend: eager, not graph, because %s", reason)
     return "eager"
 
 
-def _why_not_graph(config: RunConfig, device: torch.device, sources: Collection[ModelSource]) -> str | None:
-    """What keeps the graph engine from a run that loads `sources`, in a few words; None if nothing does."""
-    if config.record:
-        return "traces are recorded by passes over many rows (specdec/models/pages.py), which it does not run"
+def _why_not_graph(
+    device: torch.device, dtype: torch.dtype, sources: Collection[ModelSource], block_size: int
+) -> str | None:
+    """What keeps the graph backend from running these models, in a few words; None if nothing does."""
     reason = next(filter(None, (_unsupported(source) for source in sources)), None)
     if reason is not None:
         return reason
-    if any(must_spread(source, device, resolve_dtype(config.dtype, device)) for source in sources):
+    if any(must_spread(source, device, dtype) for source in sources):
         return "the target does not fit one GPU"
-    if config.block_size > MAX_TOKENS:
+    if block_size > MAX_TOKENS:
         return f"it runs blocks of at most {MAX_TOKENS} positions"
     if device.type == "cuda" and find_spec("triton") is None:
         return "the package triton is not installed"
@@ -153,7 +159,7 @@ def _why_not_graph(config: RunConfig, device: torch.device, sources: Collection[
 
 
 def _unsupported(source: ModelSource) -> str | None:
-    """Why the graph engine cannot run a checkpoint. One that cannot be read is left to the loading, which says so."""
+    """Why the graph backend cannot run a checkpoint. One that cannot be read is left to the loading, which says so."""
     try:
         reason = unsupported(model_config(source))
     except Exception:

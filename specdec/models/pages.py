@@ -8,8 +8,9 @@ Shape suffixes: B rows, H KV heads, K kept outputs, L tokens of a block, N pages
 positions, D head size, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from transformers import Cache, PreTrainedModel
@@ -17,6 +18,7 @@ from transformers import Cache, PreTrainedModel
 from specdec.models.lm import CachedLM, as_cache
 
 INITIAL_PAGES = 256
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -94,20 +96,20 @@ class PagePool(Cache):
         self.used = 0
         self._pages: dict[int, list[torch.Tensor]] = {}  # layer -> keys and values, each [pages, L, H, D]
         self._new: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._path_BN: torch.Tensor | None = None
+        self._path_BN = torch.empty(0, 0, dtype=torch.long)
 
     def select(self, path_BN: torch.Tensor) -> None:
         """The pages of the rows of the next forward; what pads a path is masked by the caller."""
         self._path_BN = path_BN
 
     def update(
-        self, keys_BHLD: torch.Tensor, values_BHLD: torch.Tensor, layer_idx: int, *_: object, **__: object
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Past and new keys and values of every row, [B, H, P, D]."""
-        self._new[layer_idx] = (keys_BHLD, values_BHLD)
+        """Given the new ones, [B, H, L, D]: past and new keys and values of every row, [B, H, P, D]."""
+        self._new[layer_idx] = (key_states, value_states)
         num_rows, num_pages = self._path_BN.shape
         if not num_pages:
-            return keys_BHLD, values_BHLD
+            return key_states, value_states
         past_and_new = []
         for pages, new_BHLD in zip(self._pages[layer_idx], self._new[layer_idx], strict=True):
             past_BPHD = pages[self._path_BN.flatten()].view(num_rows, -1, *pages.shape[2:])
@@ -153,4 +155,9 @@ def _grown(pages: torch.Tensor, count: int) -> torch.Tensor:
 
 def _body(model: PreTrainedModel) -> torch.nn.Module:
     """The model without its head, which runs for the kept tokens only."""
-    return model.get_decoder()
+    return model.get_submodule(model.base_model_prefix)
+
+
+def in_groups(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """`items` in order, `size` at a time."""
+    return (items[begin : begin + size] for begin in range(0, len(items), size))

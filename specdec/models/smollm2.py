@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from specdec.errors import UserError
 
@@ -28,7 +29,7 @@ def smollm2_folder() -> Path:
     if folder.is_dir():
         return folder
     package = importlib.util.find_spec(PACKAGE)
-    if package is None or not all(map(importlib.util.find_spec, ("gguf", "accelerate"))):
+    if package is None or package.origin is None or not all(map(importlib.util.find_spec, ("gguf", "accelerate"))):
         raise UserError(f"SmolLM2 is not installed: {INSTALL}")
     cache.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=cache, prefix=".smollm2-"))
@@ -48,7 +49,7 @@ def _convert(package: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(package, gguf_file=GGUF_FILE)
+    model: Any = AutoModelForCausalLM.from_pretrained(package, gguf_file=GGUF_FILE)  # sets what its type does not have
     # transformers 5 refuses to save what it takes for quantized weights; they are not any more.
     model.hf_quantizer, model.is_quantized = None, False
     if hasattr(model.config, "quantization_config"):

@@ -14,9 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from specdec.config import BUNDLED, SMOLLM2
 from specdec.errors import UserError
-from specdec.models.checkpoints import BUNDLED_DIR, TARGET
+from specdec.models.checkpoints import BUNDLED, BUNDLED_DIR, SMOLLM2, TARGET
 
 FILE_NAME = "tokenizer.json"
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -120,8 +119,10 @@ def _byte_characters() -> list[str]:
 
 
 def _byte_level(piece: str, byte_of: dict[str, int]) -> bytes:
-    codes = [byte_of.get(character) for character in piece]
-    return piece.encode() if None in codes else bytes(codes)
+    try:
+        return bytes([byte_of[character] for character in piece])
+    except KeyError:
+        return piece.encode()
 
 
 def _word_piece(piece: str) -> str:

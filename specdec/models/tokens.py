@@ -1,14 +1,23 @@
 """Tokenizers: chat prompts, stop and mask ids, and whether two models speak the same tokens."""
 
+import ast
+import datetime
 import json
 from collections.abc import Sequence
+from typing import Any
 
+import jinja2
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from specdec.errors import UserError
 from specdec.models.checkpoints import ModelSource
 
 FAST_DLLM_MASK = "|<MASK>|"
+PROMPT_DATE = datetime.date(2024, 7, 26)  # every prompt's "today": what Llama 3's template falls back to
+STRFTIME_NOW = (
+    "{% macro strftime_now(format) %}{{ dates_by_format[format] if format in dates_by_format "
+    "else raise_exception('strftime_now is given a format that is not written out') }}{% endmacro %}"
+)
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 
 
@@ -20,28 +29,48 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """
     if not any((source.path / name).is_file() for name in TOKENIZER_FILES):
         raise UserError(f"{source.path} has no tokenizer: give {source.role.flag} a folder with a tokenizer.json")
-    is_complete = (source.path / "tokenizer.json").is_file()
-    loader = PreTrainedTokenizerFast if is_complete else AutoTokenizer
-    options = {} if is_complete else {"trust_remote_code": False}
     try:
-        return loader.from_pretrained(source.path, local_files_only=True, **options)
+        if (source.path / "tokenizer.json").is_file():
+            return PreTrainedTokenizerFast.from_pretrained(source.path, local_files_only=True)
+        return AutoTokenizer.from_pretrained(source.path, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"cannot load the tokenizer of {source.path}: {reason}") from error
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """The token ids of a user turn and the header of the answer. Raises UserError without a chat template."""
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, date: datetime.date = PROMPT_DATE) -> list[int]:
+    """The token ids of a user turn and the header of the answer. Raises UserError without a chat template.
+
+    A template that writes today's date writes `date`: a prompt must not change at midnight.
+    """
     if not tokenizer.chat_template:
         raise UserError(
             f"{tokenizer.name_or_path} has no chat template: add a chat_template to its tokenizer_config.json"
         )
     turn = [{"role": "user", "content": prompt}]
     try:
-        text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
+        text = tokenizer.apply_chat_template(
+            turn, add_generation_prompt=True, tokenize=False, **_dated(tokenizer.get_chat_template(), date)
+        )
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
     except Exception as error:  # a template is a program of the checkpoint's author
         raise UserError(f"the chat template of {tokenizer.name_or_path} fails: {error}") from error
+
+
+def _dated(template: str, date: datetime.date) -> dict[str, Any]:
+    """What makes a template write `date` for today's: `date_string`, as Llama 3 has it, and a strftime_now of its own.
+
+    A macro over the template's own formats, because transformers 5 hands no function to a template. Jinja drops the
+    line break after it, so that the template begins as it did; one that never asks for the date stays as it is.
+    """
+    variables: dict[str, Any] = {"date_string": date.strftime("%d %b %Y")}
+    if "strftime_now" not in template:
+        return variables
+    texts = [ast.literal_eval(text) for _, kind, text in jinja2.Environment().lex(template) if kind == "string"]
+    return variables | {
+        "chat_template": f"{STRFTIME_NOW}\n{template}",
+        "dates_by_format": {text: date.strftime(text) for text in texts if "%" in text},
+    }
 
 
 def stop_ids(source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

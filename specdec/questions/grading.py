@@ -28,7 +28,7 @@ def is_correct(record: Record, *, run_code: bool = False) -> bool | None:
 
     An answer without a box, or cut before it, is wrong. humaneval's tests run only with `run_code`.
     """
-    dataset, row = str(record.identity["dataset"]), record.raw_data
+    dataset, row = record.identity.dataset, record.raw_data
     if dataset == "humaneval":
         return _passes_tests(row, record.output_text) if run_code else None
     kind = _kind(dataset, row)
@@ -63,9 +63,9 @@ def _kind(dataset: str, row: dict[str, Any]) -> str | None:
 
 def _reference(record: Record) -> str | None:
     """The right answer, from the row that the record keeps."""
-    seed = record.identity.get("seed", 0)
+    seed = record.identity.settings.get("seed", 0)
     try:
-        return make_problem(str(record.identity["dataset"]), record.raw_data, record.question_id, seed).reference
+        return make_problem(record.identity.dataset, record.raw_data, record.question_id, seed).reference
     except UserError:  # a row of another shape: nothing to grade by
         return None
 
@@ -77,10 +77,9 @@ def _letter(answer: str) -> str | None:
 
 
 def _passes_tests(row: dict[str, Any], text: str) -> bool | None:
-    parts = [row.get(name) for name in ("prompt", "test", "entry_point")]
-    if not all(isinstance(part, str) for part in parts):
+    stub, tests, function = (row.get(name) for name in ("prompt", "test", "entry_point"))
+    if not (isinstance(stub, str) and isinstance(tests, str) and isinstance(function, str)):
         return None
-    stub, tests, function = parts
     return _run(f"{code_of(text, stub)}\n\n{tests}\n\ncheck({function})\n")
 
 

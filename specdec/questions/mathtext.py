@@ -45,15 +45,19 @@ def last_boxed(text: str) -> str | None:
 def is_same_answer(given: str, reference: str) -> bool:
     r"""Whether two answers agree, by value where both are numbers, else item by item or as text.
 
+    Two equal texts agree, whatever they say, unless they are empty.
+
     >>> is_same_answer(r"\dfrac{1}{2}", "0.5"), is_same_answer("1,080", "1080"), is_same_answer("(1,2)", "(2,1)")
     (True, True, False)
     """
+    if given.strip() == reference.strip():
+        return bool(given.strip())
     given, reference = _plain(given), _plain(reference)
     if given == reference:
         return bool(given)
-    values = number(given), number(reference)
-    if None not in values:
-        return math.isclose(*values, rel_tol=_RELATIVE, abs_tol=1e-12)
+    value, wanted = number(given), number(reference)
+    if value is not None and wanted is not None:
+        return math.isclose(value, wanted, rel_tol=_RELATIVE, abs_tol=1e-12)
     ours, theirs = _items(given), _items(reference)
     if len(ours) < 2 or len(ours) != len(theirs):
         return False

@@ -32,7 +32,7 @@ def repeated_shares(texts: Sequence[Sequence[int]]) -> list[float]:
     shares = np.zeros(len(texts))
     for length in np.unique(lengths):
         numbers = np.flatnonzero(lengths == length)
-        shares[numbers] = _shares_of_rows(np.array([texts[n] for n in numbers]))
+        shares[numbers] = _shares_of_rows(np.array([texts[n] for n in numbers.tolist()]))
     return shares.tolist()
 
 

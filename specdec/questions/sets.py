@@ -209,10 +209,9 @@ def _text(row: dict, name: str) -> str:
 
 def _texts(row: dict, name: str) -> list[str]:
     values = _field(row, name)
-    is_list = isinstance(values, list) and all(isinstance(value, str) for value in values)
-    if not is_list or not 1 <= len(values) <= len(_LETTERS):
-        raise UserError(f"has a field {name!r} that is not a list of 1 to {len(_LETTERS)} texts")
-    return values
+    if isinstance(values, list) and 1 <= len(values) <= len(_LETTERS) and all(isinstance(one, str) for one in values):
+        return values
+    raise UserError(f"has a field {name!r} that is not a list of 1 to {len(_LETTERS)} texts")
 
 
 # --- which rows ---

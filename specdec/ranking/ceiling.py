@@ -1,16 +1,13 @@
-"""Ceiling: how near a modelled time comes to the clairvoyant's, and where the rest is lost. Data and its table.
+"""Ceiling: how near a modelled time comes to the clairvoyant's, and where the rest is lost.
 
 The clairvoyant itself is in `oracle.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from math import inf
 from typing import Any
-
-from specdec.text import aligned
 
 
 @dataclass(frozen=True)
@@ -43,30 +40,3 @@ class Ceiling:
         if not 0 < made.total_ms < inf:
             raise ValueError("no time, or no finite one")
         return made
-
-
-def sum_ceilings(ceilings: Sequence[Ceiling | None]) -> Ceiling | None:
-    """The parts of several questions together; None if there is none, or one is not known."""
-    if not ceilings or None in ceilings:
-        return None
-    return Ceiling(*(sum(getattr(one, part.name) for one in ceilings) for part in fields(Ceiling)))
-
-
-def ceiling_table(rows: Sequence[tuple[str, Ceiling | None]]) -> str:
-    """Per drafter the share of the ceiling, and what of its time is lost to what; "" if no ceiling is known."""
-    known = [(name, ceiling) for name, ceiling in rows if ceiling is not None]
-    if not known:
-        return ""
-    cells = [("drafter", "of the ceiling", "over-drafting", "under-drafting", "drafter passes")]
-    for name, one in known:
-        parts = (one.share, *(part / one.total_ms for part in (one.over_ms, one.under_ms, one.passes_ms)))
-        cells.append((name, *(f"{part:.1%}" for part in parts)))
-    return "\n".join([*aligned(cells, is_ruled=False), _LEGEND])
-
-
-CEILING_COLUMNS = ("best_ms", "over_ms", "under_ms", "passes_ms", "ceiling_share")
-_LEGEND = (
-    "Of the ceiling: the least time of any choice of recorded drafters and draft lengths, knowing the text, over the "
-    "time taken.\nThe rest of the time is lost to drafting on for too long, to stopping too early, and to passes that "
-    "a better choice of drafter would save."
-)

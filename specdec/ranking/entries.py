@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from specdec.config import add_flags
-from specdec.drafters.specs import Plain
+from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
-from specdec.latency.pricing import Price, measured, price
-from specdec.latency.profile import MEASURED, LatencyProfile, engine_name, priced_entry
+from specdec.latency.pricing import Price, Pricing, measured
+from specdec.latency.profile import MEASURED
 from specdec.questions.grading import is_correct
 from specdec.questions.repetition import is_degenerate
 from specdec.ranking.ceiling import Ceiling
-from specdec.ranking.oracle import Judges
+from specdec.ranking.oracle import Judges, TraceJudges
+from specdec.ranking.source import Source
 from specdec.records.identity import SAMPLED
 from specdec.records.record import Record, find_records, load_record
 
-PLAIN = Plain().name
+NO_PRICING, UNKNOWN = Pricing(), Source()
 
 
 @dataclass(frozen=True)
-class QuestionStats:
+class Entry:
     """One question under one configuration, from a record or a log. Counts are totals over the rounds."""
 
     question_id: int
@@ -40,7 +39,7 @@ class QuestionStats:
     prices: dict[str, Price] = field(default_factory=dict)  # by engine name; "measured" is wall clock
     draft_ms: float | None = None  # wall clock; None where only modelled prices are known
     verify_ms: float | None = None
-    source: str = ""  # what makes question 0 another question (see `source_of`); "" if unknown
+    source: Source = UNKNOWN  # what makes question 0 another question
     settings: str = ""  # digest of everything that decided the result; "" if unknown
     output: str = ""  # digest of the output tokens; "" if unknown
     ceilings: dict[str, Ceiling] = field(default_factory=dict)  # by engine name, where a trace is known
@@ -60,18 +59,15 @@ class QuestionStats:
         return self.draft_ms is not None and self.verify_ms is not None
 
 
-def stats_of(
-    record: Record,
-    prices: dict[str, Price] | None = None,
-    ceilings: dict[str, Ceiling] | None = None,
-    *,
-    run_code: bool = False,
-) -> QuestionStats:
-    """What a ranking needs of a record, with its modelled `prices` and `ceilings` by engine name.
+def entry_of(
+    record: Record, pricing: Pricing = NO_PRICING, judges: Judges | TraceJudges | None = None, *, run_code: bool = False
+) -> Entry:
+    """The entry of a record: the one place where it is priced, graded and set against the ceiling.
 
-    `run_code`: grade programs by running them (`grading.py`).
+    `judges`: how near it comes to the ceiling; None: not asked. `run_code`: grade programs by running them
+    (`grading.py`). Raises UserError where it cannot be priced or judged.
     """
-    return QuestionStats(
+    return Entry(
         question_id=record.question_id,
         drafter_name=record.drafter_name,
         num_output_tokens=record.num_output_tokens,
@@ -79,13 +75,13 @@ def stats_of(
         num_drafted=record.num_drafted,
         num_rounds=record.num_rounds,
         num_forward_passes=record.num_forward_passes,
-        prices=dict(prices or {}),
+        prices=pricing.prices(record),
         draft_ms=float(record.draft_ms) if record.is_timed else None,
         verify_ms=float(record.verify_ms) if record.is_timed else None,
-        source=source_of(record),
-        settings=_digest(record.identity),
+        source=Source.of(record),
+        settings=_digest(record.identity.former()),
         output=_digest(record.output_tokens),
-        ceilings=dict(ceilings or {}),
+        ceilings={} if judges is None else judges.ceilings(record),
         is_correct=is_correct(record, run_code=run_code),
         is_degenerate=_is_degenerate(tuple(record.output_tokens)),
         losslessness=SAMPLED if record.is_sampled else "" if record.divergence is None else record.divergence.kind,
@@ -98,46 +94,22 @@ def _is_degenerate(tokens: tuple[int, ...]) -> bool:
     return is_degenerate(tokens)
 
 
-def source_of(record: Record) -> str:
-    """Target, data set, budget and arithmetic: "bundled gsm8k 1024 float32 cpu"; of sampled records also how."""
-    identity, known = record.identity, ("target", "dataset", "max_new_tokens", "dtype", "device")
-    parts = [str(identity[key]) for key in known if key in identity]
-    parts += [f"{key} {identity[key]}" for key in ("temperature", "top_k", "top_p") if key in identity]
-    return " ".join(parts)
-
-
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def plain_outputs(stats: Iterable[QuestionStats]) -> dict[tuple[str, int], str]:
+def plain_outputs(stats: Iterable[Entry]) -> dict[tuple[Source, int], str]:
     """(source, question) -> digest of what plain decoding wrote, where it is known."""
     return {(e.source, e.question_id): e.output for e in stats if e.drafter_name == PLAIN and e.output}
 
 
-def model_prices(
-    record: Record, profiles: Iterable[LatencyProfile], latency_target: str | None = None
-) -> dict[str, Price]:
-    """Modelled prices by engine name, which says "as if TARGET" where that is not the record's own target.
-
-    `latency_target` None: the record's own target, the bundled one as Qwen2.5-32B-Instruct. UserError for a
-    target that a profile lacks.
-    """
-    own = str(record.identity["target"])
-    prices = {}
-    for profile in profiles:
-        entry = priced_entry(profile, own, latency_target)
-        prices[engine_name(profile.title, entry, own)] = price(record, profile, entry)
-    return prices
-
-
-def merge(stats: Iterable[QuestionStats]) -> list[QuestionStats]:
+def merge(stats: Iterable[Entry]) -> list[Entry]:
     """One entry per question and configuration, in order of first appearance, with its measured price.
 
     A later entry replaces an earlier one; if both report the same run, their prices are united. The measured
     price needs plain decoding of the same question; where that is missing, a price that a log states is kept.
     """
-    merged: dict[tuple[str, int, str], QuestionStats] = {}
+    merged: dict[tuple[Source, int, str], Entry] = {}
     for entry in stats:
         key = (entry.source, entry.question_id, entry.drafter_name)
         earlier = merged.get(key)
@@ -151,46 +123,22 @@ def merge(stats: Iterable[QuestionStats]) -> list[QuestionStats]:
             entry = dataclasses.replace(entry, prices=prices, ceilings=ceilings)
         merged[key] = entry
     return [
-        _with_measured(entry, merged.get((source, question_id, PLAIN)))
+        with_measured(entry, merged.get((source, question_id, PLAIN)))
         for (source, question_id, _), entry in merged.items()
     ]
 
 
-def _counts(entry: QuestionStats) -> QuestionStats:
+def _counts(entry: Entry) -> Entry:
     return dataclasses.replace(entry, prices={}, ceilings={})
 
 
-def _with_measured(entry: QuestionStats, plain: QuestionStats | None) -> QuestionStats:
+def with_measured(entry: Entry, plain: Entry | None) -> Entry:
+    """The entry with its measured price, where `plain`, plain decoding of the same question, and it have times."""
     if plain is None or not plain.has_measured_times or not entry.has_measured_times:
         return entry
     if not (entry.num_output_tokens and plain.num_output_tokens):
         return entry
     return dataclasses.replace(entry, prices=entry.prices | {MEASURED: measured(entry, plain)})
-
-
-def add_reading_flags(parser: argparse.ArgumentParser) -> None:
-    """How records are priced and graded, and whether they must be of the same questions; flags as in failfast.py."""
-    add_flags(parser, ("latency_profile", "latency_target", "run_code"))
-    parser.add_argument(
-        "--allow_unequal",
-        action="store_true",
-        help="rank configurations that were run on different questions, over those that all of them have",
-    )
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How records become entries: what prices them, what says how near they come to the ceiling, what grades them."""
-
-    profiles: Sequence[LatencyProfile]
-    latency_target: str | None = None
-    judges: Judges | None = None
-    run_code: bool = False
-
-    def entry(self, record: Record) -> QuestionStats:
-        prices = model_prices(record, self.profiles, self.latency_target)
-        ceilings = None if self.judges is None else self.judges.ceilings(record)
-        return stats_of(record, prices, ceilings, run_code=self.run_code)
 
 
 def records_of(folder: str | Path) -> list[Record]:

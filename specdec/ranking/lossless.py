@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from specdec.ranking.entries import PLAIN, QuestionStats, plain_outputs
+from specdec.ranking.entries import PLAIN, Entry, plain_outputs
 from specdec.records.divergence import BUG, EXACT, TIE
 from specdec.records.identity import SAMPLED
 
 DIFFERENT = "different"  # another text, made when plain decoding was not there to judge it by
 
 
-def graded_outputs(stats: Iterable[QuestionStats]) -> list[tuple[QuestionStats, str]]:
+def graded_outputs(stats: Iterable[Entry]) -> list[tuple[Entry, str]]:
     """Every drafted entry whose losslessness is known, with its grade; DIFFERENT where it was never judged."""
     stats = list(stats)
     plain, found = plain_outputs(stats), []
@@ -31,13 +31,13 @@ def graded_outputs(stats: Iterable[QuestionStats]) -> list[tuple[QuestionStats, 
     return found
 
 
-def count_grades(stats: Iterable[QuestionStats]) -> dict[str, int]:
+def count_grades(stats: Iterable[Entry]) -> dict[str, int]:
     """How many outputs got each grade."""
     counts = Counter(grade for _, grade in graded_outputs(stats))
     return {grade: counts[grade] for grade in (EXACT, TIE, BUG, DIFFERENT, SAMPLED)}
 
 
-def losslessness_line(stats: Iterable[QuestionStats]) -> str:
+def losslessness_line(stats: Iterable[Entry]) -> str:
     """Whether the drafters' outputs equal plain decoding's, in words; "" where nothing is known."""
     graded = graded_outputs(stats)
     found = [(entry, grade) for entry, grade in graded if grade != SAMPLED]

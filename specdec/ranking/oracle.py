@@ -17,11 +17,12 @@ from pathlib import Path
 
 from specdec.decoding.chains import Chain, Chains
 from specdec.decoding.target import count_accepted
-from specdec.drafters.specs import Plain, parse_drafter_name
+from specdec.drafters.families import parse_name
 from specdec.errors import UserError
-from specdec.latency.profile import LatencyProfile, engine_name, priced_entry, verification_ms
+from specdec.latency.pricing import Pricing
+from specdec.latency.profile import LatencyProfile, verification_ms
 from specdec.ranking.ceiling import Ceiling
-from specdec.records.identity import identity_difference
+from specdec.records.identity import first_difference
 from specdec.records.record import Record
 from specdec.records.rounds import Round
 from specdec.traces.trace import Trace, load_trace, trace_path
@@ -40,10 +41,10 @@ class Costs:
     def of(cls, profile: LatencyProfile, entry: str, longest: int) -> Costs:
         """A profile's costs, for drafts up to `longest` tokens; `entry` is one of its targets."""
         verify_ms = [verification_ms(profile, entry, n + 1) for n in range(longest + 1)]
-        return cls(profile.pass_ms(is_ar=False), profile.pass_ms(is_ar=True), verify_ms)
+        return cls(profile.pass_ms("block"), profile.pass_ms("ar"), verify_ms)
 
-    def pass_ms(self, is_ar: bool) -> float:
-        return self.ar_pass_ms if is_ar else self.block_pass_ms
+    def pass_ms(self, has_blocks: bool) -> float:
+        return self.block_pass_ms if has_blocks else self.ar_pass_ms
 
     @cached_property
     def is_monotone(self) -> bool:
@@ -82,8 +83,9 @@ class Board:
     def __init__(self, trace: Trace, costs: Costs, *, reuse_drafts: bool = False) -> None:
         self.trace, self.costs, self.reuse_drafts = trace, costs, reuse_drafts
         self.stop_ids, self.end = trace.stop_ids, len(trace.output_tokens)
-        sizes = [chains.identity["block_size"] for chains in trace.chains.values() if not chains.is_ar]
+        sizes = [chains.identity["block_size"] for chains in trace.chains.values() if chains.has_blocks]
         self.block_size = sizes[0] if sizes else None
+        self.chains = dict(trace.chains)
         self._moves: dict[str, list[list[Move]]] = {}
 
     @cached_property
@@ -99,17 +101,18 @@ class Board:
     def moves(self, name: str) -> list[list[Move]]:
         """Per place the drafts of a drafter that may be best; a shorter draft never costs more passes."""
         if name not in self._moves:
-            chains, seen = self.trace.chains[name], set()
-            self._moves[name] = made = []
+            chains, made = self.chains[name], []
+            seen: set[tuple[int, ...]] = set()
             for at, chain in enumerate(chains.chains):
                 made.append(self._moves_at(at, chain, chains, seen))
-                if self.reuse_drafts and not chains.is_ar:
+                if self.reuse_drafts and chains.has_blocks:
                     seen.update(zip(chain.tokens, chain.tokens[1:], chain.tokens[2:], strict=False))
+            self._moves[name] = made
         return self._moves[name]
 
     def _moves_at(self, at: int, chain: Chain, chains: Chains, seen: set[tuple[int, ...]]) -> list[Move]:
         match, made, costs = self.match(at, chain), [], self.costs
-        budget = self.trace.identity["max_new_tokens"] - at - 1
+        budget = self.trace.identity.max_new_tokens - at - 1
         longest = min(budget, match if costs.is_monotone else len(chain.tokens))
         passes_for = chain.passes_for
         for draft_len in range(1, longest + 1):
@@ -122,8 +125,8 @@ class Board:
                 accepted_len += _num_reused(self.trace.output_tokens, at + draft_len, budget - draft_len, seen)
                 verify_ms = costs.cheapest_from[accepted_len]
             next_at = min(at + accepted_len + 1, self.end)
-            is_cached = None if chains.is_ar else self.cached_after(at, chain, num_passes, next_at)
-            cost_ms = costs.pass_ms(chains.is_ar) * num_passes + verify_ms
+            is_cached = self.cached_after(at, chain, num_passes, next_at) if chains.has_blocks else None
+            cost_ms = costs.pass_ms(chains.has_blocks) * num_passes + verify_ms
             made.append(Move(chains.name, draft_len, num_passes, cost_ms, next_at, is_cached))
             if chain.tokens[draft_len - 1] in self.stop_ids:
                 break
@@ -135,7 +138,7 @@ class Board:
         begin, whole = self.wholes[at], self.wholes[next_at]
         if whole <= begin:
             return True
-        committed = begin + self.block_size * sum(chain.is_commit[:num_passes])
+        committed = begin + (self.block_size or 0) * sum(chain.is_commit[:num_passes])
         return whole <= min(committed, len(self.trace.prompt_ids) + at + self.match(at, chain))
 
     def cached_without(self, at: int, is_cached: bool, next_at: int) -> bool:
@@ -205,7 +208,7 @@ class Judge:
 
     def __init__(self, trace: Trace, profile: LatencyProfile, entry: str) -> None:
         longest = max((len(chain.tokens) for chains in trace.chains.values() for chain in chains.chains), default=0)
-        costs = Costs.of(profile, entry, longest + trace.identity["max_new_tokens"])
+        costs = Costs.of(profile, entry, longest + trace.identity.max_new_tokens)
         self.trace = trace
         self._boards = {reuse: Board(trace, costs, reuse_drafts=reuse) for reuse in (False, True)}
         self._oracles: dict[tuple[tuple[str, ...], bool], Oracle] = {}
@@ -218,14 +221,18 @@ class Judge:
 
     def ceiling(self, record: Record) -> Ceiling:
         """Where the time of a record of this question goes. Raises UserError if its own drafter was not recorded."""
-        spec, reuse = parse_drafter_name(record.drafter_name), bool(record.identity.get("reuse_drafts"))
-        chains = None if isinstance(spec, Plain) else self.trace.chains_of(spec)
-        known = {key: value for key, value in (chains.identity if chains else {}).items() if key in record.identity}
-        difference = identity_difference(known, {key: record.identity[key] for key in known})
+        spec, settings = parse_name(record.drafter_name), dict(record.identity.settings)
+        reuse = bool(settings.get("reuse_drafts"))
+        chains = None if spec.chains_name is None else self.trace.chains_of(spec)
+        known = {key: value for key, value in (chains.identity if chains else {}).items() if key in settings}
+        difference = first_difference(known, {key: settings[key] for key in known})
         if difference is not None:
             raise UserError(f"the trace of question {record.question_id} is of another drafter ({difference})")
-        own = self.oracle((chains.name,) if chains else (), reuse)
-        best = self.oracle(tuple(sorted(self.trace.chains)), reuse)
+        # Chains that follow from the text are in no older trace.
+        names = () if chains is None else (chains.name,)
+        if chains is not None:
+            self._boards[reuse].chains.setdefault(chains.name, chains)
+        own, best = self.oracle(names, reuse), self.oracle(tuple(sorted({*self.trace.chains, *names})), reuse)
         lost = {"over_ms": 0.0, "under_ms": 0.0, "passes_ms": own.best_ms - best.best_ms}
         at, is_cached = 0, False
         for turn in record.rounds:
@@ -238,39 +245,43 @@ def _charge(own: Oracle, turn: Round, state: tuple[int, bool], lost: dict[str, f
     (at, is_cached), board, costs = state, own.board, own.board.costs
     num_passes = turn.num_denoise_passes + turn.num_commit_passes
     next_at = at + turn.accepted_len + (turn.next_token is not None)
-    chains = board.trace.chains[own.names[0]] if own.names else None
-    is_block_draft = turn.draft_len > 0 and not chains.is_ar
-    if is_block_draft:
+    chains = board.chains[own.names[0]] if own.names else None
+    is_block_draft = chains is not None and turn.draft_len > 0 and chains.has_blocks
+    if chains is not None and is_block_draft:
         is_cached_after = board.cached_after(at, chains.chains[at], num_passes, next_at)
     else:
         is_cached_after = board.cached_without(at, is_cached, next_at)
     needs_prefill = is_block_draft and not is_cached and board.wholes[at] > 0
-    pass_ms = costs.pass_ms(chains is not None and chains.is_ar)
+    pass_ms = costs.pass_ms(chains is not None and chains.has_blocks)
     needless_ms = pass_ms * (turn.num_prefill_passes - needs_prefill)
     spent_ms = pass_ms * turn.num_forward_passes + costs.verify_ms[turn.draft_len]
     regret_ms = spent_ms - needless_ms + own.values[is_cached_after][next_at] - own.values[is_cached][at]
-    best = own.best_moves[is_cached][at]
+    best = own.best_moves[is_cached][at] or board.stay(at)  # all are known once the oracle is made
     is_over = (num_passes, turn.draft_len) > (best.num_passes, best.draft_len)
     lost["over_ms" if is_over else "under_ms"] += regret_ms
     lost["passes_ms"] += needless_ms
     return next_at, is_cached_after
 
 
-def judges_of(trace: Trace, profiles: Sequence[LatencyProfile], latency_target: str | None) -> dict[str, Judge]:
-    """By engine name, as `ranking.model_prices` names them. Raises UserError for a target that a profile lacks."""
-    own, judges = str(trace.identity["target"]), {}
-    for profile in profiles:
-        entry = priced_entry(profile, own, latency_target)
-        judges[engine_name(profile.title, entry, own)] = Judge(trace, profile, entry)
-    return judges
+class TraceJudges:
+    """The judges of one trace's records, one per engine."""
+
+    def __init__(self, trace: Trace, pricing: Pricing) -> None:
+        entries = pricing.entries(trace.identity.target)
+        self.trace = trace
+        self._judges = {engine: Judge(trace, profile, entry) for engine, (profile, entry) in entries.items()}
+
+    def ceilings(self, record: Record) -> dict[str, Ceiling]:
+        """By engine name, as `Pricing.prices`, of a record of the trace's text."""
+        return {engine: judge.ceiling(record) for engine, judge in self._judges.items()}
 
 
 class Judges:
     """Finds the trace of each record in a results folder; what a trace took to judge is done once."""
 
-    def __init__(self, trace_dir: str | Path, profiles: Sequence[LatencyProfile], latency_target: str | None) -> None:
-        self.trace_dir, self.profiles, self.latency_target = trace_dir, profiles, latency_target
-        self._judges: dict[Path, dict[str, Judge]] = {}
+    def __init__(self, trace_dir: str | Path, pricing: Pricing) -> None:
+        self.trace_dir, self.pricing = trace_dir, pricing
+        self._judges: dict[Path, TraceJudges] = {}
 
     def ceilings(self, record: Record) -> dict[str, Ceiling]:
         """By engine name. Raises UserError for a sampled record, and where its question has no trace, or one of
@@ -279,9 +290,8 @@ class Judges:
             raise UserError(f"{record.drafter_name} was sampled, and traces are of greedy runs: leave out --trace_dir")
         path = trace_path(self.trace_dir, record.identity)
         if path not in self._judges:
-            self._judges[path] = judges_of(load_trace(path), self.profiles, self.latency_target)
-        judges = self._judges[path]
-        for judge in judges.values():
-            if (judge.trace.prompt_ids, judge.trace.output_tokens) != (record.prompt_ids, record.output_tokens):
-                raise UserError(f"{path} is the trace of another text than {record.drafter_name}'s: record it again")
-        return {engine: judge.ceiling(record) for engine, judge in judges.items()}
+            self._judges[path] = TraceJudges(load_trace(path), self.pricing)
+        trace = self._judges[path].trace
+        if (trace.prompt_ids, trace.output_tokens) != (record.prompt_ids, record.output_tokens):
+            raise UserError(f"{path} is the trace of another text than {record.drafter_name}'s: record it again")
+        return self._judges[path].ceilings(record)

@@ -8,22 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from specdec.errors import UserError
-from specdec.ranking.entries import QuestionStats
+from specdec.ranking.entries import UNKNOWN, Entry
 from specdec.ranking.ranking import by_drafter, engines_of, priced_under
+from specdec.ranking.source import Source
 
-Question = tuple[str, int]  # source and index
+Question = tuple[Source, int]  # source and index
 
 
-def question_key(stats: Iterable[QuestionStats]) -> Callable[[QuestionStats], Question]:
+def question_key(stats: Iterable[Entry]) -> Callable[[Entry], Question]:
     """What tells the questions of `stats` apart: source and index.
 
     A log of the published program does not state its source; where one takes part, the index decides alone.
     """
     has_sources = all(entry.settings for entry in stats)
-    return lambda entry: (entry.source if has_sources else "", entry.question_id)
+    return lambda entry: (entry.source if has_sources else UNKNOWN, entry.question_id)
 
 
-def unequal(stats: Sequence[QuestionStats]) -> str:
+def unequal(stats: Sequence[Entry]) -> str:
     """How many questions each configuration has, where they are not the same ones; else "".
 
     `"ar_None_sf_8: 3, dllm_0.9_sf_8: 2"`; questions without an engine's price do not count under that engine.
@@ -34,7 +35,7 @@ def unequal(stats: Sequence[QuestionStats]) -> str:
     return ""
 
 
-def comparable(stats: Sequence[QuestionStats], allow_unequal: bool) -> tuple[list[QuestionStats], str]:
+def comparable(stats: Sequence[Entry], allow_unequal: bool) -> tuple[list[Entry], str]:
     """(entries to rank, a sentence about the questions left out or "").
 
     Raises UserError where configurations answered different questions: always without `allow_unequal`, and
@@ -59,7 +60,7 @@ def comparable(stats: Sequence[QuestionStats], allow_unequal: bool) -> tuple[lis
     return kept, f"Careful: ranked over the {len(common)} questions that all configurations have ({counts})."
 
 
-def _sets(stats: Sequence[QuestionStats]) -> list[dict[str, frozenset[Question]]]:
+def _sets(stats: Sequence[Entry]) -> list[dict[str, frozenset[Question]]]:
     """Configuration -> its questions; over all entries, then per engine over those with its price."""
     key, found = question_key(stats), by_drafter(stats)
     groups = [found]

@@ -16,14 +16,16 @@ from typing import Any
 from specdec.errors import UserError
 from specdec.latency.pricing import Price
 from specdec.latency.profile import MEASURED
-from specdec.ranking.entries import QuestionStats
+from specdec.ranking.entries import Entry
 from specdec.ranking.ranking import engines_of
+from specdec.ranking.source import Source
+from specdec.text import visible
 
 _COUNTS = ("num_drafts", "num_drafted", "num_accepted")
 _TIMES = ("ms_per_token", "vanilla_ms_per_token")
 
 
-def also_ranked(paths: Sequence[Path], stats: Sequence[QuestionStats]) -> tuple[list[QuestionStats], list[str]]:
+def also_ranked(paths: Sequence[Path], stats: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
     """(entries to rank beside `stats`, a sentence on each file). UserError for a file that cannot stand there."""
     entries, notes = [], []
     for path in paths:
@@ -40,11 +42,11 @@ def also_ranked(paths: Sequence[Path], stats: Sequence[QuestionStats]) -> tuple[
     return entries, notes
 
 
-def _entry(question: dict[str, Any], row: dict[str, Any], source: str, engines: Sequence[str]) -> QuestionStats:
+def _entry(question: dict[str, Any], row: dict[str, Any], source: Source, engines: Sequence[str]) -> Entry:
     """One question. Tokens are those of the rounds: without the one that the prompt's pass gives."""
     num_tokens = question["num_drafts"] + question["num_accepted"]
     price = Price(0.0, num_tokens * question["ms_per_token"], num_tokens * question["vanilla_ms_per_token"])
-    return QuestionStats(
+    return Entry(
         question_id=question["question_id"],
         drafter_name=row["drafter_name"],
         num_output_tokens=num_tokens,
@@ -58,22 +60,21 @@ def _entry(question: dict[str, Any], row: dict[str, Any], source: str, engines: 
     )
 
 
-def _source_of(row: dict[str, Any], stats: Sequence[QuestionStats], path: Path) -> str:
+def _source_of(row: dict[str, Any], stats: Sequence[Entry], path: Path) -> Source:
     """The ranked questions' source that the row belongs to: the same target, data set and budget, and greedy.
 
     What else is in a source, arithmetic and device, is left to the server. Logs that state none fit any row.
     """
     sources = sorted({entry.source for entry in stats})
-    own = [str(row["target"]), str(row["dataset"]), str(row["max_new_tokens"])]
-    greedy = [words for words in (source.split(" ") for source in sources) if "temperature" not in words]
-    fitting = [" ".join(words) for words in greedy if words[:3] == own]
+    own = row["target"], row["dataset"], row["max_new_tokens"]
+    fitting = [one for one in sources if (one.target, one.dataset, one.max_new_tokens) == own and not one.is_sampled]
     if len(fitting) == 1:
         return fitting[0]
     if len(sources) == 1 and not any(entry.settings for entry in stats):
         return sources[0]
     raise UserError(
         f"--also {path} is of target {own[0]}, data set {own[1]} and {own[2]} new tokens, and what is ranked is of "
-        f"{' and of '.join(sources)}: rank what was run alike"
+        f"{' and of '.join(visible(one.title) for one in sources)}: rank what was run alike"
     )
 
 

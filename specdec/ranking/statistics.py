@@ -35,6 +35,26 @@ class Estimate:
     p_value: float
 
 
+@dataclass(frozen=True)
+class Value:
+    """A value and its interval at LEVEL; None where there are too few questions, or a file does not say."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def within(self, least: float, most: float) -> Value:
+        """The same with its interval cut to the possible values."""
+        if self.low is None or self.high is None:
+            return self
+        return Value(self.value, max(self.low, least), min(self.high, most))
+
+    def times(self, factor: float) -> Value:
+        """In another unit: of all questions instead of each, say."""
+        low, high = (None if end is None else end * factor for end in (self.low, self.high))
+        return Value(self.value * factor, low, high)
+
+
 class PairedBootstrap:
     """Ratios of sums over questions, one per configuration, and their differences, on one set of resamples.
 
@@ -114,8 +134,16 @@ class PairedBootstrap:
         position = math.ceil(LEVEL * (len(spreads_BC) + 1)) - 1
         reach_C = np.partition(spreads_BC, position, axis=0)[position] * np.where(errors_C > 0, errors_C, 0.0)
         p_values_C = (1 + (spreads_BC >= _in_errors(values_C, errors_C)).sum(0)) / (len(spreads_BC) + 1)
-        columns = values_C, errors_C, values_C - reach_C, values_C + reach_C, p_values_C
-        return [Estimate(*map(float, row)) for row in zip(*columns, strict=True)]
+        return [
+            Estimate(
+                value=float(values_C[c]),
+                standard_error=float(errors_C[c]),
+                low=float(values_C[c] - reach_C[c]),
+                high=float(values_C[c] + reach_C[c]),
+                p_value=float(p_values_C[c]),
+            )
+            for c in range(len(values_C))
+        ]
 
     def _resample(self, *columns_QC: np.ndarray) -> list[np.ndarray]:
         """Each array's sums over every resample's questions, [B, C] each; the same resamples in every call."""
@@ -130,6 +158,38 @@ class PairedBootstrap:
             counts = np.bincount(picks_BQ.ravel(), minlength=size * self.num_questions)
             parts_BK.append(counts.reshape(size, -1).astype(float) @ columns_QK)
         return np.split(np.concatenate(parts_BK), len(columns_QC), axis=1)
+
+
+def ratio_values(numerators_QC: np.ndarray, denominators_QC: np.ndarray) -> list[Value]:
+    """Ratios of sums over questions, one per column, with intervals where they exist.
+
+    A column without any denominator is NaN. Where a column has a question with nothing in it (denominator 0), its
+    interval is over the others: they alone make its ratio.
+    """
+    has_any_QC = denominators_QC > 0
+    if has_any_QC.all():
+        return _values(numerators_QC, denominators_QC)
+    made = []
+    for column in range(numerators_QC.shape[1]):
+        kept_Q = has_any_QC[:, column]
+        made += _values(numerators_QC[kept_Q, column : column + 1], denominators_QC[kept_Q, column : column + 1])
+    return made
+
+
+def _values(numerators_QC: np.ndarray, denominators_QC: np.ndarray) -> list[Value]:
+    if len(numerators_QC) == 0:
+        return [Value(math.nan)] * numerators_QC.shape[1]
+    if len(numerators_QC) < MIN_QUESTIONS:
+        return [Value(float(value)) for value in numerators_QC.sum(0) / denominators_QC.sum(0)]
+    return values_of(PairedBootstrap(numerators_QC, denominators_QC).ratios())
+
+
+def values_of(estimates: Sequence[Estimate]) -> list[Value]:
+    """Estimates without what only tests need.
+
+    Questions that are much alike can leave too many resamples without spread: an endless interval is dropped.
+    """
+    return [Value(one.value, one.low, one.high) if math.isfinite(one.high) else Value(one.value) for one in estimates]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,41 +1,109 @@
-"""Identity: everything that decides what a record holds, and what tells two of them apart."""
+"""Identity: everything that decides what a record holds; what tells two of them apart, and how older ones are read.
+
+Nothing in it changes with the clock or with the place. It knows a live run from a replay, so that neither is taken for
+the other. Who made it, where and when is the record's provenance.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from specdec.config import RunConfig
-from specdec.questions.sets import Problem
+from specdec.errors import UserError
 from specdec.records import fields, pickles
 
-GREEDY, SAMPLED = "greedy", "sampled"  # what an identity's "decoding" says of the target
+GREEDY, SAMPLED = "greedy", "sampled"  # how the target decodes
+# Where a record is from: models that ran; a trace alone; drafts that ran, verified against a trace's text.
+LIVE, REPLAY, TRACE = "live", "replay", "trace"
+_NAMED = ("target", "dataset", "question_id", "drafter", "max_new_tokens")
+
+# The one place where older spellings are read. A name on disk that holds no window and no rule meant any, and the
+# identity said which.
+RENAMED = {"confidence_threshold": "tau", "engine": "backend"}
+NAME_ENDS = (("first_window", 10, "_w{}"), ("rule", "published", "_{}"))
 
 
-IDENTITY_KEYS = ("target", "dataset", "question_id", "drafter", "max_new_tokens")
+@dataclass(frozen=True)
+class Identity:
+    """Which question under which drafter, and in `settings` what else decides: prompt, models, arithmetic, sampling
+    parameters, and the fields of the drafter's spec. On disk all of it is one dict."""
+
+    target: str
+    dataset: str
+    question_id: int
+    drafter: str
+    max_new_tokens: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = LIVE
+
+    def __post_init__(self) -> None:
+        """Plain builtins, so that what was read back is equal. Raises TypeError for anything else."""
+        object.__setattr__(self, "settings", pickles.plain(dict(self.settings)))
+
+    @property
+    def is_sampled(self) -> bool:
+        return self.settings.get("decoding") == SAMPLED
+
+    def of_drafter(self, drafter: str, settings: Mapping[str, Any], origin: str) -> Identity:
+        """The same question under another drafter, whose settings are added."""
+        return replace(self, drafter=drafter, settings={**self.settings, **settings}, origin=origin)
+
+    def difference(self, asked: Identity) -> str | None:
+        """`"seed: stored 0, asked 1"` for the first thing in which `asked` differs; else None."""
+        return first_difference(self.to_builtins(), asked.to_builtins())
+
+    def to_builtins(self) -> dict[str, Any]:
+        named = {name: getattr(self, name) for name in _NAMED}
+        return named | dict(self.settings) | {"origin": self.origin}
+
+    def former(self) -> dict[str, Any]:
+        """As it was spelled before; a live run's says no origin. Logs hold its digest, so those of before match."""
+        spelled = {new: old for old, new in RENAMED.items()}
+        said = [item for item in self.to_builtins().items() if item != ("origin", LIVE)]
+        return {spelled.get(key, key): value for key, value in said}
+
+    @classmethod
+    def from_builtins(cls, data: Any, origin: str = LIVE) -> Identity:
+        """The inverse of `to_builtins`; `origin` of one that is older than the word. UserError for anything else."""
+        settings = dict(current(fields.take({"identity": data}, "identity", fields.is_dict)))
+        texts = [fields.take(settings, name, fields.is_str) for name in ("target", "dataset", "drafter")]
+        counts = [fields.take(settings, name, fields.is_count) for name in ("question_id", "max_new_tokens")]
+        origin = fields.take({"origin": origin} | settings, "origin", lambda value: value in (LIVE, REPLAY, TRACE))
+        target, dataset, drafter = texts
+        question_id, max_new_tokens = counts
+        others = {key: value for key, value in settings.items() if key not in (*_NAMED, "origin")}
+        try:
+            return cls(target, dataset, question_id, drafter, max_new_tokens, others, origin)
+        except TypeError as error:
+            raise UserError(f"identity: {error}") from None
 
 
-def identity_difference(stored: dict[str, Any], asked: dict[str, Any]) -> str | None:
+def current(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity as it is spelled now, from any version of this program."""
+    found = {RENAMED.get(key, key): value for key, value in identity.items()}
+    # A cost-aware drafter's "engine" was what its tokens are priced by, TARGET@PROFILE, where eager modules ran.
+    if "@" in str(found.get("backend", "")):
+        found["pricing"] = found.pop("backend")
+    # Where graphs ran, "graph" stood in its place; the name has it too: dllm_0.05_ca_60_TARGET@PROFILE.
+    if pricing := str(found.get("drafter")).partition("_ca_")[2].partition("_")[2]:
+        found.setdefault("pricing", pricing)
+    for key, usual, form in NAME_ENDS:
+        drafter, ending = str(found.get("drafter")), form.format(found.get(key, usual))
+        if found.get(key, usual) != usual and ending not in drafter:
+            found["drafter"] = drafter + ending
+    return found
+
+
+def first_difference(stored: dict[str, Any], asked: dict[str, Any]) -> str | None:
     """`"seed: stored 0, asked 1"` for the first key that differs, in the order of `asked`; else None."""
     stored, asked = pickles.plain(stored), pickles.plain(asked)
     for key in [*asked, *(key for key in stored if key not in asked)]:
         if key not in stored or key not in asked or not fields.is_same(stored[key], asked[key]):
             return f"{key}: stored {fields.shown(stored, key)}, asked {fields.shown(asked, key)}"
     return None
-
-
-def question_identity(config: RunConfig, problem: Problem, prompt: str, drafter_name: str) -> dict[str, object]:
-    """Which question, under which drafter; `prompt` is the `prompt_sha256` of its ids."""
-    return {
-        "target": config.target_name,
-        "dataset": problem.dataset,
-        "question_id": problem.question_id,
-        "drafter": drafter_name,
-        "max_new_tokens": config.max_new_tokens,
-        "prompt_sha256": prompt,
-    }
 
 
 def prompt_sha256(prompt_ids: Sequence[int]) -> str:

@@ -104,10 +104,10 @@ def _check_opcodes(data: bytes) -> None:
             if index > count:
                 raise UnsafePickle(f"has an impossible memo index at byte {position}")
             memo_is_string[index] = previous in _STRINGS
-        elif name in _GETS and not memo_is_string.get(argument, False):
+        elif name in _GETS and not (argument is not None and memo_is_string.get(argument)):
             raise UnsafePickle(f"shares a container at byte {position}")
         previous = name
-    if position + 1 != len(data):
+    if position is None or position + 1 != len(data):
         raise UnsafePickle("has bytes after its end")
 
 

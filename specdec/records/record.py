@@ -1,7 +1,7 @@
 """Record: what one question under one drafter gave; its schema on disk, paths, safe load, atomic save.
 
-Counts are stored, rates are derived. Not here: prices (`latency.py`), strings for people (`report.py`), one
-round (`rounds.py`, importable from here too), and the pickle format itself (`pickles.py`).
+Counts are stored, rates are derived. Not here: prices (`latency/`), strings for people
+(`views/`), one round (`rounds.py`), what decides it all (`identity.py`), and the pickle format itself (`pickles.py`).
 """
 
 from __future__ import annotations
@@ -15,26 +15,33 @@ from typing import Any
 from specdec.errors import UserError
 from specdec.records import fields, pickles
 from specdec.records.divergence import Divergence
-from specdec.records.identity import IDENTITY_KEYS, SAMPLED, identity_difference
+from specdec.records.identity import LIVE, REPLAY, Identity, current
 from specdec.records.rounds import Round
 
 SCHEMA_VERSION = 1
+_TREES = ("provenance", "raw_data")
 
 
 @dataclass(frozen=True)
 class Record:
     """One question under one drafter, as it is kept on disk."""
 
-    identity: dict[str, Any]  # everything that changes results; compared on resume
+    identity: Identity  # everything that changes results; compared on resume
     provenance: dict[str, Any]  # versions, git revision, device name, date: kept, not compared
     prompt_ids: list[int]
     raw_data: dict[str, Any]  # the question's row
-    question_id: int
-    drafter_name: str
     output_text: str
     prefill_ms: float  # the target's prompt pass
     rounds: list[Round]
     divergence: Divergence | None = None  # from plain decoding; None where that was not at hand
+
+    @property
+    def question_id(self) -> int:
+        return self.identity.question_id
+
+    @property
+    def drafter_name(self) -> str:
+        return self.identity.drafter
 
     @property
     def output_tokens(self) -> list[int]:
@@ -87,7 +94,7 @@ class Record:
     @property
     def is_sampled(self) -> bool:
         """Whether the target sampled: then the text is one of many, and plain decoding's is another."""
-        return self.identity.get("decoding") == SAMPLED
+        return self.identity.is_sampled
 
     @property
     def is_timed(self) -> bool:
@@ -121,7 +128,7 @@ class Record:
             "drafter_name": self.drafter_name,
             "output_text": self.output_text,
             "prefill_ms": float(self.prefill_ms),
-            "identity": self.identity,
+            "identity": self.identity.to_builtins(),
             "provenance": self.provenance,
         }
         judged = {} if self.divergence is None else {"divergence": self.divergence.to_builtins()}
@@ -132,24 +139,24 @@ class Record:
         """The inverse of `to_builtins`; UserError names what is missing, wrong or inconsistent."""
         if fields.take(data, "schema_version", fields.is_count) != SCHEMA_VERSION:
             raise UserError(f"schema_version is {data['schema_version']}, not {SCHEMA_VERSION}")
+        data = _current(data)
+        provenance = fields.take(data, "provenance", fields.is_dict)
+        origin = REPLAY if "replayed" in provenance else LIVE
         made = cls(
-            identity=fields.take(data, "identity", fields.is_dict),
-            provenance=fields.take(data, "provenance", fields.is_dict),
+            identity=Identity.from_builtins(fields.take(data, "identity", fields.is_dict), origin),
+            provenance=provenance,
             prompt_ids=fields.take(data, "orig_model_inputs", fields.is_tokens),
             raw_data=fields.take(data, "raw_data", fields.is_dict),
-            question_id=fields.take(data, "question_id", fields.is_count),
-            drafter_name=fields.take(data, "drafter_name", fields.is_str),
             output_text=fields.take(data, "output_text", fields.is_str),
             prefill_ms=fields.take(data, "prefill_ms", fields.is_ms),
             rounds=_rounds_of(fields.take(data, "stats_each_round", fields.is_list)),
             divergence=Divergence.from_builtins(data["divergence"]) if "divergence" in data else None,
         )
         try:
-            made = dataclasses.replace(made, **pickles.plain(_shallow(made)))
-            fields.require_equal(made.to_builtins(), data)
+            made = dataclasses.replace(made, **pickles.plain({key: getattr(made, key) for key in _TREES}))
+            fields.require_equal(made.to_builtins(), data | {"identity": made.identity.to_builtins()})
         except TypeError as error:
             raise UserError(str(error)) from None
-        _check_identity(made)
         _check_prefixes(made)
         return made
 
@@ -171,6 +178,12 @@ def record_path(
         name = Path(target).resolve().name or "root"
     folder = Path(output_dir) / "pickles" / name / dataset / str(question_id) / drafter_name
     return folder / f"{max_new_tokens}.pickle"
+
+
+def identity_path(output_dir: str | Path, identity: Identity) -> Path:
+    """Where the record of an identity goes."""
+    where = identity.target, identity.dataset, identity.question_id, identity.drafter, identity.max_new_tokens
+    return record_path(output_dir, *where)
 
 
 def save_record(record: Record, path: str | Path, text: str | None = None) -> None:
@@ -218,7 +231,7 @@ def load_record(path: str | Path) -> Record:
         raise UserError(message) from None
 
 
-def load_finished(path: str | Path, identity: dict[str, Any]) -> Record | None:
+def load_finished(path: str | Path, identity: Identity) -> Record | None:
     """The record at `path` if it was made under `identity`; None if there is no file.
 
     UserError for a damaged record and for one made under another identity (naming the first difference).
@@ -229,7 +242,7 @@ def load_finished(path: str | Path, identity: dict[str, Any]) -> Record | None:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     record = load_record(path)
-    difference = identity_difference(record.identity, identity)
+    difference = record.identity.difference(identity)
     if difference is not None:
         raise UserError(f"{path} was made with other settings ({difference}): use --overwrite or another --output_dir")
     return record
@@ -251,8 +264,16 @@ def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else 0.0
 
 
-def _shallow(record: Record) -> dict[str, Any]:
-    return {"identity": record.identity, "provenance": record.provenance, "raw_data": record.raw_data}
+def _current(data: dict[str, Any]) -> dict[str, Any]:
+    """A record as it is spelled now; UserError where it and its identity are of two questions or drafters."""
+    identity = fields.take(data, "identity", fields.is_dict)
+    question_id = fields.take(data, "question_id", fields.is_count)
+    name = fields.take(data, "drafter_name", fields.is_str)
+    for key, value in (("question_id", question_id), ("drafter", name)):
+        if identity.get(key) != value:
+            raise UserError(f"identity has {key} {fields.shown(identity, key)}, the record {value!r}")
+    identity = current(identity)
+    return data | {"identity": identity, "drafter_name": identity["drafter"]}
 
 
 def _rounds_of(entries: list[Any]) -> list[Round]:
@@ -263,15 +284,6 @@ def _rounds_of(entries: list[Any]) -> list[Round]:
         except UserError as error:
             raise UserError(f"round {index}: {error}") from None
     return rounds
-
-
-def _check_identity(record: Record) -> None:
-    for key in IDENTITY_KEYS:
-        if key not in record.identity:
-            raise UserError(f"identity lacks {key}")
-    for key, value in (("question_id", record.question_id), ("drafter", record.drafter_name)):
-        if record.identity[key] != value:
-            raise UserError(f"identity has {key} {fields.shown(record.identity, key)}, the record {value!r}")
 
 
 def _check_prefixes(record: Record) -> None:

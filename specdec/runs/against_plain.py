@@ -11,16 +11,16 @@ from pathlib import Path
 
 import torch
 
+from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
 from specdec.models.lm import CachedLM
-from specdec.ranking.entries import PLAIN
 from specdec.records.divergence import BUG, EXACT, TIE, Divergence, first_difference
 from specdec.records.record import Record, load_record
 from specdec.session import Session
 
 FEW_TOKENS = 11  # of a prefix, run in one pass to see how far rounding goes
 # What decides a text, beside the drafter.
-_SAME_TEXT = ("target_sha256", "prompt_sha256", "dtype", "device", "engine", "stop_ids", "decoding")
+_SAME_TEXT = ("target_sha256", "prompt_sha256", "dtype", "device", "backend", "stop_ids", "decoding")
 
 
 class AgainstPlain:
@@ -43,7 +43,7 @@ class AgainstPlain:
             return record
         if record.output_tokens == plain.output_tokens:
             return replace(record, divergence=Divergence(EXACT))
-        if self._session.config.verify == "trace":
+        if self._session.config.decoding.verify == "trace":
             return record
         texts = record.output_tokens, plain.output_tokens
         return replace(record, divergence=diverging(self._session.target().lm, record.prompt_ids, *texts))
@@ -56,7 +56,7 @@ class AgainstPlain:
         if plain is None:
             self._plain = Path(), None  # another task may write it meanwhile
             return None
-        is_same = all(plain.identity.get(key) == record.identity.get(key) for key in _SAME_TEXT)
+        is_same = all(plain.identity.settings.get(key) == record.identity.settings.get(key) for key in _SAME_TEXT)
         return plain if is_same else None
 
 

@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from specdec.config import RunConfig
-from specdec.drafters.specs import KINDS, parse_drafter_name
+from specdec.drafters.families import kinds, parse_name
+from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
+from specdec.models.checkpoints import find_model, stamp
 from specdec.questions.sets import Problem, load_problems
-from specdec.ranking.entries import PLAIN
 from specdec.records.fields import is_same
-from specdec.records.identity import IDENTITY_KEYS, question_identity
+from specdec.records.identity import Identity
 from specdec.records.pickles import plain
-from specdec.records.record import Record, find_records, load_finished, load_record, record_path
+from specdec.records.record import Record, find_records, identity_path, load_finished, load_record, record_path
 from specdec.runs.run_file import find_runs, question_sha256, read_run, this_run
 from specdec.runs.shards import Shard
-from specdec.runs.sources import find_sources, stamp
 
 # Settings that decide no record: where it is, which part of the questions, what is printed.
 _FREE = (
@@ -46,13 +46,15 @@ def repeated_run(config: RunConfig, problems: Sequence[Problem], shard: Shard) -
 
     Raises UserError for a model that cannot be found.
     """
-    can_be = not (config.overwrite or config.dry_run or config.record) and config.verify == "target"
-    if not can_be or "cost_aware" in config.kinds or not all(map(os.path.isfile, _paths(config, problems))):
+    output = config.output
+    is_afresh = output.overwrite or output.dry_run or config.recording.record
+    can_be = not is_afresh and config.decoding.verify == "target"
+    if not can_be or config.drafters.needs_advice or not all(map(os.path.isfile, _paths(config, problems))):
         return None
-    sources = find_sources(config)
+    sources = [find_model(role, name) for role, name in config.model_names.items()]
     questions: dict[str, Any] = {}
-    expected: dict[int, list[dict[str, object]]] = {}
-    for document in _like_runs(config, {role.title: stamp(source) for role, source in sources.items()}):
+    expected: dict[int, list[Identity]] = {}
+    for document in _like_runs(config, {source.role.title: stamp(source) for source in sources}):
         for problem in problems:
             if problem.question_id not in expected and (found := _identities(config, problem, document)):
                 expected[problem.question_id] = found
@@ -65,14 +67,14 @@ def repeated_run(config: RunConfig, problems: Sequence[Problem], shard: Shard) -
     if records is None:
         return None
     kept = {key: value for key, value in document.items() if key not in ("schema_version", "start", "end")}
-    own = {"settings": vars(config), "questions": questions, **this_run(problems, shard, None)}
+    own = {"settings": config.settings(), "questions": questions, **this_run(problems, shard, None)}
     return Repeated(records, plain(kept | own))
 
 
 def _like_runs(config: RunConfig, models: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The run.json of runs with the same settings and model files (`models`: title -> stamp), newest first."""
-    settings = _binding(plain(vars(config)))
-    for path in reversed(find_runs(config.output_dir)):
+    settings = _binding(plain(config.settings()))
+    for path in reversed(find_runs(config.output.output_dir)):
         try:
             document = read_run(path)
             stored = {title: {key: one.get(key) for key in _STAMP} for title, one in document["models"].items()}
@@ -86,25 +88,28 @@ def _binding(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in _FREE}
 
 
-def _identities(config: RunConfig, problem: Problem, document: dict[str, Any]) -> list[dict[str, object]] | None:
+def _identities(config: RunConfig, problem: Problem, document: dict[str, Any]) -> list[Identity] | None:
     """What the question's records must be, in the order of the drafters; None if the run did not have the question."""
     try:
         question = document["questions"][str(problem.question_id)]
         if question["sha256"] != question_sha256(problem):
             return None
         return [
-            question_identity(config, problem, question["prompt_sha256"], spec.name) | document["identities"][spec.name]
-            for spec in config.drafter_specs
+            config.identity(
+                *(problem.dataset, problem.question_id, spec.name, question["prompt_sha256"]),
+                document["identities"][spec.name],
+            )
+            for spec in config.drafters.specs()
         ]
     except (KeyError, TypeError):  # another program's run.json
         return None
 
 
-def _load(identities: Sequence[dict[str, object]], config: RunConfig) -> list[Record] | None:
+def _load(identities: Sequence[Identity], config: RunConfig) -> list[Record] | None:
     """The records; None if one is another than expected, or was never compared with plain decoding's."""
     records = []
     for identity in identities:
-        path = record_path(config.output_dir, *(identity[key] for key in IDENTITY_KEYS))
+        path = identity_path(config.output.output_dir, identity)
         try:
             record = load_finished(path, identity)
         except UserError:
@@ -121,9 +126,9 @@ def _is_compared(record: Record) -> bool:
 
 def _paths(config: RunConfig, problems: Sequence[Problem]) -> Iterator[os.PathLike[str]]:
     for problem in problems:
-        for spec in config.drafter_specs:
-            question = (config.target_name, problem.dataset, problem.question_id, spec.name)
-            yield record_path(config.output_dir, *question, config.max_new_tokens)
+        for spec in config.drafters.specs():
+            question = (config.models.target_name, problem.dataset, problem.question_id, spec.name)
+            yield record_path(config.output.output_dir, *question, config.decoding.max_new_tokens)
 
 
 def stored_records(config: RunConfig) -> list[Record]:
@@ -131,36 +136,38 @@ def stored_records(config: RunConfig) -> list[Record]:
 
     Their other settings are as stored. Raises UserError where none is, or a question of --question_ids has none.
     """
-    records = [record for path in find_records(config.output_dir) if _is_asked(record := load_record(path), config)]
+    records = [
+        record for path in find_records(config.output.output_dir) if _is_asked(record := load_record(path), config)
+    ]
     if not records:
         raise UserError(
-            f"no stored record in {config.output_dir} fits: check --output_dir, --target_model_name, "
+            f"no stored record in {config.output.output_dir} fits: check --output_dir, --target_model_name, "
             "--dataset_name and --max_new_tokens, or run without --read_pickle"
         )
-    missing = set(config.question_ids or ()) - {record.question_id for record in records}
+    missing = set(config.questions.question_ids or ()) - {record.question_id for record in records}
     if missing:
-        raise UserError(f"no stored record of question {min(missing)} in {config.output_dir}: run it first")
+        raise UserError(f"no stored record of question {min(missing)} in {config.output.output_dir}: run it first")
     return sorted(records, key=lambda record: (record.question_id, record.drafter_name != PLAIN))
 
 
 def _is_asked(record: Record, config: RunConfig) -> bool:
     identity = record.identity
     return (
-        identity["target"] == config.target_name
-        and identity["dataset"] == config.dataset_name
-        and identity["max_new_tokens"] == config.max_new_tokens
-        and record.question_id in (config.question_ids or range(config.num_questions))
-        and isinstance(parse_drafter_name(record.drafter_name), tuple(KINDS[kind] for kind in config.kinds))
+        identity.target == config.models.target_name
+        and identity.dataset == config.questions.dataset_name
+        and identity.max_new_tokens == config.decoding.max_new_tokens
+        and record.question_id in (config.questions.question_ids or range(config.questions.num_questions))
+        and type(parse_name(record.drafter_name)) in [kinds()[kind] for kind in config.drafters.kinds]
     )
-
 
 
 def asked_problems(config: RunConfig) -> list[Problem]:
     """The questions, before they are shared out. Raises UserError."""
+    asked = config.questions
     return load_problems(
-        config.dataset_name,
-        question_ids=config.question_ids,
-        num_questions=config.num_questions,
-        data_dir=config.data_dir,
-        seed=config.seed,
+        asked.dataset_name,
+        question_ids=asked.question_ids,
+        num_questions=asked.num_questions,
+        data_dir=asked.data_dir,
+        seed=asked.seed,
     )

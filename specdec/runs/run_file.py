@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from specdec.config import RunConfig
+from specdec.models.checkpoints import stamp
 from specdec.questions.sets import Problem
 from specdec.records.pickles import plain
 from specdec.records.provenance import provenance
 from specdec.runs.shards import Shard
-from specdec.runs.sources import stamp
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +80,7 @@ class RunFile:
             "outcome": outcome,
             "num_computed": self.num_computed,
             "num_found": self.num_found,
-            "error": f"{kind.__name__}: {error}"[:2000] if outcome == FAILED else None,
+            "error": f"{type(error).__name__}: {error}"[:2000] if outcome == FAILED else None,
             "failed": blamed,
         }
         # The records are safe by now; that the end is not written says no more than a kill would.
@@ -146,21 +146,21 @@ def describe_run(session: Session, problems: Sequence[Problem], shard: Shard, jo
     """Plain builtins. `problems` are those of the shard, `jobs` those of the problems, question by question; none
     when traces are recorded."""
     config = session.config
-    specs = [] if config.record else config.drafter_specs  # a run that records traces leaves no records
+    specs = [] if config.recording.record else session.specs  # a run that records traces leaves no records
     return plain(
         {
-            "target": config.target_name,
-            "dataset": config.dataset_name,
-            "max_new_tokens": config.max_new_tokens,
+            "target": config.models.target_name,
+            "dataset": config.questions.dataset_name,
+            "max_new_tokens": config.decoding.max_new_tokens,
             "drafters": [spec.name for spec in specs],
-            "settings": vars(config),
+            "settings": config.settings(),
             "generation": {
                 "decoding": _decoding(config),
                 "stop_ids": sorted(session.stop_ids),
-                "mask_id": session.mask_id,
+                "mask_ids": {role.title: mask for role, mask in session.mask_ids.items()},
                 "dtype": str(session.dtype).removeprefix("torch."),
                 "device": str(session.device),
-                "engine": session.engine,
+                "backend": session.backend,
                 "context_len": session.context_len,
             },
             "models": {
@@ -172,13 +172,11 @@ def describe_run(session: Session, problems: Sequence[Problem], shard: Shard, jo
             "questions": {
                 str(job.problem.question_id): {
                     "sha256": question_sha256(job.problem),
-                    "prompt_sha256": job.identity["prompt_sha256"],
+                    "prompt_sha256": job.identity.settings["prompt_sha256"],
                 }
                 for job in jobs
             },
-            "identities": {
-                job.spec.name: session.results_identity(job.spec) for job in jobs[: len(config.drafter_specs)]
-            },
+            "identities": {job.spec.name: session.results_identity(job.spec) for job in jobs[: len(specs)]},
             **this_run(problems, shard, session.device),
         }
     )
@@ -201,10 +199,11 @@ def question_sha256(problem: Problem) -> str:
 
 
 def _decoding(config: RunConfig) -> str:
-    if not config.is_sampled:
+    how = config.decoding
+    if not how.is_sampled:
         return "greedy: plain argmax, no logits processor"
-    warp = f"temperature {config.temperature}, then top_k {config.top_k}, then top_p {config.top_p}"
-    return f"sampled: {warp}, no other logits processor; drafts: {config.draft_sampling}"
+    warp = f"temperature {how.temperature}, then top_k {how.top_k}, then top_p {how.top_p}"
+    return f"sampled: {warp}, no other logits processor; drafts: {how.draft_sampling}"
 
 
 def _sha256(value: object) -> str:

@@ -65,8 +65,8 @@ def read_status(output_dir: str | Path) -> Status:
             if end["failed"] is not None and end["failed"]["drafter"] == drafter:
                 progress.failed.add(end["failed"]["question_id"])
     for key, progress in status.configurations.items():
-        paths = {question: _path(output_dir, key, question) for question in progress.asked}
-        present = {question: path for question, path in paths.items() if path.is_file()}
+        places = {question: _path(output_dir, key, question) for question in progress.asked}
+        present = {question: path for question, path in places.items() if path.is_file()}
         progress.done |= {question for question, path in present.items() if seems_whole(path)}
         progress.failed -= progress.done
         damaged = (path for question, path in present.items() if question not in progress.done)

@@ -46,8 +46,8 @@ def fit_curve(seen: Sequence[tuple[float, bool]]) -> Curve:
     for confidence, was_accepted in sorted(seen):
         by_confidence.setdefault(confidence, []).append(was_accepted)
     pools: list[list[float]] = []  # number, accepted, sum of confidences
-    for confidence, accepted in by_confidence.items():
-        pools.append([len(accepted), sum(accepted), confidence * len(accepted)])
+    for confidence, was in by_confidence.items():
+        pools.append([len(was), sum(was), confidence * len(was)])
         while len(pools) > 1 and pools[-2][1] * pools[-1][0] >= pools[-1][1] * pools[-2][0]:
             last = pools.pop()
             pools[-1] = [a + b for a, b in zip(pools[-1], last, strict=True)]

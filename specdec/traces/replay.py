@@ -1,68 +1,79 @@
-"""Replayed: what a live run would have recorded, from a trace alone: any drafter, any setting, no model and no torch.
+"""Replay: what a live run would have recorded, from a trace alone: any drafter, any setting, no model and no torch.
 
-One record at a time; `replay.py` runs grids of them.
+One record at a time; `commands/replay.py` runs grids of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from types import MappingProxyType
 
 from specdec.decoding.cost_aware import Advice
 from specdec.decoding.loop import speculate
-from specdec.drafters.specs import CostAware, DrafterSpec, FailFast, Plain
+from specdec.decoding.stopping import Draft
+from specdec.decoding.target import Verification, count_accepted
+from specdec.drafters.base import Setup, Spec
+from specdec.drafters.flags import Options
+from specdec.errors import UserError
+from specdec.records.identity import REPLAY
 from specdec.records.record import Record
-from specdec.traces.recorded import RecordedTarget, recorded_drafter
 from specdec.traces.trace import Trace
 
+NOTHING: Mapping[str, object] = MappingProxyType({})
 
-def replay(
-    trace: Trace,
-    spec: DrafterSpec,
-    *,
-    reuse_kvs: bool = True,
-    reuse_drafts: bool = False,
-    advice: Advice | None = None,
-) -> Record:
+
+class RecordedTarget:
+    """Verifies drafts against a recorded text. Asks no model, takes no time to speak of."""
+
+    prefill_ms = 0.0
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self._num_emitted = 0
+
+    def start(self, prompt_ids: Sequence[int]) -> None:
+        """Raises UserError for another prompt than the trace's."""
+        if list(prompt_ids) != self.trace.prompt_ids:
+            raise UserError(f"the trace of question {self.trace.question_id} has another prompt: record it again")
+        self._num_emitted = 0
+
+    def verify(self, draft: Draft) -> Verification:
+        begin, text = self._num_emitted, self.trace.output_tokens
+        accepted_len = count_accepted(draft.tokens, text[begin : begin + len(draft.tokens)])
+        # After the text's end the bonus is cut off by the loop, whatever it is.
+        next_token = text[min(begin + accepted_len, len(text) - 1)]
+        self._num_emitted = begin + accepted_len + 1
+        return Verification(accepted_len, next_token)
+
+
+def replay(trace: Trace, spec: Spec, options: Options = NOTHING, advice: Advice | None = None) -> Record:
     """The record of a live run of `spec` on the trace's question; its times are zero, for nothing was measured.
 
-    `reuse_kvs`, `reuse_drafts`, `advice`: as for a live dLLM drafter. Raises UserError if the trace lacks the
-    drafter's chains or holds too short ones.
+    `options`, `advice`: as for a live drafter. Raises UserError if the trace lacks the drafter's chains or holds too
+    short ones.
     """
+    setup = Setup(trace.stop_ids, options, advice=advice)
     rounds = speculate(
         RecordedTarget(trace),
-        recorded_drafter(trace, spec, reuse_kvs=reuse_kvs, reuse_drafts=reuse_drafts, advice=advice),
+        spec.replayed(trace, setup),
         trace.prompt_ids,
-        max_new_tokens=trace.identity["max_new_tokens"],
+        max_new_tokens=trace.identity.max_new_tokens,
         stop_ids=trace.stop_ids,
         clock=_no_time,
     )
-    kept = {"reuse_drafter_kvs": reuse_kvs, "reuse_drafts": reuse_drafts}
-    if advice is not None:
-        kept["advice_sha256"] = advice.digest
+    chains = None if spec.chains_name is None else trace.chains_of(spec)
+    settings = {} if chains is None else chains.identity
+    identity = trace.identity.of_drafter(spec.name, {**vars(spec), **settings, **spec.kept_settings(setup)}, REPLAY)
     return Record(
-        identity=record_identity(trace, spec, kept),
+        identity=identity,
         provenance=trace.provenance | {"replayed": datetime.now(UTC).isoformat(timespec="seconds")},
         prompt_ids=trace.prompt_ids,
         raw_data=trace.raw_data,
-        question_id=trace.question_id,
-        drafter_name=spec.name,
         output_text=trace.output_text,
         prefill_ms=0.0,
         rounds=rounds,
     )
-
-
-def record_identity(trace: Trace, spec: DrafterSpec, kept: dict[str, Any]) -> dict[str, Any]:
-    """The identity of the live run that a replay stands for: they have the same results. `kept`: settings of the
-    drafter's bookkeeping, of which those count that its kind has."""
-    identity = trace.identity | {"drafter": spec.name} | vars(spec)
-    if isinstance(spec, Plain):
-        return identity
-    chains = trace.chains_of(spec)
-    counts = set() if chains.is_ar else {"reuse_drafter_kvs"}
-    counts |= {FailFast: {"reuse_drafts"}, CostAware: {"advice_sha256"}}.get(type(spec), set())
-    return identity | chains.identity | {key: value for key, value in kept.items() if key in counts}
 
 
 def _no_time() -> float:

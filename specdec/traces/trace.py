@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from specdec.decoding.chains import AR, ARRAYS, Chains
-from specdec.drafters.specs import ArDynamic, ArStatic, DrafterSpec, Plain, number_text
+from specdec.decoding.chains import ARRAYS, Chains
+from specdec.drafters.base import Spec
 from specdec.errors import UserError
 from specdec.records import fields
-from specdec.records.identity import GREEDY, IDENTITY_KEYS, identity_difference
+from specdec.records.identity import Identity
 from specdec.records.pickles import write_atomic
-from specdec.records.record import record_path
+from specdec.records.record import identity_path
 
 VERSION = 1
 _UNREADABLE = (ValueError, KeyError, TypeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, RecursionError)
@@ -37,7 +37,7 @@ class Trace:
     Chain i of `chains[NAME]` starts after the prompt and the first i output tokens.
     """
 
-    identity: dict[str, Any]
+    identity: Identity
     provenance: dict[str, Any]
     raw_data: dict[str, Any]
     prompt_ids: list[int]
@@ -48,31 +48,34 @@ class Trace:
 
     @property
     def question_id(self) -> int:
-        return self.identity["question_id"]
+        return self.identity.question_id
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        return frozenset(self.identity["stop_ids"])
+        return frozenset(self.identity.settings["stop_ids"])
 
     @property
     def num_prefixes(self) -> int:
         """Prefixes after which at least one token can be drafted: not the last one before the budget's end."""
-        return num_prefixes(len(self.output_tokens), self.identity["max_new_tokens"])
+        return num_prefixes(len(self.output_tokens), self.identity.max_new_tokens)
 
-    def chains_of(self, spec: DrafterSpec) -> Chains:
+    def chains_of(self, spec: Spec) -> Chains:
         """The chains that `spec` drafts from. Raises UserError if they were not recorded."""
-        name = chains_name(spec)
-        if name not in self.chains:
+        found = self.chains.get(spec.chains_name or "")
+        if found is None or found.chain_len < spec.chain_len({}):
+            found = spec.derived_chains(self) or found
+        if found is None:
             raise UserError(
                 f"the trace of question {self.question_id} has no chains for {spec.name} (it has: "
                 f"{', '.join(sorted(self.chains)) or 'none'}): record it with failfast.py --record and this drafter"
             )
-        return self.chains[name]
+        return found
 
     def to_bytes(self) -> bytes:
         meta = {key: value for key, value in vars(self).items() if key not in ("chains", "gaps")}
-        meta |= {"version": VERSION, "chains": [[c.name, c.identity, c.chain_len] for c in self.chains.values()]}
-        arrays = {"meta": _text_array(json.dumps(meta)), "gaps": np.array(self.gaps, np.float32)}
+        meta |= {"version": VERSION, "identity": self.identity.to_builtins()}
+        meta |= {"chains": [[c.name, c.identity, c.chain_len] for c in self.chains.values()]}
+        arrays: dict[str, Any] = {"meta": _text_array(json.dumps(meta)), "gaps": np.array(self.gaps, np.float32)}
         for index, chains in enumerate(self.chains.values()):
             arrays |= {f"{index}_{key}": array for key, array in chains.arrays.items()}
         file = io.BytesIO()
@@ -87,19 +90,20 @@ class Trace:
             if meta.pop("version") != VERSION:
                 raise UserError(f"another version of the format than {VERSION}")
             made = [
-                Chains(*settings, {key: arrays[f"{index}_{key}"] for key in ARRAYS})
-                for index, settings in enumerate(meta.pop("chains"))
+                Chains(name, identity, chain_len, {key: arrays[f"{index}_{key}"] for key in ARRAYS})
+                for index, (name, identity, chain_len) in enumerate(meta.pop("chains"))
             ]
             gaps = arrays["gaps"].tolist()
-        trace = cls(**meta, gaps=gaps, chains={chains.name: chains for chains in made})
+        own = Identity.from_builtins(meta.pop("identity"))
+        trace = cls(**meta, identity=own, gaps=gaps, chains={chains.name: chains for chains in made})
         trace.check()
         return trace
 
     def check(self) -> None:
         """UserError unless all parts fit each other."""
-        for key in (*IDENTITY_KEYS, "prompt_sha256", "stop_ids"):
-            fields.take(self.identity, key, lambda _: True)
-        if self.identity.get("decoding", GREEDY) != GREEDY:
+        for key in ("prompt_sha256", "stop_ids"):
+            fields.take(dict(self.identity.settings), key, lambda _: True)
+        if self.identity.is_sampled:
             raise UserError("traces are of greedy runs")
         for tokens in (self.prompt_ids, self.output_tokens):
             if not tokens or not fields.is_tokens(tokens):
@@ -118,20 +122,10 @@ def num_prefixes(num_output_tokens: int, max_new_tokens: int) -> int:
     return min(num_output_tokens, max_new_tokens - 1)
 
 
-def chains_name(spec: DrafterSpec) -> str | None:
-    """The chains that a drafter needs: "ar", or "dllm_0.05" for an unmask threshold; None for plain decoding."""
-    if isinstance(spec, Plain):
-        return None
-    if isinstance(spec, ArStatic | ArDynamic):
-        return AR
-    return f"dllm_{number_text(spec.unmask_threshold)}"
-
-
-def trace_path(output_dir: str | Path, identity: dict[str, Any]) -> Path:
+def trace_path(output_dir: str | Path, identity: Identity) -> Path:
     """OUTPUT_DIR/traces/TARGET/DATASET/QUESTION/MAX_NEW_TOKENS.npz; `identity` is the plain decoding record's."""
-    record = record_path(output_dir, *(identity[key] for key in IDENTITY_KEYS))
-    below = record.relative_to(Path(output_dir) / "pickles")
-    return Path(output_dir) / "traces" / below.parent.parent / f"{identity['max_new_tokens']}.npz"
+    below = identity_path(output_dir, identity).relative_to(Path(output_dir) / "pickles")
+    return Path(output_dir) / "traces" / below.parent.parent / f"{identity.max_new_tokens}.npz"
 
 
 def save_trace(trace: Trace, path: Path) -> None:
@@ -158,7 +152,7 @@ def load_trace(path: str | Path) -> Trace:
         ) from None
 
 
-def load_matching(path: Path, identity: dict[str, Any]) -> Trace | None:
+def load_matching(path: Path, identity: Identity) -> Trace | None:
     """The trace at `path` if it was made under `identity` (a plain decoding record's); None if there is no file.
 
     UserError names the first difference: another model, prompt, budget, device, ...
@@ -166,7 +160,7 @@ def load_matching(path: Path, identity: dict[str, Any]) -> Trace | None:
     if not path.exists():
         return None
     trace = load_trace(path)
-    difference = identity_difference(trace.identity, identity)
+    difference = trace.identity.difference(identity)
     if difference is not None:
         raise UserError(f"{path} was recorded with other settings ({difference}): use another --output_dir")
     return trace

@@ -51,9 +51,10 @@ class Reader:
 
     def _read_one(self, token: int, pending: bytes) -> tuple[Piece, bytes]:
         data = self._tokens.by_id.get(token)
-        name = f"<{token}>" if data is None else self._tokens.specials.get(token)
-        if name is not None:
-            return Piece(visible(name), SPECIAL), b""
+        if data is None:
+            return Piece(f"<{token}>", SPECIAL), b""
+        if token in self._tokens.specials:
+            return Piece(visible(self._tokens.specials[token]), SPECIAL), b""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         text = decoder.decode(pending + data)
         unfinished = decoder.getstate()[0]

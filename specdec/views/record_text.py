@@ -11,11 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from specdec.latency.pricing import Price
-from specdec.questions.grading import is_correct
-from specdec.questions.repetition import is_degenerate
-from specdec.ranking import entries
-from specdec.ranking.ceiling import Ceiling
-from specdec.ranking.entries import QuestionStats
+from specdec.ranking.entries import Entry
 from specdec.ranking.logs import parse_log_lines
 from specdec.records.record import Record
 from specdec.records.rounds import Round
@@ -25,10 +21,10 @@ __all__ = ["parse_log_lines", "quote_text", "record_lines", "record_text", "visi
 _ANSWERS = {True: "correct", False: "wrong", None: "not graded"}
 
 
-def record_lines(record: Record, prices: dict[str, Price], ceilings: dict[str, Ceiling] | None = None) -> list[str]:
+def record_lines(record: Record, entry: Entry) -> list[str]:
     """One question's log lines in the published spelling, each starting with "[Problem ID, NAME] ".
 
-    `prices` by engine name. The first line, ours, has everything a ranking needs in full precision.
+    `entry`: the record's own. The first line, ours, has everything a ranking needs in full precision.
     """
     head = f"[Problem {record.question_id}, {visible(record.drafter_name)}] "
     num_rounds = max(record.num_rounds, 1)
@@ -37,13 +33,13 @@ def record_lines(record: Record, prices: dict[str, Price], ceilings: dict[str, C
     longest = max((turn.draft_len for turn in record.rounds), default=0)
     longest_accepted = max((turn.accepted_len for turn in record.rounds), default=0)
     lines = [
-        f"Totals: {_totals_json(entries.stats_of(record, prices, ceilings))}",
+        f"Totals: {_totals_json(entry)}",
         f"Acceptance rate: {record.acceptance_rate:.1%} ({accepted}/{drafted})",
         f"Accepted/speculated: avg {accepted / num_rounds:.2f}/{drafted / num_rounds:.2f}, "
         f"max {longest_accepted}/{longest}",
         f"Avg fwd passes/round: {passes}",
     ]
-    lines += [_speedup_line(engine, price, record.num_output_tokens) for engine, price in prices.items()]
+    lines += [_speedup_line(engine, price, record.num_output_tokens) for engine, price in entry.prices.items()]
     return [head + line for line in lines]
 
 
@@ -57,36 +53,36 @@ def _speedup_line(engine: str, price: Price, num_output_tokens: int) -> str:
     )
 
 
-def _totals_json(stats: QuestionStats) -> str:
+def _totals_json(entry: Entry) -> str:
     totals = {
-        "source": stats.source,
-        "settings": stats.settings,
-        "output": stats.output,
-        "output_tokens": stats.num_output_tokens,
-        "accepted": stats.num_accepted,
-        "drafted": stats.num_drafted,
-        "rounds": stats.num_rounds,
-        "forward_passes": stats.num_forward_passes,
-        "draft_ms": stats.draft_ms,
-        "verify_ms": stats.verify_ms,
-        "prices": {key: [p.draft_ms, p.verify_ms, p.baseline_ms] for key, p in stats.prices.items()},
-        "correct": stats.is_correct,
-        "degenerate": stats.is_degenerate,
-        "losslessness": stats.losslessness,
-        "ceilings": {key: vars(ceiling) for key, ceiling in stats.ceilings.items()},
+        "source": entry.source.to_builtins(),
+        "settings": entry.settings,
+        "output": entry.output,
+        "output_tokens": entry.num_output_tokens,
+        "accepted": entry.num_accepted,
+        "drafted": entry.num_drafted,
+        "rounds": entry.num_rounds,
+        "forward_passes": entry.num_forward_passes,
+        "draft_ms": entry.draft_ms,
+        "verify_ms": entry.verify_ms,
+        "prices": {key: [p.draft_ms, p.verify_ms, p.baseline_ms] for key, p in entry.prices.items()},
+        "correct": entry.is_correct,
+        "degenerate": entry.is_degenerate,
+        "losslessness": entry.losslessness,
+        "ceilings": {key: vars(ceiling) for key, ceiling in entry.ceilings.items()},
     }
     return json.dumps(totals, allow_nan=False)
 
 
-def record_text(record: Record, token_text: Sequence[str] | None = None, *, run_code: bool = False) -> str:
+def record_text(record: Record, entry: Entry, token_text: Sequence[str] | None = None) -> str:
     """The .txt beside the pickle: question, answer, totals, a line per round.
 
-    `token_text`: per round, the text it emitted. `run_code`: grade programs by running them. Question and answer
-    are quoted as in a log.
+    `entry`: the record's own. `token_text`: per round, the text it emitted. Question and answer are quoted as in a
+    log.
     """
-    dataset = visible(str(record.identity["dataset"]))
+    dataset = visible(record.identity.dataset)
     parts = [f"Question {record.question_id} of {dataset}, drafter {record.drafter_name}", ""]
-    parts += ["Settings", *(_setting(key, value) for key, value in record.identity.items()), ""]
+    parts += ["Settings", *(_setting(key, value) for key, value in record.identity.to_builtins().items()), ""]
     parts += ["Question"]
     for key, value in record.raw_data.items():
         parts += quote_text(f"{key}: {value}")
@@ -96,8 +92,7 @@ def record_text(record: Record, token_text: Sequence[str] | None = None, *, run_
         f"  accepted / drafted {record.num_accepted}/{record.num_drafted} ({record.acceptance_rate:.1%})",
         f"  acceptance length {record.acceptance_len:.2f} (tokens per round, bonus included)",
         f"  against plain decoding: {'sampled' if record.is_sampled else record.divergence or 'not compared'}",
-        f"  answer {_ANSWERS[is_correct(record, run_code=run_code)]}; "
-        f"{'' if is_degenerate(record.output_tokens) else 'not '}degenerate (mostly one loop)",
+        f"  answer {_ANSWERS[entry.is_correct]}; {'' if entry.is_degenerate else 'not '}degenerate (mostly one loop)",
         f"  drafter passes {record.num_forward_passes} ({record.passes_per_round:.2f} per round)",
         f"  measured: prompt {record.prefill_ms:.1f} ms, drafting {record.draft_ms:.1f} ms, "
         f"verifying {record.verify_ms:.1f} ms, {record.measured_ms_per_token:.3f} ms per token",

@@ -9,25 +9,25 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from specdec.drafters.specs import ArDynamic, ArStatic, CostAware, DllmStatic, FailFast, parse_drafter_name
-from specdec.errors import UserError
 from specdec.latency.profile import MEASURED
-from specdec.ranking.entries import PLAIN, QuestionStats, merge, source_of
+from specdec.ranking.entries import PLAIN, Entry, merge
 from specdec.ranking.lossless import losslessness_line
-from specdec.ranking.question_sets import question_key
+from specdec.ranking.question_sets import Question, question_key
 from specdec.ranking.ranking import engines_of
+from specdec.ranking.source import Source
 from specdec.records.record import Record
 from specdec.text import ranges, visible
-from specdec.views.tables import engine_title, ranking_document
+from specdec.views.captions import engine_title
+from specdec.views.palette import Look, kind_of, legend, look_of
+from specdec.views.tables import ranking_document
 
-FAMILIES = {ArStatic: "ar", ArDynamic: "ar_dynamic", DllmStatic: "dllm", FailFast: "failfast", CostAware: "cost_aware"}
 MAX_BINS = 24
 _TITLE_LEN = 160
 _ASKED = ("question", "problem", "Problem", "prompt", "turns", "Question")  # where data sets keep the question
 
 
 def report_data(
-    records: Sequence[Record], stats: Sequence[QuestionStats], runs: Sequence[Mapping[str, Any]], note: str = ""
+    records: Sequence[Record], stats: Sequence[Entry], runs: Sequence[Mapping[str, Any]], note: str = ""
 ) -> dict[str, Any]:
     """Everything but the trajectories, as JSON data. `stats`: the records' entries that are ranked."""
     engines = engines_of(stats)
@@ -35,36 +35,38 @@ def report_data(
     return {
         "made": datetime.now(UTC).isoformat(timespec="minutes"),
         "facts": _facts(records, runs),
-        "settings": _flat(runs[-1]) if runs else _flat(records[-1].identity),
+        "settings": _flat(runs[-1]) if runs else _flat(records[-1].identity.to_builtins()),
         "engines": [{"name": name, "title": engine_title(name), "is_measured": name == MEASURED} for name in engines],
         "ranking": ranking_document(stats, note),
         "lossless": losslessness_line(stats),
-        "drafters": [{"name": name, "family": family_of(name)} for name in drafters],
+        "drafters": [
+            {"name": name, "family": kind_of(name).kind, "look": f"drafter-{index}"}
+            for index, name in enumerate(drafters)
+        ],
+        "families": {kind.kind: {"title": kind.title, "marker": kind.marker} for kind in legend()},
         "questions": _questions(records, stats, engines, drafters),
         "position": _position(records),
     }
 
 
-def family_of(name: str) -> str:
-    """Which kind of drafter a name is of: "failfast", ..., "plain", or "other" for a name of no kind known here."""
-    try:
-        return FAMILIES.get(type(parse_drafter_name(name)), PLAIN)
-    except UserError:
-        return "other"
+def looks(data: Mapping[str, Any]) -> dict[str, Look]:
+    """What the page calls a look -> the look: of every drafter of `report_data`, and of every family."""
+    families = {kind.kind: Look(kind.hue, kind.marker) for kind in legend()}
+    return families | {one["look"]: look_of(one["name"]) for one in data["drafters"]}
 
 
-def by_question(records: Sequence[Record]) -> dict[tuple[str, int], list[Record]]:
+def by_question(records: Sequence[Record]) -> dict[Question, list[Record]]:
     """The records of each question, under what tells the questions of a report apart."""
-    found: dict[tuple[str, int], list[Record]] = {}
+    found: dict[Question, list[Record]] = {}
     for record in records:
-        found.setdefault((source_of(record), record.question_id), []).append(record)
+        found.setdefault((Source.of(record), record.question_id), []).append(record)
     return found
 
 
 def _facts(records: Sequence[Record], runs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """What was run, in a few pairs of words."""
-    identities = [record.identity for record in records]
-    sets = {str(one["dataset"]): set() for one in identities}
+    identities = [record.identity.to_builtins() for record in records]
+    sets: dict[str, set[int]] = {str(one["dataset"]): set() for one in identities}
     for one in identities:
         sets[str(one["dataset"])].add(int(one["question_id"]))
     last = records[-1].provenance
@@ -101,7 +103,7 @@ def _flat(tree: Any, name: str = "") -> list[list[str]]:
 
 
 def _questions(
-    records: Sequence[Record], stats: Sequence[QuestionStats], engines: Sequence[str], drafters: Sequence[str]
+    records: Sequence[Record], stats: Sequence[Entry], engines: Sequence[str], drafters: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Per question its first words, how its answers are graded, and a row of numbers per drafter."""
     key = question_key(stats)
@@ -109,7 +111,7 @@ def _questions(
     return [
         {
             "id": question_id,
-            "dataset": str(own[0].identity["dataset"]),
+            "dataset": own[0].identity.dataset,
             "title": _title(own[0]),
             "tokens": own[0].num_output_tokens,
             **_grades([entries.get((source, question_id, record.drafter_name)) for record in own]),
@@ -119,7 +121,7 @@ def _questions(
     ]
 
 
-def _grades(entries: Sequence[QuestionStats | None]) -> dict[str, int]:
+def _grades(entries: Sequence[Entry | None]) -> dict[str, int]:
     known = [entry for entry in entries if entry is not None]
     return {
         "num_correct": sum(entry.is_correct is True for entry in known),
@@ -136,7 +138,7 @@ def _title(record: Record) -> str:
     return text if len(text) <= _TITLE_LEN else text[: _TITLE_LEN - 1] + "…"
 
 
-def _result(entry: QuestionStats | None, engines: Sequence[str]) -> list[Any] | None:
+def _result(entry: Entry | None, engines: Sequence[str]) -> list[Any] | None:
     """[speedup per engine (None without one), tokens, rounds, accepted, drafted, passes]."""
     if entry is None:
         return None

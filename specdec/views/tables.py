@@ -1,6 +1,6 @@
 """Tables: rankings for people (text) and for programs (CSV, JSON), with intervals and what cannot be told apart.
 
-The numbers come from `ranking.py` and `comparisons.py`; `report.py` says what there is to say about one record.
+Which columns of `ranking/table.py` each shows. Those for papers and pages: `paper.py`.
 """
 
 from __future__ import annotations
@@ -9,42 +9,24 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from specdec.latency.profile import MEASURED, ROOFLINE
+from specdec.latency.profile import MEASURED
 from specdec.ranking import entries, ranking
-from specdec.ranking.ceiling import CEILING_COLUMNS, ceiling_table
-from specdec.ranking.comparisons import Comparison, Comparisons, Difference, compare
-from specdec.ranking.entries import QuestionStats
+from specdec.ranking.comparisons import Difference
+from specdec.ranking.entries import Entry
 from specdec.ranking.lossless import count_grades, losslessness_line
 from specdec.ranking.question_sets import unequal
-from specdec.ranking.ranking import PlainRow, RankRow
-from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS, NUM_RESAMPLES, Estimate
+from specdec.ranking.ranking import PlainRow
+from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS, NUM_RESAMPLES, Value
+from specdec.ranking.table import CEILING_PARTS, CEILING_SHARES, COMPARED, QUANTITIES, Row, Table, table_of
 from specdec.text import aligned, visible
+from specdec.views.captions import engine_title
 
-# What CSV and JSON say of a row, by attribute.
-ATTRIBUTES = (
-    "rank",
-    "drafter_name",
-    "num_questions",
-    "num_left_out",
-    "speedup_mean",
-    "speedup_ratio",
-    "acceptance_rate",
-    "num_correct",
-    "num_graded",
-    "num_degenerate",
-    "num_checked",
-    "acceptance_len",
-    "num_rounds",
-    "passes_per_round",
-    "draft_ms",
-    "verify_ms",
-    "total_ms",
-    "num_drafted",
-    "num_accepted",
-)
+_CEILING = (*CEILING_PARTS, "ceiling_share")  # in CSV always, in JSON where it is known
+_BOUNDED = ("acceptance_rate", "acceptance_len", "passes_per_round", "draft_ms", "verify_ms", "total_ms")
 _DIFFERENCES = ("to_best", "to_ar", "ratio_to_best", "ratio_to_ar")
 _INTERVAL = f"{LEVEL:.0%} interval"
 _LEGEND = (
@@ -55,23 +37,33 @@ _LEGEND = (
     f"{1 - LEVEL:.0%})."
 )
 
-Cell = Callable[[RankRow, Comparison | None], str]
+_CEILING_LEGEND = (
+    "Of the ceiling: the least time of any choice of recorded drafters and draft lengths, knowing the text, over the "
+    "time taken.\nThe rest of the time is lost to drafting on for too long, to stopping too early, and to passes that "
+    "a better choice of drafter would save."
+)
 
 
-def ranking_report(stats: Sequence[QuestionStats]) -> str:
+@dataclass(frozen=True)
+class Column:
+    """A column on a terminal. `keys`: what of it CSV and JSON say in its place, unrounded."""
+
+    title: str
+    cell: Callable[[Row], str]
+    keys: tuple[str, ...] = ()
+
+
+def ranking_report(stats: Sequence[Entry]) -> str:
     """Every engine's table, each followed by its best configuration, then plain decoding's own time."""
-    parts = []
+    parts: list[str] = []
     for engine in ranking.engines_of(stats):
-        rows, comparisons = ranking.rank(stats, engine), compare(stats, engine)
-        parts.append(ranking_table(rows, engine, comparisons))
-        if comparisons is not None and len(comparisons.by_drafter) > 1:
-            parts.append(difference_table(comparisons))
-        parts += filter(None, [ceiling_table([(row.drafter_name, row.ceiling) for row in rows])])
+        table = table_of(stats, engine, intervals=())  # the speedups have theirs, and no others are shown
+        parts += filter(None, [ranking_table(table), difference_table(table), ceiling_table(table)])
     parts.append(plain_line(ranking.plain_row(stats)))
     parts += filter(None, [losslessness_line(stats)])
     sources = sorted({entry.source for entry in stats})
     if len(sources) > 1:
-        parts.append("Questions of several runs together: " + "; ".join(map(visible, sources)))
+        parts.append("Questions of several runs together: " + "; ".join(visible(source.title) for source in sources))
     counts = unequal(stats)
     if counts:
         parts.append(f"Careful: the configurations were run on different questions ({visible(counts)}).")
@@ -85,138 +77,147 @@ def plain_line(row: PlainRow | None) -> str:
     return f"Plain decoding, measured: {row.ms_per_token:.3f} ms per token (questions: {row.num_questions})."
 
 
-def engine_title(engine: str) -> str:
-    """What a table's speedups are: measured, or modelled by which profile (as if for which target)."""
-    if engine == MEASURED:
-        return "Measured time, against plain decoding in the same run"
-    bound = ": lower bounds of every pass, calculated and not measured" if f"({ROOFLINE})" in engine else ""
-    return f"Modelled time, {engine}{bound}"
-
-
-def ranking_table(rows: Sequence[RankRow], engine: str, comparisons: Comparisons | None = None) -> str:
+def ranking_table(table: Table) -> str:
     """One engine's ranking as aligned text with a title, a legend and the best configuration."""
-    found = {} if comparisons is None else comparisons.by_drafter
-    cells = [[cell(row, found.get(row.drafter_name)) for _, cell in _COLUMNS] for row in rows]
-    lines = aligned([[title for title, _ in _COLUMNS], *cells], num_left=2)
-    if comparisons is None:
+    cells = [[column.cell(row) for column in _COLUMNS] for row in table.rows]
+    lines = aligned([[column.title for column in _COLUMNS], *cells], num_left=2)
+    if not table.num_paired:
         lines.append(f"No intervals: they need the same {MIN_QUESTIONS} questions or more of every configuration.")
-    return "\n".join([engine_title(engine), *lines, _LEGEND, best_line(rows, engine)])
+    return "\n".join([engine_title(table.engine), *lines, _LEGEND, best_line(table)])
 
 
-def difference_table(comparisons: Comparisons) -> str:
-    """Every configuration's mean speedup less the best one's and less the AR baseline's, as aligned text."""
-    references = {"best": comparisons.best, "AR baseline": comparisons.ar_baseline}
+def difference_table(table: Table) -> str:
+    """Every configuration's mean speedup less the best one's and less the AR baseline's, as aligned text; "" where
+    nothing is compared."""
+    rows = [row for row in table.rows if row.rank is not None]
+    if not table.num_paired or len(rows) < 2:
+        return ""
+    references = {"to_best": ("best", rows[0].drafter_name), "to_ar": ("AR baseline", table.ar_baseline)}
+    known = {key: (title, visible(name)) for key, (title, name) in references.items() if name}
     head = ["drafter"]
-    for title in (title for title, name in references.items() if name):
+    for title, _ in known.values():
         head += [f"less {title}", _INTERVAL, "p (Holm)", "more questions"]
-    rows = []
-    for name, comparison in comparisons.by_drafter.items():
-        row = [visible(name), *_difference_cells(comparison.to_best)]
-        rows.append(row + (_difference_cells(comparison.to_ar) if comparisons.ar_baseline else []))
-    names = "; ".join(f"{title}: {visible(name)}" for title, name in references.items() if name)
-    title = f"Paired differences of the mean speedup over {comparisons.num_questions} questions ({names})"
+    cells = [[visible(row.drafter_name)] for row in rows]
+    for line, row in zip(cells, rows, strict=True):
+        for key in known:
+            line += _difference_cells(row.differences.get(key))
+    names = "; ".join(f"{title}: {name}" for title, name in known.values())
+    title = f"Paired differences of the mean speedup over {table.num_paired} questions ({names})"
     legend = "More questions: about how many would separate the two with 80% chance, if the difference is as it looks."
-    return "\n".join([title, *aligned([head, *rows]), legend])
+    return "\n".join([title, *aligned([head, *cells]), legend])
 
 
-def best_line(rows: Sequence[RankRow], engine: str) -> str:
+def ceiling_table(table: Table) -> str:
+    """Per drafter the share of the ceiling, and what of its time is lost to what; "" if no ceiling is known."""
+    quantities = [QUANTITIES[name] for name in CEILING_SHARES]
+    rows = [row for row in table.rows if row.has(*CEILING_SHARES)]
+    cells = [(row.drafter_name, *(one.text(row.values[one.name]) for one in quantities)) for row in rows]
+    head = ("drafter", *(one.title for one in quantities))
+    return "\n".join([*aligned([head, *cells], is_ruled=False), _CEILING_LEGEND]) if rows else ""
+
+
+def best_line(table: Table) -> str:
     """`Best configuration: NAME (...)`, or why there is none."""
-    first = ranking.best(rows)
+    first = table.best
     if first is None:
-        missing = "plain decoding of the same questions" if engine == MEASURED else "prices"
+        missing = "plain decoding of the same questions" if table.engine == MEASURED else "prices"
         return f"Best configuration: none ({missing} missing)"
-    return (
-        f"Best configuration: {visible(first.drafter_name)} ({first.speedup_mean:.2f}x mean of questions, "
-        f"{first.speedup_ratio:.2f}x ratio of sums, {engine})"
-    )
+    mean, ratio = (QUANTITIES[name].text(first.values[name]) for name in COMPARED)
+    name = visible(first.drafter_name)
+    return f"Best configuration: {name} ({mean} mean of questions, {ratio} ratio of sums, {table.engine})"
 
 
-def _number(attribute: str, form: str = "{}") -> Cell:
-    def cell(row: RankRow, _: Comparison | None) -> str:
-        value = getattr(row, attribute)
-        return "-" if value is None else visible(form.format(value))
-
-    return cell
+def _quantity(name: str) -> Column:
+    return Column(QUANTITIES[name].title, lambda row: QUANTITIES[name].text(row.values.get(name)), (name,))
 
 
-def _share(part: str, whole: str) -> Cell:
-    def cell(row: RankRow, _: Comparison | None) -> str:
-        return f"{getattr(row, part)}/{getattr(row, whole)}" if getattr(row, whole) else "-"
-
-    return cell
+def _count(title: str, name: str) -> Column:
+    return Column(title, lambda row: f"{row.sums.get(name, '-')}", (name,))
 
 
-def _interval_of(attribute: str) -> Cell:
-    return lambda _, comparison: "-" if comparison is None else _interval(getattr(comparison, attribute))
+def _counts(title: str, part: str, whole: str) -> Column:
+    return Column(title, lambda row: f"{row.sums[part]}/{row.sums[whole]}" if row.sums[whole] else "-", (part, whole))
 
 
-def _standing(row: RankRow, comparison: Comparison | None) -> str:
-    if comparison is None:
+def _interval(name: str) -> Column:
+    return Column(_INTERVAL, lambda row: _bounds(row.values.get(name)))
+
+
+def _name(row: Row) -> str:
+    return visible(row.drafter_name)
+
+
+def _standing(row: Row) -> str:
+    if row.is_level is None:
         return "-"
-    if comparison.to_best is None:
-        return "best"
-    return "behind" if comparison.to_best.is_clear else "level"
+    return "best" if "to_best" not in row.differences else "level" if row.is_level else "behind"
 
 
-def _interval(estimate: Estimate) -> str:
-    return f"{estimate.low:.2f} to {estimate.high:.2f}"
+def _bounds(value: Value | None) -> str:
+    return "-" if value is None or value.low is None else f"{value.low:.2f} to {value.high:.2f}"
 
 
 def _difference_cells(difference: Difference | None) -> list[str]:
     if difference is None:
         return ["-"] * 4
     more = "-" if difference.is_clear else difference.num_more_questions
-    value = f"{difference.estimate.value:+.2f}"
-    return [value, _interval(difference.estimate), f"{difference.p_holm:.4f}", "any" if more is None else f"{more}"]
+    one = difference.estimate
+    return [
+        f"{one.value:+.2f}",
+        f"{one.low:.2f} to {one.high:.2f}",
+        f"{difference.p_holm:.4f}",
+        "any" if more is None else f"{more}",
+    ]
 
 
-_COLUMNS: tuple[tuple[str, Cell], ...] = (
-    ("rank", _number("rank")),
-    ("drafter", _number("drafter_name")),
-    ("questions", _number("num_questions")),
-    ("left out", _number("num_left_out")),
-    ("speedup, mean", _number("speedup_mean", "{:.2f}x")),
-    (_INTERVAL, _interval_of("mean")),
-    ("standing", _standing),
-    ("speedup, ratio", _number("speedup_ratio", "{:.2f}x")),
-    (_INTERVAL, _interval_of("ratio")),
-    ("acceptance rate", _number("acceptance_rate", "{:.1%}")),
-    ("correct", _share("num_correct", "num_graded")),
-    ("degenerate", _share("num_degenerate", "num_checked")),
-    ("acceptance length", _number("acceptance_len", "{:.2f}")),
-    ("rounds", _number("num_rounds")),
-    ("passes per round", _number("passes_per_round", "{:.2f}")),
-    ("draft ms", _number("draft_ms", "{:.1f}")),
-    ("verify ms", _number("verify_ms", "{:.1f}")),
-    ("total ms", _number("total_ms", "{:.1f}")),
-    ("drafted", _number("num_drafted")),
-    ("accepted", _number("num_accepted")),
+_COLUMNS = (
+    Column("rank", lambda row: "-" if row.rank is None else f"{row.rank}", ("rank",)),
+    Column("drafter", _name, ("drafter_name",)),
+    _count("questions", "num_questions"),
+    Column("left out", lambda row: f"{row.num_left_out}", ("num_left_out",)),
+    _quantity("speedup_mean"),
+    _interval("speedup_mean"),
+    Column("standing", _standing),
+    _quantity("speedup_ratio"),
+    _interval("speedup_ratio"),
+    _quantity("acceptance_rate"),
+    _counts("correct", "num_correct", "num_graded"),
+    _counts("degenerate", "num_degenerate", "num_checked"),
+    _quantity("acceptance_len"),
+    _count("rounds", "num_rounds"),
+    _quantity("passes_per_round"),
+    _quantity("draft_ms"),
+    _quantity("verify_ms"),
+    _quantity("total_ms"),
+    _count("drafted", "num_drafted"),
+    _count("accepted", "num_accepted"),
 )
 
 
-def row_dict(row: RankRow) -> dict[str, Any]:
-    """A row under its attribute names, unrounded; None where there is no value."""
-    cells = {attribute: getattr(row, attribute) for attribute in ATTRIBUTES}
-    if row.ceiling is None:
-        return cells
-    return cells | vars(row.ceiling) | {"ceiling_share": row.ceiling.share}
-
-
-def comparison_dict(comparison: Comparison | None) -> dict[str, Any]:
-    """A comparison as flat keys: `mean_low`, ..., `to_best_p_holm`, ...; None where there is no value."""
-    values: dict[str, Any] = {}
-    for name in ("mean", "ratio"):
-        estimate = getattr(comparison, name, None)
-        values |= {f"{name}_{part}": _rounded(getattr(estimate, part, None)) for part in ("low", "high")}
+def row_dict(row: Row) -> dict[str, Any]:
+    """A row as flat keys: its attributes, unrounded; `mean_low`, ..., `to_best_p_holm`, ...; None where there is no
+    value."""
+    cells: dict[str, Any] = {key: row.number(key) for column in _COLUMNS for key in column.keys}
+    cells |= {name: getattr(row, name) for name in ("rank", "drafter_name", "num_left_out")}
+    if row.has("ceiling_share"):
+        cells |= {name: row.number(name) for name in _CEILING}
+    cells |= _bound_cells(row, COMPARED)
     for name in _DIFFERENCES:
-        difference = getattr(comparison, name, None)
+        difference = row.differences.get(name)
         estimate = getattr(difference, "estimate", None)
-        values |= {f"{name}_{part}": _rounded(getattr(estimate, part, None)) for part in ("value", "low", "high")}
-        values[f"{name}_p_holm"] = _rounded(getattr(difference, "p_holm", None))
-        values[f"{name}_more_questions"] = getattr(difference, "num_more_questions", None)
-    difference = getattr(comparison, "to_best", None)
-    values["is_level_with_best"] = None if comparison is None else difference is None or not difference.is_clear
-    return values
+        cells |= {f"{name}_{part}": _rounded(getattr(estimate, part, None)) for part in ("value", "low", "high")}
+        cells[f"{name}_p_holm"] = _rounded(getattr(difference, "p_holm", None))
+        cells[f"{name}_more_questions"] = getattr(difference, "num_more_questions", None)
+    cells["is_level_with_best"] = row.is_level
+    return cells | _bound_cells(row, _BOUNDED + ("ceiling_share",) * row.has("ceiling_share"))
+
+
+def _bound_cells(row: Row, names: Iterable[str]) -> dict[str, Any]:
+    cells: dict[str, Any] = {}
+    for name in names:
+        value = row.values.get(name)
+        cells |= {f"{QUANTITIES[name].key}_{end}": _rounded(getattr(value, end, None)) for end in ("low", "high")}
+    return cells
 
 
 def _rounded(value: float | None) -> float | None:
@@ -224,19 +225,19 @@ def _rounded(value: float | None) -> float | None:
     return float(f"{value:.9g}") if value is not None and math.isfinite(value) else None
 
 
-def ranking_csv(stats: Sequence[QuestionStats]) -> str:
-    """All engines in one CSV: `engine`, the attributes of a row and of its comparison, unrounded, empty for none.
+def ranking_csv(stats: Sequence[Entry]) -> str:
+    """All engines in one CSV: `engine` and the keys of `row_dict`, unrounded, empty for none.
 
     Plain decoding is one more row, without a rank, under "measured".
     """
     out = io.StringIO()
-    writer = csv.DictWriter(out, ["engine", *ATTRIBUTES, *CEILING_COLUMNS, *comparison_dict(None)], lineterminator="\n")
+    known = Row("", values=dict.fromkeys(CEILING_SHARES, Value(0.0)))  # of which everything is said
+    keys = row_dict(known).keys()
+    writer = csv.DictWriter(out, ["engine", *keys], lineterminator="\n")
     writer.writeheader()
     for engine in ranking.engines_of(stats):
-        found = getattr(compare(stats, engine), "by_drafter", {})
-        for row in ranking.rank(stats, engine):
-            comparison = comparison_dict(found.get(row.drafter_name))
-            writer.writerow({"engine": engine} | row_dict(row) | comparison)
+        for row in table_of(stats, engine, (*_BOUNDED, "ceiling_share")).rows:
+            writer.writerow({"engine": engine} | row_dict(row))
     plain = ranking.plain_row(stats)
     if plain is not None:
         cells = {"engine": MEASURED, "drafter_name": entries.PLAIN}
@@ -244,12 +245,12 @@ def ranking_csv(stats: Sequence[QuestionStats]) -> str:
     return out.getvalue()
 
 
-def ranking_json(stats: Sequence[QuestionStats], note: str = "") -> str:
+def ranking_json(stats: Sequence[Entry], note: str = "") -> str:
     """`ranking_document` as JSON text."""
     return json.dumps(ranking_document(stats, note), indent=2, allow_nan=False)
 
 
-def ranking_document(stats: Sequence[QuestionStats], note: str = "") -> dict[str, Any]:
+def ranking_document(stats: Sequence[Entry], note: str = "") -> dict[str, Any]:
     """Per engine the rows and the best configuration; plain decoding's measured time.
 
     `note`: what a reader must know of the questions.
@@ -258,7 +259,7 @@ def ranking_document(stats: Sequence[QuestionStats], note: str = "") -> dict[str
     return {
         "engines": [_engine_dict(stats, engine) for engine in ranking.engines_of(stats)],
         "plain": None if plain is None else vars(plain) | {"ms_per_token": plain.ms_per_token},
-        "sources": sorted({entry.source for entry in stats}),
+        "sources": [source.to_builtins() for source in sorted({entry.source for entry in stats})],
         "losslessness": count_grades(stats),
         "acceptance_len": "tokens per round, bonus included",
         "intervals": f"paired symmetric bootstrap-t over questions, {LEVEL:.0%}, {NUM_RESAMPLES} resamples",
@@ -266,12 +267,11 @@ def ranking_document(stats: Sequence[QuestionStats], note: str = "") -> dict[str
     }
 
 
-def _engine_dict(stats: Sequence[QuestionStats], engine: str) -> dict[str, Any]:
-    rows, comparisons = ranking.rank(stats, engine), compare(stats, engine)
-    found, first = getattr(comparisons, "by_drafter", {}), ranking.best(rows)
+def _engine_dict(stats: Sequence[Entry], engine: str) -> dict[str, Any]:
+    table = table_of(stats, engine, (*_BOUNDED, "ceiling_share"))
     return {
         "engine": engine,
-        "best": None if first is None else first.drafter_name,
-        "ar_baseline": getattr(comparisons, "ar_baseline", None),
-        "rows": [row_dict(row) | comparison_dict(found.get(row.drafter_name)) for row in rows],
+        "best": None if table.best is None else table.best.drafter_name,
+        "ar_baseline": table.ar_baseline,
+        "rows": [row_dict(row) for row in table.rows],
     }

@@ -12,19 +12,20 @@ from webdriver import Browser, missing
 from written import HOSTILE, reader, tokens_of, written
 
 from specdec.commands.report import report_html
+from specdec.latency.pricing import Pricing
 from specdec.latency.profile import load_profile
-from specdec.ranking.entries import merge, model_prices, stats_of
+from specdec.ranking.entries import entry_of, merge
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(missing()), reason=missing() or "all there")]
-PROFILE = load_profile("vLLM_A6000")
-DRAFTERS = ("plain", "ar_None_sf_8", "ar_None_sf_4", "dllm_0.05_sf_8", "dllm_0.05_df_0.45_60_10")
+PRICING = Pricing((load_profile("vLLM_A6000"),))
+DRAFTERS = ("plain", "ar_None_sf_8", "ar_None_sf_4", "dllm_0.05_sf_8", "dllm_0.05_df_0.45_60_10_strict")
 LONG = (HOSTILE * 40).encode()[:5000]
 HALVES = b"half \xe2\x9c of a sign \xf0\x9f"
 TEXTS = (b"First, we add 4 and 5.\nThen 9 = 9.", HOSTILE.encode(), LONG, HALVES, b"The end. " * 9)
 
 
 def save_page(path: Path, records: list) -> Path:
-    stats = merge(stats_of(one, model_prices(one, [PROFILE])) for one in records)
+    stats = merge(entry_of(one, PRICING) for one in records)
     path.write_text(report_html(records, stats, reader()), encoding="utf-8")
     return path
 
@@ -96,7 +97,7 @@ def test_words_and_kinds_filter(opened: Browser) -> None:
     assert drafters(opened) == ["dllm_0.05_sf_8"]
     opened.run("document.querySelector('#filter').value = ''")
     opened.type("#filter", " ")
-    opened.click('#families input[value="ar"]')
+    opened.click('#families input[value="ar_sf"]')
     assert not [name for name in drafters(opened) if name.startswith("ar_")]
     opened.type("#question-filter", "number-3 asks")
     assert opened.texts("#question-count") == ["1 of 5 questions."]

@@ -3,7 +3,7 @@
 A pass is two graphs: the layers over a number of tokens padded up to one of `TOKEN_COUNTS`, and
 the LM head over a number of kept rows padded likewise. Lengths are read on the device, so that one
 graph serves every length; rewinding moves a counter, as in every CachedLM. Where there is no GPU
-the same code runs without graphs, on the plain operations. Shape suffixes as in `plain.py`.
+the same code runs without graphs, on the plain operations. Shape suffixes as in `reference.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ INITIAL_CAPACITY = 2048
 
 
 @dataclass(frozen=True)
-class EngineOptions:
+class BackendOptions:
     """How passes run on a GPU; results differ by rounding only.
 
     `fused_up_to`: passes of at most this number of tokens multiply in kernels with the norms, the rotation, the gate
@@ -47,13 +47,13 @@ class GraphLM(CachedLM):
     """
 
     def __init__(
-        self, hf_model: PreTrainedModel, vocab_size: int | None = None, options: EngineOptions | None = None
+        self, hf_model: PreTrainedModel, vocab_size: int | None = None, options: BackendOptions | None = None
     ) -> None:
         """Raises ValueError for a model that `weights.unsupported` names."""
         super().__init__(hf_model, vocab_size)
         if reason := unsupported(hf_model.config):
-            raise ValueError(f"the graph engine does not run {reason}")
-        self.options = options or EngineOptions()
+            raise ValueError(f"the graph backend does not run {reason}")
+        self.options = options or BackendOptions()
         self.weights = join_weights(hf_model, vocab_size)
         self.graphs = Graphs(self.device)
         is_gpu = self.device.type == "cuda"
@@ -162,7 +162,7 @@ class GraphLM(CachedLM):
         """cos and sin of every position, float32 [2, P, D / 2], as the model's own module computes them."""
         positions_1P = torch.arange(capacity, device=self.device)[None]
         wide = torch.zeros(1, dtype=torch.float32, device=self.device)
-        both_PD = self.model.model.rotary_emb(wide, positions_1P)
+        both_PD = self.model.get_submodule("model.rotary_emb")(wide, positions_1P)
         return torch.stack([part[0, :, : part.shape[-1] // 2] for part in both_PD]).contiguous()
 
 
@@ -180,11 +180,11 @@ def _chunk_end(length: int, begin: int, num_tokens: int, block_size: int) -> int
         return num_tokens
     end = (length + begin + MAX_TOKENS) // block_size * block_size - length
     if end <= begin:
-        raise ValueError(f"the graph engine runs blocks of at most {MAX_TOKENS} positions, not {block_size}")
+        raise ValueError(f"the graph backend runs blocks of at most {MAX_TOKENS} positions, not {block_size}")
     return end
 
 
-def _gpu_operations(weights: Weights, options: EngineOptions) -> tuple[Operations, Products | None]:
+def _gpu_operations(weights: Weights, options: BackendOptions) -> tuple[Operations, Products | None]:
     """The kernels, and the fused products where they can be used; imported only here, because they need Triton."""
     from specdec.models.graph.kernels import GpuOperations
     from specdec.models.graph.products import FusedProducts, can_fuse

@@ -6,7 +6,7 @@ On a CPU a function simply runs, so that the same code can be tested without a G
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -29,25 +29,25 @@ class Graphs:
 
     def clear(self) -> None:
         """Forget all recordings: the buffers have moved."""
-        self._recorded: dict[Hashable, tuple[torch.cuda.CUDAGraph, object]] = {}
-        self._pool: object = None
+        self._recorded: dict[Hashable, tuple[torch.cuda.CUDAGraph, Any]] = {}  # each with its function's own result
+        self._pool: torch.cuda._POOL_HANDLE | None = None
 
     def run(self, key: Hashable, function: Callable[[], Result]) -> Result:
-        if self.device.type != "cuda":
+        if self._stream is None:
             with torch.inference_mode():
                 return function()
         if key not in self._recorded:
-            self._recorded[key] = self._record(function)
+            self._recorded[key] = self._record(function, self._stream)
         graph, result = self._recorded[key]
         graph.replay()
         return result
 
     @torch.inference_mode()
-    def _record(self, function: Callable[[], Result]) -> tuple[torch.cuda.CUDAGraph, Result]:
+    def _record(self, function: Callable[[], Result], stream: torch.cuda.Stream) -> tuple[torch.cuda.CUDAGraph, Result]:
         """Record on a stream of its own. (`torch.cuda.graph` would also collect garbage, at each recording.)"""
         with torch.cuda.device(self.device):
-            self._stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._stream):
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
                 for _ in range(WARM_UPS):
                     function()
                 torch.cuda.synchronize()
@@ -58,5 +58,5 @@ class Graphs:
                     result = function()
                 finally:
                     graph.capture_end()
-            torch.cuda.current_stream().wait_stream(self._stream)
+            torch.cuda.current_stream().wait_stream(stream)
         return graph, result

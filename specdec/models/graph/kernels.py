@@ -1,7 +1,7 @@
-"""The operations of `plain.py` as Triton kernels, for CUDA. Needs the triton package, which comes with CUDA's torch.
+"""The operations of `reference.py` as Triton kernels, for CUDA. Needs the triton package, a part of CUDA's torch.
 
 Lengths are read from `state` on the device, so that a recorded launch serves every length.
-Shape suffixes as in `plain.py`; R is the number of query heads per KV head, S a split of the cache.
+Shape suffixes as in `reference.py`; R is the number of query heads per KV head, S a split of the cache.
 """
 
 from __future__ import annotations

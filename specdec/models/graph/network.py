@@ -1,7 +1,7 @@
-"""The forward pass of a Qwen2 or Llama model over fixed buffers, as operations that a CUDA graph can hold.
+"""The forward pass of a decoder over fixed buffers, as operations that a CUDA graph can hold.
 
 It reads its inputs from buffers and leaves its results in buffers; who fills them, and what is
-committed, `graph_lm.py` decides. Shape suffixes as in `plain.py`.
+committed, `graph_lm.py` decides. Shape suffixes as in `reference.py`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch.nn.functional import linear
 
 from specdec.models.graph.weights import Weights
 
-STATE_SIZE = 4  # see plain.py
+STATE_SIZE = 4  # see reference.py
 
 
 class Operations(Protocol):
-    """What `plain.py` and `kernels.py` offer."""
+    """What `reference.py` and `kernels.py` offer."""
 
     def receive(
         self, sent: torch.Tensor, inputs: torch.Tensor, embedding_VC: torch.Tensor, hidden_MC: torch.Tensor
@@ -49,6 +49,12 @@ class Stream:
     eps: float
     weighted_MC: torch.Tensor | None = None
     squares_TM: torch.Tensor | None = None
+
+    def weighted(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """weighted_MC and squares_TM. Raises ValueError for a stream that no fused product has begun."""
+        if self.weighted_MC is None or self.squares_TM is None:
+            raise ValueError("a stream's first fused product needs Products.begin before it")
+        return self.weighted_MC, self.squares_TM
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ def can_fuse(weights: Weights) -> bool:
     """
     if weights.device.type == "cuda":
         properties = torch.cuda.get_device_properties(weights.device)
-        if properties.shared_memory_per_block_optin < SHARED_MEMORY:
+        shared_memory = properties.shared_memory_per_block_optin  # type: ignore[attr-defined]  # torch's stub lacks it
+        if shared_memory < SHARED_MEMORY:
             return False
     layer = weights.layers[0]
     inner_sizes = [w.shape[1] for w in (layer.qkv_NC, layer.output_CHD, layer.down_CI)]
@@ -78,7 +79,7 @@ class FusedProducts:
     def _multiply_pairs(
         self, kind: str, stream: Stream, w_NC: torch.Tensor, out: torch.Tensor, rotation: tuple, is_biased: bool
     ) -> None:
-        weighted_MC, squares_TM = stream.weighted_MC, stream.squares_TM
+        weighted_MC, squares_TM = stream.weighted()
         (num_rows, inner), plan = weighted_MC.shape, self._plan(kind, weighted_MC, len(w_NC))
         tiles = triton.cdiv(len(w_NC), plan.block_n)
         _pairs_kernel[(tiles, plan.splits)](

@@ -1,4 +1,4 @@
-"""The engine's operations in plain torch: what runs on a CPU, and what the GPU kernels are tested against.
+"""The graph backend's operations in plain torch: what runs on a CPU, and what the GPU kernels are tested against.
 
 `kernels.py` has the same functions for CUDA; neither holds weights or a cache of its own.
 

@@ -1,4 +1,4 @@
-"""The weights of a Qwen2 or Llama model as the graph engine wants them: products that share an input are one matrix.
+"""The weights of a decoder as the graph backend wants them: products that share an input are one matrix.
 
 It moves no weight twice: the Hugging Face module keeps working, on views of the joined matrices.
 
@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-ARCHITECTURES = ("qwen2", "llama")
+from specdec.models.architectures import find_architecture
+
 HEAD_SIZES = (16, 32, 64, 128, 256)
 
 
@@ -62,17 +64,21 @@ class Weights:
 
 
 def unsupported(config: PretrainedConfig) -> str | None:
-    """Why the graph engine cannot run models of this configuration, in a few words; None if it can."""
-    if config.model_type not in ARCHITECTURES:
+    """Why the graph backend cannot run models of this configuration, in a few words; None if it can."""
+    architecture = find_architecture(config.model_type)
+    if architecture is None or not architecture.runs_as_graphs:
         return f"the architecture {config.model_type}"
     if config.hidden_act != "silu":
         return f"the activation {config.hidden_act}"
     if getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
         return "biases outside the query, key and value products"
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    if head_size not in HEAD_SIZES:
+    if (head_size := _head_size(config)) not in HEAD_SIZES:
         return f"heads of {head_size} values"
     return None
+
+
+def _head_size(config: PretrainedConfig) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def join_weights(hf_model: PreTrainedModel, vocab_size: int | None) -> Weights:
@@ -80,38 +86,41 @@ def join_weights(hf_model: PreTrainedModel, vocab_size: int | None) -> Weights:
 
     Its separate projections become views of the joined matrices, so memory grows by one layer at most.
     """
-    config, body = hf_model.config, hf_model.model
+    config = hf_model.config
     return Weights(
-        embedding_VC=body.embed_tokens.weight.detach(),
-        layers=[_join_layer(layer) for layer in body.layers],
-        norm_C=body.norm.weight.detach(),
-        head_VC=hf_model.lm_head.weight.detach()[:vocab_size],
+        embedding_VC=_weights(hf_model, "model.embed_tokens.weight"),
+        layers=[_join_layer(layer) for layer in hf_model.get_submodule("model.layers").children()],
+        norm_C=_weights(hf_model, "model.norm.weight"),
+        head_VC=_weights(hf_model, "lm_head.weight")[:vocab_size],
         norm_eps=config.rms_norm_eps,
         num_heads=config.num_attention_heads,
         num_kv_heads=config.num_key_value_heads,
-        head_size=body.layers[0].self_attn.head_dim,
+        head_size=_head_size(config),
     )
 
 
-def _join_layer(layer: torch.nn.Module) -> LayerWeights:
-    attention, mlp = layer.self_attn, layer.mlp
-    query_key_value = [attention.q_proj, attention.k_proj, attention.v_proj]
-    has_bias = attention.q_proj.bias is not None
+def _join_layer(layer: nn.Module) -> LayerWeights:
+    query_key_value = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    has_bias = "self_attn.q_proj.bias" in dict(layer.named_parameters())
     return LayerWeights(
-        attention_norm_C=layer.input_layernorm.weight.detach(),
-        qkv_NC=_joined(query_key_value, "weight"),
-        qkv_bias_N=_joined(query_key_value, "bias") if has_bias else None,
-        output_CHD=attention.o_proj.weight.detach(),
-        mlp_norm_C=layer.post_attention_layernorm.weight.detach(),
-        gate_up_2IC=_joined([mlp.gate_proj, mlp.up_proj], "weight"),
-        down_CI=mlp.down_proj.weight.detach(),
+        attention_norm_C=_weights(layer, "input_layernorm.weight"),
+        qkv_NC=_joined(layer, query_key_value, "weight"),
+        qkv_bias_N=_joined(layer, query_key_value, "bias") if has_bias else None,
+        output_CHD=_weights(layer, "self_attn.o_proj.weight"),
+        mlp_norm_C=_weights(layer, "post_attention_layernorm.weight"),
+        gate_up_2IC=_joined(layer, ("mlp.gate_proj", "mlp.up_proj"), "weight"),
+        down_CI=_weights(layer, "mlp.down_proj.weight"),
     )
 
 
-def _joined(products: list[torch.nn.Linear], name: str) -> torch.Tensor:
-    """The parameters one below the other; each module's own becomes a view of its rows."""
-    parts = [getattr(product, name).detach() for product in products]
-    joined = torch.cat(parts)
-    for product, rows in zip(products, joined.split([len(part) for part in parts]), strict=True):
-        getattr(product, name).data = rows
+def _weights(module: nn.Module, name: str) -> torch.Tensor:
+    return module.get_parameter(name).detach()
+
+
+def _joined(layer: nn.Module, products: tuple[str, ...], kind: str) -> torch.Tensor:
+    """The parameters one below the other; each product's own becomes a view of its rows."""
+    parts = [layer.get_parameter(f"{product}.{kind}") for product in products]
+    joined = torch.cat([part.detach() for part in parts])
+    for part, rows in zip(parts, joined.split([len(part) for part in parts]), strict=True):
+        part.data = rows
     return joined

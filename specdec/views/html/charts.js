@@ -1,25 +1,25 @@
 // Figures: small drawings of the report's own numbers. Colours and dark mode are the style sheet's.
 
-const FAMILIES = {
-  failfast: { title: 'FailFast', shape: 'circle' },
-  cost_aware: { title: 'Cost-aware', shape: 'star' },
-  dllm: { title: 'Static dLLM', shape: 'square' },
-  ar: { title: 'Static AR', shape: 'diamond' },
-  ar_dynamic: { title: 'Dynamic AR', shape: 'triangle' },
-  other: { title: 'Other', shape: 'circle' },
-  plain: { title: 'Plain decoding', shape: 'circle' },
-};
+const FAMILIES = report.families; // by name {title, marker}, in the order of legends
+// The markers of figures (specdec/views/palette.py), but for the circle.
 const SHAPES = {
-  square: [[-0.85, -0.85], [0.85, -0.85], [0.85, 0.85], [-0.85, 0.85]],
-  diamond: [[0, -1.2], [1.2, 0], [0, 1.2], [-1.2, 0]],
-  triangle: [[0, -1.15], [1.1, 0.85], [-1.1, 0.85]],
-  star: [[0, -1.3], [0.4, -0.4], [1.3, 0], [0.4, 0.4], [0, 1.3], [-0.4, 0.4], [-1.3, 0], [-0.4, -0.4]],
+  s: [[-0.85, -0.85], [0.85, -0.85], [0.85, 0.85], [-0.85, 0.85]],
+  D: [[0, -1.2], [1.2, 0], [0, 1.2], [-1.2, 0]],
+  '^': [[0, -1.15], [1.1, 0.85], [-1.1, 0.85]],
+  v: [[0, 1.15], [1.1, -0.85], [-1.1, -0.85]],
+  P: [[-0.4, -1.1], [0.4, -1.1], [0.4, -0.4], [1.1, -0.4], [1.1, 0.4], [0.4, 0.4], [0.4, 1.1], [-0.4, 1.1], [-0.4, 0.4], [-1.1, 0.4], [-1.1, -0.4], [-0.4, -0.4]],
+  '<': [[-1.15, 0], [0.85, -1.1], [0.85, 1.1]],
+  '>': [[1.15, 0], [-0.85, -1.1], [-0.85, 1.1]],
+  p: [[0, -1.15], [1.1, -0.36], [0.68, 0.93], [-0.68, 0.93], [-1.1, -0.36]],
+  h: [[0, -1.15], [1, -0.58], [1, 0.58], [0, 1.15], [-1, 0.58], [-1, -0.58]],
+  X: [[0, -0.4], [0.7, -1.1], [1.1, -0.7], [0.4, 0], [1.1, 0.7], [0.7, 1.1], [0, 0.4], [-0.7, 1.1], [-1.1, 0.7], [-0.4, 0], [-1.1, -0.7], [-0.7, -1.1]],
+  x: [[0, -0.4], [0.7, -1.1], [1.1, -0.7], [0.4, 0], [1.1, 0.7], [0.7, 1.1], [0, 0.4], [-0.7, 1.1], [-1.1, 0.7], [-0.4, 0], [-1.1, -0.7], [-0.7, -1.1]],
 };
 
-/** A family's mark, told apart by shape as well as by colour. */
-function mark(family, x, y, radius, title) {
-  const shape = SHAPES[FAMILIES[family].shape];
-  const place = { class: `mark-${family}` };
+/** The mark of a drafter, or of a family: `look` is whose colour it has, and its shape tells families apart as well. */
+function mark({ family, look }, x, y, radius, title) {
+  const shape = SHAPES[FAMILIES[family].marker];
+  const place = { class: `mark-${look}` };
   const found = shape
     ? draw('polygon', { ...place, points: shape.map(([dx, dy]) => `${x + dx * radius},${y + dy * radius}`).join(' ') })
     : draw('circle', { ...place, cx: x, cy: y, r: radius });
@@ -27,8 +27,8 @@ function mark(family, x, y, radius, title) {
   return found;
 }
 
-function familyIcon(family) {
-  return draw('svg', { class: 'icon', viewBox: '-8 -8 16 16', width: 14, height: 14, 'aria-hidden': 'true' }, mark(family, 0, 0, 5));
+function icon(drafter) {
+  return draw('svg', { class: 'icon', viewBox: '-8 -8 16 16', width: 14, height: 14, 'aria-hidden': 'true' }, mark(drafter, 0, 0, 5));
 }
 
 /** Axes, grid and titles around a plot: {svg, x, y} with `x` and `y` from values to pixels. */
@@ -59,7 +59,7 @@ function bestOfFamilies(rows) {
 }
 
 function key(rows) {
-  const items = rows.map((row) => make('li', {}, familyIcon(row.family), `${FAMILIES[row.family].title} `, make('code', { text: row.drafter_name })));
+  const items = rows.map((row) => make('li', {}, icon(row), `${FAMILIES[row.family].title} `, make('code', { text: row.drafter_name })));
   return make('ul', { class: 'key-list' }, ...items);
 }
 
@@ -79,10 +79,10 @@ function positionFigure(figure, position, rows) {
     label: 'Acceptance rate by place in the answer',
   });
   for (const { row, points } of lines) {
-    svg.append(draw('polyline', { class: `line line-${row.family}`, points: points.map((p) => `${x(p.at)},${y(p.rate)}`).join(' ') }));
+    svg.append(draw('polyline', { class: `line line-${row.look}`, points: points.map((p) => `${x(p.at)},${y(p.rate)}`).join(' ') }));
     for (const point of points) {
       const text = `${row.drafter_name}, tokens ${point.at - position.bin / 2} to ${point.at + position.bin / 2}: ${percent(point.rate)} of ${point.drafted}`;
-      svg.append(mark(row.family, x(point.at), y(point.rate), 1.8 + 3.2 * Math.sqrt(point.drafted / most), text));
+      svg.append(mark(row, x(point.at), y(point.rate), 1.8 + 3.2 * Math.sqrt(point.drafted / most), text));
     }
   }
   show(figure, svg, key(shown));
@@ -99,7 +99,7 @@ function passesFigure(figure, rows) {
   const best = new Set(bestOfFamilies(points));
   for (const row of [...points].reverse()) {
     const text = `${row.drafter_name}: ${fixed(row.acceptance_len)} tokens, ${fixed(row.passes_per_round)} passes a round, ${times(row.speedup_mean)}`;
-    const drawn = mark(row.family, x(row.passes_per_round), y(row.acceptance_len), best.has(row) ? 6.5 : 4, text);
+    const drawn = mark(row, x(row.passes_per_round), y(row.acceptance_len), best.has(row) ? 6.5 : 4, text);
     if (!best.has(row)) drawn.classList.add('faint');
     svg.append(drawn);
   }

@@ -1,7 +1,8 @@
-// Elements, numbers as text, and the one store of what is shown. Text only ever goes into the page as text.
+// The report's data, elements, numbers as text, and the one store of what is shown. Text only ever goes into the page as text.
 
 const SVG = 'http://www.w3.org/2000/svg';
 const byId = (id) => document.getElementById(id);
+const report = JSON.parse(byId('data').textContent);
 
 /** An element. `props`: attributes; `text`, `class` and `on: {event: handler}` are what they say. */
 function make(tag, props = {}, ...children) {

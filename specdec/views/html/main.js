@@ -1,9 +1,9 @@
 // The page: reads the data, keeps what the reader has chosen, and shows it.
 
-const report = JSON.parse(byId('data').textContent);
 const state = {
   engineIndex: 0,
   rows: [],
+  baseline: null, // the best static AR drafter's name
   filter: '',
   families: new Set(report.drafters.map((drafter) => drafter.family)),
   sort: { key: 'rank', descending: false },
@@ -15,6 +15,7 @@ const trajectories = new Trajectories(report, state);
 function refresh() {
   const engine = report.engines[state.engineIndex];
   state.rows = rankedRows(report, engine.name);
+  state.baseline = report.ranking.engines[state.engineIndex].ar_baseline;
   showHeadline(engine);
   refreshRanking();
   positionFigure(byId('position-figure'), report.position, state.rows);
@@ -45,7 +46,7 @@ function showHeadline(engine) {
     return;
   }
   const level = state.rows.filter((row) => row.is_level_with_best && row.rank !== 1).length;
-  byId('headline').replaceChildren(`${FAMILIES[best.family].title} ${level ? 'leads' : 'is fastest'}: `, make('em', { class: `ink-${best.family}`, text: times(best.speedup_mean) }), ' as fast as plain decoding');
+  byId('headline').replaceChildren(`${FAMILIES[best.family].title} ${level ? 'leads' : 'is fastest'}: `, make('em', { class: `ink-${best.look}`, text: times(best.speedup_mean) }), ' as fast as plain decoding');
   const interval = best.mean_low === null ? '' : `, 95 % interval ${best.mean_low.toFixed(2)} to ${best.mean_high.toFixed(2)}`;
   const others = level ? ` ${plural(level, 'other configuration')} cannot be told from it.` : '';
   byId('lede').replaceChildren(make('code', { text: best.drafter_name }), ` over ${plural(best.num_questions, 'question')}${interval}. ${engine.title}.${others}`);
@@ -57,7 +58,7 @@ function card(value, title, more) {
 }
 
 function cards(best) {
-  const baseline = state.rows.find((row) => row.family === 'ar' && row.rank !== null);
+  const baseline = state.rows.find((row) => row.drafter_name === state.baseline);
   const lossless = report.ranking.losslessness;
   const judged = Object.values(lossless).reduce((sum, count) => sum + count, 0);
   const found = [card(`${fixed(best.acceptance_len)}`, 'tokens a round', `for ${fixed(best.passes_per_round)} drafter passes; ${percent(best.acceptance_rate)} of drafts accepted`)];
@@ -88,7 +89,7 @@ function buildChips() {
       state.families[event.target.checked ? 'add' : 'delete'](family);
       refreshRanking();
     } } });
-    return make('label', {}, input, familyIcon(family), FAMILIES[family].title);
+    return make('label', {}, input, icon({ family, look: family }), FAMILIES[family].title);
   }));
 }
 

@@ -2,7 +2,7 @@
 
 const STRIP = { width: 200, height: 22, pad: 8 };
 
-/** {drafter, family, speedup} of every drafter on a question, best first. */
+/** {name, family, look, speedup} of every drafter on a question, best first. */
 function speedupsOf(question, report, engineIndex) {
   const found = report.drafters
     .map((drafter, index) => ({ ...drafter, speedup: question.results[index]?.[0][engineIndex] ?? null }))
@@ -47,7 +47,7 @@ function questionColumns(report, most, open) {
     { key: 'strip', title: 'Speedups', help: 'Sorts by the best', class: 'left', value: (item) => item.speedups[0]?.speedup ?? null, cell: (item) => strip(item.speedups, most), descends: true },
     {
       key: 'best', title: 'Best drafter', class: 'left', value: (item) => item.speedups[0]?.name ?? null,
-      cell: (item) => (item.speedups.length ? make('span', { class: 'drafter' }, familyIcon(item.speedups[0].family), make('code', { text: item.speedups[0].name }), make('b', { text: times(item.speedups[0].speedup) })) : '–'),
+      cell: (item) => (item.speedups.length ? make('span', { class: 'drafter' }, icon(item.speedups[0]), make('code', { text: item.speedups[0].name }), make('b', { text: times(item.speedups[0].speedup) })) : '–'),
     },
   ];
 }

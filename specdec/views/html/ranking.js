@@ -2,11 +2,11 @@
 
 const PLOT = { width: 168, height: 24, pad: 8 };
 
-/** The rows of the same engine, each with its family. */
+/** The rows of the same engine, each with its drafter's family and look. */
 function rankedRows(report, engine) {
-  const families = new Map(report.drafters.map((drafter) => [drafter.name, drafter.family]));
+  const drafters = new Map(report.drafters.map((drafter) => [drafter.name, drafter]));
   const found = report.ranking.engines.find((one) => one.engine === engine);
-  return found.rows.map((row) => ({ ...row, family: families.get(row.drafter_name) ?? 'other' }));
+  return found.rows.map((row) => ({ family: 'other', look: 'other', ...drafters.get(row.drafter_name), ...row }));
 }
 
 function speedupScale(rows) {
@@ -21,9 +21,9 @@ function intervalPlot(row, scale) {
   svg.append(draw('line', { class: 'one', x1: scale.x(1), x2: scale.x(1), y1: 0, y2: PLOT.height }));
   if (row.mean_low !== null) {
     const ends = { x1: scale.x(Math.max(0, row.mean_low)), x2: scale.x(row.mean_high), y1: middle, y2: middle };
-    svg.append(draw('line', { class: `whisker line-${row.family}`, ...ends }));
+    svg.append(draw('line', { class: `whisker line-${row.look}`, ...ends }));
   }
-  if (row.speedup_mean !== null) svg.append(mark(row.family, scale.x(row.speedup_mean), middle, 5));
+  if (row.speedup_mean !== null) svg.append(mark(row, scale.x(row.speedup_mean), middle, 5));
   return svg;
 }
 
@@ -62,7 +62,7 @@ function standing(row) {
 function drafterCell(row) {
   const name = make('code', { text: row.drafter_name });
   const kind = make('span', { class: 'kind', text: FAMILIES[row.family].title });
-  return make('span', { class: 'drafter' }, familyIcon(row.family), make('span', {}, name, kind), standing(row));
+  return make('span', { class: 'drafter' }, icon(row), make('span', {}, name, kind), standing(row));
 }
 
 function speedupCell(row, scale) {

@@ -83,11 +83,11 @@ class TokenMaker {
 }
 
 /** The ruler: a bar per round, as wide as the tokens it emitted; up the accepted ones, down the rejected ones. */
-function ruler(rounds, family) {
+function ruler(rounds, look) {
   const total = Math.max(1, rounds.reduce((sum, round) => sum + round.emitted, 0));
   const most = Math.max(1, ...rounds.map((round) => Math.max(round.accepted.length, round.rejected.length)));
   const gap = total / 1400;
-  const svg = draw('svg', { class: `bars line-${family}`, viewBox: `0 -1 ${total} 2`, preserveAspectRatio: 'none', 'aria-hidden': 'true' });
+  const svg = draw('svg', { class: `bars line-${look}`, viewBox: `0 -1 ${total} 2`, preserveAspectRatio: 'none', 'aria-hidden': 'true' });
   rounds.forEach((round, index) => {
     const group = draw('g', { 'data-round': index });
     const place = { x: round.begin, width: Math.max(gap, round.emitted - gap) };
@@ -107,12 +107,12 @@ function ruler(rounds, family) {
 
 /** One panel's content: draws rounds, marks the current one, tells `onChoose(round index)` of the reader's choice. */
 class RoundView {
-  constructor(question, name, family, onChoose) {
+  constructor(question, name, look, onChoose) {
     this.rounds = question.unpacked.get(name).rounds;
     this.onChoose = onChoose;
     this.current = 0;
     const maker = new TokenMaker(question);
-    this.ruler = ruler(this.rounds, family);
+    this.ruler = ruler(this.rounds, look);
     this.text = make('div', { class: 'answer', tabindex: 0, role: 'group', 'aria-label': `Answer by ${name}; arrow keys go through its rounds` });
     this.text.append(...this.rounds.map((round, index) => maker.round(round, index)));
     this.info = make('p', { class: 'info', role: 'status' });

@@ -72,7 +72,7 @@ class Trajectories {
     const order = [...new Set([...ranked, ...names])];
     const family = (name) => this.report.drafters.find((drafter) => drafter.name === name).family;
     const [first] = order;
-    const second = order.find((name) => family(name) === 'ar' && name !== first) ?? order.find((name) => family(name) !== family(first)) ?? order[1];
+    const second = order.find((name) => name === this.state.baseline && name !== first) ?? order.find((name) => family(name) !== family(first)) ?? order[1];
     const wanted = [first, second].filter((name) => name !== undefined);
     this.chosen = wanted.map((name, side) => (names.includes(this.chosen[side]) ? this.chosen[side] : name));
     return this.chosen;
@@ -95,8 +95,8 @@ class Trajectories {
   }
 
   fill(side, name) {
-    const { family } = this.report.drafters.find((drafter) => drafter.name === name);
-    const view = new RoundView(this.question, name, family, (index) => this.choose(side, index));
+    const { look } = this.report.drafters.find((drafter) => drafter.name === name);
+    const view = new RoundView(this.question, name, look, (index) => this.choose(side, index));
     this.views[side]?.element.remove();
     this.views[side] = view;
     this.panels[side].facts.replaceChildren(...this.factsOf(name));

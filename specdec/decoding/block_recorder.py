@@ -1,7 +1,7 @@
 """Recording a block-diffusion drafter: its chains from every prefix of a text, many rows at a time.
 
 Nothing is run twice: chains that see the same block after the same pages go the same way from there, whichever prefix
-and unmask threshold they started from. The denoising itself is `generate.Blocks`, as in a live draft.
+and unmask threshold they started from. The denoising itself is `denoising.Blocks`, as in a live draft.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,10 @@ from itertools import accumulate, pairwise
 
 import torch
 
-from generate import Blocks, Denoising, masked_positions, pass_input, prefill
-from specdec.decoding.chains import Chain
-from specdec.drafters.record_ar import Text, in_groups
+from specdec.decoding.chains import Chain, Text
+from specdec.decoding.denoising import Blocks, Denoising, all_known, masked_positions, pass_input, prefill
 from specdec.models.lm import most_probable, unpacked, without
-from specdec.models.pages import PagedLM, Row
+from specdec.models.pages import PagedLM, Row, in_groups
 
 CLOSE = 1e-5  # batched and single passes differ by about 2e-6 in a probability, in float32
 
@@ -146,7 +145,7 @@ class DllmRecorder:
     def _remember(self, state: State, answer: Answer) -> None:
         self._answers[state] = answer
         if answer.page is not None:
-            self._page_tokens[answer.page] = state[1]
+            self._page_tokens[answer.page] = tuple(all_known(state[1]))
 
     def _settle(self, state: State, row: Row, how: Denoising) -> None:
         """Run a state once more as a live draft would, block by block: its rounding is then the live one's too."""
@@ -166,7 +165,8 @@ def is_close(logits_KV: torch.Tensor, mask_id: int, thresholds: Sequence[float] 
     best_K, second_K = without(mask_id, logits_KV.float()).softmax(-1).topk(2).values.unbind(1)
     is_close_K = best_K - second_K < CLOSE
     hundredths_K = (100 * best_K).round() / 100
-    for edge in (hundredths_K.clamp(0.01, 0.99), *thresholds):
+    edges: list[torch.Tensor | float] = [hundredths_K.clamp(0.01, 0.99), *thresholds]
+    for edge in edges:
         is_close_K |= (best_K - edge).abs() < CLOSE
     return is_close_K.tolist()
 

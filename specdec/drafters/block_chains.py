@@ -1,63 +1,22 @@
-"""Recorded: a target and drafters that answer from a trace, so that the loop runs without any model.
+"""Block-diffusion drafts read back: from chains, with what the live drafter's cache would hold, and from a round's
+recorded confidences.
 
-They follow the rules of `drafting.py` and `windows.py`, as live drafters do. No torch.
+The live drafter's rules end a draft (`block_diffusion.py`); `block_recorder.py` makes the chains. No torch.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from specdec.decoding.chains import Chain, Chains
-from specdec.decoding.cost_aware import Advice
-from specdec.decoding.stopping import Draft, Passes
-from specdec.decoding.target import Verdict, count_accepted
-from specdec.drafters.rules import BlockDrafter, BlockSettings, Drafter, NoDrafter, TokenDrafter
-from specdec.drafters.specs import ArDynamic, ArStatic, DrafterSpec, Plain
-from specdec.errors import UserError
-from specdec.traces.trace import Trace
-
-
-class RecordedTarget:
-    """Verifies drafts against a recorded text. Asks no model, takes no time to speak of."""
-
-    prefill_ms = 0.0
-
-    def __init__(self, trace: Trace) -> None:
-        self.trace = trace
-        self._num_emitted = 0
-
-    def start(self, prompt_ids: Sequence[int]) -> None:
-        """Raises UserError for another prompt than the trace's."""
-        if list(prompt_ids) != self.trace.prompt_ids:
-            raise UserError(f"the trace of question {self.trace.question_id} has another prompt: record it again")
-        self._num_emitted = 0
-
-    def verify(self, draft: Draft) -> Verdict:
-        begin, text = self._num_emitted, self.trace.output_tokens
-        accepted_len = count_accepted(draft.tokens, text[begin : begin + len(draft.tokens)])
-        # After the text's end the bonus is cut off by the loop, whatever it is.
-        next_token = text[min(begin + accepted_len, len(text) - 1)]
-        self._num_emitted = begin + accepted_len + 1
-        return Verdict(accepted_len, next_token)
-
-
-class RecordedAr(TokenDrafter):
-    """An AR drafter read back from its chains."""
-
-    def __init__(self, trace: Trace, spec: ArStatic | ArDynamic) -> None:
-        super().__init__(spec, trace.stop_ids)
-        self.trace, self.chains = trace, trace.chains_of(spec)
-        self._chain, self._at = None, 0
-
-    def _begin(self, prefix_ids: Sequence[int]) -> None:
-        self._chain, self._at = self.chains.chains[len(prefix_ids) - len(self.trace.prompt_ids)], 0
-
-    def _next(self) -> tuple[int, float]:
-        if self._at == len(self._chain.tokens):
-            raise too_short(self.trace, self.chains, self.spec)
-        self._at += 1
-        return self._chain.tokens[self._at - 1], self._chain.confidences[self._at - 1]
+from specdec.decoding.denoising import Blocks, Denoising, masked_positions
+from specdec.decoding.stopping import Draft, FailFastWindow, Passes
+from specdec.decoding.target import count_accepted
+from specdec.drafters.base import Recorded
+from specdec.drafters.block_drafter import BlockDrafter, BlockRule, BlockSettings
+from specdec.records.rounds import Round
 
 
 class ChainEnd(Exception):
@@ -118,21 +77,21 @@ class _Cache:
 class RecordedDllm(BlockDrafter):
     """A block-diffusion drafter read back from its chains; what its cache would hold decides on prefill passes."""
 
-    def __init__(self, trace: Trace, spec: DrafterSpec, settings: BlockSettings) -> None:
+    def __init__(self, trace: Recorded, chains: Chains, spec: BlockRule, settings: BlockSettings) -> None:
         super().__init__(spec, settings)
-        self.trace, self.chains = trace, trace.chains_of(spec)
+        self.trace, self.chains = trace, chains
         self._cache = _Cache()
         self._run: RecordedRun | None = None
 
-    def start(self, prompt_ids: Sequence[int]) -> None:
-        super().start(prompt_ids)
+    def reset(self) -> None:
+        super().reset()
         self._cache, self._run = _Cache(), None
 
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
         try:
             return super().propose(prefix_ids, budget)
         except ChainEnd:
-            raise too_short(self.trace, self.chains, self.spec) from None
+            raise self.chains.too_short(self.trace.question_id, self.spec.name) from None
 
     def _open(self, prefix_ids: Sequence[int]) -> RecordedRun:
         index, size = len(prefix_ids) - len(self.trace.prompt_ids), self.settings.block_size
@@ -152,29 +111,39 @@ class RecordedDllm(BlockDrafter):
         return self._cache.length_within(prefix_ids, whole) // self.settings.block_size * self.settings.block_size
 
 
-def recorded_drafter(
-    trace: Trace,
-    spec: DrafterSpec,
-    *,
-    reuse_kvs: bool = True,
-    reuse_drafts: bool = False,
-    advice: Advice | None = None,
-) -> Drafter:
-    """A drafter of `spec` over a trace; the rest is as in `BlockSettings`. Raises UserError if its chains were not
-    recorded."""
-    if isinstance(spec, Plain):
-        return NoDrafter()
-    if isinstance(spec, ArStatic | ArDynamic):
-        return RecordedAr(trace, spec)
-    blocks = {key: trace.chains_of(spec).identity[key] for key in ("mask_id", "block_size", "small_block_size")}
-    settings = BlockSettings(
-        stop_ids=trace.stop_ids, reuse_kvs=reuse_kvs, reuse_drafts=reuse_drafts, advice=advice, **blocks
-    )
-    return RecordedDllm(trace, spec, settings)
+_UNKNOWN = -1  # stands for tokens that do not matter: how sure the drafter was decides which positions become known
 
 
-def too_short(trace: Trace, chains: Chains, spec: DrafterSpec) -> UserError:
-    return UserError(
-        f"{spec.name} needs longer drafts than were recorded: the chains {chains.name} of question "
-        f"{trace.question_id} are {chains.chain_len} tokens long; record more with failfast.py --record --chain_len N"
-    )
+def confidences_again(turn: Round, window: FailFastWindow, how: Denoising) -> list[float | None]:
+    """Of each drafted token, the confidence with which it was unmasked; None where the round does not tell.
+
+    FailFast's published rule records every masked position of every pass. Which of them became tokens follows from
+    them: the passes are gone through again. The first token of a block has none under that rule.
+    """
+    run = _Again(turn, how)
+    for _ in range(turn.num_denoise_passes + turn.num_commit_passes):
+        run.step()
+        window.test(run)
+    # After the window come tokens of the round before (draft reuse), which no pass was sure of.
+    count = min(turn.draft_len, window.size) if turn.stop_reason == "low_confidence" else turn.draft_len
+    known = [run.confidence.get(run.prefix_len + index, math.nan) for index in range(count)]
+    return [*(None if math.isnan(one) else one for one in known), *[None] * (turn.draft_len - count)]
+
+
+class _Again(Blocks):
+    """A round's passes once more, by what it recorded of them. That of a block's first token, which is not recorded,
+    is not a number."""
+
+    def __init__(self, turn: Round, how: Denoising) -> None:
+        start = turn.prefix_len // how.block_size * how.block_size
+        super().__init__([_UNKNOWN] * turn.prefix_len, how, start, (_UNKNOWN, math.nan))
+        self._left = list(turn.confidences)
+
+    def step(self) -> None:
+        masked = masked_positions(self.block, self.how.small_block_size)
+        if not masked:
+            self.committed(_UNKNOWN, math.nan)
+            return
+        confidences, self._left = self._left[: len(masked)], self._left[len(masked) :]
+        if len(confidences) == len(masked):
+            self.denoised(masked, [_UNKNOWN] * len(masked), confidences)

@@ -1,0 +1,108 @@
+"""Flags: parsers that take no abbreviations and answer in one line, made of the settings of `config.py` and of the
+drafter families. The published spellings of flags are read here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, NoReturn
+
+from specdec.config import PARTS, RunConfig
+from specdec.drafters.families import flags as family_flags
+from specdec.drafters.families import kinds
+from specdec.drafters.flags import Flag
+from specdec.models.checkpoints import BUNDLED
+
+GROUPS = {
+    "questions": "which questions",
+    "models": "target and backend",
+    "decoding": "decoding",
+    "drafters": "drafters",
+    "recording": "traces",
+    "pricing": "prices",
+    "output": "output",
+}
+
+
+class StrictParser(argparse.ArgumentParser):
+    """argparse that takes no abbreviations and says what is wrong in one line, with status 2.
+
+    `examples`: command lines that --help shows last.
+    """
+
+    def __init__(self, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        epilog = "examples:\n" + "\n".join(f"  {line}" for line in examples) if examples else None
+        kwargs = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": epilog, **kwargs}
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def all_flags() -> dict[str, dict[str, Flag]]:
+    """Every setting's flag by name, in the groups of --help."""
+    found: dict[str, dict[str, Flag]] = {}
+    for name, part in PARTS.items():
+        found[name] = {one.name: one.metadata["flag"] for one in fields(part) if "flag" in one.metadata}
+    found["drafters"] |= {flag.name: flag for flag in (*model_flags(), *family_flags())}
+    return found
+
+
+def model_flags() -> list[Flag]:
+    """Flags that name the drafters' models."""
+    roles = dict.fromkeys(spec.role for spec in kinds().values() if spec.role is not None)
+    return [Flag(role.setting, f"{role.title} (default: {BUNDLED}, or {role.default})", None) for role in roles]
+
+
+def add_flags(parser: argparse.ArgumentParser, names: Collection[str] | None = None) -> None:
+    """The flags of all settings, or of those called `names`, in groups."""
+    for group, found in all_flags().items():
+        chosen = {name: flag for name, flag in found.items() if names is None or name in names}
+        if chosen:
+            section = parser.add_argument_group(GROUPS[group])
+            for name, flag in chosen.items():
+                _add(section, name, flag)
+
+
+def _add(section: argparse._ArgumentGroup, name: str, flag: Flag) -> None:
+    more: dict[str, Any] = dict(flag.more)
+    if callable(more.get("choices")):
+        more["choices"] = tuple(more["choices"]())
+    if flag.default is False:
+        more["action"] = "store_true"
+    else:
+        more.setdefault("type", text)
+    help_text = flag.help.replace("%", "%%") + _default_text(flag.default)
+    # The published spelling stands first: it is what scripts use.
+    spellings = [*flag.published, name]
+    section.add_argument(*(f"--{one}" for one in spellings), dest=name, default=flag.default, help=help_text, **more)
+
+
+def text(value: str) -> str:
+    """For flags: a text that names something."""
+    if not value.strip():
+        raise argparse.ArgumentTypeError("an empty text names nothing")
+    return value
+
+
+def _default_text(default: Any) -> str:
+    if default is None or default is False:
+        return ""
+    return f" (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
+
+
+def config_of(values: Mapping[str, Any]) -> RunConfig:
+    """What argparse has read, as a RunConfig. Raises UserError."""
+    return RunConfig.of(**values)
+
+
+def add_reading_flags(parser: argparse.ArgumentParser) -> None:
+    """How records are priced and graded, and whether they must be of the same questions."""
+    add_flags(parser, ("latency_profile", "latency_target", "run_code"))
+    parser.add_argument(
+        "--allow_unequal",
+        action="store_true",
+        help="rank configurations that were run on different questions, over those that all of them have",
+    )

@@ -1,0 +1,100 @@
+"""Rank drafter configurations from logs or results folders, best first. Loads no model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from specdec.commands.flags import StrictParser, add_reading_flags
+from specdec.errors import UserError, exit_status
+from specdec.latency.pricing import Pricing
+from specdec.ranking import entries, logs
+from specdec.ranking.entries import Entry, entry_of, records_of
+from specdec.ranking.oracle import Judges
+from specdec.ranking.question_sets import comparable
+from specdec.ranking.server_rows import also_ranked
+from specdec.ranking.source import Source
+from specdec.records.record import Record, load_record
+from specdec.views import tables
+
+PROGRAM = "parse_log.py"  # its published name
+EXAMPLES = (
+    "failfast rank results",
+    "failfast rank run.log --csv > ranking.csv",
+    "failfast rank results --trace_dir results/traces",
+)
+
+
+def read_path(path: Path, reading: Callable[[Record], Entry]) -> list[Entry]:
+    """The entries of a results folder, a record or a log file; UserError if it holds none."""
+    if path.is_dir():
+        return [reading(record) for record in records_of(path)]
+    if not path.exists():
+        raise UserError(f"{path} does not exist: give a log file or a results folder")
+    if path.suffix == ".pickle":
+        return [reading(load_record(path))]
+    return _read_log(path)
+
+
+def _read_log(path: Path) -> list[Entry]:
+    if not path.is_file():
+        raise UserError(f"{path} is neither a log file nor a results folder")
+    try:
+        with open(path, encoding="utf-8", errors="replace") as lines:
+            stats = logs.parse_log_lines(lines, Source(name=str(path)))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    if not stats:
+        raise UserError(f"{path} is not a log of this program or the published one: it reports no question")
+    return stats
+
+
+def build_parser(program: str = PROGRAM) -> StrictParser:
+    """The command line; flags as in failfast.py."""
+    parser = StrictParser(
+        prog=program, examples=EXAMPLES, description=f"{__doc__} Logs hold prices and grades of their own."
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH", type=Path, help="log file or results folder")
+    add_reading_flags(parser)
+    parser.add_argument("--trace_dir", help="for records: show the share of the ceiling, from this folder's traces")
+    parser.add_argument(
+        "--also",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="rank what a server's own speculation gave as well: what profile_tpt_vllm_eagle3 printed",
+    )
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="print one JSON document")
+    output.add_argument("--csv", action="store_true", help="print CSV")
+    return parser
+
+
+def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
+    """The text to print for a command line. UserError for input that cannot be ranked."""
+    options = build_parser(program).parse_args(arguments)
+    pricing = Pricing.load(options.latency_profile, options.latency_target)
+    judges = None if options.trace_dir is None else Judges(options.trace_dir, pricing)
+    reading = partial(entry_of, pricing=pricing, judges=judges, run_code=options.run_code)
+    stats = entries.merge(entry for path in options.paths for entry in read_path(path, reading))
+    served, notes = also_ranked(options.also, stats)
+    stats, note = comparable([*stats, *served], options.allow_unequal)
+    note = "\n".join(filter(None, [note, *notes]))
+    if options.json:
+        return tables.ranking_json(stats, note) + "\n"
+    if options.csv:
+        print(note, end="\n" if note else "", file=sys.stderr)
+        return tables.ranking_csv(stats)
+    return tables.ranking_report(stats) + (f"\n{note}\n" if note else "")
+
+
+def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
+    """Prints the ranking; 2 and one line on stderr for a user's mistake."""
+    return exit_status(program, lambda: print(run(arguments, program), end=""))
+
+
+def verb(arguments: Sequence[str]) -> int:
+    return main(arguments, "failfast rank")

@@ -1,0 +1,25 @@
+"""Record a trace per question: the target's text, and what every drafter would write along it.
+
+`failfast replay` then runs any setting on the traces, without a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from specdec.commands.flags import StrictParser, add_flags, config_of
+from specdec.commands.run import carry_out, names_of
+
+FLAGS = ("max_new_tokens", "record_batch", "chain_len", "output_dir", "overwrite", "log_level", "latency_profile")
+EXAMPLES = (
+    "failfast record --dataset_name gsm8k --num_questions 30 --output_dir results/traces",
+    "failfast record --grid paper --output_dir results/traces",
+)
+
+
+def verb(arguments: Sequence[str]) -> int:
+    """Exit status: 0 done, 2 a mistake of the user's, 130 or 143 interrupted."""
+    usage = "failfast record [FLAG ...]"
+    parser = StrictParser(prog="failfast record", usage=usage, description=__doc__, examples=EXAMPLES)
+    add_flags(parser, (*names_of("questions", "models", "drafters"), *FLAGS))
+    return carry_out(parser.prog, lambda: config_of({**vars(parser.parse_args(arguments)), "record": True}))

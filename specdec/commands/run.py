@@ -1,0 +1,228 @@
+"""Run drafters on questions, record every round, and rank them.
+
+The driver: finds the models, works through every question and drafter, saves each record as soon as it is finished, and
+prints the ranking. `main` has all published flags, `verb` those that belong to a run alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from specdec.commands.flags import StrictParser, add_flags, all_flags, config_of
+from specdec.config import RunConfig
+from specdec.errors import exit_status
+from specdec.latency.pricing import Pricing
+from specdec.models.token_text import TokenBytes, stored_tokens
+from specdec.questions.sets import Problem
+from specdec.ranking.entries import PLAIN, Entry, entry_of, with_measured
+from specdec.records.record import Record, check_writable, save_record
+from specdec.runs.resume import asked_problems, repeated_run, stored_records
+from specdec.runs.run_file import RunFile
+from specdec.runs.shards import parse_shard
+from specdec.runs.status import read_status, status_report
+from specdec.runs.stop import StopRequest
+from specdec.views.record_text import record_lines, record_text
+from specdec.views.tables import ranking_report
+from specdec.views.terminal import AnswerView, wants_colour
+
+if TYPE_CHECKING:
+    from specdec.runs.jobs import Job
+    from specdec.session import Session
+
+log = logging.getLogger("failfast")
+
+
+EXAMPLES = (
+    "python failfast.py",
+    "python failfast.py --dataset_name gsm8k --num_questions 30 --output_dir results/gsm8k",
+    "python failfast.py --drafters ar_sf failfast --sweep_lowconf_threshold 0.3 0.45 --figures",
+    "python failfast.py help    (the verbs: run, rank, record, replay, report, ...)",
+)
+RUN_EXAMPLES = (
+    "failfast run --dataset_name gsm8k --num_questions 30 --output_dir results/gsm8k",
+    "failfast run --drafters ar_sf failfast --tau 0.3 0.45 --draft_len 8",
+)
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> RunConfig:
+    """The published command line as a RunConfig. Raises UserError, or exits with 2 on a malformed flag."""
+    parser = StrictParser(
+        prog="failfast.py",
+        usage="failfast.py [FLAG ...]",
+        description="Measure drafting strategies for speculative decoding. Without flags: the bundled "
+        "models on the bundled questions with all drafters that need no calibration.",
+        examples=EXAMPLES,
+    )
+    add_flags(parser)
+    return config_of(vars(parser.parse_args(arguments)))
+
+
+def names_of(*groups: str) -> tuple[str, ...]:
+    """The settings of these groups of flags, by name."""
+    return tuple(name for group in groups for name in all_flags()[group])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The published command. Exit status: 0 done, 2 a mistake of the user's, 130 or 143 interrupted."""
+    return carry_out("failfast.py", lambda: parse_args(arguments))
+
+
+def verb(arguments: Sequence[str]) -> int:
+    """`failfast run`: what only records, only reads or only looks has a verb of its own."""
+    usage = "failfast run [FLAG ...]"
+    parser = StrictParser(prog="failfast run", usage=usage, description=__doc__, examples=RUN_EXAMPLES)
+    others = {"read_pickle", "status"}
+    own = names_of("questions", "models", "decoding", "drafters", "pricing", "output")
+    add_flags(parser, [name for name in own if name not in others])
+    return carry_out(parser.prog, lambda: config_of(vars(parser.parse_args(arguments))))
+
+
+def carry_out(program: str, read: Callable[[], RunConfig]) -> int:
+    """Do what `read` says is asked; an interrupted run keeps what it has."""
+    logging.raiseExceptions = False  # a reader that has gone away shows at the next print
+    with StopRequest() as stop:
+        try:
+            return exit_status(program, lambda: run(read(), stop))
+        except KeyboardInterrupt:
+            print(f"{program}: stopped; finished records are kept, the same command does the rest", file=sys.stderr)
+            return 128 + (stop.signal or signal.SIGINT)
+
+
+def run(config: RunConfig, stop: StopRequest) -> None:
+    """Do what the command line asks. Raises UserError before any weight is loaded where it can."""
+    logging.basicConfig(level=config.output.log_level, format="%(message)s", stream=sys.stdout, force=True)
+    output = config.output
+    if output.status is not None:
+        print(status_report(read_status(output.status)), end="")
+        return
+    pricing = Pricing.load(config.pricing.latency_profile, config.pricing.latency_target)
+    shard = parse_shard(config.questions.shard, os.environ)
+    if output.read_pickle:
+        Reporter(config, pricing).report(stored_records(config))
+        return
+    problems = shard.of(asked_problems(config))
+    if not problems:
+        print(f"No question for --shard {shard.index}/{shard.count}: nothing to do.")
+        return
+    repeated = repeated_run(config, problems, shard)
+    if repeated is not None:
+        reporter = Reporter(config, pricing)
+        with RunFile(output.output_dir, repeated.description) as run_file:
+            run_file.num_found = len(repeated.records)
+            reporter.report(repeated.records)
+        return
+    # Models come with torch and transformers: everything above answers without them.
+    from specdec.runs.jobs import describe_plan, plan_jobs
+    from specdec.runs.run_file import describe_run
+    from specdec.session import open_session
+
+    session = open_session(config)
+    report = None if config.recording.record else Reporter(config, pricing, session.token_bytes)
+    jobs = [] if config.recording.record else plan_jobs(session, problems)
+    if output.dry_run:
+        print(describe_plan(session, jobs))
+        return
+    check_writable(output.output_dir)
+    with RunFile(output.output_dir, describe_run(session, problems, shard, jobs)) as run_file:
+        if report is None:
+            record_traces(session, problems, stop)
+        else:
+            run_jobs(session, jobs, report, run_file, stop)
+
+
+def run_jobs(session: Session, jobs: Sequence[Job], report: Reporter, run_file: RunFile, stop: StopRequest) -> None:
+    """Work through the jobs, each record saved as soon as it is made, and rank them.
+
+    Another task may have finished a job since they were planned; nothing is computed twice if that can be seen.
+    """
+    from specdec.runs.against_plain import AgainstPlain
+    from specdec.runs.jobs import finished, run_job
+
+    against_plain = AgainstPlain(session)
+    with logging_redirect_tqdm():
+        for job in tqdm(jobs, desc="question x drafter", disable=None):
+            stop.check()
+            run_file.job = (job.problem.question_id, job.spec.name)
+            found = finished(job, session.config)
+            record = against_plain.judged(found or run_job(session, job, stop.check), job.path)
+            run_file.num_found += found is not None
+            run_file.num_computed += found is None
+            entry = report.entry(record)
+            if record is not found:
+                save_record(record, job.path, record_text(record, entry, session.round_texts(record)))
+            report.add(record, entry)
+    report.finish()
+
+
+def record_traces(session: Session, problems: Sequence[Problem], stop: StopRequest) -> None:
+    """A trace per question, each saved as soon as it is made; what is stored already is not made again."""
+    from specdec.runs.recording import plan_traces, record_trace
+    from specdec.traces.trace import save_trace
+
+    jobs = plan_traces(session, problems)
+    for job in tqdm(jobs, desc="questions", disable=None):
+        stop.check()
+        if job.missing or job.stored is None:
+            save_trace(record_trace(session, job, stop.check), job.path)
+    num_made = sum(bool(job.missing or job.stored is None) for job in jobs)
+    print(f"Recorded {num_made} of {len(jobs)} questions; the others had their traces. They are in:")
+    print(jobs[0].path.parent.parent)
+
+
+class Reporter:
+    """Prices and grades records, logs their lines, draws them if asked, and prints the ranking at the end.
+
+    `tokens`: what the target's ids stand for; default: looked for on this machine. Raises UserError at once if a
+    profile cannot price the target, or if trajectories are asked for and there is no tokenizer.
+    """
+
+    def __init__(self, config: RunConfig, pricing: Pricing, tokens: Callable[[], TokenBytes] | None = None) -> None:
+        output, models = config.output, config.models
+        pricing.check(models.target_name)
+        is_coloured = wants_colour(sys.stdout, os.environ)
+        if output.show_trajectory or (is_coloured and output.log_level == "DEBUG"):
+            tokens = tokens or stored_tokens(models.target_model_name, output.show_trajectory)
+        else:
+            tokens = None
+        self._view = AnswerView(tokens, is_coloured)
+        self.config, self.pricing = config, pricing
+        self.plain: dict[int, Entry] = {}
+        self.entries: list[Entry] = []
+
+    def report(self, records: Iterable[Record]) -> None:
+        """Add finished records and print their ranking."""
+        for record in records:
+            self.add(record, self.entry(record))
+        self.finish()
+
+    def entry(self, record: Record) -> Entry:
+        """Price and grade a record. Plain decoding comes first of a question's drafters: it is their baseline."""
+        entry = entry_of(record, self.pricing, run_code=self.config.output.run_code)
+        if entry.drafter_name == PLAIN:
+            self.plain[entry.question_id] = entry
+            return entry
+        return with_measured(entry, self.plain.get(entry.question_id))
+
+    def add(self, record: Record, entry: Entry) -> None:
+        """Log a record and keep its entry for the ranking."""
+        self.entries.append(entry)
+        for line in record_lines(record, entry):
+            log.info(line)
+        level = logging.INFO if self.config.output.show_trajectory else logging.DEBUG
+        for line in self._view.lines(record) if log.isEnabledFor(level) else ():
+            log.log(level, line)
+        if self.config.output.figures:
+            from plotting.acc_rate_over_time import write_figure  # matplotlib takes a second
+
+            write_figure(record, self.config.output.output_dir)
+
+    def finish(self) -> None:
+        print(ranking_report(self.entries))

@@ -1,0 +1,309 @@
+"""AR drafters: a small causal model, one pass per token, with a static length or FailFast's rule in chunks.
+
+Greedy by plain argmax, or sampled (then the ratio rule applies). Its cache survives across rounds: what was accepted is
+not run again. The rules are the live drafter's and the replayed one's alike.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from specdec.decoding.chains import Chain, Text
+from specdec.decoding.stopping import Draft
+from specdec.decoding.target import Verification
+from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup, Spec, number_text
+from specdec.drafters.flags import DRAFT_LEN, DRAFT_STEP, MAX_DRAFT_LEN, TAU, Options, values
+from specdec.models.checkpoints import Role
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from specdec.decoding.sampled import SampledLM
+    from specdec.models.pages import PagedLM
+
+AR_DRAFTER = Role("AR drafter", "--ar_model_name", "ar_drafter", "Qwen/Qwen2.5-1.5B-Instruct")
+CHAINS = "ar"
+
+
+class TokenLM(Protocol):
+    """What an AR drafter asks of a model, in the words of `specdec.models.lm.CachedLM`."""
+
+    @property
+    def length(self) -> int: ...
+    def predict(self, tokens: Sequence[int], *, keep: Sequence[int]) -> tuple[list[int], list[float]]: ...
+    def commit(self, num_tokens: int) -> None: ...
+    def rollback(self, length: int) -> None: ...
+    def reuse(self, prefix_ids: Sequence[int], block_size: int = 1) -> int: ...
+
+
+@dataclass(frozen=True)
+class _Ar(Spec):
+    """What both have in common."""
+
+    role = AR_DRAFTER
+    priced_as = "ar"
+
+    @property
+    def chains_name(self) -> str | None:
+        return CHAINS
+
+    def drafter(self, setup: Setup) -> Drafter:
+        if setup.sampler is None:
+            return ArDrafter(setup.lm, self, setup.stop_ids)
+        from specdec.decoding.sampled import SampledLM
+
+        return SampledArDrafter(SampledLM(setup.lm, setup.sampler), self, setup.stop_ids)
+
+    def replayed(self, trace: Recorded, setup: Setup) -> Drafter:
+        return RecordedAr(trace, self)
+
+
+@dataclass(frozen=True)
+class ArStatic(_Ar):
+    """An AR drafter that always drafts `draft_len` tokens."""
+
+    draft_len: int
+
+    kind = "ar_sf"
+    title = "AR, static"
+    hue = "#E69F00"
+    marker = "s"
+    switch = "run_ar"
+    is_static_baseline = True
+    is_reference = True
+
+    @property
+    def name(self) -> str:
+        return f"ar_None_sf_{self.draft_len}"
+
+    @property
+    def label(self) -> str:
+        return f"AR, static {self.draft_len}"
+
+    @classmethod
+    def sweep(cls, options: Options) -> list[Spec]:
+        (lengths,) = values(options, DRAFT_LEN)
+        return [cls(length) for length in lengths]
+
+    def chain_len(self, options: Options) -> int:
+        return self.draft_len
+
+
+@dataclass(frozen=True)
+class ArDynamic(_Ar):
+    """An AR drafter under FailFast's stopping rule: chunks of `draft_step` tokens, at most `max_draft_len`."""
+
+    tau: float
+    max_draft_len: int
+    draft_step: int
+
+    kind = "ar_df"
+    title = "AR, dynamic"
+    hue = "#CC79A7"
+    marker = "D"
+    switch = "ar_dynamic"
+
+    @property
+    def name(self) -> str:
+        return f"ar_None_df_{number_text(self.tau)}_{self.max_draft_len}_{self.draft_step}"
+
+    @property
+    def label(self) -> str:
+        return f"AR, dynamic τ {number_text(self.tau)}, N_max {self.max_draft_len}, N {self.draft_step}"
+
+    @classmethod
+    def sweep(cls, options: Options) -> list[Spec]:
+        taus, longest, steps = values(options, TAU, MAX_DRAFT_LEN, DRAFT_STEP)
+        return [cls(tau, most, step) for tau in taus for most in longest for step in steps]
+
+    def chain_len(self, options: Options) -> int:
+        return self.max_draft_len
+
+
+class TokenDrafter(ABC):
+    """Drafts token by token, each pass counted as a denoising pass."""
+
+    def __init__(self, spec: Spec, stop_ids: Collection[int]) -> None:
+        self.spec, self.stop_ids = spec, stop_ids
+
+    @abstractmethod
+    def _begin(self, prefix_ids: Sequence[int]) -> None:
+        """A new draft after `prefix_ids`."""
+
+    @abstractmethod
+    def _next(self) -> tuple[int, float]:
+        """One pass: the next token, the most probable or a drawn one, and its probability."""
+
+    def reset(self) -> None:  # noqa: B027
+        """Forget the last question."""
+
+    def observe(self, verification: Verification) -> None:  # noqa: B027
+        """What became of a draft shows in the next prefix."""
+
+    def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
+        dynamic = self.spec if isinstance(self.spec, ArDynamic) else None
+        limit = min(budget, self.spec.chain_len({}))
+        if limit < 1:
+            return Draft()
+        draft = Draft(stop_reason="length" if dynamic is None else "max_len")
+        self._begin(prefix_ids)
+        while len(draft.tokens) < limit:
+            token, confidence = self._next()
+            draft.tokens.append(token)
+            draft.confidences.append(confidence)
+            draft.passes.denoise += 1
+            if token in self.stop_ids:
+                draft.stop_reason = "stop_token"
+                break
+            if dynamic is not None and _is_unsure(draft, dynamic):
+                draft.stop_reason = "low_confidence"
+                break
+        draft.token_confidences = list(draft.confidences)
+        return draft
+
+
+def _is_unsure(draft: Draft, spec: ArDynamic) -> bool:
+    """Whether a whole chunk has just ended and a confidence lies below tau."""
+    return len(draft.tokens) % spec.draft_step == 0 and min(draft.confidences) < spec.tau
+
+
+class ArDrafter(TokenDrafter):
+    """A model answers."""
+
+    def __init__(self, lm: TokenLM, spec: Spec, stop_ids: Collection[int]) -> None:
+        super().__init__(spec, stop_ids)
+        self.lm = lm
+        self._new_tokens: list[int] = []
+
+    def reset(self) -> None:
+        self.lm.rollback(0)
+
+    def _begin(self, prefix_ids: Sequence[int]) -> None:
+        self.lm.reuse(prefix_ids[:-1])
+        self._new_tokens = list(prefix_ids[self.lm.length :])
+
+    def _next(self) -> tuple[int, float]:
+        (token,), (confidence,) = self.lm.predict(self._new_tokens, keep=[len(self._new_tokens) - 1])
+        self.lm.commit(len(self._new_tokens))
+        self._new_tokens = [token]
+        return token, confidence
+
+
+class SampledArDrafter(ArDrafter):
+    """Over a SampledLM: its drafts say what each token was drawn from, so that the ratio rule applies."""
+
+    lm: SampledLM
+
+    def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
+        import torch
+
+        self._rows: list[Tensor] = []
+        draft = super().propose(prefix_ids, budget)
+        if self._rows:
+            draft.drawn_from = torch.cat(self._rows)
+        return draft
+
+    def _next(self) -> tuple[int, float]:
+        found = super()._next()
+        if self.lm.drawn_from is not None:
+            self._rows.append(self.lm.drawn_from)
+        return found
+
+
+class RecordedAr(TokenDrafter):
+    """Read back from chains."""
+
+    def __init__(self, trace: Recorded, spec: Spec) -> None:
+        super().__init__(spec, trace.stop_ids)
+        self.trace, self.chains = trace, trace.chains_of(spec)
+        self._left: Iterator[tuple[int, float]] = iter(())
+
+    def _begin(self, prefix_ids: Sequence[int]) -> None:
+        chain = self.chains.chains[len(prefix_ids) - len(self.trace.prompt_ids)]
+        self._left = zip(chain.tokens, chain.confidences, strict=True)
+
+    def _next(self) -> tuple[int, float]:
+        found = next(self._left, None)
+        if found is None:
+            raise self.chains.too_short(self.trace.question_id, self.spec.name)
+        return found
+
+
+def ar_chain(tokens: list[int], confidences: list[float]) -> Chain:
+    """A chain of a token per pass. Its confidences stand once, not again under `recorded`."""
+    passes = len(tokens)
+    return Chain(tokens, confidences, list(range(1, passes + 1)), [0] * passes, [0] * passes, [])
+
+
+def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Chain]]:
+    """One chain per prefix, many rows at a time."""
+    from specdec.models.pages import PagedLM
+
+    setup = recording.setup
+    paged = PagedLM(setup.lm, 1)
+    return {
+        name: record_ar(paged, recording.text, length, frozenset(setup.stop_ids), recording.batch)
+        for name, length in wanted.items()
+    }
+
+
+def record_ar(paged: PagedLM, text: Text, chain_len: int, stop_ids: frozenset[int], batch: int) -> list[Chain]:
+    """One chain per prefix: `chain_len` tokens, or fewer up to a stop token. `batch`: rows of one pass.
+
+    Nothing is run twice: where the drafter is right about a token, its chain goes on as the next prefix's does.
+    """
+    from specdec.models.lm import most_probable, unpacked
+
+    paged.clear()
+    if not text.num_prefixes:
+        return []
+    last = text.prefix_lens[-1]
+    pages, logits_KV = paged.add_trunk(text.ids[:last], keep=range(text.prompt_len - 1, last))
+    firsts = dict(zip(text.prefix_lens, zip(*unpacked(most_probable(logits_KV)), strict=True), strict=True))
+    own = {at: [first] for at, first in firsts.items() if at == last or first[0] != text.ids[at]}
+    _write_on(paged, own, pages, (chain_len, batch), stop_ids)
+    chains: dict[int, list[tuple[int, float]]] = {}
+    for at in reversed(text.prefix_lens):
+        # Right about the first token: the rest is the chain of the next prefix, if the text goes on.
+        goes_on = at not in own and firsts[at][0] not in stop_ids
+        chains[at] = own.get(at) or [firsts[at], *(chains[at + 1][: chain_len - 1] if goes_on else [])]
+    return [ar_chain([token for token, _ in chains[at]], [sure for _, sure in chains[at]]) for at in text.prefix_lens]
+
+
+def _write_on(
+    paged: PagedLM,
+    own: dict[int, list[tuple[int, float]]],
+    pages: list[int],
+    sizes: tuple[int, int],
+    stop_ids: frozenset[int],
+) -> None:
+    """Extend every chain of `own` (prefix length -> tokens so far) token by token, all at once. `sizes`: tokens of a
+    chain, rows of a pass."""
+    from specdec.models.lm import most_probable, unpacked
+    from specdec.models.pages import Row, in_groups
+
+    (chain_len, batch), paths = sizes, {at: tuple(pages[:at]) for at in own}
+    for length in range(1, chain_len):
+        alive = [at for at, chain in own.items() if len(chain) == length and chain[-1][0] not in stop_ids]
+        for group in in_groups(alive, batch):
+            logits_KV = paged.forward([Row(paths[at], (own[at][-1][0],), (0,)) for at in group])
+            pages_of = paged.commit(range(len(group)))
+            found = unpacked(most_probable(logits_KV))
+            for at, page, token, confidence in zip(group, pages_of, *found, strict=True):
+                paths[at] += (page,)
+                own[at].append((token, confidence))
+
+
+def _parse(words: Sequence[str]) -> Spec | None:
+    match list(words):
+        case ["ar", "None", "sf", draft_len]:
+            return ArStatic(int(draft_len))
+        case ["ar", "None", "df", tau, longest, step]:
+            return ArDynamic(float(tau), int(longest), int(step))
+    return None
+
+
+FAMILY = Family("ar", (ArStatic, ArDynamic), _parse, (DRAFT_LEN, TAU, MAX_DRAFT_LEN, DRAFT_STEP), record)

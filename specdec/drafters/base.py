@@ -1,0 +1,171 @@
+"""What every drafter family is made of: settings as a spec, flags, a live and a replayed drafter, chains.
+
+A family is one file beside this one with a constant FAMILY; `families.py` finds them. No family is named here, and no
+network is run: what runs one is imported by those who ask for a live drafter.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from specdec.decoding.chains import Chain, Chains, Text
+from specdec.decoding.loop import Drafter
+from specdec.drafters.flags import Flag, Options
+from specdec.models.checkpoints import Role
+from specdec.records.rounds import Round
+
+if TYPE_CHECKING:
+    from specdec.decoding.cost_aware import Advice
+    from specdec.decoding.sampling import Sampler
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a drafter is given by those who run it.
+
+    `lm`: the model of its part (`Spec.role`), None in a replay. `sampler`: draws the drafts; None: greedy. `advice`:
+    what a policy that has learnt knows.
+    """
+
+    stop_ids: Collection[int]
+    options: Options = field(default_factory=dict)
+    lm: Any = None
+    mask_id: int | None = None
+    sampler: Sampler | None = None
+    advice: Advice | None = None
+
+
+class Recorded(Protocol):
+    """What a replay asks of a trace (`specdec.traces.trace.Trace`)."""
+
+    @property
+    def prompt_ids(self) -> list[int]: ...
+    @property
+    def output_tokens(self) -> list[int]: ...
+    @property
+    def question_id(self) -> int: ...
+    @property
+    def stop_ids(self) -> frozenset[int]: ...
+    @property
+    def num_prefixes(self) -> int: ...
+    def chains_of(self, spec: Spec) -> Chains: ...
+
+
+@dataclass(frozen=True)
+class Spec(ABC):
+    """A drafter and its settings; the fields of a subclass decide, with the models, what it drafts.
+
+    Class attributes: `kind` is its word for --drafters; `title` its words in a legend; `hue` its colour and `marker`
+    its mark in every figure; `role` the model that it needs; `priced_as` what a pass of it costs like: "ar" (one token)
+    or "block". `switch`: the published flag that asks for it. `is_default`: it runs where nobody names drafters;
+    `is_headline`: also where a switch asks for another; `is_static_baseline`: also under --baseline_sweep;
+    `is_policy`: --policy puts it in the headline's place. `is_reference`: rankings compare with the best of these.
+    """
+
+    kind: ClassVar[str]
+    title: ClassVar[str]
+    hue: ClassVar[str]
+    marker: ClassVar[str]
+    role: ClassVar[Role | None] = None
+    priced_as: ClassVar[str] = "block"
+    switch: ClassVar[str | None] = None
+    is_default: ClassVar[bool] = True
+    is_headline: ClassVar[bool] = False
+    is_static_baseline: ClassVar[bool] = False
+    is_policy: ClassVar[bool] = False
+    is_reference: ClassVar[bool] = False
+    needs_advice: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Its name on disk, in logs and tables: no other spec has it, and the family's `parse` reads it back."""
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """The name in words."""
+
+    @classmethod
+    @abstractmethod
+    def sweep(cls, options: Options) -> list[Spec]:
+        """What the flags ask for: every combination once."""
+
+    @classmethod
+    def block_len(cls, options: Options) -> int:
+        """Positions that see each other in a pass; 1: causal attention."""
+        return 1
+
+    @abstractmethod
+    def drafter(self, setup: Setup) -> Drafter:
+        """A live drafter."""
+
+    @abstractmethod
+    def replayed(self, trace: Recorded, setup: Setup) -> Drafter:
+        """A drafter that answers from a trace, round by round what the live one would. UserError where it cannot."""
+
+    @property
+    def chains_name(self) -> str | None:
+        """The chains that a trace holds for it; None: it needs none."""
+        return None
+
+    def chain_len(self, options: Options) -> int:
+        """The tokens that a chain must have for every draft of this spec."""
+        return 0
+
+    def check_context(self, options: Options, context_len: int) -> None:  # noqa: B027
+        """Raise UserError for options that models of `context_len` positions have no room for."""
+
+    def derived_chains(self, trace: Recorded) -> Chains | None:
+        """Its chains along a trace that holds none, where they follow from the text alone; else None."""
+        return None
+
+    def token_confidences(self, turn: Round, settings: Mapping[str, Any]) -> list[float | None]:
+        """Per drafted token, how probable the drafter held it when it chose it; None where the record does not say.
+
+        `settings`: those of the record's identity.
+        """
+        known = turn.confidences[: turn.draft_len]
+        return [*known, *[None] * (turn.draft_len - len(known))]
+
+    def chain_settings(self, setup: Setup) -> dict[str, Any]:
+        """Beside the model, what decides what it would write after a prefix; part of its records' identity."""
+        return {}
+
+    def kept_settings(self, setup: Setup) -> dict[str, Any]:
+        """What else decides its records: what it keeps between rounds, and what it has learnt."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What chains are made from: the model of the family's part, the text, and `batch` rows of one pass."""
+
+    setup: Setup
+    text: Text
+    batch: int
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of drafter, whole: what its file hands to the others.
+
+    `parse`: the spec of a name's words, None for words of another family, ValueError for damaged ones. `record`: the
+    chains of these lengths (name -> tokens), a chain per prefix; None for a family whose traces hold none. `check`:
+    raises UserError for options that do not fit each other.
+    """
+
+    name: str
+    specs: tuple[type[Spec], ...]
+    parse: Callable[[Sequence[str]], Spec | None]
+    flags: tuple[Flag, ...] = ()
+    record: Callable[[Recording, Mapping[str, int]], dict[str, list[Chain]]] | None = None
+    check: Callable[[Options], None] = lambda options: None
+
+
+def number_text(value: float) -> str:
+    """A threshold in a name: as short as it can be without two values sharing a name; 0.45, 1, 0.3000001."""
+    return repr(float(value)).removesuffix(".0")

@@ -1,0 +1,234 @@
+"""The table: drafter configurations under one engine, best first, every quantity with its interval.
+
+What is measured stands here once: PARTS are summed over questions, QUANTITIES are ratios of those sums. Views
+(`specdec/views/`) and figures choose among them. Not here: reading files (`table_files.py`), and how far two
+configurations can be told apart (`comparisons.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from specdec.drafters.base import Spec
+from specdec.drafters.families import parse_name
+from specdec.ranking.comparisons import Difference, ar_baseline, differences
+from specdec.ranking.entries import Entry
+from specdec.ranking.question_sets import question_key
+from specdec.ranking.ranking import by_drafter, priced_under
+from specdec.ranking.statistics import MIN_QUESTIONS, PairedBootstrap, Value, ratio_values, values_of
+
+_COUNTS = ("num_output_tokens", "num_accepted", "num_drafted", "num_rounds", "num_forward_passes")
+_PRICES = ("speedup", "draft_ms", "verify_ms", "baseline_ms")
+_GRADES = ("num_correct", "num_graded", "num_degenerate", "num_checked")  # answers right, of so many graded; loops
+CEILING_PARTS = ("best_ms", "over_ms", "under_ms", "passes_ms")
+PARTS = ("num_questions", *_COUNTS, *_GRADES, *_PRICES, *CEILING_PARTS)
+_TIME = ("draft_ms", "verify_ms")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A ratio of sums over questions: of `parts` to `per`, both sums of PARTS; without `per` the sum itself.
+
+    `title` is its head in a table on a terminal; readers of papers and figures get more words (`views/`).
+    """
+
+    name: str
+    title: str
+    form: str
+    parts: tuple[str, ...]
+    per: tuple[str, ...] = ()
+    is_share: bool = False
+
+    @property
+    def key(self) -> str:
+        """What its interval is called in files: `KEY_low`, `KEY_high`."""
+        return self.name.removeprefix("speedup_")
+
+    def pair(self, sums: Mapping[str, float]) -> tuple[float, float] | None:
+        """What is divided and what divides it, of one question's or all questions' parts; None: not all known."""
+        if not sums.keys() >= {*self.parts, *self.per}:
+            return None
+        return sum(sums[part] for part in self.parts), sum(sums[part] for part in self.per) if self.per else 1
+
+    def of(self, sums: Mapping[str, float]) -> float | None:
+        """Its value; None where a part is not known, or there is nothing to divide by."""
+        total, whole = self.pair(sums) or (0, 0)
+        if not whole:
+            return None
+        return total / whole if self.per else total
+
+    def text(self, value: Value | None) -> str:
+        return "-" if value is None else self.form.format(value.value)
+
+
+_QUANTITIES = (
+    Quantity("speedup_mean", "speedup, mean", "{:.2f}x", ("speedup",), ("num_questions",)),
+    Quantity("speedup_ratio", "speedup, ratio", "{:.2f}x", ("baseline_ms",), _TIME),
+    Quantity("acceptance_rate", "acceptance rate", "{:.1%}", ("num_accepted",), ("num_drafted",), is_share=True),
+    Quantity("acceptance_len", "acceptance length", "{:.2f}", ("num_output_tokens",), ("num_rounds",)),
+    Quantity("passes_per_round", "passes per round", "{:.2f}", ("num_forward_passes",), ("num_rounds",)),
+    Quantity("draft_ms", "draft ms", "{:.1f}", ("draft_ms",)),
+    Quantity("verify_ms", "verify ms", "{:.1f}", ("verify_ms",)),
+    Quantity("total_ms", "total ms", "{:.1f}", _TIME),
+    Quantity("baseline_ms", "plain decoding ms", "{:.1f}", ("baseline_ms",)),
+    Quantity("ceiling_share", "of the ceiling", "{:.1%}", ("best_ms",), CEILING_PARTS, is_share=True),
+    Quantity("over_share", "over-drafting", "{:.1%}", ("over_ms",), CEILING_PARTS, is_share=True),
+    Quantity("under_share", "under-drafting", "{:.1%}", ("under_ms",), CEILING_PARTS, is_share=True),
+    Quantity("passes_share", "drafter passes", "{:.1%}", ("passes_ms",), CEILING_PARTS, is_share=True),
+)
+QUANTITIES = {one.name: one for one in _QUANTITIES}
+CEILING_SHARES = ("ceiling_share", "over_share", "under_share", "passes_share")
+COMPARED = {"speedup_mean": "", "speedup_ratio": "ratio_"}  # what differences are of, and how those' names begin
+
+
+@dataclass(frozen=True)
+class Row:
+    """One drafter configuration. What is not known of it stands in neither `sums` (by part) nor `values` (by quantity).
+
+    `rank` counts from 1; None, with no speedup, when no question has the engine's price, or a file does not say.
+    """
+
+    drafter_name: str
+    sums: dict[str, float] = field(default_factory=dict)
+    values: dict[str, Value] = field(default_factory=dict)
+    rank: int | None = None
+    num_left_out: int = 0  # questions without this engine's price; in none of the numbers
+    differences: dict[str, Difference] = field(default_factory=dict)  # "to_best", "ratio_to_ar", ...
+    is_level: bool | None = None  # cannot be told from the best; None: not known
+    own_label: str = ""  # a file's name for it, where it has one
+
+    @property
+    def spec(self) -> Spec:
+        return parse_name(self.drafter_name)
+
+    @property
+    def num_questions(self) -> int | None:
+        found = self.sums.get("num_questions")
+        return None if found is None else int(found)
+
+    def has(self, *quantities: str) -> bool:
+        return all(quantity in self.values for quantity in quantities)
+
+    def number(self, name: str) -> float | None:
+        """A quantity's value, or a part's sum."""
+        return self.values[name].value if name in self.values else self.sums.get(name)
+
+    def per_question(self, quantity: str) -> Value:
+        """A time of one question, mean of all; of a single one where a file does not count them."""
+        return self.values[quantity].times(1 / (self.num_questions or 1))
+
+
+@dataclass(frozen=True)
+class Table:
+    """All configurations under one engine, best first. `title`: which questions, or which file."""
+
+    engine: str
+    rows: list[Row]
+    title: str = ""
+    target: str = ""
+    num_paired: int = 0  # questions that intervals and differences are over; 0 where there are none
+    ar_baseline: str | None = None  # the best static AR drafter, where there are differences
+    num_degenerate: int = 0  # questions left out because an answer is mostly one loop
+
+    @property
+    def best(self) -> Row | None:
+        """The first row, if it has a speedup at all."""
+        return self.rows[0] if self.rows and self.rows[0].rank == 1 else None
+
+    @property
+    def num_questions(self) -> list[int]:
+        """Of every row, where it is known."""
+        return [row.num_questions for row in self.rows if row.num_questions is not None]
+
+
+def table_of(entries: Sequence[Entry], engine: str, intervals: Collection[str] = tuple(QUANTITIES)) -> Table:
+    """The configurations but plain decoding, best mean-of-questions speedup first; ties by name.
+
+    Questions without the engine's price are left out and counted; configurations without any come last, unranked.
+    Where all others answered the same MIN_QUESTIONS questions or more there are differences, and intervals of the
+    speedups and of the quantities in `intervals`.
+    """
+    found = by_drafter(entries)
+    columns = {name: priced_under(engine, own) for name, own in found.items()}
+    rows = [_row(name, column, engine, len(found[name]) - len(column)) for name, column in columns.items()]
+    rows.sort(key=lambda row: (not row.num_questions, -(row.number("speedup_mean") or 0.0), row.drafter_name))
+    ranked = [replace(row, rank=place) for place, row in enumerate(rows, start=1) if row.num_questions]
+    others = rows[len(ranked) :]
+    paired = _paired(entries, [columns[row.drafter_name] for row in ranked])
+    if not paired:
+        return Table(engine, [*ranked, *others])
+    baseline = ar_baseline([row.drafter_name for row in ranked])
+    parts = [[_parts(entry, engine) for entry in column] for column in paired]
+    ranked = _with_intervals(ranked, parts, intervals, baseline)
+    first = None if baseline is None else ranked[baseline].drafter_name
+    return Table(engine, [*ranked, *others], num_paired=len(paired[0]), ar_baseline=first)
+
+
+def _row(name: str, entries: Sequence[Entry], engine: str, num_left_out: int) -> Row:
+    parts = [_parts(entry, engine) for entry in entries]
+    sums = {part: sum(one[part] for one in parts) for part in PARTS if all(part in one for one in parts)}
+    return Row(name, sums, values_from(sums), num_left_out=num_left_out)
+
+
+def values_from(sums: Mapping[str, float]) -> dict[str, Value]:
+    """The quantities that these sums give."""
+    found = {name: quantity.of(sums) for name, quantity in QUANTITIES.items()}
+    return {name: Value(value) for name, value in found.items() if value is not None}
+
+
+def _parts(entry: Entry, engine: str) -> dict[str, float]:
+    """What a question contributes under an engine, as far as it is known of it."""
+    grades = (flag for known in (entry.is_correct, entry.is_degenerate) for flag in (known is True, known is not None))
+    found = {"num_questions": 1} | {name: getattr(entry, name) for name in _COUNTS}
+    found |= dict(zip(_GRADES, map(int, grades), strict=True))
+    found |= {name: getattr(entry.prices[engine], name) for name in _PRICES}
+    return found | (vars(entry.ceilings[engine]) if engine in entry.ceilings else {})
+
+
+def _paired(entries: Sequence[Entry], columns: Sequence[list[Entry]]) -> list[list[Entry]]:
+    """The columns, their questions in the same order; [] if they cannot be paired."""
+    key = question_key(entries)
+    ordered = [sorted(column, key=key) for column in columns]
+    questions = [[key(entry) for entry in column] for column in ordered]
+    if not columns or any(other != questions[0] for other in questions):
+        return []
+    return ordered if MIN_QUESTIONS <= len(set(questions[0])) == len(questions[0]) else []
+
+
+Parts = Sequence[Sequence[Mapping[str, float]]]  # by configuration and question
+
+
+def _with_intervals(rows: Sequence[Row], parts: Parts, names: Collection[str], baseline: int | None) -> list[Row]:
+    """The rows with the intervals of these quantities, and with differences of those that are COMPARED."""
+    values = [dict(row.values) for row in rows]
+    made: list[dict[str, Difference]] = [{} for _ in rows]
+    for name, quantity in QUANTITIES.items():
+        known = [index for index, row in enumerate(rows) if row.has(name)]
+        if name in COMPARED:
+            bootstrap = PairedBootstrap(*_arrays(quantity, parts))
+            bounds = values_of(bootstrap.ratios())
+            for reference, place in (("to_best", 0), ("to_ar", baseline)):
+                for index, difference in ({} if place is None else differences(bootstrap, place)).items():
+                    made[index][COMPARED[name] + reference] = difference
+        elif name in names and known:
+            most = 1.0 if quantity.is_share else math.inf
+            found = ratio_values(*_arrays(quantity, [parts[index] for index in known]))
+            bounds = [one.times(1 if quantity.per else len(parts[0])).within(0.0, most) for one in found]
+        else:
+            continue
+        for index, one in zip(known, bounds, strict=True):
+            values[index][name] = Value(values[index][name].value, one.low, one.high)
+    return [
+        replace(row, values=found, differences=own, is_level="to_best" not in own or not own["to_best"].is_clear)
+        for row, found, own in zip(rows, values, made, strict=True)
+    ]
+
+
+def _arrays(quantity: Quantity, parts: Parts) -> tuple[np.ndarray, np.ndarray]:
+    """What is divided and what divides it, [Q, C] each."""
+    pairs_CQ2 = np.array([[quantity.pair(one) for one in column] for column in parts], float)
+    return pairs_CQ2[..., 0].T, pairs_CQ2[..., 1].T

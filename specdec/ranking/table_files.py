@@ -1,0 +1,84 @@
+"""Tables in files: what `parse_log.py --json` and `specdec.replay --json` print, or published figures laid out alike.
+
+A file says less than entries do: where it has no interval or no value, there is none.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from specdec.drafters.families import parse_name
+from specdec.errors import UserError
+from specdec.ranking.source import Source
+from specdec.ranking.statistics import Value
+from specdec.ranking.table import PARTS, QUANTITIES, Row, Table, values_from
+
+
+def read_table_file(path: Path) -> list[Table]:
+    """The tables of a JSON file, one per engine; `label` in it is their title, else its sources.
+
+    Raises UserError for anything else, a number that is not finite included.
+    """
+    document = read_json(path)
+    document = document.get("ranking", document) if isinstance(document, dict) else document
+    try:
+        engines = [(entry["engine"], entry["rows"]) for entry in document["engines"]]
+        sources = [Source.from_builtins(source) for source in document.get("sources", [])]
+        title = str(document.get("label") or ", ".join(source.title for source in sources) or path.stem)
+        made = [Table(str(engine), [_row(row) for row in rows], title, _target(sources)) for engine, rows in engines]
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = f"{type(error).__name__} {error}"
+        raise UserError(f"{path} is not a ranking ({reason}): parse_log.py --json makes one") from None
+    if not any(table.rows for table in made):
+        raise UserError(f"{path} ranks nothing")
+    return made
+
+
+def read_json(path: Path) -> Any:
+    """The document in a JSON file. Raises UserError for an unreadable file or another format."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON ({error})") from None
+
+
+def is_finite(value: object) -> TypeGuard[float]:
+    """Whether a value read from JSON is a number that can be shown."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _target(sources: Iterable[Source]) -> str:
+    """The targets of a file's sources, "" if it names none."""
+    return ", ".join(sorted({source.target or source.title for source in sources}))
+
+
+def _row(row: dict[str, Any]) -> Row:
+    """A row of a file. Plain decoding's time, which files leave out, follows from the ratio of sums."""
+    name = str(row["drafter_name"])
+    parse_name(name)
+    sums = {part: value for part in PARTS if (value := _number(row, part)) is not None}
+    values = {}
+    for quantity in QUANTITIES.values():
+        value = _number(row, quantity.name)
+        if value is not None:
+            bounds = (_number(row, f"{quantity.key}_{end}") for end in ("low", "high"))
+            values[quantity.name] = Value(value, *bounds)
+    if "total_ms" in values and "speedup_ratio" in values:
+        sums["baseline_ms"] = values["speedup_ratio"].value * values["total_ms"].value
+    label, rank = str(row.get("label") or ""), row.get("rank")
+    return Row(name, sums, values_from(sums) | values, rank, is_level=row.get("is_level_with_best"), own_label=label)
+
+
+def _number(row: dict[str, Any], key: str) -> float | None:
+    value = row.get(key)
+    if value is None or is_finite(value):
+        return value
+    raise UserError(f"{row.get('drafter_name')}: {key} is not a finite number but {value!r:.40}")

@@ -1,0 +1,57 @@
+"""Captions: in words, what a table's times are, over how many questions it is, and what its intervals are.
+
+Shared by text, LaTeX, Markdown, the HTML report and figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from specdec.latency.profile import MEASURED, ROOFLINE
+from specdec.ranking.statistics import LEVEL, Value
+from specdec.ranking.table import Table
+
+
+def engine_title(engine: str) -> str:
+    """What a table's speedups are: measured, or modelled by which profile (as if for which target)."""
+    if engine == MEASURED:
+        return "Measured time, against plain decoding in the same run"
+    bound = ": lower bounds of every pass, calculated and not measured" if f"({ROOFLINE})" in engine else ""
+    return f"Modelled time, {engine}{bound}"
+
+
+def engine_note(engine: str) -> str:
+    """The same in short, for a note."""
+    return "measured wall clock" if engine == MEASURED else f"modelled time: {engine}"
+
+
+def questions_note(num_questions: Iterable[int], num_left_out: int = 0) -> str:
+    """Examples: "30 questions", "1 question", "28 to 30 questions (2 degenerate left out)"."""
+    counts = sorted(set(num_questions))
+    if not counts:
+        return "questions not counted"
+    many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    left_out = f" ({num_left_out} degenerate left out)" if num_left_out else ""
+    return f"{many} question{'' if counts == [1] else 's'}{left_out}"
+
+
+def interval_note(has_intervals: bool) -> str:
+    """What bands and bars are, or that there are none."""
+    return f"bands and bars: {LEVEL:.0%} intervals over questions" if has_intervals else "no intervals"
+
+
+def ranking_note(tables: Sequence[Table]) -> str:
+    """How many questions tables are over."""
+    counts = [count for table in tables for count in table.num_questions]
+    return questions_note(counts, max(table.num_degenerate for table in tables))
+
+
+def full_note(tables: Sequence[Table]) -> str:
+    """The questions of tables, and what their intervals are."""
+    values = [value for table in tables for row in table.rows for value in row.values.values()]
+    return f"{ranking_note(tables)}; {interval_note(have_intervals(values))}"
+
+
+def have_intervals(values: Iterable[Value]) -> bool:
+    """Whether any of them has one."""
+    return any(value.low is not None for value in values)
