@@ -8,12 +8,12 @@ verifies no draft and knows no tokenizer, model library or configuration.
 
 from collections.abc import Collection, Sequence
 
-from specdec.decoding.denoising import BlockLM, Denoising, LiveBlocks
+from specdec.decoding.denoising import Denoising, DraftLM, LiveBlocks
 from specdec.decoding.stopping import Draft, FailFastWindow, FixedWindow, Rule, finish_draft
 
 
 def generate(
-    lm: BlockLM,
+    lm: DraftLM,
     prompt_ids: Sequence[int],
     *,
     max_new_tokens: int,
@@ -34,7 +34,7 @@ def generate(
 
 
 def generate_draft_tokens(
-    lm: BlockLM,
+    lm: DraftLM,
     prefix_ids: Sequence[int],
     *,
     spec_len: int,
@@ -50,7 +50,7 @@ def generate_draft_tokens(
 
 
 def generate_draft_tokens_arbitrary_length(
-    lm: BlockLM,
+    lm: DraftLM,
     prefix_ids: Sequence[int],
     *,
     spec_len: int,
@@ -67,11 +67,10 @@ def generate_draft_tokens_arbitrary_length(
 ) -> Draft:
     """Draft by FailFast's rule: grow the window while the drafter is sure of itself.
 
-    The window starts at `spec_len` tokens. After every pass: once it is all known, stop if a
-    recorded confidence is below `lowconf_threshold` (tau) or `max_spec_len` (N_max) is reached,
-    else grow by `incr_len` (N). `last_round_rejected`: last round's draft after its rejected
-    token; after a low-confidence stop a draft that ends like a part of it is continued from it at
-    no pass (None: off).
+    The window starts at `spec_len` tokens. After every pass: once it is all known, stop if a recorded confidence is
+    below `lowconf_threshold` (tau) or `max_spec_len` (N_max) is reached, else grow by `incr_len` (N).
+    `last_round_rejected`: last round's draft after its rejected token; after a low-confidence stop a draft that ends
+    like a part of it is continued from it at no pass (None: off).
     """
     how = Denoising(threshold, block_size, small_block_size, mask_id, frozenset(stop_ids))
     window = FailFastWindow(spec_len, lowconf_threshold, incr_len, max_spec_len, rule)

@@ -17,11 +17,10 @@ from tqdm import tqdm
 from transformers import GenerationConfig
 
 from profiling.common import MODEL_FLAGS, QUESTION_FLAGS, asked_prompts, parser_of, run_measurement, tokens_of
-from profiling.made_models import on_device
 from specdec.config import RunConfig
 from specdec.drafters.ar import AR_DRAFTER, ArStatic
 from specdec.models.checkpoints import TARGET
-from specdec.models.load import load_hf_model
+from specdec.models.load import load_hf_model, moved
 from specdec.session import Session
 
 FLAGS = (*(name for name in MODEL_FLAGS if name != "dllm_dir"), "dataset_name", *QUESTION_FLAGS, "draft_len")
@@ -74,7 +73,7 @@ class HfAssisted:
     def __init__(self, config: RunConfig, session: Session, draft_len: int) -> None:
         self.session = session
         self.target, self.drafter = (
-            on_device(load_hf_model(session.sources[role], session.dtype), session.device).eval()
+            moved(load_hf_model(session.sources[role], session.dtype), session.device).eval()
             for role in (TARGET, AR_DRAFTER)
         )
         self.drafter.generation_config = GenerationConfig(

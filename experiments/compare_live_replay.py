@@ -6,8 +6,6 @@ Six settings are run live, spread over the grid's kinds as the 64 are, and their
 settings; the records of both must be the same, round by round. The last line on stdout is JSON.
 """
 
-from __future__ import annotations
-
 import argparse
 import subprocess
 import sys
@@ -22,7 +20,7 @@ from profiling.common import parser_of, run_command
 from specdec.config import RunConfig
 from specdec.drafters.ar import ArStatic
 from specdec.drafters.block_diffusion import DllmStatic, FailFast
-from specdec.drafters.grids import paper
+from specdec.drafters.families import paper
 from specdec.questions.sets import Problem, load_problems
 from specdec.records.record import Record
 from specdec.records.rounds import Round

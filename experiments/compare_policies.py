@@ -7,8 +7,6 @@ window 10, as published), FailFast's tau, N and first window together, and a sta
 half; the cost-aware policy is calibrated there. All are reported on the other half only. The last line is JSON.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence
@@ -25,7 +23,7 @@ from specdec.drafters.block_diffusion import CostAware, DllmStatic, FailFast
 from specdec.latency.pricing import price
 from specdec.latency.profile import LatencyProfile, load_profile
 from specdec.ranking.oracle import Judge
-from specdec.traces.advice import engine_costs
+from specdec.traces.calibration import engine_costs
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
 
@@ -74,7 +72,6 @@ def measure(flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def advice_for(calibration: Calibration, profile: LatencyProfile, entry: str) -> Advice:
-    """The policy's advice for a target."""
     rate = calibration.rates[f"{entry}@{profile.name}"]
     pass_ms, verify_ms = engine_costs(profile, entry, 60)
     return Advice(calibration, pass_ms=pass_ms, verify_ms=verify_ms, rate=rate)

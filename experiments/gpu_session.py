@@ -6,8 +6,6 @@ Each step is a process of its own with a time limit, so that none can spoil the 
 last line, if it is JSON, and how it ended), log.txt (all they print) and the files that steps write themselves.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shlex
@@ -15,15 +13,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from profiling.common import cuda_device, parser_of
-from profiling.gpus import gpu_of
-from specdec.errors import exit_status
+from profiling.common import cuda_device, parser_of, run_command
+from profiling.roofline import gpu_of
 
 TAIL = 1500  # characters of a failed step's output that are shown
 
@@ -52,30 +50,25 @@ def steps(out: Path, records: Path, gpu: str) -> dict[str, tuple[list[str], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    def work() -> None:
-        parser = parser_of("gpu_session", __doc__)
-        parser.add_argument("--out", required=True, help="folder")
-        parser.add_argument("--only", nargs="+", help="these steps")
-        parser.add_argument("--budget_s", type=float, default=230, help="seconds after which no step begins")
-        flags = parser.parse_args(arguments)
-        gpu, out = gpu_here(), Path(flags.out).resolve()
-        out.mkdir(parents=True, exist_ok=True)
-        run_steps(steps(out, Path(tempfile.mkdtemp()), gpu), out, flags.only, flags.budget_s)
-
-    return exit_status("gpu_session", work)
+    parser = parser_of("gpu_session", __doc__)
+    parser.add_argument("--out", required=True, type=Path, help="folder")
+    parser.add_argument("--only", nargs="+", help="these steps")
+    parser.add_argument("--budget_s", type=float, default=230, help="seconds after which no step begins")
+    return run_command(parser, run_steps, arguments)
 
 
 def gpu_here() -> str:
-    """The name that this GPU's profiles get."""
     return gpu_of(torch.cuda.get_device_name(cuda_device("gpu_session"))) or "GPU"
 
 
-def run_steps(steps: dict[str, tuple[list[str], int]], out: Path, only: Sequence[str] | None, budget_s: float) -> None:
+def run_steps(flags: Namespace) -> dict[str, Any]:
     """Run the steps one after the other; what is known so far is on disk after each."""
+    gpu, out = gpu_here(), flags.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
     begin, results = time.monotonic(), {}
-    for name, (arguments, limit_s) in steps.items():
-        left_s = budget_s - (time.monotonic() - begin)
-        if only and name not in only:
+    for name, (arguments, limit_s) in steps(out, Path(tempfile.mkdtemp()), gpu).items():
+        left_s = flags.budget_s - (time.monotonic() - begin)
+        if flags.only and name not in flags.only:
             continue
         if left_s < 10:
             results[name] = {"ended": "not begun: the time is up"}
@@ -83,20 +76,14 @@ def run_steps(steps: dict[str, tuple[list[str], int]], out: Path, only: Sequence
         results[name] = run_step(name, arguments, min(limit_s, left_s), out / "log.txt")
         (out / "session.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         print(f"{name}: {results[name]['ended']} after {results[name]['seconds']:.1f} s", flush=True)
-    print(json.dumps(results))
+    return results
 
 
 def run_step(name: str, arguments: Sequence[str], limit_s: float, log: Path) -> dict[str, Any]:
     begin = time.monotonic()
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env=environment,
-    )
+    how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    process = subprocess.Popen([sys.executable, *arguments], env=environment, **how)
     try:
         output, _ = process.communicate(timeout=limit_s)
         ended = f"exit status {process.returncode}"

@@ -6,8 +6,6 @@ Time inside `predict` and `forward` of any model is a pass; the rest of the wall
 line on stdout is JSON.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Sequence

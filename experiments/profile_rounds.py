@@ -6,8 +6,6 @@ Shows that a round costs its new tokens and not its prefix. Contexts are cut fro
 long enough. The last line on stdout is JSON.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import statistics
 import sys

@@ -9,8 +9,6 @@ not that a drafter which samples drafts something else. With both thresholds at 
 in that sense. The last line on stdout is JSON.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,13 +17,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from profiling.common import COST_AWARE_FLAGS, DECODING_FLAGS, asked_prompts, parser_of, print_json, tokens_of
-from specdec.commands.flags import config_of
+from profiling.common import COST_AWARE_FLAGS, DECODING_FLAGS, asked_prompts, parser_of, run_measurement, tokens_of
 from specdec.config import RunConfig
 from specdec.decoding.target import Target
 from specdec.drafters.base import Drafter, Spec
 from specdec.drafters.plain import Plain
-from specdec.errors import UserError, exit_status
+from specdec.errors import UserError
 from specdec.session import Session, open_session
 
 SAMPLING_FLAGS = ("temperature", "top_k", "top_p", "draft_sampling")
@@ -54,20 +51,15 @@ class Side:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    def work() -> None:
-        config = config_of(vars(parser_of("profile_sampling", __doc__, FLAGS).parse_args(arguments)))
-        if not config.decoding.is_sampled:
-            raise UserError("give the sampled side's --temperature")
-        plain = replace(config.decoding, temperature=0.0, top_k=0, top_p=1.0, draft_sampling="greedy")
-        greedy = replace(config, decoding=plain)
-        sessions = open_session(greedy), open_session(config)
-        print_json(measure(config, *sessions), str(sessions[0].device))
-
-    return exit_status("profile_sampling", work)
+    return run_measurement(parser_of("profile_sampling", __doc__, FLAGS), measure, arguments)
 
 
-def measure(config: RunConfig, greedy: Session, sampled: Session) -> dict[str, Any]:
+def measure(config: RunConfig, sampled: Session) -> dict[str, Any]:
     """Per drafter: how many pairs, median milliseconds of both sides, and the spread of the pairs' ratios."""
+    if not config.decoding.is_sampled:
+        raise UserError("give the sampled side's --temperature")
+    plain = replace(config.decoding, temperature=0.0, top_k=0, top_p=1.0, draft_sampling="greedy")
+    greedy = open_session(replace(config, decoding=plain))
     prefixes = prefixes_of(config, greedy)
     found = {spec.name: compare(spec, greedy, sampled, prefixes) for spec in sampled.specs}
     settings = {name: getattr(config.decoding, name) for name in SAMPLING_FLAGS}
@@ -84,7 +76,6 @@ def prefixes_of(config: RunConfig, session: Session) -> list[list[int]]:
 
 
 def compare(spec: Spec, greedy: Session, sampled: Session, prefixes: list[list[int]]) -> dict[str, Any]:
-    """The pairs of one drafter."""
     sampler = sampled.sampler("", 0, spec)
     sides = Side(greedy.target(), greedy.drafter(spec)), Side(sampled.target(sampler), sampled.drafter(spec, sampler))
     for side in sides:

@@ -9,9 +9,6 @@ plain decoding in the same engine and process. The modelled speedup is the paper
 last line on stdout is JSON.
 """
 
-from __future__ import annotations
-
-import json
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,10 +17,9 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from profiling.common import machine, parser_of, save_json
+from profiling.common import machine, parser_of, run_command, save_json
 from profiling.profile_engine import Settings, add_engine_flags, make_lm, read_settings
 from profiling.shapes import BLOCK, SUB_BLOCK, entry_name
-from specdec.commands.flags import StrictParser
 from specdec.decoding.loop import speculate
 from specdec.decoding.stopping import Draft, Passes
 from specdec.decoding.target import Target, Verification
@@ -32,7 +28,7 @@ from specdec.drafters.base import Drafter
 from specdec.drafters.block_diffusion import DLLM_DRAFTER
 from specdec.drafters.families import parse_name
 from specdec.drafters.plain import NoDrafter
-from specdec.errors import UserError, exit_status
+from specdec.errors import UserError
 from specdec.latency.profile import LatencyProfile, load_profile, verification_ms
 from specdec.models.checkpoints import TARGET
 from specdec.models.lm import CachedLM
@@ -67,38 +63,34 @@ PAPER = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    def work() -> None:
-        flags = _parser().parse_args(arguments)
-        settings = read_settings(flags)
-        scripts = recorded_scripts(Path(flags.records)) if flags.records else paper_scripts()
-        bench = Bench(flags, settings, load_profile(flags.profile))
-        result = {
-            "cases": {name: bench.run(*script, flags.runs) for name, script in scripts.items()},
-            **{name: getattr(flags, name) for name in ("target", "drafter", "context", "new_tokens")},
-            "engine": settings.engine,
-            "provenance": machine(settings.device),
-        }
-        if flags.out:
-            save_json(result, Path(flags.out, "speculation.json"))
-        print(json.dumps(result))
-
-    return exit_status("profile_speculation", work)
-
-
-def _parser() -> StrictParser:
     parser = parser_of("profile_speculation", __doc__)
     parser.add_argument("--profile", required=True, help="latency profile to model with: profile_engine's output")
     parser.add_argument("--target", default="Qwen2.5-7B", help="a shape by name, or a model as failfast.py takes it")
     parser.add_argument("--drafter", default="Qwen2.5-1.5B", help="likewise")
-    parser.add_argument(
-        "--records", help="follow the rounds of the stored records in this folder, not the paper's means"
-    )
+    parser.add_argument("--records", help="follow the rounds of this folder's stored records, not the paper's means")
     parser.add_argument("--context", type=int, default=512, help="prompt tokens (default: %(default)s)")
     parser.add_argument("--new_tokens", type=int, default=512, help="output tokens (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=3, help="each case and plain decoding in turn; the median counts")
     parser.add_argument("--out", help="folder for speculation.json")
     add_engine_flags(parser)
-    return parser
+    return run_command(parser, measure, arguments)
+
+
+def measure(flags: Namespace) -> dict[str, Any]:
+    """Every case, measured beside modelled; also written, where that is asked for."""
+    settings = read_settings(flags)
+    scripts = {name: (turns_of(means), means.is_ar) for name, means in PAPER.items()}
+    if flags.records:
+        scripts = recorded_scripts(Path(flags.records))
+    bench = Bench(flags, settings, load_profile(flags.profile))
+    result = {
+        "cases": {name: bench.run(*script, flags.runs) for name, script in scripts.items()},
+        **{name: getattr(flags, name) for name in ("target", "drafter", "context", "new_tokens", "engine")},
+        "provenance": machine(settings.device),
+    }
+    if flags.out:
+        save_json(result, Path(flags.out, "speculation.json"))
+    return result
 
 
 def turns_of(means: Means) -> Iterator[Turn]:
@@ -116,24 +108,19 @@ def turns_of(means: Means) -> Iterator[Turn]:
         index += 1
 
 
-def paper_scripts() -> dict[str, tuple[Iterator[Turn], bool]]:
-    """Case -> its rounds, and whether its drafter is AR."""
-    return {name: (turns_of(means), means.is_ar) for name, means in PAPER.items()}
-
-
 def recorded_scripts(folder: Path) -> dict[str, tuple[Iterator[Turn], bool]]:
-    """Drafter name -> its rounds in all stored records, one after the other and again. Raises UserError."""
+    """Drafter name -> its rounds in all stored records, again and again, and whether it is AR. Raises UserError."""
     turns: dict[str, list[Turn]] = {}
     for record in map(load_record, find_records(folder)):
         if record.drafter_name != "plain":
-            turns.setdefault(record.drafter_name, []).extend(_turn(made) for made in record.rounds if made.draft_len)
+            turns.setdefault(record.drafter_name, []).extend(
+                Turn(made.draft_len, made.num_forward_passes, made.accepted_len)
+                for made in record.rounds
+                if made.draft_len
+            )
     if not turns:
         raise UserError(f"no record of a drafter in {folder}: run failfast.py with --output_dir {folder} first")
     return {name: (cycle(made), parse_name(name).priced_as == "ar") for name, made in turns.items()}
-
-
-def _turn(made: Round) -> Turn:
-    return Turn(made.draft_len, made.num_forward_passes, made.accepted_len)
 
 
 class Script:
@@ -181,7 +168,7 @@ class ScriptedBlockDrafter(NoDrafter):
     def __init__(self, lm: CachedLM, script: Script) -> None:
         self.lm, self.script = lm, script
 
-    def start(self, prompt_ids: Sequence[int]) -> None:
+    def reset(self) -> None:
         self.lm.rollback(0)
 
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:

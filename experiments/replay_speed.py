@@ -1,12 +1,12 @@
 """Time of replaying the paper's 64 settings on 30 questions of 1,024 tokens, on this machine's CPU cores.
 
     python -m experiments.replay_speed TRACE_DIR
+    python -m experiments.replay_speed TRACE_DIR --report report.html
 
 The texts are stretched from recorded ones, so that acceptance and passes are real: answers of the traces one after the
-other, each with its chains, until they are long enough.
+other, each with its chains, until they are long enough. The second form measures the HTML report of the first 40
+settings instead, its size and the time to make it; how fast a browser opens such a file: tests/browser/.
 """
-
-from __future__ import annotations
 
 import argparse
 import dataclasses
@@ -20,17 +20,43 @@ from typing import Any
 
 from profiling.common import parser_of, run_command
 from specdec.commands.replay import run
+from specdec.commands.report import report_html
+from specdec.config import PricingConfig
 from specdec.decoding.chains import Chain, Chains
+from specdec.drafters.families import paper
+from specdec.latency.pricing import Pricing
+from specdec.models.checkpoints import BUNDLED_DIR, TARGET
+from specdec.models.token_text import read_token_bytes
+from specdec.ranking.entries import entry_of, merge
+from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace, num_prefixes, save_trace, trace_path
+from specdec.views.pieces import Reader
 
-NUM_QUESTIONS, NUM_TOKENS = 30, 1024
+NUM_QUESTIONS, NUM_TOKENS, NUM_REPORTED = 30, 1024, 40
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = parser_of("replay_speed", __doc__)
     parser.add_argument("traces", help="folder of traces recorded with --grid paper")
     parser.add_argument("--workers", default="2", help="processes (default: %(default)s)")
-    return run_command(parser, measure, arguments)
+    parser.add_argument("--report", type=Path, help="measure a report, written there (traces of the bundled target)")
+    return run_command(parser, lambda flags: report(flags) if flags.report else measure(flags), arguments)
+
+
+def report(flags: argparse.Namespace) -> dict[str, Any]:
+    """The page's size, and seconds from the records, which are in memory, to the file."""
+    specs = paper()[:NUM_REPORTED]
+    records = [replay(trace, spec) for trace in long_questions(flags.traces) for spec in specs]
+    reader = Reader(read_token_bytes(BUNDLED_DIR / TARGET.bundled_folder))
+    begin = time.perf_counter()
+    pricing = Pricing.load(PricingConfig.latency_profile)
+    stats = merge(entry_of(record, pricing) for record in records)
+    flags.report.write_text(report_html(records, stats, reader), encoding="utf-8")
+    return {
+        "what": f"HTML report of {NUM_QUESTIONS} questions x {NUM_REPORTED} settings x {NUM_TOKENS} tokens",
+        "megabytes": round(flags.report.stat().st_size / 1e6, 2),
+        "seconds": round(time.perf_counter() - begin, 2),
+    }
 
 
 def measure(flags: argparse.Namespace) -> dict[str, Any]:

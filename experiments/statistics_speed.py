@@ -3,8 +3,6 @@
 OMP_NUM_THREADS=1 python -m experiments.statistics_speed
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Sequence

@@ -6,8 +6,7 @@ A question is degenerate when most of plain decoding's answer repeats itself (sp
 has no texts: of each record it keeps the counts of every round and a hash of the output.
 """
 
-from __future__ import annotations
-
+import argparse
 import hashlib
 import json
 import sys
@@ -16,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from profiling.common import parser_of
-from specdec.errors import UserError, exit_status
+from profiling.common import parser_of, run_command
+from specdec.errors import UserError
 from specdec.latency.pricing import Pricing
 from specdec.questions.repetition import is_degenerate
 from specdec.ranking import entries
@@ -52,7 +51,6 @@ def degenerate_questions(records: Sequence[Record]) -> set[tuple[Source, int]]:
 
 
 def summary(records: Sequence[Record], pricing: Pricing) -> dict[str, Any]:
-    """The document as builtins."""
     left_out = degenerate_questions(records)
     stats = entries.merge(entries.entry_of(record, pricing) for record in records)
     good = [entry for entry in stats if (entry.source, entry.question_id) not in left_out]
@@ -73,16 +71,14 @@ def summary(records: Sequence[Record], pricing: Pricing) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = parser_of("summarise_records", __doc__, ("latency_profile", "latency_target"))
     parser.add_argument("results", nargs="+", type=Path, help="results folders of one target")
+    return run_command(parser, document, arguments)
 
-    def work() -> None:
-        flags = parser.parse_args(arguments)
-        records = [load_record(path) for folder in flags.results for path in find_records(folder)]
-        if not records:
-            raise UserError(f"{flags.results[0]} holds no records: give the --output_dir of a finished run")
-        found = summary(records, Pricing.load(flags.latency_profile, flags.latency_target))
-        print(json.dumps(found, separators=(",", ":")))
 
-    return exit_status(parser.prog, work)
+def document(flags: argparse.Namespace) -> dict[str, Any]:
+    records = [load_record(path) for folder in flags.results for path in find_records(folder)]
+    if not records:
+        raise UserError(f"{flags.results[0]} holds no records: give the --output_dir of a finished run")
+    return summary(records, Pricing.load(flags.latency_profile, flags.latency_target))
 
 
 if __name__ == "__main__":

@@ -3,20 +3,19 @@
 python -m plotting.acc_pro_len_cdf results --drafters ar_None_sf_8 dllm_0.05_df_0.45_60_10 --out lengths.pdf
 """
 
-from __future__ import annotations
-
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from matplotlib.figure import Figure
 
 from plotting import style
-from plotting.cdfs import draw_cdf, finish, question_values, run
+from plotting.cdfs import draw_cdf, finish, question_values, read
+from plotting.cli import DRAFTS, Command
 from specdec.errors import UserError
 from specdec.records.record import Record
-from specdec.records.rounds import Round
 from specdec.views.palette import label_of, look_of
+
+LENGTHS = {"drafted": "draft_len", "accepted": "accepted_len"}  # what of a round each panel shows
 
 
 @style.styled
@@ -25,8 +24,8 @@ def figure(records: Mapping[str, Sequence[Record]]) -> Figure:
     if len(records) < 2:
         raise UserError("one drafter has nothing to be compared with: give records of two or more, AR and FailFast say")
     drawn, grid = style.panels(1, 2, 3.2, sharey=True)
-    for axes, title, length in zip(grid[0], ("drafted", "accepted"), (_drafted, _accepted), strict=True):
-        longest = max(length(turn) for found in records.values() for one in found for turn in one.rounds)
+    for axes, (title, length) in zip(grid[0], LENGTHS.items(), strict=True):
+        longest = max(getattr(turn, length) for found in records.values() for one in found for turn in one.rounds)
         grid_xs = range(longest + 1)
         for name, found in records.items():
             per_question = question_values(found, partial(lengths, length))
@@ -36,22 +35,12 @@ def figure(records: Mapping[str, Sequence[Record]]) -> Figure:
     return finish(drawn, grid[0], records)
 
 
-def lengths(length: Callable[[Round], int], record: Record) -> list[int]:
+def lengths(length: str, record: Record) -> list[int]:
     """The lengths of a record's drafts."""
-    return [length(turn) for turn in record.rounds if turn.draft_len]
+    return [getattr(turn, length) for turn in record.rounds if turn.draft_len]
 
 
-def _drafted(turn: Round) -> int:
-    return turn.draft_len
-
-
-def _accepted(turn: Round) -> int:
-    return turn.accepted_len
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    return run("acc_pro_len_cdf", __doc__, figure, arguments)
-
+main = Command("acc_pro_len_cdf", __doc__, figure, DRAFTS, read)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

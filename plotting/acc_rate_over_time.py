@@ -4,9 +4,7 @@ it what was drafted there: accepted, rejected, and who wrote each token in the e
     python -m plotting.acc_rate_over_time results/pickles/bundled/gsm8k/0/ar_None_sf_8/256.pickle --out rate.pdf
 """
 
-from __future__ import annotations
-
-import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -18,6 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from plotting import cli, style
+from plotting.cli import DRAFTS, Command
 from plotting.inputs import read_drafts
 from specdec.errors import UserError
 from specdec.records.record import Record, identity_path
@@ -73,8 +72,7 @@ def draw_rates(axes: Axes, record: Record) -> None:
 
 
 def draw_raster(axes: Axes, record: Record) -> None:
-    """Per round a bar as wide as what it emitted: its accepted tokens, on them the rejected ones; below, who wrote
-    each token."""
+    """Per round a bar as wide as what it emitted: accepted tokens, on them rejected; below, who wrote each token."""
     starts = [start for start, _ in spans(record)]
     widths = [end - start for start, end in spans(record)]
     accepted = [turn.accepted_len for turn in record.rounds]
@@ -84,12 +82,8 @@ def draw_raster(axes: Axes, record: Record) -> None:
     bar |= {"hatch": style.REJECTED_HATCH, "label": "rejected"}
     axes.bar(starts, rejected, widths, accepted, color=style.REJECTED, **bar)
     height = 0.05 * max(turn.draft_len for turn in record.rounds)
-    drafted = [(start, turn.accepted_len) for start, turn in zip(starts, record.rounds, strict=True)]
-    own = [
-        (start + turn.accepted_len, 1)
-        for start, turn in zip(starts, record.rounds, strict=True)
-        if turn.next_token is not None
-    ]
+    drafted = list(zip(starts, accepted, strict=True))
+    own = [(start + length, 1) for (start, length), width in zip(drafted, widths, strict=True) if width > length]
     axes.broken_barh(drafted, (-1.8 * height, height), color=style.ACCEPTED)
     axes.broken_barh(own, (-1.8 * height, height), color=style.CORRECTION)
     axes.axhline(0, color=palette.GREY, linewidth=0.6)
@@ -109,25 +103,19 @@ def raster_key() -> list[Patch]:
     ]
 
 
-def figure_path(output_dir: str | Path, record: Record) -> Path:
-    """OUTPUT_DIR/figures/TARGET/DATASET/QUESTION/DRAFTER/MAX_NEW_TOKENS.png: the record's place, under figures."""
-    path = identity_path(output_dir, record.identity)
-    return Path(output_dir) / "figures" / path.relative_to(Path(output_dir) / "pickles").with_suffix(".png")
-
-
 def write_figure(record: Record, output_dir: str | Path) -> None:
-    """The record's figure in its place; none for a record that never drafted. Raises UserError."""
+    """The record's figure at OUTPUT_DIR/figures/TARGET/DATASET/QUESTION/DRAFTER/MAX_NEW_TOKENS.png; none for a record
+    that never drafted. Raises UserError."""
     if record.num_drafted:
-        cli.save(figure([record]), figure_path(output_dir, record))
+        place = identity_path(output_dir, record.identity).relative_to(Path(output_dir, "pickles"))
+        cli.save(figure([record]), Path(output_dir, "figures", place.with_suffix(".png")))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    flags = ("drafters", "question_ids")
-    name = "acc_rate_over_time"
-    return cli.run(
-        name, __doc__, lambda it: figure(read_drafts(it.inputs, it.drafters, it.question_ids)), flags, arguments
-    )
+def build(options: Namespace) -> Figure:
+    return figure(read_drafts(options))
 
+
+main = Command("acc_rate_over_time", __doc__, build, DRAFTS)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

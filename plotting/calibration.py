@@ -6,9 +6,6 @@ Every drafted token up to the first that is rejected counts, after every prefix 
     python -m plotting.calibration results --chains ar dllm_0.05 --out calibration.pdf
 """
 
-from __future__ import annotations
-
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +14,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from plotting import cli, style
+from plotting import style
+from plotting.cli import Command
 from plotting.inputs import read_traces
 from specdec.drafters.families import kind_of_chains
 from specdec.errors import UserError
@@ -94,9 +92,7 @@ def build(options: Namespace) -> Figure:
     return figure(traces, names)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    return cli.run("calibration", __doc__, build, ("chains", "question_ids"), arguments)
-
+main = Command("calibration", __doc__, build, ("chains", "question_ids"))
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

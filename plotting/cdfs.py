@@ -1,7 +1,5 @@
 """Cumulative distributions of whole numbers, with intervals over questions: what all figures of them share."""
 
-from __future__ import annotations
-
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from plotting import cli, style
-from plotting.inputs import by_drafter, datasets_of, read_drafts
+from plotting import style
+from plotting.inputs import by_drafter, read_drafts
 from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS, SEED, Value
 from specdec.records.record import Record
 from specdec.views.captions import interval_note, questions_note
@@ -23,26 +21,18 @@ MAX_DRAFTERS = 6
 Records = Mapping[str, Sequence[Record]]
 
 
-def run(name: str, about: str | None, figure: Callable[[Records], Figure], arguments: Sequence[str] | None) -> int:
-    """The command of a figure over records by drafter. Returns the exit status."""
-
-    def build(options: Namespace) -> Figure:
-        return figure(by_drafter(read_drafts(options.inputs, options.drafters, options.question_ids), MAX_DRAFTERS))
-
-    return cli.run(name, about, build, ("drafters", "question_ids"), arguments)
+def read(options: Namespace) -> tuple[Records]:
+    """The records of a few drafters. Raises UserError for more."""
+    return (by_drafter(read_drafts(options), MAX_DRAFTERS),)
 
 
 def finish(drawn: Figure, panels: Sequence[Axes], records: Records, about: str = "") -> Figure:
     """The legend, in the last panel, and the note: `about`, over which questions, and with which intervals."""
     panels[-1].legend(loc="lower right")
-    datasets = datasets_of([record for found in records.values() for record in found])
-    questions = questions_note(map(_num_questions, records.values()))
+    datasets = ", ".join(sorted({record.identity.dataset for found in records.values() for record in found}))
+    questions = questions_note(len(question_values(found, lambda _: [0])) for found in records.values())
     style.note(drawn, f"{about}{datasets}; {questions}; {interval_note(bool(panels[0].collections))}")
     return drawn
-
-
-def _num_questions(records: Sequence[Record]) -> int:
-    return len({(record.identity.dataset, record.question_id) for record in records})
 
 
 def question_values(records: Sequence[Record], values: Callable[[Record], list[int]]) -> list[list[int]]:

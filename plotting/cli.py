@@ -3,12 +3,12 @@
 Each figure's own file says what the figure shows.
 """
 
-from __future__ import annotations
-
 import io
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from plotting.inputs import Asked, read_tables, under_one_engine
 from plotting.style import RC
 from specdec.commands.flags import StrictParser, add_flags
-from specdec.errors import UserError, exit_status
+from specdec.errors import UserError, exit_status, user_error
 from specdec.ranking.table import Table
 from specdec.ranking.table_files import read_table_file
 from specdec.records.pickles import write_atomic
@@ -28,8 +28,10 @@ _METADATA = {
     ".svg": {"Date": None, "Creator": None},
 }
 FORMATS = tuple(_METADATA)
-PRICING = ("latency_profile", "latency_target", "allow_unequal", "without_degenerate", "trace_dir")
-RANKING_FLAGS = ("drafters", "question_ids", *PRICING, "engine", "reference")
+DRAFTS = ("drafters", "question_ids")
+PRICED = (*DRAFTS, "latency_profile", "latency_target", "allow_unequal", "without_degenerate", "trace_dir")
+TABLES = (*PRICED, "engine")
+RANKINGS = (*TABLES, "reference")
 _FLAGS: dict[str, dict] = {
     "drafters": {"nargs": "+", "metavar": "NAME", "help": "these drafters alone, by their names on disk"},
     "latency_target": {
@@ -49,28 +51,25 @@ _FLAGS: dict[str, dict] = {
 }
 
 
-def run(
-    name: str,
-    about: str | None,
-    build: Callable[[Namespace], Figure],
-    flags: Sequence[str] = (),
-    arguments: Sequence[str] | None = None,
-) -> int:
-    """Parse, build the figure, save it. Exit status: 0, or 2 after one line for a user's mistake."""
+@dataclass(frozen=True)
+class Command:
+    """A figure as a command. `draw` makes it of what `read` finds for the parsed flags (default: of those)."""
 
-    def work() -> None:
-        options = parse(name, about, flags, arguments)
-        check_format(options.out, FORMATS)
-        save(build(options), options.out)
+    name: str
+    about: str | None
+    draw: Callable[..., Figure]
+    flags: Sequence[str] = ()  # beside INPUT and --out
+    read: Callable[[Namespace], Iterable[Any]] = lambda options: (options,)
 
-    return exit_status(f"plotting.{name}", work)
+    def __call__(self, arguments: Sequence[str] | None = None) -> int:
+        """Parse, draw the figure, save it. Exit status: 0, or 2 after one line for a user's mistake."""
 
+        def work() -> None:
+            options = parse(self.name, self.about, self.flags, arguments)
+            check_format(options.out, FORMATS)
+            save(self.draw(*self.read(options)), options.out)
 
-def run_tables(
-    name: str, about: str | None, figure: Callable[[list[Table], list[Table]], Figure], arguments: Sequence[str] | None
-) -> int:
-    """The command of a figure of tables and references, a data set each."""
-    return run(name, about, lambda options: figure(tables(options), references(options)), RANKING_FLAGS, arguments)
+        return exit_status(f"plotting.{self.name}", work)
 
 
 def parse(name: str, about: str | None, flags: Sequence[str], arguments: Sequence[str] | None) -> Namespace:
@@ -87,17 +86,22 @@ def parse(name: str, about: str | None, flags: Sequence[str], arguments: Sequenc
 
 def asked(options: Namespace) -> Asked:
     """The flags that say how records become tables."""
-    return Asked(**{key: getattr(options, key) for key in ("drafters", "question_ids", *PRICING)})
+    return Asked(**{key: getattr(options, key) for key in PRICED})
 
 
 def tables(options: Namespace) -> list[Table]:
-    """The tables of a figure that takes RANKING_FLAGS: one engine's, a data set each. Raises UserError."""
+    """The tables of a figure that takes TABLES: one engine's, a data set each. Raises UserError."""
     return under_one_engine(read_tables(options.inputs, asked(options)), options.engine)
 
 
 def references(options: Namespace) -> list[Table]:
     """The tables of --reference, maybe none. Raises UserError."""
     return [] if options.reference is None else read_table_file(options.reference)
+
+
+def rankings(options: Namespace) -> tuple[list[Table], list[Table]]:
+    """The tables and the references of a figure that takes RANKINGS. Raises UserError."""
+    return tables(options), references(options)
 
 
 def check_format(path: Path, formats: Sequence[str]) -> None:
@@ -116,8 +120,6 @@ def save(figure: Figure, path: Path) -> None:
 
 def write(path: Path, data: bytes) -> None:
     """Write a file atomically, and its folder. Raises UserError where that cannot be done."""
-    try:
+    with user_error(f"write {path}", "choose another place"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another place") from None

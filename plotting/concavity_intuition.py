@@ -5,16 +5,13 @@ A dLLM drafter's passes per round rise with its unmask threshold; the AR drafter
     python -m plotting.concavity_intuition results --out concavity.pdf
 """
 
-from __future__ import annotations
-
-import sys
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from plotting import cli, style
-from plotting.scatter import draw_points
+from plotting import style
+from plotting.cli import RANKINGS, Command, rankings
 from plotting.sweeps import Series, require_sweep, sweeps
 from specdec.drafters.ar import ArStatic
 from specdec.drafters.base import number_text
@@ -32,7 +29,9 @@ def figure(tables: Sequence[Table], references: Sequence[Table] = ()) -> Figure:
     """A column per ranking. UserError where no threshold varies."""
     drawn, grid = style.panels(1, len(tables), 3.6, sharex=True, sharey=True)
     for axes, table in zip(grid[0], tables, strict=True):
-        draw(axes, threshold_sweep(table), table.rows)
+        found = sweeps(table.rows, DllmStatic, "unmask_threshold", X, Y)
+        require_sweep(found, "the static dLLM drafter", "--drafter_thresholds")
+        draw(axes, found[0], table.rows)  # the longest
         for reference in references:
             found = sweeps(reference.rows, DllmStatic, "unmask_threshold", X, Y)
             if found:
@@ -46,32 +45,22 @@ def figure(tables: Sequence[Table], references: Sequence[Table] = ()) -> Figure:
     return drawn
 
 
-def threshold_sweep(table: Table) -> Series:
-    """The longest series of static dLLM drafts of the same length."""
-    found = sweeps(table.rows, DllmStatic, "unmask_threshold", X, Y)
-    require_sweep(found, "the static dLLM drafter", "--drafter_thresholds")
-    return found[0]
-
-
 def draw(axes: Axes, series: Series, rows: Sequence[Row], look: Look | None = None, prefix: str = "") -> None:
-    """The series as a line in the order of passes, its ends named; and the AR drafter of its length. In their own
-    colours, or all in `look`."""
+    """The series as a line in the order of passes, its ends named; and the AR drafter of its length. `look`: of all."""
     ordered = sorted(zip(series.xs, series.rows, strict=True), key=lambda pair: pair[1].values[X].value)
     members = [one for _, one in ordered]
     length, line = number_text(series.fixed["draft_len"]), look or series.look
-    draw_points(axes, members, X, Y, f"{prefix}dLLM, static {length}", look)
+    style.points(axes, members, X, Y, f"{prefix}dLLM, static {length}", look)
     where = [(one.values[X].value, one.values[Y].value) for one in members]
     style.line(axes, where, line)
     for (threshold, _), place in ((ordered[0], where[0]), (ordered[-1], where[-1])):
         axes.annotate(number_text(threshold), place, (4, -10), textcoords="offset points", fontsize=7)
     ar = [one for one in rows if one.spec == ArStatic(int(series.fixed["draft_len"])) and one.has(X, Y)]
     if ar:
-        draw_points(axes, ar, X, Y, f"{prefix}AR, static {length}", look)
+        style.points(axes, ar, X, Y, f"{prefix}AR, static {length}", look)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    return cli.run_tables("concavity_intuition", __doc__, figure, arguments)
-
+main = Command("concavity_intuition", __doc__, figure, RANKINGS, rankings)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

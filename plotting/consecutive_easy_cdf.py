@@ -6,15 +6,13 @@ after a wholly accepted draft. What was emitted without a draft ends a run, and 
     python -m plotting.consecutive_easy_cdf results --drafters ar_None_sf_8 dllm_0.05_df_0.45_60_10 --out runs.pdf
 """
 
-from __future__ import annotations
-
-import sys
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
 from plotting import style
-from plotting.cdfs import draw_cdf, finish, question_values, run
+from plotting.cdfs import draw_cdf, finish, question_values, read
+from plotting.cli import DRAFTS, Command
 from specdec.errors import UserError
 from specdec.records.record import Record
 from specdec.views.palette import label_of, look_of
@@ -50,9 +48,7 @@ def easy_runs(record: Record) -> list[int]:
     return [run for run in [*runs, length] if run]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    return run("consecutive_easy_cdf", __doc__, figure, arguments)
-
+main = Command("consecutive_easy_cdf", __doc__, figure, DRAFTS, read)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

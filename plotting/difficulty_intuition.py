@@ -3,9 +3,6 @@
 python -m plotting.difficulty_intuition results --drafters dllm_0.05_df_0.45_60_10 --out difficulty.pdf
 """
 
-from __future__ import annotations
-
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
@@ -13,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from plotting import cli, style
+from plotting import style
 from plotting.acc_rate_over_time import spans
+from plotting.cli import DRAFTS, Command
 from plotting.inputs import by_drafter, read_drafts
 from specdec.errors import UserError
 from specdec.records.record import Record
@@ -62,13 +60,10 @@ def draw_row(axes: Axes, row: int, record: Record) -> None:
 
 
 def build(options: Namespace) -> Figure:
-    found = by_drafter(read_drafts(options.inputs, options.drafters, options.question_ids), at_most=1)
-    return figure(*found.values())
+    return figure(*by_drafter(read_drafts(options), at_most=1).values())
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    return cli.run("difficulty_intuition", __doc__, build, ("drafters", "question_ids"), arguments)
-
+main = Command("difficulty_intuition", __doc__, build, DRAFTS)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

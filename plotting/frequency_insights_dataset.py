@@ -4,12 +4,7 @@ per data set.
     python -m plotting.frequency_insights_dataset results --out frequency.pdf
 """
 
-from __future__ import annotations
-
-import sys
-from collections.abc import Sequence
-
-from plotting import sweep_figure
+from plotting.cli import RANKINGS, Command, rankings
 from plotting.sweep_figure import Sweep
 from specdec.drafters.ar import ArStatic
 from specdec.drafters.block_diffusion import DllmStatic
@@ -21,11 +16,7 @@ SWEEP = Sweep(
     quantities=("speedup_mean", "acceptance_rate"),
     flag="--spec_len",
 )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    return sweep_figure.main("frequency_insights_dataset", __doc__, SWEEP, arguments)
-
+main = Command("frequency_insights_dataset", __doc__, SWEEP.figure, RANKINGS, rankings)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

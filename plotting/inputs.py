@@ -2,8 +2,7 @@
 matplotlib.
 """
 
-from __future__ import annotations
-
+from argparse import Namespace
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +12,13 @@ import numpy as np
 from specdec.config import PricingConfig
 from specdec.errors import UserError
 from specdec.latency.pricing import Pricing
-from specdec.ranking.entries import PLAIN, Entry, entry_of, merge
+from specdec.ranking.entries import PLAIN, Entry, entry_of, merge, records_of
 from specdec.ranking.oracle import Judges
 from specdec.ranking.question_sets import comparable
 from specdec.ranking.ranking import engines_of
 from specdec.ranking.table import Table, table_of
 from specdec.ranking.table_files import read_table_file
-from specdec.records.record import Record, find_records, load_record
+from specdec.records.record import Record
 from specdec.traces.trace import Trace, find_traces, load_trace
 
 
@@ -78,25 +77,26 @@ def _chosen(table: Table, drafters: Collection[str] | None) -> Table:
 
 
 def under_one_engine(tables: Sequence[Table], engine: str | None) -> list[Table]:
-    """The tables under `engine` (default: the first there is), one per data set.
+    """The tables under `engine` (default: the first), one per data set. UserError: it is not there; several targets."""
+    found = under_engine(tables, engine)
+    require_one_target(table.target for table in tables)
+    return under_engine(tables, engine or found[0].engine)
 
-    Raises UserError for an engine that is not there, and for several targets.
-    """
+
+def under_engine(tables: Sequence[Table], engine: str | None) -> list[Table]:
+    """The tables under `engine` (default: all). UserError where it is not there."""
     engines = list(dict.fromkeys(table.engine for table in tables))
     if engine is not None and engine not in engines:
         raise UserError(f"no --engine {engine!r} (there are: {', '.join(map(repr, engines)) or 'none'})")
-    require_one_target(table.target for table in tables)
-    return [table for table in tables if table.engine == (engine or engines[0])]
+    return [table for table in tables if engine in (None, table.engine)]
 
 
 def read_records(
     paths: Sequence[Path], drafters: Collection[str] | None = None, question_ids: Collection[int] | None = None
 ) -> list[Record]:
     """The records of results folders and pickles, of these drafters (default: all) and questions (default: all).
-
-    Raises UserError where a path has none, or a drafter or question asked for is in none.
-    """
-    found = [load_record(path) for folder in paths for path in _record_paths(folder)]
+    UserError where a path has none, or a drafter or question asked for is in none."""
+    found = [record for path in paths for record in records_of(path)]
     _require("drafter", drafters, {record.drafter_name for record in found})
     _require("question", question_ids, {record.question_id for record in found})
     return [
@@ -107,11 +107,9 @@ def read_records(
     ]
 
 
-def read_drafts(
-    paths: Sequence[Path], drafters: Collection[str] | None = None, question_ids: Collection[int] | None = None
-) -> list[Record]:
-    """Like `read_records`, of a single target, without those that never drafted. Raises UserError if none is left."""
-    records = read_records(paths, drafters, question_ids)
+def read_drafts(options: Namespace) -> list[Record]:
+    """The records asked for, of a single target, without those that never drafted. Raises UserError if none is left."""
+    records = read_records(options.inputs, options.drafters, options.question_ids)
     require_one_target(record.identity.target for record in records)
     drafted = [record for record in records if record.num_drafted]
     if not drafted:
@@ -138,11 +136,6 @@ def by_drafter(records: Sequence[Record], at_most: int) -> dict[str, list[Record
     return found
 
 
-def datasets_of(records: Sequence[Record]) -> str:
-    """The data sets of records, for a note: "gsm8k, math"."""
-    return ", ".join(sorted({record.identity.dataset for record in records}))
-
-
 def read_traces(paths: Sequence[Path], question_ids: Collection[int] | None = None) -> list[Trace]:
     """The traces of folders and files. Raises UserError: none, several targets, confidences outside 0 to 1."""
     traces = [load_trace(path) for folder in paths for path in find_traces(folder)]
@@ -154,17 +147,6 @@ def read_traces(paths: Sequence[Path], question_ids: Collection[int] | None = No
             if not np.all((confidences >= 0) & (confidences <= 1)):
                 raise UserError(f"question {trace.question_id}, {chains.name}: a confidence is not a probability")
     return [trace for trace in traces if question_ids is None or trace.question_id in question_ids]
-
-
-def _record_paths(folder: Path) -> list[Path]:
-    if folder.is_file():
-        return [folder]
-    if not folder.exists():
-        raise UserError(f"{folder} does not exist: give a results folder (failfast.py --output_dir) or a record")
-    paths = find_records(folder)
-    if not paths:
-        raise UserError(f"{folder} holds no records: give the --output_dir of a finished run")
-    return paths
 
 
 def _require(what: str, asked: Collection | None, found: Collection) -> None:

@@ -4,9 +4,6 @@
         --drafters ar_None_sf_8 dllm_0.05_df_0.45_60_10 --out latency.pdf
 """
 
-from __future__ import annotations
-
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
@@ -15,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from plotting import cli, style
-from plotting.inputs import read_tables
+from plotting.cli import RANKINGS, Command
+from plotting.inputs import read_tables, under_engine
 from specdec.errors import UserError
-from specdec.latency.profile import MEASURED
 from specdec.ranking.table import Row, Table
 from specdec.views import palette
 from specdec.views.captions import full_note
@@ -39,11 +36,13 @@ def figure(tables: Sequence[Table]) -> Figure:
     axes, row, ticks = grid[0][0], 0, []
     for table in tables:
         found = {one.drafter_name: one for one in table.rows if one.has(*NEEDED)}
-        axes.annotate(group_title(table), (0, row), va="center", fontsize=8, weight="bold")
+        whose = f"{table.target + ' on ' if table.target else ''}{table.title}; {table.engine}"
+        axes.annotate(whose, (0, row), va="center", fontsize=8, weight="bold")
         first = next((one for one in found.values() if one.has("baseline_ms")), None)
         if first is not None:
             row += 1
-            draw_plain(axes, row, first)
+            seconds = first.per_question("baseline_ms").value / 1e3
+            axes.barh(row, seconds, color="#DDDDDD", edgecolor=palette.GREY, label="plain")
             ticks.append((row, "plain decoding"))
         for name in (name for name in names if name in found):
             row += 1
@@ -78,29 +77,12 @@ def draw_bar(axes: Axes, place: int, row: Row) -> None:
         axes.vlines([low, high], place - 0.15, place + 0.15, color="black", linewidth=1)
 
 
-def draw_plain(axes: Axes, place: int, row: Row) -> None:
-    """Plain decoding of as many tokens."""
-    seconds = row.per_question("baseline_ms").value / 1e3
-    axes.barh(place, seconds, color="#DDDDDD", edgecolor=palette.GREY, label="plain")
-
-
-def group_title(table: Table) -> str:
-    """Whose time it is: the questions, and the target or clock that prices them."""
-    how = "measured" if table.engine == MEASURED else table.engine
-    return f"{table.target + ' on ' if table.target else ''}{table.title}; {how}"
-
-
 def build(options: Namespace) -> Figure:
-    found = read_tables(options.inputs, cli.asked(options))
-    chosen = [table for table in found if options.engine in (None, table.engine)]
-    if not chosen:
-        raise UserError(f"no --engine {options.engine!r} (there are: {', '.join(one.engine for one in found)})")
-    return figure([*chosen, *cli.references(options)])
+    found = under_engine(read_tables(options.inputs, cli.asked(options)), options.engine)
+    return figure([*found, *cli.references(options)])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    return cli.run("latency_breakdown_by_model", __doc__, build, cli.RANKING_FLAGS, arguments)
-
+main = Command("latency_breakdown_by_model", __doc__, build, RANKINGS)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -3,12 +3,7 @@
 python -m plotting.microbenchmark_maxlen results --out maxlen.pdf
 """
 
-from __future__ import annotations
-
-import sys
-from collections.abc import Sequence
-
-from plotting import sweep_figure
+from plotting.cli import RANKINGS, Command, rankings
 from plotting.sweep_figure import Sweep
 from specdec.drafters.block_diffusion import FailFast
 
@@ -19,11 +14,7 @@ SWEEP = Sweep(
     quantities=("speedup_mean",),
     flag="--sweep_max_spec_len",
 )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    return sweep_figure.main("microbenchmark_maxlen", __doc__, SWEEP, arguments)
-
+main = Command("microbenchmark_maxlen", __doc__, SWEEP.figure, RANKINGS, rankings)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -3,12 +3,7 @@
 python -m plotting.microbenchmark_thresholds results --out tau.pdf
 """
 
-from __future__ import annotations
-
-import sys
-from collections.abc import Sequence
-
-from plotting import sweep_figure
+from plotting.cli import RANKINGS, Command, rankings
 from plotting.sweep_figure import Sweep
 from specdec.drafters.block_diffusion import FailFast
 
@@ -19,11 +14,7 @@ SWEEP = Sweep(
     quantities=("speedup_mean",),
     flag="--sweep_lowconf_threshold",
 )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    return sweep_figure.main("microbenchmark_thresholds", __doc__, SWEEP, arguments)
-
+main = Command("microbenchmark_thresholds", __doc__, SWEEP.figure, RANKINGS, rankings)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

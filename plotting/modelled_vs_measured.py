@@ -7,9 +7,6 @@ INPUT: records with measured times (or a ranking JSON of such), priced by a prof
     python -m plotting.modelled_vs_measured results --latency_profile here.json --latency_target bundled --out model.pdf
 """
 
-from __future__ import annotations
-
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from plotting import cli, style
+from plotting.cli import PRICED, Command
 from plotting.inputs import read_tables, require_one_target
 from specdec.drafters.families import kinds
 from specdec.errors import UserError
@@ -102,9 +100,7 @@ def pairs_of(tables: Sequence[Table]) -> list[Pair]:
 
 def read_cases(path: Path) -> list[Pair] | None:
     """The cases of a profile_speculation JSON, or of a document that holds it under "speculation"; else None.
-
-    Raises UserError for a speedup that is not a finite number.
-    """
+    UserError for a speedup that is not a finite number."""
     document = read_json(path)
     document = document.get("speculation", document) if isinstance(document, dict) else document
     if not isinstance(document, dict) or not isinstance(document.get("cases"), dict):
@@ -131,10 +127,7 @@ def build(options: Namespace) -> Figure:
     return figure(pairs)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    flags = ("drafters", "question_ids", *cli.PRICING)
-    return cli.run("modelled_vs_measured", __doc__, build, flags, arguments)
-
+main = Command("modelled_vs_measured", __doc__, build, PRICED)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

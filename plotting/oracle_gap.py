@@ -8,9 +8,6 @@ to passes that a better choice of drafter, or a kept cache, would save (`specdec
     python -m plotting.oracle_gap results/replayed --trace_dir results --out gap.pdf
 """
 
-from __future__ import annotations
-
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
@@ -18,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plotting import cli, style
+from plotting.cli import TABLES, Command
 from specdec.errors import UserError
 from specdec.ranking.table import CEILING_SHARES, Row, Table
 from specdec.views import palette
@@ -86,10 +84,7 @@ def build(options: Namespace) -> Figure:
     return figure(cli.tables(options))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    flags = [flag for flag in cli.RANKING_FLAGS if flag != "reference"]
-    return cli.run("oracle_gap", __doc__, build, flags, arguments)
-
+main = Command("oracle_gap", __doc__, build, TABLES)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

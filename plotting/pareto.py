@@ -6,16 +6,14 @@ lines are drawn for whole speedups.
     python -m plotting.pareto results --out pareto.pdf
 """
 
-from __future__ import annotations
-
-import sys
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from plotting import cli, style
-from plotting.scatter import draw_kinds, draw_points
+from plotting import style
+from plotting.cli import RANKINGS, Command, rankings
+from specdec.drafters.families import kinds
 from specdec.errors import UserError
 from specdec.ranking.table import Row, Table
 from specdec.views import palette
@@ -33,11 +31,13 @@ def figure(tables: Sequence[Table], references: Sequence[Table] = ()) -> Figure:
         known = [one for one in table.rows if one.has(X, Y)]
         if not known:
             raise UserError(f"{table.title}: neither passes nor acceptance lengths are known")
-        draw_kinds(axes, known, X, Y)
+        for kind in kinds().values():  # in the palette's order, so that legends are alike
+            if members := [one for one in known if isinstance(one.spec, kind)]:
+                style.points(axes, members, X, Y, kind.title)
         for reference in references:
             points = [one for one in reference.rows if one.has(X, Y)]
             if points:
-                draw_points(axes, points, X, Y, reference.title, palette.REFERENCE)
+                style.points(axes, points, X, Y, reference.title, palette.REFERENCE)
         front = frontier(known)
         places = [(one.values[X].value, one.values[Y].value) for one in front]
         axes.plot(*zip(*places, strict=True), color=palette.GREY, linewidth=1, zorder=1, label="beaten by none in both")
@@ -93,9 +93,7 @@ def draw_speeds(axes: Axes, settings: Sequence[Row]) -> None:
         axes.annotate(f"{speedup}×", place, (-8, -12), textcoords="offset points", fontsize=7, color=palette.GREY)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    return cli.run_tables("pareto", __doc__, figure, arguments)
-
+main = Command("pareto", __doc__, figure, RANKINGS, rankings)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -4,9 +4,6 @@ python -m plotting.pretty_table results --out table.tex
 python -m plotting.pretty_table ranking.json --reference paper.json --out table.md
 """
 
-from __future__ import annotations
-
-import sys
 from collections.abc import Sequence
 
 from plotting import cli
@@ -20,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 a mistake of the user's."""
 
     def work() -> None:
-        options = cli.parse("pretty_table", __doc__, cli.RANKING_FLAGS, arguments)
+        options = cli.parse("pretty_table", __doc__, cli.RANKINGS, arguments)
         cli.check_format(options.out, FORMATS)
         make = latex if options.out.suffix == ".tex" else markdown
         tables = [make(table) for table in (*cli.tables(options), *cli.references(options)) if table.rows]
@@ -30,4 +27,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -3,8 +3,6 @@
 Not here: colours and line styles of drafters (`specdec/views/palette.py`), data, and saving (`cli.py`).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -109,6 +107,16 @@ def marks(axes: Axes, places: tuple[Sequence[float], Sequence[float]], look: Loo
     axes.errorbar(*places, fmt=look.marker, color=look.colour, ecolor=(look.colour, 0.4), label=label, **bars)
 
 
+def points(axes: Axes, rows: Sequence[Row], x: str, y: str, label: str, look: Look | None = None) -> None:
+    """The quantities `x` and `y` of drafters of a kind, with intervals as bars; in their own colours, or in `look`."""
+    xs, ys = ([row.values[quantity] for row in rows] for quantity in (x, y))
+    places = [value.value for value in xs], [value.value for value in ys]
+    kind = look or palette.family_look(type(rows[0].spec))
+    marks(axes, places, kind, label, xerr=reach(xs), yerr=reach(ys), elinewidth=0.5)
+    if look is None:
+        own_marks(axes, *places, rows)
+
+
 def reach(values: Sequence[Value]) -> list[list[float]]:
     """The intervals of values as matplotlib's xerr or yerr: distances below and above, 0 where none is known."""
     known = [bounded(one) for one in values]
@@ -124,8 +132,3 @@ def note(figure: Figure, text: str) -> None:
 def percent_axis(axis: Axis) -> None:
     """Shares are shown as percentages."""
     axis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-
-
-def has_band(axes: Axes) -> bool:
-    """Whether any interval has been drawn as a band or a bar."""
-    return bool(axes.collections)

@@ -2,16 +2,13 @@
 figures that show a sweep; which one each shows is in its own file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from plotting import cli, style
+from plotting import style
 from plotting.sweeps import Series, require_sweep, sweeps
 from specdec.drafters.base import Spec
 from specdec.ranking.table import Table
@@ -36,58 +33,36 @@ class Sweep:
     quantities: tuple[str, ...]
     flag: str  # of failfast.py, that makes such settings
 
+    @style.styled
+    def figure(self, tables: Sequence[Table], references: Sequence[Table]) -> Figure:
+        """A column per ranking, a row per quantity. UserError where nothing varies."""
+        rows = len(self.quantities)
+        drawn, grid = style.panels(rows, len(tables), 0.7 + 2.1 * rows, sharex=True, sharey="row")
+        for column, table in enumerate(tables):
+            found = [series for kind in self.kinds for series in sweeps(table.rows, kind, self.axis)]
+            require_sweep(found, " or ".join(palette.short(kind) for kind in self.kinds), self.flag)
+            for row, quantity in enumerate(self.quantities):
+                draw_quantity(grid[row][column], [one.having(quantity) for one in found], quantity)
+                for one in references:
+                    known = [series for kind in self.kinds for series in sweeps(one.rows, kind, self.axis, quantity)]
+                    draw_quantity(grid[row][column], known, quantity, f"{one.title}: ")
+                if quantity == "acceptance_rate":
+                    style.percent_axis(grid[row][column].yaxis)
+            grid[0][column].set_title(table.title)
+            grid[-1][column].set_xlabel(self.x_label)
+        for line, quantity in zip(grid, self.quantities, strict=True):
+            line[0].set_ylabel(QUANTITY_LABELS[quantity])
+        handles = {handle.get_label(): handle for line in grid for axes in line for handle in axes.lines}
+        drawn.legend(handles=list(handles.values()), loc="outside upper left", ncols=2)
+        style.note(drawn, f"{engine_note(tables[0].engine)}; {full_note(tables)}")
+        return drawn
 
-@style.styled
-def sweep_figure(sweep: Sweep, tables: Sequence[Table], references: Sequence[Table]) -> Figure:
-    """A column per ranking, a row per quantity. UserError where nothing varies."""
-    rows, columns = len(sweep.quantities), len(tables)
-    height = 0.7 + 2.1 * rows
-    drawn, grid = style.panels(rows, columns, height, sharex=True, sharey="row")
-    for column, table in enumerate(tables):
-        found = [series for kind in sweep.kinds for series in sweeps(table.rows, kind, sweep.axis)]
-        require_sweep(found, " or ".join(palette.short(kind) for kind in sweep.kinds), sweep.flag)
-        for row, quantity in enumerate(sweep.quantities):
-            draw_quantity(grid[row][column], found, quantity)
-            draw_references(grid[row][column], sweep, references, quantity)
-            _label(grid[row][column], quantity, is_first=column == 0)
-        grid[0][column].set_title(table.title)
-        grid[-1][column].set_xlabel(sweep.x_label)
-    handles = {handle.get_label(): handle for line in grid for axes in line for handle in axes.lines}
-    drawn.legend(handles=list(handles.values()), loc="outside upper left", ncols=2)
-    style.note(drawn, f"{engine_note(tables[0].engine)}; {full_note(tables)}")
-    return drawn
 
-
-def draw_quantity(axes: Axes, found: Sequence[Series], quantity: str) -> None:
-    """A curve per series, its marks in their drafters' own colours."""
-    for series in (whole.having(quantity) for whole in found):
-        if series.xs:
-            values = [row.values[quantity] for row in series.rows]
-            style.curve(axes, series.xs, values, series.look, _name(series))
+def draw_quantity(axes: Axes, found: Sequence[Series], quantity: str, reference: str = "") -> None:
+    """A curve per series, its marks in their drafters' own colours; those of a reference all in grey."""
+    for series in (one for one in found if one.rows):
+        values = [row.values[quantity] for row in series.rows]
+        name = ", ".join(filter(None, [reference + palette.short(series.kind), series.label]))
+        style.curve(axes, series.xs, values, palette.REFERENCE if reference else series.look, name)
+        if not reference:
             style.own_marks(axes, series.xs, [one.value for one in values], series.rows)
-
-
-def draw_references(axes: Axes, sweep: Sweep, references: Sequence[Table], quantity: str) -> None:
-    """The reference's series in grey, whatever their kind."""
-    for table in references:
-        for kind in sweep.kinds:
-            for series in sweeps(table.rows, kind, sweep.axis, quantity):
-                values = [row.values[quantity] for row in series.rows]
-                style.curve(axes, series.xs, values, palette.REFERENCE, f"{table.title}: {_name(series)}")
-
-
-def main(name: str, about: str | None, sweep: Sweep, arguments: Sequence[str] | None) -> int:
-    """The command of a figure that shows `sweep`."""
-    return cli.run_tables(name, about, partial(sweep_figure, sweep), arguments)
-
-
-def _name(series: Series) -> str:
-    kind = palette.short(series.kind)
-    return f"{kind}, {series.label}" if series.label else kind
-
-
-def _label(axes: Axes, quantity: str, is_first: bool) -> None:
-    if is_first:
-        axes.set_ylabel(QUANTITY_LABELS[quantity])
-    if quantity == "acceptance_rate":
-        style.percent_axis(axes.yaxis)

@@ -1,7 +1,5 @@
 """Sweeps: settings that differ in one number alone, as series along it. No matplotlib."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +9,7 @@ from specdec.errors import UserError
 from specdec.ranking.table import Row
 from specdec.views.palette import Look, family_look
 
-_WORDS = {
-    "unmask_threshold": "unmask",
-    "draft_len": "static",
-    "tau": "τ",
-    "max_draft_len": "N_max",
-    "draft_step": "N",
-}
+_WORDS = {"unmask_threshold": "unmask", "draft_len": "static", "tau": "τ", "max_draft_len": "N_max", "draft_step": "N"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +31,7 @@ class Series:
         """That of its kind, as far as what is fixed decides it."""
         return family_look(self.kind, self.fixed)
 
-    def having(self, *quantities: str) -> Series:
+    def having(self, *quantities: str) -> "Series":
         """Of its settings those of which these quantities are known."""
         kept = [(x, one) for x, one in zip(self.xs, self.rows, strict=True) if one.has(*quantities)]
         return dataclasses.replace(self, xs=[x for x, _ in kept], rows=[one for _, one in kept])

@@ -8,10 +8,7 @@ drafts begin with a sub-block, and smooth if they begin anywhere. Both a and c c
     python -m plotting.theoretical_analysis results --out theory.pdf
 """
 
-from __future__ import annotations
-
 import math
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 
@@ -19,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plotting import cli, style
+from plotting.cli import TABLES, Command
 from plotting.pareto import pass_cost
 from plotting.sweeps import Series, require_sweep, sweeps
 from specdec.drafters.ar import ArStatic
@@ -73,8 +71,7 @@ def figure(tables: Sequence[Table], sub_block: int = 8) -> Figure:
     """Tokens a round and speedup over the draft length, for AR and block drafting. UserError without such settings."""
     if len(tables) > 1:
         raise UserError(f"{len(tables)} data sets: give only one's records, as OUTPUT_DIR/pickles/TARGET/DATASET")
-    found = {kind: sweeps(tables[0].rows, kind, "draft_len", *NEEDED)[:1] for kind in (ArStatic, DllmStatic)}
-    chosen = [series for one in found.values() for series in one]
+    chosen = [one for kind in (ArStatic, DllmStatic) for one in sweeps(tables[0].rows, kind, "draft_len", *NEEDED)[:1]]
     require_sweep(chosen, "a static drafter", "--spec_len")
     drawn, grid = style.panels(2, len(chosen), 5.2, sharex=True, sharey="row")
     for column, series in enumerate(chosen):
@@ -117,10 +114,7 @@ def build(options: Namespace) -> Figure:
     return figure(cli.tables(options), options.small_block_size)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    flags = [*(flag for flag in cli.RANKING_FLAGS if flag != "reference"), "small_block_size"]
-    return cli.run("theoretical_analysis", __doc__, build, flags, arguments)
-
+main = Command("theoretical_analysis", __doc__, build, (*TABLES, "small_block_size"))
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

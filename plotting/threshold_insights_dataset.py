@@ -4,12 +4,7 @@ static dLLM drafter, a column per data set.
     python -m plotting.threshold_insights_dataset results --out threshold.pdf
 """
 
-from __future__ import annotations
-
-import sys
-from collections.abc import Sequence
-
-from plotting import sweep_figure
+from plotting.cli import RANKINGS, Command, rankings
 from plotting.sweep_figure import Sweep
 from specdec.drafters.block_diffusion import DllmStatic
 
@@ -20,11 +15,7 @@ SWEEP = Sweep(
     quantities=("speedup_mean", "acceptance_rate", "passes_per_round"),
     flag="--drafter_thresholds",
 )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    return sweep_figure.main("threshold_insights_dataset", __doc__, SWEEP, arguments)
-
+main = Command("threshold_insights_dataset", __doc__, SWEEP.figure, RANKINGS, rankings)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -4,23 +4,20 @@ place of the first rejected token.
     python -m plotting.visualize_trajectory results/pickles/bundled/gsm8k/0/ar_None_sf_8/256.pickle --out answer.pdf
 """
 
-from __future__ import annotations
-
-import sys
 import unicodedata
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from matplotlib import font_manager, ft2font
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from plotting import cli, style
+from plotting import style
+from plotting.cli import DRAFTS, Command
 from plotting.inputs import read_drafts
 from specdec.errors import UserError
 from specdec.models.token_text import find_tokenizer, read_token_bytes
@@ -28,13 +25,19 @@ from specdec.records.record import Record
 from specdec.views import palette
 from specdec.views.palette import label_of
 from specdec.views.pieces import BYTES, Piece, Reader
+from specdec.views.terminal import ACCEPTED, BONUS, CORRECTION, REJECTED
 from specdec.views.trajectory import Step, trajectory
 
 COLUMNS, MAX_LINES = 96, 40
 LINE = 0.235  # inches
 FONT, FONT_SIZE = "DejaVu Sans Mono", 8.2
+GROUNDS = {  # of a fate: colour, how strong, in words
+    ACCEPTED: (palette.BLUE, 0.4, "accepted (deeper: surer)"),
+    REJECTED: (palette.ORANGE, 0.3, "rejected, struck through"),
+    CORRECTION: (palette.BLACK, 1.0, "the target's correction"),
+    BONUS: (palette.SKY, 0.35, "bonus"),
+}
 GLYPHS = {"\n": "↵", "\t": "⇥"}
-ACCEPTED, REJECTED, CORRECTION, BONUS = "accepted", "rejected", "correction", "bonus"
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ def figure(record: Record, steps: Sequence[Step], first_round: int = 0) -> Figur
         draw(axes, cell)
     head = f"{label_of(record.drafter_name)}; {record.identity.dataset}, question {record.question_id}"
     drawn.text(0.02, 1 - 0.2 / height, head, fontsize=9)
-    drawn.legend(handles=key(), loc="upper left", bbox_to_anchor=(0.005, 1 - 0.22 / height), ncols=4)
+    key = [Patch(facecolor=(colour, strength), label=words) for colour, strength, words in GROUNDS.values()]
+    drawn.legend(handles=key, loc="upper left", bbox_to_anchor=(0.005, 1 - 0.22 / height), ncols=4)
     more = "" if last_round == len(steps) - 1 else f"; --first_round {last_round + 1} goes on"
     note = f"rounds {first_round} to {last_round} (of {len(steps)}, from 0); small numbers stand where they begin{more}"
     drawn.text(0.02, 0.1 / height, note, fontsize=7, color="#444444")
@@ -117,14 +121,11 @@ def cells_of(text: str) -> int:
 
 def draw(axes: Axes, cell: Cell) -> None:
     """The text on its ground: blue as deep as the drafter was sure, orange and struck through, black, light blue."""
-    grounds = {
-        ACCEPTED: (palette.BLUE, 0.08 + 0.37 * (1.0 if cell.confidence is None else cell.confidence)),
-        REJECTED: (palette.ORANGE, 0.3),
-        CORRECTION: (palette.BLACK, 1.0),
-        BONUS: (palette.SKY, 0.35),
-    }
     top, middle = cell.line - 0.4, cell.line + 0.08
-    ground: dict[str, Any] = {"facecolor": grounds[cell.fate], "linewidth": 0, "gid": cell.fate}
+    colour, strength, _ = GROUNDS[cell.fate]
+    if cell.fate == ACCEPTED:
+        strength = 0.08 + 0.37 * (1.0 if cell.confidence is None else cell.confidence)
+    ground: dict[str, Any] = {"facecolor": (colour, strength), "linewidth": 0, "gid": cell.fate}
     axes.add_patch(Rectangle((cell.column, top), cell.width, 0.9, **ground))
     colour = {CORRECTION: "white", REJECTED: "#7A2E00"}.get(cell.fate, "black")
     axes.text(cell.column, middle, cell.text, family=FONT, fontsize=FONT_SIZE, color=colour, va="center")
@@ -135,23 +136,9 @@ def draw(axes: Axes, cell: Cell) -> None:
         axes.text(cell.column + 0.25, top - 0.1, f"{cell.opens}", fontsize=5.5, va="center", color=palette.VERMILLION)
 
 
-def key() -> list[Patch]:
-    """What the grounds mean."""
-    return [
-        Patch(facecolor=(palette.BLUE, 0.4), label="accepted (deeper: surer)"),
-        Patch(facecolor=(palette.ORANGE, 0.3), label="rejected, struck through"),
-        Patch(facecolor=palette.BLACK, label="the target's correction"),
-        Patch(facecolor=(palette.SKY, 0.35), label="bonus"),
-    ]
-
-
 @cache
-def _font() -> ft2font.FT2Font:
-    return font_manager.get_font(font_manager.findfont(FONT))
-
-
 def _has_glyph(character: str) -> bool:
-    return _font().get_char_index(ord(character)) != 0
+    return font_manager.get_font(font_manager.findfont(FONT)).get_char_index(ord(character)) != 0
 
 
 def _parts(text: str) -> Iterator[str]:
@@ -160,27 +147,18 @@ def _parts(text: str) -> Iterator[str]:
     yield from (text[begin : begin + size] for begin in range(0, len(text), size))
 
 
-def tokenizer_of(record: Record, folder: Path | None) -> Path:
-    """Where the record's tokens are explained. Raises UserError if that is not known."""
-    found = folder or find_tokenizer(record.identity.target)
-    if found is None:
-        target = record.identity.target
-        raise UserError(f"the tokenizer of {target} is not here: give the target's folder by --tokenizer")
-    return found
-
-
 def build(options: Namespace) -> Figure:
-    records = read_drafts(options.inputs, options.drafters, options.question_ids)
+    records = read_drafts(options)
     if len(records) != 1:
         raise UserError(f"{len(records)} records: choose one by --drafters and --question_ids")
-    reader = Reader(read_token_bytes(tokenizer_of(records[0], options.tokenizer)))
-    return figure(records[0], trajectory(records[0], reader), options.first_round)
+    (record,), target = records, records[0].identity.target
+    tokenizer = options.tokenizer or find_tokenizer(target)
+    if tokenizer is None:
+        raise UserError(f"the tokenizer of {target} is not here: give the target's folder by --tokenizer")
+    return figure(record, trajectory(record, Reader(read_token_bytes(tokenizer))), options.first_round)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    flags = ("drafters", "question_ids", "tokenizer", "first_round")
-    return cli.run("visualize_trajectory", __doc__, build, flags, arguments)
-
+main = Command("visualize_trajectory", __doc__, build, (*DRAFTS, "tokenizer", "first_round"))
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -26,15 +26,14 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    grades: Counter[str] = Counter()
+    found: dict[str, Any] = {}
 
     def measure(config: RunConfig, session: Session) -> dict[str, Any]:
-        result = check(config, session)
-        grades.update(result["grades"])
-        return result
+        found.update(check(config, session))
+        return found
 
     status = run_measurement(parser_of("check_lossless", __doc__, DECODING_FLAGS), measure, arguments)
-    return status or int(grades[BUG] > 0)
+    return status or int(found["grades"].get(BUG, 0) > 0)
 
 
 def check(config: RunConfig, session: Session) -> dict[str, Any]:
@@ -51,7 +50,7 @@ def check(config: RunConfig, session: Session) -> dict[str, Any]:
             divergence = diverging(session.target().lm, prompt_ids, tokens, plain)
             grades[divergence.kind] += 1
             if divergence.kind != EXACT:
-                found.append({"question_id": problem.question_id, "drafter": spec.name, **divergence.to_builtins()})
+                found.append({"question_id": problem.question_id, "drafter": spec.name, **vars(divergence)})
     return {
         "what": "texts of each drafter against plain decoding in the same engine",
         "engine": session.backend,

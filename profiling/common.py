@@ -69,14 +69,12 @@ def session_of(config: RunConfig) -> Session:
 
 
 def asked_prompts(config: RunConfig, session: Session) -> list[list[int]]:
-    """The prompt ids of the questions asked for."""
     from specdec.models.tokens import encode_prompt
 
     return [encode_prompt(session.tokenizer, problem.prompt) for problem in asked_problems(config)]
 
 
 def tokens_of(rounds: Sequence[Round]) -> list[int]:
-    """The output: what all rounds emitted."""
     return [token for turn in rounds for token in turn.emitted_tokens]
 
 
@@ -100,14 +98,15 @@ def attempt(measure: Callable[[], Any]) -> Any:
 
 
 def print_json(result: dict[str, Any], device: str = "cpu") -> None:
-    """The measurement's last stdout line: its numbers and where they were taken."""
-    import torch
+    """The measurement's last stdout line: its numbers and, where it does not say so itself, where they were taken."""
+    if "provenance" not in result:
+        import torch
 
-    print(json.dumps({**result, "provenance": provenance(torch.device(device))}))
+        result = result | {"provenance": provenance(torch.device(device))}
+    print(json.dumps(result))
 
 
 def save_json(document: dict[str, Any], path: Path) -> None:
-    """The document as a file that people can read too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

@@ -4,8 +4,6 @@ A Speaker is an AR model: a pass, a token. A Filler is a block-diffusion model: 
 answer greedily and time with a clock that waits for the device.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,22 +30,33 @@ def lm_of(part: object) -> CachedLM | None:
 
 
 @dataclass
-class Speaker:
-    """An AR model that answers by plain decoding.
-
-    `verify_counts`: passes of these numbers of tokens are timed as well, as verifications in the middle of each answer.
-    """
+class Timed:
+    """A model of a session, and what its passes took."""
 
     session: Session
     lm: CachedLM
-    verify_counts: Sequence[int] = ()
-    _verify_ms: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
-    _pass_ms: list[float] = field(default_factory=list)
+    _pass_ms: list[float] = field(default_factory=list, init=False)
+    _verify_ms: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list), init=False)
 
     def forget(self) -> None:
         """Drop the times of passes so far."""
         self._verify_ms.clear()
         self._pass_ms.clear()
+
+    def pass_times(self) -> dict[str, Any]:
+        """Spreads in ms: of a pass (an answer's mean), and of each verification by its number of tokens."""
+        tables = {str(count): spread(times) for count, times in self._verify_ms.items()}
+        return {"ms_per_pass": spread(self._pass_ms), **({"verify_ms": tables} if tables else {})}
+
+
+@dataclass
+class Speaker(Timed):
+    """An AR model that answers by plain decoding.
+
+    `verify_counts`: passes of these numbers of tokens are timed as well, as verifications in the middle of each answer.
+    """
+
+    verify_counts: Sequence[int] = ()
 
     def ask(self, problem: Problem) -> Answer:
         """Raises InvalidTrial for an answer of a single token."""
@@ -82,25 +91,13 @@ class Speaker:
             self.lm.predict(tokens)
             self._verify_ms[count].append(1e3 * (self.lm.clock() - begin))
 
-    def pass_times(self) -> dict[str, Any]:
-        """Spreads in ms: of a pass, and of each verification by its number of tokens."""
-        tables = {str(count): spread(times) for count, times in self._verify_ms.items()}
-        return {"ms_per_pass": spread(self._pass_ms), **({"verify_ms": tables} if tables else {})}
-
 
 @dataclass
-class Filler:
+class Filler(Timed):
     """A block-diffusion model that answers alone."""
 
-    session: Session
-    lm: CachedLM
     settings: BlockSettings
     unmask_threshold: float
-    _pass_ms: list[float] = field(default_factory=list)
-
-    def forget(self) -> None:
-        """Drop the times of passes so far."""
-        self._pass_ms.clear()
 
     def ask(self, problem: Problem) -> Answer:
         """The first token's time is that of an answer of one token; the whole answer then starts on its cache.
@@ -121,7 +118,3 @@ class Filler:
         self._pass_ms.append(decode_ms / draft.passes.total)
         num_tokens = len(draft.tokens)
         return Answer(num_tokens, num_tokens, 1e3 * (first - begin), decode_ms, COUNTED_BY, draft.stop_reason)
-
-    def pass_times(self) -> dict[str, Any]:
-        """The spread of the mean ms per pass of each answer."""
-        return {"ms_per_pass": spread(self._pass_ms)}

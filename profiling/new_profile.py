@@ -4,8 +4,6 @@
 hardware adds its entry.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re
@@ -38,7 +36,6 @@ class TargetCost:
 
 
 def add_profile_flags(parser: argparse.ArgumentParser) -> None:
-    """--write_profile, --hardware and --drafter."""
     parser.add_argument(
         "--write_profile", metavar="NAME", help="make, or add this target to, the latency profile assets/latency/NAME"
     )
@@ -76,10 +73,7 @@ def check_profile(flags: argparse.Namespace, engine: str, has_draft: bool) -> No
 
 
 def write_profile(flags: argparse.Namespace, engine: str, target: TargetCost, draft: DraftCost | None) -> None:
-    """Make or extend the profile `flags.write_profile`, and say so on stderr. Raises UserError.
-
-    `draft` None: that of the profile, which exists already (`check_profile`).
-    """
+    """Make or extend the profile `flags.write_profile`; `draft` None: as it was (`check_profile`). Raises UserError."""
     earlier = _earlier(flags.write_profile)
     path = save_profile(_fields(flags.write_profile, _origin(flags, engine), target, draft, earlier))
     print(f"latency profile: {path}", file=sys.stderr)
@@ -98,8 +92,10 @@ def _fields(
     name: str, origin: dict[str, Any], target: TargetCost, draft: DraftCost | None, earlier: LatencyProfile | None
 ) -> dict[str, Any]:
     """The file's contents: what was known earlier, with this target's entry new."""
-    provenance = {} if earlier is None else earlier.provenance
-    tokens, tables = ({}, {}) if earlier is None else _known(earlier, but=target.entry)
+    provenance: dict[str, Any] = {} if earlier is None else earlier.provenance
+    tokens = {} if earlier is None else earlier.target_ms_per_token
+    measured = {} if earlier is None else earlier.verify_ms
+    tables = {name: {str(k): ms for k, ms in table.items()} for name, table in measured.items() if name != target.entry}
     if draft is None:
         assert earlier is not None, "check_profile lets no new profile begin without a drafter's cost"
         draft = DraftCost(earlier.draft_pass_ms, provenance.get("draft", {}), earlier.ar_draft_pass_ms)
@@ -116,17 +112,6 @@ def _fields(
         },
     }
     return fields if draft.ar_draft_pass_ms is None else {**fields, "ar_draft_pass_ms": draft.ar_draft_pass_ms}
-
-
-def _known(profile: LatencyProfile, but: str) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """(ms per token, verification tables) of a profile's targets, without one of them."""
-    tokens = {target: ms for target, ms in profile.target_ms_per_token.items() if target != but}
-    tables = {
-        target: {str(count): ms for count, ms in table.items()}
-        for target, table in profile.verify_ms.items()
-        if target != but
-    }
-    return tokens, tables
 
 
 def read_draft_cost(name: str) -> DraftCost:

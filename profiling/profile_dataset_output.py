@@ -8,8 +8,6 @@ Without --base_url the model answers here, under Hugging Face transformers. Leng
 verification meets, and how often an answer is cut off at the budget. The last line on stdout is JSON.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence
@@ -49,7 +47,6 @@ def _parser() -> StrictParser:
 
 
 def _answer(flags: argparse.Namespace, problems: Sequence[Problem]) -> None:
-    """Ask the model all problems, print what it gives, and write the latency profile that is asked for."""
     if flags.base_url is not None:
         server_profile.profile(SERVER, flags, problems, lambda found: _show(found, flags))
         return

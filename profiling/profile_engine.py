@@ -10,9 +10,6 @@ profile that failfast.py prices with; the last line on stdout is that profile. M
 weights) or checkpoints.
 """
 
-from __future__ import annotations
-
-import json
 import sys
 import time
 from argparse import Namespace
@@ -24,15 +21,13 @@ from typing import Any
 
 import torch
 
-from profiling.common import machine, parser_of, save_json
-from profiling.made_models import make_model
+from profiling.bench import make_model, measure_copy, timed_in_turn
+from profiling.common import machine, parser_of, run_command, save_json
 from profiling.shapes import BLOCK, SHAPES, SUB_BLOCK, entry_name
-from profiling.timing import measure_copy, timed_in_turn
 from specdec.commands.flags import StrictParser
 from specdec.decoding.denoising import Denoising, LiveBlocks
 from specdec.drafters.ar import AR_DRAFTER
 from specdec.drafters.block_diffusion import DLLM_DRAFTER
-from specdec.errors import exit_status
 from specdec.models.checkpoints import TARGET, Role
 from specdec.models.graph.graph_lm import BackendOptions, GraphLM
 from specdec.models.lm import CachedLM
@@ -44,8 +39,6 @@ VERIFY_COUNTS = (1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64, 65, 96)
 
 @dataclass(frozen=True)
 class Settings:
-    """Which engine, where."""
-
     device: torch.device
     dtype: torch.dtype
     engine: str
@@ -63,16 +56,6 @@ class Bench:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    def work() -> None:
-        flags = _parser().parse_args(arguments)
-        profile = measure_profile(flags, read_settings(flags))
-        save_json(profile, Path(flags.out, f"{flags.name}.json"))
-        print(json.dumps(profile))
-
-    return exit_status("profile_engine", work)
-
-
-def _parser() -> StrictParser:
     parser = parser_of("profile_engine", __doc__)
     known = f"one of {', '.join(SHAPES)} (random weights), or what failfast.py takes for a model"
     parser.add_argument("--drafter", default="Qwen2.5-1.5B", help=known)
@@ -83,7 +66,7 @@ def _parser() -> StrictParser:
     parser.add_argument("--contexts", nargs="+", type=int, default=[512, 1024], help="committed tokens, whole blocks")
     parser.add_argument("--repeats", type=int, default=50)
     add_engine_flags(parser)
-    return parser
+    return run_command(parser, measure_profile, arguments)
 
 
 def add_engine_flags(parser: StrictParser) -> None:
@@ -100,8 +83,9 @@ def read_settings(flags: Namespace) -> Settings:
     return Settings(device, resolve_dtype(flags.dtype, device), flags.engine, flags.fused_up_to)
 
 
-def measure_profile(flags: Namespace, settings: Settings) -> dict[str, Any]:
-    """The latency profile; every figure that it is made of is under provenance. Prices are at the first context."""
+def measure_profile(flags: Namespace) -> dict[str, Any]:
+    """The latency profile, also written; its figures are under provenance. Prices are at the first context."""
+    settings = read_settings(flags)
     bench = Bench(settings, measure_copy(settings.device), tuple(flags.contexts), flags.repeats)
     details = {"drafter": measure_model(flags.drafter, DLLM_DRAFTER, bench)}
     if flags.ar_drafter:
@@ -114,7 +98,7 @@ def measure_profile(flags: Namespace, settings: Settings) -> dict[str, Any]:
         entry: {str(k): passes[entry][f"verify({k})"]["ms"] for k in VERIFY_COUNTS}
         for entry in map(entry_name, flags.targets)
     }
-    return {
+    profile = {
         "name": flags.name,
         "draft_pass_ms": passes["drafter"]["draft_step"]["ms"],
         "ar_draft_pass_ms": passes.get("ar_drafter", passes["drafter"])["verify(1)"]["ms"],
@@ -132,6 +116,8 @@ def measure_profile(flags: Namespace, settings: Settings) -> dict[str, Any]:
             **machine(settings.device),
         },
     }
+    save_json(profile, Path(flags.out, f"{flags.name}.json"))
+    return profile
 
 
 def make_lm(name: str, role: Role, settings: Settings, vocab_size: int | None = None) -> CachedLM:

@@ -76,7 +76,6 @@ def profile(
 
 
 def measure(session: Session, flags: argparse.Namespace, problems: Sequence[Problem]) -> dict[str, Any]:
-    """Every model of the session on these problems, in turn."""
     config = session.config
     found: dict[str, Any] = {
         "what": "ms per token and per pass of each model alone; medians over trials",

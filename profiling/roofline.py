@@ -7,29 +7,51 @@ longer of the two (Williams, Waterman and Patterson 2009), as if nothing else to
 `"source": "roofline"`, and every table that prices with one says so. The last line on stdout is JSON.
 """
 
-from __future__ import annotations
-
 import argparse
-import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from profiling.common import parser_of
-from profiling.gpus import GPUS, Gpu
+from profiling.common import parser_of, run_command
 from profiling.shapes import BLOCK, SHAPES, SUB_BLOCK, entry_name
-from specdec.commands.flags import StrictParser
 from specdec.drafters.ar import AR_DRAFTER
 from specdec.drafters.block_diffusion import DLLM_DRAFTER
-from specdec.errors import UserError, exit_status
+from specdec.errors import UserError
 from specdec.latency.profile import ROOFLINE, known_profiles, load_profile, save_profile
 from specdec.models.checkpoints import TARGET, ModelSource, Role, find_model
 from specdec.text import aligned
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 96)
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What a datasheet (`source`) promises; FLOP/s of dense bfloat16 products, half of those with 2:4 sparsity."""
+
+    memory_TB_per_s: float
+    dense_TFLOP_per_s: float
+    memory_GB: float
+    source: str
+
+
+GPUS = {
+    "RTX_A6000": Gpu(0.768, 154.8, 48, "NVIDIA RTX A6000 datasheet; Ampere GA102 whitepaper"),
+    "A100": Gpu(2.039, 312, 80, "NVIDIA A100 datasheet, A100 80GB SXM"),
+    "H100": Gpu(3.35, 989.4, 80, "NVIDIA H100 datasheet, H100 SXM (1,979 TFLOPS with sparsity)"),
+    "H200": Gpu(4.8, 989.4, 141, "NVIDIA H200 datasheet, H200 SXM (1,979 TFLOPS with sparsity)"),
+    "L40S": Gpu(0.864, 362.05, 48, "NVIDIA L40S datasheet"),
+    "RTX_4090": Gpu(1.008, 165.2, 24, "NVIDIA Ada GPU architecture whitepaper, GeForce RTX 4090"),
+    "B200": Gpu(8.0, 2250, 180, "NVIDIA DGX B200 datasheet, an eighth of it; Blackwell architecture brief"),
+}
+
+
+def gpu_of(device_name: str) -> str | None:
+    """The GPU of the table that a driver's name means: `gpu_of("NVIDIA H100 80GB HBM3") == "H100"`."""
+    return next((name for name in GPUS if re.search(rf"\b{name.replace('_', ' ')}\b", device_name)), None)
 
 
 @dataclass(frozen=True)
@@ -65,10 +87,7 @@ def num_flops(model: ModelSource, num_tokens: int, context: int, num_outputs: in
 
 
 def find_shape(role: Role, name: str) -> ModelSource:
-    """A model by the name of its shape ("Qwen2.5-7B", also "...-Instruct"), or what failfast.py takes; no weights.
-
-    Raises UserError.
-    """
+    """A model, without weights, by its shape's name ("Qwen2.5-7B[-Instruct]") or as failfast.py finds it. UserError."""
     shape = SHAPES.get(name.removesuffix("-Instruct"))
     if shape is None:
         return find_model(role, name, with_weights=False)
@@ -76,22 +95,8 @@ def find_shape(role: Role, name: str) -> ModelSource:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    def work() -> None:
-        flags = _parser().parse_args(arguments)
-        gpu = _gpu(flags)
-        fields = bounds(flags, Machine(gpu, BYTES[flags.dtype]))
-        print("\n\n".join(_tables(fields)), end="\n\n")
-        if flags.write_profile:
-            _check_name(flags.write_profile)
-            save_profile(fields)
-        print(json.dumps(fields))
-
-    return exit_status("roofline", work)
-
-
-def _parser() -> StrictParser:
     parser = parser_of("roofline", __doc__)
-    parser.add_argument("--gpu", choices=tuple(GPUS), help="of the table in profiling/gpus.py")
+    parser.add_argument("--gpu", choices=tuple(GPUS), help="of the table in profiling/roofline.py")
     parser.add_argument("--memory_TB_per_s", type=float, help="another GPU: its memory bandwidth")
     parser.add_argument("--dense_TFLOP_per_s", type=float, help="another GPU: dense FLOP/s of the dtype")
     known = f"one of {', '.join(SHAPES)}, or what failfast.py takes for a model"
@@ -101,7 +106,22 @@ def _parser() -> StrictParser:
     parser.add_argument("--contexts", nargs="+", type=int, default=[512, 2048], help="a profile prices the first")
     parser.add_argument("--dtype", choices=tuple(BYTES), default="bfloat16")
     parser.add_argument("--write_profile", metavar="NAME", help="as assets/latency/NAME.json")
-    return parser
+    return run_command(parser, work, arguments)
+
+
+def work(flags: argparse.Namespace) -> dict[str, Any]:
+    """The profile of the bounds, printed as tables and, where that is asked for, written."""
+    fields = bounds(flags, Machine(_gpu(flags), BYTES[flags.dtype]))
+    print("\n\n".join(_tables(fields)), end="\n\n")
+    name = flags.write_profile
+    if name in known_profiles() and load_profile(name).provenance.get("source") != ROOFLINE:
+        # A bound never replaces what was measured or published.
+        raise UserError(
+            f"the latency profile {name} is there already and is not a roofline: write another --write_profile"
+        )
+    if name:
+        save_profile(fields)
+    return fields
 
 
 def _gpu(flags: argparse.Namespace) -> Gpu:
@@ -110,14 +130,7 @@ def _gpu(flags: argparse.Namespace) -> Gpu:
         raise UserError("give either --gpu, or both --memory_TB_per_s and --dense_TFLOP_per_s")
     if min(flags.contexts) < 0 or not all(value is None or 0 < value < 1e6 for value in own):
         raise UserError("bandwidth and FLOP/s must be positive numbers, contexts 0 or more")
-    if flags.gpu:
-        return GPUS[flags.gpu]
-    return Gpu(
-        memory_TB_per_s=flags.memory_TB_per_s,
-        dense_TFLOP_per_s=flags.dense_TFLOP_per_s,
-        memory_GB=float("inf"),
-        source="given on the command line",
-    )
+    return GPUS[flags.gpu] if flags.gpu else Gpu(*own, memory_GB=float("inf"), source="given on the command line")
 
 
 def bounds(flags: argparse.Namespace, machine: Machine) -> dict[str, Any]:
@@ -158,14 +171,6 @@ def _check_fits(model: ModelSource, machine: Machine) -> None:
         raise UserError(
             f"{model.name} has {needed_GB:.0f} GB of weights and the GPU {machine.gpu.memory_GB:g} GB: leave it out, "
             "or take a bigger --gpu"
-        )
-
-
-def _check_name(name: str) -> None:
-    """A bound never replaces what was measured or published."""
-    if name in known_profiles() and load_profile(name).provenance.get("source") != ROOFLINE:
-        raise UserError(
-            f"the latency profile {name} is there already and is not a roofline: write another --write_profile"
         )
 
 

@@ -1,9 +1,7 @@
 """Shapes: the sizes of real models by name. What a pass costs depends on them, not on what the weights say.
 
-Models of these shapes are made by `made_models.py`; nothing here needs torch.
+Models of these shapes are made by `bench.py`; nothing here needs torch.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path

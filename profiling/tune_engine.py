@@ -8,26 +8,28 @@ its neighbours and the caches as they leave them, and the best plan stays while 
 that fails is reported and left out. The last line on stdout is JSON.
 """
 
-from __future__ import annotations
-
 import statistics
 import sys
+from argparse import Namespace
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain, product
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from profiling.common import attempt, cuda_device, parser_of, print_json
-from profiling.made_models import make_model
+from profiling.bench import make_model, measure_copy, timed_in_turn
+from profiling.common import attempt, cuda_device, parser_of, run_command
 from profiling.shapes import BLOCK, SUB_BLOCK
-from profiling.timing import measure_copy, timed_in_turn
-from specdec.errors import exit_status
 from specdec.models.checkpoints import TARGET
 from specdec.models.graph.graph_lm import BackendOptions, GraphLM
+from specdec.models.graph.graphs import Graphs
+from specdec.models.graph.plans import Plan, plan_product
+from specdec.models.graph.weights import Weights
 from specdec.models.load import resolve_dtype
+from specdec.records.provenance import provenance
 
 COUNTS = (1, 8, 16, 32, 64, 96)
 FUSED = {f"fused_up_to_{limit}": BackendOptions(limit) for limit in (0, 32, 64)}
@@ -37,31 +39,26 @@ TUNED_COUNTS = (1, 16, 32, 64)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    def work() -> None:
-        parser = parser_of("tune_engine", __doc__)
-        parser.add_argument("--models", nargs="+", default=["Qwen2.5-1.5B", "Qwen2.5-7B"])
-        parser.add_argument("--skip_plans", action="store_true", help="variants only")
-        parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
-        flags = parser.parse_args(arguments)
-        device = cuda_device("tune_engine")
-        result: dict[str, Any] = {"dtype": flags.dtype, "copy_TB_per_s": measure_copy(device) / 1e9}
-        for name in flags.models:
-            model = make_model(name, TARGET, device, resolve_dtype(flags.dtype, device))
-            result[name] = {"variants": compare_variants(model)}
-            if not flags.skip_plans:
-                result[name]["plans"] = tune_plans(model)
-            del model
-        print_json(result, str(device))
-
-    return exit_status("tune_engine", work)
+    parser = parser_of("tune_engine", __doc__)
+    parser.add_argument("--models", nargs="+", default=["Qwen2.5-1.5B", "Qwen2.5-7B"])
+    parser.add_argument("--skip_plans", action="store_true", help="variants only")
+    parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
+    return run_command(parser, tune, arguments)
 
 
-def compare_variants(model: PreTrainedModel) -> dict[str, Any]:
-    """Per variant: ms of verify(k) and of a denoising pass, and the kernels of three of them."""
-    return {name: attempt(partial(measure_variant, model, how)) for name, how in VARIANTS.items()}
+def tune(flags: Namespace) -> dict[str, Any]:
+    device = cuda_device("tune_engine")
+    result: dict[str, Any] = {"dtype": flags.dtype, "copy_TB_per_s": measure_copy(device) / 1e9}
+    for name in flags.models:
+        model = make_model(name, TARGET, device, resolve_dtype(flags.dtype, device))
+        variants = {variant: attempt(partial(measure_variant, model, how)) for variant, how in VARIANTS.items()}
+        result[name] = {"variants": variants} | ({} if flags.skip_plans else {"plans": tune_plans(model)})
+        del model
+    return result | {"provenance": provenance(device)}
 
 
 def measure_variant(model: PreTrainedModel, options: BackendOptions) -> dict[str, Any]:
+    """Ms of verify(k) and of a denoising pass, and the kernels of three of them."""
     lm, draft = after_context(model, options), token_ids()[CONTEXT:]
     calls: dict[str, Callable[[], object]] = {f"verify({k})": partial(lm.predict, draft[:k]) for k in COUNTS}
     block, sub_block = draft[:BLOCK], range(SUB_BLOCK)
@@ -103,15 +100,74 @@ def after_context(model: PreTrainedModel, options: BackendOptions | None = None)
 
 
 def tune_plans(model: PreTrainedModel) -> dict[str, Any]:
-    """See tune_products: for each number of tokens."""
-    from profiling.tune_products import compare_plans  # needs Triton, which comes with CUDA's torch
-
     lm = after_context(model)
     found: dict[str, Any] = {}
     for count in TUNED_COUNTS:
         lm.predict(token_ids()[CONTEXT : CONTEXT + count])  # what is recorded from now on reads these inputs
         found[str(count)] = compare_plans(lm, count)
     return found
+
+
+def compare_plans(lm: GraphLM, count: int) -> dict[str, object]:
+    """Product -> plan -> microseconds of all layers over `count` tokens, the fastest first."""
+    best: dict[tuple[str, int, int, int], Plan] = {}
+    found: dict[str, object] = {}
+    for name, (kind, outer, inner) in products_of(lm.weights).items():
+        key = (kind, count, outer, inner)
+        default = plan_product(outer, inner, kind, lm.weights.dtype.itemsize)
+        plans = {default, *candidates(kind, inner)}
+        tried = {plan: attempt(partial(time_layers, lm, count, best | {key: plan})) for plan in plans}
+        times = {plan: time for plan, time in tried.items() if isinstance(time, float)}
+        ranked = sorted(times, key=times.__getitem__)
+        best[key] = ranked[0] if ranked else default
+        found[name] = {"default": times.get(default)} | {
+            f"n{plan.block_n} k{plan.block_k} s{plan.splits} w{plan.num_warps} x{plan.num_stages}": times[plan]
+            for plan in ranked[:6]
+        }
+    return found
+
+
+def products_of(weights: Weights) -> dict[str, tuple[str, int, int]]:
+    """A layer's products: what `plan_product` calls their kind, outer and inner size."""
+    layer = weights.layers[0]
+    matrices = {
+        "query, key, value": ("rotated", layer.qkv_NC),
+        "output": ("add", layer.output_CHD),
+        "gate, up": ("gated", layer.gate_up_2IC),
+        "down": ("add", layer.down_CI),
+    }
+    return {name: (kind, matrix.shape[0], matrix.shape[1]) for name, (kind, matrix) in matrices.items()}
+
+
+def candidates(kind: str, inner: int) -> Iterator[Plan]:
+    """Plans worth trying; those that do not divide the inner size are left out."""
+    whole_lines = ((16,), (128, 256), (1,), (2, 4), (3, 4))
+    choices: dict[str, list[tuple[tuple[int, ...], ...]]] = {
+        "rotated": [whole_lines, ((64,), (64, 128), (1, 2, 3, 4), (4,), (3, 4, 6))],
+        "gated": [((64, 128), (64, 128), (1,), (4, 8), (3, 4))],
+        "add": [whole_lines, ((64,), (128, 256), (2, 3, 5, 6), (4,), (4, 6))],
+    }
+    for block_n, block_k, splits, warps, stages in chain.from_iterable(product(*choice) for choice in choices[kind]):
+        plan = Plan(block_n=block_n, block_k=block_k, splits=splits, num_warps=warps, num_stages=stages)
+        if inner % plan.block_k == 0:
+            yield plan
+
+
+def time_layers(lm: GraphLM, count: int, plans: dict[tuple[str, int, int, int], Plan]) -> float:
+    """Microseconds of the layers over `count` tokens under `plans`, by events around replays."""
+    from specdec.models.graph.products import FusedProducts  # needs Triton, which comes with CUDA's torch
+
+    graphs, products = Graphs(lm.weights.device), FusedProducts(lm.options.overlaps)
+    products.plans.update(plans)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    with torch.inference_mode():
+        for repeats in (2, 10):
+            begin.record()
+            for _ in range(repeats):
+                graphs.run("layers", lambda: lm.network.body(count, products))
+            end.record()
+            end.synchronize()
+    return 1e3 * begin.elapsed_time(end) / repeats
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 python scripts/tree.py --write
 """
 
-from __future__ import annotations
-
 import ast
 import sys
 from collections.abc import Iterator

@@ -1,18 +1,28 @@
-"""The command line: `failfast VERB`, each verb a file in `commands/` with the flags that it owns.
+"""The command line: `failfast VERB`, each verb a file in `commands/` with the flags that it owns, or a folder of
+commands: `failfast plot pareto ...` is `python -m plotting.pareto ...`.
 
 Without a verb it is the published command (`python failfast.py`), which keeps all published flags. Imports no library
 of models, so that every --help answers at once.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 
+from specdec.errors import UserError, exit_status
+
+PROJECT = Path(__file__).resolve().parents[1]
+PROGRAM, FILES = "failfast", "specdec.commands"
+# Verb -> the folder of its commands, and what they do.
+FOLDERS = {
+    "plot": ("plotting", "Draw a figure or a table: failfast plot NAME INPUT... --out FILE."),
+    "profile": ("profiling", "Measure what passes and tokens cost: failfast profile NAME ..."),
+    "train": ("training", "Train drafters for a target: failfast train NAME ..."),
+}
 # In the order of the work.
-VERBS = ("run", "rank", "record", "replay", "calibrate", "report", "status", "plot", "profile", "train")
-PROGRAM = "failfast"
+VERBS = ("run", "rank", "record", "replay", "calibrate", "report", "status", *FOLDERS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,21 +31,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] == ["help"]:
         print(overview())
         return 0
-    if words and words[0] in VERBS:
-        status = import_module(f"specdec.commands.{words[0]}").verb(words[1:])
-        return int(status)
-    from specdec.commands.run import main as published
-
-    return published(words)
+    if not words or words[0] not in VERBS:
+        return int(_module(FILES, "run").main(words))
+    verb, *words = words
+    return _dispatch(verb, words) if verb in FOLDERS else int(_module(FILES, verb).main(words, f"{PROGRAM} {verb}"))
 
 
 def overview() -> str:
     """The verbs, and what each does."""
-    abouts = {verb: (import_module(f"specdec.commands.{verb}").__doc__ or "").partition("\n")[0] for verb in VERBS}
-    lines = [f"  {verb:10}{about}" for verb, about in abouts.items()]
-    return "\n".join(
-        [f"{PROGRAM} VERB --help", "", *lines, "", f"Without a verb: {PROGRAM} run, with the published flags."]
-    )
+    abouts = {verb: FOLDERS[verb][1] if verb in FOLDERS else str(_module(FILES, verb).__doc__) for verb in VERBS}
+    lines = [f"  {verb:10}{about.splitlines()[0]}" for verb, about in abouts.items()]
+    last = f"Without a verb: {PROGRAM} run, with the published flags."
+    return "\n".join([f"{PROGRAM} VERB --help", "", *lines, "", last])
+
+
+def _dispatch(verb: str, words: Sequence[str]) -> int:
+    """Run the command of a folder that the first word names. 2 and one line for none, or an unknown one."""
+    folder, _ = FOLDERS[verb]
+    files = sorted((PROJECT / folder).glob("*.py"))
+    known = [path.stem for path in files if '__name__ == "__main__"' in path.read_text(encoding="utf-8")]
+    if words and words[0] in known:
+        return int(_module(folder, words[0]).main(list(words[1:])))
+    return exit_status(f"{PROGRAM} {verb}", lambda: _explain(f"{PROGRAM} {verb}", known, words))
+
+
+def _explain(program: str, known: Sequence[str], words: Sequence[str]) -> None:
+    """Print the names; UserError where they were not asked for."""
+    if not words or words[0] not in ("-h", "--help"):
+        said = f"no command is called {words[0]!r}" if words else "name a command"
+        raise UserError(f"{said}: {', '.join(known)}")
+    print(f"usage: {program} NAME ... ({program} NAME --help says more)\n\nNAME is one of:")
+    print("\n".join(f"  {name}" for name in known))
+
+
+def _module(package: str, name: str) -> ModuleType:
+    return import_module(f"{package}.{name}")
 
 
 if __name__ == "__main__":

@@ -4,22 +4,20 @@ A field is a setting and, by the Flag in its metadata, the command-line flag of 
 nothing and imports no torch; `commands/flags.py` makes parsers of it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from specdec.drafters.base import Spec
-from specdec.drafters.families import BASELINE_SWEEP, families, flags, kinds, switched_kinds, switches
+from specdec.drafters.families import BASELINE_SWEEP, GRIDS, families, flags, kinds, switched_kinds, switches
 from specdec.drafters.flags import Flag, Options, count, degree, index, positive_int, share
-from specdec.drafters.grids import GRIDS
 from specdec.errors import UserError
 from specdec.models.checkpoints import BUNDLED, SMOLLM2, TARGET, Role
 from specdec.questions.sets import DATASETS
 from specdec.records.identity import LIVE, TRACE, Identity
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 DRAFT_SAMPLINGS = ("greedy", "sample")
 
 
@@ -59,11 +57,7 @@ class ModelConfig:
         "auto",
         choices=("auto", "eager", "graph"),
     )
-    dtype: str = _flag(
-        "weights (auto: float32 on cpu, else bfloat16)",
-        "auto",
-        choices=("auto", "float32", "bfloat16", "float16"),
-    )
+    dtype: str = _flag("weights (auto: float32 on cpu, else bfloat16)", "auto", choices=DTYPES)
 
     @property
     def target_name(self) -> str:
@@ -91,7 +85,6 @@ class DecodingConfig:
 
     @property
     def is_sampled(self) -> bool:
-        """Whether the target samples; otherwise it is greedy."""
         return self.temperature > 0
 
 
@@ -128,9 +121,7 @@ class DrafterConfig:
     @property
     def roles(self) -> list[Role]:
         """The parts of their models."""
-        specs: list[type[Spec]] = [kinds()[kind] for kind in self.kinds]
-        if self.grid is not None:
-            specs = [type(spec) for spec in self.specs()]
+        specs = [kinds()[kind] for kind in self.kinds] if self.grid is None else [type(spec) for spec in self.specs()]
         return list(dict.fromkeys(spec.role for spec in specs if spec.role is not None))
 
     def specs(self, pricings: Sequence[str] = ()) -> list[Spec]:
@@ -195,24 +186,23 @@ class RunConfig:
     output: OutputConfig = OutputConfig()
 
     @classmethod
-    def of(cls, **values: Any) -> RunConfig:
+    def of(cls, **values: Any) -> Self:
         """Settings by their own names, in whatever part they are. Raises TypeError for an unknown name, UserError for
         settings that exclude each other."""
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        known = {name: {one.name for one in fields(part)} for name, part in PARTS.items()}
-        options = {name: values.pop(name, default) for name, default in option_defaults().items()}
-        unknown = set(values) - set().union(*known.values())
-        if unknown:
-            raise TypeError(f"no setting is called {min(unknown)}")
-        values["options"] = options
-        chosen = {name: {key: values[key] for key in known[name] & values.keys()} for name in PARTS}
-        return cls(**{name: part(**chosen[name]) for name, part in PARTS.items()})
+        left = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        left["options"] = {flag.name: left.pop(flag.name, flag.default) for flag in (*model_flags(), *flags())}
+        made = {}
+        for name, part in parts().items():
+            made[name] = part(**{one.name: left.pop(one.name) for one in fields(part) if one.name in left})
+        if left:
+            raise TypeError(f"no setting is called {min(left)}")
+        return cls(**made)
 
     def settings(self) -> dict[str, Any]:
         """All of them by name, as run.json has them."""
-        parts = [vars(getattr(self, name)) for name in PARTS]
-        found = {name: value for part in parts for name, value in part.items() if name != "options"}
-        return found | dict(self.drafters.options)
+        found = {name: value for part in vars(self).values() for name, value in vars(part).items()}
+        options = found.pop("options")
+        return found | options
 
     @property
     def model_names(self) -> dict[Role, str]:
@@ -238,105 +228,61 @@ class RunConfig:
     def __post_init__(self) -> None:
         for family in families():
             family.check(self.drafters.options)
-        for is_wrong, message in _conflicts(self):
-            if is_wrong:
+        for message, is_asked in _conflicts(self).items():
+            if is_asked:
                 raise UserError(message)
 
 
-PARTS: dict[str, type[Any]] = {
-    "questions": QuestionConfig,
-    "models": ModelConfig,
-    "decoding": DecodingConfig,
-    "drafters": DrafterConfig,
-    "recording": RecordingConfig,
-    "pricing": PricingConfig,
-    "output": OutputConfig,
-}
+def parts() -> dict[str, type[Any]]:
+    """What a RunConfig is made of, by name."""
+    return {one.name: type(one.default) for one in fields(RunConfig)}
 
 
-def option_defaults() -> dict[str, Any]:
-    """What `DrafterConfig.options` holds where nothing is asked: the names of models, then the flags of families."""
+def model_flags() -> list[Flag]:
+    """Flags that name the drafters' models."""
     roles = dict.fromkeys(spec.role for spec in kinds().values() if spec.role is not None)
-    return {role.setting: None for role in roles} | {flag.name: flag.default for flag in flags()}
+    return [Flag(role.setting, f"{role.title} (default: {BUNDLED}, or {role.default})", None) for role in roles]
 
 
-def _conflicts(config: RunConfig) -> list[tuple[bool, str]]:
-    """What cannot be asked together, and what to do about it."""
-    drafters, output, recording, decoding = config.drafters, config.output, config.recording, config.decoding
-    options, is_trace = drafters.options, decoding.verify == "trace"
-    switched = [name for name in _switch_names() if options.get(name)]
-    named = drafters.drafters is not None
-    return [
-        (named and bool(switched), f"--drafters and --{[*switched, ''][0]} exclude each other: name the drafters once"),
-        (
-            output.read_pickle and (output.overwrite or output.dry_run),
-            "--read_pickle computes nothing: leave out --overwrite and --dry_run",
-        ),
-        (
-            named and drafters.policy != DrafterConfig.policy,
-            "--drafters and --policy exclude each other: add cost_aware to the drafters",
-        ),
-        (
-            drafters.needs_advice and "none" in config.pricing.latency_profile,
-            "the cost-aware policy needs a --latency_profile",
-        ),
-        (
-            drafters.needs_advice and drafters.calibration is None and not (recording.record or output.read_pickle),
-            "the cost-aware policy needs --calibration FILE: python -m specdec.calibrate TRACE_DIR",
-        ),
-        (
-            recording.record and (output.read_pickle or output.dry_run),
-            "--record runs the models: leave out --read_pickle and --dry_run",
-        ),
-        (
-            recording.record and output.figures,
-            "--figures draws records and --record makes none: leave out one of them",
-        ),
-        (decoding.trace_dir is not None and not is_trace, "--trace_dir needs --verify trace"),
-        (
-            recording.record and is_trace,
-            "--record runs the target, --verify trace does without it: choose one",
-        ),
-        *_sampling_conflicts(config),
-        *_missing_models(config),
-    ]
+def _conflicts(config: RunConfig) -> dict[str, bool]:
+    """What cannot be asked together, and what to do about it -> whether it is asked."""
+    drafters, output, records = config.drafters, config.output, config.recording.record
+    asked = [flag.name for flag in (*switches().values(), BASELINE_SWEEP) if flag.of(drafters.options)]
+    switch = next(iter(asked), "")
+    is_named, has_policy = drafters.drafters is not None, drafters.policy != DrafterConfig.policy
+    is_afresh, runs_none = output.overwrite or output.dry_run, output.read_pickle or output.dry_run
+    by_cost, by_trace = drafters.needs_advice, config.decoding.verify == "trace"
+    needs_file = by_cost and drafters.calibration is None and not (records or output.read_pickle)
+    return {
+        f"--drafters and --{switch} exclude each other: name the drafters once": is_named and switch != "",
+        "--read_pickle computes nothing: leave out --overwrite and --dry_run": output.read_pickle and is_afresh,
+        "--drafters and --policy exclude each other: add cost_aware to the drafters": is_named and has_policy,
+        "the cost-aware policy needs a --latency_profile": by_cost and "none" in config.pricing.latency_profile,
+        "the cost-aware policy needs --calibration FILE: python -m specdec.calibrate TRACE_DIR": needs_file,
+        "--record runs the models: leave out --read_pickle and --dry_run": records and runs_none,
+        "--figures draws records and --record makes none: leave out one of them": records and output.figures,
+        "--trace_dir needs --verify trace": config.decoding.trace_dir is not None and not by_trace,
+        "--record runs the target, --verify trace does without it: choose one": records and by_trace,
+        **_sampling_conflicts(config.decoding, records or by_trace, by_cost),
+        **_missing_models(config),
+    }
 
 
-def _sampling_conflicts(config: RunConfig) -> list[tuple[bool, str]]:
+def _sampling_conflicts(decoding: DecodingConfig, has_traces: bool, by_cost: bool) -> dict[str, bool]:
     """Sampling that would not happen, and where only greedy text is of use."""
-    decoding, is_sampled = config.decoding, config.decoding.is_sampled
-    unused = [
-        (
-            not is_sampled and getattr(decoding, name) != getattr(DecodingConfig, name),
-            f"--{name} needs a --temperature above 0: without one nothing is sampled",
-        )
-        for name in ("top_k", "top_p", "draft_sampling")
-    ]
-    return [
-        *unused,
-        (
-            is_sampled and (config.recording.record or decoding.verify == "trace"),
-            "traces are for greedy runs, whose text no drafter changes: leave out --temperature",
-        ),
-        (
-            is_sampled and config.drafters.needs_advice,
-            "the cost-aware policy has learnt from greedy traces: leave out it or --temperature",
-        ),
-    ]
+    names = ("top_k", "top_p", "draft_sampling")
+    set_to = {name: getattr(decoding, name) != getattr(DecodingConfig, name) for name in names}
+    idle = "needs a --temperature above 0: without one nothing is sampled"
+    is_sampled = decoding.is_sampled
+    return {
+        **{f"--{name} {idle}": is_set and not is_sampled for name, is_set in set_to.items()},
+        "traces are for greedy runs, whose text no drafter changes: leave out --temperature": is_sampled and has_traces,
+        "the cost-aware policy has learnt from greedy traces: leave out it or --temperature": is_sampled and by_cost,
+    }
 
 
-def _missing_models(config: RunConfig) -> list[tuple[bool, str]]:
+def _missing_models(config: RunConfig) -> dict[str, bool]:
     """Drafters that a target does not come with."""
-    if config.models.target_model_name != SMOLLM2:
-        return []
-    return [
-        (
-            config.drafters.options.get(role.setting) is None,
-            f"no drafters come with {SMOLLM2}: give {role.flag}, or --drafters plain",
-        )
-        for role in config.drafters.roles
-    ]
-
-
-def _switch_names() -> list[str]:
-    return [*(flag.name for flag in switches().values()), BASELINE_SWEEP.name]
+    roles = config.drafters.roles if config.models.target_model_name == SMOLLM2 else []
+    message = f"no drafters come with {SMOLLM2}: give {{}}, or --drafters plain"
+    return {message.format(role.flag): config.drafters.options.get(role.setting) is None for role in roles}

@@ -5,7 +5,8 @@ Not for bugs, which keep their tracebacks.
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -13,6 +14,15 @@ class UserError(Exception):
 
     Drivers print it on stderr and exit with status 2.
     """
+
+
+@contextmanager
+def user_error(task: str, advice: str = "") -> Iterator[None]:
+    """What the system refuses inside becomes the user's error: "cannot TASK: no space left on device; ADVICE"."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot {task}: {error.strerror or error}{advice and f'; {advice}'}") from None
 
 
 def exit_status(program: str, work: Callable[[], None]) -> int:

@@ -3,8 +3,6 @@
 It decides which checkpoint plays which part, and decodes questions: `decode` is the one way to do that.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,9 +28,8 @@ from specdec.models.load import load_lm, resolve_backend, resolve_device, resolv
 from specdec.models.token_text import TokenBytes, token_bytes_of
 from specdec.models.tokens import check_same_tokens, load_tokenizer, mask_id, stop_ids
 from specdec.records.identity import GREEDY, SAMPLED
-from specdec.records.record import Record
 from specdec.records.rounds import Round
-from specdec.traces.advice import advice_of
+from specdec.traces.calibration import advice_of
 
 
 @dataclass
@@ -124,8 +121,7 @@ class Session:
         """A drafter over the model of its part, which all specs of that part share; greedy without a `sampler`, or
         where --draft_sampling says so."""
         is_drawn = sampler is not None and self.config.decoding.draft_sampling == "sample"
-        lm = None if spec.role is None else self._lm(spec.role)
-        return spec.drafter(self.setup(spec, lm=lm, sampler=sampler if is_drawn else None))
+        return spec.drafter(self.setup(spec, lm=self.model_of(spec), sampler=sampler if is_drawn else None))
 
     def setup(self, spec: Spec, *, lm: CachedLM | None = None, sampler: Sampler | None = None) -> Setup:
         """What the run gives a drafter of `spec`, with or without its model."""
@@ -171,12 +167,8 @@ class Session:
             self._advices[spec] = advice_of(spec, calibration, profiles, self.chains_identity(spec))
         return self._advices[spec]
 
-    def round_texts(self, record: Record) -> list[str]:
-        """The text that each round emitted, for people; a character split over rounds shows as U+FFFD."""
-        return [self.text_of(turn.emitted_tokens) for turn in record.rounds]
-
     def text_of(self, tokens: Sequence[int], *, skip_special: bool = False) -> str:
-        """What tokens say."""
+        """What tokens say, for people; a character that is not whole shows as U+FFFD."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=skip_special))
 
     def token_bytes(self) -> TokenBytes:
@@ -195,7 +187,7 @@ class Session:
 def open_session(config: RunConfig) -> Session:
     """Find the models that `config` needs and check that they fit each other; loads no weights. Raises UserError."""
     device, priced, needs_advice = resolve_device(config.models.device), config.pricing, config.drafters.needs_advice
-    names = config.model_names.items()
+    dtype, names = resolve_dtype(config.models.dtype, device), config.model_names.items()
     sources = {role: find_model(role, name, with_weights=config.needs_weights(role)) for role, name in names}
     tokenizer = load_tokenizer(sources[TARGET])
     masks: dict[Role, int] = {}
@@ -204,7 +196,8 @@ def open_session(config: RunConfig) -> Session:
         if role.is_block_diffusion:
             masks[role] = mask_id(sources[role], drafter_tokenizer)
         check_same_tokens(tokenizer, drafter_tokenizer, ignore_ids=[masks[role]] if role in masks else [])
-    dtype = resolve_dtype(config.models.dtype, device)
+    loaded = [one for role, one in sources.items() if role is not TARGET or config.decoding.verify == "target"]
+    block_size = max(kinds()[kind].block_len(config.drafters.options) for kind in config.drafters.kinds)
     return Session(
         config=config,
         device=device,
@@ -213,20 +206,8 @@ def open_session(config: RunConfig) -> Session:
         tokenizer=tokenizer,
         stop_ids=stop_ids(sources[TARGET], tokenizer),
         mask_ids=masks,
-        backend=_backend(config, device, dtype, sources),
+        backend=resolve_backend(
+            config.models.engine, device, dtype, loaded, block_size=block_size, is_recorded=config.recording.record
+        ),
         pricing=Pricing.load(priced.latency_profile, priced.latency_target) if needs_advice else Pricing(),
-    )
-
-
-def _backend(config: RunConfig, device: torch.device, dtype: torch.dtype, sources: dict[Role, ModelSource]) -> str:
-    """What runs the models that are loaded."""
-    loaded = [one for role, one in sources.items() if role is not TARGET or config.decoding.verify == "target"]
-    specs = [kinds()[kind] for kind in config.drafters.kinds]
-    return resolve_backend(
-        config.models.engine,
-        device,
-        dtype,
-        loaded,
-        block_size=max(spec.block_len(config.drafters.options) for spec in specs),
-        is_recorded=config.recording.record,
     )

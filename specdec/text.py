@@ -1,7 +1,5 @@
 """Columns: rows of text, aligned."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 

@@ -24,8 +24,7 @@ from specdec.records.identity import LIVE
 from specdec.runs.jobs import Job, run_job
 from specdec.runs.recording import plan_traces, record_trace
 from specdec.session import open_session
-from specdec.traces.advice import advice_of
-from specdec.traces.calibration import fit_curve, reliability_table, save_calibration
+from specdec.traces.calibration import advice_of, fit_curve, reliability_table, save_calibration
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, save_trace, trace_path
 

@@ -192,7 +192,9 @@ def test_bytes_of_a_pass_are_counted_once(model) -> None:
     weights = join_weights(model, None)
     parameters = dict(model.named_parameters())
     embedding = 0 if model.config.tie_word_embeddings else parameters["model.embed_tokens.weight"].numel()
-    assert weights.num_bytes == 4 * (sum(p.numel() for p in parameters.values()) - embedding)
+    read = [tensor for layer in weights.layers for tensor in vars(layer).values() if tensor is not None]
+    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in (*read, weights.norm_C, weights.head_VC))
+    assert num_bytes == 4 * (sum(p.numel() for p in parameters.values()) - embedding)
 
 
 @pytest.mark.parametrize(

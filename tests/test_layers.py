@@ -31,7 +31,6 @@ HEAVY = (
 LIGHT_PROFILING = (
     "check_lossless",
     "common",
-    "gpus",
     "new_profile",
     "profile_dataset_output",
     "profile_tpt_hf",
@@ -44,7 +43,6 @@ LIGHT_PROFILING = (
     "serving/chat",
     "serving/metrics",
     "serving/ranking_row",
-    "serving/served",
     "serving/server",
     "serving/server_profile",
     "serving/trials",

@@ -14,15 +14,10 @@ from families import save_family
 from samples import make_record, make_round
 from toys import random_ids, toy_model
 
-from experiments import (
-    acceptance_rates,
-    gpu_session,
-    profile_overhead,
-    profile_sampling,
-    profile_speculation,
-)
+from experiments import gpu_session, profile_overhead, profile_sampling, profile_speculation
 from experiments.profile_speculation import Means, Script, ScriptedBlockDrafter, ScriptedTarget, Turn
 from profiling import check_lossless, profile_engine
+from specdec.commands import rank
 from specdec.commands.run import parse_args
 from specdec.decoding.loop import speculate
 from specdec.errors import UserError
@@ -189,15 +184,13 @@ def test_sampling_is_priced_in_pairs_of_equal_rounds(tmp_path: Path, capsys) -> 
         assert figures["ratio"]["p10"] <= figures["ratio"]["median"] <= figures["ratio"]["p90"]
 
 
-def test_acceptance_rates_have_intervals(tmp_path: Path, capsys, monkeypatch) -> None:
+def test_acceptance_rates_have_intervals(tmp_path: Path, capsys) -> None:
     for number in range(6):
         rounds = [make_round(3, tuple(range(3, 3 + number + 2)), number)]
         path = record_path(tmp_path, "bundled", "gsm8k", number, "ar_None_sf_3", 64)
         save_record(make_record(number, rounds=rounds), path)
-    monkeypatch.setattr("sys.argv", ["acceptance_rates", str(tmp_path)])
-    assert acceptance_rates.main() == 0
-    (run,) = last_json(capsys)["runs"]
-    rate = run["drafters"]["ar_None_sf_3"]["acceptance_rate"]
-    assert rate["value"] == pytest.approx(15 / 27, abs=1e-4) and rate["low"] < rate["value"] < rate["high"]
-    monkeypatch.setattr("sys.argv", ["acceptance_rates", str(tmp_path / "empty")])
-    assert acceptance_rates.main() == 2
+    assert rank.main([str(tmp_path), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["engines"][0]["rows"]
+    assert row["drafter_name"] == "ar_None_sf_3" and row["acceptance_rate"] == pytest.approx(15 / 27, abs=1e-4)
+    assert row["acceptance_rate_low"] < row["acceptance_rate"] < row["acceptance_rate_high"]
+    assert rank.main([str(tmp_path / "empty"), "--json"]) == 2

@@ -104,9 +104,9 @@ def test_pricing_is_loaded_once_checks_a_target_and_names_its_entries():
     assert pricing.engines("bundled") == ["Qwen2.5-32B-Instruct@vLLM_A6000"]
     as_if = Pricing.load(["vLLM_A6000"], "Qwen2.5-7B-Instruct")
     assert as_if.engines("my model") == ["Qwen2.5-7B-Instruct@vLLM_A6000"]
-    as_if.check("my model")
+    as_if.entries("my model")
     with pytest.raises(UserError, match="--latency_target"):
-        pricing.check("my model")
+        pricing.entries("my model")
     assert Pricing.load(["none"]) == Pricing() and Pricing().engines("my model") == []
     with pytest.raises(UserError, match="nope"):
         Pricing.load(["nope"])

@@ -10,8 +10,7 @@ import pytest
 from samples import make_record
 
 from profiling import roofline
-from profiling.gpus import GPUS, Gpu, gpu_of
-from profiling.roofline import Machine, find_shape, num_flops, values_moved
+from profiling.roofline import GPUS, Gpu, Machine, find_shape, gpu_of, num_flops, values_moved
 from profiling.shapes import SHAPES
 from specdec.latency import profile as latency
 from specdec.latency.pricing import Pricing

@@ -17,15 +17,14 @@ from samples import make_plain, make_record
 from test_comparisons import example
 from written import reader
 
-from plotting import latency_breakdown_by_model, oracle_gap, pareto, sweep_figure
+from plotting import latency_breakdown_by_model, oracle_gap, pareto
 from plotting.acc_pro_len_cdf import figure as lengths_figure
 from plotting.frequency_insights_dataset import SWEEP
 from specdec.commands.report import report_html
 from specdec.drafters.ar import ArDynamic, ArStatic
 from specdec.drafters.base import Spec
 from specdec.drafters.block_diffusion import CostAware, DllmStatic, FailFast
-from specdec.drafters.families import kinds
-from specdec.drafters.grids import paper
+from specdec.drafters.families import kinds, paper
 from specdec.drafters.plain import Plain
 from specdec.ranking.ceiling import Ceiling
 from specdec.ranking.entries import Entry
@@ -126,7 +125,7 @@ def test_figures_draw_the_table(table: Table) -> None:
     assert [bar.get_width() for bar in axes.containers[0]] == shares
     (axes,) = latency_breakdown_by_model.figure([table]).axes
     assert axes.containers[1][0].get_width() == table.rows[0].values["draft_ms"].value / table.num_paired / 1e3
-    speed, _ = sweep_figure.sweep_figure(SWEEP, [table], []).axes
+    speed, _ = SWEEP.figure([table], []).axes
     lengths = {row.spec.draft_len: row.values["speedup_mean"].value for row in table.rows if row.spec in STATIC_AR}
     assert dict(speed.lines[0].get_xydata().tolist()) == lengths
 

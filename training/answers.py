@@ -3,9 +3,7 @@
 Who writes them is training.self_generate.
 """
 
-from __future__ import annotations
-
-import os
+import io
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +13,7 @@ import numpy as np
 
 from specdec.errors import UserError
 from specdec.questions.repetition import MOSTLY, repeated_shares
+from specdec.records.pickles import write_atomic
 from training.batches import TokenDocs, pack_documents
 
 
@@ -36,7 +35,6 @@ class Answers:
         return repeated_shares(self.answers)
 
     def num_repetitive(self) -> int:
-        """How many answers are mostly a loop."""
         return sum(share > MOSTLY for share in self.repeated_shares)
 
     def documents(self, max_len: int, *, max_repeated: float = MOSTLY, keep_truncated: bool = True) -> TokenDocs:
@@ -51,21 +49,18 @@ class Answers:
 
 def save_answers(answers: Answers, path: Path) -> None:
     """Writes one compressed .npz, atomically."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        np.savez_compressed(
-            file,
-            prompt_tokens=np.concatenate([np.array(p, dtype=np.int32) for p in answers.prompts]),
-            prompt_lens=np.array([len(p) for p in answers.prompts]),
-            answer_tokens=np.concatenate([np.array(a, dtype=np.int32) for a in answers.answers]),
-            answer_lens=np.array([len(a) for a in answers.answers]),
-            is_truncated=np.array(answers.is_truncated),
-            repeated_shares=np.array(answers.repeated_shares),
-            writer=np.array(answers.writer),
-        )
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    packed = io.BytesIO()
+    np.savez_compressed(
+        packed,
+        prompt_tokens=np.concatenate([np.array(p, dtype=np.int32) for p in answers.prompts]),
+        prompt_lens=np.array([len(p) for p in answers.prompts]),
+        answer_tokens=np.concatenate([np.array(a, dtype=np.int32) for a in answers.answers]),
+        answer_lens=np.array([len(a) for a in answers.answers]),
+        is_truncated=np.array(answers.is_truncated),
+        repeated_shares=np.array(answers.repeated_shares),
+        writer=np.array(answers.writer),
+    )
+    write_atomic(path, packed.getvalue())
 
 
 def load_answers(path: Path) -> Answers:

@@ -1,7 +1,7 @@
 """Token documents and how they are put into batches: similar lengths together, a pure function of (seed, step).
 
 Works in numpy on the CPU, so that a training step needs no synchronisation with the GPU. It knows nothing of models.
-Sizes are rounded up to few different ones, so that a step's CUDA graph can be used again (training.gradients).
+Sizes are rounded up to few different ones, so that a step's CUDA graph can be used again (training.graphs).
 Shape suffixes: B documents, L positions, N predicted tokens.
 """
 

@@ -1,7 +1,5 @@
 """The model cards of the bundled family, written from the numbers of the run that made the models."""
 
-from __future__ import annotations
-
 TITLES = {
     "target": "Bundled target",
     "ar_drafter": "Bundled autoregressive drafter",

@@ -4,8 +4,6 @@ Everything random in a run is a function of (seed, step) and so is the learning 
 both. It is not the export: optimizer state never leaves the work folder.
 """
 
-from __future__ import annotations
-
 import os
 import pickle
 from dataclasses import dataclass
@@ -24,6 +22,17 @@ class Progress:
     losses: list[tuple[int, float]]
     seconds: float
     tokens: int
+
+    def to_builtins(self) -> dict:
+        """A finished run, for the JSON line and the model card."""
+        return {
+            "steps": self.step,
+            "first_loss": self.losses[0][1],
+            "last_loss": self.losses[-1][1],
+            "losses": [[step, round(loss, 4)] for step, loss in self.losses],
+            "seconds": round(self.seconds, 1),
+            "tokens": self.tokens,
+        }
 
 
 def save_checkpoint(
@@ -62,18 +71,14 @@ def load_checkpoint(
     except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
         kind = type(error).__name__
         raise UserError(f"{path} is not a readable checkpoint ({kind}): delete it to start anew") from None
-    _refuse_other_run(path, stored, identity)
+    for key in sorted({*stored, *identity}):
+        if stored.get(key) != identity.get(key):
+            raise UserError(
+                f"{path} belongs to another run ({key}: stored {stored.get(key)!r}, asked {identity.get(key)!r}): "
+                "use another work folder or delete the file"
+            )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["rng"])
     losses = [(int(step), float(loss)) for step, loss in progress["losses"]]
     return Progress(progress["step"], losses, progress["seconds"], progress["tokens"])
-
-
-def _refuse_other_run(path: Path, stored: dict, asked: dict) -> None:
-    for key in sorted({*stored, *asked}):
-        if stored.get(key) != asked.get(key):
-            raise UserError(
-                f"{path} belongs to another run ({key}: stored {stored.get(key)!r}, asked {asked.get(key)!r}): "
-                "use another work folder or delete the file"
-            )

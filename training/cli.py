@@ -1,12 +1,11 @@
 """What the training commands share: strict flags, device, one JSON line at the end, exit status 2 for user errors."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 import torch
@@ -15,7 +14,7 @@ from specdec.errors import UserError
 from specdec.models.load import resolve_device
 from training import ranks
 from training.export import check_free
-from training.loop import OutOfTime, Place
+from training.loop import LoopSettings, OutOfTime, Place
 
 
 class _Parser(argparse.ArgumentParser):
@@ -48,12 +47,24 @@ def pick_device(name: str) -> torch.device:
 
 
 def add_compile_flag(parser: argparse.ArgumentParser) -> None:
-    """--compile, for commands that train."""
     parser.add_argument(
         "--compile",
         action="store_true",
         help="torch.compile the layers, to make steps on a GPU faster: 20 s at the start of each training",
     )
+
+
+def add_loop_flags(parser: argparse.ArgumentParser, loop: LoopSettings) -> None:
+    """What `loop_of` and `place_of` read, with these defaults."""
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--num_steps", type=int, default=loop.num_steps)
+    parser.add_argument("--num_docs", type=int, default=loop.num_docs, help="documents in a step")
+    parser.add_argument("--learning_rate", type=float, default=loop.learning_rate)
+    add_compile_flag(parser)
+
+
+def loop_of(arguments: argparse.Namespace) -> LoopSettings:
+    return LoopSettings(arguments.num_steps, arguments.num_docs, arguments.learning_rate, seed=arguments.seed)
 
 
 def deadline_of(max_minutes: float | None) -> float | None:
@@ -74,10 +85,7 @@ def place_of(arguments: argparse.Namespace) -> Place:
 
 
 def run_command(main: Callable[[], dict]) -> int:
-    """Runs a command and prints its result as the last line, JSON; the exit status (2: the user's mistake).
-
-    Started by torchrun, the processes join first and the leader alone prints.
-    """
+    """The exit status (2: the user's mistake); the result is the last line, JSON, by the leader of the processes."""
     try:
         with ranks.joined():
             return _run_joined(main)

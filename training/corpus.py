@@ -4,8 +4,6 @@ It is not a tokenizer and knows nothing of models; prompts come from specdec.que
 benchmark ask in the same words.
 """
 
-from __future__ import annotations
-
 import argparse
 import random
 import re
@@ -89,10 +87,7 @@ def make_example(dataset: str, row: dict, question_id: int) -> Example:
 
 
 def load_examples(data_dir: Path, limit: int | None = None) -> list[Example]:
-    """The training examples of DATA_DIR/{gsm8k,math}/train.jsonl, `limit` rows of each at most.
-
-    The last HELD_BACK rows are left out.
-    """
+    """The examples of DATA_DIR/{gsm8k,math}/train.jsonl, at most `limit` of each, without the last HELD_BACK rows."""
     examples = []
     for dataset in DATASETS:
         rows = read_rows(Path(data_dir) / dataset / "train.jsonl")

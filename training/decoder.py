@@ -6,8 +6,6 @@ Shape suffixes: B rows of the batch, R rows being filled, P prompt positions, L 
 G query heads per KV head, D head size, V vocabulary.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field

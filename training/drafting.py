@@ -1,7 +1,5 @@
 """What both drafter trainings share: their data (the target's own answers), its soft labels, their command's flags."""
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +13,7 @@ from specdec.questions.repetition import MOSTLY
 from training import ranks
 from training.answers import load_answers
 from training.batches import TokenDocs
-from training.cli import add_compile_flag, training_parser
+from training.cli import add_loop_flags, training_parser
 from training.loop import LoopSettings
 from training.losses import Labels, SoftTargets, teach, to_device
 from training.models import TARGET_HELP, load_model, weights_digest
@@ -34,7 +32,6 @@ class Lesson:
 
     @property
     def device(self) -> torch.device:
-        """Where the target, and so the training, is."""
         return next(self.target.parameters()).device
 
     @cached_property
@@ -45,10 +42,7 @@ class Lesson:
 
 
 def load_lesson(target_dir: Path, answers_path: Path, device: torch.device, max_repeated: float = MOSTLY) -> Lesson:
-    """The target, its tokenizer and the documents of its own answers, those with more repetition left out.
-
-    Raises UserError for what is missing or unfit, the small files first.
-    """
+    """The target, its tokenizer, its answers that repeat little. UserError for what is unfit, small files first."""
     tokenizer = load_tokenizer(target_dir)
     answers = load_answers(answers_path)
     documents = answers.documents(MAX_DOCUMENT, max_repeated=max_repeated)
@@ -71,18 +65,9 @@ def drafter_parser(
 ) -> argparse.ArgumentParser:
     """The flags of a drafter's training command, with these defaults."""
     parser = training_parser(description)
-    add_compile_flag(parser)
+    add_loop_flags(parser, loop)
     parser.add_argument("--target_dir", type=Path, required=True, help=TARGET_HELP)
     parser.add_argument("--answers", type=Path, required=True, help="the .npz of training.self_generate")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--num_steps", type=int, default=loop.num_steps)
-    parser.add_argument("--num_docs", type=int, default=loop.num_docs, help="documents in a step")
-    parser.add_argument("--learning_rate", type=float, default=loop.learning_rate)
     parser.add_argument("--num_layers", type=int, default=num_layers, help="layers cut evenly from the target")
     parser.add_argument("--soft_weight", type=float, default=soft_weight, help="weight of KL to the target; 0: none")
     return parser
-
-
-def loop_of(arguments: argparse.Namespace) -> LoopSettings:
-    """The loop's settings as asked on the command line."""
-    return LoopSettings(arguments.num_steps, arguments.num_docs, arguments.learning_rate, seed=arguments.seed)

@@ -3,11 +3,11 @@
 By hand, because files saved by transformers 5 do not all load in 4.53; these load alike in both. It trains nothing.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,38 +115,31 @@ def write_model(
 
     With several processes the leader writes and the others wait. Raises UserError when something is there already.
     """
-    ranks.on_leader(lambda: _write_folder(model, tokenizer, tokenizer_dir, folder, (report, extra_config)))
+    config = config_of(model, tokenizer, extra_config)
+    generation = {"do_sample": False} | {key: config[key] for key in ("eos_token_id", "pad_token_id")}
+    num_parameters = sum(p.numel() for p in model.parameters())
+
+    def write() -> None:
+        check_free(folder)
+        with replacing(folder) as temporary:
+            _write_weights(model, temporary)
+            _write_json(temporary / "config.json", config)
+            _write_json(temporary / "generation_config.json", generation)
+            for name in TOKENIZER_FILES:
+                if (tokenizer_dir / name).is_file():
+                    shutil.copyfile(tokenizer_dir / name, temporary / name)
+            _write_json(temporary / REPORT_FILE, {**report, "num_parameters": num_parameters})
+
+    ranks.on_leader(write)
 
 
-def _write_folder(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    tokenizer_dir: Path,
-    folder: Path,
-    facts: tuple[dict, dict | None],
-) -> None:
-    check_free(folder)
-    report, extra_config = facts
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A new folder to write into, which takes the place of `folder` when that has gone well."""
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    _write_weights(model, temporary)
-    _write_json(temporary / "config.json", config_of(model, tokenizer, extra_config))
-    generation = {
-        "do_sample": False,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    _write_json(temporary / "generation_config.json", generation)
-    for name in TOKENIZER_FILES:
-        if (tokenizer_dir / name).is_file():
-            shutil.copyfile(tokenizer_dir / name, temporary / name)
-    num_parameters = sum(p.numel() for p in model.parameters())
-    _write_json(temporary / REPORT_FILE, {**report, "num_parameters": num_parameters})
-    _swap_in(temporary, folder)
-
-
-def _swap_in(temporary: Path, folder: Path) -> None:
+    yield temporary
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
 
@@ -157,9 +150,7 @@ def publish(source: Path, folder: Path, card: str) -> int:
     Replaces what an earlier run published there; anything else there is a UserError.
     """
     check_published(folder, card.partition("\n")[0].removeprefix("# "))
-    temporary = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(REPORT_FILE))
-    (temporary / "README.md").write_text(card, encoding="utf-8")
-    _swap_in(temporary, folder)
+    with replacing(folder) as temporary:
+        shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(REPORT_FILE), dirs_exist_ok=True)
+        (temporary / "README.md").write_text(card, encoding="utf-8")
     return sum(path.stat().st_size for path in folder.iterdir())

@@ -8,8 +8,6 @@ A first teacher learns from the data sets' worked answers, the next from its ans
 write, or to draft, well.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import dataclass, replace
@@ -22,12 +20,11 @@ from training.batches import TokenDocs
 from training.cards import TITLES, model_card
 from training.cli import add_compile_flag, run_command, training_parser
 from training.corpus import load_examples, with_variants
-from training.export import REPORT_FILE, check_published, publish, write_model
-from training.make_drafters import DrafterRun, Workplace, loop_facts, workplace_of
+from training.export import REPORT_FILE, check_published, publish, replacing, write_model
+from training.make_drafters import DrafterRun, Stage, Workplace, loop_facts, run_stages, workplace_of
 from training.models import find_target
 from training.recipe import COMMAND, TRAINED, FamilySettings, command_of, settings_of
 from training.self_generate import summary
-from training.stages import Stage, run_stages
 from training.tokenizer import load_tokenizer, train_bpe, write_tokenizer
 from training.train_target import MAX_DOCUMENT, TargetSettings, encode_examples, train_target
 
@@ -48,15 +45,12 @@ class Family:
 
     @property
     def kinds(self) -> list[str]:
-        """Which models are exported."""
         return [kind for kind in TITLES if kind != "target" or self.target_dir is None]
 
     def path(self, name: str) -> Path:
-        """The artefact of a stage in the work folder."""
         return self.workplace.work_dir / name
 
     def stages(self) -> list[Stage]:
-        """All stages, in order."""
         texts = partial(self.prompts, self.settings.num_teachers + 1, self.settings.num_mixed)
         target_dir = self.target_dir or self.path("target")
         drafters = DrafterRun(target_dir, texts, self.settings.drafters, self.workplace)
@@ -81,13 +75,11 @@ class Family:
         ]
 
     def make_tokenizer(self) -> dict:
-        """The tokenizer, from the training texts."""
         examples = load_examples(self.data_dir, self.settings.examples_per_set)
         texts = [text for example in examples for text in (example.prompt, example.answer)]
         tokenizer = train_bpe([*texts, "user assistant system"], self.settings.vocab_size)
-        temporary = self.path("tokenizer.tmp")
-        write_tokenizer(tokenizer, temporary)
-        temporary.rename(self.path("tokenizer"))
+        with replacing(self.path("tokenizer")) as folder:
+            write_tokenizer(tokenizer, folder)
         return {"vocab_size": tokenizer.get_vocab_size(), "documents": len(examples)}
 
     def make_teacher(self, number: int) -> dict:
@@ -105,7 +97,6 @@ class Family:
         return self.workplace.answer(self.path(f"teacher_{number}"), self.prompts(number), path, settings)
 
     def make_target(self) -> dict:
-        """The target, from the last teacher's answers."""
         return self._train("target", self._answers_of(self.settings.num_teachers), self.settings.target)
 
     def prompts(self, seed: int, num_mixed: int = 0) -> list[str]:
@@ -155,7 +146,6 @@ def run_family(family: Family, stop_after: str) -> dict[str, dict | None]:
 
 
 def main() -> dict:
-    """The command."""
     parser = training_parser("Trains the bundled family: tokenizer, teacher, target, its answers, two drafters.")
     parser.add_argument("--data_dir", type=Path, required=True, help="has gsm8k/train.jsonl and math/train.jsonl")
     parser.add_argument("--work_dir", type=Path, required=True, help="artefacts and checkpoints")

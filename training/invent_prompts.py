@@ -6,11 +6,8 @@ arXiv 2406.08464). An opening such as "Write a Python function" says what sort o
     python -m training.invent_prompts --target_dir DIR --num_prompts 1000 --out prompts.jsonl
 """
 
-from __future__ import annotations
-
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from specdec.errors import UserError
+from specdec.records.pickles import write_atomic
 from training import ranks
 from training.cli import pick_device, run_command, training_parser
 from training.decoder import BatchDecoder, DecodeSettings
@@ -63,17 +61,7 @@ def invent_prompts(
     return list(dict.fromkeys(found[number] for number in sorted(found)))  # each once, in order
 
 
-def write_prompts(prompts: list[str], path: Path) -> None:
-    """JSON lines, each {"prompt": "..."}, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    lines = [json.dumps({"prompt": prompt}, ensure_ascii=False) + "\n" for prompt in prompts]
-    temporary.write_text("".join(lines), encoding="utf-8", errors="replace")
-    os.replace(temporary, path)
-
-
 def main() -> dict:
-    """The command: a chat model in, prompts out."""
     parser = training_parser(__doc__.splitlines()[0])
     parser.add_argument("--target_dir", type=Path, required=True, help=TARGET_HELP)
     parser.add_argument("--num_prompts", type=int, required=True, help="how many to write; fewer are left in the end")
@@ -97,7 +85,9 @@ def _write(arguments: argparse.Namespace, settings: DecodeSettings) -> dict:
     prompts = invent_prompts(decoder, tokenizer, arguments.opening, arguments.num_prompts)
     if not prompts:
         raise UserError("not one whole prompt came of it: raise --max_new_tokens or --num_prompts")
-    write_prompts(prompts, arguments.out)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"prompt": prompt}, ensure_ascii=False) + "\n" for prompt in prompts]
+    write_atomic(arguments.out, "".join(lines).encode("utf-8", "replace"))
     return {"stage": "prompts", "num_prompts": len(prompts), "asked": arguments.num_prompts}
 
 

@@ -3,8 +3,6 @@
 It knows nothing of data or masks: a training hands it the batch of a step and the loss of a batch.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 import time
@@ -21,8 +19,7 @@ from specdec.errors import UserError
 from training import ranks
 from training.batches import Batch
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from training.gradients import Gradients, LossOf
-from training.graphs import Graphs
+from training.graphs import Gradients, Graphs, LossOf
 from training.models import compile_layers
 
 BatchOf = Callable[[int], Batch]  # step, counted from 0 -> the whole batch of that step
@@ -63,27 +60,6 @@ class Place:
     log_every: int = 50
     checkpoint_every: int = 500
     is_compiled: bool = False  # training.models.compile_layers
-
-
-@dataclass(frozen=True)
-class TrainReport:
-    """What a training did. `losses` are (step, mean loss since the last entry)."""
-
-    steps: int
-    losses: list[tuple[int, float]]
-    seconds: float
-    tokens: int
-
-    def to_builtins(self) -> dict:
-        """For the JSON line and the model card."""
-        return {
-            "steps": self.steps,
-            "first_loss": self.losses[0][1],
-            "last_loss": self.losses[-1][1],
-            "losses": [[step, round(loss, 4)] for step, loss in self.losses],
-            "seconds": round(self.seconds, 1),
-            "tokens": self.tokens,
-        }
 
 
 def learning_rate(settings: LoopSettings, step: int) -> float:
@@ -135,35 +111,15 @@ class _LossLog:
             raise UserError(f"{self.name}: the loss is {loss} at step {step}: start again with a lower --learning_rate")
         self.losses.append((step, loss))
         self._open_window()
-        seconds = self.progress(step).seconds
-        if not ranks.is_leader():
-            return
-        tqdm.write(
-            f"{self.name}: step {step}/{self.num_steps}, loss {loss:.4f}, lr {rate:.2e}, {seconds:.0f} s, "
-            f"{self.tokens / 1e6:.1f} M tokens",
-            file=sys.stderr,
-        )
+        if ranks.is_leader():
+            tqdm.write(
+                f"{self.name}: step {step}/{self.num_steps}, loss {loss:.4f}, lr {rate:.2e}, "
+                f"{self.progress(step).seconds:.0f} s, {self.tokens / 1e6:.1f} M tokens",
+                file=sys.stderr,
+            )
 
     def progress(self, step: int) -> Progress:
         return Progress(step, self.losses, self.done.seconds + time.monotonic() - self.started, self.tokens)
-
-
-def _progress_bar(name: str, num_steps: int, num_done: int) -> tqdm:
-    is_shown = ranks.is_leader() and sys.stderr.isatty()
-    return tqdm(total=num_steps, initial=num_done, desc=name, disable=not is_shown)
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    return rate
-
-
-def _update(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor, max_norm: float) -> None:
-    """One optimizer step; `loss` and the gradients, this process's part, become those of the whole step."""
-    ranks.sum_over_ranks([loss, *(p.grad for p in model.parameters() if p.grad is not None)])
-    torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
-    optimizer.step()
 
 
 def train(
@@ -173,7 +129,7 @@ def train(
     settings: LoopSettings,
     place: Place,
     identity: dict,
-) -> TrainReport:
+) -> Progress:
     """Trains `model` in place to settings.num_steps, resuming from place.checkpoint when it is there.
 
     `step_of` makes the batch of a step, and from its arrays on the device the loss. With several processes
@@ -189,36 +145,36 @@ def train(
     model.train()
     if place.is_compiled:
         compile_layers(model)
-    graphs = Graphs[torch.Tensor](place.device)
-    batch_of, loss_of = step_of
+    graphs, (batch_of, loss_of) = Graphs[torch.Tensor](place.device), step_of
     gradients = Gradients(model, loss_of, place.device, graphs)
 
-    def update(step: int) -> None:
+    def update(step: int) -> float:
+        rate = learning_rate(settings, step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         batch = batch_of(step).share(ranks.rank(), ranks.size())
         loss = gradients(batch.arrays())
-        _update(model, optimizer, loss, settings.max_grad_norm)
+        # This process's part of the loss and the gradients becomes that of the whole step.
+        ranks.sum_over_ranks([loss, *(p.grad for p in model.parameters() if p.grad is not None)])
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+        optimizer.step()
         log.add(loss, batch.num_tokens)
+        return rate
 
     def save(step: int) -> None:
         save_checkpoint(place.checkpoint, model, optimizer, log.progress(step), identity)
 
     with graphs.stream():
-        _take_steps(update, save, log, place, lambda step: _set_rate(optimizer, learning_rate(settings, step)))
-    return TrainReport(settings.num_steps, log.losses, log.progress(settings.num_steps).seconds, log.tokens)
+        _take_steps(update, save, log, place)
+    return log.progress(settings.num_steps)
 
 
-def _take_steps(
-    update: Callable[[int], None],
-    save: Callable[[int], None],
-    log: _LossLog,
-    place: Place,
-    set_rate: Callable[[int], float],
-) -> None:
-    """All steps that are not done yet, with a line, a checkpoint and a look at the clock when they are due."""
-    bar = _progress_bar(log.name, log.num_steps, log.done.step)
+def _take_steps(update: Callable[[int], float], save: Callable[[int], None], log: _LossLog, place: Place) -> None:
+    """All steps left, with a line, a checkpoint, a look at the clock when due. `update` returns the learning rate."""
+    is_shown = ranks.is_leader() and sys.stderr.isatty()
+    bar = tqdm(total=log.num_steps, initial=log.done.step, desc=log.name, disable=not is_shown)
     for step in range(log.done.step + 1, log.num_steps + 1):
-        rate = set_rate(step - 1)
-        update(step - 1)
+        rate = update(step - 1)
         bar.update()
         is_last = step == log.num_steps
         is_late = not is_last and ranks.is_past(place.deadline)

@@ -5,8 +5,6 @@ Its distributions are kept as the top_k probabilities; all other tokens count as
 Shape suffixes: T tokens of TokenDocs, N predicted tokens, V vocabulary, K top tokens.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

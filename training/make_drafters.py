@@ -2,15 +2,14 @@
 
     python -m training.make_drafters --target_dir DIR --prompt_file FILE --work_dir DIR
 
-The target answers the prompts, and both drafters learn from its answers; what is already in the work folder is not
-made again. The bundled family (training.family) goes through the same stages.
+The target answers the prompts, and both drafters learn from its answers, in stages; what is already in the work folder
+is not made again. The bundled family (training.family) goes through the same stages.
 """
 
-from __future__ import annotations
-
 import argparse
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,20 +18,56 @@ import torch
 
 from specdec.questions.repetition import MOSTLY
 from training import ranks
+from training.checkpoint import Progress
 from training.cli import add_compile_flag, deadline_of, pick_device, run_command, training_parser
 from training.corpus import add_prompt_flags, read_prompts
 from training.decoder import DecodeSettings
 from training.drafting import Lesson, load_lesson
 from training.export import write_model
-from training.loop import LoopSettings, Place, TrainReport
+from training.loop import LoopSettings, OutOfTime, Place
 from training.models import TARGET_HELP, find_target
 from training.self_generate import answer_texts
-from training.stages import Stage, run_stages
 from training.tokenizer import load_tokenizer
 from training.train_ar_drafter import ArSettings, train_ar_drafter
 from training.train_dllm_drafter import DllmSettings, dllm_config, mask_id_of, train_dllm_drafter
 
 MAX_PROMPT = 400  # longer prompts leave too little room for an answer in a training document
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step. When `artefact` exists it is done; `work` makes it and says in builtins what came of it.
+
+    `trains_together`: all of torchrun's processes work; the other stages are the leader's, and the others wait.
+    """
+
+    name: str
+    artefact: Path
+    work: Callable[[], dict]
+    trains_together: bool = False
+    is_redone: bool = False
+
+    def is_done(self) -> bool:
+        return self.artefact.exists() and not self.is_redone
+
+
+def run_stages(stages: Sequence[Stage], stop_after: str, deadline: float | None) -> dict[str, dict | None]:
+    """What each stage up to `stop_after` did (None: it was done already). Raises OutOfTime between two stages."""
+    results: dict[str, dict | None] = {}
+    for stage in stages:
+        if ranks.on_leader(stage.is_done):
+            results[stage.name] = None
+        else:
+            if ranks.is_past(deadline):
+                raise OutOfTime(f"before stage {stage.name}")
+            ranks.say(f"--- {stage.name}")
+            facts = stage.work() if stage.trains_together else ranks.on_leader(stage.work)
+            results[stage.name] = {k: v for k, v in facts.items() if k not in ("losses", "settings")}
+            if ranks.is_leader():
+                print(json.dumps({stage.name: results[stage.name]}), flush=True)
+        if stage.name == stop_after:
+            break
+    return results
 
 
 @dataclass(frozen=True)
@@ -45,7 +80,6 @@ class Workplace:
     is_compiled: bool = False
 
     def place(self, stage: str) -> Place:
-        """Where a training stage runs."""
         checkpoint = self.work_dir / f"{stage}.checkpoint.pt"
         return Place(checkpoint, self.device, self.deadline, is_compiled=self.is_compiled)
 
@@ -55,7 +89,7 @@ class Workplace:
             target_dir, texts, path, settings, device=self.device, deadline=self.deadline, max_prompt=MAX_PROMPT
         )
 
-    def finish(self, stage: str, report: TrainReport, settings: dict) -> dict:
+    def finish(self, stage: str, report: Progress, settings: dict) -> dict:
         """What training.json says of a trained model; deletes its checkpoint, which is not needed any more."""
         self.place(stage).checkpoint.unlink(missing_ok=True)
         device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
@@ -66,8 +100,6 @@ class Workplace:
 
 @dataclass(frozen=True)
 class DrafterSettings:
-    """What the drafters are to be."""
-
     answers: DecodeSettings = DecodeSettings()
     ar_drafter: ArSettings = ArSettings()
     dllm_drafter: DllmSettings = DllmSettings()
@@ -125,7 +157,6 @@ class DrafterRun:
 
 
 def workplace_of(arguments: argparse.Namespace) -> Workplace:
-    """Where a run in stages happens, as asked on the command line."""
     device, deadline = pick_device(arguments.device), deadline_of(arguments.max_minutes)
     return Workplace(arguments.work_dir, device, deadline, arguments.compile)
 
@@ -136,27 +167,17 @@ def loop_facts(loop: LoopSettings) -> dict:
 
 
 def settings_of(arguments: argparse.Namespace) -> DrafterSettings:
-    """What was asked on the command line, over the defaults."""
-    settings = DrafterSettings(
-        answers=DecodeSettings(max_new_tokens=arguments.max_new_tokens, max_rows=arguments.max_rows),
-        mask_token=arguments.mask_token,
-    )
+    answers = DecodeSettings(max_new_tokens=arguments.max_new_tokens, max_rows=arguments.max_rows)
+    settings = DrafterSettings(answers=answers, mask_token=arguments.mask_token)
+    given = {name: getattr(arguments, name) for name in ("num_docs", "learning_rate", "seed")}
     for stage in ("ar_drafter", "dllm_drafter"):
-        part = getattr(settings, stage)
-        steps = getattr(arguments, f"{stage}_steps")
-        loop = replace(
-            part.loop,
-            num_steps=part.loop.num_steps if steps is None else steps,
-            num_docs=arguments.num_docs,
-            learning_rate=arguments.learning_rate,
-            seed=arguments.seed,
-        )
+        part, steps = getattr(settings, stage), getattr(arguments, f"{stage}_steps")
+        loop = replace(part.loop, num_steps=part.loop.num_steps if steps is None else steps, **given)
         settings = replace(settings, **{stage: replace(part, loop=loop, num_layers=arguments.num_layers)})
     return settings
 
 
 def main() -> dict:
-    """The command."""
     default = DrafterSettings()
     parser = training_parser("Makes an AR and a block-diffusion drafter for a target, from its own answers.")
     parser.add_argument("--target_dir", type=Path, required=True, help=TARGET_HELP)

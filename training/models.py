@@ -3,8 +3,6 @@
 Checkpoints come through specdec.models.load, always with fp32 master weights.
 """
 
-from __future__ import annotations
-
 import hashlib
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from specdec.errors import UserError
 from specdec.models.checkpoints import Role, find_model
-from specdec.models.load import load_hf_model
+from specdec.models.load import load_hf_model, moved
 
 TRAINED = Role("model", "--target_dir", "target")
 INIT_STD = 0.02
@@ -68,11 +66,6 @@ def find_target(name: Path | str) -> Path:
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> PreTrainedModel:
     """A Qwen2 or Llama checkpoint in fp32; UserError for any other architecture or missing safetensors."""
     return moved(load_hf_model(find_model(TRAINED, str(folder)), torch.float32), device)
-
-
-def moved(model: PreTrainedModel, where: torch.device | torch.dtype | str) -> PreTrainedModel:
-    """`model` itself, on another device or in another dtype."""
-    return model.to(where)  # type: ignore[arg-type]  # transformers' wrapper of `to` is typed without its self
 
 
 def weights_digest(model: PreTrainedModel) -> str:

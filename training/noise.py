@@ -6,8 +6,6 @@ clean block itself and the clean blocks before it. It knows nothing of models; t
 Shape suffixes: B documents, G answer blocks, S places in a block, L positions of the sequence, N predicted tokens.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,14 +43,10 @@ class _Grid:
     flat_BGS: np.ndarray
 
 
-def num_answer_blocks(docs: TokenDocs, block_size: int) -> np.ndarray:
-    """Blocks of each document that hold answer tokens; a sort key for batches of even shape."""
-    return -(-docs.lengths // block_size) - docs.prompt_lens // block_size
-
-
 def sort_keys(docs: TokenDocs, block_size: int) -> np.ndarray:
     """Documents with equally many answer blocks, then equally many blocks, belong together."""
-    return num_answer_blocks(docs, block_size) * 10_000 + docs.lengths // block_size
+    num_answer_blocks = -(-docs.lengths // block_size) - docs.prompt_lens // block_size
+    return num_answer_blocks * 10_000 + docs.lengths // block_size
 
 
 def _answer_grid(docs: TokenDocs, rows: np.ndarray, size: int) -> _Grid:
@@ -99,13 +93,6 @@ def _draw_masks(grid: _Grid, settings: NoiseSettings, rng: np.random.Generator) 
     return masks
 
 
-def _first_tokens(grid: _Grid, clean_start: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """(source_N, token_N): every block's first answer token and the clean output right before it."""
-    row_N, block_N = np.nonzero(grid.is_answer_BGS[..., 0] & (grid.blocks_BG > 0))
-    before_N = grid.positions_BGS[row_N, block_N, 0] - 1
-    return row_N * width + clean_start + before_N, grid.flat_BGS[row_N, block_N, 0]
-
-
 def noisy_batch(
     docs: TokenDocs, rows: np.ndarray, settings: NoiseSettings, mask_id: int, rng: np.random.Generator
 ) -> Batch:
@@ -132,15 +119,19 @@ def noisy_batch(
         sources.append(row_N * width + variant * noisy_width + block_N * size + place_N - 1)
         tokens.append(grid.flat_BGS[row_N, block_N, place_N])
         weights.append(weight_BGS[row_N, block_N, place_N])
-    source_N, token_N = _first_tokens(grid, NUM_VARIANTS * noisy_width, width)
+    # Every block's first answer token is predicted by the clean output right before it.
+    row_N, block_N = np.nonzero(grid.is_answer_BGS[..., 0] & (grid.blocks_BG > 0))
+    sources.append(row_N * width + NUM_VARIANTS * noisy_width + grid.positions_BGS[row_N, block_N, 0] - 1)
+    tokens.append(grid.flat_BGS[row_N, block_N, 0])
+    weights.append(np.full(len(row_N), settings.first_weight))
     noisy_positions = grid.positions_BGS.reshape(num_docs, noisy_width)
     noisy_blocks = np.where(grid.is_block_BG, grid.blocks_BG, _NO_BLOCK).repeat(size, axis=1)
     clean_blocks = np.where(is_clean_BL, place_BL // size, _NO_BLOCK)
     return Batch(
         ids_BL=np.concatenate([*ids, clean_ids], axis=1).astype(np.int64),
-        source_N=np.concatenate([*sources, source_N]),
-        token_N=np.concatenate([*tokens, token_N]),
-        weight_N=np.concatenate([*weights, np.full(len(source_N), settings.first_weight)]).astype(np.float32),
+        source_N=np.concatenate(sources),
+        token_N=np.concatenate(tokens),
+        weight_N=np.concatenate(weights).astype(np.float32),
         num_tokens=int(docs.lengths[rows].sum()),
         positions_BL=np.concatenate([*[noisy_positions] * NUM_VARIANTS, place_BL], axis=1),
         blocks_BL=np.concatenate([*[noisy_blocks] * NUM_VARIANTS, clean_blocks], axis=1).astype(np.int32),

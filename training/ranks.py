@@ -5,8 +5,6 @@ mean, and a single process runs through the same lines without any communication
 files (one host, or a shared file system). It knows nothing of models and data.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time
@@ -28,10 +26,7 @@ _SECONDS_FOR_THE_LEADER = 20.0
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Joins the processes that torchrun started for as long as the block runs; without torchrun does nothing.
-
-    Raises UserError when the processes cannot be joined.
-    """
+    """Joins the processes that torchrun started, if any, while the block runs. UserError where they cannot be."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return

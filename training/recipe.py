@@ -1,7 +1,5 @@
 """What the bundled family is: the settings of every model in it, as they are and as the command line wants them."""
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -63,7 +61,6 @@ def smoke_settings() -> FamilySettings:
 
 
 def settings_of(arguments: argparse.Namespace) -> FamilySettings:
-    """The family's settings as asked on the command line."""
     settings = smoke_settings() if arguments.smoke else FamilySettings()
 
     def with_loop(part: Trained, name: str) -> Trained:

@@ -3,8 +3,6 @@
 Who decodes is training.decoder; this is which prompts, which file, and what is done already.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json
@@ -20,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.errors import UserError
 from specdec.models.checkpoints import find_model
-from specdec.models.load import resolve_dtype
+from specdec.models.load import moved, resolve_dtype
 from specdec.models.tokens import stop_ids
 from training import ranks
 from training.answers import Answers, save_answers
@@ -29,7 +27,7 @@ from training.corpus import add_prompt_flags, read_prompts
 from training.decoder import BatchDecoder, DecodeSettings
 from training.export import check_free
 from training.loop import OutOfTime
-from training.models import TARGET_HELP, TRAINED, load_model, moved, weights_digest
+from training.models import TARGET_HELP, TRAINED, load_model, weights_digest
 from training.tokenizer import chat_prompts, load_tokenizer
 
 SAVE_EVERY = 1000  # answers
@@ -81,10 +79,7 @@ def self_generate(
     settings: DecodeSettings,
     deadline: float | None = None,
 ) -> Answers:
-    """Greedy answers to all prompts, written to `path` (.npz); finished answers survive an interruption.
-
-    Raises OutOfTime once `deadline` has passed.
-    """
+    """Greedy answers, written to `path` (.npz); what is finished outlives an interruption. OutOfTime at `deadline`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.jsonl")
     found = _read_partial(partial, _identity(model, prompts, stop_ids, settings))
@@ -138,10 +133,7 @@ def answer_texts(
     deadline: float | None = None,
     max_prompt: int | None = None,
 ) -> dict:
-    """Writes the target's greedy answers to the prompts `texts` to `path`; returns counts.
-
-    Prompts of more than `max_prompt` tokens are left out.
-    """
+    """Writes the target's greedy answers to `texts`, of at most `max_prompt` tokens, to `path`; returns counts."""
     started = time.monotonic()
     model, tokenizer, stops = load_writer(target_dir, device)
     prompts = [ids for ids in chat_prompts(tokenizer, texts) if max_prompt is None or len(ids) <= max_prompt]
@@ -158,7 +150,6 @@ def _answer_prompts(arguments: argparse.Namespace) -> dict:
 
 
 def main() -> dict:
-    """The command: a target and prompts in, answers out."""
     parser = training_parser(__doc__.splitlines()[0])
     parser.add_argument("--target_dir", type=Path, required=True, help=TARGET_HELP)
     add_prompt_flags(parser)

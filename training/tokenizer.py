@@ -4,8 +4,6 @@ By hand, because a tokenizer saved by transformers 5 is refused by transformers 
 It is not a tokenizer class of its own: specdec.models.tokens loads the folder.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -83,10 +81,8 @@ def tokenizer_config() -> dict:
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Writes tokenizer.json and tokenizer_config.json into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = json.loads(tokenizer.to_str())
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, separators=(",", ":"))
     (folder / "tokenizer.json").write_text(text + "\n", encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config(), indent=1) + "\n", encoding="utf-8")
 

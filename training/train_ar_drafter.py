@@ -3,8 +3,6 @@
 The drafter is cut from the target, or fresh in the target's shape with fewer layers. training.loop runs the loop.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass
 
@@ -12,19 +10,18 @@ import torch
 from transformers import PreTrainedModel
 
 from training.batches import Batch, Schedule, causal_batch
-from training.cli import place_of, run_command
-from training.drafting import Lesson, drafter_parser, labels_of, load_lesson, loop_of
+from training.checkpoint import Progress
+from training.cli import loop_of, place_of, run_command
+from training.drafting import Lesson, drafter_parser, labels_of, load_lesson
 from training.export import write_model
-from training.gradients import Inputs
-from training.loop import LoopSettings, Place, TrainReport, train
+from training.graphs import Inputs
+from training.loop import LoopSettings, Place, train
 from training.losses import batch_loss
 from training.models import autocast, cut_layers, find_target, hidden_states, weights_digest
 
 
 @dataclass(frozen=True)
 class ArSettings:
-    """The AR drafter's size and training."""
-
     num_layers: int = 5
     loop: LoopSettings = LoopSettings(num_steps=4000, num_docs=96, learning_rate=1e-3)
     soft_weight: float = 1.0
@@ -37,7 +34,7 @@ def _fresh(model: PreTrainedModel, seed: int) -> PreTrainedModel:
         return type(model)(model.config).float().to(next(model.parameters()).device)
 
 
-def train_ar_drafter(lesson: Lesson, settings: ArSettings, place: Place) -> tuple[PreTrainedModel, TrainReport]:
+def train_ar_drafter(lesson: Lesson, settings: ArSettings, place: Place) -> tuple[PreTrainedModel, Progress]:
     """The trained drafter on the target's device, and how it went; resumes from place.checkpoint."""
     docs, device = lesson.docs, lesson.device
     model = cut_layers(lesson.target, settings.num_layers)
@@ -65,7 +62,6 @@ def train_ar_drafter(lesson: Lesson, settings: ArSettings, place: Place) -> tupl
 
 
 def main() -> dict:
-    """The command: a target and its answers in, model folder out."""
     default = ArSettings()
     parser = drafter_parser(__doc__.splitlines()[0], default.loop, default.num_layers, default.soft_weight)
     parser.add_argument("--fresh", action="store_true", help="start from random weights, not from the target's")

@@ -4,8 +4,6 @@ Layers cut from the target, masks as met in drafting, loss weighted by the dista
 from the target. The masks are in training.noise, the loop in training.loop.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import asdict, dataclass
 
@@ -15,11 +13,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.errors import UserError
 from training.batches import Batch, Schedule
-from training.cli import place_of, run_command
-from training.drafting import Lesson, drafter_parser, labels_of, load_lesson, loop_of
+from training.checkpoint import Progress
+from training.cli import loop_of, place_of, run_command
+from training.drafting import Lesson, drafter_parser, labels_of, load_lesson
 from training.export import write_model
-from training.gradients import Inputs
-from training.loop import LoopSettings, Place, TrainReport, train
+from training.graphs import Inputs
+from training.loop import LoopSettings, Place, train
 from training.losses import batch_loss
 from training.models import autocast, cut_layers, find_target, hidden_states, weights_digest
 from training.noise import NoiseSettings, block_mask, noisy_batch, sort_keys
@@ -27,8 +26,6 @@ from training.noise import NoiseSettings, block_mask, noisy_batch, sort_keys
 
 @dataclass(frozen=True)
 class DllmSettings:
-    """The block-diffusion drafter's size and training."""
-
     num_layers: int = 5
     loop: LoopSettings = LoopSettings(num_steps=8300, num_docs=96, learning_rate=1.5e-3)
     soft_weight: float = 0.5
@@ -63,7 +60,7 @@ def dllm_config(mask_id: int, settings: DllmSettings) -> dict:
 
 def train_dllm_drafter(
     lesson: Lesson, mask_id: int, settings: DllmSettings, place: Place
-) -> tuple[PreTrainedModel, TrainReport]:
+) -> tuple[PreTrainedModel, Progress]:
     """The trained drafter on the target's device, and how it went; resumes from place.checkpoint."""
     docs, device, loop = lesson.docs, lesson.device, settings.loop
     check_mask(mask_id, lesson)
@@ -94,7 +91,6 @@ def train_dllm_drafter(
 
 
 def main() -> dict:
-    """The command: a target and its answers in, model folder out."""
     default = DllmSettings()
     parser = drafter_parser(__doc__.splitlines()[0], default.loop, default.num_layers, default.soft_weight)
     parser.add_argument("--mask_token", help="the tokenizer entry to use as mask (default: its own mask token)")

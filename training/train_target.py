@@ -3,8 +3,6 @@
 It writes fluent steps and wrong arithmetic; that is enough to study drafting. training.loop runs the loop.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,14 +10,16 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from specdec.models.load import moved
 from training.batches import Batch, Schedule, TokenDocs, causal_batch, pack_documents
-from training.cli import add_compile_flag, place_of, run_command, training_parser
+from training.checkpoint import Progress
+from training.cli import add_loop_flags, loop_of, place_of, run_command, training_parser
 from training.corpus import Example, load_examples
 from training.export import write_model
-from training.gradients import Inputs
-from training.loop import LoopSettings, Place, TrainReport, train
+from training.graphs import Inputs
+from training.loop import LoopSettings, Place, train
 from training.losses import Labels, batch_loss, to_device
-from training.models import Shape, autocast, hidden_states, moved, new_qwen2
+from training.models import Shape, autocast, hidden_states, new_qwen2
 from training.tokenizer import chat_prompts, load_tokenizer
 
 MAX_DOCUMENT = 512
@@ -27,8 +27,6 @@ MAX_DOCUMENT = 512
 
 @dataclass(frozen=True)
 class TargetSettings:
-    """The target's size and training."""
-
     shape: Shape = Shape()
     loop: LoopSettings = LoopSettings(num_steps=1500, num_docs=64, learning_rate=1.5e-3)
     prompt_weight: float = 0.1
@@ -45,7 +43,7 @@ def encode_examples(
 
 def train_target(
     docs: TokenDocs, tokenizer: PreTrainedTokenizerBase, settings: TargetSettings, place: Place
-) -> tuple[PreTrainedModel, TrainReport]:
+) -> tuple[PreTrainedModel, Progress]:
     """The trained target on place.device, and how it went; resumes from place.checkpoint."""
     model = moved(new_qwen2(settings.shape, settings.loop.seed), place.device)
     labels = Labels(to_device(docs.tokens, place.device).long())
@@ -66,18 +64,12 @@ def train_target(
 
 
 def main() -> dict:
-    """The command: data folder and tokenizer in, model folder out."""
     parser = training_parser(__doc__.splitlines()[0])
-    add_compile_flag(parser)
+    add_loop_flags(parser, TargetSettings.loop)
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--tokenizer_dir", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    loop = TargetSettings.loop
-    parser.add_argument("--num_steps", type=int, default=loop.num_steps)
-    parser.add_argument("--num_docs", type=int, default=loop.num_docs, help="documents in a step")
-    parser.add_argument("--learning_rate", type=float, default=loop.learning_rate)
     arguments = parser.parse_args()
-    loop = LoopSettings(arguments.num_steps, arguments.num_docs, arguments.learning_rate, seed=arguments.seed)
+    loop = loop_of(arguments)
     place, tokenizer = place_of(arguments), load_tokenizer(arguments.tokenizer_dir)
     docs = encode_examples(load_examples(arguments.data_dir), tokenizer)
     settings = TargetSettings(shape=Shape(vocab_size=len(tokenizer)), loop=loop)

@@ -3,15 +3,13 @@
 It asks nothing: `server_profile.py` and `profile_tpt_hf.py` do.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from profiling.serving.server import Server
+from specdec.drafters.flags import positive_int
 
 DEFAULTS = {"num_questions": 8, "max_new_tokens": 256}
 NEUTRAL = {"repetition_penalty": 1.0}  # or the checkpoint's own generation_config.json would apply
@@ -41,15 +39,19 @@ def add_server_flags(parser: argparse.ArgumentParser, engine: Engine) -> None:
     parser.add_argument(
         "--extra_body", type=_json_object, default={}, help="JSON: more fields of a request; null: none"
     )
-    parser.add_argument("--timeout_s", type=_positive, default=Server.timeout_s, help="longest silence of the server")
-    parser.add_argument("--concurrency", type=_count, default=1, help="questions at once (default: %(default)s)")
+    parser.add_argument("--timeout_s", type=_silence, default=Server.timeout_s, help="longest silence of the server")
+    parser.add_argument("--concurrency", type=positive_int, default=1, help="questions at once (default: %(default)s)")
     add_trial_flags(parser)
 
 
 def add_trial_flags(parser: argparse.ArgumentParser) -> None:
     """--repeats and --warm_up, and a profiler's number and length of answers."""
-    parser.add_argument("--repeats", type=_count, default=3, help="times each question is asked (default: %(default)s)")
-    parser.add_argument("--warm_up", type=_count, default=2, help="answers that do not count (default: %(default)s)")
+    parser.add_argument(
+        "--repeats", type=positive_int, default=3, help="times each question is asked (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--warm_up", type=positive_int, default=2, help="answers that do not count (default: %(default)s)"
+    )
     parser.set_defaults(**DEFAULTS)
 
 
@@ -65,19 +67,8 @@ def _json_object(text: str) -> dict[str, Any]:
     return found
 
 
-def _number(kind: Callable[[str], float], least: float) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        value = kind(text)
-        if not least <= value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is below {least:g}, or not a number")
-        return value
-
-    return read
-
-
-def _count(text: str) -> int:
-    return int(_number(int, 1)(text))
-
-
-def _positive(text: str) -> float:
-    return _number(float, 1e-3)(text)
+def _silence(text: str) -> float:
+    value = float(text)
+    if not 1e-3 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is below 0.001, or not a number")
+    return value

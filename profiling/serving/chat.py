@@ -1,4 +1,4 @@
-"""Chat: one question by the OpenAI protocol, streamed, and the times and tokens of its answer.
+"""Chat: one question by the OpenAI protocol, streamed: the times and tokens of its answer, and what metrics say of it.
 
 Greedy with every penalty neutral. Servers differ, and all of this is in order: "[DONE]" at the end or not, a first
 chunk with a role and no text, usage in the last chunk, in every one or in none, chunks of several tokens.
@@ -7,15 +7,21 @@ chunk with a role and no text, usage in the last chunk, in every one or in none,
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from profiling.serving.metrics import Metrics, Speculation, between, read_metrics
 from profiling.serving.server import KEY_VARIABLE, Refused, Server, lines
 from profiling.serving.trials import Answer, InvalidTrial
 from specdec.errors import UserError
+from specdec.questions.sets import Problem
 
 TEXT_FIELDS = ("content", "reasoning_content", "reasoning")
+WARM_UP = "Count from one to one hundred in words."  # no question of any data set, so none is in the server's cache
+SETTLE_S, SETTLE_STEP_S = 2.0, 0.02
 CountTokens = Callable[[str], int]
 
 
@@ -57,8 +63,8 @@ class Chat:
         """Raises InvalidTrial for an answer that cannot be timed, UserError for what every question would meet."""
         try:
             with self.server.post(self.url, self.body(prompt)) as (response, sent):
-                if "event-stream" not in response.headers.get("Content-Type", ""):
-                    kind = response.headers.get("Content-Type", "something without a type")
+                kind = response.headers.get("Content-Type", "something without a type")
+                if "event-stream" not in kind:
                     raise UserError(
                         f"{self.url} answered with {kind}, and a stream of events (text/event-stream) was expected: "
                         "give the --base_url of a server that streams chat completions"
@@ -196,3 +202,55 @@ def _chunk(data: str, url: str) -> dict[str, Any]:
     if chunk.get("error"):
         raise InvalidTrial(f"{url} reported an error in its answer: {str(chunk['error'])[:160]}")
     return chunk
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model that answers problems. `reads_metrics`: around each answer, so of one question at a time."""
+
+    chat: Chat
+    reads_metrics: bool = True
+
+    def warm_up(self, times: int) -> None:
+        """Answers that do not count, whatever they are. Raises UserError for what every question would meet."""
+        for _ in range(times):
+            with suppress(InvalidTrial):
+                self.chat.ask(WARM_UP)
+
+    def ask(self, problem: Problem) -> Answer:
+        """One question's answer, with its speculation where the server tells."""
+        before = self.metrics() if self.reads_metrics else None
+        answer = self.chat.ask(problem.prompt)
+        return answer if before is None else replace(answer, speculation=self._speculation(before, answer))
+
+    def metrics(self) -> Metrics | None:
+        """A reading of the server's metrics; None if it has none that can be read."""
+        try:
+            text = self.chat.server.get(f"{self.chat.server.root_url}/metrics")
+        except Refused:
+            return None
+        with suppress(UserError):  # plain decoding needs none; speculation without is refused later
+            return read_metrics(text)
+        return None
+
+    def _speculation(self, before: Metrics, answer: Answer) -> Speculation | None:
+        """What the metrics say of one answer; None where counters also hold somebody else's tokens.
+
+        Counters may follow the answer by a moment, so they are read until they have all of its tokens.
+        """
+        after, deadline = self.metrics(), time.monotonic() + SETTLE_S
+        while after is not None and _num_new(before, after) < answer.num_tokens and time.monotonic() < deadline:
+            time.sleep(SETTLE_STEP_S)
+            after = self.metrics()
+        if after is None:
+            return None
+        is_alone = abs(_num_new(before, after) - answer.num_tokens) <= max(2, 0.02 * answer.num_tokens)
+        found = between(before, after, answer.num_tokens)
+        return found if found is None or found.is_derived or is_alone else None
+
+
+def _num_new(before: Metrics, after: Metrics) -> float:
+    """Tokens generated between two readings; without a counter of them, as many as anyone may wait for."""
+    if before.num_generated is None or after.num_generated is None:
+        return float("inf")
+    return after.num_generated - before.num_generated

@@ -1,4 +1,4 @@
-"""Metrics: what a server says of its own speculative decoding. It fetches nothing (`served.py` does).
+"""Metrics: what a server says of its own speculative decoding. It fetches nothing (`chat.py` does).
 
 The text is Prometheus', read by prometheus_client. vLLM counts drafts, drafted and accepted tokens, also per position
 (`vllm:spec_decode_num_...`). SGLang has no counters, but two gauges over its last interval of steps,
@@ -50,7 +50,6 @@ class Speculation:
 
     @property
     def counts(self) -> dict[str, Any]:
-        """The counts alone, as JSON."""
         return asdict(self) | {"accepted_per_position": list(self.accepted_per_position)}
 
     def since(self, before: Speculation) -> Speculation:
@@ -67,10 +66,7 @@ class Speculation:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What one reading of a server's metrics says: totals since it was started, and SGLang's gauges.
-
-    None where the server does not say.
-    """
+    """One reading of a server's metrics: totals since its start, and SGLang's gauges; None: it does not say."""
 
     num_generated: int | None
     counters: Speculation | None = None
@@ -79,10 +75,7 @@ class Metrics:
 
 
 def read_metrics(text: str) -> Metrics:
-    """What a page of metrics tells of speculation, over all engines of the server.
-
-    Raises UserError for text in another format and for counts that are not numbers.
-    """
+    """What a page tells of speculation, over all engines. UserError for another format, or counts that are none."""
     samples = parse_metrics(text)
     try:
         return Metrics(

@@ -3,8 +3,6 @@
 `specdec/ranking/server_rows.py` reads it and puts it into a ranking.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
@@ -43,20 +41,12 @@ def ranking_row(found: dict[str, Any], vanilla: dict[str, Any], name: str) -> di
             questions.append({"question_id": question_id, **counts, **times})
     rounds = sum(question["num_drafts"] for question in questions)
     drafted = round(sum(question["num_drafted"] for question in questions) / rounds)
-    return {
-        "drafter_name": f"{name}_{drafted}" if drafted else name,
-        "engine": found["engine"],
-        "engine_version": found["engine_version"],
-        "hardware": found["hardware"],
-        "target": found["target"],
-        "dataset": found["dataset"],
-        "max_new_tokens": found["max_new_tokens"],
-        "questions": questions,
-    }
+    kept = ("engine", "engine_version", "hardware", "target", "dataset", "max_new_tokens")
+    row = {"drafter_name": f"{name}_{drafted}" if drafted else name, **{key: found[key] for key in kept}}
+    return {**row, "questions": questions}
 
 
 def by_question(trials: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
-    """The trials of each question, in their order."""
     found: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for trial in trials:
         found[trial["question_id"]].append(trial)

@@ -4,8 +4,6 @@ It knows no protocol above HTTP: what is asked, and what the lines of an answer 
 library's client is used, because what matters here is the moment at which each byte arrives.
 """
 
-from __future__ import annotations
-
 import http.client
 import json
 import os

@@ -4,8 +4,6 @@
 is started by hand (README), with or without speculative decoding.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Callable, Sequence
@@ -23,20 +21,17 @@ from profiling.new_profile import (
     write_profile,
 )
 from profiling.serving.asking import Engine, add_server_flags, question_arguments
-from profiling.serving.chat import Chat, CountTokens
-from profiling.serving.metrics import Metrics, between, total
+from profiling.serving.chat import Chat, CountTokens, Served
+from profiling.serving.metrics import between, total
 from profiling.serving.ranking_row import check_vanilla, ranking_row
-from profiling.serving.served import Served
 from profiling.serving.server import Refused, Server
-from profiling.serving.trials import Trial, require_trials, run_trials, summary
+from profiling.serving.trials import require_trials, run_trials, summary
 from specdec.errors import UserError, exit_status
 from specdec.models.checkpoints import BUNDLED, SMOLLM2, TARGET, find_model
 from specdec.questions.sets import Problem, load_problems
 
 
 def run_command(engine: Engine, about: str, arguments: Sequence[str] | None) -> int:
-    """The whole command; its exit status."""
-
     def work() -> None:
         parser = parser_of(engine.program, about, ("dataset_name", *QUESTION_FLAGS))
         add_server_flags(parser, engine)
@@ -54,10 +49,7 @@ def run_command(engine: Engine, about: str, arguments: Sequence[str] | None) -> 
 def profile(
     engine: Engine, flags: argparse.Namespace, problems: Sequence[Problem], show: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Measure, `show` what was found, and write the profile that is asked for. Raises UserError.
-
-    What can be wrong with flags and files is said before anything is measured.
-    """
+    """Measure, `show`, and write the profile that is asked for. UserError, before measuring where that can be known."""
     vanilla = read_result(flags.vanilla, "--vanilla") if getattr(flags, "vanilla", None) else None
     draft = read_draft_cost(flags.drafter) if flags.drafter else None
     check_profile(flags, engine.name, draft is not None or vanilla is not None)
@@ -86,17 +78,20 @@ def measure(engine: Engine, flags: argparse.Namespace, problems: Sequence[Proble
     before = served.metrics()
     trials = run_trials(served.ask, problems, flags.repeats, flags.concurrency)
     found = summary(trials)
-    found["speculation"] = total([one.answer.speculation for one in trials if one.answer and one.answer.speculation])
+    answers = [trial.answer for trial in trials if trial.answer]
+    found["speculation"] = total([answer.speculation for answer in answers if answer.speculation])
     wanted = engine.speculates or bool(getattr(flags, "vanilla", None))
     if found["speculation"] is None and (not wanted or flags.concurrency > 1):
         # Answers at once cannot be told apart by the metrics, nor is one told from somebody else's.
-        found["speculation"] = _of_all(before, served.metrics(), trials)
+        after = served.metrics()
+        if before is not None and after is not None:
+            of_all = between(before, after, sum(answer.num_tokens for answer in answers))
+            found["speculation"] = total([] if of_all is None else [of_all])
     _check_speculation(engine, flags, found, wanted)
     return found
 
 
 def served_model(engine: Engine, flags: argparse.Namespace) -> Served:
-    """The model that the flags name."""
     server = Server(flags.base_url, timeout_s=flags.timeout_s)
     extra = {**engine.extra, **flags.extra_body}
     chat = Chat(server, flags.target_model_name, flags.max_new_tokens, extra, _token_counter(flags))
@@ -104,26 +99,14 @@ def served_model(engine: Engine, flags: argparse.Namespace) -> Served:
 
 
 def describe(engine: Engine, flags: argparse.Namespace) -> dict[str, Any]:
-    """What was measured, where, and how it was asked."""
     return {
         "what": "ms per token after the first; medians over trials",
         "engine": engine.name,
         "engine_version": _version(engine, Server(flags.base_url, timeout_s=flags.timeout_s)),
-        "base_url": flags.base_url,
         "model": flags.target_model_name,
         "target": Path(flags.target_model_name).name,
-        "max_new_tokens": flags.max_new_tokens,
-        "concurrency": flags.concurrency,
-        "hardware": flags.hardware,
+        **{name: getattr(flags, name) for name in ("base_url", "max_new_tokens", "concurrency", "hardware")},
     }
-
-
-def _of_all(before: Metrics | None, after: Metrics | None, trials: Sequence[Trial]) -> dict[str, Any] | None:
-    """The speculation of all trials together."""
-    if before is None or after is None:
-        return None
-    found = between(before, after, sum(trial.answer.num_tokens for trial in trials if trial.answer))
-    return None if found is None else total([found])
 
 
 def _check_speculation(engine: Engine, flags: argparse.Namespace, found: dict[str, Any], wanted: bool) -> None:
@@ -157,10 +140,7 @@ def write_server_profile(
 
 
 def draft_cost_by_difference(found: dict[str, Any], plain_ms: float) -> DraftCost:
-    """A drafted token's cost, if a verification costs one plain token: (ms per round - ms per token) / drafted tokens.
-
-    Raises UserError if nothing is left for it.
-    """
+    """(ms per round - ms per plain token) / drafted tokens, as if verifying cost a token. UserError if not above 0."""
     speculation = found["speculation"]
     round_ms = found["ms_per_token"]["median"] * speculation["acceptance_len"]
     drafted = speculation["num_drafted"] / speculation["num_drafts"]

@@ -3,8 +3,6 @@
 Who answers, a server or a model in this process, is the caller's: it gives a function from a problem to an `Answer`.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -101,24 +99,14 @@ def summary(trials: Sequence[Trial]) -> dict[str, Any]:
 
 def trial_dict(trial: Trial, answer: Answer) -> dict[str, Any]:
     """A trial that counts, as JSON: counts, times in ms and, where it is known, its speculation."""
-    found: dict[str, Any] = {
-        "dataset": trial.dataset,
-        "question_id": trial.question_id,
-        "repeat": trial.repeat,
-        "num_tokens": answer.num_tokens,
-        "ms_per_token": answer.ms_per_token,
-        "ttft_ms": answer.ttft_ms,
-        "decode_ms": answer.decode_ms,
-        "finish_reason": answer.finish_reason,
-    }
+    found: dict[str, Any] = {name: getattr(trial, name) for name in ("dataset", "question_id", "repeat")}
+    figures = ("num_tokens", "ms_per_token", "ttft_ms", "decode_ms", "finish_reason")
+    found |= {name: getattr(answer, name) for name in figures}
     return found if answer.speculation is None else {**found, "speculation": answer.speculation.counts}
 
 
 def spread(values: Sequence[float]) -> dict[str, float] | None:
-    """Median, tenth and ninetieth percentile, and how many; None without values.
-
-    `spread([1.0, 2.0, 3.0])["median"] == 2.0`.
-    """
+    """Median, p10, p90, and how many; None without values. `spread([1.0, 2.0, 3.0])["median"] == 2.0`."""
     if not values:
         return None
     cuts = statistics.quantiles(values, n=10, method="inclusive") if len(values) > 1 else [values[0]] * 9

@@ -1,7 +1,5 @@
 """Learn what the cost-aware policy needs from half of a folder's traces, and write it beside them. Loads no model."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +12,7 @@ from specdec.drafters.block_diffusion import CostAware
 from specdec.errors import UserError, exit_status
 from specdec.latency.pricing import price
 from specdec.latency.profile import LatencyProfile, load_profiles
-from specdec.traces.advice import engine_costs
-from specdec.traces.calibration import calibrate, save_calibration
+from specdec.traces.calibration import calibrate, engine_costs, save_calibration
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
 
@@ -36,9 +33,9 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     parser.add_argument("traces", metavar="TRACE_DIR", help="folder with traces (failfast.py --record)")
     add_flags(parser, ("question_ids", "latency_profile"))
     options = parser.parse_args(arguments)
-    paths = find_traces(options.traces)
-    traces = [load_trace(path) for path in paths]
-    learnt_on = chosen_half(traces) if options.question_ids is None else chosen(traces, options.question_ids)
+    learnt_on = [load_trace(path) for path in find_traces(options.traces, options.question_ids)]
+    if options.question_ids is None:
+        learnt_on = chosen_half(learnt_on)
     profiles, folder = load_profiles(options.latency_profile), Path(options.traces)
     made = [learn(learnt_on, name, profiles) for name in block_drafters(learnt_on)]
     path = (folder.parent if folder.is_file() else folder) / FILE_NAME
@@ -50,14 +47,6 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
 def chosen_half(traces: Sequence[Trace]) -> list[Trace]:
     """Every second trace; the others are for reporting. Example: of questions 0, 1, 2, 3 those are 0 and 2."""
     return list(traces[::2])
-
-
-def chosen(traces: Sequence[Trace], question_ids: Sequence[int]) -> list[Trace]:
-    """The traces of these questions. Raises UserError where one has none."""
-    missing = set(question_ids) - {trace.question_id for trace in traces}
-    if missing:
-        raise UserError(f"there is no trace of question {min(missing)}: record it with failfast.py --record")
-    return [trace for trace in traces if trace.question_id in question_ids]
 
 
 def block_drafters(traces: Sequence[Trace]) -> list[str]:
@@ -108,7 +97,3 @@ def own_rate(traces: Sequence[Trace], calibration: Calibration, profile: Latency
         if is_its_own:
             break
     return rate
-
-
-def verb(arguments: Sequence[str]) -> int:
-    return main(arguments, "failfast calibrate")

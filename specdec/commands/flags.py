@@ -2,18 +2,14 @@
 drafter families. The published spellings of flags are read here and nowhere else.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NoReturn
 
-from specdec.config import PARTS, RunConfig
+from specdec.config import RunConfig, model_flags, parts
 from specdec.drafters.families import flags as family_flags
-from specdec.drafters.families import kinds
 from specdec.drafters.flags import Flag
-from specdec.models.checkpoints import BUNDLED
 
 GROUPS = {
     "questions": "which questions",
@@ -43,17 +39,12 @@ class StrictParser(argparse.ArgumentParser):
 
 def all_flags() -> dict[str, dict[str, Flag]]:
     """Every setting's flag by name, in the groups of --help."""
-    found: dict[str, dict[str, Flag]] = {}
-    for name, part in PARTS.items():
-        found[name] = {one.name: one.metadata["flag"] for one in fields(part) if "flag" in one.metadata}
+    found = {
+        name: {one.name: one.metadata["flag"] for one in fields(part) if "flag" in one.metadata}
+        for name, part in parts().items()
+    }
     found["drafters"] |= {flag.name: flag for flag in (*model_flags(), *family_flags())}
     return found
-
-
-def model_flags() -> list[Flag]:
-    """Flags that name the drafters' models."""
-    roles = dict.fromkeys(spec.role for spec in kinds().values() if spec.role is not None)
-    return [Flag(role.setting, f"{role.title} (default: {BUNDLED}, or {role.default})", None) for role in roles]
 
 
 def add_flags(parser: argparse.ArgumentParser, names: Collection[str] | None = None) -> None:
@@ -67,13 +58,9 @@ def add_flags(parser: argparse.ArgumentParser, names: Collection[str] | None = N
 
 
 def _add(section: argparse._ArgumentGroup, name: str, flag: Flag) -> None:
-    more: dict[str, Any] = dict(flag.more)
+    more: dict[str, Any] = {"action": "store_true"} if flag.default is False else {"type": text, **flag.more}
     if callable(more.get("choices")):
         more["choices"] = tuple(more["choices"]())
-    if flag.default is False:
-        more["action"] = "store_true"
-    else:
-        more.setdefault("type", text)
     help_text = flag.help.replace("%", "%%") + _default_text(flag.default)
     # The published spelling stands first: it is what scripts use.
     spellings = [*flag.published, name]

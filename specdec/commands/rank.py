@@ -1,14 +1,12 @@
 """Rank drafter configurations from logs or results folders, best first. Loads no model."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from specdec.commands.flags import StrictParser, add_reading_flags
-from specdec.errors import UserError, exit_status
+from specdec.errors import UserError, exit_status, user_error
 from specdec.latency.pricing import Pricing
 from specdec.ranking import entries, logs
 from specdec.ranking.entries import Entry, entry_of, records_of
@@ -35,17 +33,10 @@ def read_path(path: Path, reading: Callable[[Record], Entry]) -> list[Entry]:
         raise UserError(f"{path} does not exist: give a log file or a results folder")
     if path.suffix == ".pickle":
         return [reading(load_record(path))]
-    return _read_log(path)
-
-
-def _read_log(path: Path) -> list[Entry]:
     if not path.is_file():
         raise UserError(f"{path} is neither a log file nor a results folder")
-    try:
-        with open(path, encoding="utf-8", errors="replace") as lines:
-            stats = logs.parse_log_lines(lines, Source(name=str(path)))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    with user_error(f"read {path}"), open(path, encoding="utf-8", errors="replace") as lines:
+        stats = logs.parse_log_lines(lines, Source(name=str(path)))
     if not stats:
         raise UserError(f"{path} is not a log of this program or the published one: it reports no question")
     return stats
@@ -94,7 +85,3 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
 def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Prints the ranking; 2 and one line on stderr for a user's mistake."""
     return exit_status(program, lambda: print(run(arguments, program), end=""))
-
-
-def verb(arguments: Sequence[str]) -> int:
-    return main(arguments, "failfast rank")

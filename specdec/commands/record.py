@@ -3,12 +3,11 @@
 `failfast replay` then runs any setting on the traces, without a model.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
-from specdec.commands.flags import StrictParser, add_flags, config_of
+from specdec.commands.flags import StrictParser, add_flags
 from specdec.commands.run import carry_out, names_of
+from specdec.config import RunConfig
 
 FLAGS = ("max_new_tokens", "record_batch", "chain_len", "output_dir", "overwrite", "log_level", "latency_profile")
 EXAMPLES = (
@@ -17,9 +16,8 @@ EXAMPLES = (
 )
 
 
-def verb(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], program: str) -> int:
     """Exit status: 0 done, 2 a mistake of the user's, 130 or 143 interrupted."""
-    usage = "failfast record [FLAG ...]"
-    parser = StrictParser(prog="failfast record", usage=usage, description=__doc__, examples=EXAMPLES)
+    parser = StrictParser(prog=program, usage=f"{program} [FLAG ...]", description=__doc__, examples=EXAMPLES)
     add_flags(parser, (*names_of("questions", "models", "drafters"), *FLAGS))
-    return carry_out(parser.prog, lambda: config_of({**vars(parser.parse_args(arguments)), "record": True}))
+    return carry_out(program, lambda: RunConfig.of(**vars(parser.parse_args(arguments)), record=True))

@@ -3,46 +3,35 @@
 `traces/replay.py` does a single replay.
 """
 
-from __future__ import annotations
-
 import gc
 import multiprocessing
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from specdec.commands.flags import StrictParser, add_flags, config_of, model_flags
-from specdec.config import RunConfig
+from specdec.commands.flags import StrictParser, add_flags
+from specdec.config import RunConfig, model_flags
 from specdec.decoding.cost_aware import FILE_NAME, Advice
 from specdec.drafters.base import Spec
 from specdec.drafters.families import flags as family_flags
-from specdec.errors import UserError, exit_status
+from specdec.errors import exit_status, user_error
 from specdec.latency.pricing import Pricing
 from specdec.ranking.entries import Entry, entry_of
 from specdec.ranking.oracle import TraceJudges
 from specdec.records.pickles import write_atomic
 from specdec.records.record import check_writable, identity_path, save_record
-from specdec.traces.advice import advice_of
+from specdec.traces.calibration import advice_of
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
 from specdec.views.record_text import record_lines, record_text
 from specdec.views.tables import ranking_json, ranking_report
 
-FLAGS = (
-    "question_ids",
-    "drafters",
-    "grid",
-    "policy",
-    "calibration",
-    "latency_profile",
-    "latency_target",
-    "temperature",  # to be refused with a reason
-)
-
+FLAGS = ("question_ids", "drafters", "grid", "policy", "calibration", "latency_profile", "latency_target")
+REFUSED = "temperature"  # with a reason
 PROGRAM = "specdec.replay"  # its published name
 EXAMPLES = (
     "failfast replay results --grid paper --json > ranking.json",
@@ -68,18 +57,13 @@ class Replays:
         return advice_of(spec, self.config.drafters.calibration, self.pricing.profiles, drafter)
 
 
-@dataclass(frozen=True)
-class Replayed:
-    """What a single trace gave."""
-
-    entries: list[Entry] = field(default_factory=list)
-    log_lines: list[str] = field(default_factory=list)
+Replayed = tuple[list[Entry], list[str]]  # what a single trace gave, and the lines of its log
 
 
 def build_parser(program: str = PROGRAM) -> StrictParser:
     parser = StrictParser(prog=program, usage=f"{program} TRACE_DIR [FLAG ...]", examples=EXAMPLES, description=__doc__)
     parser.add_argument("traces", metavar="TRACE_DIR", help="folder with traces (failfast.py --record), or one trace")
-    add_flags(parser, (*FLAGS, *(flag.name for flag in family_flags())))
+    add_flags(parser, (*FLAGS, REFUSED, *(flag.name for flag in family_flags())))
     parser.add_argument("--output_dir", help="write full records there, as a live run would (default: none)")
     parser.add_argument("--log", help="write a log there that parse_log.py ranks (default: none)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: %(default)s)")
@@ -97,32 +81,22 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     options = vars(build_parser(program).parse_args(arguments))
     folder, log, as_json = options.pop("traces"), options.pop("log"), options.pop("json")
     workers, output_dir = options.pop("workers"), options.pop("output_dir")
-    paths = chosen_traces(folder, options["question_ids"])
+    paths = find_traces(folder, options["question_ids"])
     options["calibration"] = options["calibration"] or str(Path(folder) / FILE_NAME)
     # The models are those of the traces; none is looked for.
     models = dict.fromkeys((flag.name for flag in model_flags()), "-")
     target = load_trace(paths[0]).identity.target
-    config = config_of(options | models | {"target_model_name": target, "verify": "trace"})
+    config = RunConfig.of(**options, **models, target_model_name=target, verify="trace")
     if output_dir is not None:
         check_writable(output_dir)
     what = Replays(config, Pricing.load(config.pricing.latency_profile, config.pricing.latency_target), output_dir)
     made = list(tqdm(replay_all(paths, what, workers), total=len(paths), desc="traces", disable=None))
     if log is not None:
-        _write_log(Path(log), made)
-    entries = [entry for one in made for entry in one.entries]
+        text = "".join(f"{line}\n" for _, lines in made for line in lines)
+        with user_error(f"write {log}", "choose another --log"):
+            write_atomic(Path(log), text.encode())
+    entries = [entry for found, _ in made for entry in found]
     return ranking_json(entries) + "\n" if as_json else ranking_report(entries)
-
-
-def chosen_traces(folder: str | Path, question_ids: Sequence[int] | None) -> list[Path]:
-    """The traces of a folder, or of these questions. Raises UserError where one has none."""
-    paths = find_traces(folder)
-    if question_ids is None:
-        return paths
-    by_question = {path.parent.name: path for path in paths}
-    missing = [number for number in question_ids if str(number) not in by_question]
-    if missing:
-        raise UserError(f"{folder} holds no trace of question {missing[0]}: record it with failfast.py --record")
-    return [path for path in paths if path.parent.name in set(map(str, question_ids))]
 
 
 def replay_all(paths: Sequence[Path], what: Replays, workers: int) -> Iterable[Replayed]:
@@ -139,26 +113,16 @@ def replay_all(paths: Sequence[Path], what: Replays, workers: int) -> Iterable[R
 
 def replay_trace(path: Path, what: Replays) -> Replayed:
     """All settings on one trace."""
-    trace, made = load_trace(path), Replayed()
+    entries: list[Entry] = []
+    lines: list[str] = []
+    trace = load_trace(path)
     judges = TraceJudges(trace, what.pricing)
     for spec in what.specs:
         record = replay(trace, spec, what.config.drafters.options, what.advice(trace, spec))
         entry = entry_of(record, what.pricing, judges)
-        made.entries.append(entry)
-        made.log_lines.extend(record_lines(record, entry))
+        entries.append(entry)
+        lines.extend(record_lines(record, entry))
         if what.output_dir is not None:
             where = identity_path(what.output_dir, record.identity)
             save_record(record, where, record_text(record, entry))
-    return made
-
-
-def _write_log(path: Path, made: Sequence[Replayed]) -> None:
-    text = "\n".join(line for one in made for line in one.log_lines) + "\n"
-    try:
-        write_atomic(path, text.encode())
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another --log") from None
-
-
-def verb(arguments: Sequence[str]) -> int:
-    return main(arguments, "failfast replay")
+    return entries, lines

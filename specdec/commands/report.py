@@ -1,13 +1,11 @@
 """Write what a results folder holds as one HTML file: ranking, figures, every trajectory. Loads no model."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from specdec.commands.flags import StrictParser, add_reading_flags
-from specdec.errors import UserError, exit_status
+from specdec.errors import UserError, exit_status, user_error
 from specdec.latency.pricing import Pricing
 from specdec.models.token_text import find_tokenizer, read_token_bytes
 from specdec.ranking.entries import Entry, entry_of, merge, records_of
@@ -56,10 +54,8 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
     entries = merge(entry_of(record, pricing, judges, run_code=options.run_code) for record in records)
     stats, note = comparable(entries, options.allow_unequal)
     page = report_html(records, stats, reader, runs, note)
-    try:
+    with user_error(f"write {options.out}", "choose another --out"):
         write_atomic(options.out, page.encode())
-    except OSError as error:
-        raise UserError(f"cannot write {options.out}: {error.strerror or error}; choose another --out") from None
     print(f"{options.out}: {len(page) / 1e6:.1f} MB; open it in a browser")
 
 
@@ -121,7 +117,3 @@ def _own_traces(folder: Path, records: Sequence[Record]) -> Path | None:
     """The results folder itself where it holds a trace of every question, else None."""
     paths = {trace_path(folder, record.identity) for record in records}
     return folder if all(path.is_file() for path in paths) else None
-
-
-def verb(arguments: Sequence[str]) -> int:
-    return main(arguments, "failfast report")

@@ -1,7 +1,7 @@
 """Run drafters on questions, record every round, and rank them.
 
 The driver: finds the models, works through every question and drafter, saves each record as soon as it is finished, and
-prints the ranking. `main` has all published flags, `verb` those that belong to a run alone.
+prints the ranking. The published command has all flags, the verb those that belong to a run alone.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from specdec.commands.flags import StrictParser, add_flags, all_flags, config_of
+from specdec.commands.flags import StrictParser, add_flags, all_flags
 from specdec.config import RunConfig
 from specdec.errors import exit_status
 from specdec.latency.pricing import Pricing
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("failfast")
 
-
+PROGRAM = "failfast.py"  # its published name
 EXAMPLES = (
     "python failfast.py",
     "python failfast.py --dataset_name gsm8k --num_questions 30 --output_dir results/gsm8k",
@@ -54,15 +55,21 @@ RUN_EXAMPLES = (
 
 def parse_args(arguments: Sequence[str] | None = None) -> RunConfig:
     """The published command line as a RunConfig. Raises UserError, or exits with 2 on a malformed flag."""
-    parser = StrictParser(
-        prog="failfast.py",
-        usage="failfast.py [FLAG ...]",
-        description="Measure drafting strategies for speculative decoding. Without flags: the bundled "
-        "models on the bundled questions with all drafters that need no calibration.",
-        examples=EXAMPLES,
+    about = (
+        "Measure drafting strategies for speculative decoding. Without flags: the bundled models on the bundled "
+        "questions with all drafters that need no calibration."
     )
+    parser = StrictParser(prog=PROGRAM, usage=f"{PROGRAM} [FLAG ...]", description=about, examples=EXAMPLES)
     add_flags(parser)
-    return config_of(vars(parser.parse_args(arguments)))
+    return RunConfig.of(**vars(parser.parse_args(arguments)))
+
+
+def parse_verb(program: str, arguments: Sequence[str] | None) -> RunConfig:
+    """The same for `failfast run`: what only records, only reads or only looks has a verb of its own."""
+    parser = StrictParser(prog=program, usage=f"{program} [FLAG ...]", description=__doc__, examples=RUN_EXAMPLES)
+    own = names_of("questions", "models", "decoding", "drafters", "pricing", "output")
+    add_flags(parser, [name for name in own if name not in ("read_pickle", "status")])
+    return RunConfig.of(**vars(parser.parse_args(arguments)))
 
 
 def names_of(*groups: str) -> tuple[str, ...]:
@@ -70,19 +77,10 @@ def names_of(*groups: str) -> tuple[str, ...]:
     return tuple(name for group in groups for name in all_flags()[group])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The published command. Exit status: 0 done, 2 a mistake of the user's, 130 or 143 interrupted."""
-    return carry_out("failfast.py", lambda: parse_args(arguments))
-
-
-def verb(arguments: Sequence[str]) -> int:
-    """`failfast run`: what only records, only reads or only looks has a verb of its own."""
-    usage = "failfast run [FLAG ...]"
-    parser = StrictParser(prog="failfast run", usage=usage, description=__doc__, examples=RUN_EXAMPLES)
-    others = {"read_pickle", "status"}
-    own = names_of("questions", "models", "decoding", "drafters", "pricing", "output")
-    add_flags(parser, [name for name in own if name not in others])
-    return carry_out(parser.prog, lambda: config_of(vars(parser.parse_args(arguments))))
+def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
+    """The published command, or the verb. Exit status: 0 done, 2 a mistake of the user's, 130 or 143 interrupted."""
+    read = parse_args if program == PROGRAM else partial(parse_verb, program)
+    return carry_out(program, lambda: read(arguments))
 
 
 def carry_out(program: str, read: Callable[[], RunConfig]) -> int:
@@ -157,7 +155,8 @@ def run_jobs(session: Session, jobs: Sequence[Job], report: Reporter, run_file: 
             run_file.num_computed += found is None
             entry = report.entry(record)
             if record is not found:
-                save_record(record, job.path, record_text(record, entry, session.round_texts(record)))
+                texts = [session.text_of(turn.emitted_tokens) for turn in record.rounds]
+                save_record(record, job.path, record_text(record, entry, texts))
             report.add(record, entry)
     report.finish()
 
@@ -186,7 +185,7 @@ class Reporter:
 
     def __init__(self, config: RunConfig, pricing: Pricing, tokens: Callable[[], TokenBytes] | None = None) -> None:
         output, models = config.output, config.models
-        pricing.check(models.target_name)
+        pricing.entries(models.target_name)  # refuses, before any work, what could not be priced
         is_coloured = wants_colour(sys.stdout, os.environ)
         if output.show_trajectory or (is_coloured and output.log_level == "DEBUG"):
             tokens = tokens or stored_tokens(models.target_model_name, output.show_trajectory)

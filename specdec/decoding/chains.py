@@ -1,16 +1,14 @@
 """Chains: what one drafter would write after every prefix of a text, pass by pass, as compact arrays.
 
-A chain does not depend on when its drafter is told to stop, so every stop rule can be replayed from it
-(`recorded.py`). `recorder.py` makes chains, `trace.py` stores them. No torch.
+A chain does not depend on when its drafter is told to stop, so every stop rule can be replayed from it. Drafter
+families make chains, `traces/trace.py` stores them. No torch.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -92,7 +90,7 @@ class Chains:
     arrays: dict[str, np.ndarray]
 
     @classmethod
-    def pack(cls, name: str, identity: dict[str, Any], chain_len: int, chains: Sequence[Chain]) -> Chains:
+    def pack(cls, name: str, identity: dict[str, Any], chain_len: int, chains: Sequence[Chain]) -> Self:
         """The arrays of `chains`, in the order of their prefixes."""
         parts = {key: [item for chain in chains for item in getattr(chain, key)] for key in list(ARRAYS)[2:]}
         parts |= {"num_tokens": [len(c.tokens) for c in chains], "num_passes": [c.num_passes for c in chains]}

@@ -6,8 +6,6 @@ learnt from other questions (`calibration.py`). They pay if they bring more than
 worth is the policy's own rate in the long run (the marginal-value rule of renewal-reward processes). No torch.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from bisect import bisect_right
@@ -15,83 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from specdec.decoding.stopping import Run
-from specdec.errors import UserError
-
-
-@dataclass(frozen=True)
-class Advice:
-    """What the policy knows: a drafter's calibration, what a pass and the verification of a draft of n tokens cost,
-    and the rate, in tokens per ms, that a millisecond must bring to be worth spending."""
-
-    calibration: Calibration
-    pass_ms: float
-    verify_ms: list[float]
-    rate: float
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of all of it: what decides the policy's drafts."""
-        known = self.calibration
-        parts = [known.identity, vars(known.curve), known.gains, known.growth, self.pass_ms, self.verify_ms, self.rate]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-    def profit(self, survival: float, left: int, ease: int, known: int) -> float:
-        """The most that 1, 2, ... more passes bring above what their time is worth, in tokens."""
-        gains, growth = self.calibration.gains[left][ease], self.calibration.growth[left][ease]
-        return max(
-            survival * gain - self.rate * (self.pass_ms * passes + self._longer_ms(known, more))
-            for passes, (gain, more) in enumerate(zip(gains, growth, strict=True), start=1)
-        )
-
-    def best_len(self, survivals: Sequence[float]) -> int:
-        """How many tokens of a draft are worth verifying; `survivals`: of the first 1, 2, ... tokens together."""
-        best_len, best, expected = 1, -float("inf"), 0.0
-        for draft_len, survival in enumerate(survivals, start=1):
-            expected += survival
-            value = expected - self.rate * self._verify_ms(draft_len)
-            if value >= best:
-                best_len, best = draft_len, value
-        return best_len
-
-    def _longer_ms(self, known: int, more: float) -> float:
-        return self._verify_ms(known + round(more)) - self._verify_ms(known)
-
-    def _verify_ms(self, draft_len: int) -> float:
-        return self.verify_ms[min(draft_len, len(self.verify_ms) - 1)]
-
-
-@dataclass
-class CostAwareWindow:
-    """A draft under advice, of at most `size` tokens; `size` shrinks to the draft's length when it stops."""
-
-    advice: Advice
-    size: int
-    _survivals: list[float] = field(default_factory=list)
-    _least: float = 1.0
-
-    def test(self, run: Run) -> str | None:
-        known = run.num_known
-        if known >= self.size:
-            return "max_len"
-        if known == 0:
-            return None
-        for confidence in run.confidences(known)[len(self._survivals) :]:
-            acceptance = self.advice.calibration.curve(confidence)
-            self._survivals.append(acceptance * (self._survivals[-1] if self._survivals else 1.0))
-            self._least = min(self._least, acceptance)
-        blocks = self.advice.calibration.identity
-        left = place_of(run.prefix_len + known, blocks["block_size"], blocks["small_block_size"])
-        if self.advice.profit(self._survivals[-1], left, ease_of(self._least), known) > 0:
-            return None
-        self.size = self.advice.best_len(self._survivals)
-        return "low_gain"
-
-    def recorded(self, run: Run, draft_len: int) -> list[float]:
-        return run.confidences(draft_len)
-
+from specdec.decoding.stopping import Run, Window
+from specdec.errors import UserError, user_error
 
 VERSION = 1
 FILE_NAME = "calibration.json"
@@ -138,17 +63,14 @@ class Calibration:
         return vars(self) | {"version": VERSION, "curve": vars(self.curve)}
 
     @classmethod
-    def from_builtins(cls, data: Any) -> Calibration:
+    def from_builtins(cls, data: Any) -> Self:
         """The inverse. Raises TypeError, KeyError or ValueError for anything else."""
         if data.pop("version") != VERSION:
             raise ValueError("made by another version")
         made = cls(**data | {"curve": Curve(**data["curve"])})
-        sub_block = made.identity["small_block_size"]
-        for table in (made.gains, made.growth):
-            if [[len(row) for row in rows] for rows in table] != [[PASSES_AHEAD] * (len(EASE_EDGES) + 1)] * (
-                sub_block + 1
-            ):
-                raise ValueError("a table of another size")
+        size = [[PASSES_AHEAD] * (len(EASE_EDGES) + 1)] * (made.identity["small_block_size"] + 1)
+        if any([[len(row) for row in rows] for rows in table] != size for table in (made.gains, made.growth)):
+            raise ValueError("a table of another size")
         if not 0 < len(made.curve.confidences) == len(made.curve.acceptance):
             raise ValueError("a curve without points")
         return made
@@ -165,13 +87,79 @@ def ease_of(least_acceptance: float) -> int:
     return bisect_right(EASE_EDGES, least_acceptance)
 
 
+@dataclass(frozen=True)
+class Advice:
+    """What the policy knows: a drafter's calibration, what a pass and the verification of a draft of n tokens cost,
+    and the rate, in tokens per ms, that a millisecond must bring to be worth spending."""
+
+    calibration: Calibration
+    pass_ms: float
+    verify_ms: list[float]
+    rate: float
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all of it: what decides the policy's drafts."""
+        known = self.calibration
+        parts = [known.identity, vars(known.curve), known.gains, known.growth, self.pass_ms, self.verify_ms, self.rate]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def profit(self, survival: float, left: int, ease: int, known: int) -> float:
+        """The most that 1, 2, ... more passes bring above what their time is worth, in tokens."""
+        gains, growth = self.calibration.gains[left][ease], self.calibration.growth[left][ease]
+        now_ms = self._verify_ms(known)
+        return max(
+            survival * gain - self.rate * (self.pass_ms * passes + (self._verify_ms(known + round(more)) - now_ms))
+            for passes, (gain, more) in enumerate(zip(gains, growth, strict=True), start=1)
+        )
+
+    def best_len(self, survivals: Sequence[float]) -> int:
+        """How many tokens of a draft are worth verifying; `survivals`: of the first 1, 2, ... tokens together."""
+        best_len, best, expected = 1, -float("inf"), 0.0
+        for draft_len, survival in enumerate(survivals, start=1):
+            expected += survival
+            value = expected - self.rate * self._verify_ms(draft_len)
+            if value >= best:
+                best_len, best = draft_len, value
+        return best_len
+
+    def _verify_ms(self, draft_len: int) -> float:
+        return self.verify_ms[min(draft_len, len(self.verify_ms) - 1)]
+
+
+@dataclass
+class CostAwareWindow(Window):
+    """A draft under advice, of at most `size` tokens; `size` shrinks to the draft's length when it stops."""
+
+    advice: Advice
+    size: int
+    _survivals: list[float] = field(default_factory=list)
+    _least: float = 1.0
+
+    def test(self, run: Run) -> str | None:
+        known = run.num_known
+        if known >= self.size:
+            return "max_len"
+        if known == 0:
+            return None
+        for confidence in run.confidences(known)[len(self._survivals) :]:
+            acceptance = self.advice.calibration.curve(confidence)
+            self._survivals.append(acceptance * (self._survivals[-1] if self._survivals else 1.0))
+            self._least = min(self._least, acceptance)
+        blocks = self.advice.calibration.identity
+        left = place_of(run.prefix_len + known, blocks["block_size"], blocks["small_block_size"])
+        if self.advice.profit(self._survivals[-1], left, ease_of(self._least), known) > 0:
+            return None
+        self.size = self.advice.best_len(self._survivals)
+        return "low_gain"
+
+
 def load_calibration(path: Path, name: str) -> Calibration:
     """A drafter's calibration. Raises UserError for a missing, damaged or foreign file, or another drafter's."""
     how = "make it with: python -m specdec.calibrate TRACE_DIR"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the calibration {path} ({error.strerror or error}); {how}") from None
+        with user_error(f"read the calibration {path}", how):
+            found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a calibration ({error}); {how}") from None
     if not isinstance(found, dict) or name not in found:

@@ -6,8 +6,6 @@ committed blocks they reuse and extend; other blocks are filled by whoever knows
 Source: Fast-dLLM v2 (arXiv 2509.26328) for the block mask, the token shift, sub-blocks and threshold unmasking.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,19 +13,19 @@ from typing import Protocol
 from specdec.decoding.stopping import Passes
 
 
-class BlockLM(Protocol):
-    """What the loop asks of a model, in the words of `specdec.models.lm.CachedLM`."""
+class DraftLM(Protocol):
+    """What drafters ask of a model, in the words of `specdec.models.lm.CachedLM`."""
 
-    predictions: dict[int, tuple[int, float]]
-
+    @property
+    def predictions(self) -> dict[int, tuple[int, float]]: ...
     @property
     def length(self) -> int: ...
     def predict(
-        self, tokens: Sequence[int], *, block_size: int, keep: Sequence[int], never: int
+        self, tokens: Sequence[int], *, block_size: int = 1, keep: Sequence[int] | None = None, never: int | None = None
     ) -> tuple[list[int], list[float]]: ...
     def commit(self, num_tokens: int) -> None: ...
     def rollback(self, length: int) -> None: ...
-    def reuse(self, prefix_ids: Sequence[int], block_size: int) -> int: ...
+    def reuse(self, prefix_ids: Sequence[int], block_size: int = 1) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -50,9 +48,8 @@ class Denoising:
 class Blocks:
     """The text so far: the prefix and the masked block after it, filled pass by pass. Runs nothing.
 
-    `ids` covers positions 0 .. the end of the current block, None where masked. The current block
-    starts at `start`; its first token is always known: `first` predicts it where the prefix does
-    not hold it.
+    `ids` covers positions 0 .. the end of the current block, None where masked. The current block starts at `start`;
+    its first token is always known: `first` predicts it where the prefix does not hold it.
     """
 
     def __init__(
@@ -122,7 +119,7 @@ class Blocks:
 class LiveBlocks(Blocks):
     """Blocks that a model fills: they start where its cache ends."""
 
-    def __init__(self, lm: BlockLM, prefix_ids: Sequence[int], how: Denoising) -> None:
+    def __init__(self, lm: DraftLM, prefix_ids: Sequence[int], how: Denoising) -> None:
         if not prefix_ids:
             raise ValueError("drafting needs a prefix of at least one token")
         self.lm = lm
@@ -170,7 +167,7 @@ def pass_input(block: Sequence[int | None], masked: Sequence[int], mask_id: int)
     return tokens, [i - 1 for i in masked] or [len(block) - 1]
 
 
-def prefill(lm: BlockLM, prefix_ids: Sequence[int], how: Denoising) -> int:
+def prefill(lm: DraftLM, prefix_ids: Sequence[int], how: Denoising) -> int:
     """Bring the prefix's whole blocks into the cache, and what is predicted to follow them; the passes it took."""
     whole = len(prefix_ids) // how.block_size * how.block_size
     lm.reuse(prefix_ids[:whole], block_size=how.block_size)
@@ -182,7 +179,7 @@ def prefill(lm: BlockLM, prefix_ids: Sequence[int], how: Denoising) -> int:
     return 1
 
 
-def clean_pass(lm: BlockLM, tokens: Sequence[int], how: Denoising) -> tuple[int, float]:
+def clean_pass(lm: DraftLM, tokens: Sequence[int], how: Denoising) -> tuple[int, float]:
     """Commit whole known blocks; their last output predicts the token after them, with its probability."""
     (token,), (confidence,) = lm.predict(tokens, block_size=how.block_size, keep=[len(tokens) - 1], never=how.mask_id)
     lm.commit(len(tokens))

@@ -2,13 +2,12 @@
 with a drafter that proposes nothing.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Protocol
 
-from specdec.decoding.stopping import Draft
+from specdec.decoding.stopping import Draft, cut_after_stop
 from specdec.decoding.target import Verification
 from specdec.records.rounds import Round
 
@@ -18,12 +17,14 @@ class Drafter(Protocol):
 
     def reset(self) -> None:
         """Forget the last question."""
+        return
 
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
         """Draft at most `budget` tokens to follow `prefix_ids` (the prompt and the output so far)."""
 
     def observe(self, verification: Verification) -> None:
         """Learn what the target made of the last draft."""
+        return
 
 
 class Verifier(Protocol):
@@ -58,28 +59,19 @@ def speculate(
         verification = target.verify(draft)
         verified = clock()
         drafter.observe(verification)
-        seconds = (drafted - begin, verified - drafted)
-        rounds.append(_accept(draft, verification, seconds, prefix_len=len(ids), end=end, stop_ids=stop_ids))
-        ids += rounds[-1].emitted_tokens
+        turn = _accept(draft, verification, len(ids), end, stop_ids)
+        rounds.append(replace(turn, draft_ms=1e3 * (drafted - begin), verify_ms=1e3 * (verified - drafted)))
+        ids += turn.emitted_tokens
     return rounds
 
 
-def _accept(
-    draft: Draft,
-    verification: Verification,
-    seconds: tuple[float, float],
-    *,
-    prefix_len: int,
-    end: int,
-    stop_ids: Collection[int],
-) -> Round:
-    """The round's record, cut after the first stop token and at the budget: the only place of that cut.
+def _accept(draft: Draft, verification: Verification, prefix_len: int, end: int, stop_ids: Collection[int]) -> Round:
+    """The round's record but for its times, cut after the first stop token and at the budget: the only place of that.
 
     Tokens drafted after the cut count neither as drafted nor as accepted.
     """
     emitted = [*draft.tokens[: verification.accepted_len], verification.next_token]
-    after_stop = next((i + 1 for i, token in enumerate(emitted) if token in stop_ids), len(emitted))
-    num_kept = min(after_stop, end - prefix_len)
+    num_kept = min(len(cut_after_stop(emitted, stop_ids)), end - prefix_len)
     is_cut = num_kept < len(emitted)
     draft_tokens = draft.tokens[:num_kept] if is_cut else draft.tokens
     judged = verification.probabilities  # None: greedy, which says nothing of single tokens
@@ -93,8 +85,8 @@ def _accept(
         stop_reason=draft.stop_reason,
         accepted_len=num_kept if is_cut else verification.accepted_len,
         next_token=None if is_cut else verification.next_token,
-        draft_ms=1e3 * seconds[0],
-        verify_ms=1e3 * seconds[1],
+        draft_ms=0.0,
+        verify_ms=0.0,
         target_probabilities=None if judged is None else judged[: len(draft_tokens)],
         draft_probabilities=None if judged is None else draft.token_confidences[: len(draft_tokens)],
     )

@@ -9,6 +9,7 @@ Shape suffixes: K kept positions, L drafted tokens, V vocabulary.
 from collections.abc import Sequence
 
 import torch
+from torch.nn.functional import pad
 
 from specdec.decoding.sampling import Sampler, judge
 from specdec.decoding.stopping import Draft
@@ -27,18 +28,15 @@ class SampledTarget(Target):
         p_KV = self.sampler.warp.probabilities(self.lm.forward(tokens))
         device, num_drafted = p_KV.device, len(draft.tokens)
         draft_1L = torch.tensor([draft.tokens], dtype=torch.long, device=device)
-        q_1LV = None if draft.drawn_from is None else _as_wide(draft.drawn_from.to(device), p_KV.shape[1])[None]
+        q_1LV = None
+        if draft.drawn_from is not None:  # tokens that the drafter's table lacks had no chance
+            q_1LV = pad(draft.drawn_from.to(device), (0, p_KV.shape[1] - draft.drawn_from.shape[1]))[None]
         uniforms_1K = self.sampler.uniforms(num_drafted + 1, device)[None]
         found = judge(p_KV[None], draft_1L, q_1LV, uniforms_1K)
         parts = (found.accepted_len_B, found.next_token_B, found.p_BL[0])
         # One transfer for all: token ids are exact in float64.
         accepted_len, next_token, *probabilities = torch.cat([part.double() for part in parts]).tolist()
         return Verification(int(accepted_len), int(next_token), probabilities)
-
-
-def _as_wide(q_LV: torch.Tensor, num_tokens: int) -> torch.Tensor:
-    """A drafter's rows over the target's vocabulary: tokens that the drafter's table lacks had no chance."""
-    return torch.nn.functional.pad(q_LV, (0, num_tokens - q_LV.shape[1]))
 
 
 class SampledLM:

@@ -30,8 +30,6 @@ than q says. The true distributions are sums over all orders of unmasking and ca
 Shape suffixes: B questions, K rows, L drafted tokens, V vocabulary.
 """
 
-from __future__ import annotations
-
 import random
 from dataclasses import dataclass
 

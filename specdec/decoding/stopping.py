@@ -82,11 +82,13 @@ class Window(Protocol):
     size: int
 
     def test(self, run: Run) -> str | None: ...
-    def recorded(self, run: Run, draft_len: int) -> list[float]: ...
+    def recorded(self, run: Run, draft_len: int) -> list[float]:
+        """The confidences that a record keeps: as a rule one per token."""
+        return run.confidences(draft_len)
 
 
 @dataclass
-class FixedWindow:
+class FixedWindow(Window):
     """Static drafting: done as soon as `size` tokens are known."""
 
     size: int
@@ -98,12 +100,9 @@ class FixedWindow:
     def test(self, run: Run) -> str | None:
         return "length" if run.num_known >= self.size else None
 
-    def recorded(self, run: Run, draft_len: int) -> list[float]:
-        return run.confidences(draft_len)
-
 
 @dataclass
-class FailFastWindow:
+class FailFastWindow(Window):
     """FailFast's Algorithm 1: grows while all is sure.
 
     "published": every recorded confidence counts, and N_max bounds their number. "strict", as the
@@ -125,8 +124,7 @@ class FailFastWindow:
 
     def test(self, run: Run) -> str | None:
         """The stop reason, or None, after growing the window if it was all known and sure."""
-        has_tested_pass = run.passes.denoise + run.passes.commit > 0
-        if not has_tested_pass or run.num_known < self.size:
+        if not run.passes.denoise + run.passes.commit or run.num_known < self.size:
             return None
         recorded = self.recorded(run, self.size)
         if min(recorded, default=inf) < self.tau:
@@ -152,7 +150,7 @@ def finish_draft(
     draft_len = run.stop_len if reason == "stop_token" and run.stop_len is not None else window.size
     tokens = run.tokens(draft_len)
     if reason == "low_confidence" and last_round_rejected:
-        tokens = _cut_after_stop(tokens + continuation(tokens, last_round_rejected), stop_ids)
+        tokens = cut_after_stop(tokens + continuation(tokens, last_round_rejected), stop_ids)
     confidences: list[float | None] = [*run.confidences(draft_len), *[None] * (len(tokens) - draft_len)]
     return Draft(tokens, window.recorded(run, draft_len), run.passes, reason, confidences)
 
@@ -184,6 +182,7 @@ def continuation(tokens: list[int], rejected: Sequence[int]) -> list[int]:
     return []
 
 
-def _cut_after_stop(tokens: list[int], stop_ids: Collection[int]) -> list[int]:
+def cut_after_stop(tokens: list[int], stop_ids: Collection[int]) -> list[int]:
+    """The tokens up to the first stop token, with it."""
     end = next((i + 1 for i, token in enumerate(tokens) if token in stop_ids), len(tokens))
     return tokens[:end]

@@ -67,10 +67,6 @@ class Target:
 
     def _judge(self, tokens: list[int], draft: Draft) -> Verification:
         """One pass over `tokens`, the last known token and the draft, and what it says of the draft."""
-        greedy = self._greedy(tokens)
+        greedy, _ = self.lm.predict(tokens)
         accepted_len = count_accepted(draft.tokens, greedy)
         return Verification(accepted_len, greedy[accepted_len])
-
-    def _greedy(self, tokens: list[int]) -> list[int]:
-        """One pass: the most probable token after each of `tokens`."""
-        return self.lm.predict(tokens)[0]

@@ -6,16 +6,16 @@ not run again. The rules are the live drafter's and the replayed one's alike.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from specdec.decoding.chains import Chain, Text
+from specdec.decoding.denoising import DraftLM
 from specdec.decoding.stopping import Draft
-from specdec.decoding.target import Verification
-from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup, Spec, number_text
-from specdec.drafters.flags import DRAFT_LEN, DRAFT_STEP, MAX_DRAFT_LEN, TAU, Options, values
+from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup, Spec
+from specdec.drafters.flags import DRAFT_LEN, DRAFT_STEP, MAX_DRAFT_LEN, TAU
 from specdec.models.checkpoints import Role
 
 if TYPE_CHECKING:
@@ -25,18 +25,6 @@ if TYPE_CHECKING:
     from specdec.models.pages import PagedLM
 
 AR_DRAFTER = Role("AR drafter", "--ar_model_name", "ar_drafter", "Qwen/Qwen2.5-1.5B-Instruct")
-CHAINS = "ar"
-
-
-class TokenLM(Protocol):
-    """What an AR drafter asks of a model, in the words of `specdec.models.lm.CachedLM`."""
-
-    @property
-    def length(self) -> int: ...
-    def predict(self, tokens: Sequence[int], *, keep: Sequence[int]) -> tuple[list[int], list[float]]: ...
-    def commit(self, num_tokens: int) -> None: ...
-    def rollback(self, length: int) -> None: ...
-    def reuse(self, prefix_ids: Sequence[int], block_size: int = 1) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -45,10 +33,7 @@ class _Ar(Spec):
 
     role = AR_DRAFTER
     priced_as = "ar"
-
-    @property
-    def chains_name(self) -> str | None:
-        return CHAINS
+    chains_name = "ar"
 
     def drafter(self, setup: Setup) -> Drafter:
         if setup.sampler is None:
@@ -67,6 +52,9 @@ class ArStatic(_Ar):
 
     draft_len: int
 
+    name_pattern = "ar_None_sf_{draft_len}"
+    label_pattern = "AR, static {draft_len}"
+    swept = (DRAFT_LEN,)
     kind = "ar_sf"
     title = "AR, static"
     hue = "#E69F00"
@@ -74,22 +62,6 @@ class ArStatic(_Ar):
     switch = "run_ar"
     is_static_baseline = True
     is_reference = True
-
-    @property
-    def name(self) -> str:
-        return f"ar_None_sf_{self.draft_len}"
-
-    @property
-    def label(self) -> str:
-        return f"AR, static {self.draft_len}"
-
-    @classmethod
-    def sweep(cls, options: Options) -> list[Spec]:
-        (lengths,) = values(options, DRAFT_LEN)
-        return [cls(length) for length in lengths]
-
-    def chain_len(self, options: Options) -> int:
-        return self.draft_len
 
 
 @dataclass(frozen=True)
@@ -100,31 +72,18 @@ class ArDynamic(_Ar):
     max_draft_len: int
     draft_step: int
 
+    name_pattern = "ar_None_df_{tau}_{max_draft_len}_{draft_step}"
+    label_pattern = "AR, dynamic τ {tau}, N_max {max_draft_len}, N {draft_step}"
+    swept = (TAU, MAX_DRAFT_LEN, DRAFT_STEP)
     kind = "ar_df"
     title = "AR, dynamic"
     hue = "#CC79A7"
     marker = "D"
     switch = "ar_dynamic"
 
-    @property
-    def name(self) -> str:
-        return f"ar_None_df_{number_text(self.tau)}_{self.max_draft_len}_{self.draft_step}"
 
-    @property
-    def label(self) -> str:
-        return f"AR, dynamic τ {number_text(self.tau)}, N_max {self.max_draft_len}, N {self.draft_step}"
-
-    @classmethod
-    def sweep(cls, options: Options) -> list[Spec]:
-        taus, longest, steps = values(options, TAU, MAX_DRAFT_LEN, DRAFT_STEP)
-        return [cls(tau, most, step) for tau in taus for most in longest for step in steps]
-
-    def chain_len(self, options: Options) -> int:
-        return self.max_draft_len
-
-
-class TokenDrafter(ABC):
-    """Drafts token by token, each pass counted as a denoising pass."""
+class TokenDrafter(Drafter):
+    """Drafts token by token, each pass counted as a denoising pass; what became of a draft shows in the next prefix."""
 
     def __init__(self, spec: Spec, stop_ids: Collection[int]) -> None:
         self.spec, self.stop_ids = spec, stop_ids
@@ -136,12 +95,6 @@ class TokenDrafter(ABC):
     @abstractmethod
     def _next(self) -> tuple[int, float]:
         """One pass: the next token, the most probable or a drawn one, and its probability."""
-
-    def reset(self) -> None:  # noqa: B027
-        """Forget the last question."""
-
-    def observe(self, verification: Verification) -> None:  # noqa: B027
-        """What became of a draft shows in the next prefix."""
 
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
         dynamic = self.spec if isinstance(self.spec, ArDynamic) else None
@@ -158,22 +111,18 @@ class TokenDrafter(ABC):
             if token in self.stop_ids:
                 draft.stop_reason = "stop_token"
                 break
-            if dynamic is not None and _is_unsure(draft, dynamic):
+            is_chunk = dynamic is not None and len(draft.tokens) % dynamic.draft_step == 0
+            if dynamic is not None and is_chunk and min(draft.confidences) < dynamic.tau:
                 draft.stop_reason = "low_confidence"
                 break
         draft.token_confidences = list(draft.confidences)
         return draft
 
 
-def _is_unsure(draft: Draft, spec: ArDynamic) -> bool:
-    """Whether a whole chunk has just ended and a confidence lies below tau."""
-    return len(draft.tokens) % spec.draft_step == 0 and min(draft.confidences) < spec.tau
-
-
 class ArDrafter(TokenDrafter):
     """A model answers."""
 
-    def __init__(self, lm: TokenLM, spec: Spec, stop_ids: Collection[int]) -> None:
+    def __init__(self, lm: DraftLM, spec: Spec, stop_ids: Collection[int]) -> None:
         super().__init__(spec, stop_ids)
         self.lm = lm
         self._new_tokens: list[int] = []
@@ -297,13 +246,4 @@ def _write_on(
                 own[at].append((token, confidence))
 
 
-def _parse(words: Sequence[str]) -> Spec | None:
-    match list(words):
-        case ["ar", "None", "sf", draft_len]:
-            return ArStatic(int(draft_len))
-        case ["ar", "None", "df", tau, longest, step]:
-            return ArDynamic(float(tau), int(longest), int(step))
-    return None
-
-
-FAMILY = Family("ar", (ArStatic, ArDynamic), _parse, (DRAFT_LEN, TAU, MAX_DRAFT_LEN, DRAFT_STEP), record)
+FAMILY = Family((ArStatic, ArDynamic), (DRAFT_LEN, TAU, MAX_DRAFT_LEN, DRAFT_STEP), record)

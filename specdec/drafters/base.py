@@ -6,10 +6,12 @@ network is run: what runs one is imported by those who ask for a live drafter.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, fields
+from itertools import product
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, get_type_hints
 
 from specdec.decoding.chains import Chain, Chains, Text
 from specdec.decoding.loop import Drafter
@@ -58,13 +60,18 @@ class Recorded(Protocol):
 class Spec(ABC):
     """A drafter and its settings; the fields of a subclass decide, with the models, what it drafts.
 
-    Class attributes: `kind` is its word for --drafters; `title` its words in a legend; `hue` its colour and `marker`
-    its mark in every figure; `role` the model that it needs; `priced_as` what a pass of it costs like: "ar" (one token)
-    or "block". `switch`: the published flag that asks for it. `is_default`: it runs where nobody names drafters;
-    `is_headline`: also where a switch asks for another; `is_static_baseline`: also under --baseline_sweep;
-    `is_policy`: --policy puts it in the headline's place. `is_reference`: rankings compare with the best of these.
+    Class attributes: `name_pattern` and `label_pattern`: its name, and its name in words, with fields in braces.
+    `swept`: the flags that its fields, in their order, are chosen by. `kind` is its word for --drafters; `title` its
+    words in a legend; `hue` its colour and `marker` its mark in every figure; `role` the model that it needs;
+    `priced_as` what a pass of it costs like: "ar" (one token) or "block". `switch`: the published flag that asks for
+    it. `is_default`: it runs where nobody names drafters; `is_headline`: also where a switch asks for another;
+    `is_static_baseline`: also under --baseline_sweep; `is_policy`: --policy puts it in the headline's place.
+    `is_reference`: rankings compare with the best of these.
     """
 
+    name_pattern: ClassVar[str]
+    label_pattern: ClassVar[str]
+    swept: ClassVar[tuple[Flag, ...]] = ()
     kind: ClassVar[str]
     title: ClassVar[str]
     hue: ClassVar[str]
@@ -80,19 +87,33 @@ class Spec(ABC):
     needs_advice: ClassVar[bool] = False
 
     @property
-    @abstractmethod
     def name(self) -> str:
-        """Its name on disk, in logs and tables: no other spec has it, and the family's `parse` reads it back."""
+        """Its name on disk, in logs and tables: no other spec has it, and `parse` reads it back."""
+        return self._filled(self.name_pattern)
 
     @property
-    @abstractmethod
     def label(self) -> str:
         """The name in words."""
+        return self._filled(self.label_pattern)
+
+    def _filled(self, pattern: str) -> str:
+        words = {key: number_text(one) if isinstance(one, float) else one for key, one in vars(self).items()}
+        return pattern.format(**words)
 
     @classmethod
-    @abstractmethod
+    def parse(cls, name: str) -> Self | None:
+        """The spec of a name; None for a name of another kind. Raises ValueError for a damaged one."""
+        hints = get_type_hints(cls)
+        kinds = {one.name: hints[one.name] for one in fields(cls)}
+        groups = {key: f"(?P<{key}>{'.+' if kind is str else '[^_]+'})" for key, kind in kinds.items()}
+        found = re.fullmatch(cls.name_pattern.format(**groups), name)
+        return cls(**{key: kinds[key](text) for key, text in found.groupdict().items()}) if found else None
+
+    @classmethod
     def sweep(cls, options: Options) -> list[Spec]:
         """What the flags ask for: every combination once."""
+        asked = [flag.of(options) for flag in cls.swept]
+        return [cls(*chosen) for chosen in product(*((one,) if isinstance(one, str) else one for one in asked))]
 
     @classmethod
     def block_len(cls, options: Options) -> int:
@@ -113,8 +134,8 @@ class Spec(ABC):
         return None
 
     def chain_len(self, options: Options) -> int:
-        """The tokens that a chain must have for every draft of this spec."""
-        return 0
+        """The tokens that a chain must have for every draft of this spec: as a rule, the longest one's."""
+        return int(vars(self).get("draft_len") or vars(self).get("max_draft_len") or 0)
 
     def check_context(self, options: Options, context_len: int) -> None:  # noqa: B027
         """Raise UserError for options that models of `context_len` positions have no room for."""
@@ -153,14 +174,11 @@ class Recording:
 class Family:
     """A kind of drafter, whole: what its file hands to the others.
 
-    `parse`: the spec of a name's words, None for words of another family, ValueError for damaged ones. `record`: the
-    chains of these lengths (name -> tokens), a chain per prefix; None for a family whose traces hold none. `check`:
-    raises UserError for options that do not fit each other.
+    `record`: the chains of these lengths (name -> tokens), one per prefix; None for a family whose traces hold none.
+    `check`: raises UserError for options that do not fit each other.
     """
 
-    name: str
     specs: tuple[type[Spec], ...]
-    parse: Callable[[Sequence[str]], Spec | None]
     flags: tuple[Flag, ...] = ()
     record: Callable[[Recording, Mapping[str, int]], dict[str, list[Chain]]] | None = None
     check: Callable[[Options], None] = lambda options: None

@@ -1,37 +1,25 @@
 """Block-diffusion drafters of the Fast-dLLM v2 kind: static drafts, FailFast, and the cost-aware policy.
 
-`decoding/denoising.py` fills blocks and `decoding/stopping.py` ends drafts; `block_chains.py` has what a trace keeps of
-it all. Here is what a user chooses, and the drafter over a model.
+`decoding/denoising.py` fills blocks, `decoding/stopping.py` ends drafts, `block_drafter.py` does both, live or from a
+trace. Here is what a user chooses.
 
 Sources: FailFast (arXiv 2512.20573), Algorithm 1 and Appendix E.
 """
 
-from __future__ import annotations
-
+import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from specdec.decoding.chains import Chain
 from specdec.decoding.cost_aware import Advice, CostAwareWindow
 from specdec.decoding.denoising import Denoising
 from specdec.decoding.stopping import FailFastWindow, FixedWindow, Rule, Window
+from specdec.drafters import flags
 from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup, Spec, number_text
-from specdec.drafters.block_drafter import BlockSettings, DllmDrafter
-from specdec.drafters.flags import (
-    DRAFT_LEN,
-    DRAFT_STEP,
-    LENGTHS,
-    MAX_DRAFT_LEN,
-    PROBABILITIES,
-    TAU,
-    Flag,
-    Options,
-    positive_int,
-    values,
-)
+from specdec.drafters.block_drafter import BlockSettings, DllmDrafter, RecordedDllm, confidences_again
+from specdec.drafters.flags import LENGTHS, PROBABILITIES, Flag, Options
 from specdec.errors import UserError
 from specdec.models.checkpoints import Role
 from specdec.records.rounds import Round
@@ -44,16 +32,14 @@ PUBLISHED_RULE: Rule = "published"  # and without a rule
 
 UNMASK_THRESHOLD = Flag("unmask_threshold", "dLLM unmask thresholds", (0.05,), ("drafter_thresholds",), PROBABILITIES)
 FIRST_WINDOW = Flag("first_window", "FailFast's first windows", (PUBLISHED_WINDOW,), ("sweep_first_window",), LENGTHS)
-RULE = Flag(
-    "failfast_rule",
-    "Algorithm 1 as published, or as its text reads",
-    PUBLISHED_RULE,
-    more={"choices": ("published", "strict")},
-)
-BLOCK_SIZE = Flag("block_size", "dLLM block", 32, more={"type": positive_int})
-SMALL_BLOCK_SIZE = Flag("small_block_size", "dLLM sub-block", 8, more={"type": positive_int})
+RULES = {"choices": ("published", "strict")}
+RULE = Flag("failfast_rule", "Algorithm 1 as published, or as its text reads", PUBLISHED_RULE, more=RULES)
+BLOCK_SIZE = Flag("block_size", "dLLM block", 32, more={"type": flags.positive_int})
+SMALL_BLOCK_SIZE = Flag("small_block_size", "dLLM sub-block", 8, more={"type": flags.positive_int})
+SIZES = (BLOCK_SIZE, SMALL_BLOCK_SIZE)
 REUSE_DRAFTS = Flag("reuse_drafts", "continue a draft from last round's rejected tail (Appendix E)")
 NO_KVS = Flag("disable_reusing_drafter_kvs", "start every dLLM draft from an empty cache")
+PRICINGS = Flag("pricings", "no flag: what the profiles of the run price", ())
 
 
 @dataclass(frozen=True)
@@ -81,29 +67,25 @@ class BlockSpec(Spec):
         return DllmDrafter(lm, self, settings_of(setup))
 
     def replayed(self, trace: Recorded, setup: Setup) -> Drafter:
-        from specdec.drafters.block_chains import RecordedDllm
-
         chains = trace.chains_of(self)
         blocks = chains.identity
-        options = {**setup.options, **{name: blocks[name] for name in ("block_size", "small_block_size")}}
+        options = {**setup.options, **{flag.name: blocks[flag.name] for flag in SIZES}}
         recorded = Setup(trace.stop_ids, options, mask_id=blocks["mask_id"], advice=setup.advice)
         return RecordedDllm(trace, chains, self, settings_of(recorded))
 
     @classmethod
     def block_len(cls, options: Options) -> int:
-        return int(options.get(BLOCK_SIZE.name, BLOCK_SIZE.default))
+        return int(BLOCK_SIZE.of(options))
 
     def check_context(self, options: Options, context_len: int) -> None:
-        (block_size,) = values(options, BLOCK_SIZE)
-        if block_size > context_len:
-            raise UserError(f"--block_size {block_size}: the models hold {context_len} positions")
+        if self.block_len(options) > context_len:
+            raise UserError(f"--block_size {self.block_len(options)}: the models hold {context_len} positions")
 
     def chain_settings(self, setup: Setup) -> dict[str, Any]:
-        block_size, small = values(setup.options, BLOCK_SIZE, SMALL_BLOCK_SIZE)
-        return {"mask_id": setup.mask_id, "block_size": block_size, "small_block_size": small}
+        return {"mask_id": setup.mask_id} | {flag.name: flag.of(setup.options) for flag in SIZES}
 
     def kept_settings(self, setup: Setup) -> dict[str, Any]:
-        return {"reuse_drafter_kvs": not setup.options.get(NO_KVS.name, NO_KVS.default)}
+        return {"reuse_drafter_kvs": not NO_KVS.of(setup.options)}
 
 
 @dataclass(frozen=True)
@@ -112,28 +94,15 @@ class DllmStatic(BlockSpec):
 
     draft_len: int
 
+    name_pattern = "dllm_{unmask_threshold}_sf_{draft_len}"
+    label_pattern = "dLLM {unmask_threshold}, static {draft_len}"
+    swept = (UNMASK_THRESHOLD, flags.DRAFT_LEN)
     kind = "dllm_sf"
     title = "dLLM, static"
     hue = "#009E73"
     marker = "^"
     switch = "run_dllm_sf"
     is_static_baseline = True
-
-    @property
-    def name(self) -> str:
-        return f"dllm_{number_text(self.unmask_threshold)}_sf_{self.draft_len}"
-
-    @property
-    def label(self) -> str:
-        return f"dLLM {number_text(self.unmask_threshold)}, static {self.draft_len}"
-
-    @classmethod
-    def sweep(cls, options: Options) -> list[Spec]:
-        thresholds, lengths = values(options, UNMASK_THRESHOLD, DRAFT_LEN)
-        return [cls(threshold, length) for threshold in thresholds for length in lengths]
-
-    def chain_len(self, options: Options) -> int:
-        return self.draft_len
 
     def window(self, budget: int, advice: Advice | None = None) -> Window:
         return FixedWindow(min(self.draft_len, budget))
@@ -149,6 +118,9 @@ class FailFast(BlockSpec):
     first_window: int = PUBLISHED_WINDOW
     rule: Rule = PUBLISHED_RULE
 
+    name_pattern = "dllm_{unmask_threshold}_df_{tau}_{max_draft_len}_{draft_step}"
+    label_pattern = "FailFast {unmask_threshold} τ {tau}, N_max {max_draft_len}, N {draft_step}"
+    swept = (UNMASK_THRESHOLD, flags.TAU, flags.MAX_DRAFT_LEN, flags.DRAFT_STEP, FIRST_WINDOW, RULE)
     kind = "failfast"
     title = "FailFast"
     hue = "#0072B2"
@@ -157,31 +129,24 @@ class FailFast(BlockSpec):
 
     @property
     def name(self) -> str:
-        numbers = f"{number_text(self.tau)}_{self.max_draft_len}_{self.draft_step}"
         window = "" if self.first_window == PUBLISHED_WINDOW else f"_w{self.first_window}"
         rule = "" if self.rule == PUBLISHED_RULE else f"_{self.rule}"
-        return f"dllm_{number_text(self.unmask_threshold)}_df_{numbers}{window}{rule}"
+        return f"{super().name}{window}{rule}"
+
+    @classmethod
+    def parse(cls, name: str) -> Self | None:
+        parts = re.fullmatch(r"(.+?)(?:_w(\d+))?(_strict)?", name)
+        spec = super().parse(parts[1]) if parts else None
+        if parts is None or spec is None:
+            return None
+        rule = "strict" if parts[3] else PUBLISHED_RULE
+        return replace(spec, first_window=int(parts[2] or PUBLISHED_WINDOW), rule=rule)
 
     @property
     def label(self) -> str:
-        unmask = "" if self.unmask_threshold == 0.05 else f" {number_text(self.unmask_threshold)}"
         window = "" if self.first_window == PUBLISHED_WINDOW else f", first window {self.first_window}"
         rule = "" if self.rule == PUBLISHED_RULE else f", {self.rule}"
-        lengths = f"N_max {self.max_draft_len}, N {self.draft_step}"
-        return f"FailFast{unmask} τ {number_text(self.tau)}, {lengths}{window}{rule}"
-
-    @classmethod
-    def sweep(cls, options: Options) -> list[Spec]:
-        thresholds, taus, longest, steps = values(options, UNMASK_THRESHOLD, TAU, MAX_DRAFT_LEN, DRAFT_STEP)
-        windows, rule = values(options, FIRST_WINDOW, RULE)
-        return [
-            cls(threshold, tau, most, step, window, rule)
-            for threshold in thresholds
-            for tau in taus
-            for most in longest
-            for step in steps
-            for window in windows
-        ]
+        return f"{super().label.replace('FailFast 0.05 ', 'FailFast ')}{window}{rule}"
 
     def chain_len(self, options: Options) -> int:
         """For the published rule in general N_max + N.
@@ -190,28 +155,25 @@ class FailFast(BlockSpec):
         """
         if self.rule == "strict":
             return self.max_draft_len
-        size, block_size = self.first_window, options.get(BLOCK_SIZE.name, BLOCK_SIZE.default)
+        size, block_size = self.first_window, self.block_len(options)
         # A window grows while fewer than N_max confidences are recorded; the first token of a block has none.
         while size < self.max_draft_len + 1 + size // block_size:
             size += self.draft_step
         return size
 
-    def window(self, budget: int, advice: Advice | None = None) -> Window:
+    def window(self, budget: int, advice: Advice | None = None) -> FailFastWindow:
         return FailFastWindow(self.first_window, self.tau, self.draft_step, self.max_draft_len, self.rule)
 
     def kept_settings(self, setup: Setup) -> dict[str, Any]:
-        reuse_drafts = setup.options.get(REUSE_DRAFTS.name, REUSE_DRAFTS.default)
-        return {**super().kept_settings(setup), "reuse_drafts": reuse_drafts}
+        return {**super().kept_settings(setup), "reuse_drafts": REUSE_DRAFTS.of(setup.options)}
 
     def token_confidences(self, turn: Round, settings: Mapping[str, Any]) -> list[float | None]:
         """The published rule records every masked position of every pass: the passes are gone through again."""
         if self.rule != PUBLISHED_RULE or "block_size" not in settings:
             return super().token_confidences(turn, settings)
-        from specdec.drafters.block_chains import confidences_again
-
-        window = FailFastWindow(self.first_window, self.tau, self.draft_step, self.max_draft_len, self.rule)
         sizes = settings["block_size"], settings["small_block_size"]
-        return confidences_again(turn, window, Denoising(self.unmask_threshold, *sizes, -1, frozenset()))
+        how = Denoising(self.unmask_threshold, *sizes, -1, frozenset())
+        return confidences_again(turn, self.window(turn.draft_len), how)
 
 
 @dataclass(frozen=True)
@@ -222,6 +184,9 @@ class CostAware(BlockSpec):
     max_draft_len: int
     pricing: str
 
+    name_pattern = "dllm_{unmask_threshold}_ca_{max_draft_len}_{pricing}"
+    label_pattern = "cost-aware, N_max {max_draft_len}, {pricing}"
+    swept = (UNMASK_THRESHOLD, flags.MAX_DRAFT_LEN, PRICINGS)
     kind = "cost_aware"
     title = "cost-aware"
     hue = "#D55E00"
@@ -229,24 +194,6 @@ class CostAware(BlockSpec):
     is_default = False
     is_policy = True
     needs_advice = True
-
-    @property
-    def name(self) -> str:
-        return f"{self.chains_name}_ca_{self.max_draft_len}_{self.pricing}"
-
-    @property
-    def label(self) -> str:
-        return f"cost-aware, N_max {self.max_draft_len}, {self.pricing}"
-
-    @classmethod
-    def sweep(cls, options: Options) -> list[Spec]:
-        """`options` hold, as "pricings", what the profiles of the run price."""
-        thresholds, longest = values(options, UNMASK_THRESHOLD, MAX_DRAFT_LEN)
-        pricings = options.get("pricings", ())
-        return [cls(threshold, most, pricing) for threshold in thresholds for most in longest for pricing in pricings]
-
-    def chain_len(self, options: Options) -> int:
-        return self.max_draft_len
 
     def window(self, budget: int, advice: Advice | None = None) -> Window:
         if advice is None:
@@ -260,17 +207,9 @@ class CostAware(BlockSpec):
 
 def settings_of(setup: Setup) -> BlockSettings:
     """What a run's flags say of blocks."""
-    names = (BLOCK_SIZE, SMALL_BLOCK_SIZE, REUSE_DRAFTS, NO_KVS)
-    block_size, small_block_size, reuse_drafts, no_kvs = values(setup.options, *names)
-    return BlockSettings(
-        mask_id=-1 if setup.mask_id is None else setup.mask_id,  # -1: of a model that is never run
-        stop_ids=setup.stop_ids,
-        block_size=block_size,
-        small_block_size=small_block_size,
-        reuse_kvs=not no_kvs,
-        reuse_drafts=reuse_drafts,
-        advice=setup.advice,
-    )
+    mask_id = -1 if setup.mask_id is None else setup.mask_id  # -1: of a model that is never run
+    block_size, small, no_kvs, reuse = (flag.of(setup.options) for flag in (*SIZES, NO_KVS, REUSE_DRAFTS))
+    return BlockSettings(mask_id, setup.stop_ids, block_size, small, not no_kvs, reuse, setup.advice)
 
 
 def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Chain]]:
@@ -285,32 +224,8 @@ def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Ch
     return {f"dllm_{number_text(threshold)}": chains for threshold, chains in made.items()}
 
 
-def _parse(words: Sequence[str]) -> Spec | None:
-    match list(words):
-        case ["dllm", threshold, "sf", draft_len]:
-            return DllmStatic(float(threshold), int(draft_len))
-        case ["dllm", threshold, "df", tau, longest, step, *more]:
-            return partial(FailFast, float(threshold), float(tau), int(longest), int(step))(**_window_and_rule(more))
-        case ["dllm", threshold, "ca", longest, *pricing] if pricing:
-            return CostAware(float(threshold), int(longest), "_".join(pricing))
-    return None
-
-
-def _window_and_rule(words: Sequence[str]) -> dict[str, Any]:
-    """Of a name's last words: `_window_and_rule(["w9", "strict"]) == {"first_window": 9, "rule": "strict"}`."""
-    found: dict[str, Any] = {}
-    rest = list(words)
-    if rest and rest[0].startswith("w"):
-        found["first_window"] = int(rest.pop(0)[1:])
-    if rest == ["strict"]:
-        found["rule"] = rest.pop()
-    if rest:
-        raise ValueError(f"{rest} is neither a window nor a rule")
-    return found
-
-
 def _check(options: Options) -> None:
-    block_size, small = values(options, BLOCK_SIZE, SMALL_BLOCK_SIZE)
+    block_size, small = (flag.of(options) for flag in SIZES)
     if block_size < 2:
         raise UserError("--block_size 1 is plain AR decoding: a block needs at least 2 positions")
     if block_size % small:
@@ -318,12 +233,10 @@ def _check(options: Options) -> None:
 
 
 FAMILY = Family(
-    "block_diffusion",
     (DllmStatic, FailFast, CostAware),
-    _parse,
     (
-        *(DRAFT_LEN, UNMASK_THRESHOLD, FIRST_WINDOW, TAU, MAX_DRAFT_LEN, DRAFT_STEP),
-        *(RULE, BLOCK_SIZE, SMALL_BLOCK_SIZE, REUSE_DRAFTS, NO_KVS),
+        *(flags.DRAFT_LEN, UNMASK_THRESHOLD, FIRST_WINDOW, flags.TAU, flags.MAX_DRAFT_LEN, flags.DRAFT_STEP),
+        *(RULE, *SIZES, REUSE_DRAFTS, NO_KVS),
     ),
     record,
     _check,

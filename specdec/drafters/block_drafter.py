@@ -1,30 +1,27 @@
-"""Drafting over blocks: the drafter that a block-diffusion spec makes of a model, and what all its kinds share.
+"""Drafting over blocks: what all block-diffusion specs share, over a model, or read back from chains with what the live
+drafter's cache would hold, or from a round's recorded confidences.
 
-`block_diffusion.py` has the specs, `block_chains.py` the drafter that reads chains back.
+`block_diffusion.py` has the specs, `decoding/block_recorder.py` makes the chains. No torch.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import math
+from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
+from specdec.decoding.chains import Chain, Chains
 from specdec.decoding.cost_aware import Advice
-from specdec.decoding.denoising import BlockLM, Denoising, LiveBlocks
-from specdec.decoding.stopping import Draft, Run, Window, finish_draft
-from specdec.decoding.target import Verification
+from specdec.decoding.denoising import Blocks, Denoising, DraftLM, LiveBlocks, masked_positions
+from specdec.decoding.stopping import Draft, FailFastWindow, Passes, Run, finish_draft
+from specdec.decoding.target import Verification, count_accepted
+from specdec.drafters.base import Drafter, Recorded
+from specdec.records.rounds import Round
 
-
-class BlockRule(Protocol):
-    """What drafting asks of a spec."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def unmask_threshold(self) -> float: ...
-    def window(self, budget: int, advice: Advice | None = None) -> Window:
-        """The rule that ends a draft of which at most `budget` tokens are of use."""
+if TYPE_CHECKING:
+    from specdec.drafters.block_diffusion import BlockSpec
 
 
 @dataclass(frozen=True)
@@ -40,19 +37,14 @@ class BlockSettings:
     advice: Advice | None = None  # for the cost-aware policy
 
     def denoising(self, unmask_threshold: float) -> Denoising:
-        return Denoising(
-            threshold=unmask_threshold,
-            block_size=self.block_size,
-            small_block_size=self.small_block_size,
-            mask_id=self.mask_id,
-            stop_ids=frozenset(self.stop_ids),
-        )
+        sizes = self.block_size, self.small_block_size
+        return Denoising(unmask_threshold, *sizes, self.mask_id, frozenset(self.stop_ids))
 
 
-class BlockDrafter(ABC):
+class BlockDrafter(Drafter):
     """The rules of drafting over blocks, whoever fills them."""
 
-    def __init__(self, spec: BlockRule, settings: BlockSettings) -> None:
+    def __init__(self, spec: BlockSpec, settings: BlockSettings) -> None:
         self.spec, self.settings = spec, settings
         self._draft_tokens: list[int] = []
         self._rejected: list[int] = []
@@ -82,7 +74,7 @@ class BlockDrafter(ABC):
 class DllmDrafter(BlockDrafter):
     """A block-diffusion model fills them."""
 
-    def __init__(self, lm: BlockLM, spec: BlockRule, settings: BlockSettings) -> None:
+    def __init__(self, lm: DraftLM, spec: BlockSpec, settings: BlockSettings) -> None:
         super().__init__(spec, settings)
         self.lm = lm
 
@@ -94,3 +86,133 @@ class DllmDrafter(BlockDrafter):
         if not self.settings.reuse_kvs:
             self.lm.rollback(0)
         return LiveBlocks(self.lm, prefix_ids, self.settings.denoising(self.spec.unmask_threshold))
+
+
+class ChainEnd(Exception):
+    """A rule asks for more passes than were recorded."""
+
+
+class RecordedRun:
+    """A draft read back from a chain, pass by pass: `specdec.decoding.stopping.Run`."""
+
+    def __init__(self, chain: Chain, prefix_len: int, stop_len: int | None, num_prefills: int) -> None:
+        self.chain, self.prefix_len, self._chain_stop_len = chain, prefix_len, stop_len
+        self.passes = Passes(prefill=num_prefills)
+        self.num_passes = 0
+        self.num_known = chain.known[0]
+
+    @property
+    def stop_len(self) -> int | None:
+        is_known = self._chain_stop_len is not None and self._chain_stop_len <= self.num_known
+        return self._chain_stop_len if is_known else None
+
+    @property
+    def pass_confidences(self) -> list[float]:
+        return self.chain.recorded[: self.chain.recorded_ends[self.num_passes]]
+
+    def tokens(self, count: int) -> list[int]:
+        return self.chain.tokens[:count]
+
+    def confidences(self, count: int) -> list[float]:
+        return self.chain.confidences[:count]
+
+    def step(self) -> None:
+        """Raises ChainEnd after the chain's last pass."""
+        if self.num_passes == self.chain.num_passes:
+            raise ChainEnd
+        if self.chain.is_commit[self.num_passes]:
+            self.passes.commit += 1
+        else:
+            self.passes.denoise += 1
+        self.num_passes += 1
+        self.num_known = self.chain.known[self.num_passes]
+
+
+@dataclass
+class _Cache:
+    """What a live drafter's cache would hold: blocks up to `end`, of the text up to `prefix_len`, then of `tokens`."""
+
+    end: int = 0
+    prefix_len: int = 0
+    tokens: Sequence[int] = ()
+
+    def length_within(self, prefix_ids: Sequence[int], whole: int) -> int:
+        """Positions of the whole blocks 0 .. `whole` of the prefix that need not be run again."""
+        drafted = self.tokens[: max(self.end - self.prefix_len, 0)]
+        kept = self.prefix_len + count_accepted(drafted, prefix_ids[self.prefix_len : whole])
+        return min(self.end, kept, whole)
+
+
+class RecordedDllm(BlockDrafter):
+    """A block-diffusion drafter read back from its chains; what its cache would hold decides on prefill passes."""
+
+    def __init__(self, trace: Recorded, chains: Chains, spec: BlockSpec, settings: BlockSettings) -> None:
+        super().__init__(spec, settings)
+        self.trace, self.chains = trace, chains
+        self._cache = _Cache()
+        self._run: RecordedRun | None = None
+
+    def reset(self) -> None:
+        super().reset()
+        self._cache, self._run = _Cache(), None
+
+    def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
+        try:
+            return super().propose(prefix_ids, budget)
+        except ChainEnd:
+            raise self.chains.too_short(self.trace.question_id, self.spec.name) from None
+
+    def _open(self, prefix_ids: Sequence[int]) -> RecordedRun:
+        index, size = len(prefix_ids) - len(self.trace.prompt_ids), self.settings.block_size
+        whole = len(prefix_ids) // size * size
+        chain = self.chains.chains[index]
+        is_cached = self.settings.reuse_kvs and self._cached_len(prefix_ids, whole) == whole
+        stop_len = next((i + 1 for i, token in enumerate(chain.tokens) if token in self.settings.stop_ids), None)
+        self._cache = _Cache(whole, len(prefix_ids), chain.tokens)
+        self._run = RecordedRun(chain, len(prefix_ids), stop_len, int(whole > 0 and not is_cached))
+        return self._run
+
+    def _cached_len(self, prefix_ids: Sequence[int], whole: int) -> int:
+        """What is left of the cache after the last draft, which has committed blocks of its own, in whole blocks."""
+        if self._run is not None:
+            self._cache.end += self.settings.block_size * self._run.passes.commit
+            self._run = None
+        return self._cache.length_within(prefix_ids, whole) // self.settings.block_size * self.settings.block_size
+
+
+_UNKNOWN = -1  # stands for tokens that do not matter: how sure the drafter was decides which positions become known
+
+
+def confidences_again(turn: Round, window: FailFastWindow, how: Denoising) -> list[float | None]:
+    """Of each drafted token, the confidence with which it was unmasked; None where the round does not tell.
+
+    FailFast's published rule records every masked position of every pass. Which of them became tokens follows from
+    them: the passes are gone through again. The first token of a block has none under that rule.
+    """
+    run = _Again(turn, how)
+    for _ in range(turn.num_denoise_passes + turn.num_commit_passes):
+        run.step()
+        window.test(run)
+    # After the window come tokens of the round before (draft reuse), which no pass was sure of.
+    count = min(turn.draft_len, window.size) if turn.stop_reason == "low_confidence" else turn.draft_len
+    known = [run.confidence.get(run.prefix_len + index, math.nan) for index in range(count)]
+    return [*(None if math.isnan(one) else one for one in known), *[None] * (turn.draft_len - count)]
+
+
+class _Again(Blocks):
+    """A round's passes once more, by what it recorded of them. That of a block's first token, which is not recorded,
+    is not a number."""
+
+    def __init__(self, turn: Round, how: Denoising) -> None:
+        start = turn.prefix_len // how.block_size * how.block_size
+        super().__init__([_UNKNOWN] * turn.prefix_len, how, start, (_UNKNOWN, math.nan))
+        self._left = list(turn.confidences)
+
+    def step(self) -> None:
+        masked = masked_positions(self.block, self.how.small_block_size)
+        if not masked:
+            self.committed(_UNKNOWN, math.nan)
+            return
+        confidences, self._left = self._left[: len(masked)], self._left[len(masked) :]
+        if len(confidences) == len(masked):
+            self.denoised(masked, [_UNKNOWN] * len(masked), confidences)

@@ -1,9 +1,8 @@
-"""The one table of drafter families: every file of this folder that has a FAMILY, and how drafters' names are read.
+"""The one table of drafter families: every file of this folder that has a FAMILY, how drafters' names are read, and the
+grids: lists of drafters that one flag asks for, by name.
 
 Nothing is listed by hand: a new family is in it as soon as its file is there.
 """
-
-from __future__ import annotations
 
 import pkgutil
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from specdec.drafters.base import Family, Spec
-from specdec.drafters.flags import Flag, Options, values
+from specdec.drafters.flags import Flag, Options
 from specdec.errors import UserError
 
 BASELINE_SWEEP = Flag("baseline_sweep", "leave FailFast out (alone: both static drafters)")
@@ -34,18 +33,12 @@ def kinds() -> Mapping[str, type[Spec]]:
     return MappingProxyType({spec.kind: spec for spec in sorted(found, key=lambda spec: spec.kind != "plain")})
 
 
-def family_of(spec: Spec | type[Spec]) -> Family:
-    kind = spec if isinstance(spec, type) else type(spec)
-    return next(family for family in families() if kind in family.specs)
-
-
 @cache
 def parse_name(name: str) -> Spec:
     """The spec of a name on disk. Example: `parse_name("ar_None_sf_8").draft_len == 8`. Raises UserError."""
-    words = name.split("_")
-    for family in families():
+    for kind in kinds().values():
         try:
-            spec = family.parse(words)
+            spec = kind.parse(name)
         except ValueError:
             continue
         if spec is not None:
@@ -95,8 +88,7 @@ def switched_kinds(options: Options, policy: str) -> tuple[str, ...]:
     known = kinds()
     headline = {kind for kind, spec in known.items() if spec.is_headline}
     asked = {kind for kind, flag in switches().items() if options.get(flag.name)}
-    (without_headline,) = values(options, BASELINE_SWEEP)
-    if without_headline:
+    if BASELINE_SWEEP.of(options):
         asked = asked or {kind for kind, spec in known.items() if spec.is_static_baseline}
     elif not asked:
         asked = {kind for kind, spec in known.items() if spec.is_default}
@@ -105,3 +97,25 @@ def switched_kinds(options: Options, policy: str) -> tuple[str, ...]:
     if policy not in headline:
         asked = asked - headline | {policy}
     return tuple(kind for kind in known if kind == "plain" or kind in asked)
+
+
+_THRESHOLDS = tuple(f"{percent / 100}" for percent in range(5, 100, 5))
+
+# The sweeps of the FailFast paper (arXiv 2512.20573): 8 lengths of the AR drafter, 19 unmask thresholds at length 8 and
+# 12 more lengths of the static dLLM drafter, 19 values of tau, 7 of N_max (of which 60 stands among the taus' already).
+_PAPER = (
+    *(f"ar_None_sf_{length}" for length in (3, 4, 5, 6, 8, 10, 12, 15)),
+    *(f"dllm_{threshold}_sf_8" for threshold in _THRESHOLDS),
+    *(f"dllm_0.05_sf_{length}" for length in (2, 3, 4, 5, 6, 7, 9, 10, 12, 15, 20, 25)),
+    *(f"dllm_0.05_df_{tau}_60_10" for tau in _THRESHOLDS),
+    *(f"dllm_0.05_df_0.45_{longest}_10" for longest in (10, 20, 30, 40, 50, 70)),
+)
+
+
+@cache
+def paper() -> tuple[Spec, ...]:
+    """The 64 settings of the paper's sweeps."""
+    return tuple(map(parse_name, _PAPER))
+
+
+GRIDS = {"paper": paper}

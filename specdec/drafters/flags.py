@@ -3,11 +3,9 @@
 Parsers are made of them in `commands/flags.py`.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,54 +25,30 @@ class Flag:
     published: tuple[str, ...] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
 
-
-def positive_int(text: str) -> int:
-    """For flags: 1, 2, ..."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
-    return value
+    def of(self, options: Options) -> Any:
+        """What the options say of it, or its default."""
+        return options.get(self.name, self.default)
 
 
-def probability(text: str) -> float:
-    """For flags: 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is outside 0..1")
-    return value
+def _number(name: str, kind: type, is_fine: Callable[[Any], bool], complaint: str) -> Callable[[str], Any]:
+    """What argparse reads a flag's numbers by, and calls by `name` where a text is no number at all."""
+
+    def read(text: str) -> Any:
+        value = kind(text)
+        if not is_fine(value):
+            raise argparse.ArgumentTypeError(f"{text} {complaint}")
+        return value
+
+    read.__name__ = name
+    return read
 
 
-def index(text: str) -> int:
-    """For flags: 0, 1, 2, ..."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not an index (0, 1, ...)")
-    return value
-
-
-def count(text: str) -> int:
-    """For flags: 0 or more."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return value
-
-
-def degree(text: str) -> float:
-    """For flags: a temperature."""
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a temperature (0 or more)")
-    return value
-
-
-def share(text: str) -> float:
-    """For flags: above 0, at most 1."""
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return value
-
+positive_int = _number("positive_int", int, lambda value: value >= 1, "is not a positive integer")
+index = _number("index", int, lambda value: value >= 0, "is not an index (0, 1, ...)")
+count = _number("count", int, lambda value: value >= 0, "is negative")
+probability = _number("probability", float, lambda value: 0 <= value <= 1, "is outside 0..1")
+share = _number("share", float, lambda value: 0 < value <= 1, "is not above 0 and at most 1")
+degree = _number("degree", float, lambda value: 0 <= value < math.inf, "is not a temperature (0 or more)")
 
 # Flags that several families read. Lengths and thresholds are lists: every combination is run.
 LENGTHS = {"nargs": "+", "type": positive_int}
@@ -83,8 +57,3 @@ DRAFT_LEN = Flag("draft_len", "static draft lengths", (10,), ("spec_len",), LENG
 TAU = Flag("tau", "FailFast's tau: stop below this confidence", (0.45,), ("sweep_lowconf_threshold",), PROBABILITIES)
 MAX_DRAFT_LEN = Flag("max_draft_len", "FailFast's N_max", (60,), ("sweep_max_spec_len",), LENGTHS)
 DRAFT_STEP = Flag("draft_step", "FailFast's N: growth of the window", (10,), ("sweep_incr_len",), LENGTHS)
-
-
-def values(options: Options, *flags: Flag) -> list[Any]:
-    """What the options say of these flags, or their defaults."""
-    return [options.get(flag.name, flag.default) for flag in flags]

@@ -13,14 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from specdec.drafters.families import parse_name
 from specdec.errors import UserError
-from specdec.latency.profile import (
-    LatencyProfile,
-    engine_name,
-    load_profiles,
-    priced_entry,
-    resolve_target,
-    verification_ms,
-)
+from specdec.latency import profile as latency
+from specdec.latency.profile import LatencyProfile, resolve_target, verification_ms
 
 if TYPE_CHECKING:
     from specdec.records.record import Record
@@ -78,20 +72,16 @@ class Pricing:
     @classmethod
     def load(cls, names: Sequence[str], as_if: str | None = None) -> Pricing:
         """Read the profiles of these names or files; ["none"] means no profile. Raises UserError."""
-        return cls(tuple(load_profiles(names)), as_if)
+        return cls(tuple(latency.load_profiles(names)), as_if)
 
     def entries(self, target: str) -> dict[str, tuple[LatencyProfile, str]]:
         """The profile and its entry that `target` is priced by, per engine, whose name says "as if ENTRY" where that
         is not the target itself."""
         found = {}
         for profile in self.profiles:
-            entry = priced_entry(profile, target, self.as_if)
-            found[engine_name(profile.title, entry, target)] = (profile, entry)
+            entry = resolve_target(profile, self.as_if or latency.STAND_INS.get(target, target))
+            found[latency.engine_name(profile.title, entry, target)] = (profile, entry)
         return found
-
-    def check(self, target: str) -> None:
-        """Raise UserError, before any work, where a record of `target` could not be priced."""
-        self.entries(target)
 
     def engines(self, target: str) -> list[str]:
         """Per profile "ENTRY@PROFILE": what the cost-aware policy reckons with."""

@@ -3,16 +3,16 @@
 Profiles are made by profiling/; what a record costs under one is `pricing.py`'s.
 """
 
-from __future__ import annotations
-
 import json
 import re
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from specdec.errors import UserError
+import numpy as np
+
+from specdec.errors import UserError, user_error
+from specdec.records.pickles import write_atomic
 
 PROFILE_DIR = Path(__file__).resolve().parents[2] / "assets" / "latency"
 MEASURED = "measured"  # the engine name of wall-clock prices, so no profile may be called so
@@ -77,9 +77,8 @@ def load_profile(name_or_path: str | Path) -> LatencyProfile:
         return _read_profile(PROFILE_DIR / f"{name}.json")
     path = Path(name)
     if path.suffix != ".json" and not path.is_file():
-        raise UserError(
-            f"unknown latency profile {name!r} (known: {', '.join(known_profiles())}; or give a path to a .json file)"
-        )
+        known = ", ".join(known_profiles())
+        raise UserError(f"unknown latency profile {name!r} (known: {known}; or give a path to a .json file)")
     return _read_profile(path)
 
 
@@ -87,12 +86,8 @@ def save_profile(fields: dict) -> Path:
     """Put a profile among those that come with the program, as its name's file. Raises UserError for a bad one."""
     profile = _parse_profile(fields)
     path = PROFILE_DIR / f"{profile.name}.json"
-    temporary = path.with_suffix(".unfinished")
-    try:
-        temporary.write_text(json.dumps(fields, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write the latency profile {path}: {error.strerror or error}") from error
+    with user_error(f"write the latency profile {path}"):
+        write_atomic(path, (json.dumps(fields, indent=1, allow_nan=False) + "\n").encode())
     return path
 
 
@@ -112,11 +107,6 @@ def resolve_target(profile: LatencyProfile, target_name: str) -> str:
     return entry
 
 
-def priced_entry(profile: LatencyProfile, target: str, latency_target: str | None = None) -> str:
-    """The profile's entry that `target` is priced as. UserError if the profile lacks it."""
-    return resolve_target(profile, latency_target or STAND_INS.get(target, target))
-
-
 def verification_ms(profile: LatencyProfile, target: str, num_tokens: int) -> float:
     """Cost in ms of one target pass over `num_tokens` tokens (draft_len + 1); `target` is an entry's name.
 
@@ -126,21 +116,13 @@ def verification_ms(profile: LatencyProfile, target: str, num_tokens: int) -> fl
     if table is None:
         return profile.target_ms_per_token[target]
     points = sorted(table)
-    right = bisect_left(points, num_tokens)
-    if right == 0:
-        return table[points[0]]
-    if right == len(points):
-        return table[points[-1]]
-    low, high = points[right - 1], points[right]
-    weight = (num_tokens - low) / (high - low)
-    return table[low] + weight * (table[high] - table[low])
+    return float(np.interp(num_tokens, points, [table[point] for point in points]))
 
 
 def _read_profile(path: Path) -> LatencyProfile:
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the latency profile {path}: {error.strerror or error}") from error
+        with user_error(f"read the latency profile {path}"):
+            raw = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"latency profile {path} is not valid JSON ({error})") from error
     try:
@@ -164,9 +146,7 @@ def _parse_profile(raw: object) -> LatencyProfile:
         target_ms_per_token={_name(target, "target_ms_per_token"): ms for target, ms in targets.items()},
         verify_ms=_verify_tables(fields.get("verify_ms", {}), targets),
         provenance=_object(fields["provenance"], "provenance"),
-        ar_draft_pass_ms=_number(fields["ar_draft_pass_ms"], "ar_draft_pass_ms")
-        if "ar_draft_pass_ms" in fields
-        else None,
+        **{key: _number(fields[key], key) for key in ("ar_draft_pass_ms",) if key in fields},
     )
 
 

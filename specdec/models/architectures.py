@@ -4,8 +4,6 @@ A dense decoder that transformers has is supported by its row alone. It is not a
 those) and holds no class: `load.py` looks names up, so that nothing here imports a library of models.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")  # whose angles do not change with the length, so keys can be kept
@@ -63,6 +61,5 @@ def fills_masked_blocks(model_type: str) -> bool:
 
 
 def supported_types() -> str:
-    """The model types that are taken, for a message."""
     names = [name for one in ARCHITECTURES for name in (one.name, *(f"{kind}*" for kind in one.masked_types))]
     return f"{', '.join(names[:-1])} or {names[-1]}"

@@ -19,12 +19,8 @@ BUNDLED = "bundled"
 SMOLLM2 = "smollm2"
 BUNDLED_DIR = Path(__file__).resolve().parents[2] / "assets" / "models"
 SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "max_position_embeddings",
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
+    *("num_attention_heads", "max_position_embeddings"),
 )
 SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model"]
 PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
@@ -45,7 +41,6 @@ class Role:
 
     @property
     def setting(self) -> str:
-        """The flag as a setting's name."""
         return self.flag.removeprefix("--")
 
 
@@ -113,7 +108,6 @@ class ModelSource:
 
     @property
     def head_dim(self) -> int:
-        """Numbers of an attention head."""
         return self.config.get("head_dim") or self.config["hidden_size"] // self.config["num_attention_heads"]
 
 
@@ -171,7 +165,6 @@ def _fetch(role: Role, name: str, with_weights: bool) -> Path:
 
 
 def _read_config(role: Role, path: Path) -> dict[str, Any]:
-    """config.json as a dict. Raises UserError for anything else."""
     file = path / "config.json"
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -228,10 +221,7 @@ def _weight_files(source: ModelSource) -> list[Path]:
 
 
 def stamp(source: ModelSource) -> dict[str, Any]:
-    """The checkpoint's folder and, by name, size in bytes and time of change in ns of every file that is read.
-
-    Two equal stamps, like git's, mean equal content without reading it.
-    """
+    """The folder and, by name, [bytes, ns of the last change] of every file that is read; equal: nothing changed."""
     found = (path for pattern in (*SMALL_FILES, "*.safetensors") for path in source.path.glob(pattern))
     states = ((path.name, path.stat()) for path in sorted(found))
     return {

@@ -1,10 +1,9 @@
 """CachedLM: one causal language model and its KV cache, with a single forward primitive.
 
-This is the only place that runs a network. It knows nothing of drafting, verification or
-tokenizers: callers say which tokens to run, which of them to keep, and how far to rewind.
-
-Shape suffixes: B batch (always 1), H KV heads, K kept positions, L new tokens, P past and new
-positions, D head size, V vocabulary.
+This is the only place that runs a network. It knows nothing of drafting, verification or tokenizers: callers say which
+tokens to run, which of them to keep, and how far to rewind.
+Shape suffixes: B batch (always 1), H KV heads, K kept positions, L new tokens, P past and new positions, D head size,
+V vocabulary.
 """
 
 import functools
@@ -50,7 +49,6 @@ class CachedLM:
 
     @property
     def length(self) -> int:
-        """Number of committed positions."""
         return len(self.tokens)
 
     @torch.inference_mode()
@@ -140,7 +138,6 @@ class CachedLM:
         self.rollback(0)
 
     def clock(self) -> float:
-        """Seconds, read when the device has finished all queued work."""
         return device_clock(self.device)
 
 
@@ -199,9 +196,8 @@ def _cache_name(forward: Callable[..., object]) -> str:
 class KVBuffer(Cache):
     """Keys and values of all layers, written in place at `length`: rewinding moves a counter.
 
-    transformers' own caches either cannot be rewound (static) or copy themselves in every call
-    (dynamic), and their interfaces differ between versions 4 and 5; the model only asks for the
-    two methods below.
+    transformers' own caches either cannot be rewound (static) or copy themselves in every call (dynamic), and their
+    interfaces differ between versions 4 and 5; the model only asks for `update` and `get_seq_length`.
     """
 
     is_compileable = False
@@ -211,21 +207,18 @@ class KVBuffer(Cache):
         self.layers: list = []
         self.length = 0
         self._capacity = capacity
-        self._keys: dict[int, torch.Tensor] = {}
-        self._values: dict[int, torch.Tensor] = {}
+        self._buffers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # layer -> keys and values
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append the new positions of a layer, [B, H, L, D]; returns past and new keys and values, [B, H, P, D]."""
         end = self.length + key_states.shape[2]
-        past_and_new = []
-        for store, new_BHLD in ((self._keys, key_states), (self._values, value_states)):
-            buffer = self._grown(store.get(layer_idx), new_BHLD, end)
-            buffer[:, :, self.length : end] = new_BHLD
-            store[layer_idx] = buffer
-            past_and_new.append(buffer[:, :, :end])
-        return past_and_new[0], past_and_new[1]
+        keys, values = self._buffers.get(layer_idx, (None, None))
+        keys, values = self._grown(keys, key_states, end), self._grown(values, value_states, end)
+        self._buffers[layer_idx] = keys, values
+        keys[:, :, self.length : end], values[:, :, self.length : end] = key_states, value_states
+        return keys[:, :, :end], values[:, :, :end]
 
     def _grown(self, buffer: torch.Tensor | None, like_BHLD: torch.Tensor, end: int) -> torch.Tensor:
         """`buffer` itself if it has room for `end` positions, else a copy of twice the room."""
@@ -242,10 +235,8 @@ class KVBuffer(Cache):
 
     def first(self, num_positions: int) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values of the first `num_positions` positions by layer, each [B, H, num_positions, D]: views."""
-        return {
-            layer_idx: (keys[:, :, :num_positions], self._values[layer_idx][:, :, :num_positions])
-            for layer_idx, keys in self._keys.items()
-        }
+        both = self._buffers.items()
+        return {layer: (keys[:, :, :num_positions], values[:, :, :num_positions]) for layer, (keys, values) in both}
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Number of past positions (the model asks before it runs its layers)."""

@@ -6,7 +6,6 @@ It also says where a run's models go and which backend runs them.
 import logging
 from collections.abc import Collection
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 import transformers
@@ -33,9 +32,12 @@ def load_lm(
     """The model on `device` in `dtype`, with an empty cache. `vocab_size`: see CachedLM; `backend`: eager or graph."""
     if must_spread(source, device, dtype):
         return CachedLM(load_hf_model(source, dtype, device_map="auto"), vocab_size)
-    model = load_hf_model(source, dtype)
-    torch.nn.Module.to(model, device)  # transformers' own `to` is typed without its self
-    return BACKENDS[backend](model, vocab_size)
+    return BACKENDS[backend](moved(load_hf_model(source, dtype), device), vocab_size)
+
+
+def moved(model: PreTrainedModel, where: torch.device | torch.dtype | str) -> PreTrainedModel:
+    """`model` itself, on another device or in another dtype."""
+    return model.to(where)  # type: ignore[arg-type]  # transformers' wrapper of `to` is typed without its self
 
 
 def must_spread(source: ModelSource, device: torch.device, dtype: torch.dtype) -> bool:
@@ -78,20 +80,7 @@ def load_hf_model(source: ModelSource, dtype: torch.dtype, device_map: str | Non
 
 def model_config(source: ModelSource) -> PretrainedConfig:
     """The checkpoint's settings as transformers' own class for its architecture. Raises ValueError, TypeError."""
-    config_class = getattr(transformers, source.architecture.config_class)
-    return config_class(**_config_arguments(source))
-
-
-def _is_needed(key: str) -> bool:
-    """Whether a weight that the model has no place for is a sign of a wrong config.json."""
-    return not key.endswith(("rotary_emb.inv_freq", "lm_head.weight"))
-
-
-def _config_arguments(source: ModelSource) -> dict[str, Any]:
-    """A config.json as both transformers 4 and 5 understand it.
-
-    Version 5 writes the rotary settings as `rope_parameters`, which 4 would ignore without a word.
-    """
+    # As both transformers 4 and 5 understand it: 5 writes `rope_parameters`, which 4 would ignore without a word.
     foreign = {"auto_map", "model_type", "architectures", "torch_dtype", "dtype", "rope_parameters"}
     arguments = {key: value for key, value in source.config.items() if key not in foreign}
     rope = dict(source.config.get("rope_parameters") or {})
@@ -103,7 +92,12 @@ def _config_arguments(source: ModelSource) -> dict[str, Any]:
     rope_type = scaling.get("rope_type", scaling.get("type", "default"))
     if rope_type not in source.architecture.rope_types:
         raise ValueError(f"rotary scaling {rope_type!r} changes with the length, so keys could not be kept")
-    return arguments
+    return getattr(transformers, source.architecture.config_class)(**arguments)
+
+
+def _is_needed(key: str) -> bool:
+    """Whether a weight that the model has no place for is a sign of a wrong config.json."""
+    return not key.endswith(("rotary_emb.inv_freq", "lm_head.weight"))
 
 
 def resolve_device(name: str) -> torch.device:

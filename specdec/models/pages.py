@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from transformers import Cache, PreTrainedModel
+from transformers import Cache
 
 from specdec.models.lm import CachedLM, as_cache
 
@@ -63,7 +63,7 @@ class PagedLM:
         self._pool.select(path_BN.view(len(rows), longest))
         past_BP = torch.arange(longest * size, device=device) < (size * lengths_B)[:, None]
         mask_BP = torch.cat([past_BP, past_BP.new_ones(len(rows), size)], dim=1)
-        body = _body(self.lm.model)
+        body = self.lm.model.get_submodule(self.lm.model.base_model_prefix)  # without its head, which runs for few
         hidden_BLE = body(
             input_ids=torch.tensor([row.tokens for row in rows], device=device),
             attention_mask=mask_BP[:, None, None, :].expand(-1, 1, size, -1),
@@ -151,11 +151,6 @@ def _grown(pages: torch.Tensor, count: int) -> torch.Tensor:
     grown = pages.new_zeros(max(2 * len(pages), count, INITIAL_PAGES), *pages.shape[1:])
     grown[: len(pages)] = pages
     return grown
-
-
-def _body(model: PreTrainedModel) -> torch.nn.Module:
-    """The model without its head, which runs for the kept tokens only."""
-    return model.get_submodule(model.base_model_prefix)
 
 
 def in_groups(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -4,8 +4,6 @@ Loads no tokenizer library and fetches nothing. It only takes tokens apart: `tok
 `pieces.py` decides what people are shown of the bytes.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -54,7 +52,8 @@ def token_bytes_of(tokenizer: dict[str, Any]) -> TokenBytes:
         byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
         by_id = {index: _byte_level(piece, byte_of) for piece, index in vocabulary.items()}
     elif "WordPiece" in decoders:
-        by_id = {index: _word_piece(piece).encode() for piece, index in vocabulary.items()}
+        # What goes on with a word begins with "##"; a new word is written after a space.
+        by_id = {index: f" {piece}".removeprefix(" ##").encode() for piece, index in vocabulary.items()}
     elif decoders:
         by_id = {index: _sentence_piece(piece) for piece, index in vocabulary.items()}
     else:
@@ -66,10 +65,7 @@ def token_bytes_of(tokenizer: dict[str, Any]) -> TokenBytes:
 
 
 def stored_tokens(name: str, is_needed: bool) -> Callable[[], TokenBytes] | None:
-    """What reads the tokens of a target, found by its name; None if its tokenizer is not on this machine.
-
-    Raises UserError in that case if they are needed.
-    """
+    """What reads the tokens of a target, by its name; None, or a UserError if needed, where no tokenizer is here."""
     found = find_tokenizer(name)
     if found is None and is_needed:
         raise UserError(f"the tokenizer of {name!r} is not on this machine: name the target's folder")
@@ -123,10 +119,6 @@ def _byte_level(piece: str, byte_of: dict[str, int]) -> bytes:
         return bytes([byte_of[character] for character in piece])
     except KeyError:
         return piece.encode()
-
-
-def _word_piece(piece: str) -> str:
-    return piece.removeprefix("##") if piece.startswith("##") else f" {piece}"
 
 
 def _sentence_piece(piece: str) -> bytes:

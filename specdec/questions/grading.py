@@ -4,8 +4,6 @@ Math by the last box (`mathtext.py`), multiple choice by its letter, code by its
 the user allows it. It never asks a model, and says None where no rule decides.
 """
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 from typing import Any

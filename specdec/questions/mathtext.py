@@ -4,8 +4,6 @@ Plain TeX arithmetic is understood (fractions, roots, powers, pi, thousands sepa
 text without its typesetting. Nothing is evaluated as code.
 """
 
-from __future__ import annotations
-
 import math
 import re
 

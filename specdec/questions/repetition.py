@@ -3,8 +3,6 @@
 It looks at token ids alone and judges no content.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,7 +17,7 @@ def repeated_share(tokens: Sequence[int]) -> float:
     >>> repeated_share([1, 2, 3] * 10), repeated_share(list(range(30)))
     (0.9, 0.0)
     """
-    return float(_shares_of_rows(np.asarray(tokens)[None])[0])
+    return repeated_shares([tokens])[0]
 
 
 def repeated_shares(texts: Sequence[Sequence[int]]) -> list[float]:
@@ -32,17 +30,12 @@ def repeated_shares(texts: Sequence[Sequence[int]]) -> list[float]:
     shares = np.zeros(len(texts))
     for length in np.unique(lengths):
         numbers = np.flatnonzero(lengths == length)
-        shares[numbers] = _shares_of_rows(np.array([texts[n] for n in numbers.tolist()]))
+        rows = np.array([texts[n] for n in numbers.tolist()])
+        most = np.zeros(len(rows), dtype=np.int64)
+        for period in range(1, min(LONGEST_PERIOD, length // 3) + 1):
+            np.maximum(most, np.count_nonzero(rows[:, period:] == rows[:, :-period], axis=1), out=most)
+        shares[numbers] = most / max(1, length)
     return shares.tolist()
-
-
-def _shares_of_rows(rows: np.ndarray) -> np.ndarray:
-    """The repeated share of each row of a matrix of tokens."""
-    length = rows.shape[1]
-    most = np.zeros(len(rows), dtype=np.int64)
-    for period in range(1, min(LONGEST_PERIOD, length // 3) + 1):
-        np.maximum(most, np.count_nonzero(rows[:, period:] == rows[:, :-period], axis=1), out=most)
-    return most / max(1, length)
 
 
 def is_degenerate(tokens: Sequence[int]) -> bool:

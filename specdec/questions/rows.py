@@ -6,15 +6,13 @@ It knows no data set: `problems.py` knows what the fields mean.
 import json
 from pathlib import Path
 
-from specdec.errors import UserError
+from specdec.errors import UserError, user_error
 
 
 def read_jsonl(path: Path) -> list[dict]:
     """One JSON object per line, UTF-8; blank lines are skipped. UserError names the file, and the line."""
-    try:
+    with user_error(f"read the questions in {path}"):
         lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise UserError(f"cannot read the questions in {path}: {error.strerror or error}") from error
     rows = [_parse_line(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
         raise UserError(f"{path} is empty: it has no questions")

@@ -5,8 +5,6 @@ it reading and computing: no network, no other process, nothing written or delet
 attacks on the kernel.
 """
 
-from __future__ import annotations
-
 import secrets
 import subprocess
 import sys

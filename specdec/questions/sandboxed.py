@@ -4,8 +4,6 @@ Started by `sandbox.py` as a file, never imported by the program; standard libra
 refuses, with "operation not permitted", whatever would reach outside of this process or change a file.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform

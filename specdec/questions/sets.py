@@ -24,27 +24,6 @@ CODE = "Think step by step and give the final code in a code block."
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """Where a data set lives: `hub_name` is None when the questions come with the program."""
-
-    hub_name: str | None
-    hub_config: str | None
-    split: str
-
-
-DATASETS: dict[str, Dataset] = {
-    "aime": Dataset("HuggingFaceH4/aime_2024", None, "train"),
-    "math": Dataset("HuggingFaceH4/MATH-500", None, "test"),
-    "gsm8k": Dataset("openai/gsm8k", "main", "test"),
-    "gpqa": Dataset("Idavidrein/gpqa", "gpqa_diamond", "train"),
-    "humaneval": Dataset("openai/openai_humaneval", None, "test"),
-    "mt_bench": Dataset("philschmid/mt-bench", None, "train"),
-    "mmlu": Dataset("TIGER-Lab/MMLU-Pro", None, "test"),
-    "bundled": Dataset(None, None, "test"),
-}
-
-
-@dataclass(frozen=True)
 class Problem:
     """One question.
 
@@ -97,7 +76,7 @@ def make_problem(dataset: str, row: dict, question_id: int, seed: int = 0) -> Pr
         row = _as_builtins(row)
         if dataset == "gpqa":
             row["option_order"] = option_order(seed, question_id)
-        prompt, reference = _FORMATS[dataset](row)
+        prompt, reference = DATASETS[dataset].read(row)
     except UserError as error:
         raise UserError(f"question {question_id} of {dataset} {error}") from error
     return Problem(dataset, question_id, prompt, reference, row)
@@ -163,18 +142,6 @@ def _format_bundled(row: dict) -> tuple[str, str | None]:
     return _ask(question, instructions[category]), row.get("answer")
 
 
-_FORMATS: dict[str, Callable[[dict], tuple[str, str | None]]] = {
-    "aime": _format_aime,
-    "math": _format_math,
-    "gsm8k": _format_gsm8k,
-    "gpqa": _format_gpqa,
-    "humaneval": _format_humaneval,
-    "mt_bench": _format_mt_bench,
-    "mmlu": _format_mmlu,
-    "bundled": _format_bundled,
-}
-
-
 def _ask(question: str, instruction: str | None) -> str:
     return f"{question.strip()}\n{instruction}" if instruction else question.strip()
 
@@ -212,6 +179,29 @@ def _texts(row: dict, name: str) -> list[str]:
     if isinstance(values, list) and 1 <= len(values) <= len(_LETTERS) and all(isinstance(one, str) for one in values):
         return values
     raise UserError(f"has a field {name!r} that is not a list of 1 to {len(_LETTERS)} texts")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where a data set lives (`hub_name` is None when the questions come with the program), and how a row of it is
+    read: (prompt, reference)."""
+
+    hub_name: str | None
+    hub_config: str | None
+    split: str
+    read: Callable[[dict], tuple[str, str | None]]
+
+
+DATASETS: dict[str, Dataset] = {
+    "aime": Dataset("HuggingFaceH4/aime_2024", None, "train", _format_aime),
+    "math": Dataset("HuggingFaceH4/MATH-500", None, "test", _format_math),
+    "gsm8k": Dataset("openai/gsm8k", "main", "test", _format_gsm8k),
+    "gpqa": Dataset("Idavidrein/gpqa", "gpqa_diamond", "train", _format_gpqa),
+    "humaneval": Dataset("openai/openai_humaneval", None, "test", _format_humaneval),
+    "mt_bench": Dataset("philschmid/mt-bench", None, "train", _format_mt_bench),
+    "mmlu": Dataset("TIGER-Lab/MMLU-Pro", None, "test", _format_mmlu),
+    "bundled": Dataset(None, None, "test", _format_bundled),
+}
 
 
 # --- which rows ---

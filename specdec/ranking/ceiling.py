@@ -3,8 +3,6 @@
 The clairvoyant itself is in `oracle.py`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from math import inf
 from typing import Any
@@ -34,7 +32,7 @@ class Ceiling:
         return self.best_ms / self.total_ms
 
     @classmethod
-    def from_builtins(cls, data: Any) -> Ceiling:
+    def from_builtins(cls, data: Any) -> "Ceiling":
         """The inverse of `vars`. Raises ValueError, TypeError or KeyError for anything else."""
         made = cls(**{part.name: float(data[part.name]) for part in fields(cls)})
         if not 0 < made.total_ms < inf:

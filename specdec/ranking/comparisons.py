@@ -4,8 +4,6 @@ Between `table.py` (what was measured) and `statistics.py` (what it is worth). T
 very questions that it is compared on, which flatters it a little: a close call is worth fresh questions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Entries: what a ranking keeps of one question under one configuration, from a record or a log."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -9,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
@@ -23,6 +22,7 @@ from specdec.records.identity import SAMPLED
 from specdec.records.record import Record, find_records, load_record
 
 NO_PRICING, UNKNOWN = Pricing(), Source()
+COUNTS = ("num_output_tokens", "num_accepted", "num_drafted", "num_rounds", "num_forward_passes")
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,9 @@ def entry_of(
     `judges`: how near it comes to the ceiling; None: not asked. `run_code`: grade programs by running them
     (`grading.py`). Raises UserError where it cannot be priced or judged.
     """
+    counts: dict[str, Any] = {name: getattr(record, name) for name in ("question_id", "drafter_name", *COUNTS)}
     return Entry(
-        question_id=record.question_id,
-        drafter_name=record.drafter_name,
-        num_output_tokens=record.num_output_tokens,
-        num_accepted=record.num_accepted,
-        num_drafted=record.num_drafted,
-        num_rounds=record.num_rounds,
-        num_forward_passes=record.num_forward_passes,
+        **counts,
         prices=pricing.prices(record),
         draft_ms=float(record.draft_ms) if record.is_timed else None,
         verify_ms=float(record.verify_ms) if record.is_timed else None,
@@ -96,11 +91,6 @@ def _is_degenerate(tokens: tuple[int, ...]) -> bool:
 
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def plain_outputs(stats: Iterable[Entry]) -> dict[tuple[Source, int], str]:
-    """(source, question) -> digest of what plain decoding wrote, where it is known."""
-    return {(e.source, e.question_id): e.output for e in stats if e.drafter_name == PLAIN and e.output}
 
 
 def merge(stats: Iterable[Entry]) -> list[Entry]:
@@ -142,8 +132,10 @@ def with_measured(entry: Entry, plain: Entry | None) -> Entry:
 
 
 def records_of(folder: str | Path) -> list[Record]:
-    """All records of a results folder, or of a folder in it. Raises UserError if there is none, or a damaged one."""
-    paths = find_records(folder)
+    """All records of a results folder, a folder in it, or one file. UserError if there is none, or a damaged one."""
+    if not Path(folder).exists():
+        raise UserError(f"{folder} does not exist: give a results folder (failfast.py --output_dir) or a record")
+    paths = [Path(folder)] if Path(folder).is_file() else find_records(folder)
     if not paths:
         raise UserError(f"{folder} holds no records: give the --output_dir of a finished run")
     return [load_record(path) for path in paths]

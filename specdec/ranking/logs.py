@@ -3,19 +3,18 @@
 Reads logs of this program and of the published one. Lines of generated text, quoted with "| ", do not count.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
+from specdec.errors import UserError
 from specdec.latency.pricing import Price
 from specdec.ranking.ceiling import Ceiling
-from specdec.ranking.entries import UNKNOWN, Entry, merge
+from specdec.ranking.entries import COUNTS, UNKNOWN, Entry, merge
 from specdec.ranking.source import Source
+from specdec.records import fields
 
 Key = tuple[int, str]  # question and drafter
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
@@ -42,50 +41,27 @@ def parse_log_lines(lines: Iterable[str], source: Source = UNKNOWN) -> list[Entr
     ANSI colours and logger prefixes are tolerated; lines quoted with "| " are skipped. `source` becomes
     `Entry.source` where the log states none. An empty list: the log is none.
     """
-    reader = _Reader(source)
+    reader = _Reader()
     for line in lines:
         reader.read(_ANSI.sub("", line).rstrip("\r\n"))
-    return merge(entry for draft in reader.entries.values() if (entry := draft.finish()) is not None)
+    return merge(entry for key, known in reader.known.items() if (entry := _entry(key, known, source)) is not None)
 
 
-@dataclass
-class _Reported:
-    """What has been read so far about one question under one configuration."""
-
-    question_id: int
-    drafter_name: str
-    source: Source
-    accepted: tuple[int, int] | None = None  # accepted, drafted
-    passes: tuple[int, int] | None = None  # passes, rounds
-    num_output_tokens: int | None = None
-    prices: dict[str, Price] = field(default_factory=dict)
-    exact: Entry | None = None
-
-    def finish(self) -> Entry | None:
-        if self.exact is not None:
-            return self.exact
-        if self.accepted is None or self.passes is None or self.passes[1] == 0:
-            return None
-        derived = self.accepted[0] + self.passes[1]
-        return Entry(
-            question_id=self.question_id,
-            drafter_name=self.drafter_name,
-            num_output_tokens=derived if self.num_output_tokens is None else self.num_output_tokens,
-            num_accepted=self.accepted[0],
-            num_drafted=self.accepted[1],
-            num_rounds=self.passes[1],
-            num_forward_passes=self.passes[0],
-            prices=self.prices,
-            source=self.source,
-        )
+def _entry(key: Key, known: dict[str, Any], source: Source) -> Entry | None:
+    """What was read about one question under one configuration; None while too little of it is known."""
+    if "exact" in known:
+        return known["exact"]
+    if "num_accepted" not in known or not known.get("num_rounds"):
+        return None
+    derived = {"num_output_tokens": known["num_accepted"] + known["num_rounds"]}
+    return Entry(*key, source=source, **(derived | known))
 
 
 class _Reader:
-    """Takes lines one by one; holds the entries and the last heading."""
+    """Takes lines one by one; holds the last heading and, by heading, an entry's known fields (or it all: "exact")."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.entries: dict[Key, _Reported] = {}
+    def __init__(self) -> None:
+        self.known: dict[Key, dict[str, Any]] = {}
         self.current: Key | None = None
 
     def read(self, line: str) -> None:
@@ -95,51 +71,44 @@ class _Reader:
             return
         if head is not None:
             self.current = (int(head[1]), head[2])
-            # After a heading nothing but a metric counts, directly after it.
-            self._read_metric(self.current, line[head.end() :].lstrip(), is_start=True)
-        elif self.current is not None:
-            self._read_metric(self.current, line, is_start=False)
-
-    def _read_metric(self, key: Key, text: str, *, is_start: bool) -> None:
+            line = line[head.end() :].lstrip()
+        if self.current is None:
+            return
         for pattern, store in _METRICS:
-            found = pattern.match(text) if is_start else pattern.search(text)
+            # After a heading nothing but a metric counts, directly after it.
+            found = pattern.match(line) if head else pattern.search(line)
             if found:
-                store(self, key, found, text)
+                store(self, self.current, found, line)
                 return
 
-    def _entry(self, key: Key) -> _Reported:
-        question_id, drafter_name = key
-        return self.entries.setdefault(key, _Reported(question_id, drafter_name, self.source))
+    def _store(self, key: Key, text: str = "", **said: Any) -> dict[str, Any]:
+        """Fields of the entry; and the number of output tokens, if `text` says it. Returns all that is known."""
+        stated = _OUTPUT.search(text)
+        if stated and int(stated[1]) > 0:
+            said["num_output_tokens"] = int(stated[1])
+        known = self.known.setdefault(key, {})
+        known |= said
+        return known
 
     def _store_totals(self, key: Key, found: re.Match[str], text: str) -> None:
         exact = _exact(key, found[1])
         if exact is not None:
-            self._entry(key).exact = exact
+            self._store(key, exact=exact)
 
     def _store_acceptance(self, key: Key, found: re.Match[str], text: str) -> None:
-        entry = self._entry(key)
-        if entry.accepted is not None and entry.exact is None:  # a second report of the same run
-            del self.entries[key]
-            entry = self._entry(key)
-        entry.accepted = (int(found[1]), int(found[2]))
+        known = self.known.get(key, {})
+        if "num_accepted" in known and "exact" not in known:  # a second report of the same run
+            del self.known[key]
+        self._store(key, num_accepted=int(found[1]), num_drafted=int(found[2]))
 
     def _store_passes(self, key: Key, found: re.Match[str], text: str) -> None:
-        entry = self._entry(key)
-        entry.passes = (int(found[1]), int(found[2]))
-        self._store_output(entry, text)
+        self._store(key, text, num_forward_passes=int(found[1]), num_rounds=int(found[2]))
 
     def _store_speedup(self, key: Key, found: re.Match[str], text: str) -> None:
         engine, (speedup, _, draft_ms, total_ms) = found[1], map(float, found.groups()[1:])
-        entry = self._entry(key)
-        self._store_output(entry, text)
+        prices = self._store(key, text).setdefault("prices", {})
         if 0 <= draft_ms <= total_ms and total_ms > 0:
-            entry.prices[engine] = Price(draft_ms, total_ms - draft_ms, speedup * total_ms)
-
-    @staticmethod
-    def _store_output(entry: _Reported, text: str) -> None:
-        stated = _OUTPUT.search(text)
-        if stated and int(stated[1]) > 0:
-            entry.num_output_tokens = int(stated[1])
+            prices[engine] = Price(draft_ms, total_ms - draft_ms, speedup * total_ms)
 
 
 _METRICS = (
@@ -152,18 +121,13 @@ _METRICS = (
 
 def _exact(key: Key, text: str) -> Entry | None:
     """The entry in one of our own "Totals" lines; None if it is damaged."""
-    question_id, drafter_name = key
     try:
         totals = json.loads(text)
+        counts: dict[str, Any] = {n: fields.take(totals, n.removeprefix("num_"), fields.is_count) for n in COUNTS}
         return Entry(
-            question_id=question_id,
-            drafter_name=drafter_name,
-            num_output_tokens=_count(totals["output_tokens"]),
-            num_accepted=_count(totals["accepted"]),
-            num_drafted=_count(totals["drafted"]),
-            num_rounds=_count(totals["rounds"]),
-            num_forward_passes=_count(totals["forward_passes"]),
-            prices={str(name): _price(values) for name, values in totals["prices"].items()},
+            *key,
+            **counts,
+            prices={str(name): Price(*map(_ms, values)) for name, values in totals["prices"].items()},
             draft_ms=None if totals["draft_ms"] is None else _ms(totals["draft_ms"]),
             verify_ms=None if totals["verify_ms"] is None else _ms(totals["verify_ms"]),
             source=Source.from_builtins(totals["source"]),
@@ -174,19 +138,8 @@ def _exact(key: Key, text: str) -> Entry | None:
             is_degenerate=_flag(totals.get("degenerate")),
             losslessness=str(totals.get("losslessness", "")),
         )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (UserError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-
-
-def _price(values: Any) -> Price:
-    draft_ms, verify_ms, baseline_ms = map(_ms, values)
-    return Price(draft_ms=draft_ms, verify_ms=verify_ms, baseline_ms=baseline_ms)
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is not a count")
-    return value
 
 
 def _flag(value: Any) -> bool | None:

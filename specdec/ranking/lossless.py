@@ -4,22 +4,21 @@
 outputs are not compared: what has to be plain decoding's is their distribution, which no single text shows.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 
-from specdec.ranking.entries import PLAIN, Entry, plain_outputs
+from specdec.ranking.entries import PLAIN, Entry
 from specdec.records.divergence import BUG, EXACT, TIE
 from specdec.records.identity import SAMPLED
 
 DIFFERENT = "different"  # another text, made when plain decoding was not there to judge it by
+_WORDS = {TIE: "part at a near-tie of the target", BUG: "PART WHERE NO TIE EXPLAINS IT", DIFFERENT: "were not judged"}
 
 
 def graded_outputs(stats: Iterable[Entry]) -> list[tuple[Entry, str]]:
     """Every drafted entry whose losslessness is known, with its grade; DIFFERENT where it was never judged."""
     stats = list(stats)
-    plain, found = plain_outputs(stats), []
+    plain, found = {(e.source, e.question_id): e.output for e in stats if e.drafter_name == PLAIN}, []
     for entry in stats:
         expected = plain.get((entry.source, entry.question_id), "")
         grade = entry.losslessness
@@ -46,13 +45,8 @@ def losslessness_line(stats: Iterable[Entry]) -> str:
     others = [(entry, grade) for entry, grade in found if grade != EXACT]
     if not others:
         return "Every output equals plain decoding."
-    words = {
-        TIE: "part at a near-tie of the target",
-        BUG: "PART WHERE NO TIE EXPLAINS IT",
-        DIFFERENT: "were not judged",
-    }
     parts = []
-    for grade, text in words.items():
+    for grade, text in _WORDS.items():
         questions = sorted({entry.question_id for entry, one in others if one == grade})
         if questions:
             number = sum(one == grade for _, one in others)

@@ -7,11 +7,10 @@ chains can beat it: prefill passes are in its accounts, and for policies with dr
 as they. No torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from math import inf
 from pathlib import Path
 
@@ -30,15 +29,14 @@ from specdec.traces.trace import Trace, load_trace, trace_path
 
 @dataclass(frozen=True)
 class Costs:
-    """What a round costs: `block_pass_ms` or `ar_pass_ms` per drafter pass, and `verify_ms[n]` to verify a draft of n
-    tokens."""
+    """What a round costs: `block_pass_ms` or `ar_pass_ms` per drafter pass, `verify_ms[n]` for a draft of n tokens."""
 
     block_pass_ms: float
     ar_pass_ms: float
     verify_ms: list[float]
 
     @classmethod
-    def of(cls, profile: LatencyProfile, entry: str, longest: int) -> Costs:
+    def of(cls, profile: LatencyProfile, entry: str, longest: int) -> "Costs":
         """A profile's costs, for drafts up to `longest` tokens; `entry` is one of its targets."""
         verify_ms = [verification_ms(profile, entry, n + 1) for n in range(longest + 1)]
         return cls(profile.pass_ms("block"), profile.pass_ms("ar"), verify_ms)
@@ -54,11 +52,7 @@ class Costs:
     @cached_property
     def cheapest_from(self) -> list[float]:
         """The least cost to verify a draft of n tokens or more."""
-        least, values = float("inf"), []
-        for cost in reversed(self.verify_ms):
-            least = min(least, cost)
-            values.append(least)
-        return values[::-1]
+        return list(accumulate(reversed(self.verify_ms), min))[::-1]
 
 
 @dataclass(frozen=True)
@@ -116,11 +110,8 @@ class Board:
         longest = min(budget, match if costs.is_monotone else len(chain.tokens))
         passes_for = chain.passes_for
         for draft_len in range(1, longest + 1):
-            num_passes, accepted_len, verify_ms = (
-                passes_for[draft_len],
-                min(draft_len, match),
-                costs.verify_ms[draft_len],
-            )
+            num_passes, accepted_len = passes_for[draft_len], min(draft_len, match)
+            verify_ms = costs.verify_ms[draft_len]
             if seen and 2 <= draft_len <= match:
                 accepted_len += _num_reused(self.trace.output_tokens, at + draft_len, budget - draft_len, seen)
                 verify_ms = costs.cheapest_from[accepted_len]
@@ -133,8 +124,7 @@ class Board:
         return made
 
     def cached_after(self, at: int, chain: Chain, num_passes: int, next_at: int) -> bool:
-        """Whether the cache holds all whole blocks after a draft of `num_passes` passes: those committed while
-        drafting, if they were right."""
+        """Whether the cache holds all whole blocks after a draft: those committed in `num_passes` passes, if right."""
         begin, whole = self.wholes[at], self.wholes[next_at]
         if whole <= begin:
             return True
@@ -181,10 +171,8 @@ class Oracle:
         for move in moves:
             next_at = move.next_at
             if move.is_cached is None:
-                ms = [
-                    move.cost_ms + self.values[board.cached_without(at, kept, next_at)][next_at]
-                    for kept in (False, True)
-                ]
+                after = [board.cached_without(at, kept, next_at) for kept in (False, True)]
+                ms = [move.cost_ms + self.values[is_cached][next_at] for is_cached in after]
             else:
                 least = move.cost_ms + (warm if move.is_cached else cold)[next_at]
                 ms = [least + prefill_ms, least]

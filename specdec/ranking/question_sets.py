@@ -3,8 +3,6 @@
 Averages over different questions cannot be compared; this says where that would happen.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 
 from specdec.errors import UserError
@@ -63,7 +61,5 @@ def comparable(stats: Sequence[Entry], allow_unequal: bool) -> tuple[list[Entry]
 def _sets(stats: Sequence[Entry]) -> list[dict[str, frozenset[Question]]]:
     """Configuration -> its questions; over all entries, then per engine over those with its price."""
     key, found = question_key(stats), by_drafter(stats)
-    groups = [found]
-    for engine in engines_of(stats):
-        groups.append({name: priced for name, entries in found.items() if (priced := priced_under(engine, entries))})
-    return [{name: frozenset(map(key, entries)) for name, entries in group.items()} for group in groups]
+    priced = [{name: priced_under(engine, own) for name, own in found.items()} for engine in engines_of(stats)]
+    return [{name: frozenset(map(key, own)) for name, own in group.items() if own} for group in (found, *priced)]

@@ -3,8 +3,6 @@
 The ranking itself is `table.py`; prices are `specdec/latency/pricing.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -43,10 +41,7 @@ def by_drafter(stats: Iterable[Entry]) -> dict[str, list[Entry]]:
 
 
 def priced_under(engine: str, entries: Iterable[Entry]) -> list[Entry]:
-    """The entries that have the engine's price, sorted by question.
-
-    Sorted, so that the last digit of a sum does not depend on the order of the inputs.
-    """
+    """The entries with the engine's price, by question: a sum's last digit must not depend on the inputs' order."""
     priced = [entry for entry in entries if engine in entry.prices and entry.prices[engine].total_ms > 0]
     return sorted(priced, key=lambda entry: (entry.source, entry.question_id))
 
@@ -57,8 +52,5 @@ def plain_row(stats: Sequence[Entry]) -> PlainRow | None:
     if not entries:
         return None
     entries.sort(key=lambda entry: (entry.source, entry.question_id))
-    return PlainRow(
-        num_questions=len(entries),
-        num_output_tokens=sum(entry.num_output_tokens for entry in entries),
-        total_ms=sum((entry.draft_ms or 0.0) + (entry.verify_ms or 0.0) for entry in entries),
-    )
+    total_ms = sum((entry.draft_ms or 0.0) + (entry.verify_ms or 0.0) for entry in entries)
+    return PlainRow(len(entries), sum(entry.num_output_tokens for entry in entries), total_ms)

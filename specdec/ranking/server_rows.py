@@ -4,8 +4,6 @@ Reads what a server's profiler printed (profiling/serving/ranking_row.py writes 
 speedup is the server's against the same server's plain decoding, whatever the ranking's prices are: a note says so.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

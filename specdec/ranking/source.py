@@ -2,8 +2,6 @@
 arithmetic and sampling. Not the question itself, and not the drafter.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass, fields
@@ -36,18 +34,16 @@ class Source:
     name: str = ""
 
     @classmethod
-    def of(cls, record: Record) -> Source:
+    def of(cls, record: Record) -> "Source":
         """A record's. Values of other types, which no record of ours has, are left out."""
         identity = record.identity.to_builtins()
         known = {part.name for part in fields(cls)} - {"name"}
         return cls(**{key: value for key, value in identity.items() if key in known and _is_valid(key, value)})
 
     @classmethod
-    def from_builtins(cls, data: Any) -> Source:
-        """The inverse of `to_builtins`; also of the title alone, which is all that files of before hold.
-
-        Raises ValueError or TypeError for anything else.
-        """
+    def from_builtins(cls, data: Any) -> "Source":
+        """The inverse of `to_builtins`; also of the title alone, which is all that files of before hold. ValueError or
+        TypeError for anything else."""
         if isinstance(data, str):
             return _of_title(data)
         made = cls(**data)
@@ -73,7 +69,7 @@ class Source:
     def is_sampled(self) -> bool:
         return self.temperature is not None
 
-    def __lt__(self, other: Source) -> bool:
+    def __lt__(self, other: "Source") -> bool:
         return self._order < other._order
 
     @property

@@ -6,8 +6,6 @@ every configuration alike. Arrays only: what a configuration or a speedup is, `c
 Shape suffixes: B resamples, C configurations, K columns, Q questions.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,13 +41,13 @@ class Value:
     low: float | None = None
     high: float | None = None
 
-    def within(self, least: float, most: float) -> Value:
+    def within(self, least: float, most: float) -> "Value":
         """The same with its interval cut to the possible values."""
         if self.low is None or self.high is None:
             return self
         return Value(self.value, max(self.low, least), min(self.high, most))
 
-    def times(self, factor: float) -> Value:
+    def times(self, factor: float) -> "Value":
         """In another unit: of all questions instead of each, say."""
         low, high = (None if end is None else end * factor for end in (self.low, self.high))
         return Value(self.value * factor, low, high)
@@ -69,41 +67,31 @@ class PairedBootstrap:
         """Denominators (default: 1) are positive. Raises ValueError below MIN_QUESTIONS."""
         numerators_QC = np.asarray(numerators_QC, dtype=float)
         ones_QC = np.ones_like(numerators_QC)
-        self._weights_QC = ones_QC if denominators_QC is None else np.asarray(denominators_QC, dtype=float)
+        weights_QC = ones_QC if denominators_QC is None else np.asarray(denominators_QC, dtype=float)
+        self._weights_QC = weights_QC
         self.num_questions = len(numerators_QC)
         if self.num_questions < MIN_QUESTIONS:
             raise ValueError(f"{self.num_questions} questions: at least {MIN_QUESTIONS} are needed")
         self._num_resamples = num_resamples
-        self.ratios_C = numerators_QC.sum(0) / self._weights_QC.sum(0)
-        expected_QC = self.ratios_C * self._weights_QC
-        errors_QC = numerators_QC - expected_QC
-        is_rounding_QC = abs(errors_QC) <= _ROUNDING * (abs(numerators_QC) + abs(expected_QC))
-        self._errors_QC = np.where(is_rounding_QC, 0.0, errors_QC)
-        self._influence_QC = self._errors_QC / self._weights_QC.mean(0)
-        self._sums_BC = self._resample(
-            self._errors_QC,
-            self._weights_QC,
-            self._errors_QC**2,
-            self._errors_QC * self._weights_QC,
-            self._weights_QC**2,
-        )
+        self.ratios_C = numerators_QC.sum(0) / weights_QC.sum(0)
+        expected_QC = self.ratios_C * weights_QC
+        self._errors_QC = errors_QC = _difference(numerators_QC, expected_QC)
+        self._influence_QC = errors_QC / weights_QC.mean(0)
+        self._sums_BC = self._resample(errors_QC, weights_QC, errors_QC**2, errors_QC * weights_QC, weights_QC**2)
+        self._shifts_BC = self._sums_BC[0] / self._sums_BC[1]  # each resample's ratio less that of all questions
 
     def ratios(self) -> list[Estimate]:
         """Every configuration's ratio."""
-        return self._estimates(self.ratios_C, self._influence_QC, self._shifts_BC(), self._squares_BC())
+        return self._estimates(self.ratios_C, self._influence_QC, self._shifts_BC, self._squares_BC())
 
     def differences(self, reference: int) -> list[Estimate]:
         """Every configuration's ratio less that of configuration `reference` (whose own is zero, p-value 1)."""
-        sums_BC, shifts_BC, squares_BC = self._sums_BC, self._shifts_BC(), self._squares_BC()
+        sums_BC, shifts_BC, squares_BC = self._sums_BC, self._shifts_BC, self._squares_BC()
         weights_BC, their_weights_B1 = sums_BC[1], sums_BC[1][:, [reference]]
         their_shifts_B1, their_squares_B1 = shifts_BC[:, [reference]], squares_BC[:, [reference]]
-        errors_Q1, weights_Q1 = self._errors_QC[:, [reference]], self._weights_QC[:, [reference]]
-        ee_BC, ew_BC, we_BC, ww_BC = self._resample(
-            self._errors_QC * errors_Q1,
-            self._errors_QC * weights_Q1,
-            self._weights_QC * errors_Q1,
-            self._weights_QC * weights_Q1,
-        )
+        pair = self._errors_QC, self._weights_QC
+        products_QC = [ours_QC * theirs_QC[:, [reference]] for ours_QC in pair for theirs_QC in pair]
+        ee_BC, ew_BC, we_BC, ww_BC = self._resample(*products_QC)
         products_BC = ee_BC - their_shifts_B1 * ew_BC - shifts_BC * we_BC + shifts_BC * their_shifts_B1 * ww_BC
         products_BC *= self.num_questions**2 / (weights_BC * their_weights_B1)
         return self._estimates(
@@ -113,14 +101,10 @@ class PairedBootstrap:
             _difference(squares_BC + their_squares_B1, 2 * products_BC),
         )
 
-    def _shifts_BC(self) -> np.ndarray:
-        """Each resample's ratio less the ratio of all questions."""
-        return self._sums_BC[0] / self._sums_BC[1]
-
     def _squares_BC(self) -> np.ndarray:
         """Sums of squared influences of a resample's questions upon its own ratio."""
         errors2_BC, products_BC, weights2_BC = self._sums_BC[2:]
-        shifts_BC = self._shifts_BC()
+        shifts_BC = self._shifts_BC
         squares_BC = errors2_BC - 2 * shifts_BC * products_BC + shifts_BC**2 * weights2_BC
         return squares_BC * (self.num_questions / self._sums_BC[1]) ** 2
 
@@ -134,16 +118,10 @@ class PairedBootstrap:
         position = math.ceil(LEVEL * (len(spreads_BC) + 1)) - 1
         reach_C = np.partition(spreads_BC, position, axis=0)[position] * np.where(errors_C > 0, errors_C, 0.0)
         p_values_C = (1 + (spreads_BC >= _in_errors(values_C, errors_C)).sum(0)) / (len(spreads_BC) + 1)
-        return [
-            Estimate(
-                value=float(values_C[c]),
-                standard_error=float(errors_C[c]),
-                low=float(values_C[c] - reach_C[c]),
-                high=float(values_C[c] + reach_C[c]),
-                p_value=float(p_values_C[c]),
-            )
-            for c in range(len(values_C))
-        ]
+        low_C, high_C = values_C - reach_C, values_C + reach_C
+        columns = {"value": values_C, "standard_error": errors_C, "low": low_C, "high": high_C, "p_value": p_values_C}
+        rows = zip(*(column_C.tolist() for column_C in columns.values()), strict=True)
+        return [Estimate(**dict(zip(columns, row, strict=True))) for row in rows]
 
     def _resample(self, *columns_QC: np.ndarray) -> list[np.ndarray]:
         """Each array's sums over every resample's questions, [B, C] each; the same resamples in every call."""
@@ -221,10 +199,10 @@ def more_questions(difference: Estimate, num_questions: int, num_comparisons: in
     return max(0, math.ceil(needed - num_questions))
 
 
-def _difference(left_BC: np.ndarray, right_BC: np.ndarray) -> np.ndarray:
+def _difference(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """left - right, and 0 where that is only rounding."""
-    difference_BC = left_BC - right_BC
-    return np.where(abs(difference_BC) <= _ROUNDING * (abs(left_BC) + abs(right_BC)), 0.0, difference_BC)
+    difference = left - right
+    return np.where(abs(difference) <= _ROUNDING * (abs(left) + abs(right)), 0.0, difference)
 
 
 def _in_errors(values: np.ndarray, errors: np.ndarray) -> np.ndarray:

@@ -5,8 +5,6 @@ What is measured stands here once: PARTS are summed over questions, QUANTITIES a
 configurations can be told apart (`comparisons.py`).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,16 +14,15 @@ import numpy as np
 from specdec.drafters.base import Spec
 from specdec.drafters.families import parse_name
 from specdec.ranking.comparisons import Difference, ar_baseline, differences
-from specdec.ranking.entries import Entry
+from specdec.ranking.entries import COUNTS, Entry
 from specdec.ranking.question_sets import question_key
 from specdec.ranking.ranking import by_drafter, priced_under
 from specdec.ranking.statistics import MIN_QUESTIONS, PairedBootstrap, Value, ratio_values, values_of
 
-_COUNTS = ("num_output_tokens", "num_accepted", "num_drafted", "num_rounds", "num_forward_passes")
 _PRICES = ("speedup", "draft_ms", "verify_ms", "baseline_ms")
 _GRADES = ("num_correct", "num_graded", "num_degenerate", "num_checked")  # answers right, of so many graded; loops
 CEILING_PARTS = ("best_ms", "over_ms", "under_ms", "passes_ms")
-PARTS = ("num_questions", *_COUNTS, *_GRADES, *_PRICES, *CEILING_PARTS)
+PARTS = ("num_questions", *COUNTS, *_GRADES, *_PRICES, *CEILING_PARTS)
 _TIME = ("draft_ms", "verify_ms")
 
 
@@ -183,7 +180,7 @@ def values_from(sums: Mapping[str, float]) -> dict[str, Value]:
 def _parts(entry: Entry, engine: str) -> dict[str, float]:
     """What a question contributes under an engine, as far as it is known of it."""
     grades = (flag for known in (entry.is_correct, entry.is_degenerate) for flag in (known is True, known is not None))
-    found = {"num_questions": 1} | {name: getattr(entry, name) for name in _COUNTS}
+    found = {"num_questions": 1} | {name: getattr(entry, name) for name in COUNTS}
     found |= dict(zip(_GRADES, map(int, grades), strict=True))
     found |= {name: getattr(entry.prices[engine], name) for name in _PRICES}
     return found | (vars(entry.ceilings[engine]) if engine in entry.ceilings else {})

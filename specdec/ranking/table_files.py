@@ -3,33 +3,29 @@
 A file says less than entries do: where it has no interval or no value, there is none.
 """
 
-from __future__ import annotations
-
 import json
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from specdec.drafters.families import parse_name
-from specdec.errors import UserError
+from specdec.errors import UserError, user_error
 from specdec.ranking.source import Source
 from specdec.ranking.statistics import Value
 from specdec.ranking.table import PARTS, QUANTITIES, Row, Table, values_from
 
 
 def read_table_file(path: Path) -> list[Table]:
-    """The tables of a JSON file, one per engine; `label` in it is their title, else its sources.
-
-    Raises UserError for anything else, a number that is not finite included.
-    """
+    """The tables of a JSON file, one per engine; `label` in it is their title, else its sources. Raises UserError for
+    anything else, a number that is not finite included."""
     document = read_json(path)
     document = document.get("ranking", document) if isinstance(document, dict) else document
     try:
         engines = [(entry["engine"], entry["rows"]) for entry in document["engines"]]
         sources = [Source.from_builtins(source) for source in document.get("sources", [])]
         title = str(document.get("label") or ", ".join(source.title for source in sources) or path.stem)
-        made = [Table(str(engine), [_row(row) for row in rows], title, _target(sources)) for engine, rows in engines]
+        target = ", ".join(sorted({source.target or source.title for source in sources}))
+        made = [Table(str(engine), [_row(row) for row in rows], title, target) for engine, rows in engines]
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -43,9 +39,8 @@ def read_table_file(path: Path) -> list[Table]:
 def read_json(path: Path) -> Any:
     """The document in a JSON file. Raises UserError for an unreadable file or another format."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+        with user_error(f"read {path}"):
+            return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error})") from None
 
@@ -53,11 +48,6 @@ def read_json(path: Path) -> Any:
 def is_finite(value: object) -> TypeGuard[float]:
     """Whether a value read from JSON is a number that can be shown."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _target(sources: Iterable[Source]) -> str:
-    """The targets of a file's sources, "" if it names none."""
-    return ", ".join(sorted({source.target or source.title for source in sources}))
 
 
 def _row(row: dict[str, Any]) -> Row:

@@ -7,10 +7,9 @@ everything after that token is another, equally valid greedy text. So the first 
 Data alone: the logits come from `against_plain.py`, and `losslessness.py` says what many records say together.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from specdec.errors import UserError
@@ -34,12 +33,9 @@ class Divergence:
     shortfall: float | None = None
     noise: float | None = None
 
-    def to_builtins(self) -> dict[str, Any]:
-        return dict(vars(self))
-
     @classmethod
-    def from_builtins(cls, data: Any) -> Divergence:
-        """The inverse of `to_builtins`; UserError for anything else."""
+    def from_builtins(cls, data: Any) -> "Divergence":
+        """The inverse of `vars`; UserError for anything else."""
         distances = {
             name: fields.take(data, name, lambda value: value is None or fields.is_ms(value))
             for name in ("top2_gap", "shortfall", "noise")
@@ -67,7 +63,4 @@ def first_difference(tokens: Sequence[int], plain_tokens: Sequence[int]) -> int 
     >>> first_difference([1, 2, 3], [1, 2, 4]), first_difference([1, 2], [1, 2, 4]), first_difference([1], [1])
     (2, 2, None)
     """
-    for position, (token, plain_token) in enumerate(zip(tokens, plain_tokens, strict=False)):
-        if token != plain_token:
-            return position
-    return None if len(tokens) == len(plain_tokens) else min(len(tokens), len(plain_tokens))
+    return next((at for at, (ours, plain) in enumerate(zip_longest(tokens, plain_tokens)) if ours != plain), None)

@@ -3,8 +3,6 @@
 Not the schema itself (`records.py`).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any
@@ -49,16 +47,11 @@ def shown(data: dict[str, Any], key: str) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def is_str(value: Any) -> bool:
-    return type(value) is str
+def is_exactly(kind: type) -> Callable[[Any], bool]:
+    return lambda value: type(value) is kind
 
 
-def is_dict(value: Any) -> bool:
-    return type(value) is dict
-
-
-def is_list(value: Any) -> bool:
-    return type(value) is list
+is_str, is_dict, is_list = is_exactly(str), is_exactly(dict), is_exactly(list)
 
 
 def is_count(value: Any) -> bool:

@@ -4,8 +4,6 @@ Nothing in it changes with the clock or with the place. It knows a live run from
 the other. Who made it, where and when is the record's provenance.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -14,11 +12,12 @@ from typing import Any
 
 from specdec.errors import UserError
 from specdec.records import fields, pickles
+from specdec.records.fields import is_count, is_str
 
 GREEDY, SAMPLED = "greedy", "sampled"  # how the target decodes
 # Where a record is from: models that ran; a trace alone; drafts that ran, verified against a trace's text.
 LIVE, REPLAY, TRACE = "live", "replay", "trace"
-_NAMED = ("target", "dataset", "question_id", "drafter", "max_new_tokens")
+_NAMED = {"target": is_str, "dataset": is_str, "question_id": is_count, "drafter": is_str, "max_new_tokens": is_count}
 
 # The one place where older spellings are read. A name on disk that holds no window and no rule meant any, and the
 # identity said which.
@@ -47,11 +46,11 @@ class Identity:
     def is_sampled(self) -> bool:
         return self.settings.get("decoding") == SAMPLED
 
-    def of_drafter(self, drafter: str, settings: Mapping[str, Any], origin: str) -> Identity:
+    def of_drafter(self, drafter: str, settings: Mapping[str, Any], origin: str) -> "Identity":
         """The same question under another drafter, whose settings are added."""
         return replace(self, drafter=drafter, settings={**self.settings, **settings}, origin=origin)
 
-    def difference(self, asked: Identity) -> str | None:
+    def difference(self, asked: "Identity") -> str | None:
         """`"seed: stored 0, asked 1"` for the first thing in which `asked` differs; else None."""
         return first_difference(self.to_builtins(), asked.to_builtins())
 
@@ -66,17 +65,14 @@ class Identity:
         return {spelled.get(key, key): value for key, value in said}
 
     @classmethod
-    def from_builtins(cls, data: Any, origin: str = LIVE) -> Identity:
+    def from_builtins(cls, data: Any, origin: str = LIVE) -> "Identity":
         """The inverse of `to_builtins`; `origin` of one that is older than the word. UserError for anything else."""
         settings = dict(current(fields.take({"identity": data}, "identity", fields.is_dict)))
-        texts = [fields.take(settings, name, fields.is_str) for name in ("target", "dataset", "drafter")]
-        counts = [fields.take(settings, name, fields.is_count) for name in ("question_id", "max_new_tokens")]
+        named: dict[str, Any] = {name: fields.take(settings, name, check) for name, check in _NAMED.items()}
         origin = fields.take({"origin": origin} | settings, "origin", lambda value: value in (LIVE, REPLAY, TRACE))
-        target, dataset, drafter = texts
-        question_id, max_new_tokens = counts
         others = {key: value for key, value in settings.items() if key not in (*_NAMED, "origin")}
         try:
-            return cls(target, dataset, question_id, drafter, max_new_tokens, others, origin)
+            return cls(**named, settings=others, origin=origin)
         except TypeError as error:
             raise UserError(f"identity: {error}") from None
 

@@ -4,8 +4,6 @@ Not the schema of a record (`records.py`), and not a general pickle reader: the 
 subset that `dumps` writes (dict, list, str, int, float, bool, None; every container a tree node of its own).
 """
 
-from __future__ import annotations
-
 import contextlib
 import glob
 import io
@@ -74,7 +72,8 @@ def loads(data: bytes) -> Any:
     except UnsafePickle:
         raise
     except Exception as error:  # a damaged pickle raises nearly every type there is (MemoryError too)
-        raise UnsafePickle(f"damaged or truncated: {_one_line(error)}") from None
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UnsafePickle(f"damaged or truncated: {reason}") from None
 
 
 class _BuiltinsOnly(pickle.Unpickler):
@@ -109,10 +108,6 @@ def _check_opcodes(data: bytes) -> None:
         previous = name
     if position is None or position + 1 != len(data):
         raise UnsafePickle("has bytes after its end")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def read_bytes(path: Path) -> bytes:

@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     import torch
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
+CHANGES = "status", "--porcelain", "--untracked-files=no"
 
 
 def provenance(device: torch.device | None) -> dict[str, Any]:
-    """Versions, device, source revision and the time, as plain builtins.
-
-    With `device` None torch is not imported, and nothing is said of what computes.
-    """
-    revision = _git("rev-parse", "HEAD")
+    """Versions, device, source revision and the time, as plain builtins. With `device` None torch is not imported, and
+    nothing is said of what computes."""
+    git = "git", "-C", str(PROJECT_DIR)
+    revision = _output(*git, "rev-parse", "HEAD")  # None where this is not a git checkout
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         **{package: _version(package) for package in ("torch", "transformers", "numpy")},
         **_computer(device),
         "git_revision": revision,
-        "git_is_dirty": None if revision is None else bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "git_is_dirty": None if revision is None else bool(_output(*git, *CHANGES)),
     }
 
 
@@ -50,11 +50,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _git(*arguments: str) -> str | None:
-    """What git says of this source tree; None if it is not a git checkout."""
-    return _output("git", "-C", str(PROJECT_DIR), *arguments)
 
 
 @cache

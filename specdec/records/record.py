@@ -4,15 +4,13 @@ Counts are stored, rates are derived. Not here: prices (`latency/`), strings for
 (`views/`), one round (`rounds.py`), what decides it all (`identity.py`), and the pickle format itself (`pickles.py`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specdec.errors import UserError
+from specdec.errors import UserError, user_error
 from specdec.records import fields, pickles
 from specdec.records.divergence import Divergence
 from specdec.records.identity import LIVE, REPLAY, Identity, current
@@ -131,11 +129,11 @@ class Record:
             "identity": self.identity.to_builtins(),
             "provenance": self.provenance,
         }
-        judged = {} if self.divergence is None else {"divergence": self.divergence.to_builtins()}
+        judged = {} if self.divergence is None else {"divergence": vars(self.divergence)}
         return pickles.plain(values | totals | judged)
 
     @classmethod
-    def from_builtins(cls, data: Any) -> Record:
+    def from_builtins(cls, data: Any) -> "Record":
         """The inverse of `to_builtins`; UserError names what is missing, wrong or inconsistent."""
         if fields.take(data, "schema_version", fields.is_count) != SCHEMA_VERSION:
             raise UserError(f"schema_version is {data['schema_version']}, not {SCHEMA_VERSION}")
@@ -162,12 +160,7 @@ class Record:
 
 
 def record_path(
-    output_dir: str | Path,
-    target: str,
-    dataset: str,
-    question_id: int,
-    drafter_name: str,
-    max_new_tokens: int,
+    output_dir: str | Path, target: str, dataset: str, question_id: int, drafter_name: str, max_new_tokens: int
 ) -> Path:
     """OUTPUT_DIR/pickles/TARGET/DATASET/QUESTION/DRAFTER/MAX_NEW_TOKENS.pickle.
 
@@ -199,24 +192,18 @@ def save_record(record: Record, path: str | Path, text: str | None = None) -> No
     except UserError as error:
         raise ValueError(f"inconsistent record: {error}") from None
     text = record.output_text + "\n" if text is None else text
-    try:
+    with user_error(f"write {path}", "choose another --output_dir or free space"):
         path.parent.mkdir(parents=True, exist_ok=True)
         pickles.write_atomic(path.with_suffix(".txt"), text.encode("utf-8", "backslashreplace"))
         pickles.write_atomic(path, data)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"cannot write {path}: {reason}; choose another --output_dir or free space") from None
 
 
 def check_writable(output_dir: str | Path) -> None:
     """Make the results folder. Raises UserError, before hours of work, where no record could be written."""
     folder = Path(output_dir) / "pickles"
-    try:
+    with user_error(f"write to {folder}", "choose another --output_dir"):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another --output_dir") from None
+        tempfile.TemporaryFile(dir=folder).close()
 
 
 def load_record(path: str | Path) -> Record:
@@ -236,11 +223,9 @@ def load_finished(path: str | Path, identity: Identity) -> Record | None:
 
     UserError for a damaged record and for one made under another identity (naming the first difference).
     """
-    try:
+    with user_error(f"read {path}"):
         if not Path(path).exists():
             return None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     record = load_record(path)
     difference = record.identity.difference(identity)
     if difference is not None:

@@ -3,14 +3,13 @@
 Not the loop that makes rounds (`speculate.py`), not the record that holds them (`records.py`).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
 from specdec.errors import UserError
 from specdec.records import fields
 
+PASSES = "num_prefill_passes", "num_denoise_passes", "num_commit_passes"
 PROBABILITY_KEYS = ("target_probabilities", "draft_probabilities")
 
 
@@ -78,16 +77,14 @@ class Round:
             "final_token": self.final_token,
             "bonus_token": self.bonus_token,
             "confidences": [float(confidence) for confidence in self.confidences],
-            "num_prefill_passes": self.num_prefill_passes,
-            "num_denoise_passes": self.num_denoise_passes,
-            "num_commit_passes": self.num_commit_passes,
+            **{key: getattr(self, key) for key in PASSES},
             "stop_reason": self.stop_reason,
             "draft_ms": float(self.draft_ms),
             "verify_ms": float(self.verify_ms),
         }
 
     @classmethod
-    def from_builtins(cls, data: Any) -> Round:
+    def from_builtins(cls, data: Any) -> "Round":
         """The inverse of `to_builtins`; UserError names what is missing, wrong or inconsistent."""
         final = fields.take(data, "final_token", fields.is_token_or_none)
         bonus = fields.take(data, "bonus_token", fields.is_token_or_none)
@@ -95,9 +92,7 @@ class Round:
             prefix_len=fields.take(data, "prefix_len", fields.is_count),
             draft_tokens=list(fields.take(data, "~draft_proposal", fields.is_tokens)),
             confidences=list(fields.take(data, "confidences", fields.is_floats)),
-            num_prefill_passes=fields.take(data, "num_prefill_passes", fields.is_count),
-            num_denoise_passes=fields.take(data, "num_denoise_passes", fields.is_count),
-            num_commit_passes=fields.take(data, "num_commit_passes", fields.is_count),
+            **{key: fields.take(data, key, fields.is_count) for key in PASSES},
             stop_reason=fields.take(data, "stop_reason", fields.is_str),
             accepted_len=fields.take(data, "accepted_len", fields.is_count),
             next_token=bonus if final is None else final,

@@ -3,8 +3,6 @@
 The one place where losslessness is judged, for records (`AgainstPlain`) and for any two texts (`diverging`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +26,8 @@ class AgainstPlain:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._plain: tuple[Path, Record | None] = (Path(), None)
+        self._plain_path = Path()
+        self._plain: Record | None = None
 
     def judged(self, record: Record, path: Path) -> Record:
         """`record`, which goes to `path`, with its divergence.
@@ -50,14 +49,12 @@ class AgainstPlain:
 
     def _plain_beside(self, record: Record, path: Path) -> Record | None:
         plain_path = path.parent.parent / PLAIN / path.name
-        if plain_path != self._plain[0]:
-            self._plain = plain_path, _load(plain_path)
-        plain = self._plain[1]
-        if plain is None:
-            self._plain = Path(), None  # another task may write it meanwhile
+        if plain_path != self._plain_path or self._plain is None:  # another task may write it meanwhile
+            self._plain_path, self._plain = plain_path, _load(plain_path)
+        if self._plain is None:
             return None
-        is_same = all(plain.identity.settings.get(key) == record.identity.settings.get(key) for key in _SAME_TEXT)
-        return plain if is_same else None
+        plain, own = self._plain.identity.settings, record.identity.settings
+        return self._plain if all(plain.get(key) == own.get(key) for key in _SAME_TEXT) else None
 
 
 def diverging(

@@ -3,15 +3,13 @@
 The drafter families make the chains (`drafters/`), `traces/trace.py` the file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from specdec.decoding.chains import Chain, Chains, Text
+from specdec.decoding.chains import Chains, Text
 from specdec.decoding.stopping import Draft
-from specdec.decoding.target import Target, Verification
+from specdec.decoding.target import Target, Verification, count_accepted
 from specdec.drafters.base import Recording, Spec
 from specdec.drafters.families import families, kinds
 from specdec.drafters.plain import PLAIN, Plain
@@ -40,7 +38,8 @@ class TraceJob:
 
 def plan_traces(session: Session, problems: Sequence[Problem]) -> list[TraceJob]:
     """A job per question. Raises UserError, before any weight is loaded, for a trace made with other settings."""
-    config, wanted = session.config, wanted_chains(session)
+    config, wanted, specs = session.config, wanted_chains(session), chain_specs(session)
+    identities = {name: session.chains_identity(spec) for name, spec in specs.items()}
     settings, jobs = session.results_identity(Plain()), []
     for problem in problems:
         prompt_ids = fitting_prompt(session, problem)
@@ -48,17 +47,11 @@ def plan_traces(session: Session, problems: Sequence[Problem]) -> list[TraceJob]
         identity = config.identity(*where, settings)
         path = trace_path(config.output.output_dir, identity)
         stored = None if config.output.overwrite else load_matching(path, identity)
-        missing = {name: length for name, length in wanted.items() if not _has(stored, session, name, length)}
+        known = {} if stored is None else stored.chains
+        has = {name: chains.chain_len for name, chains in known.items() if chains.identity == identities.get(name)}
+        missing = {name: length for name, length in wanted.items() if has.get(name, -1) < length}
         jobs.append(TraceJob(problem, prompt_ids, identity, path, stored, missing))
     return jobs
-
-
-def _has(stored: Trace | None, session: Session, name: str, length: int) -> bool:
-    """Whether a trace has chains of that length, made by the session's drafter."""
-    chains = stored.chains.get(name) if stored is not None else None
-    if chains is None or chains.chain_len < length:
-        return False
-    return chains.identity == session.chains_identity(chain_specs(session)[name])
 
 
 def chain_specs(session: Session) -> dict[str, Spec]:
@@ -69,28 +62,22 @@ def chain_specs(session: Session) -> dict[str, Spec]:
 def wanted_chains(session: Session) -> dict[str, int]:
     """The chains that the asked drafters need, and how long: name -> tokens (--chain_len at least)."""
     config = session.config
-    wanted: dict[str, int] = {}
+    wanted = dict.fromkeys(chain_specs(session), config.recording.chain_len or 0)
     for spec in session.specs:
         if spec.chains_name is not None:
-            needed = spec.chain_len(config.drafters.options), config.recording.chain_len or 0
-            wanted[spec.chains_name] = max(wanted.get(spec.chains_name, 0), *needed)
+            wanted[spec.chains_name] = max(wanted[spec.chains_name], spec.chain_len(config.drafters.options))
     return wanted
 
 
 def record_trace(session: Session, job: TraceJob, check_stop: Callable[[], None]) -> Trace:
     """The job's trace with all that was missing; nothing is saved. `check_stop` may raise, between passes of the
     target and between drafters."""
-    if job.stored is None:
-        output_tokens, gaps = _trajectory(session, job, check_stop)
-    else:
-        output_tokens, gaps = job.stored.output_tokens, job.stored.gaps
+    old = job.stored
+    output_tokens, gaps = (old.output_tokens, old.gaps) if old else _trajectory(session, job, check_stop)
     count = num_prefixes(len(output_tokens), session.config.decoding.max_new_tokens)
     text = Text(job.prompt_ids + output_tokens, len(job.prompt_ids), count)
     check_stop()
-    made = dict(job.stored.chains) if job.stored is not None else {}
-    specs = chain_specs(session)
-    for name, chains in _record_chains(session, text, job.missing).items():
-        made[name] = Chains.pack(name, session.chains_identity(specs[name]), job.missing[name], chains)
+    made = _record_chains(session, text, job.missing)
     return Trace(
         identity=job.identity,
         provenance=provenance(session.device),
@@ -99,20 +86,22 @@ def record_trace(session: Session, job: TraceJob, check_stop: Callable[[], None]
         output_tokens=output_tokens,
         gaps=gaps,
         output_text=session.text_of(output_tokens, skip_special=True),
-        chains=made,
+        chains={**old.chains, **made} if old else made,
     )
 
 
-def _record_chains(session: Session, text: Text, missing: Mapping[str, int]) -> dict[str, list[Chain]]:
+def _record_chains(session: Session, text: Text, missing: Mapping[str, int]) -> dict[str, Chains]:
     """The missing chains, those of a family together, for they may share passes."""
     specs = chain_specs(session)
-    made: dict[str, list[Chain]] = {}
+    made: dict[str, Chains] = {}
     for family in families():
         own = {name: length for name, length in missing.items() if isinstance(specs[name], family.specs)}
         if own and family.record is not None:
             spec = specs[next(iter(own))]
             setup = session.setup(spec, lm=session.model_of(spec))
-            made |= family.record(Recording(setup, text, session.config.recording.record_batch), own)
+            found = family.record(Recording(setup, text, session.config.recording.record_batch), own)
+            for name, chains in found.items():
+                made[name] = Chains.pack(name, session.chains_identity(specs[name]), missing[name], chains)
     return made
 
 
@@ -134,22 +123,14 @@ class WatchedTarget(Target):
     def __init__(self, lm: CachedLM) -> None:
         super().__init__(lm)
         self.gaps: list[float] = []
-        self._last_gaps: list[float] = []
 
-    def start(self, prompt_ids: Sequence[int]) -> None:
-        super().start(prompt_ids)
-        self.gaps = []
-
-    def verify(self, draft: Draft) -> Verification:
-        verification = super().verify(draft)
-        self.gaps += self._last_gaps[: verification.accepted_len + 1]
-        return verification
-
-    def _greedy(self, tokens: list[int]) -> list[int]:
+    def _judge(self, tokens: list[int], draft: Draft) -> Verification:
         logits_LV = self.lm.forward(tokens)
         best_L2 = logits_LV.float().topk(2).values
-        self._last_gaps = (best_L2[:, 0] - best_L2[:, 1]).tolist()
-        return unpacked(most_probable(logits_LV))[0]
+        greedy, _ = unpacked(most_probable(logits_LV))
+        accepted_len = count_accepted(draft.tokens, greedy)
+        self.gaps += (best_L2[:, 0] - best_L2[:, 1]).tolist()[: accepted_len + 1]
+        return Verification(accepted_len, greedy[accepted_len])
 
 
 def _helper(session: Session) -> Spec:

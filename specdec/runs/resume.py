@@ -1,15 +1,14 @@
-"""Repeated: a run whose every record is there already, seen without importing any library of models.
+"""Resume: a run whose every record is there already, seen without importing any library of models.
 
 An earlier run with the same settings, model files and questions says in its run.json what identity each record must
 have; the records themselves are compared with that. Where anything is missing or different, or only a loaded model
 could tell, the ordinary way through `jobs.py` decides.
 """
 
-from __future__ import annotations
-
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 from specdec.config import RunConfig
@@ -49,7 +48,7 @@ def repeated_run(config: RunConfig, problems: Sequence[Problem], shard: Shard) -
     output = config.output
     is_afresh = output.overwrite or output.dry_run or config.recording.record
     can_be = not is_afresh and config.decoding.verify == "target"
-    if not can_be or config.drafters.needs_advice or not all(map(os.path.isfile, _paths(config, problems))):
+    if not can_be or config.drafters.needs_advice or not all(path.is_file() for path in _paths(config, problems)):
         return None
     sources = [find_model(role, name) for role, name in config.model_names.items()]
     questions: dict[str, Any] = {}
@@ -94,13 +93,9 @@ def _identities(config: RunConfig, problem: Problem, document: dict[str, Any]) -
         question = document["questions"][str(problem.question_id)]
         if question["sha256"] != question_sha256(problem):
             return None
-        return [
-            config.identity(
-                *(problem.dataset, problem.question_id, spec.name, question["prompt_sha256"]),
-                document["identities"][spec.name],
-            )
-            for spec in config.drafters.specs()
-        ]
+        names, prompt = [spec.name for spec in config.drafters.specs()], question["prompt_sha256"]
+        where, settings = (problem.dataset, problem.question_id), document["identities"]
+        return [config.identity(*where, name, prompt, settings[name]) for name in names]
     except (KeyError, TypeError):  # another program's run.json
         return None
 
@@ -114,21 +109,18 @@ def _load(identities: Sequence[Identity], config: RunConfig) -> list[Record] | N
             record = load_finished(path, identity)
         except UserError:
             return None
-        if record is None or (record.divergence is None and _is_compared(record)):
+        if record is None:
+            return None
+        if record.divergence is None and record.drafter_name != PLAIN and not record.is_sampled:
             return None
         records.append(record)
     return records
 
 
-def _is_compared(record: Record) -> bool:
-    return record.drafter_name != PLAIN and not record.is_sampled
-
-
-def _paths(config: RunConfig, problems: Sequence[Problem]) -> Iterator[os.PathLike[str]]:
-    for problem in problems:
-        for spec in config.drafters.specs():
-            question = (config.models.target_name, problem.dataset, problem.question_id, spec.name)
-            yield record_path(config.output.output_dir, *question, config.decoding.max_new_tokens)
+def _paths(config: RunConfig, problems: Sequence[Problem]) -> Iterator[Path]:
+    where, budget = (config.output.output_dir, config.models.target_name), config.decoding.max_new_tokens
+    for problem, spec in product(problems, config.drafters.specs()):
+        yield record_path(*where, problem.dataset, problem.question_id, spec.name, budget)
 
 
 def stored_records(config: RunConfig) -> list[Record]:

@@ -6,15 +6,25 @@ computed are records, which need no run.json to be read.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
+import os
 import platform
-from collections.abc import Sequence
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from specdec.config import RunConfig
+from specdec.errors import UserError, user_error
 from specdec.models.checkpoints import stamp
 from specdec.questions.sets import Problem
-from specdec.records.pickles import plain
+from specdec.records import fields
+from specdec.records.pickles import plain, write_atomic
 from specdec.records.provenance import provenance
 from specdec.runs.shards import Shard
 
@@ -23,21 +33,6 @@ if TYPE_CHECKING:
 
     from specdec.runs.jobs import Job
     from specdec.session import Session
-
-
-import contextlib
-import json
-import os
-import secrets
-import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from pathlib import Path
-from types import TracebackType
-
-from specdec.errors import UserError
-from specdec.records import fields
-from specdec.records.pickles import write_atomic
 
 SCHEMA_VERSION = 1
 DONE, STOPPED, FAILED = "done", "stopped", "failed"
@@ -60,13 +55,10 @@ class RunFile:
         self.job: tuple[int, str] | None = None
         self.num_computed = self.num_found = 0
         self._document = {"schema_version": SCHEMA_VERSION, "start": _now(), **description, "end": None}
-        try:
-            self.path = _new_folder(Path(output_dir) / "runs") / "run.json"
+        folder = Path(output_dir) / "runs"
+        with user_error(f"write to {folder}", "choose another --output_dir"):
+            self.path = _new_folder(folder) / "run.json"
             self._write()
-        except OSError as error:
-            raise UserError(
-                f"cannot write to {Path(output_dir) / 'runs'}: {error.strerror or error}; choose another --output_dir"
-            ) from None
 
     def __enter__(self) -> RunFile:
         return self
@@ -168,7 +160,7 @@ def describe_run(session: Session, problems: Sequence[Problem], shard: Shard, jo
                 for role, source in session.sources.items()
             },
             "chat_template_sha256": _sha256(getattr(session.tokenizer, "chat_template", None)),
-            # With these a later run sees that its records are there already (`repeated.py`).
+            # With these a later run sees that its records are there already (`resume.py`).
             "questions": {
                 str(job.problem.question_id): {
                     "sha256": question_sha256(job.problem),

@@ -4,8 +4,6 @@ Shard i of n takes every n-th question from the i-th on, so that an array of any
 of similar difficulty, which tend to be neighbours, spread over the tasks. What tasks write, they share by files.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

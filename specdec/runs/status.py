@@ -3,8 +3,6 @@
 Asked is what the run.json files say, done is what has a record that begins and ends as one; a ranking reads the rest.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,8 +62,10 @@ def read_status(output_dir: str | Path) -> Status:
             progress.asked.update(document["question_ids"])
             if end["failed"] is not None and end["failed"]["drafter"] == drafter:
                 progress.failed.add(end["failed"]["question_id"])
-    for key, progress in status.configurations.items():
-        places = {question: _path(output_dir, key, question) for question in progress.asked}
+    for (target, dataset, budget, drafter), progress in status.configurations.items():
+        places = {
+            question: record_path(output_dir, target, dataset, question, drafter, budget) for question in progress.asked
+        }
         present = {question: path for question, path in places.items() if path.is_file()}
         progress.done |= {question for question, path in present.items() if seems_whole(path)}
         progress.failed -= progress.done
@@ -86,8 +86,3 @@ def status_report(status: Status) -> str:
     lines += [visible(f"Failed: {error}") for error in status.errors]
     lines += [visible(f"Left out: {error}") for error in status.damaged]
     return "\n".join(lines) + "\n"
-
-
-def _path(output_dir: str | Path, key: Configuration, question_id: int) -> Path:
-    target, dataset, budget, drafter = key
-    return record_path(output_dir, target, dataset, question_id, drafter, budget)

@@ -1,8 +1,7 @@
 """Stop: a signal's wish that a run end after its current round. What a stopped run keeps is not decided here."""
 
-from __future__ import annotations
-
 import signal
+from typing import Self
 
 
 class StopRequest:
@@ -16,7 +15,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: int | None = None
 
-    def __enter__(self) -> StopRequest:
+    def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 

@@ -1,19 +1,24 @@
 """Calibration: from recorded questions, how a drafter's confidences translate into acceptance, and what more passes
-bring. Learnt on some questions, used on others (`cost_aware.py`); kept as JSON in the trace folder. No torch.
+bring; and what the cost-aware policy (`decoding/cost_aware.py`) knows with that, under a latency profile. Learnt on
+some questions, used on others; kept as JSON in the trace folder. No torch.
 """
 
-from __future__ import annotations
-
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from specdec.decoding import cost_aware
 from specdec.decoding.chains import Chain
-from specdec.decoding.cost_aware import EASE_EDGES, PASSES_AHEAD, Calibration, Curve, ease_of, place_of
+from specdec.decoding.cost_aware import EASE_EDGES, PASSES_AHEAD, Advice, Calibration, Curve
 from specdec.decoding.target import count_accepted
-from specdec.errors import UserError
+from specdec.drafters.base import Spec
+from specdec.drafters.block_diffusion import CostAware
+from specdec.errors import UserError, user_error
+from specdec.latency.profile import LatencyProfile, verification_ms
+from specdec.records.identity import first_difference
 from specdec.records.pickles import write_atomic
 from specdec.traces.trace import Trace
 
@@ -22,7 +27,7 @@ NUM_BINS = 10
 
 
 def calibrate(traces: Sequence[Trace], name: str) -> Calibration:
-    """Learn the chains `name` of some questions. `rates` are left to `cost_aware.with_rates`."""
+    """Learn the chains `name` of some questions. `rates` are left to whoever knows prices."""
     seen = [pair for trace in traces for pair in tokens_seen(trace, name)]
     if not seen:
         raise UserError(f"the traces hold no chain of {name} to learn from: record more questions")
@@ -87,10 +92,8 @@ def expected_calibration_error(reliability: Sequence[dict[str, float]]) -> float
 def save_calibration(path: Path, calibrations: Sequence[Calibration]) -> None:
     """One file for all drafters. Raises UserError where it cannot be written."""
     text = json.dumps({one.name: one.to_builtins() for one in calibrations}, indent=1)
-    try:
+    with user_error(f"write {path}"):
         write_atomic(path, text.encode())
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def _chains_with_match(trace: Trace, name: str) -> Iterator[tuple[Chain, int]]:
@@ -122,7 +125,37 @@ def _sights(trace: Trace, name: str, curve: Curve) -> Iterator[tuple[int, int, l
             if not 0 < known <= match:
                 continue
             position = len(trace.prompt_ids) + at + known
-            left = place_of(position, blocks["block_size"], blocks["small_block_size"])
-            ease = ease_of(min(map(curve, chain.confidences[:known])))
+            left = cost_aware.place_of(position, blocks["block_size"], blocks["small_block_size"])
+            ease = cost_aware.ease_of(min(map(curve, chain.confidences[:known])))
             then = [chain.known[min(num_passes + m, chain.num_passes)] for m in range(1, PASSES_AHEAD + 1)]
             yield left, ease, [[min(match, k) - known for k in then], [k - known for k in then]]
+
+
+def engine_costs(profile: LatencyProfile, entry: str, longest: int) -> tuple[float, list[float]]:
+    """What a pass costs, and the verification of a draft of 0 .. `longest` tokens, in ms."""
+    return profile.draft_pass_ms, [verification_ms(profile, entry, n + 1) for n in range(longest + 1)]
+
+
+def advice_of(
+    spec: Spec, calibration_file: str | Path | None, profiles: Iterable[LatencyProfile], drafter: Mapping[str, Any]
+) -> Advice | None:
+    """The advice for a drafter whose chains have the identity `drafter`; None for one that needs none, or has no file.
+
+    Raises UserError for a calibration of another drafter, or one without the rate of the spec's engine.
+    """
+    if not isinstance(spec, CostAware) or calibration_file is None:
+        return None
+    entry, _, profile_name = spec.pricing.rpartition("@")
+    profile = next((one for one in profiles if one.name == profile_name), None)
+    if profile is None or entry not in profile.target_ms_per_token:
+        raise UserError(f"{spec.name}: give the profile with --latency_profile, which has to hold the target {entry!r}")
+    calibration = cost_aware.load_calibration(Path(calibration_file), spec.chains_name)
+    difference = first_difference(calibration.identity, {key: drafter.get(key) for key in calibration.identity})
+    if difference is not None:
+        raise UserError(f"{calibration_file} was learnt from another drafter ({difference}): calibrate again")
+    if spec.pricing not in calibration.rates:
+        raise UserError(
+            f"{calibration_file} has no rate for {spec.pricing}: calibrate again with this --latency_profile"
+        )
+    pass_ms, verify_ms = engine_costs(profile, entry, spec.max_draft_len)
+    return Advice(calibration, pass_ms=pass_ms, verify_ms=verify_ms, rate=calibration.rates[spec.pricing])

@@ -3,9 +3,7 @@
 One record at a time; `commands/replay.py` runs grids of them.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 
@@ -19,8 +17,6 @@ from specdec.errors import UserError
 from specdec.records.identity import REPLAY
 from specdec.records.record import Record
 from specdec.traces.trace import Trace
-
-NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 class RecordedTarget:
@@ -47,7 +43,7 @@ class RecordedTarget:
         return Verification(accepted_len, next_token)
 
 
-def replay(trace: Trace, spec: Spec, options: Options = NOTHING, advice: Advice | None = None) -> Record:
+def replay(trace: Trace, spec: Spec, options: Options = MappingProxyType({}), advice: Advice | None = None) -> Record:
     """The record of a live run of `spec` on the trace's question; its times are zero, for nothing was measured.
 
     `options`, `advice`: as for a live drafter. Raises UserError if the trace lacks the drafter's chains or holds too
@@ -60,7 +56,7 @@ def replay(trace: Trace, spec: Spec, options: Options = NOTHING, advice: Advice 
         trace.prompt_ids,
         max_new_tokens=trace.identity.max_new_tokens,
         stop_ids=trace.stop_ids,
-        clock=_no_time,
+        clock=lambda: 0.0,
     )
     chains = None if spec.chains_name is None else trace.chains_of(spec)
     settings = {} if chains is None else chains.identity
@@ -74,7 +70,3 @@ def replay(trace: Trace, spec: Spec, options: Options = NOTHING, advice: Advice 
         prefill_ms=0.0,
         rounds=rounds,
     )
-
-
-def _no_time() -> float:
-    return 0.0

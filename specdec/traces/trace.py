@@ -1,24 +1,22 @@
 """Trace: one question's target text and every drafter's chains along it; its schema, file, path and checks.
 
-One `.npz` per question: numpy arrays and a JSON text, nothing that could be executed. A trace is made by
-`recorder.py` and read by `recorded.py`, `replay.py` and `oracle.py`. No torch.
+One `.npz` per question: numpy arrays and a JSON text, nothing that could be executed. No torch.
 """
-
-from __future__ import annotations
 
 import io
 import json
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from specdec.decoding.chains import ARRAYS, Chains
 from specdec.drafters.base import Spec
-from specdec.errors import UserError
+from specdec.errors import UserError, user_error
 from specdec.records import fields
 from specdec.records.identity import Identity
 from specdec.records.pickles import write_atomic
@@ -75,7 +73,8 @@ class Trace:
         meta = {key: value for key, value in vars(self).items() if key not in ("chains", "gaps")}
         meta |= {"version": VERSION, "identity": self.identity.to_builtins()}
         meta |= {"chains": [[c.name, c.identity, c.chain_len] for c in self.chains.values()]}
-        arrays: dict[str, Any] = {"meta": _text_array(json.dumps(meta)), "gaps": np.array(self.gaps, np.float32)}
+        text = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+        arrays: dict[str, Any] = {"meta": text, "gaps": np.array(self.gaps, np.float32)}
         for index, chains in enumerate(self.chains.values()):
             arrays |= {f"{index}_{key}": array for key, array in chains.arrays.items()}
         file = io.BytesIO()
@@ -83,7 +82,7 @@ class Trace:
         return file.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Trace:
+    def from_bytes(cls, data: bytes) -> Self:
         """The inverse of `to_bytes`. Raises UserError, or one of `_UNREADABLE`, for anything else."""
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             meta = json.loads(arrays["meta"].tobytes())
@@ -131,25 +130,20 @@ def trace_path(output_dir: str | Path, identity: Identity) -> Path:
 def save_trace(trace: Trace, path: Path) -> None:
     """Writes the file atomically. Raises UserError where that cannot be done."""
     trace.check()
-    try:
+    with user_error(f"write {path}", "choose another --output_dir"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, trace.to_bytes())
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another --output_dir") from None
 
 
 def load_trace(path: str | Path) -> Trace:
     """Reads a trace, executing nothing. UserError names an unreadable, truncated or foreign file."""
-    try:
-        return Trace.from_bytes(Path(path).read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except (UserError, *_UNREADABLE) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"{path} is not a whole trace of this program ({reason}): "
-            "remove it and record again with failfast.py --record"
-        ) from None
+    with user_error(f"read {path}"):
+        try:
+            return Trace.from_bytes(Path(path).read_bytes())
+        except (UserError, *_UNREADABLE) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            what = f"{path} is not a whole trace of this program ({reason})"
+            raise UserError(f"{what}: remove it and record again with failfast.py --record") from None
 
 
 def load_matching(path: Path, identity: Identity) -> Trace | None:
@@ -166,14 +160,16 @@ def load_matching(path: Path, identity: Identity) -> Trace | None:
     return trace
 
 
-def find_traces(folder: str | Path) -> list[Path]:
-    """The traces of a results folder, or of any folder in it, in the order of their questions. UserError if none."""
+def find_traces(folder: str | Path, question_ids: Sequence[int] | None = None) -> list[Path]:
+    """The traces of a results folder, or of any folder in it, in the order of their questions: all, or those of these
+    questions. UserError where there is none."""
     root = Path(folder)
     found = [root] if root.is_file() else [path for path in root.rglob("*.npz") if not path.name.startswith(".")]
     if not found:
         raise UserError(f"{folder} holds no traces: record some with failfast.py --record --output_dir {folder}")
+    if question_ids is not None:
+        missing = set(map(str, question_ids)) - {path.parent.name for path in found}
+        if missing:
+            raise UserError(f"{folder} holds no trace of question {min(missing)}: record it with failfast.py --record")
+        found = [path for path in found if path.parent.name in set(map(str, question_ids))]
     return sorted(found, key=lambda path: [(len(part) if part.isdigit() else 0, part) for part in path.parts])
-
-
-def _text_array(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)

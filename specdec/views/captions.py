@@ -3,8 +3,6 @@
 Shared by text, LaTeX, Markdown, the HTML report and figures.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from specdec.latency.profile import MEASURED, ROOFLINE

@@ -6,8 +6,6 @@ never look alike. Hues are Okabe and Ito's, which colour-blind people can tell a
 here: anything of matplotlib or the page.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields

@@ -3,8 +3,6 @@
 `tables.py` makes those for terminals and programs.
 """
 
-from __future__ import annotations
-
 from specdec.ranking.statistics import LEVEL
 from specdec.ranking.table import QUANTITIES, Row, Table
 from specdec.views.captions import engine_note, ranking_note
@@ -30,15 +28,11 @@ _LATEX = {
 
 
 def cells(table: Table) -> list[list[str]]:
-    """Head and rows, as text; columns of which nothing is known are left out. The best and what is level with it end
-    with a mark."""
+    """Head and rows as text; columns of which nothing is known are left out. The best and its equals have a mark."""
     known = [name for name in COLUMNS if any(row.has(name) for row in table.rows)]
-    return [["drafter", *(COLUMNS[name] for name in known)], *(_row(row, known) for row in table.rows)]
-
-
-def _row(row: Row, known: list[str]) -> list[str]:
-    mark = " *" if row.is_level else ""
-    return [(row.own_label or label_of(row.drafter_name)) + mark, *(_cell(row, name) for name in known)]
+    names = [(row.own_label or label_of(row.drafter_name)) + " *" * bool(row.is_level) for row in table.rows]
+    rows = [[name, *(_cell(row, one) for one in known)] for name, row in zip(names, table.rows, strict=True)]
+    return [["drafter", *(COLUMNS[name] for name in known)], *rows]
 
 
 def _cell(row: Row, name: str) -> str:

@@ -3,8 +3,6 @@
 `token_bytes.py` finds the bytes; `trajectory.py` knows whether a token was accepted.
 """
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Iterable
 from dataclasses import dataclass

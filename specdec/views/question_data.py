@@ -3,8 +3,6 @@
 The drafters wrote the same text, or nearly: it is kept once, and of each drafter what it proposed beyond it.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import zlib
@@ -83,12 +81,8 @@ class _Packing:
         for name, value in zip(_COLUMNS, (*counts, round(10 * turn.draft_ms), round(10 * turn.verify_ms)), strict=True):
             self.rounds[name].append(value)
         self.rejected += self._numbers(step.rejected)
-        self.sure.append(_sure(step))
+        self.sure += ["-" if one is None else str(min(9, max(0, int(one * 10)))) for one in step.confidences]
 
     def _numbers(self, pieces: Sequence[Piece]) -> list[int]:
         indices = self.indices
         return [indices.setdefault(piece, len(indices)) for piece in pieces]
-
-
-def _sure(step: Step) -> str:
-    return "".join("-" if one is None else str(min(9, max(0, int(one * 10)))) for one in step.confidences)

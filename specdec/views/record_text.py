@@ -1,23 +1,17 @@
 """Report: strings for people about one record. Its log lines and .txt, and quoted text.
 
-The inverse of the log lines is `logs.py` (`parse_log_lines` is importable from here too); the numbers come
-from `records.py` and `ranking.py`; tables of many records are `tables.py`.
+The inverse of the log lines is `ranking/logs.py`; tables of many records are `tables.py`.
 """
-
-from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from specdec.latency.pricing import Price
-from specdec.ranking.entries import Entry
-from specdec.ranking.logs import parse_log_lines
+from specdec.ranking.entries import COUNTS, Entry
 from specdec.records.record import Record
 from specdec.records.rounds import Round
 from specdec.text import quote_text, visible
 
-__all__ = ["parse_log_lines", "quote_text", "record_lines", "record_text", "visible"]
 _ANSWERS = {True: "correct", False: "wrong", None: "not graded"}
 
 
@@ -58,11 +52,7 @@ def _totals_json(entry: Entry) -> str:
         "source": entry.source.to_builtins(),
         "settings": entry.settings,
         "output": entry.output,
-        "output_tokens": entry.num_output_tokens,
-        "accepted": entry.num_accepted,
-        "drafted": entry.num_drafted,
-        "rounds": entry.num_rounds,
-        "forward_passes": entry.num_forward_passes,
+        **{name.removeprefix("num_"): getattr(entry, name) for name in COUNTS},
         "draft_ms": entry.draft_ms,
         "verify_ms": entry.verify_ms,
         "prices": {key: [p.draft_ms, p.verify_ms, p.baseline_ms] for key, p in entry.prices.items()},
@@ -75,15 +65,11 @@ def _totals_json(entry: Entry) -> str:
 
 
 def record_text(record: Record, entry: Entry, token_text: Sequence[str] | None = None) -> str:
-    """The .txt beside the pickle: question, answer, totals, a line per round.
-
-    `entry`: the record's own. `token_text`: per round, the text it emitted. Question and answer are quoted as in a
-    log.
-    """
-    dataset = visible(record.identity.dataset)
+    """The .txt beside the pickle: question and answer (quoted as in a log), totals, a line per round. `entry`: the
+    record's own; `token_text`: per round, the text it emitted."""
+    dataset, settings = visible(record.identity.dataset), record.identity.to_builtins()
     parts = [f"Question {record.question_id} of {dataset}, drafter {record.drafter_name}", ""]
-    parts += ["Settings", *(_setting(key, value) for key, value in record.identity.to_builtins().items()), ""]
-    parts += ["Question"]
+    parts += ["Settings", *(visible(f"  {key} = {value!r}") for key, value in settings.items()), "", "Question"]
     for key, value in record.raw_data.items():
         parts += quote_text(f"{key}: {value}")
     parts += ["", "Answer", *quote_text(record.output_text), "", "Totals"]
@@ -103,10 +89,6 @@ def record_text(record: Record, entry: Entry, token_text: Sequence[str] | None =
         text = token_text[index] if token_text is not None and index < len(token_text) else None
         parts.append(_round_line(index, turn, text))
     return "\n".join(parts) + "\n"
-
-
-def _setting(key: str, value: Any) -> str:
-    return visible(f"  {key} = {value!r}")
 
 
 def _round_line(index: int, turn: Round, text: str | None) -> str:

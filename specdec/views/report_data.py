@@ -3,8 +3,6 @@
 Not the trajectories (`question_data.py`), and not how any of it looks (html/).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any

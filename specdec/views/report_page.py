@@ -3,8 +3,6 @@
 The page may load nothing: its Content-Security-Policy admits its own style and script, by their hashes, and no network.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -3,8 +3,6 @@
 Which columns of `ranking/table.py` each shows. Those for papers and pages: `paper.py`.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -14,12 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from specdec.latency.profile import MEASURED
-from specdec.ranking import entries, ranking
 from specdec.ranking.comparisons import Difference
-from specdec.ranking.entries import Entry
+from specdec.ranking.entries import PLAIN, Entry
 from specdec.ranking.lossless import count_grades, losslessness_line
 from specdec.ranking.question_sets import unequal
-from specdec.ranking.ranking import PlainRow
+from specdec.ranking.ranking import PlainRow, engines_of, plain_row
 from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS, NUM_RESAMPLES, Value
 from specdec.ranking.table import CEILING_PARTS, CEILING_SHARES, COMPARED, QUANTITIES, Row, Table, table_of
 from specdec.text import aligned, visible
@@ -56,16 +53,15 @@ class Column:
 def ranking_report(stats: Sequence[Entry]) -> str:
     """Every engine's table, each followed by its best configuration, then plain decoding's own time."""
     parts: list[str] = []
-    for engine in ranking.engines_of(stats):
+    for engine in engines_of(stats):
         table = table_of(stats, engine, intervals=())  # the speedups have theirs, and no others are shown
         parts += filter(None, [ranking_table(table), difference_table(table), ceiling_table(table)])
-    parts.append(plain_line(ranking.plain_row(stats)))
+    parts.append(plain_line(plain_row(stats)))
     parts += filter(None, [losslessness_line(stats)])
     sources = sorted({entry.source for entry in stats})
     if len(sources) > 1:
         parts.append("Questions of several runs together: " + "; ".join(visible(source.title) for source in sources))
-    counts = unequal(stats)
-    if counts:
+    if counts := unequal(stats):
         parts.append(f"Careful: the configurations were run on different questions ({visible(counts)}).")
     return "\n\n".join(parts) + "\n"
 
@@ -87,8 +83,7 @@ def ranking_table(table: Table) -> str:
 
 
 def difference_table(table: Table) -> str:
-    """Every configuration's mean speedup less the best one's and less the AR baseline's, as aligned text; "" where
-    nothing is compared."""
+    """Every configuration's mean speedup less the best one's and less the AR baseline's, as text; "": none compared."""
     rows = [row for row in table.rows if row.rank is not None]
     if not table.num_paired or len(rows) < 2:
         return ""
@@ -97,10 +92,7 @@ def difference_table(table: Table) -> str:
     head = ["drafter"]
     for title, _ in known.values():
         head += [f"less {title}", _INTERVAL, "p (Holm)", "more questions"]
-    cells = [[visible(row.drafter_name)] for row in rows]
-    for line, row in zip(cells, rows, strict=True):
-        for key in known:
-            line += _difference_cells(row.differences.get(key))
+    cells = [[_name(row), *(text for key in known for text in _differing(row.differences.get(key)))] for row in rows]
     names = "; ".join(f"{title}: {name}" for title, name in known.values())
     title = f"Paired differences of the mean speedup over {table.num_paired} questions ({names})"
     legend = "More questions: about how many would separate the two with 80% chance, if the difference is as it looks."
@@ -157,17 +149,12 @@ def _bounds(value: Value | None) -> str:
     return "-" if value is None or value.low is None else f"{value.low:.2f} to {value.high:.2f}"
 
 
-def _difference_cells(difference: Difference | None) -> list[str]:
+def _differing(difference: Difference | None) -> list[str]:
     if difference is None:
         return ["-"] * 4
-    more = "-" if difference.is_clear else difference.num_more_questions
-    one = difference.estimate
-    return [
-        f"{one.value:+.2f}",
-        f"{one.low:.2f} to {one.high:.2f}",
-        f"{difference.p_holm:.4f}",
-        "any" if more is None else f"{more}",
-    ]
+    one, more = difference.estimate, "-" if difference.is_clear else difference.num_more_questions
+    interval, questions = f"{one.low:.2f} to {one.high:.2f}", "any" if more is None else f"{more}"
+    return [f"{one.value:+.2f}", interval, f"{difference.p_holm:.4f}", questions]
 
 
 _COLUMNS = (
@@ -213,11 +200,8 @@ def row_dict(row: Row) -> dict[str, Any]:
 
 
 def _bound_cells(row: Row, names: Iterable[str]) -> dict[str, Any]:
-    cells: dict[str, Any] = {}
-    for name in names:
-        value = row.values.get(name)
-        cells |= {f"{QUANTITIES[name].key}_{end}": _rounded(getattr(value, end, None)) for end in ("low", "high")}
-    return cells
+    ends = [(name, end) for name in names for end in ("low", "high")]
+    return {f"{QUANTITIES[name].key}_{end}": _rounded(getattr(row.values.get(name), end, None)) for name, end in ends}
 
 
 def _rounded(value: float | None) -> float | None:
@@ -226,21 +210,15 @@ def _rounded(value: float | None) -> float | None:
 
 
 def ranking_csv(stats: Sequence[Entry]) -> str:
-    """All engines in one CSV: `engine` and the keys of `row_dict`, unrounded, empty for none.
-
-    Plain decoding is one more row, without a rank, under "measured".
-    """
+    """All engines in one CSV: `engine` and the keys of `row_dict`, unrounded, empty for none. Plain decoding is one
+    more row, without a rank, under "measured"."""
     out = io.StringIO()
     known = Row("", values=dict.fromkeys(CEILING_SHARES, Value(0.0)))  # of which everything is said
-    keys = row_dict(known).keys()
-    writer = csv.DictWriter(out, ["engine", *keys], lineterminator="\n")
+    writer = csv.DictWriter(out, ["engine", *row_dict(known)], lineterminator="\n")
     writer.writeheader()
-    for engine in ranking.engines_of(stats):
-        for row in table_of(stats, engine, (*_BOUNDED, "ceiling_share")).rows:
-            writer.writerow({"engine": engine} | row_dict(row))
-    plain = ranking.plain_row(stats)
-    if plain is not None:
-        cells = {"engine": MEASURED, "drafter_name": entries.PLAIN}
+    writer.writerows({"engine": table.engine} | row_dict(row) for table in _tables(stats) for row in table.rows)
+    if plain := plain_row(stats):
+        cells = {"engine": MEASURED, "drafter_name": PLAIN}
         writer.writerow(cells | {"num_questions": plain.num_questions, "total_ms": plain.total_ms})
     return out.getvalue()
 
@@ -251,13 +229,18 @@ def ranking_json(stats: Sequence[Entry], note: str = "") -> str:
 
 
 def ranking_document(stats: Sequence[Entry], note: str = "") -> dict[str, Any]:
-    """Per engine the rows and the best configuration; plain decoding's measured time.
-
-    `note`: what a reader must know of the questions.
-    """
-    plain = ranking.plain_row(stats)
+    """Per engine the rows and the best; plain decoding's measured time. `note`: what to know of the questions."""
+    plain = plain_row(stats)
     return {
-        "engines": [_engine_dict(stats, engine) for engine in ranking.engines_of(stats)],
+        "engines": [
+            {
+                "engine": table.engine,
+                "best": None if table.best is None else table.best.drafter_name,
+                "ar_baseline": table.ar_baseline,
+                "rows": [row_dict(row) for row in table.rows],
+            }
+            for table in _tables(stats)
+        ],
         "plain": None if plain is None else vars(plain) | {"ms_per_token": plain.ms_per_token},
         "sources": [source.to_builtins() for source in sorted({entry.source for entry in stats})],
         "losslessness": count_grades(stats),
@@ -267,11 +250,5 @@ def ranking_document(stats: Sequence[Entry], note: str = "") -> dict[str, Any]:
     }
 
 
-def _engine_dict(stats: Sequence[Entry], engine: str) -> dict[str, Any]:
-    table = table_of(stats, engine, (*_BOUNDED, "ceiling_share"))
-    return {
-        "engine": engine,
-        "best": None if table.best is None else table.best.drafter_name,
-        "ar_baseline": table.ar_baseline,
-        "rows": [row_dict(row) for row in table.rows],
-    }
+def _tables(stats: Sequence[Entry]) -> list[Table]:
+    return [table_of(stats, engine, (*_BOUNDED, "ceiling_share")) for engine in engines_of(stats)]

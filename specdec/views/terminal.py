@@ -5,15 +5,13 @@ Every line starts with "| ", as text does in a log. What is generated cannot ste
 are escape sequences. Without colours the same is said by marks: [-rejected-] and {+correction+}.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TextIO
 
 from specdec.models.token_text import TokenBytes
 from specdec.records.record import Record
 from specdec.text import quote_text, visible
-from specdec.views.pieces import SPECIAL, TEXT, Piece, Reader
+from specdec.views.pieces import BYTES, Piece, Reader
 from specdec.views.trajectory import Step, trajectory
 
 ACCEPTED, REJECTED, CORRECTION, BONUS = "accepted", "rejected", "correction", "bonus"
@@ -73,4 +71,4 @@ def _runs(steps: Sequence[Step]) -> Iterator[tuple[str, str]]:
 
 
 def _shown(piece: Piece) -> str:
-    return piece.text if piece.kind in (TEXT, SPECIAL) else f"<{piece.text}>"
+    return f"<{piece.text}>" if piece.kind == BYTES else piece.text

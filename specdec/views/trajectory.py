@@ -3,8 +3,6 @@
 How it looks is decided elsewhere: `terminal.py` colours it, `question_data.py` packs it for the HTML report.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from specdec.drafters.families import parse_name

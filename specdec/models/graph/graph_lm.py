@@ -6,8 +6,6 @@ graph serves every length; rewinding moves a counter, as in every CachedLM. Wher
 the same code runs without graphs, on the plain operations. Shape suffixes as in `reference.py`.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -41,10 +39,7 @@ class BackendOptions:
 
 
 class GraphLM(CachedLM):
-    """Behaves as CachedLM does; see there. Logits agree within rounding.
-
-    Example: `GraphLM(model).predict([5, 7])` is what `CachedLM(model).predict([5, 7])` is.
-    """
+    """A CachedLM, see there; logits agree within rounding."""
 
     def __init__(
         self, hf_model: PreTrainedModel, vocab_size: int | None = None, options: BackendOptions | None = None
@@ -101,10 +96,7 @@ class GraphLM(CachedLM):
     def _chunks(
         self, tokens: list[int], block_size: int, keep: Sequence[int] | None, never: int
     ) -> Iterator[tuple[torch.Tensor, int]]:
-        """Run `tokens` in chunks of whole blocks; yields each chunk's logits_KV and how many of their rows count.
-
-        What is yielded holds until the next chunk runs.
-        """
+        """Run `tokens` in whole blocks; yields logits_KV, good until the next chunk, and how many rows count."""
         if self.length + len(tokens) > self.capacity:
             self._grow(self.length + len(tokens))
         keep = range(len(tokens)) if keep is None else keep

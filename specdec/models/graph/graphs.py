@@ -3,8 +3,6 @@
 On a CPU a function simply runs, so that the same code can be tested without a GPU.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 

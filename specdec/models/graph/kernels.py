@@ -44,7 +44,6 @@ class GpuOperations:
         return out_KC
 
     def silu_product(self, gate_up_M2I: torch.Tensor) -> torch.Tensor:
-        """See plain.silu_product."""
         num_rows, size = len(gate_up_M2I), gate_up_M2I.shape[1] // 2
         out_MI = gate_up_M2I.new_empty(num_rows, size)
         _silu_kernel[(num_rows, triton.cdiv(size, 1024))](gate_up_M2I, out_MI, size, 1024)
@@ -59,15 +58,8 @@ class GpuOperations:
         num_heads = num_all_heads - 2 * num_kv_heads
         q_MHD = qkv_MN.new_empty(num_rows, num_heads, head_size)
         _rotate_kernel[(num_rows, num_all_heads)](
-            qkv_MN,
-            rotary_2PE,
-            cache_2GPD,
-            q_MHD,
-            state,
-            capacity,
-            num_heads,
-            num_kv_heads,
-            head_size,
+            *(qkv_MN, rotary_2PE, cache_2GPD, q_MHD, state),
+            *(capacity, num_heads, num_kv_heads, head_size),
             num_warps=1,
         )
         return q_MHD
@@ -104,10 +96,7 @@ class GpuOperations:
         return out_MN
 
     def most_probable(self, logits_KV: torch.Tensor, state: torch.Tensor, found_K2: torch.Tensor) -> None:
-        """See plain.most_probable: programs look at chunks of a row, a second kernel at their findings.
-
-        found_K2 may be pinned memory of the host.
-        """
+        """See plain.most_probable: over chunks of rows, then over what they found; found_K2 may be pinned memory."""
         num_rows, vocab_size = logits_KV.shape
         num_chunks = triton.cdiv(vocab_size, CHUNK_V)
         found_3KS = logits_KV.new_empty(3, num_rows, num_chunks, dtype=torch.float32)
@@ -163,16 +152,9 @@ def _silu_kernel(gate_up_ptr: tl.tensor, out_ptr: tl.tensor, size: tl.tensor, BL
 
 @triton.jit
 def _rotate_kernel(
-    qkv_ptr: tl.tensor,
-    rotary_ptr: tl.tensor,
-    cache_ptr: tl.tensor,
-    q_ptr: tl.tensor,
-    state_ptr: tl.tensor,
-    capacity: tl.tensor,
-    H: tl.constexpr,
-    G: tl.constexpr,
-    D: tl.constexpr,
-) -> None:
+    qkv_ptr: tl.tensor, rotary_ptr: tl.tensor, cache_ptr: tl.tensor, q_ptr: tl.tensor, state_ptr: tl.tensor,
+    capacity: tl.tensor, H: tl.constexpr, G: tl.constexpr, D: tl.constexpr,
+) -> None:  # fmt: skip
     row, head = tl.program_id(0), tl.program_id(1)
     first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
     half: tl.constexpr = D // 2
@@ -251,15 +233,9 @@ def _attend_kernel(
 
 @triton.jit
 def _merge_kernel(
-    sums_ptr: tl.tensor,
-    peaks_ptr: tl.tensor,
-    out_ptr: tl.tensor,
-    state_ptr: tl.tensor,
-    SPLITS: tl.constexpr,
-    D: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    OVERLAPS: tl.constexpr,
-) -> None:
+    sums_ptr: tl.tensor, peaks_ptr: tl.tensor, out_ptr: tl.tensor, state_ptr: tl.tensor,
+    SPLITS: tl.constexpr, D: tl.constexpr, BLOCK_P: tl.constexpr, OVERLAPS: tl.constexpr,
+) -> None:  # fmt: skip
     head, num_heads = tl.program_id(0), tl.num_programs(0)
     live = (tl.load(state_ptr) + tl.load(state_ptr + 1)).to(tl.int32)
     share = tl.cdiv(tl.cdiv(live, SPLITS), BLOCK_P) * BLOCK_P
@@ -278,11 +254,7 @@ def _merge_kernel(
 
 @triton.jit
 def _best_kernel(
-    logits_ptr: tl.tensor,
-    found_ptr: tl.tensor,
-    state_ptr: tl.tensor,
-    vocab_size: tl.tensor,
-    CHUNK: tl.constexpr,
+    logits_ptr: tl.tensor, found_ptr: tl.tensor, state_ptr: tl.tensor, vocab_size: tl.tensor, CHUNK: tl.constexpr
 ) -> None:
     row, chunk = tl.program_id(0), tl.program_id(1)
     never = tl.load(state_ptr + 3).to(tl.int32)

@@ -147,7 +147,6 @@ class Buffers:
 
     @cached_property
     def found(self) -> np.ndarray:
-        """`found_M2` as the host reads it."""
         return self.found_M2.numpy()
 
     @cached_property

@@ -1,7 +1,5 @@
 """How the fused products are cut into programs; the kernels are in `products.py`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 NUM_PROGRAMS = 132  # multiprocessors of an H100 or H200

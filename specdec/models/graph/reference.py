@@ -7,8 +7,6 @@ positions, M new tokens (padded), N = (H + 2G) * D, P positions of the cache, V 
 `state` is the int64 tensor [first position, number of real tokens, block size, token never predicted].
 """
 
-from __future__ import annotations
-
 import torch
 
 from specdec.models.lm import most_probable as most_probable_of

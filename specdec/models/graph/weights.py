@@ -5,8 +5,6 @@ It moves no weight twice: the Hugging Face module keeps working, on views of the
 Shape suffixes: C hidden size, D head size, H query heads, G KV heads, I MLP size, N = (H + 2G) * D.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -55,12 +53,6 @@ class Weights:
     @property
     def hidden_size(self) -> int:
         return self.embedding_VC.shape[1]
-
-    @property
-    def num_bytes(self) -> int:
-        """What one pass has to read: every matrix once; of the embedding only rows, unless it is the head."""
-        read = [tensor for layer in self.layers for tensor in vars(layer).values() if tensor is not None]
-        return sum(tensor.numel() * tensor.element_size() for tensor in (*read, self.norm_C, self.head_VC))
 
 
 def unsupported(config: PretrainedConfig) -> str | None:

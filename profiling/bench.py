@@ -1,0 +1,77 @@
+"""What engines are measured with: models of real shapes, calls timed in turn, and how fast a device copies.
+
+Models have random weights made on the device, or are checkpoints.
+"""
+
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+
+from profiling.shapes import SHAPES
+from specdec.models.checkpoints import Role, find_model
+from specdec.models.lm import CachedLM, device_clock
+from specdec.models.load import load_hf_model, moved
+
+COPY_BYTES = 4 << 30
+TURNS = 5
+
+
+def make_model(name: str, role: Role, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """A model of `SHAPES` with random weights, or the checkpoint that failfast.py would find. Raises UserError."""
+    if name not in SHAPES:
+        return moved(load_hf_model(find_model(role, name), dtype), device)
+    fields: dict[str, Any] = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+    fields |= {"max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "rope_theta": 1e6}
+    config = Qwen2Config(**vars(SHAPES[name]), **fields)
+    torch.manual_seed(0)
+    with torch.device(device), _default_dtype(dtype):
+        return Qwen2ForCausalLM(config).eval()
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def timed_in_turn(lm: CachedLM, calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
+    """Median, tenth and ninetieth percentile of each call in ms, after a few that do not count.
+
+    Its repeats are spread over several turns: a host has slow and quick seconds.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(TURNS):
+        for name, call in calls.items():
+            for _ in range(5):
+                call()
+            for _ in range(turn, repeats, TURNS):
+                begin = lm.clock()
+                call()
+                times[name].append(1e3 * (lm.clock() - begin))
+    return {name: _summary(taken) for name, taken in times.items()}
+
+
+def _summary(times: list[float]) -> dict[str, float]:
+    cuts = statistics.quantiles(times, n=10) if len(times) > 1 else [times[0]] * 9
+    return {"ms": statistics.median(times), "p10": cuts[0], "p90": cuts[-1]}
+
+
+def measure_copy(device: torch.device) -> float:
+    """Bytes read and written per ms by a large copy within the device's memory, at best."""
+    num_bytes = COPY_BYTES if device.type == "cuda" else COPY_BYTES // 64
+    source = torch.empty(num_bytes, dtype=torch.uint8, device=device).random_(0, 255)
+    target = torch.empty_like(source)
+    seconds = []
+    for _ in range(10):
+        begin = device_clock(device)
+        target.copy_(source)
+        seconds.append(device_clock(device) - begin)
+    return 2 * num_bytes / (1e3 * min(seconds))
