@@ -75,7 +75,7 @@ def test_it_is_kept_in_the_record(found, tmp_path):
 @pytest.mark.parametrize("change", [{"kind": "maybe"}, {"position": None}, {"noise": -1.0}, {"top2_gap": "x"}])
 def test_a_damaged_one_is_refused(change):
     with pytest.raises(UserError):
-        Divergence.from_builtins(vars(Divergence(TIE, 3, 0.1, 0.1, 0.2)) | change)
+        Divergence.from_builtins(Divergence(TIE, 3, 0.1, 0.1, 0.2).to_builtins() | change)
     with pytest.raises(UserError):
         Divergence.from_builtins(None)
 

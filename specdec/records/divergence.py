@@ -33,9 +33,12 @@ class Divergence:
     shortfall: float | None = None
     noise: float | None = None
 
+    def to_builtins(self) -> dict[str, Any]:
+        return dict(vars(self))
+
     @classmethod
     def from_builtins(cls, data: Any) -> "Divergence":
-        """The inverse of `vars`; UserError for anything else."""
+        """The inverse of `to_builtins`; UserError for anything else."""
         distances = {
             name: fields.take(data, name, lambda value: value is None or fields.is_ms(value))
             for name in ("top2_gap", "shortfall", "noise")

@@ -129,7 +129,7 @@ class Record:
             "identity": self.identity.to_builtins(),
             "provenance": self.provenance,
         }
-        judged = {} if self.divergence is None else {"divergence": vars(self.divergence)}
+        judged = {} if self.divergence is None else {"divergence": self.divergence.to_builtins()}
         return pickles.plain(values | totals | judged)
 
     @classmethod
