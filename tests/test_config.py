@@ -49,9 +49,9 @@ def test_other_names_are_refused(name: str) -> None:
         parse_name(name)
 
 
-def test_no_flag_means_all_four_drafters_and_plain_decoding() -> None:
+def test_no_flag_means_all_drafters_and_plain_decoding() -> None:
     assert parse_args([]) == RunConfig.of()
-    assert parse_args([]).drafters.kinds == ("plain", "ar_sf", "ar_df", "dllm_sf", "failfast")
+    assert parse_args([]).drafters.kinds == ("plain", "ar_sf", "ar_df", "dllm_sf", "failfast", "lookup")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_several_values_sweep() -> None:
     config = parse_args(line.split())  # noqa: SIM905
     specs = config.drafters.specs()
     names = [spec.name for spec in specs]
-    assert len(names) == len(set(names)) == 1 + 2 + 2 + 4 + 4
+    assert len(names) == len(set(names)) == 1 + 2 + 2 + 4 + 4 + 2
     assert {"ar_None_sf_8", "dllm_0.9_sf_4", "dllm_0.05_df_0.3_60_10", "dllm_0.9_df_0.4_60_10"} <= set(names)
     assert all(spec.first_window == 10 for spec in specs if isinstance(spec, FailFast))
 
@@ -82,7 +82,7 @@ def test_several_values_sweep() -> None:
 def test_lengths_in_any_order_are_the_same_drafters() -> None:
     """--spec_len is static lengths alone; its first length was FailFast's first window once."""
     ours, theirs = (parse_args(["--spec_len", *lengths]).drafters.specs() for lengths in ("484", "84"))
-    assert len(ours) == len(set(ours)) == len(theirs) == 7 and set(ours) == set(theirs)
+    assert len(ours) == len(set(ours)) == len(theirs) == 9 and set(ours) == set(theirs)
     assert [spec for spec in ours if isinstance(spec, FailFast)] == [FailFast(0.05, 0.45, 60, 10)]
 
 

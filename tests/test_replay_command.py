@@ -154,7 +154,7 @@ def test_recorded_once_replayed_as_run_live(family: dict[str, Path], tmp_path: P
     priced = ["--latency_target", "Qwen2.5-7B-Instruct"]
     replay.run([str(tmp_path), *SHORT[:2], *priced, "--output_dir", str(tmp_path / "replayed")])
     live = {path.relative_to(tmp_path): load_record(path) for path in find_records(tmp_path / "pickles")}
-    assert len(live) == 10
+    assert len(live) == 12
     for name, origin in (("verified", TRACE), ("replayed", REPLAY)):
         for path, record in live.items():
             other = load_record(tmp_path / name / path)
@@ -187,7 +187,7 @@ def test_a_second_recording_does_the_rest(
     assert "Recorded 2 of 2 questions" in capsys.readouterr().out
     assert failfast.main(line) == 0  # the same questions, now with all drafters
     (first, second) = map(load_trace, find_traces(tmp_path))
-    assert sorted(first.chains) == sorted(second.chains) == ["ar", "dllm_0.05"]
+    assert sorted(first.chains) == sorted(second.chains) == ["ar", "dllm_0.05", "lookup_3"]
     assert [first.chains[name].chain_len for name in ("ar", "dllm_0.05")] == [20, 30]
     assert failfast.main([*line, "--drafters", "ar_sf", "--chain_len", "25"]) == 0
     assert load_trace(find_traces(tmp_path)[0]).chains["ar"].chain_len == 25

@@ -199,7 +199,7 @@ def test_a_full_disk_keeps_what_is_finished(family, tmp_path, monkeypatch, capsy
     before = {path: path.stat().st_mtime_ns for path in kept}
     monkeypatch.undo()
     assert failfast.main(arguments) == 0
-    assert len(find_records(tmp_path)) == 5 and all(path.stat().st_mtime_ns == then for path, then in before.items())
+    assert len(find_records(tmp_path)) == 6 and all(path.stat().st_mtime_ns == then for path, then in before.items())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
