@@ -175,6 +175,21 @@ def test_a_replay_is_not_a_finished_run(
     assert "origin: stored 'replay', asked 'live'" in capsys.readouterr().err
 
 
+def test_a_replay_writes_over_no_run(
+    family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = flags(family, tmp_path, "--num_questions", "1", "--drafters", "plain")
+    assert failfast.main([*line, "--record"]) == failfast.main(line) == 0
+    (path,) = find_records(tmp_path)
+    kept = path.read_bytes()
+    into = [str(tmp_path), "--drafters", "plain", "--latency_profile", "none", "--output_dir"]
+    capsys.readouterr()
+    assert replay.main([*into, str(tmp_path)]) == 2
+    assert "origin: stored 'live', asked 'replay'): choose another --output_dir" in capsys.readouterr().err
+    assert path.read_bytes() == kept
+    assert replay.main([*into, str(tmp_path / "own")]) == replay.main([*into, str(tmp_path / "own")]) == 0
+
+
 def _counts(turn: object) -> dict[str, object]:
     return {key: value for key, value in vars(turn).items() if key not in ("confidences", "draft_ms", "verify_ms")}
 

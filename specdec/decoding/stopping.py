@@ -119,7 +119,7 @@ class FailFastWindow(Window):
         if self.rule not in ("published", "strict"):
             raise ValueError(f"rule {self.rule!r} is neither 'published' nor 'strict'")
         if min(self.size, self.draft_step, self.max_draft_len) < 1:
-            raise ValueError("spec_len, incr_len and max_spec_len must be at least 1")
+            raise ValueError("the first window, draft_step and max_draft_len must be at least 1")
         self._resize(self.size)
 
     def test(self, run: Run) -> str | None:

@@ -17,6 +17,7 @@ from specdec.records.identity import LIVE, REPLAY, Identity, current
 from specdec.records.rounds import Round
 
 SCHEMA_VERSION = 1
+OVERWRITE = "use --overwrite or another --output_dir"
 _TREES = ("provenance", "raw_data")
 
 
@@ -218,10 +219,10 @@ def load_record(path: str | Path) -> Record:
         raise UserError(message) from None
 
 
-def load_finished(path: str | Path, identity: Identity) -> Record | None:
+def load_finished(path: str | Path, identity: Identity, advice: str = OVERWRITE) -> Record | None:
     """The record at `path` if it was made under `identity`; None if there is no file.
 
-    UserError for a damaged record and for one made under another identity (naming the first difference).
+    UserError for a damaged record, and for one made under another identity: the first difference, and `advice`.
     """
     with user_error(f"read {path}"):
         if not Path(path).exists():
@@ -229,7 +230,7 @@ def load_finished(path: str | Path, identity: Identity) -> Record | None:
     record = load_record(path)
     difference = record.identity.difference(identity)
     if difference is not None:
-        raise UserError(f"{path} was made with other settings ({difference}): use --overwrite or another --output_dir")
+        raise UserError(f"{path} was made with other settings ({difference}): {advice}")
     return record
 
 
