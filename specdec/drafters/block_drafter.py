@@ -10,18 +10,25 @@ import math
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from specdec.decoding.chains import Chain, Chains
 from specdec.decoding.cost_aware import Advice
 from specdec.decoding.denoising import Blocks, Denoising, DraftLM, LiveBlocks, masked_positions
-from specdec.decoding.stopping import Draft, FailFastWindow, Passes, Run, finish_draft
+from specdec.decoding.stopping import Draft, FailFastWindow, Passes, Run, Window, finish_draft
 from specdec.decoding.target import Verification, count_accepted
 from specdec.drafters.base import Drafter, Recorded
 from specdec.records.rounds import Round
 
-if TYPE_CHECKING:
-    from specdec.drafters.block_diffusion import BlockSpec
+
+class BlockRules(Protocol):
+    """What a block-diffusion spec says of a draft."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def unmask_threshold(self) -> float: ...
+    def window(self, budget: int, advice: Advice | None = None) -> Window: ...
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class BlockSettings:
 class BlockDrafter(Drafter):
     """The rules of drafting over blocks, whoever fills them."""
 
-    def __init__(self, spec: BlockSpec, settings: BlockSettings) -> None:
+    def __init__(self, spec: BlockRules, settings: BlockSettings) -> None:
         self.spec, self.settings = spec, settings
         self._draft_tokens: list[int] = []
         self._rejected: list[int] = []
@@ -74,7 +81,7 @@ class BlockDrafter(Drafter):
 class DllmDrafter(BlockDrafter):
     """A block-diffusion model fills them."""
 
-    def __init__(self, lm: DraftLM, spec: BlockSpec, settings: BlockSettings) -> None:
+    def __init__(self, lm: DraftLM, spec: BlockRules, settings: BlockSettings) -> None:
         super().__init__(spec, settings)
         self.lm = lm
 
@@ -146,7 +153,7 @@ class _Cache:
 class RecordedDllm(BlockDrafter):
     """A block-diffusion drafter read back from its chains; what its cache would hold decides on prefill passes."""
 
-    def __init__(self, trace: Recorded, chains: Chains, spec: BlockSpec, settings: BlockSettings) -> None:
+    def __init__(self, trace: Recorded, chains: Chains, spec: BlockRules, settings: BlockSettings) -> None:
         super().__init__(spec, settings)
         self.trace, self.chains = trace, chains
         self._cache = _Cache()
