@@ -4,7 +4,7 @@ It decides which checkpoint plays which part, and decodes questions: `decode` is
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -196,8 +196,6 @@ def open_session(config: RunConfig) -> Session:
         if role.is_block_diffusion:
             masks[role] = mask_id(sources[role], drafter_tokenizer)
         check_same_tokens(tokenizer, drafter_tokenizer, ignore_ids=[masks[role]] if role in masks else [])
-    loaded = [one for role, one in sources.items() if role is not TARGET or config.decoding.verify == "target"]
-    block_size = max(kinds()[kind].block_len(config.drafters.options) for kind in config.drafters.kinds)
     return Session(
         config=config,
         device=device,
@@ -206,8 +204,14 @@ def open_session(config: RunConfig) -> Session:
         tokenizer=tokenizer,
         stop_ids=stop_ids(sources[TARGET], tokenizer),
         mask_ids=masks,
-        backend=resolve_backend(
-            config.models.engine, device, dtype, loaded, block_size=block_size, is_recorded=config.recording.record
-        ),
+        backend=backend_of(config, device, dtype, sources),
         pricing=Pricing.load(priced.latency_profile, priced.latency_target) if needs_advice else Pricing(),
     )
+
+
+def backend_of(config: RunConfig, device: torch.device, dtype: torch.dtype, sources: Mapping[Role, ModelSource]) -> str:
+    """What runs the models that this run loads; a target that a trace stands for is not among them."""
+    loaded = [one for role, one in sources.items() if role is not TARGET or config.decoding.verify == "target"]
+    block_size = max(kinds()[kind].block_len(config.drafters.options) for kind in config.drafters.kinds)
+    is_recorded = config.recording.record
+    return resolve_backend(config.models.engine, device, dtype, loaded, block_size=block_size, is_recorded=is_recorded)

@@ -44,7 +44,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def choose(family: dict[str, Path], device: torch.device = CPU, **settings: object) -> str:
     config, sources = RunConfig.of(**settings), {TARGET: find_model(TARGET, str(family["target"]))}
-    return session._backend(config, device, resolve_dtype(config.models.dtype, device), sources)
+    return session.backend_of(config, device, resolve_dtype(config.models.dtype, device), sources)
 
 
 def test_graphs_are_the_default_on_a_gpu_alone(family, monkeypatch) -> None:
@@ -115,7 +115,7 @@ def test_both_engines_make_the_same_records_apart_from_their_name(family, tmp_pa
         assert {record.identity.settings.get("backend") for record in records.values()} == {
             None if engine == "eager" else "graph"
         }
-    assert made["eager"] == made["graph"] and len(made["eager"]) == 5
+    assert made["eager"] == made["graph"] and len(made["eager"]) == 6
 
 
 def test_records_of_another_engine_are_not_continued(family, tmp_path, capsys) -> None:

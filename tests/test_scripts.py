@@ -150,4 +150,4 @@ def test_smollm2_passes_on_what_the_benchmark_is_to_run(environment, tmp_path):
     noted.unlink()
     assert bash("smollm2", environment).returncode == 0
     (first, _) = (line.split("\037")[:-1] for line in noted.read_text().splitlines() if line.startswith("failfast.py"))
-    assert parse_args(first[1:]).drafters.kinds == ("plain", "ar_sf", "ar_df", "dllm_sf", "failfast")
+    assert parse_args(first[1:]).drafters.kinds == ("plain", "ar_sf", "ar_df", "dllm_sf", "failfast", "lookup")
