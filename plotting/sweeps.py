@@ -3,12 +3,14 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from specdec.drafters.base import Spec, number_text
 from specdec.errors import UserError
 from specdec.ranking.table import Row
 from specdec.views.palette import Look, family_look
 
+# Shorter words in a legend, for fields that have any.
 _WORDS = {"unmask_threshold": "unmask", "draft_len": "static", "tau": "τ", "max_draft_len": "N_max", "draft_step": "N"}
 
 
@@ -17,14 +19,19 @@ class Series:
     """Settings of the same kind in the order of the number that varies. `fixed` are the others, by field."""
 
     kind: type[Spec]
-    fixed: dict[str, float]
+    fixed: dict[str, Any]
     xs: list[float]
     rows: list[Row]
 
     @property
     def label(self) -> str:
-        """What is fixed, in words: "τ 0.45, N 10"."""
-        return ", ".join(f"{_WORDS[name]} {number_text(value)}" for name, value in self.fixed.items())
+        """What is fixed, in words: "τ 0.45, N 10"; without what is as published."""
+        usual = {one.name: one.default for one in dataclasses.fields(self.kind)}
+        said = [(name, value) for name, value in self.fixed.items() if value != usual[name]]
+        return ", ".join(
+            f"{_WORDS.get(name, name.replace('_', ' '))} {value if isinstance(value, str) else number_text(value)}"
+            for name, value in said
+        )
 
     @property
     def look(self) -> Look:
@@ -46,7 +53,7 @@ def sweeps(rows: Sequence[Row], kind: type[Spec], axis: str, *quantities: str) -
     for row in rows:
         spec = row.spec
         if isinstance(spec, kind) and row.has(*quantities):
-            fixed = tuple((name, vars(spec)[name]) for name in _WORDS if name in vars(spec) and name != axis)
+            fixed = tuple((name, value) for name, value in vars(spec).items() if name != axis)
             groups.setdefault(fixed, []).append((getattr(spec, axis), row))
     made = []
     for fixed, members in groups.items():

@@ -5,11 +5,13 @@ Without a verb it is the published command (`python failfast.py`), which keeps a
 of models, so that every --help answers at once.
 """
 
+import runpy
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from specdec.errors import UserError, exit_status
 
@@ -31,10 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] == ["help"]:
         print(overview())
         return 0
+    if words and words[0] not in VERBS and not words[0].startswith("-"):
+        return exit_status(PROGRAM, lambda: _unknown(words[0]))
     if not words or words[0] not in VERBS:
         return int(_module(FILES, "run").main(words))
     verb, *words = words
     return _dispatch(verb, words) if verb in FOLDERS else int(_module(FILES, verb).main(words, f"{PROGRAM} {verb}"))
+
+
+def _unknown(verb: str) -> NoReturn:
+    raise UserError(f"no verb is called {verb!r}: {', '.join(VERBS)}")
 
 
 def overview() -> str:
@@ -51,8 +59,20 @@ def _dispatch(verb: str, words: Sequence[str]) -> int:
     files = sorted((PROJECT / folder).glob("*.py"))
     known = [path.stem for path in files if '__name__ == "__main__"' in path.read_text(encoding="utf-8")]
     if words and words[0] in known:
-        return int(_module(folder, words[0]).main(list(words[1:])))
+        return _as_program(f"{folder}.{words[0]}", [f"{PROGRAM} {verb} {words[0]}", *words[1:]])
     return exit_status(f"{PROGRAM} {verb}", lambda: _explain(f"{PROGRAM} {verb}", known, words))
+
+
+def _as_program(module: str, words: Sequence[str]) -> int:
+    """The exit status of `python -m MODULE` with these words, run here."""
+    before, sys.argv = sys.argv, list(words)
+    try:
+        runpy.run_module(module, run_name="__main__")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.argv = before
+    return 0
 
 
 def _explain(program: str, known: Sequence[str], words: Sequence[str]) -> None:

@@ -70,6 +70,10 @@ def test_settings_that_differ_in_one_number_are_a_series() -> None:
     (series,) = sweeps(rows, DllmStatic, "unmask_threshold")
     assert (series.xs, series.label) == ([0.05, 0.9], "static 8")
     assert sweeps(rows, FailFast, "tau") == []
+    others = [Row(FAILFAST + end, values=rows[0].values) for end in ("_w9", "_strict")]
+    assert sweeps([*rows, *others], FailFast, "max_draft_len") == []  # nor are windows or rules one setting
+    (series,) = sweeps([*rows, *others], FailFast, "first_window")
+    assert (series.xs, series.label) == ([9, 10], "unmask 0.05, τ 0.45, N_max 60, N 10")
     assert sweeps(rows, ArStatic, "draft_len", "acceptance_rate") == []
 
 

@@ -1,0 +1,61 @@
+"""Verbs: each says its own name and what it does; a mistake is one line and exit status 2."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from specdec import cli
+
+
+def status_of(*words: str) -> int:
+    """The exit status, also of a command that ends by itself, as argparse does."""
+    try:
+        return cli.main(words)
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+@pytest.mark.parametrize("verb", [verb for verb in cli.VERBS if verb not in cli.FOLDERS])
+def test_a_verb_says_its_name_and_what_it_does(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(verb, "--help") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: failfast {verb} ")
+    assert status_of(verb, "--no_such_flag") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"failfast {verb}: error: ") or f"\nfailfast {verb}: error: " in error
+
+
+@pytest.mark.parametrize(
+    "words", [("plot", "pareto"), ("profile", "roofline"), ("train", "family"), ("train", "make_drafters")]
+)
+def test_commands_of_a_folder_answer(words: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Training's commands were called in a way that they do not have."""
+    before = list(sys.argv)
+    assert status_of(*words, "--help") == 0
+    assert words[1] in capsys.readouterr().out.splitlines()[0]
+    assert status_of(*words, "--no_such_flag") == 2
+    assert sys.argv == before
+
+
+@pytest.mark.parametrize("verb", cli.FOLDERS)
+def test_folders_list_their_commands(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(verb, "--help") == 0
+    assert f"usage: failfast {verb} NAME" in capsys.readouterr().out
+    for words in ((verb,), (verb, "nothing_of_the_kind")):
+        assert status_of(*words) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"failfast {verb}: error: ") and error.count("\n") == 1
+
+
+def test_an_unknown_verb_is_answered_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of("rnak", "results") == 2
+    error = capsys.readouterr().err
+    assert "no verb is called 'rnak': run, rank" in error and error.count("\n") == 1
+
+
+def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of("help") == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n  {verb} " in shown for verb in cli.VERBS)
