@@ -6,22 +6,23 @@ Both decode the same questions in turn, in one process. The first --spec_len is 
 in the published comparison). Greedy texts of both are compared as well. The last line on stdout is JSON.
 """
 
+from __future__ import annotations
+
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from tqdm import tqdm
-from transformers import GenerationConfig
 
 from profiling.common import MODEL_FLAGS, QUESTION_FLAGS, asked_prompts, parser_of, run_measurement, tokens_of
 from specdec.config import RunConfig
 from specdec.drafters.ar import AR_DRAFTER, ArStatic
 from specdec.models.checkpoints import TARGET
-from specdec.models.load import load_hf_model, moved
-from specdec.session import Session
+
+if TYPE_CHECKING:
+    from specdec.session import Session
 
 FLAGS = (*(name for name in MODEL_FLAGS if name != "dllm_dir"), "dataset_name", *QUESTION_FLAGS, "draft_len")
 Decode = Callable[[list[int]], list[int]]
@@ -71,6 +72,10 @@ class HfAssisted:
     """transformers' own speculative decoding with a constant number of drafted tokens."""
 
     def __init__(self, config: RunConfig, session: Session, draft_len: int) -> None:
+        from transformers import GenerationConfig
+
+        from specdec.models.load import load_hf_model, moved
+
         self.session = session
         self.target, self.drafter = (
             moved(load_hf_model(session.sources[role], session.dtype), session.device).eval()
@@ -90,15 +95,17 @@ class HfAssisted:
             pad_token_id=min(session.stop_ids),
         )
 
-    @torch.inference_mode()
     def decode(self, prompt_ids: list[int]) -> list[int]:
+        import torch
+
         ids_BL = torch.tensor([prompt_ids], device=self.session.device)
-        output_BL = self.target.generate(
-            ids_BL,
-            attention_mask=torch.ones_like(ids_BL),
-            generation_config=self.settings,
-            assistant_model=self.drafter,
-        )
+        with torch.inference_mode():
+            output_BL = self.target.generate(
+                ids_BL,
+                attention_mask=torch.ones_like(ids_BL),
+                generation_config=self.settings,
+                assistant_model=self.drafter,
+            )
         return output_BL[0, len(prompt_ids) :].tolist()
 
 

@@ -6,17 +6,19 @@ Six settings are run live, spread over the grid's kinds as the 64 are, and their
 settings; the records of both must be the same, round by round. The last line on stdout is JSON.
 """
 
+from __future__ import annotations
+
 import argparse
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from profiling.common import parser_of, run_command
+from profiling.common import parser_of, run_command, session_of
 from specdec.config import RunConfig
 from specdec.drafters.ar import ArStatic
 from specdec.drafters.block_diffusion import DllmStatic, FailFast
@@ -24,11 +26,11 @@ from specdec.drafters.families import paper
 from specdec.questions.sets import Problem, load_problems
 from specdec.records.record import Record
 from specdec.records.rounds import Round
-from specdec.runs.jobs import plan_jobs, run_job
-from specdec.runs.recording import plan_traces, record_trace
-from specdec.session import Session, open_session
 from specdec.traces.replay import replay
 from specdec.traces.trace import load_trace, save_trace, trace_path
+
+if TYPE_CHECKING:
+    from specdec.session import Session
 
 LIVE = (
     ArStatic(6),
@@ -55,7 +57,9 @@ def work(flags: argparse.Namespace) -> dict[str, Any]:
 
 def measure(config: RunConfig) -> dict[str, Any]:
     """Seconds of both ways. Loading the models is in neither; starting the replay's processes is in."""
-    session = open_session(config)
+    from specdec.runs.recording import plan_traces, record_trace
+
+    session = session_of(config)
     problems = load_problems(config.questions.dataset_name, num_questions=config.questions.num_questions)
     for spec in LIVE:
         session.drafter(spec)
@@ -84,6 +88,8 @@ def measure(config: RunConfig) -> dict[str, Any]:
 
 def run_live(session: Session, problems: Sequence[Problem]) -> tuple[float, int]:
     """Seconds of the live settings, and how many of their records the replay gives too."""
+    from specdec.runs.jobs import plan_jobs, run_job
+
     seconds, num_equal = 0.0, 0
     jobs = [job for job in plan_jobs(session, problems) if job.spec in LIVE]
     for job in tqdm(jobs, desc="live", disable=None):

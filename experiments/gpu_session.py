@@ -18,8 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from profiling.common import cuda_device, parser_of, run_command
 from profiling.roofline import gpu_of
 
@@ -58,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def gpu_here() -> str:
+    import torch
+
     return gpu_of(torch.cuda.get_device_name(cuda_device("gpu_session"))) or "GPU"
 
 

@@ -6,18 +6,21 @@ Time inside `predict` and `forward` of any model is a pass; the rest of the wall
 line on stdout is JSON.
 """
 
+from __future__ import annotations
+
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from profiling.common import DECODING_FLAGS, asked_prompts, parser_of, run_measurement
-from profiling.in_process import lm_of
 from specdec.config import RunConfig
-from specdec.models.lm import CachedLM
-from specdec.session import Session
+
+if TYPE_CHECKING:
+    from specdec.models.lm import CachedLM
+    from specdec.session import Session
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(config: RunConfig, session: Session) -> dict[str, Any]:
     """Per drafter: seconds in passes, seconds in all, and the share of the rest."""
+    from profiling.in_process import lm_of
+
     prompts = asked_prompts(config, session)
     meter = PassMeter()
     found = {}

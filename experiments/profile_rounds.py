@@ -6,11 +6,13 @@ Shows that a round costs its new tokens and not its prefix. Contexts are cut fro
 long enough. The last line on stdout is JSON.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import statistics
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -19,7 +21,9 @@ from specdec.config import RunConfig
 from specdec.drafters.base import Spec
 from specdec.questions.sets import load_problems
 from specdec.records.rounds import Round
-from specdec.session import Session
+
+if TYPE_CHECKING:
+    from specdec.session import Session
 
 FLAGS = (*MODEL_FLAGS, "dataset_name", "data_dir", *DRAFTER_FLAGS, *COST_AWARE_FLAGS)
 CONTEXT_LENS = (100, 1000)

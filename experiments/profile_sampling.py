@@ -9,21 +9,33 @@ not that a drafter which samples drafts something else. With both thresholds at 
 in that sense. The last line on stdout is JSON.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median, quantiles
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from profiling.common import COST_AWARE_FLAGS, DECODING_FLAGS, asked_prompts, parser_of, run_measurement, tokens_of
+from profiling.common import (
+    COST_AWARE_FLAGS,
+    DECODING_FLAGS,
+    asked_prompts,
+    parser_of,
+    run_measurement,
+    session_of,
+    tokens_of,
+)
 from specdec.config import RunConfig
 from specdec.decoding.target import Target
 from specdec.drafters.base import Drafter, Spec
 from specdec.drafters.plain import Plain
 from specdec.errors import UserError
-from specdec.session import Session, open_session
+
+if TYPE_CHECKING:
+    from specdec.session import Session
 
 SAMPLING_FLAGS = ("temperature", "top_k", "top_p", "draft_sampling")
 FLAGS = {*DECODING_FLAGS, *SAMPLING_FLAGS} - {*COST_AWARE_FLAGS}
@@ -59,7 +71,7 @@ def measure(config: RunConfig, sampled: Session) -> dict[str, Any]:
     if not config.decoding.is_sampled:
         raise UserError("give the sampled side's --temperature")
     plain = replace(config.decoding, temperature=0.0, top_k=0, top_p=1.0, draft_sampling="greedy")
-    greedy = open_session(replace(config, decoding=plain))
+    greedy = session_of(replace(config, decoding=plain))
     prefixes = prefixes_of(config, greedy)
     found = {spec.name: compare(spec, greedy, sampled, prefixes) for spec in sampled.specs}
     settings = {name: getattr(config.decoding, name) for name in SAMPLING_FLAGS}

@@ -9,13 +9,15 @@ plain decoding in the same engine and process. The modelled speedup is the paper
 last line on stdout is JSON.
 """
 
+from __future__ import annotations
+
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from profiling.common import machine, parser_of, run_command, save_json
 from profiling.profile_engine import Settings, add_engine_flags, make_lm, read_settings
@@ -31,9 +33,11 @@ from specdec.drafters.plain import NoDrafter
 from specdec.errors import UserError
 from specdec.latency.profile import LatencyProfile, load_profile, verification_ms
 from specdec.models.checkpoints import TARGET
-from specdec.models.lm import CachedLM
 from specdec.records.record import find_records, load_record
 from specdec.records.rounds import Round
+
+if TYPE_CHECKING:
+    from specdec.models.lm import CachedLM
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ profile that failfast.py prices with; the last line on stdout is that profile. M
 weights) or checkpoints.
 """
 
+from __future__ import annotations
+
 import sys
 import time
 from argparse import Namespace
@@ -17,11 +19,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from profiling.bench import make_model, measure_copy, timed_in_turn
 from profiling.common import machine, parser_of, run_command, save_json
 from profiling.shapes import BLOCK, SHAPES, SUB_BLOCK, entry_name
 from specdec.commands.flags import StrictParser
@@ -29,9 +28,12 @@ from specdec.decoding.denoising import Denoising, LiveBlocks
 from specdec.drafters.ar import AR_DRAFTER
 from specdec.drafters.block_diffusion import DLLM_DRAFTER
 from specdec.models.checkpoints import TARGET, Role
-from specdec.models.graph.graph_lm import BackendOptions, GraphLM
-from specdec.models.lm import CachedLM
-from specdec.models.load import resolve_device, resolve_dtype
+from specdec.models.graph.plans import BackendOptions
+
+if TYPE_CHECKING:
+    import torch
+
+    from specdec.models.lm import CachedLM
 
 # Both ends of every padded count, so that straight lines between them are the steps of the curve.
 VERIFY_COUNTS = (1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64, 65, 96)
@@ -79,12 +81,16 @@ def add_engine_flags(parser: StrictParser) -> None:
 
 def read_settings(flags: Namespace) -> Settings:
     """The engine's settings from parsed flags. Raises UserError."""
+    from specdec.models.load import resolve_device, resolve_dtype
+
     device = resolve_device(flags.device)
     return Settings(device, resolve_dtype(flags.dtype, device), flags.engine, flags.fused_up_to)
 
 
 def measure_profile(flags: Namespace) -> dict[str, Any]:
     """The latency profile, also written; its figures are under provenance. Prices are at the first context."""
+    from profiling.bench import measure_copy
+
     settings = read_settings(flags)
     bench = Bench(settings, measure_copy(settings.device), tuple(flags.contexts), flags.repeats)
     details = {"drafter": measure_model(flags.drafter, DLLM_DRAFTER, bench)}
@@ -122,6 +128,10 @@ def measure_profile(flags: Namespace) -> dict[str, Any]:
 
 def make_lm(name: str, role: Role, settings: Settings, vocab_size: int | None = None) -> CachedLM:
     """A model of `shapes.make_model` in the engine; it predicts the first `vocab_size` tokens (None: all)."""
+    from profiling.bench import make_model
+    from specdec.models.graph.graph_lm import GraphLM
+    from specdec.models.lm import CachedLM
+
     model = make_model(name, role, settings.device, settings.dtype)
     if settings.engine == "eager":
         return CachedLM(model, vocab_size)
@@ -161,6 +171,10 @@ def weight_bytes(lm: CachedLM) -> int:
 
 def measure_context(lm: CachedLM, context: int, repeats: int) -> dict[str, dict[str, float]]:
     """Medians at `context` committed tokens (whole blocks, so that a denoising pass can follow)."""
+    import torch
+
+    from profiling.bench import timed_in_turn
+
     vocab_size = lm.model.config.vocab_size
     ids = torch.randint(
         vocab_size, (context + max(VERIFY_COUNTS),), generator=torch.Generator().manual_seed(0)

@@ -8,6 +8,8 @@ its neighbours and the caches as they leave them, and the best plan stays while 
 that fails is reported and left out. The last line on stdout is JSON.
 """
 
+from __future__ import annotations
+
 import statistics
 import sys
 from argparse import Namespace
@@ -15,21 +17,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import PreTrainedModel
-
-from profiling.bench import make_model, measure_copy, timed_in_turn
 from profiling.common import attempt, cuda_device, parser_of, run_command
 from profiling.shapes import BLOCK, SUB_BLOCK
 from specdec.models.checkpoints import TARGET
-from specdec.models.graph.graph_lm import BackendOptions, GraphLM
-from specdec.models.graph.graphs import Graphs
-from specdec.models.graph.plans import Plan, plan_product
-from specdec.models.graph.weights import Weights
-from specdec.models.load import resolve_dtype
+from specdec.models.graph.plans import BackendOptions, Plan, plan_product
 from specdec.records.provenance import provenance
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from specdec.models.graph.graph_lm import GraphLM
+    from specdec.models.graph.weights import Weights
 
 COUNTS = (1, 8, 16, 32, 64, 96)
 FUSED = {f"fused_up_to_{limit}": BackendOptions(limit) for limit in (0, 32, 64)}
@@ -47,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def tune(flags: Namespace) -> dict[str, Any]:
+    from profiling.bench import make_model, measure_copy
+    from specdec.models.load import resolve_dtype
+
     device = cuda_device("tune_engine")
     result: dict[str, Any] = {"dtype": flags.dtype, "copy_TB_per_s": measure_copy(device) / 1e9}
     for name in flags.models:
@@ -59,6 +62,8 @@ def tune(flags: Namespace) -> dict[str, Any]:
 
 def measure_variant(model: PreTrainedModel, options: BackendOptions) -> dict[str, Any]:
     """Ms of verify(k) and of a denoising pass, and the kernels of three of them."""
+    from profiling.bench import timed_in_turn
+
     lm, draft = after_context(model, options), token_ids()[CONTEXT:]
     calls: dict[str, Callable[[], object]] = {f"verify({k})": partial(lm.predict, draft[:k]) for k in COUNTS}
     block, sub_block = draft[:BLOCK], range(SUB_BLOCK)
@@ -74,6 +79,8 @@ def kernels_of(call: Callable[[], object], repeats: int = 5) -> dict[str, list[f
 
     Kernels that overlap count their waiting too: compare those of "no_overlap".
     """
+    import torch
+
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         for _ in range(repeats):
             call()
@@ -93,6 +100,8 @@ def token_ids() -> list[int]:
 
 def after_context(model: PreTrainedModel, options: BackendOptions | None = None) -> GraphLM:
     """The engine with `CONTEXT` committed tokens."""
+    from specdec.models.graph.graph_lm import GraphLM
+
     lm = GraphLM(model, options=options)
     lm.forward(token_ids()[:CONTEXT], block_size=BLOCK, keep=[])
     lm.commit(CONTEXT)
@@ -155,6 +164,9 @@ def candidates(kind: str, inner: int) -> Iterator[Plan]:
 
 def time_layers(lm: GraphLM, count: int, plans: dict[tuple[str, int, int, int], Plan]) -> float:
     """Microseconds of the layers over `count` tokens under `plans`, by events around replays."""
+    import torch
+
+    from specdec.models.graph.graphs import Graphs
     from specdec.models.graph.products import FusedProducts  # needs Triton, which comes with CUDA's torch
 
     graphs, products = Graphs(lm.weights.device), FusedProducts(lm.options.overlaps)

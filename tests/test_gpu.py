@@ -19,8 +19,8 @@ from specdec.commands import run as failfast
 from specdec.drafters.ar import AR_DRAFTER
 from specdec.drafters.block_diffusion import DLLM_DRAFTER
 from specdec.models.checkpoints import TARGET, find_model
-from specdec.models.graph.graph_lm import BackendOptions, GraphLM
-from specdec.models.graph.plans import Plan
+from specdec.models.graph.graph_lm import GraphLM
+from specdec.models.graph.plans import BackendOptions, Plan
 from specdec.models.lm import CachedLM
 from specdec.models.load import load_hf_model
 from specdec.models.tokens import encode_prompt, load_tokenizer

@@ -33,6 +33,7 @@ LIGHT_PROFILING = (
     "common",
     "new_profile",
     "profile_dataset_output",
+    "profile_engine",
     "profile_tpt_hf",
     "profile_tpt_sglang",
     "profile_tpt_vllm",
@@ -46,6 +47,16 @@ LIGHT_PROFILING = (
     "serving/server",
     "serving/server_profile",
     "serving/trials",
+    "tune_engine",
+)
+LIGHT_EXPERIMENTS = (
+    "compare_hf_assisted",
+    "compare_live_replay",
+    "gpu_session",
+    "profile_overhead",
+    "profile_rounds",
+    "profile_sampling",
+    "profile_speculation",
 )
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 55
 
@@ -130,6 +141,11 @@ def test_what_runs_no_network_loads_no_model_library(path):
 @pytest.mark.parametrize("name", LIGHT_PROFILING)
 def test_clients_of_servers_and_answers_about_profilers_load_no_model_library(name):
     assert not top_names(loaded_with(Path("profiling", f"{name}.py"))) & MODEL_LIBRARIES
+
+
+@pytest.mark.parametrize("name", LIGHT_EXPERIMENTS)
+def test_answers_about_experiments_load_no_model_library(name):
+    assert not top_names(loaded_with(Path("experiments", f"{name}.py"))) & MODEL_LIBRARIES
 
 
 def test_ranking_a_log_loads_no_model_library():

@@ -8,7 +8,6 @@ the same code runs without graphs, on the plain operations. Shape suffixes as in
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
@@ -16,6 +15,7 @@ from transformers import PreTrainedModel
 from specdec.models.graph import reference as plain
 from specdec.models.graph.graphs import Graphs
 from specdec.models.graph.network import Buffers, LibraryProducts, Network, Operations, Products
+from specdec.models.graph.plans import BackendOptions
 from specdec.models.graph.weights import Weights, join_weights, unsupported
 from specdec.models.lm import CachedLM, unpacked
 
@@ -23,19 +23,6 @@ TOKEN_COUNTS = (1, 2, 4, 8, 16, 32, 64, 96, 256, 512)  # the last are for prompt
 MAX_TOKENS = TOKEN_COUNTS[-1]
 MAX_DRAFT = 96
 INITIAL_CAPACITY = 2048
-
-
-@dataclass(frozen=True)
-class BackendOptions:
-    """How passes run on a GPU; results differ by rounding only.
-
-    `fused_up_to`: passes of at most this number of tokens multiply in kernels with the norms, the rotation, the gate
-    and the residual sum inside; longer ones in the matrix library. `overlaps`: a layer's kernels begin while the one
-    before them ends, on GPUs that can; this changes no bit.
-    """
-
-    fused_up_to: int = 64
-    overlaps: bool = True
 
 
 class GraphLM(CachedLM):

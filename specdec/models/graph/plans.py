@@ -1,10 +1,23 @@
-"""How the fused products are cut into programs; the kernels are in `products.py`."""
+"""How passes run on a GPU, and how the fused products are cut into programs; the kernels are in `products.py`."""
 
 from dataclasses import dataclass
 
 NUM_PROGRAMS = 132  # multiprocessors of an H100 or H200
 TILE = 64  # lines of weights that tensor cores take at once
 MIN_STEPS = 4  # a split does at least this number of steps, or its start would cost more than it saves
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """How passes run on a GPU; results differ by rounding only.
+
+    `fused_up_to`: passes of at most this number of tokens multiply in kernels with the norms, the rotation, the gate
+    and the residual sum inside; longer ones in the matrix library. `overlaps`: a layer's kernels begin while the one
+    before them ends, on GPUs that can; this changes no bit.
+    """
+
+    fused_up_to: int = 64
+    overlaps: bool = True
 
 
 @dataclass(frozen=True)
