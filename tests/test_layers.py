@@ -58,6 +58,15 @@ LIGHT_EXPERIMENTS = (
     "profile_sampling",
     "profile_speculation",
 )
+LIGHT_TRAINING = (
+    "family",
+    "invent_prompts",
+    "make_drafters",
+    "self_generate",
+    "train_ar_drafter",
+    "train_dllm_drafter",
+    "train_target",
+)
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 55
 
 
@@ -146,6 +155,11 @@ def test_clients_of_servers_and_answers_about_profilers_load_no_model_library(na
 @pytest.mark.parametrize("name", LIGHT_EXPERIMENTS)
 def test_answers_about_experiments_load_no_model_library(name):
     assert not top_names(loaded_with(Path("experiments", f"{name}.py"))) & MODEL_LIBRARIES
+
+
+@pytest.mark.parametrize("name", LIGHT_TRAINING)
+def test_training_commands_load_no_model_library_before_they_train(name):
+    assert not top_names(loaded_with(Path("training", f"{name}.py"))) & MODEL_LIBRARIES
 
 
 def test_ranking_a_log_loads_no_model_library():

@@ -46,9 +46,7 @@ def searched(prefix: Sequence[int], match_len: int, draft_len: int) -> list[int]
     return []
 
 
-@given(
-    st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 5), st.integers(1, 9), st.integers(0, 12)
-)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 5), st.integers(1, 9), st.integers(0, 12))
 def test_drafts_are_what_a_search_finds(text: list[int], match_len: int, draft_len: int, budget: int) -> None:
     """One drafter along all prefixes of a text, as in decoding."""
     drafter = LookupDrafter(Lookup(match_len, draft_len), ())

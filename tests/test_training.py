@@ -12,7 +12,8 @@ from toy_training import END_ID, LOOP, SHAPE, counting_docs, train_one
 from specdec.errors import UserError
 from training import answers as answers_file
 from training import models, self_generate
-from training.decoder import BatchDecoder, DecodeSettings
+from training.answers import DecodeSettings
+from training.decoder import BatchDecoder
 from training.graphs import Graphs
 from training.loop import OutOfTime, Place
 

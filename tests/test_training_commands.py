@@ -21,7 +21,7 @@ from specdec.models import tokens
 from specdec.models.checkpoints import find_model
 from specdec.models.load import load_hf_model
 from training import answers as answers_file
-from training import export, family, invent_prompts, make_drafters, models, ranks, recipe, self_generate
+from training import decoder, export, family, invent_prompts, make_drafters, models, ranks, recipe, self_generate
 from training import tokenizer as tokenizers
 from training import train_ar_drafter as ar_command
 from training import train_dllm_drafter as dllm_command
@@ -96,7 +96,7 @@ def drafter_flags(folder: Path) -> list[str]:
 
 def test_one_command_makes_both_drafters_of_a_target_and_goes_on_where_it_stopped(llama, monkeypatch, capsys):
     (llama / "more.jsonl").write_text("".join(f'{{"prompt": "word{n} word{n + 7}"}}\n' for n in range(12)))
-    monkeypatch.setattr(self_generate, "BatchDecoder", lambda *_: Countdown())
+    monkeypatch.setattr(decoder, "BatchDecoder", lambda *_: Countdown())
     assert call(monkeypatch, "drafters", *drafter_flags(llama), "--max_minutes", "0") == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["stopped"] == "before stage answers"
     assert call(monkeypatch, "drafters", *drafter_flags(llama)) == 0

@@ -1,4 +1,4 @@
-"""A target's own answers to the training prompts: the file they live in, and which of them drafters learn from.
+"""A target's own answers to the training prompts: how they are made, their file, and which of them drafters learn from.
 
 Who writes them is training.self_generate.
 """
@@ -15,6 +15,24 @@ from specdec.errors import UserError
 from specdec.questions.repetition import MOSTLY, repeated_shares
 from specdec.records.pickles import write_atomic
 from training.batches import TokenDocs, pack_documents
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """How answers are made. The numbers of rows and steps bound memory and time only."""
+
+    max_new_tokens: int = 320
+    max_rows: int = 1024
+    check_every: int = 16  # steps between two looks at the tokens
+    refill_share: float = 0.125  # share of the rows that must be free before new prompts are run
+    temperature: float = 0.0  # 0: greedy
+
+    def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "max_rows"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: give at least 1")
+        if not self.temperature >= 0:
+            raise UserError(f"--temperature {self.temperature}: give 0 (greedy) or more")
 
 
 @dataclass(frozen=True)

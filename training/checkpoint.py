@@ -4,14 +4,18 @@ Everything random in a run is a function of (seed, step) and so is the learning 
 both. It is not the export: optimizer state never leaves the work folder.
 """
 
+from __future__ import annotations
+
 import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from specdec.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ def save_checkpoint(
     path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, identity: dict
 ) -> None:
     """Writes the run's state to `path` in one atomic step (a reader sees the old file or the new one)."""
+    import torch
+
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     state = {
@@ -64,6 +70,8 @@ def load_checkpoint(
     """
     if not path.is_file():
         return None
+    import torch
+
     try:
         # CPU: the optimizer moves its state to the parameters' device by itself.
         state = torch.load(path, map_location="cpu", weights_only=True)

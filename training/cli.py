@@ -1,20 +1,22 @@
 """What the training commands share: strict flags, device, one JSON line at the end, exit status 2 for user errors."""
 
+from __future__ import annotations
+
 import argparse
 import json
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
-
-import torch
+from typing import TYPE_CHECKING, NoReturn
 
 from specdec.errors import UserError
-from specdec.models.load import resolve_device
 from training import ranks
 from training.export import check_free
 from training.loop import LoopSettings, OutOfTime, Place
+
+if TYPE_CHECKING:
+    import torch
 
 
 class _Parser(argparse.ArgumentParser):
@@ -36,6 +38,10 @@ def training_parser(description: str) -> argparse.ArgumentParser:
 
 def pick_device(name: str) -> torch.device:
     """The device asked for; on CUDA, fp32 matrix products may use TF32. UserError when it is not there."""
+    import torch
+
+    from specdec.models.load import resolve_device
+
     device = resolve_device(ranks.local_device(str(resolve_device(name))))
     if device.type == "cuda":
         if ranks.size() > 1:

@@ -15,28 +15,10 @@ import torch
 from transformers import AttentionInterface, Cache, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from specdec.errors import UserError
 from specdec.models.lm import as_cache
+from training.answers import DecodeSettings
 from training.batches import rounded
 from training.graphs import Graphs
-
-
-@dataclass(frozen=True)
-class DecodeSettings:
-    """How answers are made. The numbers of rows and steps bound memory and time only."""
-
-    max_new_tokens: int = 320
-    max_rows: int = 1024
-    check_every: int = 16  # steps between two looks at the tokens
-    refill_share: float = 0.125  # share of the rows that must be free before new prompts are run
-    temperature: float = 0.0  # 0: greedy
-
-    def __post_init__(self) -> None:
-        for name in ("max_new_tokens", "max_rows"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: give at least 1")
-        if not self.temperature >= 0:
-            raise UserError(f"--temperature {self.temperature}: give 0 (greedy) or more")
 
 
 def _grouped_attention(

@@ -1,12 +1,12 @@
 """What both drafter trainings share: their data (the target's own answers), its soft labels, their command's flags."""
 
+from __future__ import annotations
+
 import argparse
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from specdec.errors import UserError
 from specdec.questions.repetition import MOSTLY
@@ -15,9 +15,14 @@ from training.answers import load_answers
 from training.batches import TokenDocs
 from training.cli import add_loop_flags, training_parser
 from training.loop import LoopSettings
-from training.losses import Labels, SoftTargets, teach, to_device
 from training.models import TARGET_HELP, load_model, weights_digest
 from training.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from training.losses import Labels, SoftTargets
 
 MAX_DOCUMENT = 640
 
@@ -37,6 +42,8 @@ class Lesson:
     @cached_property
     def soft(self) -> SoftTargets:
         """The target's distributions: one pass of it over all answers, for all that is trained from them."""
+        from training.losses import teach
+
         ranks.say("target distributions of all answers ...")
         return teach(self.target, self.docs)
 
@@ -56,6 +63,8 @@ def load_lesson(target_dir: Path, answers_path: Path, device: torch.device, max_
 
 def labels_of(lesson: Lesson, soft_weight: float) -> Labels:
     """Hard labels, and the target's distributions when soft_weight > 0."""
+    from training.losses import Labels, to_device
+
     soft = lesson.soft if soft_weight > 0 else None
     return Labels(to_device(lesson.docs.tokens, lesson.device).long(), soft, soft_weight)
 

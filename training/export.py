@@ -3,20 +3,22 @@
 By hand, because files saved by transformers 5 do not all load in 4.53; these load alike in both. It trains nothing.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import save_file
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from specdec.errors import UserError
 from training import ranks
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SHARD_BYTES = 15_000_000
 TOKENIZER_FILES = (  # those that a tokenizer has
@@ -66,6 +68,9 @@ def split_shards(weights: dict[str, torch.Tensor], limit: int = SHARD_BYTES) -> 
 
 
 def _write_weights(model: PreTrainedModel, folder: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
     weights = {
         name: tensor.detach().to("cpu", torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()
     }

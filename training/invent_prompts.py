@@ -6,23 +6,29 @@ arXiv 2406.08464). An opening such as "Write a Python function" says what sort o
     python -m training.invent_prompts --target_dir DIR --num_prompts 1000 --out prompts.jsonl
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
 
 from specdec.errors import UserError
 from specdec.records.pickles import write_atomic
 from training import ranks
+from training.answers import DecodeSettings
 from training.cli import pick_device, run_command, training_parser
-from training.decoder import BatchDecoder, DecodeSettings
 from training.export import check_free
 from training.models import TARGET_HELP
 from training.self_generate import load_writer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from training.decoder import BatchDecoder
 
 SHORTEST = 12  # characters: what is shorter asks nothing
 _PLACE = "PLACE-OF-THE-PROMPT"
@@ -78,6 +84,10 @@ def main() -> dict:
 
 
 def _write(arguments: argparse.Namespace, settings: DecodeSettings) -> dict:
+    import torch
+
+    from training.decoder import BatchDecoder
+
     check_free(arguments.out)
     model, tokenizer, stops = load_writer(arguments.target_dir, pick_device(arguments.device))
     torch.manual_seed(arguments.seed)

@@ -3,6 +3,8 @@
 It knows nothing of data or masks: a training hands it the batch of a step and the loss of a batch.
 """
 
+from __future__ import annotations
+
 import math
 import sys
 import time
@@ -10,17 +12,21 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
 from specdec.errors import UserError
 from training import ranks
 from training.batches import Batch
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from training.graphs import Gradients, Graphs, LossOf
 from training.models import compile_layers
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from training.graphs import LossOf
 
 BatchOf = Callable[[int], Batch]  # step, counted from 0 -> the whole batch of that step
 
@@ -50,12 +56,18 @@ class LoopSettings:
             raise UserError(f"--learning_rate {self.learning_rate}: give a number above 0")
 
 
+def _cpu() -> torch.device:
+    import torch
+
+    return torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a run happens; nothing here changes the result (up to rounding of the device)."""
 
     checkpoint: Path
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: torch.device = field(default_factory=_cpu)
     deadline: float | None = None  # time.monotonic() value
     log_every: int = 50
     checkpoint_every: int = 500
@@ -74,6 +86,8 @@ def learning_rate(settings: LoopSettings, step: int) -> float:
 
 def make_optimizer(model: torch.nn.Module, settings: LoopSettings) -> torch.optim.AdamW:
     """AdamW; weight decay on matrices only."""
+    import torch
+
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": settings.weight_decay},
@@ -138,6 +152,10 @@ def train(
     `identity` says what the run is (data, init, options); a checkpoint with another one is a UserError. Raises
     OutOfTime after a checkpoint when place.deadline has passed, UserError when the loss is not finite.
     """
+    import torch
+
+    from training.graphs import Gradients, Graphs
+
     identity = {"name": name, **identity, **asdict(settings)}
     optimizer = make_optimizer(model, settings)
     done = load_checkpoint(place.checkpoint, model, optimizer, identity) or Progress(0, [], 0.0, 0)

@@ -6,6 +6,8 @@ The target answers the prompts, and both drafters learn from its answers, in sta
 is not made again. The bundled family (training.family) goes through the same stages.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import sys
@@ -13,15 +15,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from specdec.questions.repetition import MOSTLY
 from training import ranks
+from training.answers import DecodeSettings
 from training.checkpoint import Progress
 from training.cli import add_compile_flag, deadline_of, pick_device, run_command, training_parser
 from training.corpus import add_prompt_flags, read_prompts
-from training.decoder import DecodeSettings
 from training.drafting import Lesson, load_lesson
 from training.export import write_model
 from training.loop import LoopSettings, OutOfTime, Place
@@ -30,6 +31,9 @@ from training.self_generate import answer_texts
 from training.tokenizer import load_tokenizer
 from training.train_ar_drafter import ArSettings, train_ar_drafter
 from training.train_dllm_drafter import DllmSettings, dllm_config, mask_id_of, train_dllm_drafter
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_PROMPT = 400  # longer prompts leave too little room for an answer in a training document
 
@@ -91,6 +95,8 @@ class Workplace:
 
     def finish(self, stage: str, report: Progress, settings: dict) -> dict:
         """What training.json says of a trained model; deletes its checkpoint, which is not needed any more."""
+        import torch
+
         self.place(stage).checkpoint.unlink(missing_ok=True)
         device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         count = "one" if ranks.size() == 1 else ranks.size()

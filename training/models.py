@@ -3,17 +3,20 @@
 Checkpoints come through specdec.models.load, always with fp32 master weights.
 """
 
+from __future__ import annotations
+
 import hashlib
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from typing import TYPE_CHECKING
 
 from specdec.errors import UserError
 from specdec.models.checkpoints import Role, find_model
-from specdec.models.load import load_hf_model, moved
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 TRAINED = Role("model", "--target_dir", "target")
 INIT_STD = 0.02
@@ -36,6 +39,9 @@ class Shape:
 
 def new_qwen2(shape: Shape, seed: int) -> PreTrainedModel:
     """A freshly initialised Qwen2 with tied embeddings; output projections start smaller the deeper the model is."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
     config = Qwen2Config(
         vocab_size=shape.vocab_size,
         hidden_size=shape.hidden_size,
@@ -65,6 +71,10 @@ def find_target(name: Path | str) -> Path:
 
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> PreTrainedModel:
     """A Qwen2 or Llama checkpoint in fp32; UserError for any other architecture or missing safetensors."""
+    import torch
+
+    from specdec.models.load import load_hf_model, moved
+
     return moved(load_hf_model(find_model(TRAINED, str(folder)), torch.float32), device)
 
 
@@ -120,6 +130,8 @@ def compile_layers(model: PreTrainedModel) -> None:
 
 def autocast(device: torch.device) -> AbstractContextManager:
     """bf16 autocast on a GPU; nothing on a CPU, where fp32 is both faster and exact."""
+    import torch
+
     return torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext()
 
 
@@ -130,6 +142,8 @@ def hidden_states(
     mask_B1LL: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Last hidden states (B, L, D). No mask means causal; a bool mask says True where a query sees a key."""
+    import torch
+
     if mask_B1LL is None:  # made here, because transformers looks at values to make one, which no CUDA graph can
         mask_B1LL = torch.ones((ids_BL.shape[1],) * 2, dtype=torch.bool, device=ids_BL.device).tril()[None, None]
     body = model.get_submodule("model")

@@ -6,12 +6,17 @@ clean block itself and the clean blocks before it. It knows nothing of models; t
 Shape suffixes: B documents, G answer blocks, S places in a block, L positions of the sequence, N predicted tokens.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from training.batches import Batch, TokenDocs, rounded
+
+if TYPE_CHECKING:
+    import torch
 
 NUM_VARIANTS = 2
 CLEAN = NUM_VARIANTS  # kind of the clean part; the noisy copies are 0 and 1

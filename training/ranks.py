@@ -5,18 +5,20 @@ mean, and a single process runs through the same lines without any communication
 files (one host, or a shared file system). It knows nothing of models and data.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
-
-import torch
-import torch.distributed as dist
+from typing import TYPE_CHECKING, TypeVar
 
 from specdec.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 Result = TypeVar("Result")
 
@@ -27,9 +29,12 @@ _SECONDS_FOR_THE_LEADER = 20.0
 @contextmanager
 def joined() -> Iterator[None]:
     """Joins the processes that torchrun started, if any, while the block runs. UserError where they cannot be."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    if not _are_several() or size() > 1:
         yield
         return
+    import torch
+    import torch.distributed as dist
+
     # Both: decisions go through the host, so that a look at the clock does not stall the GPUs.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
@@ -42,14 +47,26 @@ def joined() -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def _are_several() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) != 1
+
+
+def _rank_and_size() -> tuple[int, int]:
+    if not _are_several():  # torch is not loaded to say so: --help answers at once
+        return 0, 1
+    import torch.distributed as dist
+
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
 def size() -> int:
     """How many processes train together; 1 without torchrun."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return _rank_and_size()[1]
 
 
 def rank() -> int:
     """This process's number among them, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return _rank_and_size()[0]
 
 
 def local_device(name: str) -> str:
@@ -76,6 +93,9 @@ def on_leader(work: Callable[[], Result]) -> Result:
     """What `work` returns or raises in the leader, in every process; only the leader runs it, the others wait."""
     if size() == 1:
         return work()
+    import torch
+    import torch.distributed as dist
+
     outcome: list = [None, None]
     if is_leader():
         try:
@@ -97,6 +117,8 @@ def sum_over_ranks(tensors: Iterable[torch.Tensor]) -> None:
     """Replaces each tensor, in place, by its sum over all processes."""
     if size() == 1:
         return
+    import torch.distributed as dist
+
     for pending in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
         pending.wait()
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from specdec.errors import UserError
-from training.decoder import DecodeSettings
+from training.answers import DecodeSettings
 from training.loop import LoopSettings
 from training.make_drafters import DrafterSettings
 from training.models import Shape

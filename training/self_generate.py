@@ -3,6 +3,8 @@
 Who decodes is training.decoder; this is which prompts, which file, and what is done already.
 """
 
+from __future__ import annotations
+
 import argparse
 import hashlib
 import json
@@ -11,24 +13,24 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.errors import UserError
 from specdec.models.checkpoints import find_model
-from specdec.models.load import moved, resolve_dtype
-from specdec.models.tokens import stop_ids
 from training import ranks
-from training.answers import Answers, save_answers
+from training.answers import Answers, DecodeSettings, save_answers
 from training.cli import deadline_of, pick_device, run_command, training_parser
 from training.corpus import add_prompt_flags, read_prompts
-from training.decoder import BatchDecoder, DecodeSettings
 from training.export import check_free
 from training.loop import OutOfTime
 from training.models import TARGET_HELP, TRAINED, load_model, weights_digest
 from training.tokenizer import chat_prompts, load_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SAVE_EVERY = 1000  # answers
 
@@ -80,6 +82,8 @@ def self_generate(
     deadline: float | None = None,
 ) -> Answers:
     """Greedy answers, written to `path` (.npz); what is finished outlives an interruption. OutOfTime at `deadline`."""
+    from training.decoder import BatchDecoder
+
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.jsonl")
     found = _read_partial(partial, _identity(model, prompts, stop_ids, settings))
@@ -117,6 +121,9 @@ def summary(answers: Answers, seconds: float) -> dict:
 
 def load_writer(target_dir: Path, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[int]]:
     """A target in the dtype that the benchmark runs it in, its tokenizer and its stop ids. UserError for a bad one."""
+    from specdec.models.load import moved, resolve_dtype
+    from specdec.models.tokens import stop_ids
+
     source = find_model(TRAINED, str(target_dir))
     tokenizer = load_tokenizer(source.path)
     model = moved(load_model(source.path, device), resolve_dtype("auto", device))

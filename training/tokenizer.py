@@ -4,17 +4,20 @@ By hand, because a tokenizer saved by transformers 5 is refused by transformers 
 It is not a tokenizer class of its own: specdec.models.tokens loads the folder.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from specdec.errors import UserError
-from specdec.models import tokens
 from specdec.models.checkpoints import ModelSource
 from training.models import TRAINED
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
 
 VOCAB_SIZE = 4096
 PAD, START, END, MASK = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|mask|>"
@@ -36,6 +39,8 @@ CHAT_TEMPLATE = (
 
 def train_bpe(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> Tokenizer:
     """A byte-level BPE of exactly `vocab_size` entries (special tokens first) or fewer if the text is small."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -89,6 +94,8 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a local folder; UserError when there is none, or it has no chat template or no end token."""
+    from specdec.models import tokens
+
     tokenizer = tokens.load_tokenizer(ModelSource(TRAINED, str(folder), Path(folder), {}))
     if not tokenizer.chat_template:
         raise UserError(f"the tokenizer in {folder} has no chat template: add chat_template to tokenizer_config.json")

@@ -3,21 +3,25 @@
 The drafter is cut from the target, or fresh in the target's shape with fewer layers. training.loop runs the loop.
 """
 
+from __future__ import annotations
+
 import sys
 from dataclasses import dataclass
-
-import torch
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING
 
 from training.batches import Batch, Schedule, causal_batch
 from training.checkpoint import Progress
 from training.cli import loop_of, place_of, run_command
 from training.drafting import Lesson, drafter_parser, labels_of, load_lesson
 from training.export import write_model
-from training.graphs import Inputs
 from training.loop import LoopSettings, Place, train
-from training.losses import batch_loss
 from training.models import autocast, cut_layers, find_target, hidden_states, weights_digest
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from training.graphs import Inputs
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class ArSettings:
 
 
 def _fresh(model: PreTrainedModel, seed: int) -> PreTrainedModel:
+    import torch
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return type(model)(model.config).float().to(next(model.parameters()).device)
@@ -36,6 +42,8 @@ def _fresh(model: PreTrainedModel, seed: int) -> PreTrainedModel:
 
 def train_ar_drafter(lesson: Lesson, settings: ArSettings, place: Place) -> tuple[PreTrainedModel, Progress]:
     """The trained drafter on the target's device, and how it went; resumes from place.checkpoint."""
+    from training.losses import batch_loss
+
     docs, device = lesson.docs, lesson.device
     model = cut_layers(lesson.target, settings.num_layers)
     if settings.is_fresh:

@@ -4,12 +4,13 @@ Layers cut from the target, masks as met in drafting, loss weighted by the dista
 from the target. The masks are in training.noise, the loop in training.loop.
 """
 
+from __future__ import annotations
+
 import sys
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.errors import UserError
 from training.batches import Batch, Schedule
@@ -17,11 +18,15 @@ from training.checkpoint import Progress
 from training.cli import loop_of, place_of, run_command
 from training.drafting import Lesson, drafter_parser, labels_of, load_lesson
 from training.export import write_model
-from training.graphs import Inputs
 from training.loop import LoopSettings, Place, train
-from training.losses import batch_loss
 from training.models import autocast, cut_layers, find_target, hidden_states, weights_digest
 from training.noise import NoiseSettings, block_mask, noisy_batch, sort_keys
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from training.graphs import Inputs
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ def train_dllm_drafter(
     lesson: Lesson, mask_id: int, settings: DllmSettings, place: Place
 ) -> tuple[PreTrainedModel, Progress]:
     """The trained drafter on the target's device, and how it went; resumes from place.checkpoint."""
+    from training.losses import batch_loss
+
     docs, device, loop = lesson.docs, lesson.device, settings.loop
     check_mask(mask_id, lesson)
     model = cut_layers(lesson.target, settings.num_layers)

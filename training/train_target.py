@@ -3,24 +3,27 @@
 It writes fluent steps and wrong arithmetic; that is enough to study drafting. training.loop runs the loop.
 """
 
+from __future__ import annotations
+
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from specdec.models.load import moved
 from training.batches import Batch, Schedule, TokenDocs, causal_batch, pack_documents
 from training.checkpoint import Progress
 from training.cli import add_loop_flags, loop_of, place_of, run_command, training_parser
 from training.corpus import Example, load_examples
 from training.export import write_model
-from training.graphs import Inputs
 from training.loop import LoopSettings, Place, train
-from training.losses import Labels, batch_loss, to_device
 from training.models import Shape, autocast, hidden_states, new_qwen2
 from training.tokenizer import chat_prompts, load_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from training.graphs import Inputs
 
 MAX_DOCUMENT = 512
 
@@ -45,6 +48,9 @@ def train_target(
     docs: TokenDocs, tokenizer: PreTrainedTokenizerBase, settings: TargetSettings, place: Place
 ) -> tuple[PreTrainedModel, Progress]:
     """The trained target on place.device, and how it went; resumes from place.checkpoint."""
+    from specdec.models.load import moved
+    from training.losses import Labels, batch_loss, to_device
+
     model = moved(new_qwen2(settings.shape, settings.loop.seed), place.device)
     labels = Labels(to_device(docs.tokens, place.device).long())
     schedule = Schedule(docs.lengths, settings.loop.num_docs, settings.loop.seed)
