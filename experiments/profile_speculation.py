@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiling.common import machine, parser_of, run_command, save_json
 from profiling.profile_engine import Settings, add_engine_flags, make_lm, read_settings
-from profiling.shapes import BLOCK, SUB_BLOCK, entry_name
+from profiling.roofline import BLOCK, SUB_BLOCK, entry_name
 from specdec.decoding.loop import speculate
 from specdec.decoding.stopping import Draft, Passes
 from specdec.decoding.target import Target, Verification

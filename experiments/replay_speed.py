@@ -30,7 +30,7 @@ from specdec.models.token_text import read_token_bytes
 from specdec.ranking.entries import entry_of, merge
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace, num_prefixes, save_trace, trace_path
-from specdec.views.pieces import Reader
+from specdec.views.trajectory import Reader
 
 NUM_QUESTIONS, NUM_TOKENS, NUM_REPORTED = 30, 1024, 40
 

@@ -24,9 +24,8 @@ from specdec.models.token_text import find_tokenizer, read_token_bytes
 from specdec.records.record import Record
 from specdec.views import palette
 from specdec.views.palette import label_of
-from specdec.views.pieces import BYTES, Piece, Reader
 from specdec.views.terminal import ACCEPTED, BONUS, CORRECTION, REJECTED
-from specdec.views.trajectory import Step, trajectory
+from specdec.views.trajectory import BYTES, Piece, Reader, Step, trajectory
 
 COLUMNS, MAX_LINES = 96, 40
 LINE = 0.235  # inches

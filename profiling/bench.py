@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from profiling.shapes import SHAPES
+from profiling.roofline import SHAPES
 from specdec.models.checkpoints import Role, find_model
 from specdec.models.lm import CachedLM, device_clock
 from specdec.models.load import load_hf_model, moved

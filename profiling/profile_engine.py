@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiling.common import machine, parser_of, run_command, save_json
-from profiling.shapes import BLOCK, SHAPES, SUB_BLOCK, entry_name
+from profiling.roofline import BLOCK, SHAPES, SUB_BLOCK, entry_name
 from specdec.commands.flags import StrictParser
 from specdec.decoding.denoising import Denoising, LiveBlocks
 from specdec.drafters.ar import AR_DRAFTER

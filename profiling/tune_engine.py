@@ -20,7 +20,7 @@ from itertools import chain, product
 from typing import TYPE_CHECKING, Any
 
 from profiling.common import attempt, cuda_device, parser_of, run_command
-from profiling.shapes import BLOCK, SUB_BLOCK
+from profiling.roofline import BLOCK, SUB_BLOCK
 from specdec.models.checkpoints import TARGET
 from specdec.models.graph.plans import BackendOptions, Plan, plan_product
 from specdec.records.provenance import provenance

@@ -24,8 +24,7 @@ from specdec.ranking.table import Row
 from specdec.traces.calibration import expected_calibration_error
 from specdec.views import palette
 from specdec.views.paper import escaped
-from specdec.views.pieces import BYTES, Piece
-from specdec.views.trajectory import Step
+from specdec.views.trajectory import BYTES, Piece, Step
 
 PLOTTING = Path(gallery.__file__).parent
 

@@ -10,8 +10,7 @@ import pytest
 from samples import make_record
 
 from profiling import roofline
-from profiling.roofline import GPUS, Gpu, Machine, find_shape, gpu_of, num_flops, values_moved
-from profiling.shapes import SHAPES
+from profiling.roofline import GPUS, SHAPES, Gpu, Machine, find_shape, gpu_of, num_flops, values_moved
 from specdec.latency import profile as latency
 from specdec.latency.pricing import Pricing
 from specdec.latency.profile import known_profiles, load_profile

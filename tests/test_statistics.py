@@ -59,7 +59,7 @@ def test_false_alarms_among_equal_configurations_are_rare():
 
 
 def test_64_configurations_of_1000_questions_fit_into_256_mb():
-    """Resamples are made in parts. How long it takes: experiments/statistics_speed.py."""
+    """Resamples are made in parts. How long it takes: tests/statistics_speed.py."""
     rng = np.random.default_rng(0)
     plain_QC = rng.lognormal(5, 0.4, (1000, 64))
     drafted_QC = plain_QC / rng.lognormal(1, 0.3, (1000, 64))

@@ -21,7 +21,7 @@ from specdec.models import tokens
 from specdec.models.checkpoints import find_model
 from specdec.models.load import load_hf_model
 from training import answers as answers_file
-from training import decoder, export, family, invent_prompts, make_drafters, models, ranks, recipe, self_generate
+from training import decoder, export, family, invent_prompts, make_drafters, models, ranks, self_generate
 from training import tokenizer as tokenizers
 from training import train_ar_drafter as ar_command
 from training import train_dllm_drafter as dllm_command
@@ -249,7 +249,7 @@ def test_the_family_refuses_a_folder_of_something_else(llama, monkeypatch, capsy
 def test_a_finished_target_gets_drafters_and_stays_as_it_is(llama, monkeypatch):
     work, out = llama / "work", llama / "models"
     place = make_drafters.Workplace(work, torch.device("cpu"))
-    whole = family.Family(llama, out, recipe.smoke_settings(), place)
+    whole = family.Family(llama, out, family.smoke_settings(), place)
     drafters_alone = replace(whole, target_dir=llama / "target")
     assert [stage.name for stage in drafters_alone.stages()] == ["answers", "ar_drafter", "dllm_drafter", "export"]
     assert [stage.name for stage in whole.stages()][-5:-3] == ["target", "answers"]

@@ -19,9 +19,8 @@ from specdec.models.checkpoints import BUNDLED_DIR
 from specdec.models.token_text import TokenBytes, find_tokenizer, read_token_bytes, token_bytes_of
 from specdec.ranking.logs import parse_log_lines
 from specdec.traces.replay import replay
-from specdec.views.pieces import BYTES, SPECIAL, TEXT, Piece, Reader
 from specdec.views.terminal import AnswerView, trajectory_lines, wants_colour
-from specdec.views.trajectory import trajectory
+from specdec.views.trajectory import BYTES, SPECIAL, TEXT, Piece, Reader, trajectory
 
 # --- token bytes ---
 

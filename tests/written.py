@@ -13,7 +13,7 @@ from specdec.models.token_text import TokenBytes, find_tokenizer, read_token_byt
 from specdec.ranking.entries import PLAIN
 from specdec.records.record import Record
 from specdec.records.rounds import Round
-from specdec.views.pieces import Reader
+from specdec.views.trajectory import Reader
 
 HOSTILE = (
     "<script>alert('gone')</script></script><!-- <img src=x onerror=alert(1)> &lt;b&gt; \"quotes\" 'too'\n"

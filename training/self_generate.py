@@ -58,11 +58,7 @@ def _identity(
 ) -> dict:
     digest = hashlib.sha256(json.dumps(prompts).encode())
     digest.update(weights_digest(model).encode())
-    return {
-        "run": digest.hexdigest()[:16],
-        "stop_ids": list(stop_ids),
-        "max_new_tokens": settings.max_new_tokens,
-    }
+    return {"run": digest.hexdigest()[:16], "stop_ids": list(stop_ids), "max_new_tokens": settings.max_new_tokens}
 
 
 def _append(partial: Path, answers: dict[int, list[int]]) -> None:

@@ -56,11 +56,7 @@ def check_mask(mask_id: int, lesson: Lesson) -> None:
 
 def dllm_config(mask_id: int, settings: DllmSettings) -> dict:
     """What the drafter's config.json says beyond its architecture."""
-    return {
-        "mask_token_id": mask_id,
-        "block_size": settings.noise.block_size,
-        "drafter_kind": "block_diffusion",
-    }
+    return {"mask_token_id": mask_id, "block_size": settings.noise.block_size, "drafter_kind": "block_diffusion"}
 
 
 def train_dllm_drafter(

@@ -16,10 +16,10 @@ from specdec.records.pickles import write_atomic
 from specdec.records.record import Record
 from specdec.runs.run_file import find_runs, read_run
 from specdec.traces.trace import trace_path
-from specdec.views.pieces import Reader
 from specdec.views.question_data import packed, question_data
 from specdec.views.report_data import by_question, looks, report_data
 from specdec.views.report_page import report_page
+from specdec.views.trajectory import Reader
 
 PROGRAM = "specdec.html_report"  # its published name
 EXAMPLES = ("failfast report results --out report.html",)

@@ -3,29 +3,8 @@
 Pure functions on rows of probabilities, many questions' rows at once if wanted, and the random numbers of a question.
 No model here: `sampled.py` has the target and the drafters that use them.
 
-**Two rules, both lossless.** Let p be the target's distribution after a prefix, q the drafter's, x the proposed token.
-A rule is lossless if the token that comes out has the distribution p; token by token the whole text then has the
-target's, whatever was proposed, for the first rejection ends the draft and later proposals are thrown away unseen.
-
-*ratio* (Leviathan et al., arXiv 2211.17192; Chen et al., arXiv 2302.01318): x was drawn from q. It is kept with
-probability min(1, p(x) / q(x)), else the token is drawn from norm(max(p - q, 0)). A token y comes out as the draft's
-with min(q(y), p(y)) and as the correction with max(p(y) - q(y), 0), together p(y). That needs P(x) = q(x) given the
-prefix, and whatever else decided that there is a proposal here: so the length of a draft may depend on the tokens
-before a position (FailFast's rule for AR drafters: on their probabilities), never on the token that it cuts off.
-
-*point*: x is any fixed token. It is kept with probability p(x), else the token is drawn from p without x. x comes out
-with p(x), y != x with (1 - p(x)) * p(y) / (1 - p(x)) = p(y). It is the ratio rule for q = 1 at x. Nothing is asked of
-how x was found, but that it does not depend on the random numbers that judge it: given the whole draft x is fixed, and
-as p comes out for every fixed x, it does on average over any distribution of drafts. So it holds for greedy drafts, for
-drafts continued from an earlier round's tail, and for *every* draft of a block-diffusion model that samples.
-
-**Why a block-diffusion draft must not be judged by the ratio rule** with the probabilities it was drawn with. (1) A
-token unmasked later and further left was drawn given tokens to its right. That it was kept says something of these: the
-right token's distribution given the prefix *and the left token* is not the q that it was drawn from before there was a
-left token. (2) Tokens of the same pass are independent given the state, but whether one is unmasked depends on its own
-probability: an improbable draw gives way, and is drawn anew in the next pass, so that probable tokens come more often
-than q says. The true distributions are sums over all orders of unmasking and cannot be had.
-`tests/test_sampling_laws.py` shows both biases.
+Two rules accept drafts without changing the target's distribution; docs/sampling.md has the argument, and why a
+block-diffusion draft must not be judged by the ratio rule (`tests/test_sampling_laws.py` shows the bias).
 
 Shape suffixes: B questions, K rows, L drafted tokens, V vocabulary.
 """

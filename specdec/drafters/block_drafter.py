@@ -4,8 +4,6 @@ drafter's cache would hold, or from a round's recorded confidences.
 `block_diffusion.py` has the specs, `decoding/block_recorder.py` makes the chains. No torch.
 """
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
 from collections.abc import Collection, Sequence

@@ -8,8 +8,6 @@ Source: prompt lookup decoding as in transformers' `generate(prompt_lookup_num_t
 place instead of the newest.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -23,11 +23,7 @@ ROOM_FOR_WEIGHTS = 0.9  # of a GPU's free memory; the rest is for caches and act
 
 
 def load_lm(
-    source: ModelSource,
-    device: torch.device,
-    dtype: torch.dtype,
-    vocab_size: int | None = None,
-    backend: str = "eager",
+    source: ModelSource, device: torch.device, dtype: torch.dtype, vocab_size: int | None = None, backend: str = "eager"
 ) -> CachedLM:
     """The model on `device` in `dtype`, with an empty cache. `vocab_size`: see CachedLM; `backend`: eager or graph."""
     if must_spread(source, device, dtype):

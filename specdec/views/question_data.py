@@ -12,8 +12,7 @@ from typing import Any
 from specdec.ranking.entries import PLAIN
 from specdec.records.record import Record
 from specdec.records.rounds import Round
-from specdec.views.pieces import BYTES, SPECIAL, Piece, Reader
-from specdec.views.trajectory import Step, trajectory
+from specdec.views.trajectory import BYTES, SPECIAL, Piece, Reader, Step, trajectory
 
 _COLUMNS = ("accepted", "rejected", "own", "passes", "stop", "draft_ms", "verify_ms")
 

@@ -11,8 +11,7 @@ from typing import TextIO
 from specdec.models.token_text import TokenBytes
 from specdec.records.record import Record
 from specdec.text import quote_text, visible
-from specdec.views.pieces import BYTES, Piece, Reader
-from specdec.views.trajectory import Step, trajectory
+from specdec.views.trajectory import BYTES, Piece, Reader, Step, trajectory
 
 ACCEPTED, REJECTED, CORRECTION, BONUS = "accepted", "rejected", "correction", "bonus"
 _RESET = "\x1b[0m"

@@ -1,6 +1,6 @@
 """Processor seconds for the statistics of 64 configurations of 1,000 questions. No question set and no model is needed.
 
-OMP_NUM_THREADS=1 python -m experiments.statistics_speed
+OMP_NUM_THREADS=1 PYTHONPATH=. python tests/statistics_speed.py
 """
 
 import sys
