@@ -39,7 +39,7 @@ LIGHT_PROFILING = (
     "profile_tpt_vllm",
     "profile_tpt_vllm_eagle3",
     "roofline",
-    "shapes",
+   
     "serving/asking",
     "serving/chat",
     "serving/metrics",

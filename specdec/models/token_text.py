@@ -1,7 +1,7 @@
 """Token bytes: what every token id stands for, read from a tokenizer.json as it lies on disk.
 
 Loads no tokenizer library and fetches nothing. It only takes tokens apart: `tokens.py` makes tokens of a text.
-`pieces.py` decides what people are shown of the bytes.
+`specdec/views/trajectory.py` decides what people are shown of the bytes.
 """
 
 import json
