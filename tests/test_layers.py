@@ -39,7 +39,6 @@ LIGHT_PROFILING = (
     "profile_tpt_vllm",
     "profile_tpt_vllm_eagle3",
     "roofline",
-   
     "serving/asking",
     "serving/chat",
     "serving/metrics",
