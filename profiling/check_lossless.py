@@ -54,7 +54,7 @@ def check(config: RunConfig, session: Session) -> dict[str, Any]:
     return {
         "what": "texts of each drafter against plain decoding in the same engine",
         "engine": session.backend,
-        "dtype": str(session.dtype).removeprefix("torch."),
+        "dtype": session.dtype_name,
         "num_questions": len(questions),
         "max_new_tokens": config.decoding.max_new_tokens,
         "grades": dict(grades),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specdec.commands.flags import StrictParser, add_flags, config_of
+from specdec.commands.flags import StrictParser, add_flags
 from specdec.config import RunConfig
 from specdec.errors import UserError, exit_status
 from specdec.records.provenance import provenance
@@ -48,7 +48,7 @@ def run_measurement(
     """`measure` what the command line asks for, and print it as JSON. Returns the exit status."""
 
     def work() -> None:
-        session = session_of(config_of(vars(parser.parse_args(arguments))))
+        session = session_of(RunConfig.of(**vars(parser.parse_args(arguments))))
         print_json(measure(session.config, session), str(session.device))
 
     return exit_status(parser.prog, work)

@@ -20,7 +20,8 @@ from profiling.profile_tpt_vllm import VLLM
 from profiling.serving import server_profile
 from profiling.serving.asking import Engine, add_server_flags, question_arguments
 from profiling.serving.trials import spread
-from specdec.commands.flags import StrictParser, config_of
+from specdec.commands.flags import StrictParser
+from specdec.config import RunConfig
 from specdec.errors import exit_status
 from specdec.questions.sets import DATASETS, Problem, load_problems
 
@@ -51,7 +52,7 @@ def _answer(flags: argparse.Namespace, problems: Sequence[Problem]) -> None:
         server_profile.profile(SERVER, flags, problems, lambda found: _show(found, flags))
         return
     chosen = {name: getattr(flags, name) for name in ("target_model_name", *HERE_FLAGS)}
-    session = session_of(config_of({**chosen, "drafters": ["plain"], "engine": "eager", "latency_profile": ["none"]}))
+    session = session_of(RunConfig.of(**chosen, drafters=["plain"], engine="eager", latency_profile=["none"]))
     device = str(session.device)
     profile_tpt_hf.profile(session, flags, problems, lambda found: _show(found, flags, device))
 

@@ -26,7 +26,7 @@ from profiling.new_profile import (
 )
 from profiling.serving.asking import add_trial_flags, question_arguments
 from profiling.serving.trials import InvalidTrial, require_trials, run_trials, summary
-from specdec.commands.flags import config_of
+from specdec.config import RunConfig
 from specdec.drafters.block_diffusion import BlockSpec, settings_of
 from specdec.drafters.plain import Plain
 from specdec.errors import exit_status
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         add_profile_flags(parser)
         flags = parser.parse_args(arguments)
         chosen = {name: getattr(flags, name) for name in FLAGS}
-        session = session_of(config_of({**chosen, "engine": "eager", "latency_profile": ["none"]}))
+        session = session_of(RunConfig.of(**chosen, engine="eager", latency_profile=["none"]))
         problems = load_problems(flags.dataset_name, **question_arguments(flags))
         profile(session, flags, problems, lambda found: print_json(found, str(session.device)))
 
@@ -84,7 +84,7 @@ def measure(session: Session, flags: argparse.Namespace, problems: Sequence[Prob
         "target": config.models.target_name,
         "dataset": problems[0].dataset,
         "max_new_tokens": config.decoding.max_new_tokens,
-        "dtype": str(session.dtype).removeprefix("torch."),
+        "dtype": session.dtype_name,
         "hardware": flags.hardware,
     }
     for name, model in models_of(session).items():

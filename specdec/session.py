@@ -5,7 +5,7 @@ It decides which checkpoint plays which part, and decodes questions: `decode` is
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -69,6 +69,11 @@ class Session:
         }
 
     @property
+    def dtype_name(self) -> str:
+        """What flags, records and results call the dtype: "float32"."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
     def context_len(self) -> int:
         """Positions that every model of the run can handle."""
         return min(source.context_len for source in self.sources.values())
@@ -125,8 +130,12 @@ class Session:
 
     def setup(self, spec: Spec, *, lm: CachedLM | None = None, sampler: Sampler | None = None) -> Setup:
         """What the run gives a drafter of `spec`, with or without its model."""
+        return replace(self._unlearnt(spec), lm=lm, sampler=sampler, advice=self._advice(spec))
+
+    def _unlearnt(self, spec: Spec) -> Setup:
+        """The same without a model, a sampler and what a policy has learnt."""
         mask = None if spec.role is None else self.mask_ids.get(spec.role)
-        return Setup(self.stop_ids, self.config.drafters.options, lm, mask, sampler, self._advice(spec))
+        return Setup(self.stop_ids, self.config.drafters.options, mask_id=mask)
 
     def model_of(self, spec: Spec) -> CachedLM | None:
         """The model of a drafter's part, loaded; None for a drafter without one."""
@@ -137,7 +146,7 @@ class Session:
         setup, decoding = self.setup(spec), self.config.decoding
         return {
             "target_sha256": self.fingerprints.get(TARGET),
-            "dtype": str(self.dtype).removeprefix("torch."),
+            "dtype": self.dtype_name,
             "device": self.device.type,
             "decoding": SAMPLED if decoding.is_sampled else GREEDY,
             "stop_ids": sorted(self.stop_ids),
@@ -153,8 +162,7 @@ class Session:
     def chains_identity(self, spec: Spec) -> dict[str, Any]:
         """What decides what a drafter would write after a prefix of a text."""
         model = {} if spec.role is None else {"drafter_sha256": self.fingerprints.get(spec.role)}
-        mask = None if spec.role is None else self.mask_ids.get(spec.role)
-        return model | spec.chain_settings(Setup(self.stop_ids, self.config.drafters.options, mask_id=mask))
+        return model | spec.chain_settings(self._unlearnt(spec))
 
     def _sampling(self, spec: Spec) -> dict[str, Any]:
         names = ("temperature", "top_k", "top_p") + (() if spec.role is None else ("draft_sampling",))

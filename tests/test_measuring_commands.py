@@ -44,7 +44,7 @@ def test_a_flag_that_a_command_does_not_have_is_one_line(name: str, capsys: pyte
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_takes_every_flag_that_it_lists(name: str) -> None:
-    """A name that is no setting would be left out without a word."""
+    """A name that is not a setting would be left out without a word."""
     known = {flag for group in all_flags().values() for flag in group}
     assert set(getattr(importlib.import_module(name), "FLAGS", ())) <= known
 

@@ -138,7 +138,7 @@ def test_hostile_names_stay_on_their_line(tmp_path) -> None:
     assert all(line.isprintable() for line in status_report(read_status(tmp_path)).splitlines())
 
 
-@pytest.mark.skipif(not shutil.which("git"), reason="there is no git here")
+@pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
 def test_a_checkout_tells_its_revision_and_an_unpacked_archive_none(tmp_path, monkeypatch) -> None:
     """In folders of their own: these tests may themselves run in either."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))

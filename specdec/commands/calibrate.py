@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from specdec.commands.flags import StrictParser, add_flags
 from specdec.decoding.cost_aware import FILE_NAME, Advice, Calibration
-from specdec.drafters.block_diffusion import CostAware
+from specdec.drafters.block_diffusion import CostAware, threshold_of
 from specdec.errors import UserError, exit_status
 from specdec.latency.pricing import price
 from specdec.latency.profile import LatencyProfile, load_profiles
@@ -83,7 +83,7 @@ def learn(traces: Sequence[Trace], name: str, profiles: Sequence[LatencyProfile]
 def own_rate(traces: Sequence[Trace], calibration: Calibration, profile: LatencyProfile, entry: str) -> float:
     """The rate, in tokens per ms, that the policy reaches when its time is worth just that: found by Dinkelbach's
     iteration, starting with plain decoding's rate."""
-    threshold = float(calibration.name.removeprefix("dllm_"))
+    threshold = threshold_of(calibration.name)
     longest = min(MAX_DRAFT_LEN, shortest(traces, calibration.name))
     spec = CostAware(threshold, longest, f"{entry}@{profile.name}")
     rate = 1.0 / profile.target_ms_per_token[entry]

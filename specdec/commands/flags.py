@@ -3,11 +3,11 @@ drafter families. The published spellings of flags are read here and nowhere els
 """
 
 import argparse
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from typing import Any, NoReturn
 
-from specdec.config import RunConfig, model_flags, parts
+from specdec.config import model_flags, parts
 from specdec.drafters.families import flags as family_flags
 from specdec.drafters.flags import Flag
 
@@ -78,11 +78,6 @@ def _default_text(default: Any) -> str:
     if default is None or default is False:
         return ""
     return f" (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
-
-
-def config_of(values: Mapping[str, Any]) -> RunConfig:
-    """What argparse has read, as a RunConfig. Raises UserError."""
-    return RunConfig.of(**values)
 
 
 def add_reading_flags(parser: argparse.ArgumentParser) -> None:

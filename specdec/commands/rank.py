@@ -14,7 +14,7 @@ from specdec.ranking.oracle import Judges
 from specdec.ranking.question_sets import comparable
 from specdec.ranking.server_rows import also_ranked
 from specdec.ranking.source import Source
-from specdec.records.record import Record, load_record
+from specdec.records.record import Record
 from specdec.views import tables
 
 PROGRAM = "parse_log.py"  # its published name
@@ -27,12 +27,10 @@ EXAMPLES = (
 
 def read_path(path: Path, reading: Callable[[Record], Entry]) -> list[Entry]:
     """The entries of a results folder, a record or a log file; UserError if it holds none."""
-    if path.is_dir():
-        return [reading(record) for record in records_of(path)]
     if not path.exists():
         raise UserError(f"{path} does not exist: give a log file or a results folder")
-    if path.suffix == ".pickle":
-        return [reading(load_record(path))]
+    if path.is_dir() or path.suffix == ".pickle":
+        return [reading(record) for record in records_of(path)]
     if not path.is_file():
         raise UserError(f"{path} is neither a log file nor a results folder")
     with user_error(f"read {path}"), open(path, encoding="utf-8", errors="replace") as lines:

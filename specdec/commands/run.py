@@ -169,9 +169,9 @@ def record_traces(session: Session, problems: Sequence[Problem], stop: StopReque
     jobs = plan_traces(session, problems)
     for job in tqdm(jobs, desc="questions", disable=None):
         stop.check()
-        if job.missing or job.stored is None:
+        if job.is_needed:
             save_trace(record_trace(session, job, stop.check), job.path)
-    num_made = sum(bool(job.missing or job.stored is None) for job in jobs)
+    num_made = sum(job.is_needed for job in jobs)
     print(f"Recorded {num_made} of {len(jobs)} questions; the others had their traces. They are in:")
     print(jobs[0].path.parent.parent)
 

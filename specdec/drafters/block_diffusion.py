@@ -56,7 +56,7 @@ class BlockSpec(Spec):
 
     @property
     def chains_name(self) -> str:
-        return f"dllm_{number_text(self.unmask_threshold)}"
+        return chains_of(self.unmask_threshold)
 
     def drafter(self, setup: Setup) -> Drafter:
         lm = setup.lm
@@ -119,7 +119,7 @@ class FailFast(BlockSpec):
     rule: Rule = PUBLISHED_RULE
 
     name_pattern = "dllm_{unmask_threshold}_df_{tau}_{max_draft_len}_{draft_step}"
-    label_pattern = "FailFast {unmask_threshold} τ {tau}, N_max {max_draft_len}, N {draft_step}"
+    label_pattern = "τ {tau}, N_max {max_draft_len}, N {draft_step}"
     swept = (UNMASK_THRESHOLD, flags.TAU, flags.MAX_DRAFT_LEN, flags.DRAFT_STEP, FIRST_WINDOW, RULE)
     kind = "failfast"
     title = "FailFast"
@@ -129,9 +129,12 @@ class FailFast(BlockSpec):
 
     @property
     def name(self) -> str:
-        window = "" if self.first_window == PUBLISHED_WINDOW else f"_w{self.first_window}"
-        rule = "" if self.rule == PUBLISHED_RULE else f"_{self.rule}"
-        return f"{super().name}{window}{rule}"
+        return super().name + self._unlike_published("_w{}", "_{}")
+
+    def _unlike_published(self, window: str, rule: str) -> str:
+        """These patterns, filled, of what is not as published."""
+        window = "" if self.first_window == PUBLISHED_WINDOW else window.format(self.first_window)
+        return window + ("" if self.rule == PUBLISHED_RULE else rule.format(self.rule))
 
     @classmethod
     def parse(cls, name: str) -> Self | None:
@@ -144,9 +147,9 @@ class FailFast(BlockSpec):
 
     @property
     def label(self) -> str:
-        window = "" if self.first_window == PUBLISHED_WINDOW else f", first window {self.first_window}"
-        rule = "" if self.rule == PUBLISHED_RULE else f", {self.rule}"
-        return f"{super().label.replace('FailFast 0.05 ', 'FailFast ')}{window}{rule}"
+        is_usual = (self.unmask_threshold,) == UNMASK_THRESHOLD.default
+        threshold = "" if is_usual else f"{number_text(self.unmask_threshold)} "
+        return f"FailFast {threshold}{super().label}{self._unlike_published(', first window {}', ', {}')}"
 
     def chain_len(self, options: Options) -> int:
         """For the published rule in general N_max + N.
@@ -219,9 +222,19 @@ def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Ch
 
     settings = settings_of(recording.setup)
     recorder = DllmRecorder(PagedLM(recording.setup.lm, settings.block_size), recording.text, recording.batch)
-    lengths = {float(name.removeprefix("dllm_")): length for name, length in wanted.items()}
+    lengths = {threshold_of(name): length for name, length in wanted.items()}
     made = recorder.record(lengths, settings.denoising(0.0))
-    return {f"dllm_{number_text(threshold)}": chains for threshold, chains in made.items()}
+    return {chains_of(threshold): chains for threshold, chains in made.items()}
+
+
+def chains_of(unmask_threshold: float) -> str:
+    """What chains of a threshold are called in traces and calibrations. Example: `chains_of(0.05) == "dllm_0.05"`."""
+    return f"dllm_{number_text(unmask_threshold)}"
+
+
+def threshold_of(chains_name: str) -> float:
+    """The inverse of `chains_of`."""
+    return float(chains_name.removeprefix("dllm_"))
 
 
 def _check(options: Options) -> None:

@@ -31,7 +31,7 @@ class Flag:
 
 
 def _number(name: str, kind: type, is_fine: Callable[[Any], bool], complaint: str) -> Callable[[str], Any]:
-    """What argparse reads a flag's numbers by, and calls by `name` where a text is no number at all."""
+    """What argparse reads a flag's numbers by, and calls by `name` where a text is not a number."""
 
     def read(text: str) -> Any:
         value = kind(text)

@@ -20,7 +20,12 @@ from specdec.ranking.ranking import by_drafter, priced_under
 from specdec.ranking.statistics import MIN_QUESTIONS, PairedBootstrap, Value, ratio_values, values_of
 
 _PRICES = ("speedup", "draft_ms", "verify_ms", "baseline_ms")
-_GRADES = ("num_correct", "num_graded", "num_degenerate", "num_checked")  # answers right, of so many graded; loops
+_GRADES = (
+    "num_correct",
+    "num_graded",
+    "num_degenerate",
+    "num_checked",
+)  # right, of those graded; loops, of those checked
 CEILING_PARTS = ("best_ms", "over_ms", "under_ms", "passes_ms")
 PARTS = ("num_questions", *COUNTS, *_GRADES, *_PRICES, *CEILING_PARTS)
 _TIME = ("draft_ms", "verify_ms")

@@ -50,9 +50,11 @@ class Identity:
         """The same question under another drafter, whose settings are added."""
         return replace(self, drafter=drafter, settings={**self.settings, **settings}, origin=origin)
 
-    def difference(self, asked: "Identity") -> str | None:
-        """`"seed: stored 0, asked 1"` for the first thing in which `asked` differs; else None."""
-        return first_difference(self.to_builtins(), asked.to_builtins())
+    def require(self, asked: "Identity", what: str, advice: str) -> None:
+        """Raise UserError where `asked` differs: "WHAT with other settings (seed: stored 0, asked 1): ADVICE"."""
+        difference = first_difference(self.to_builtins(), asked.to_builtins())
+        if difference is not None:
+            raise UserError(f"{what} with other settings ({difference}): {advice}")
 
     def to_builtins(self) -> dict[str, Any]:
         named = {name: getattr(self, name) for name in _NAMED}

@@ -228,9 +228,7 @@ def load_finished(path: str | Path, identity: Identity, advice: str = OVERWRITE)
         if not Path(path).exists():
             return None
     record = load_record(path)
-    difference = record.identity.difference(identity)
-    if difference is not None:
-        raise UserError(f"{path} was made with other settings ({difference}): {advice}")
+    record.identity.require(identity, f"{path} was made", advice)
     return record
 
 

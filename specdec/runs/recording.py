@@ -35,6 +35,10 @@ class TraceJob:
     stored: Trace | None = field(repr=False)
     missing: dict[str, int]
 
+    @property
+    def is_needed(self) -> bool:
+        return self.stored is None or bool(self.missing)
+
 
 def plan_traces(session: Session, problems: Sequence[Problem]) -> list[TraceJob]:
     """A job per question. Raises UserError, before any weight is loaded, for a trace made with other settings."""

@@ -150,7 +150,7 @@ def describe_run(session: Session, problems: Sequence[Problem], shard: Shard, jo
                 "decoding": _decoding(config),
                 "stop_ids": sorted(session.stop_ids),
                 "mask_ids": {role.title: mask for role, mask in session.mask_ids.items()},
-                "dtype": str(session.dtype).removeprefix("torch."),
+                "dtype": session.dtype_name,
                 "device": str(session.device),
                 "backend": session.backend,
                 "context_len": session.context_len,

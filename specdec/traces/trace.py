@@ -154,9 +154,7 @@ def load_matching(path: Path, identity: Identity) -> Trace | None:
     if not path.exists():
         return None
     trace = load_trace(path)
-    difference = trace.identity.difference(identity)
-    if difference is not None:
-        raise UserError(f"{path} was recorded with other settings ({difference}): use another --output_dir")
+    trace.identity.require(identity, f"{path} was recorded", "use another --output_dir")
     return trace
 
 
