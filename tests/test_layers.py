@@ -1,16 +1,24 @@
-"""Layers: what may import what, that importing a module does nothing, and how long things may be. All by `ast`."""
+"""Layers: what may import what, and which programs answer without a library of models. All by `ast`."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
+from sources import (
+    ROOT,
+    file_of,
+    imports_anywhere,
+    is_docstring,
+    is_guard,
+    loaded_with,
+    project_files,
+    top_names,
+    tree_of,
+)
 
-ROOT = Path(__file__).resolve().parent.parent
 MODEL_LIBRARIES = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "accelerate"}
 DRIVERS = {"failfast", "parse_log", "plotting", "profiling", "experiments", "training", "scripts", "tests"}
 # Of specdec/, what runs networks or reads tokenizers; everything else answers without a library of models.
@@ -66,75 +74,6 @@ LIGHT_TRAINING = (
     "train_dllm_drafter",
     "train_target",
 )
-MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 55
-
-
-def project_files() -> list[Path]:
-    folders = ("specdec", "plotting", "profiling", "experiments", "training", "scripts")
-    found = [*ROOT.glob("*.py"), *(path for folder in folders for path in (ROOT / folder).rglob("*.py"))]
-    return sorted(path.relative_to(ROOT) for path in found)
-
-
-@cache
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse((ROOT / path).read_text(encoding="utf-8"), str(path))
-
-
-def is_guard(node: ast.stmt, name: str) -> bool:
-    return isinstance(node, ast.If) and name in ast.unparse(node.test)
-
-
-def names_of(node: ast.AST) -> Iterator[str]:
-    """The modules that an import statement names, as "specdec.config" for each spelling of it."""
-    if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-        assert node.level == 0, f"line {node.lineno}: relative import"
-        yield node.module
-        yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-@cache
-def imports_on_load(path: Path) -> set[str]:
-    """Modules imported when the file is; not those inside functions or under TYPE_CHECKING."""
-    found: set[str] = set()
-    pending: list[ast.AST] = list(tree_of(path).body)
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or is_guard(node, "TYPE_CHECKING"):
-            continue
-        found.update(names_of(node))
-        pending.extend(ast.iter_child_nodes(node))
-    return found
-
-
-def imports_anywhere(path: Path) -> set[str]:
-    return {name for node in ast.walk(tree_of(path)) for name in names_of(node)}
-
-
-@cache
-def file_of(module: str) -> Path | None:
-    for path in (Path(*module.split(".")).with_suffix(".py"), Path(*module.split("."), "__init__.py")):
-        if (ROOT / path).is_file():
-            return path
-    return None
-
-
-def loaded_with(path: Path) -> set[str]:
-    """Everything that importing the file imports, through the project's own files."""
-    seen: set[str] = set()
-    pending = list(imports_on_load(path))
-    while pending:
-        module = pending.pop()
-        if module not in seen:
-            seen.add(module)
-            own = file_of(module)
-            pending.extend(imports_on_load(own) if own else ())
-    return seen
-
-
-def top_names(modules: set[str]) -> set[str]:
-    return {module.partition(".")[0] for module in modules}
 
 
 def is_heavy(path: Path) -> bool:
@@ -285,99 +224,3 @@ def test_drivers_are_imported_by_nobody(path):
 def test_nothing_shadows_another_package():
     assert not (ROOT / "failfast").exists()
     assert not (ROOT / "plotting.py").exists() and not (ROOT / "datasets.py").exists()
-
-
-# Calls that make a constant: they read, print and load nothing.
-PURE_CALLS = {
-    "Path", "frozenset", "tuple", "set", "dict", "len", "re.compile", "logging.getLogger", "TypeVar",
-    "range", "sorted", "field", "dataclasses.field", "dataclass", "object", "datetime.date",
-}  # fmt: skip
-
-
-def is_docstring(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
-def impure_calls(node: ast.AST, own_names: set[str]) -> list[str]:
-    """Calls in an expression that are neither known to be pure nor of a class or function of the same file."""
-    calls = [ast.unparse(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)]
-    return [call for call in calls if call not in PURE_CALLS | own_names and not call.endswith(".resolve")]
-
-
-def statements_on_import(tree: ast.Module) -> list[str]:
-    body = tree.body
-    own = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    imported = {alias.name for node in body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    classes = {name for name in imported if name[:1].isupper()}  # data classes of constants, by PEP 8
-    declarations = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-    found = []
-    for node in body:
-        if isinstance(node, declarations) or is_docstring(node):
-            continue
-        if is_guard(node, "__main__") or is_guard(node, "TYPE_CHECKING"):
-            continue
-        if isinstance(node, ast.Assign | ast.AnnAssign) and not impure_calls(node, own | classes):
-            continue
-        found.append(f"line {node.lineno}: {ast.unparse(node)[:60]}")
-    return found
-
-
-@pytest.mark.parametrize("path", project_files(), ids=str)
-def test_importing_executes_nothing(path):
-    assert statements_on_import(tree_of(path)) == []
-
-
-@pytest.mark.parametrize(
-    ("source", "is_fine"),
-    [
-        ("X = 3", True),
-        ("X: int = re.compile('a')", True),
-        ("if TYPE_CHECKING:\n    import torch", True),
-        ("if __name__ == '__main__':\n    main()", True),
-        ("print('x')", False),
-        ("X = torch.zeros(3)", False),
-        ("X = open('x').read()", False),
-        ("for i in range(3):\n    pass", False),
-        ("try:\n    import torch\nexcept ImportError:\n    pass", False),
-        ("if DEBUG:\n    x = 1", False),
-        ("del x", False),
-    ],
-)
-def test_the_check_itself_bites(source, is_fine):
-    assert (statements_on_import(ast.parse(source)) == []) is is_fine
-
-
-@pytest.mark.parametrize("path", project_files(), ids=str)
-def test_files_and_functions_are_short_and_say_what_they_are(path):
-    tree = tree_of(path)
-    assert ast.get_docstring(tree), f"{path} has no docstring"
-    assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) <= MAX_FILE_LINES
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    long = [f.name for f in functions if f.end_lineno - f.lineno + 1 > MAX_FUNCTION_LINES]
-    assert long == []
-
-
-@pytest.mark.parametrize("path", project_files(), ids=str)
-def test_every_signature_of_the_library_is_typed(path):
-    functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef)]
-    untyped = [function.name for function in functions if function.returns is None]
-    for function in functions:
-        arguments = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
-        missing = [a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
-        untyped += [f"{function.name}({name})" for name in missing]
-    assert untyped == []
-
-
-def test_the_tree_of_the_architecture_page_is_the_programs(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import tree
-
-    text = tree.PAGE.read_text(encoding="utf-8")
-    assert tree.page_with(text, tree.tree()) == text, "run: python scripts/tree.py --write"
-
-
-def test_the_architecture_page_names_every_room():
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## The tree")[0]
-    for path in sorted((ROOT / "specdec").iterdir()):
-        if path.suffix == ".py" or (path / "__init__.py").is_file():
-            assert path.name == "__init__.py" or f"{path.name}" in text, path.name
