@@ -18,11 +18,10 @@ from typing import Any
 from profiling.common import parser_of, run_command
 from specdec.errors import UserError
 from specdec.latency.pricing import Pricing
-from specdec.questions.repetition import is_degenerate
-from specdec.ranking import entries
+from specdec.ranking.entries import PLAIN, Entry, entry_of, merge, records_of
 from specdec.ranking.lossless import count_grades
 from specdec.ranking.source import Source
-from specdec.records.record import Record, find_records, load_record
+from specdec.records.record import Record
 from specdec.views import tables
 
 MODEL_KEYS = ("target_sha256", "drafter_sha256", "dtype", "device", "backend", "max_new_tokens")
@@ -42,17 +41,17 @@ def short(record: Record) -> dict[str, Any]:
     }
 
 
-def degenerate_questions(records: Sequence[Record]) -> set[tuple[Source, int]]:
+def degenerate_questions(stats: Sequence[Entry]) -> set[tuple[Source, int]]:
     """(source, question) of those that plain decoding answers by repeating itself. UserError without such a run."""
-    plain = [record for record in records if record.drafter_name == entries.PLAIN]
+    plain = [entry for entry in stats if entry.drafter_name == PLAIN]
     if not plain:
         raise UserError("no record of plain decoding: run failfast.py with --drafters plain first")
-    return {(Source.of(r), r.question_id) for r in plain if is_degenerate(r.output_tokens)}
+    return {(entry.source, entry.question_id) for entry in plain if entry.is_degenerate}
 
 
 def summary(records: Sequence[Record], pricing: Pricing) -> dict[str, Any]:
-    left_out = degenerate_questions(records)
-    stats = entries.merge(entries.entry_of(record, pricing) for record in records)
+    stats = merge(entry_of(record, pricing) for record in records)
+    left_out = degenerate_questions(stats)
     good = [entry for entry in stats if (entry.source, entry.question_id) not in left_out]
     known = {record.drafter_name: record.identity.to_builtins() for record in records}
     models = {name: {key: identity.get(key) for key in MODEL_KEYS} for name, identity in known.items()}
@@ -75,9 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def document(flags: argparse.Namespace) -> dict[str, Any]:
-    records = [load_record(path) for folder in flags.results for path in find_records(folder)]
-    if not records:
-        raise UserError(f"{flags.results[0]} holds no records: give the --output_dir of a finished run")
+    records = [record for folder in flags.results for record in records_of(folder)]
     return summary(records, Pricing.load(flags.latency_profile, flags.latency_target))
 
 

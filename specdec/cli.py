@@ -16,7 +16,7 @@ from typing import NoReturn
 from specdec.errors import UserError, exit_status
 
 PROJECT = Path(__file__).resolve().parents[1]
-PROGRAM, FILES = "failfast", "specdec.commands"
+PROGRAM = "failfast"
 # Verb -> the folder of its commands, and what they do.
 FOLDERS = {
     "plot": ("plotting", "Draw a figure or a table: failfast plot NAME INPUT... --out FILE."),
@@ -30,15 +30,17 @@ VERBS = ("run", "rank", "record", "replay", "calibrate", "report", "status", *FO
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status of a verb: 0 done, 2 a mistake of the user's (one line says which)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["help"]:
+    verb, *others = words or ["-"]
+    if verb == "help":
         print(overview())
         return 0
-    if words and words[0] not in VERBS and not words[0].startswith("-"):
-        return exit_status(PROGRAM, lambda: _unknown(words[0]))
-    if not words or words[0] not in VERBS:
-        return int(_module(FILES, "run").main(words))
-    verb, *words = words
-    return _dispatch(verb, words) if verb in FOLDERS else int(_module(FILES, verb).main(words, f"{PROGRAM} {verb}"))
+    if verb in FOLDERS:
+        return _dispatch(verb, others)
+    if verb in VERBS:
+        return int(_command(verb).main(others, f"{PROGRAM} {verb}"))
+    if verb.startswith("-"):
+        return int(_command("run").main(words))
+    return exit_status(PROGRAM, lambda: _unknown(verb))
 
 
 def _unknown(verb: str) -> NoReturn:
@@ -47,7 +49,7 @@ def _unknown(verb: str) -> NoReturn:
 
 def overview() -> str:
     """The verbs, and what each does."""
-    abouts = {verb: FOLDERS[verb][1] if verb in FOLDERS else str(_module(FILES, verb).__doc__) for verb in VERBS}
+    abouts = {verb: FOLDERS[verb][1] if verb in FOLDERS else str(_command(verb).__doc__) for verb in VERBS}
     lines = [f"  {verb:10}{about.splitlines()[0]}" for verb, about in abouts.items()]
     last = f"Without a verb: {PROGRAM} run, with the published flags."
     return "\n".join([f"{PROGRAM} VERB --help", "", *lines, "", last])
@@ -84,8 +86,8 @@ def _explain(program: str, known: Sequence[str], words: Sequence[str]) -> None:
     print("\n".join(f"  {name}" for name in known))
 
 
-def _module(package: str, name: str) -> ModuleType:
-    return import_module(f"{package}.{name}")
+def _command(verb: str) -> ModuleType:
+    return import_module(f"specdec.commands.{verb}")
 
 
 if __name__ == "__main__":

@@ -18,13 +18,14 @@ from training.graphs import Graphs
 from training.loop import OutOfTime, Place
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("kind", ["target", "ar", "dllm"])
 def test_loss_falls_and_resume_is_bit_identical(kind, tokenizer, tmp_path):
-    whole, report = train_one(kind, tokenizer, Place(tmp_path / "whole.pt", log_every=8))
+    whole, report = train_one(kind, tokenizer, Place(tmp_path / "whole.pt", CPU, log_every=8))
     assert report.losses[-1][1] < 0.85 * report.losses[0][1]
-    stopped = Place(tmp_path / "parts.pt", deadline=time.monotonic() - 1, log_every=8)
+    stopped = Place(tmp_path / "parts.pt", CPU, deadline=time.monotonic() - 1, log_every=8)
     with pytest.raises(OutOfTime):
         train_one(kind, tokenizer, stopped)
     interrupted = replace(stopped, deadline=None, checkpoint_every=8)
@@ -35,7 +36,7 @@ def test_loss_falls_and_resume_is_bit_identical(kind, tokenizer, tmp_path):
 
 
 def test_a_checkpoint_of_another_run_is_refused_and_kept(tokenizer, tmp_path):
-    place = Place(tmp_path / "run.pt", deadline=time.monotonic() - 1)
+    place = Place(tmp_path / "run.pt", CPU, deadline=time.monotonic() - 1)
     with pytest.raises(OutOfTime):
         train_one("target", tokenizer, place)
     content = place.checkpoint.read_bytes()
@@ -57,8 +58,8 @@ def test_compiled_layers_train_what_ordinary_ones_do(tokenizer, tmp_path, monkey
 
     monkeypatch.setattr(torch.nn.Module, "compile", compile_quickly)
     loop = replace(LOOP, num_steps=6)
-    _, ordinary = train_one("dllm", tokenizer, Place(tmp_path / "a.pt", log_every=1), loop)
-    model, report = train_one("dllm", tokenizer, Place(tmp_path / "b.pt", log_every=1, is_compiled=True), loop)
+    _, ordinary = train_one("dllm", tokenizer, Place(tmp_path / "a.pt", CPU, log_every=1), loop)
+    model, report = train_one("dllm", tokenizer, Place(tmp_path / "b.pt", CPU, log_every=1, is_compiled=True), loop)
     assert compiled == list(model.model.layers) and np.allclose(report.losses, ordinary.losses, rtol=1e-5)
 
 
@@ -71,7 +72,7 @@ def plain_greedy(model, prompt: list[int], limit: int) -> list[int]:
 
 
 def test_self_generation_equals_plain_greedy_and_resumes(tokenizer, tmp_path):
-    model, _ = train_one("target", tokenizer, Place(tmp_path / "run.pt"), replace(LOOP, num_steps=40))
+    model, _ = train_one("target", tokenizer, Place(tmp_path / "run.pt", CPU), replace(LOOP, num_steps=40))
     model.eval()
     docs = counting_docs()
     prompts = [docs.tokens[s : s + n].tolist() for s, n in zip(docs.starts, docs.prompt_lens, strict=True)][:10]

@@ -270,12 +270,12 @@ def five_steps(folder: Path, out: Path) -> dict:
     tokenizer = tokenizers.load_tokenizer(folder / "target")
     loop = replace(LOOP, num_steps=5, num_docs=7, learning_rate=1e-3)
     for kind in ("target", "ar", "dllm"):
-        model, report = train_one(kind, tokenizer, Place(out / f"{kind}.pt"), loop)
+        model, report = train_one(kind, tokenizer, Place(out / f"{kind}.pt", torch.device("cpu")), loop)
         torch.save([model.state_dict(), report.losses, report.tokens], out / f"{kind}.{ranks.rank()}")
     sys.argv = ["dllm", *flags_of("dllm", folder), "--out", str(out / "dllm")]
     dllm_command.main()
     late = -1 if ranks.is_leader() else 1000
-    train_one("target", tokenizer, Place(out / "late.pt", deadline=time.monotonic() + late), loop)
+    train_one("target", tokenizer, Place(out / "late.pt", torch.device("cpu"), deadline=time.monotonic() + late), loop)
     return {}
 
 

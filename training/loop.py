@@ -56,18 +56,12 @@ class LoopSettings:
             raise UserError(f"--learning_rate {self.learning_rate}: give a number above 0")
 
 
-def _cpu() -> torch.device:
-    import torch
-
-    return torch.device("cpu")
-
-
 @dataclass(frozen=True)
 class Place:
     """Where a run happens; nothing here changes the result (up to rounding of the device)."""
 
     checkpoint: Path
-    device: torch.device = field(default_factory=_cpu)
+    device: torch.device
     deadline: float | None = None  # time.monotonic() value
     log_every: int = 50
     checkpoint_every: int = 500

@@ -111,8 +111,7 @@ class TokenDrafter(Drafter):
             if token in self.stop_ids:
                 draft.stop_reason = "stop_token"
                 break
-            is_chunk = dynamic is not None and len(draft.tokens) % dynamic.draft_step == 0
-            if dynamic is not None and is_chunk and min(draft.confidences) < dynamic.tau:
+            if dynamic and len(draft.tokens) % dynamic.draft_step == 0 and min(draft.confidences) < dynamic.tau:
                 draft.stop_reason = "low_confidence"
                 break
         draft.token_confidences = list(draft.confidences)

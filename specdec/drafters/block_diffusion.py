@@ -56,7 +56,7 @@ class BlockSpec(Spec):
 
     @property
     def chains_name(self) -> str:
-        return chains_of(self.unmask_threshold)
+        return f"dllm_{number_text(self.unmask_threshold)}"
 
     def drafter(self, setup: Setup) -> Drafter:
         lm = setup.lm
@@ -224,16 +224,11 @@ def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Ch
     recorder = DllmRecorder(PagedLM(recording.setup.lm, settings.block_size), recording.text, recording.batch)
     lengths = {threshold_of(name): length for name, length in wanted.items()}
     made = recorder.record(lengths, settings.denoising(0.0))
-    return {chains_of(threshold): chains for threshold, chains in made.items()}
-
-
-def chains_of(unmask_threshold: float) -> str:
-    """What chains of a threshold are called in traces and calibrations. Example: `chains_of(0.05) == "dllm_0.05"`."""
-    return f"dllm_{number_text(unmask_threshold)}"
+    return {name: made[threshold_of(name)] for name in wanted}
 
 
 def threshold_of(chains_name: str) -> float:
-    """The inverse of `chains_of`."""
+    """The unmask threshold of chains called `BlockSpec.chains_name`. Example: `threshold_of("dllm_0.05") == 0.05`."""
     return float(chains_name.removeprefix("dllm_"))
 
 

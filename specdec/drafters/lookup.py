@@ -1,8 +1,7 @@
 """Prompt lookup: the tokens that followed the text's own last words when they stood there before. No model, no pass.
 
 The last `match_len` tokens, then fewer down to one, are looked for in the prompt and the output so far, the newest
-place first; the tokens that followed there, up to `draft_len`, are the draft. It costs nothing: every drafter must beat
-it.
+place first; the tokens that followed there, up to `draft_len`, are the draft. Every drafter must beat it.
 
 Source: prompt lookup decoding as in transformers' `generate(prompt_lookup_num_tokens=...)`, which takes the oldest
 place instead of the newest.
