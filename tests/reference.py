@@ -1,9 +1,9 @@
 """The oracle for generate.py: block-diffusion drafting written down once more, without any cache.
 
-Every pass is one forward of the raw Hugging Face model over the whole sequence, under an explicit
-block mask; nothing is carried from pass to pass but the tokens. It shares no code with generate.py
-and specdec.models.lm, and it is slow on purpose. It counts the passes of a fresh cache only: `prefill` is
-what a first call pays.
+A draft unfolds pass by pass, whoever predicts the tokens; when it ends is asked of what has unfolded. It shares no code
+with generate.py and specdec.decoding. Predictions come from the raw Hugging Face model, one forward over the whole
+sequence under an explicit block mask a pass (`of_model`; slow on purpose), or from whatever a test makes up. It counts
+the passes of a fresh cache only: `prefill` is what a first call pays.
 
 An outcome also has a `margin`: how near the closest comparison of floats was to going the other
 way. Below about 1e-6 two right implementations may differ.
@@ -12,7 +12,7 @@ way. Below about 1e-6 two right implementations may differ.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -73,143 +73,159 @@ def full_logits(model: torch.nn.Module, tokens: Sequence[int], block_size: int) 
     return output.logits[0].double()
 
 
-class _Canvas:
-    """The sequence as far as it is known, the passes so far, and everything that was recorded on the way."""
+@dataclasses.dataclass(frozen=True)
+class Guess:
+    """The likeliest token for a position, its probability, and by how much that exceeds the next token's."""
 
-    def __init__(self, model: torch.nn.Module, prefix: Sequence[int], rules: Rules) -> None:
-        self.model, self.rules, self.start = model, rules, len(prefix)
-        self.known: dict[int, int] = dict(enumerate(prefix))  # position -> token
-        self.moment: dict[int, float] = {}  # position -> probability when it was chosen
-        self.seen: list[float] = []  # every confidence looked at, pass by pass
-        self.prefill = self.denoise = self.commit = 0
+    token: int
+    probability: float
+    lead: float = 1.0
+
+
+# What a predictor is shown: all positions up to the end of a block, masks among them; and the positions asked for.
+Predictor = Callable[[Sequence[int], Sequence[int]], list[Guess]]
+
+
+def of_model(model: torch.nn.Module, rules: Rules) -> Predictor:
+    """The raw model's predictions; the mask is none of them."""
+
+    def predict(shown: Sequence[int], positions: Sequence[int]) -> list[Guess]:
+        logits = full_logits(model, shown, rules.block_size)[[position - 1 for position in positions]]
+        logits[:, rules.mask_id] = -torch.inf
+        (values, tokens) = torch.softmax(logits, dim=-1).topk(2)
+        rows = zip(tokens[:, 0].tolist(), values.tolist(), strict=True)
+        return [Guess(token, best, best - second) for token, (best, second) in rows]
+
+    return predict
+
+
+class Unfolding:
+    """What is known of a draft after each of its passes: iterate to make the next one, whose kind is yielded; the first
+    is "start", before any but a prefill. Never ends by itself."""
+
+    def __init__(self, predict: Predictor, prefix: Sequence[int], rules: Rules) -> None:
+        self.predict, self.rules, self.prefix_len = predict, rules, len(prefix)
+        self.text: list[int | None] = list(prefix)  # None: still a mask
+        self.moments: dict[int, float] = {}  # position -> probability when its token was chosen
+        self.seen: list[float] = []  # every confidence of every denoising pass
+        self.passes = {"prefill": 0, "denoise": 0, "commit": 0}
         self.margin = float("inf")
-        self.block = len(prefix) // rules.block_size  # the block being filled
-        if self.block > 0:
-            self.prefill = 1
-            if len(prefix) % rules.block_size == 0:
-                self._predict_first_of_block()
 
-    # ---- what is known -------------------------------------------------------------------------------------
+    def __iter__(self) -> Iterator[str]:
+        size = self.rules.block_size
+        if self.prefix_len >= size:
+            self.passes["prefill"] += 1
+        if self.prefix_len % size == 0:
+            self._begin_block()
+        self._fill_up_with_masks()
+        yield "start"
+        while True:
+            kind = "denoise" if None in self.text else "commit"
+            self.passes[kind] += 1
+            self._denoise() if kind == "denoise" else self._begin_block()
+            self._fill_up_with_masks()
+            yield kind
 
-    def run(self, window: int) -> list[int]:
-        """The known tokens after the prefix, up to the first gap, at most `window`."""
-        tokens: list[int] = []
-        while len(tokens) < window and self.start + len(tokens) in self.known:
-            tokens.append(self.known[self.start + len(tokens)])
-        return tokens
-
-    def up_to_stop(self, window: int) -> list[int] | None:
-        """The draft if a stop token ends it inside the window, else None."""
-        run = self.run(window)
-        hits = [index for index, token in enumerate(run) if token in self.rules.stop_ids]
-        return run[: hits[0] + 1] if hits else None
-
-    def moments(self, count: int) -> list[float]:
-        return [self.moment[self.start + index] for index in range(count)]
-
-    # ---- passes --------------------------------------------------------------------------------------------
-
-    def one_pass(self) -> None:
-        """Denoise the current block, or commit it when there is nothing left to denoise."""
-        first = self.block * self.rules.block_size
-        holes = [p for p in range(first, first + self.rules.block_size) if p not in self.known]
-        if holes:
-            self._denoise(first, holes)
-        else:
-            self.block += 1
-            self.commit += 1
-            self._predict_first_of_block()
-
-    def _predict_first_of_block(self) -> None:
-        """The last output of the clean sequence before the block predicts the block's first token."""
-        first = self.block * self.rules.block_size
-        clean = [self.known[position] for position in range(first)]
-        self._write(first, full_logits(self.model, clean, self.rules.block_size)[-1])
-
-    def _denoise(self, first: int, holes: list[int]) -> None:
-        rules = self.rules
-        self.denoise += 1
-        noisy = [self.known.get(p, rules.mask_id) for p in range(first + rules.block_size)]
-        logits = full_logits(self.model, noisy, rules.block_size)
-        current = (holes[0] - first) // rules.small_block_size
-        here = [p for p in holes if (p - first) // rules.small_block_size == current]
-        probabilities = [float(self._distribution(logits[p - 1]).max()) for p in here]
-        self.seen += probabilities
-        self._note_margins(probabilities)
-        surest = here[probabilities.index(max(probabilities))]
-        for p, probability in zip(here, probabilities, strict=True):
-            if p == surest or probability > rules.threshold:
-                self._write(p, logits[p - 1])
-
-    def _distribution(self, logits: torch.Tensor) -> torch.Tensor:
-        """[V] probabilities, nothing of them on the mask."""
-        allowed = logits.clone()
-        allowed[self.rules.mask_id] = -torch.inf
-        return torch.softmax(allowed, dim=-1)
-
-    def _write(self, position: int, logits: torch.Tensor) -> None:
-        """The likeliest token goes to `position`, for good."""
-        (best, second), (token, _) = (part.tolist() for part in self._distribution(logits).topk(2))
-        self.note(best - second)
-        self.known[position], self.moment[position] = token, best
-
-    def _note_margins(self, probabilities: list[float]) -> None:
-        """How near a position came to crossing the threshold, or (if none crossed) to being the surest."""
-        threshold = self.rules.threshold
-        if 0 < threshold < 1:  # nothing can be above one, or not above zero
-            self.note(min(abs(p - threshold) for p in probabilities))
-        if len(probabilities) > 1 and max(probabilities) <= threshold:
-            first, second = sorted(probabilities, reverse=True)[:2]
-            self.note(first - second)
+    def run(self) -> list[int]:
+        """The tokens known in a row after the prefix."""
+        after = self.text[self.prefix_len :]
+        return after[: after.index(None)] if None in after else after
 
     def note(self, distance: float) -> None:
         self.margin = min(self.margin, distance)
 
-    def outcome(self, tokens: list[int], confidences: list[float], reason: str) -> Outcome:
-        return Outcome(tokens, confidences, self.prefill, self.denoise, self.commit, reason, self.margin)
+    def _fill_up_with_masks(self) -> None:
+        self.text += [None] * (-len(self.text) % self.rules.block_size)
+
+    def _begin_block(self) -> None:
+        """The clean text so far predicts the token after it: no threshold, and it is not among the confidences."""
+        (guess,) = self.predict(self.text, [len(self.text)])
+        self.text.append(None)
+        self._choose(len(self.text) - 1, guess)
+
+    def _denoise(self) -> None:
+        """One pass over the block: the leftmost sub-block with a mask gets what is sure, and at least the surest."""
+        rules, sub = self.rules, self.rules.small_block_size
+        leftmost = self.text.index(None)
+        end = leftmost + sub - (leftmost % rules.block_size) % sub
+        holes = [at for at in range(leftmost, end) if self.text[at] is None]
+        guesses = self.predict([rules.mask_id if token is None else token for token in self.text], holes)
+        sure = [guess.probability for guess in guesses]
+        self.seen += sure
+        if 0 < rules.threshold < 1:  # nothing can be above one, or not above zero
+            self.note(min(abs(probability - rules.threshold) for probability in sure))
+        if len(sure) > 1 and max(sure) <= rules.threshold:
+            first, second = sorted(sure, reverse=True)[:2]
+            self.note(first - second)
+        for index, (at, guess) in enumerate(zip(holes, guesses, strict=True)):
+            if guess.probability > rules.threshold or index == sure.index(max(sure)):
+                self._choose(at, guess)
+
+    def _choose(self, at: int, guess: Guess) -> None:
+        self.note(guess.lead)
+        self.text[at], self.moments[at] = guess.token, guess.probability
+
+    def outcome(self, draft: list[int], confidences: list[float], reason: str) -> Outcome:
+        return Outcome(draft, confidences, *self.passes.values(), reason, self.margin)
+
+    def moments_of(self, count: int) -> list[float]:
+        return [self.moments[self.prefix_len + index] for index in range(count)]
 
 
-def static_draft(model: torch.nn.Module, prefix: Sequence[int], num_tokens: int, rules: Rules) -> Outcome:
+def static_draft(model: torch.nn.Module | Predictor, prefix: Sequence[int], num_tokens: int, rules: Rules) -> Outcome:
     """Drafts until the next `num_tokens` tokens are known; `generate` is this with all tokens at once."""
-    canvas = _Canvas(model, prefix, rules)
-    while True:
-        stopped = canvas.up_to_stop(num_tokens)
-        if stopped is not None:
-            return canvas.outcome(stopped, canvas.moments(len(stopped)), "stop_token")
-        if len(canvas.run(num_tokens)) == num_tokens:
-            return canvas.outcome(canvas.run(num_tokens), canvas.moments(num_tokens), "length")
-        canvas.one_pass()
+    unfolding = Unfolding(_predictor(model, rules), prefix, rules)
+    for _ in unfolding:
+        run = unfolding.run()[:num_tokens]
+        draft = _to_stop(run, rules.stop_ids)
+        if draft and draft[-1] in rules.stop_ids:
+            return unfolding.outcome(draft, unfolding.moments_of(len(draft)), "stop_token")
+        if len(run) == num_tokens:
+            return unfolding.outcome(run, unfolding.moments_of(num_tokens), "length")
+    raise AssertionError("an unfolding has no end")
 
 
-def failfast_draft(model: torch.nn.Module, prefix: Sequence[int], window: Window, rules: Rules) -> Outcome:
+def failfast_draft(
+    model: torch.nn.Module | Predictor, prefix: Sequence[int], window: Window, rules: Rules
+) -> Outcome:
     """Algorithm 1 of arXiv 2512.20573, as published or with the strict rule, and the reuse of its Appendix E."""
-    canvas = _Canvas(model, prefix, rules)
+    unfolding = Unfolding(_predictor(model, rules), prefix, rules)
     is_strict = window.rule == "strict"
-    size = min(window.first, window.maximum) if is_strict else window.first
+    longest = window.maximum if is_strict else 10**9
+    size = min(window.first, longest)
+    for kind in unfolding:
+        run, reason = unfolding.run(), None
+        if kind == "denoise" and len(run) >= size:
+            tested = unfolding.moments_of(size) if is_strict else list(unfolding.seen)
+            if window.tau > 0:  # nothing can be below zero
+                unfolding.note(min(abs(confidence - window.tau) for confidence in tested))
+            if min(tested) < window.tau:
+                reason = "low_confidence"
+            elif len(tested) >= window.maximum:
+                reason = "max_len"
+            else:
+                size = min(size + window.step, longest)
+        if reason is None and any(token in rules.stop_ids for token in run):
+            reason = "stop_token"
+        if reason is not None:
+            draft = _to_stop(run[:size], rules.stop_ids)
+            kept = unfolding.moments_of(len(draft)) if is_strict else list(unfolding.seen)
+            outcome = unfolding.outcome(draft, kept, reason)
+            return _with_reuse(outcome, window.rejected, rules) if reason == "low_confidence" else outcome
+    raise AssertionError("an unfolding has no end")
 
-    def recorded(count: int) -> list[float]:
-        return canvas.moments(count) if is_strict else list(canvas.seen)
 
-    stopped = canvas.up_to_stop(size)
-    while stopped is None:
-        canvas.one_pass()
-        stopped = canvas.up_to_stop(size)
-        if stopped is not None or len(canvas.run(size)) < size:
-            continue
-        confidences = recorded(size)
-        if window.tau > 0:  # nothing can be below zero
-            canvas.note(min((abs(confidence - window.tau) for confidence in confidences), default=1.0))
-        if any(confidence < window.tau for confidence in confidences):
-            outcome = canvas.outcome(canvas.run(size), confidences, "low_confidence")
-            return _with_reuse(outcome, window.rejected, rules.stop_ids)
-        if (size if is_strict else len(confidences)) >= window.maximum:
-            return canvas.outcome(canvas.run(size), confidences, "max_len")
-        size = min(size + window.step, window.maximum) if is_strict else size + window.step
-        stopped = canvas.up_to_stop(size)
-    return canvas.outcome(stopped, recorded(len(stopped)), "stop_token")
+def _predictor(model: torch.nn.Module | Predictor, rules: Rules) -> Predictor:
+    return of_model(model, rules) if isinstance(model, torch.nn.Module) else model
 
 
-def _with_reuse(outcome: Outcome, rejected: Sequence[int], stop_ids: frozenset[int]) -> Outcome:
+def _to_stop(tokens: list[int], stop_ids: frozenset[int]) -> list[int]:
+    """The first stop token is the last that is kept."""
+    stops = [index for index, token in enumerate(tokens) if token in stop_ids]
+    return tokens[: stops[0] + 1] if stops else tokens
+
+
+def _with_reuse(outcome: Outcome, rejected: Sequence[int], rules: Rules) -> Outcome:
     """Appends what followed the longest possible end of the draft in `rejected`, up to a stop token."""
     draft, tail = outcome.tokens, list(rejected)
     places = (
@@ -219,9 +235,6 @@ def _with_reuse(outcome: Outcome, rejected: Sequence[int], stop_ids: frozenset[i
         if tail[at : at + length] == draft[-length:]
     )
     length, at = next(places, (0, len(tail)))
-    for token in tail[at + length :]:
-        outcome.tokens.append(token)
-        outcome.reused += 1
-        if token in stop_ids:
-            break
+    outcome.tokens = _to_stop(draft + tail[at + length :], rules.stop_ids)
+    outcome.reused = len(outcome.tokens) - len(draft)
     return outcome

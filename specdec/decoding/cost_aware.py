@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from specdec.decoding.stopping import Run, Window
+from specdec.decoding.stopping import Run, Window, stops_within
 from specdec.errors import UserError, user_error
 
 VERSION = 1
@@ -138,10 +138,10 @@ class CostAwareWindow(Window):
 
     def test(self, run: Run) -> str | None:
         known = run.num_known
+        if known == 0 or stops_within(run, self.size):
+            return None
         if known >= self.size:
             return "max_len"
-        if known == 0:
-            return None
         for confidence in run.confidences(known)[len(self._survivals) :]:
             acceptance = self.advice.calibration.curve(confidence)
             self._survivals.append(acceptance * (self._survivals[-1] if self._survivals else 1.0))

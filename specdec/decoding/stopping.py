@@ -77,7 +77,8 @@ class Run(Protocol):
 
 
 class Window(Protocol):
-    """A rule: the draft is the first `size` tokens of a run, once `test` gives a reason to stop."""
+    """A rule: the draft is the first `size` tokens of a run, once `test`, asked before the first pass and after every
+    one, gives a reason to stop. Where it gives none, a known stop token ends the draft all the same."""
 
     size: int
 
@@ -89,7 +90,7 @@ class Window(Protocol):
 
 @dataclass
 class FixedWindow(Window):
-    """Static drafting: done as soon as `size` tokens are known."""
+    """Static drafting: done as soon as `size` tokens are known, whatever kind of pass made them so."""
 
     size: int
 
@@ -98,7 +99,7 @@ class FixedWindow(Window):
             raise ValueError(f"a draft of {self.size} tokens is not a draft")
 
     def test(self, run: Run) -> str | None:
-        return "length" if run.num_known >= self.size else None
+        return "length" if run.num_known >= self.size and not stops_within(run, self.size) else None
 
 
 @dataclass
@@ -106,7 +107,8 @@ class FailFastWindow(Window):
     """FailFast's Algorithm 1: grows while all is sure.
 
     "published": every recorded confidence counts, and N_max bounds their number. "strict", as the
-    paper's text reads: one confidence per drafted token, and N_max bounds the tokens.
+    paper's text reads: one confidence per drafted token, and N_max bounds the tokens. Both look after every denoising
+    pass, and only then: what a commit pass makes known is looked at after the next one.
     """
 
     size: int
@@ -114,6 +116,7 @@ class FailFastWindow(Window):
     draft_step: int
     max_draft_len: int
     rule: Rule
+    _num_denoise: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         if self.rule not in ("published", "strict"):
@@ -124,7 +127,8 @@ class FailFastWindow(Window):
 
     def test(self, run: Run) -> str | None:
         """The stop reason, or None, after growing the window if it was all known and sure."""
-        if not run.passes.denoise + run.passes.commit or run.num_known < self.size:
+        has_denoised, self._num_denoise = run.passes.denoise > self._num_denoise, run.passes.denoise
+        if not has_denoised or run.num_known < self.size:
             return None
         recorded = self.recorded(run, self.size)
         if min(recorded, default=inf) < self.tau:
@@ -145,9 +149,9 @@ def finish_draft(
     run: Run, window: Window, *, last_round_rejected: Sequence[int] = (), stop_ids: Collection[int] = ()
 ) -> Draft:
     """Passes until the window is done. `last_round_rejected`: see `continuation`; only on a low-confidence stop."""
-    while (reason := _stop_reason(run, window)) is None:
+    while (reason := window.test(run) or ("stop_token" if run.stop_len is not None else None)) is None:
         run.step()
-    draft_len = run.stop_len if reason == "stop_token" and run.stop_len is not None else window.size
+    draft_len = min(window.size, run.stop_len or window.size)
     tokens = run.tokens(draft_len)
     if reason == "low_confidence" and last_round_rejected:
         tokens = cut_after_stop(tokens + continuation(tokens, last_round_rejected), stop_ids)
@@ -155,16 +159,7 @@ def finish_draft(
     return Draft(tokens, window.recorded(run, draft_len), run.passes, reason, confidences)
 
 
-def _stop_reason(run: Run, window: Window) -> str | None:
-    if _stops_within(run, window.size):
-        return "stop_token"
-    if reason := window.test(run):
-        return reason
-    # The test may have grown the window over a stop token that is known already.
-    return "stop_token" if _stops_within(run, window.size) else None
-
-
-def _stops_within(run: Run, window_size: int) -> bool:
+def stops_within(run: Run, window_size: int) -> bool:
     """Whether the known run has a stop token inside the window."""
     return run.stop_len is not None and run.stop_len <= window_size
 

@@ -152,17 +152,16 @@ class FailFast(BlockSpec):
         return f"FailFast {threshold}{super().label}{self._unlike_published(', first window {}', ', {}')}"
 
     def chain_len(self, options: Options) -> int:
-        """For the published rule in general N_max + N.
-
-        With an N below the sub-block the passes may run further ahead of the window than that.
+        """For the published rule in general N_max + N, and one more: where the last token is a block's first, which a
+        commit pass makes known, the next denoising pass is needed too.
         """
         if self.rule == "strict":
-            return self.max_draft_len
+            return self.max_draft_len + 1
         size, block_size = self.first_window, self.block_len(options)
         # A window grows while fewer than N_max confidences are recorded; the first token of a block has none.
         while size < self.max_draft_len + 1 + size // block_size:
             size += self.draft_step
-        return size
+        return size + 1
 
     def window(self, budget: int, advice: Advice | None = None) -> FailFastWindow:
         return FailFastWindow(self.first_window, self.tau, self.draft_step, self.max_draft_len, self.rule)
