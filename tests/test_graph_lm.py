@@ -92,6 +92,16 @@ def test_same_history_same_answers_as_the_eager_engine(model) -> None:
         assert eager.tokens == graph.tokens
 
 
+def test_both_engines_agree_on_what_is_left_to_probabilities_near_one(one_thread) -> None:
+    model, num_near = toy_model("qwen2", 26, scale=16.0), 0
+    eager, graph = CachedLM(model), GraphLM(model)
+    for seed in range(4):
+        (_, expected), (_, sure) = (lm.predict(random_ids(seed, 64), block_size=32) for lm in (eager, graph))
+        assert [1 - one for one in sure] == pytest.approx([1 - one for one in expected], rel=1e-2, abs=1e-15)
+        num_near += sum(0 < 1 - one < 1e-6 for one in expected)
+    assert num_near >= 20
+
+
 def test_head_runs_at_kept_rows_only(model, monkeypatch) -> None:
     rows, lm = [], GraphLM(model)
     head = lm.network.head

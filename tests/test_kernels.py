@@ -106,6 +106,20 @@ def test_most_probable(dtype, never: int, rows: int, vocab_size: int) -> None:
     compare("most_probable", logits, torch.tensor([0, 1, 1, never]), found, tolerance={"atol": 1e-6, "rtol": 1e-5})
 
 
+def test_probabilities_near_one_stay_apart() -> None:
+    """The best alone in its chunk of logits, first among its equals, or in a later chunk."""
+    for vocab_size, best in ((64, 5), (9000, 5), (9000, 8000)):
+        logits = 30 - torch.tensor([9.0, 16.0, 14.0, 25.0, 20.0])[:, None] - 3 * torch.rand(5, vocab_size)
+        logits[:, best] = 30.0
+        found = torch.zeros(5, 2, dtype=torch.float64)
+        ours = found.to(DEVICE)
+        state = torch.tensor([0, 1, 1, -1])
+        plain.most_probable(logits, state, found)
+        GpuOperations(True).most_probable(logits.to(DEVICE), state.to(DEVICE), ours)
+        assert ours[:, 0].tolist() == [best] * 5
+        torch.testing.assert_close(1 - ours[:, 1].cpu(), 1 - found[:, 1], atol=4e-16, rtol=1e-5)
+
+
 def streams(dtype: torch.dtype, rows: int, size: int) -> tuple[Stream, Stream, FusedProducts, LibraryProducts]:
     """The same residual stream on the device and on the CPU, begun, and what multiplies there."""
     hidden, norm = torch.randn(rows, size).to(dtype), (1 + 0.1 * torch.randn(size)).to(dtype)

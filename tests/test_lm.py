@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 import torch
 from reference import full_logits
-from toys import VOCAB_SIZE, causal_logits, random_ids, toy_model
+from toys import MASK_ID, VOCAB_SIZE, causal_logits, random_ids, toy_model
 
-from specdec.models.lm import CachedLM
+from specdec.decoding.denoising import Denoising, LiveBlocks
+from specdec.models.lm import CachedLM, most_probable, unpacked
 
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
 
@@ -240,3 +242,39 @@ def test_fault_inside_the_model_leaves_the_cache_as_it_was(model, layer: int, pa
         with pytest.raises(ValueError):
             lm.commit(1)
     torch.testing.assert_close(lm.forward(tokens[40:]), before, **TOLERANCE)
+
+
+# ---- probabilities near 1 ------------------------------------------------------------------------------------
+
+NEAR_ONE = (9.0, 16.0, 14.0, 25.0, 33.0, 20.0)  # by how much the best of a row's logits, all about 30, leads
+
+
+def near_one(vocab_size: int = 5000) -> torch.Tensor:
+    logits_KV = 30 - torch.tensor(NEAR_ONE)[:, None] - 3 * torch.rand(len(NEAR_ONE), vocab_size)
+    logits_KV[:, 4321] = 30.0
+    return logits_KV
+
+
+def test_probabilities_near_one_stay_apart() -> None:
+    """What is left to 1 is right to five digits, down to where float64 ends: 1 - 1e-16 is 1."""
+    logits_KV = near_one()
+    tokens, sure = unpacked(most_probable(logits_KV))
+    others = logits_KV.double().softmax(-1)
+    others[:, 4321] = 0.0
+    assert tokens == [4321] * len(NEAR_ONE) and len({*sure}) == len(NEAR_ONE)
+    assert [1 - one for one in sure] == pytest.approx(others.sum(-1).tolist(), rel=1e-5, abs=2e-16)
+
+
+class SureLM(CachedLM):
+    """Predicts by planted logits, whatever it is shown."""
+
+    def _run(self, tokens: list[int], block_size: int, keep: Sequence[int] | None) -> torch.Tensor:
+        self._cache.length = self.length
+        return near_one()[: len(tokens if keep is None else keep)]
+
+
+def test_the_surest_of_positions_near_one_is_unmasked(model) -> None:
+    """Not the first: logits of about 30 left several at exactly 1, or in steps of 2e-6."""
+    blocks = LiveBlocks(SureLM(model), [1, 2], Denoising(1.0, 32, 8, MASK_ID, frozenset()))
+    blocks.step()
+    assert [at for at, token in enumerate(blocks.ids) if token is not None] == [0, 1, 2 + NEAR_ONE.index(33.0)]

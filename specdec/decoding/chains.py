@@ -18,11 +18,11 @@ ARRAYS = {
     "num_tokens": np.int32,
     "num_passes": np.int32,
     "tokens": np.int32,
-    "confidences": np.float32,
+    "confidences": np.float64,
     "unmasked_by": np.uint16,
     "is_commit": np.uint8,
     "num_recorded": np.uint8,
-    "recorded": np.float32,
+    "recorded": np.float64,
 }
 
 

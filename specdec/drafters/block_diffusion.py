@@ -153,11 +153,15 @@ class FailFast(BlockSpec):
 
     def chain_len(self, options: Options) -> int:
         """For the published rule in general N_max + N, and one more: where the last token is a block's first, which a
-        commit pass makes known, the next denoising pass is needed too.
-        """
+        commit pass makes known, the next denoising pass is needed too."""
+        block_size = self.block_len(options)
         if self.rule == "strict":
-            return self.max_draft_len + 1
-        size, block_size = self.first_window, self.block_len(options)
+            # Once a denoising pass, in each of which a whole sub-block may become known, the window grows.
+            sizes = [*range(self.first_window, self.max_draft_len, self.draft_step), self.max_draft_len]
+            small, last = int(SMALL_BLOCK_SIZE.of(options)), len(sizes) - 1
+            most_known = max(size + small * (last - index) for index, size in enumerate(sizes))
+            return most_known + most_known // (block_size - 1) + 1
+        size = self.first_window
         # A window grows while fewer than N_max confidences are recorded; the first token of a block has none.
         while size < self.max_draft_len + 1 + size // block_size:
             size += self.draft_step
@@ -167,7 +171,9 @@ class FailFast(BlockSpec):
         return FailFastWindow(self.first_window, self.tau, self.draft_step, self.max_draft_len, self.rule)
 
     def kept_settings(self, setup: Setup) -> dict[str, Any]:
-        return {**super().kept_settings(setup), "reuse_drafts": REUSE_DRAFTS.of(setup.options)}
+        """Records of before, whose windows were tested after commit passes too, do not say when."""
+        reuse = REUSE_DRAFTS.of(setup.options)
+        return {**super().kept_settings(setup), "reuse_drafts": reuse, "window_tested": "after denoising"}
 
     def token_confidences(self, turn: Round, settings: Mapping[str, Any]) -> list[float | None]:
         """The published rule records every masked position of every pass: the passes are gone through again."""

@@ -160,11 +160,13 @@ def most_probable(logits_KV: torch.Tensor, never: int = -1) -> torch.Tensor:
     """The argmax token of each row and its softmax probability, float64 [K, 2].
 
     One tensor, so that both cross to the host at once. The token `never` (-1: none) is left out; it
-    may lie beyond a cut vocabulary. Of equal logits the first is taken.
+    may lie beyond a cut vocabulary. Of equal logits the first is taken. The probability is 1 / (1 + the others' weight),
+    of which a float32 holds even what is far too little to change a sum of all: values near 1 stay apart.
     """
     logits_KV = without(never, logits_KV.float())
-    best_K, tokens_K = logits_KV.max(-1)
-    return torch.stack((tokens_K.double(), (best_K - logits_KV.logsumexp(-1)).double().exp()), dim=-1)
+    best_K1, tokens_K1 = logits_KV.max(-1, keepdim=True)
+    others_K = (logits_KV - best_K1).exp().scatter(-1, tokens_K1, 0.0).sum(-1)
+    return torch.stack((tokens_K1[:, 0].double(), 1 / (1 + others_K.double())), dim=-1)
 
 
 def without(never: int, logits_KV: torch.Tensor) -> torch.Tensor:

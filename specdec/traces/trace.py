@@ -22,7 +22,8 @@ from specdec.records.identity import Identity
 from specdec.records.pickles import write_atomic
 from specdec.records.record import identity_path
 
-VERSION = 1
+VERSION = 2
+READ = 1, VERSION
 _UNREADABLE = (ValueError, KeyError, TypeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, RecursionError)
 
 
@@ -86,10 +87,11 @@ class Trace:
         """The inverse of `to_bytes`. Raises UserError, or one of `_UNREADABLE`, for anything else."""
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             meta = json.loads(arrays["meta"].tobytes())
-            if meta.pop("version") != VERSION:
+            version = meta.pop("version")
+            if version not in READ:
                 raise UserError(f"another version of the format than {VERSION}")
             made = [
-                Chains(name, identity, chain_len, {key: arrays[f"{index}_{key}"] for key in ARRAYS})
+                Chains(name, identity, chain_len, {key: current(arrays[f"{index}_{key}"], version) for key in ARRAYS})
                 for index, (name, identity, chain_len) in enumerate(meta.pop("chains"))
             ]
             gaps = arrays["gaps"].tolist()
@@ -113,6 +115,11 @@ class Trace:
             chains.check()
             if chains.num_prefixes != self.num_prefixes:
                 raise UserError(f"{chains.name}: {chains.num_prefixes} chains for {self.num_prefixes} prefixes")
+
+
+def current(array: np.ndarray, version: int) -> np.ndarray:
+    """An array of a file of this version as it is kept now: version 1 kept confidences as float32."""
+    return array.astype(np.float64) if version == 1 and array.dtype == np.float32 else array
 
 
 def num_prefixes(num_output_tokens: int, max_new_tokens: int) -> int:

@@ -268,7 +268,8 @@ def _best_kernel(
     place = row * tl.num_programs(1) + chunk
     num_places = tl.num_programs(0) * tl.num_programs(1)
     tl.store(found_ptr + place, best)
-    tl.store(found_ptr + num_places + place, tl.sum(tl.exp(logits - base), axis=0))
+    # The best itself counts 1, and is added last: values near 1 stay apart.
+    tl.store(found_ptr + num_places + place, tl.sum(tl.where(tokens == token, 0.0, tl.exp(logits - base)), axis=0))
     tl.store(found_ptr + 2 * num_places + place, token.to(tl.float32))  # exact: vocabularies are below 2**24
 
 
@@ -286,6 +287,7 @@ def _best_of_best_kernel(
     tokens = tl.load(place + 2 * num_places, mask=inside, other=float("inf"))
     top = tl.max(best, axis=0)
     token = tl.min(tl.where(best == top, tokens, float("inf")), axis=0)
-    total = tl.sum(totals * tl.exp(best - top), axis=0)
+    totals += tl.where(tokens == token, 0.0, 1.0)  # the best of the other chunks
+    others = tl.sum(totals * tl.exp(best - top), axis=0)
     tl.store(best_ptr + row * 2, token.to(tl.float64))
-    tl.store(best_ptr + row * 2 + 1, 1.0 / total.to(tl.float64))
+    tl.store(best_ptr + row * 2 + 1, 1.0 / (1.0 + others.to(tl.float64)))
