@@ -81,6 +81,16 @@ class ArDynamic(_Ar):
     marker = "D"
     switch = "ar_dynamic"
 
+    @property
+    def first_asked(self) -> int:
+        return min(self.draft_step, self.max_draft_len)
+
+    def asked_len(self, draft: Draft) -> int:
+        """Whole chunks, where no stop token ended the draft."""
+        if draft.stop_reason == "stop_token":
+            return len(draft.tokens)
+        return min(-(-len(draft.tokens) // self.draft_step) * self.draft_step, self.max_draft_len)
+
 
 class TokenDrafter(Drafter):
     """Drafts token by token, each pass counted as a denoising pass; what became of a draft shows in the next prefix."""
@@ -100,7 +110,7 @@ class TokenDrafter(Drafter):
         dynamic = self.spec if isinstance(self.spec, ArDynamic) else None
         limit = min(budget, self.spec.chain_len({}))
         if limit < 1:
-            return Draft()
+            return Draft(asked_len=self.spec.first_asked)
         draft = Draft(stop_reason="length" if dynamic is None else "max_len")
         self._begin(prefix_ids)
         while len(draft.tokens) < limit:
@@ -115,6 +125,7 @@ class TokenDrafter(Drafter):
                 draft.stop_reason = "low_confidence"
                 break
         draft.token_confidences = list(draft.confidences)
+        draft.asked_len = self.spec.first_asked if dynamic is None else dynamic.asked_len(draft)
         return draft
 
 

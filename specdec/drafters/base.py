@@ -115,6 +115,11 @@ class Spec(ABC):
         asked = [flag.of(options) for flag in cls.swept]
         return [cls(*chosen) for chosen in product(*((one,) if isinstance(one, str) else one for one in asked))]
 
+    @property
+    def first_asked(self) -> int:
+        """The tokens that a draft asks for at first, whatever room the budget leaves it."""
+        return int(vars(self).get("draft_len") or 0)
+
     @classmethod
     def block_len(cls, options: Options) -> int:
         """Positions that see each other in a pass; 1: causal attention."""

@@ -164,6 +164,10 @@ class FailFast(BlockSpec):
             size += self.draft_step
         return size
 
+    @property
+    def first_asked(self) -> int:
+        return self.first_window if self.rule == PUBLISHED_RULE else min(self.first_window, self.max_draft_len)
+
     def window(self, budget: int, advice: Advice | None = None) -> FailFastWindow:
         return FailFastWindow(self.first_window, self.tau, self.draft_step, self.max_draft_len, self.rule)
 
