@@ -1,13 +1,15 @@
 """A reader of the published program's pickles, from the format's description alone. It knows nothing of ours.
 
 The description: a record is a dict. `orig_model_inputs`: the prompt's ids. `raw_data`: the question, a dict.
-`num_target_tokens`: how many tokens may be written. `stats_each_round`: a dict a round, in order. `total_output_tokens`,
-`num_speculation_rounds`, `total_num_forward_passes`, `accepted_tokens`: sums. `drafted_tokens`: the sum of the windows.
-`rejected_tokens`: drafted tokens that were not accepted. `acceptance_rate`: accepted_tokens / drafted_tokens.
+`num_target_tokens`: how many tokens may be written. `stats_each_round`: a dict a round, in order.
+`total_output_tokens`, `num_speculation_rounds`, `total_num_forward_passes`, `accepted_tokens`: sums over the rounds.
+`drafted_tokens`: the sum of the windows. `rejected_tokens`: drafted tokens that were not accepted. `acceptance_rate`:
+accepted_tokens / drafted_tokens.
 A round: `prefix_len`: output tokens before it. `spec_len`: the window. `~draft_proposal`: the drafted ids, at most
 `spec_len`. `target_tokens`: what the target would have written at each of these places; after the first that differs
-they mean nothing. `accepted_len`: drafted ids before the first that differs. `acceptance_rate`: accepted_len over
-spec_len. `final_token`: the token after them, always the target's. `bonus_token`: the same where all were accepted, else None.
+they mean nothing. `accepted_len`: drafted ids before the first that differs. `acceptance_rate`: accepted_len /
+spec_len. `final_token`: the token after them, always the target's. `bonus_token`: the same where all were accepted,
+else None.
 """
 
 from typing import Any

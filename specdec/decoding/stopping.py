@@ -41,8 +41,8 @@ class Draft:
     "length", "low_confidence", "max_len", "stop_token", "low_gain" (`specdec.decoding.cost_aware`) or "none"
     (nothing was drafted). `token_confidences`: each token's probability as it was chosen, None for one that cost no
     pass. `drawn_from`: rows [L, V] if the tokens were drawn left to right, each from its row alone; None if they are to
-    be taken as fixed (`specdec.decoding.sampling` says what may be claimed). `asked_len`: the window that was asked for,
-    before the budget, a stop token or a text without a match left less of it.
+    be taken as fixed (`specdec.decoding.sampling` says what may be claimed). `asked_len`: the window that was asked
+    for, before the budget, a stop token or a text without a match left less of it.
     """
 
     tokens: list[int] = field(default_factory=list)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from specdec.decoding.chains import Chain, Text
 from specdec.decoding.denoising import DraftLM
@@ -17,6 +17,7 @@ from specdec.decoding.stopping import Draft
 from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup, Spec
 from specdec.drafters.flags import DRAFT_LEN, DRAFT_STEP, MAX_DRAFT_LEN, TAU
 from specdec.models.checkpoints import Role
+from specdec.records.rounds import Round
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +42,10 @@ class _Ar(Spec):
         from specdec.decoding.sampled import SampledLM
 
         return SampledArDrafter(SampledLM(setup.lm, setup.sampler), self, setup.stop_ids)
+
+    def published_passes(self, rounds: Sequence[Round], settings: Mapping[str, Any]) -> list[int]:
+        """One for every token that was asked for, whether or not it was drafted."""
+        return [max(turn.asked_len, self.first_asked) for turn in rounds]
 
     def replayed(self, trace: Recorded, setup: Setup) -> Drafter:
         return RecordedAr(trace, self)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, get_type_hints
@@ -156,6 +156,13 @@ class Spec(ABC):
         """
         known = turn.confidences[: turn.draft_len]
         return [*known, *[None] * (turn.draft_len - len(known))]
+
+    def published_passes(self, rounds: Sequence[Round], settings: Mapping[str, Any]) -> list[int]:
+        """Passes a round as the published program counts them for the same drafts (`latency/accounting.py`).
+
+        `settings`: those of the record's identity. What it does not have counts as here.
+        """
+        return [turn.num_forward_passes for turn in rounds]
 
     def chain_settings(self, setup: Setup) -> dict[str, Any]:
         """Beside the model, what decides what it would write after a prefix; part of its records' identity."""
