@@ -6,7 +6,7 @@ Each figure's own file says what the figure shows.
 import io
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from plotting.inputs import Asked, read_tables, under_one_engine
 from plotting.style import RC
 from specdec.commands.flags import StrictParser, add_flags
 from specdec.errors import UserError, exit_status, user_error
+from specdec.latency.accounting import ACCOUNTINGS
 from specdec.ranking.table import Table
 from specdec.ranking.table_files import read_table_file
 from specdec.records.pickles import write_atomic
@@ -29,7 +30,10 @@ _METADATA = {
 }
 FORMATS = tuple(_METADATA)
 DRAFTS = ("drafters", "question_ids")
-PRICED = (*DRAFTS, "latency_profile", "latency_target", "allow_unequal", "without_degenerate", "trace_dir")
+PRICED = (
+    *(*DRAFTS, "latency_profile", "latency_target", "pass_accounting"),
+    *("allow_unequal", "without_degenerate", "trace_dir"),
+)
 TABLES = (*PRICED, "engine")
 RANKINGS = (*TABLES, "reference")
 _FLAGS: dict[str, dict] = {
@@ -39,6 +43,10 @@ _FLAGS: dict[str, dict] = {
         "default": [None],
         "metavar": "NAME",
         "help": "for records: price as if the target were this entry of the profile",
+    },
+    "pass_accounting": {
+        "choices": ACCOUNTINGS,
+        "help": "for records: whose passes are counted (default: as in the --reference, else the ones made)",
     },
     "trace_dir": {"help": "for records: the results folder that holds their traces, for the ceiling"},
     "allow_unequal": {"action": "store_true", "help": "where drafters answered different questions: the common ones"},
@@ -85,8 +93,13 @@ def parse(name: str, about: str | None, flags: Sequence[str], arguments: Sequenc
 
 
 def asked(options: Namespace) -> Asked:
-    """The flags that say how records become tables."""
-    return Asked(**{key: getattr(options, key) for key in PRICED})
+    """The flags that say how records become tables. Beside a reference passes are counted as they are there, so that
+    like stands beside like."""
+    found = Asked(**{key: getattr(options, key) for key in PRICED})
+    if found.pass_accounting is not None or getattr(options, "reference", None) is None:
+        return found
+    theirs = {table.accounting for table in references(options)}
+    return replace(found, pass_accounting=theirs.pop() if len(theirs) == 1 else None)
 
 
 def tables(options: Namespace) -> list[Table]:

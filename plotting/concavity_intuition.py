@@ -41,7 +41,7 @@ def figure(tables: Sequence[Table], references: Sequence[Table] = ()) -> Figure:
         style.percent_axis(axes.yaxis)
     grid[0][0].set_ylabel("acceptance rate")
     drawn.legend(handles=grid[0][0].get_legend_handles_labels()[0], loc="outside upper left", ncols=2)
-    style.note(drawn, f"numbers: unmask thresholds; {full_note(tables)}")
+    style.note(drawn, f"numbers: unmask thresholds; {full_note(tables, references)}")
     return drawn
 
 

@@ -43,7 +43,7 @@ def easy_runs(record: Record) -> list[int]:
     length = 0
     for turn in record.rounds:
         length += turn.accepted_len + (turn.bonus_token is not None and turn.draft_len > 0)
-        if turn.final_token is not None or not turn.draft_len:
+        if turn.correction_token is not None or not turn.draft_len:
             runs, length = runs + [length], 0
     return [run for run in [*runs, length] if run]
 

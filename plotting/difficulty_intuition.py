@@ -53,7 +53,7 @@ def draw_row(axes: Axes, row: int, record: Record) -> None:
     parts = {
         style.ACCEPTED: [(start, turn.accepted_len) for (start, _), turn in rounds if turn.accepted_len],
         palette.SKY: [(end - 1, 1) for (_, end), turn in rounds if turn.bonus_token is not None],
-        style.CORRECTION: [(end - 1, 1) for (_, end), turn in rounds if turn.final_token is not None],
+        style.CORRECTION: [(end - 1, 1) for (_, end), turn in rounds if turn.correction_token is not None],
     }
     for colour, cells in parts.items():
         axes.broken_barh(cells, (row - 0.36, 0.72), facecolor=colour, linewidth=0)

@@ -11,6 +11,7 @@ import numpy as np
 
 from specdec.config import PricingConfig
 from specdec.errors import UserError
+from specdec.latency.accounting import OURS
 from specdec.latency.pricing import Pricing
 from specdec.ranking.entries import PLAIN, Entry, entry_of, merge, records_of
 from specdec.ranking.oracle import Judges
@@ -33,6 +34,7 @@ class Asked:
     trace_dir: str | None = None
     allow_unequal: bool = False
     without_degenerate: bool = False
+    pass_accounting: str | None = None  # None: ours
 
 
 def read_tables(paths: Sequence[Path], asked: Asked) -> list[Table]:
@@ -64,7 +66,7 @@ def read_tables(paths: Sequence[Path], asked: Asked) -> list[Table]:
 def _stats(records: Sequence[Record], asked: Asked) -> list[Entry]:
     found: list[Entry] = []
     for target in asked.latency_target:
-        pricing = Pricing.load(asked.latency_profile, target)
+        pricing = Pricing.load(asked.latency_profile, target, asked.pass_accounting or OURS)
         judges = None if asked.trace_dir is None else Judges(asked.trace_dir, pricing)
         found += [entry_of(record, pricing, judges) for record in records]
     return comparable(merge(found), asked.allow_unequal)[0]

@@ -48,7 +48,7 @@ def figure(tables: Sequence[Table], references: Sequence[Table] = ()) -> Figure:
         axes.set_xlabel("drafter passes per round")
     grid[0][0].set_ylabel("acceptance length\n(tokens per round, bonus included)")
     drawn.legend(handles=grid[0][0].get_legend_handles_labels()[0], loc="outside upper left", ncols=3)
-    style.note(drawn, f"{engine_note(tables[0].engine)}; {full_note(tables)}")
+    style.note(drawn, f"{engine_note(tables[0].engine)}; {full_note(tables, references)}")
     return drawn
 
 

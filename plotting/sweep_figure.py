@@ -54,7 +54,7 @@ class Sweep:
             line[0].set_ylabel(QUANTITY_LABELS[quantity])
         handles = {handle.get_label(): handle for line in grid for axes in line for handle in axes.lines}
         drawn.legend(handles=list(handles.values()), loc="outside upper left", ncols=2)
-        style.note(drawn, f"{engine_note(tables[0].engine)}; {full_note(tables)}")
+        style.note(drawn, f"{engine_note(tables[0].engine)}; {full_note(tables, references)}")
         return drawn
 
 

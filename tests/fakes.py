@@ -20,6 +20,7 @@ class FakeDraft:
     passes: FakePasses = field(default_factory=FakePasses)
     stop_reason: str = "length"
     token_confidences: list[float] = field(default_factory=list)
+    asked_len: int = 0
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class FakeVerification:
     accepted_len: int
     next_token: int
     probabilities: list[float] | None = None
+    greedy: list[int] | None = None
 
 
 class FakeClock:

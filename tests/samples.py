@@ -78,16 +78,18 @@ def rounds_after(draw: st.DrawFn, prefix_len: int) -> Round:
     draft = draw(st.lists(tokens, max_size=6))
     accepted = draw(st.integers(0, len(draft)))
     is_cut = accepted > 0 and draw(st.booleans())
+    draft = draft[:accepted] if is_cut else draft
     return Round(
         prefix_len=prefix_len,
         draft_tokens=draft,
+        asked_len=draw(st.integers(0, 9)),
         confidences=draw(confidences),
         num_prefill_passes=draw(st.integers(0, 1)),
         num_denoise_passes=draw(st.integers(0, 9)),
         num_commit_passes=draw(st.integers(0, 2)),
         stop_reason=draw(st.sampled_from(["length", "low_confidence", "max_len", "stop_token", "none"])),
         accepted_len=accepted,
-        next_token=None if is_cut else draw(tokens),
+        next_token=None if is_cut else draw(tokens.filter(lambda token: [token] != draft[accepted : accepted + 1])),
         draft_ms=draw(milliseconds),
         verify_ms=draw(milliseconds),
     )

@@ -151,7 +151,7 @@ def test_runs_of_easy_tokens(draw: Draw, results: Results) -> None:
     runs, tokens = (line_of(axes, label_of(AR)) for axes in figure.axes)
     shares = []
     for record in results.records(AR):
-        own = [("." if turn.final_token is not None or not turn.draft_len else "x") for turn in record.rounds]
+        own = [("." if turn.correction_token is not None or not turn.draft_len else "x") for turn in record.rounds]
         rounds = zip(record.rounds, own, strict=True)
         marks = ["x" * turn.accepted_len + mark * (turn.next_token is not None) for turn, mark in rounds]
         lengths = [len(run) for run in "".join(marks).split(".") if run]
@@ -180,7 +180,7 @@ def test_one_answer_token_by_token(draw: Draw, results: Results) -> None:
     fates = [patch.get_gid() for patch in axes.patches]
     assert fates.count("accepted") == record.num_accepted
     assert fates.count("rejected") == record.num_drafted - record.num_accepted
-    assert fates.count("correction") == sum(turn.final_token is not None for turn in record.rounds)
+    assert fates.count("correction") == sum(turn.correction_token is not None for turn in record.rounds)
     texts = [text.get_text() for text in axes.texts if text.get_fontsize() > 6]
     kept = "".join(text for text, fate in zip(texts, fates, strict=True) if fate != "rejected")
     assert kept.replace("↵", "\n").startswith(record.output_text)

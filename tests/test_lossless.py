@@ -133,7 +133,7 @@ def _role(made, stop_id: int) -> str:
         return "accepted" if made.draft_len else "none"
     if made.next_token != stop_id:
         return "none"
-    return "correction" if made.final_token is not None else "bonus"
+    return "correction" if made.correction_token is not None else "bonus"
 
 
 @pytest.mark.parametrize("do_drafters_know", [True, False])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
+from published_format import PublishedReader
 from samples import FAILFAST, make_plain, make_record, make_round, records, saved, trees, with_settings
 
 from specdec.errors import UserError
@@ -57,21 +58,16 @@ def test_the_published_keys_hold_and_agree(record):
     data = record.to_builtins()
     assert data.keys() >= PUBLISHED_KEYS
     assert all(entry.keys() >= PUBLISHED_ROUND_KEYS for entry in data["stats_each_round"])
-    assert data["accepted_tokens"] + data["rejected_tokens"] == data["drafted_tokens"]
-    assert data["total_output_tokens"] == len(data["output_tokens"]) == data["num_target_tokens"]
-    assert data["output_tokens"] == [t for entry in data["stats_each_round"] for t in entry["target_tokens"]]
-    for entry in data["stats_each_round"]:
-        assert entry["final_token"] is None or entry["bonus_token"] is None
-        tail = [t for t in (entry["final_token"], entry["bonus_token"]) if t is not None]
-        assert entry["target_tokens"] == entry["~draft_proposal"][: entry["accepted_len"]] + tail
+    assert data["num_target_tokens"] == record.identity.max_new_tokens
+    assert PublishedReader(data).output_tokens == record.output_tokens == data["output_tokens"]
 
 
 def test_correction_bonus_and_cut():
     corrected, bonus = make_round(accepted=2), make_round(accepted=3)
     cut = make_round(accepted=3, next_token=None)
-    assert (corrected.final_token, corrected.bonus_token) == (9, None)
-    assert (bonus.final_token, bonus.bonus_token) == (None, 9)
-    assert (cut.final_token, cut.bonus_token, cut.emitted_tokens) == (None, None, [5, 6, 7])
+    assert (corrected.correction_token, corrected.bonus_token) == (9, None)
+    assert (bonus.correction_token, bonus.bonus_token) == (None, 9)
+    assert (cut.correction_token, cut.bonus_token, cut.emitted_tokens) == (None, None, [5, 6, 7])
     plain = make_round(draft=(), accepted=0)
     assert (plain.emitted_tokens, plain.acceptance_rate, plain.num_forward_passes) == ([9], 0.0, 0)
 
@@ -93,12 +89,22 @@ CORRUPTIONS = {
     "a time that is NaN": (lambda d: d["stats_each_round"][0].update(draft_ms=float("nan")), "draft_ms"),
     "a time that is negative": (lambda d: d.update(prefill_ms=-1.0), "prefill_ms"),
     "two next tokens": (lambda d: d["stats_each_round"][0].update(bonus_token=1), "bonus_token"),
-    "a gap": (lambda d: d["orig_model_inputs"].append(1), "prefix_len"),
+    "a gap": (lambda d: d["stats_each_round"][1].update(prefix_len=4), "prefix_len"),
     "a missing round": (lambda d: d["stats_each_round"].pop(), "does not agree"),
     "a round that is none": (lambda d: d["stats_each_round"].append(3), "dict"),
     "another drafter": (lambda d: d.update(drafter_name="x"), "drafter"),
     "an identity without target": (lambda d: d["identity"].pop("target"), "target"),
-    "the next schema": (lambda d: d.update(schema_version=2), "schema_version"),
+    "the next schema": (lambda d: d.update(schema_version=3), "schema_version"),
+    "a token of the target's that is another": (
+        lambda d: d["stats_each_round"][0].update(target_tokens=[5, 6, 7]),
+        "target",
+    ),
+    "a target that says too little": (lambda d: d["stats_each_round"][0].update(target_tokens=[5, 6]), "target_tokens"),
+    "a target that says too much": (lambda d: d["stats_each_round"][1].update(target_tokens=[8, 9]), "target_tokens"),
+    "no last token": (lambda d: d["stats_each_round"][0].update(final_token=None), "final_token"),
+    "a window below the draft": (lambda d: d["stats_each_round"][0].update(spec_len=2), "spec_len"),
+    "a cut without a word": (lambda d: d["stats_each_round"][0].pop("is_cut"), "is_cut"),
+    "a cut after a rejection": (lambda d: d["stats_each_round"][0].update(is_cut=True), "does not agree"),
 }
 
 
@@ -238,4 +244,6 @@ def test_plain_decoding_is_a_record_like_any_other(tmp_path):
 @given(records())
 @settings(max_examples=30, deadline=None)
 def test_rounds_survive(record):
-    assert [Round.from_builtins(turn.to_builtins()) for turn in record.rounds] == record.rounds
+    for prompt_len in (0, len(record.prompt_ids)):
+        kept = [Round.from_builtins(turn.to_builtins(prompt_len), prompt_len) for turn in record.rounds]
+        assert kept == record.rounds

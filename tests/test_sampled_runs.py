@@ -89,7 +89,7 @@ def test_greedy_records_are_as_they_were(family, tmp_path: Path) -> None:
     for path in find_records(tmp_path):
         record = load_record(path)
         assert record.identity.settings["decoding"] == "greedy" and not SAMPLED_KEYS & set(record.identity.settings)
-        assert all("target_probabilities" not in turn.to_builtins() for turn in record.rounds)
+        assert all("target_probabilities" not in turn.to_builtins(0) for turn in record.rounds)
 
 
 # ---- flags ---------------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def test_probabilities_are_kept(tmp_path: Path) -> None:
 )
 def test_damaged_ones_are_refused(change: dict) -> None:
     with pytest.raises(UserError):
-        Round.from_builtins(make_round(**SAMPLED).to_builtins() | change)
+        Round.from_builtins(make_round(**SAMPLED).to_builtins(3) | change, 3)
 
 
 def test_samples_are_counted_apart() -> None:

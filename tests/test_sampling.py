@@ -199,7 +199,7 @@ def test_rounds_are_sound_and_cut_at_stop_tokens_and_budget(pair, name: str, is_
             assert all(made.target_probabilities[: made.accepted_len])  # what p forbids is never kept
             assert made.draft_len <= len(prompt) + 1 + 19 - made.prefix_len
             assert MASK_ID not in made.draft_tokens or "dllm" not in name
-            assert Round.from_builtins(made.to_builtins()) == made
+            assert Round.from_builtins(made.to_builtins(len(prompt)), len(prompt)) == made
     assert ends == {True, False}
 
 

@@ -82,7 +82,7 @@ def _assert_books_balance(rounds: Sequence, drafter: ScriptedDrafter, prompt: li
         assert made.num_forward_passes == 6
     for made in rounds[:-1]:
         assert made.next_token is not None
-        assert made.final_token is None or made.bonus_token is None
+        assert made.correction_token is None or made.bonus_token is None
     assert sum(made.accepted_len for made in rounds) <= len(output)
 
 
@@ -94,7 +94,7 @@ def test_stop_token_inside_an_accepted_draft() -> None:
     assert made.emitted_tokens == [5, 5, STOP]
     assert (made.draft_len, made.accepted_len, made.next_token) == (3, 3, None)
     assert made.acceptance_rate == 1.0
-    assert made.final_token is None and made.bonus_token is None
+    assert made.correction_token is None and made.bonus_token is None
 
 
 def test_stop_token_at_the_end_of_an_accepted_draft_leaves_no_room_for_the_bonus() -> None:
@@ -111,7 +111,7 @@ def test_stop_token_first() -> None:
 
 def test_stop_token_as_correction() -> None:
     (made,) = _run([5, STOP, 5], _drafts([5, 4]))
-    assert (made.emitted_tokens, made.accepted_len, made.final_token) == ([5, STOP], 1, STOP)
+    assert (made.emitted_tokens, made.accepted_len, made.correction_token) == ([5, STOP], 1, STOP)
 
 
 def test_stop_token_as_bonus() -> None:
@@ -122,7 +122,7 @@ def test_stop_token_as_bonus() -> None:
 def test_rejected_stop_token_ends_nothing() -> None:
     rounds = _run([5, 6, STOP], _drafts([5, STOP, 5]))
     assert _output(rounds) == [5, 6, STOP]
-    assert (rounds[0].accepted_len, rounds[0].final_token, rounds[0].draft_len) == (1, 6, 3)
+    assert (rounds[0].accepted_len, rounds[0].correction_token, rounds[0].draft_len) == (1, 6, 3)
 
 
 def test_budget_cuts_a_draft_that_is_too_long() -> None:

@@ -82,7 +82,7 @@ def _default_text(default: Any) -> str:
 
 def add_reading_flags(parser: argparse.ArgumentParser) -> None:
     """How records are priced and graded, and whether they must be of the same questions."""
-    add_flags(parser, ("latency_profile", "latency_target", "run_code"))
+    add_flags(parser, ("latency_profile", "latency_target", "pass_accounting", "run_code"))
     parser.add_argument(
         "--allow_unequal",
         action="store_true",

@@ -30,7 +30,16 @@ from specdec.traces.trace import Trace, find_traces, load_trace
 from specdec.views.record_text import record_lines, record_text
 from specdec.views.tables import ranking_json, ranking_report
 
-FLAGS = ("question_ids", "drafters", "grid", "policy", "calibration", "latency_profile", "latency_target")
+FLAGS = (
+    "question_ids",
+    "drafters",
+    "grid",
+    "policy",
+    "calibration",
+    "latency_profile",
+    "latency_target",
+    "pass_accounting",
+)
 REFUSED = "temperature"  # with a reason
 PROGRAM = "specdec.replay"  # its published name
 EXAMPLES = (
@@ -89,7 +98,9 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     config = RunConfig.of(**options, **models, target_model_name=target, verify="trace")
     if output_dir is not None:
         check_writable(output_dir)
-    what = Replays(config, Pricing.load(config.pricing.latency_profile, config.pricing.latency_target), output_dir)
+    priced = config.pricing
+    pricing = Pricing.load(priced.latency_profile, priced.latency_target, priced.pass_accounting)
+    what = Replays(config, pricing, output_dir)
     made = list(tqdm(replay_all(paths, what, workers), total=len(paths), desc="traces", disable=None))
     if log is not None:
         text = "".join(f"{line}\n" for _, lines in made for line in lines)

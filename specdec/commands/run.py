@@ -101,7 +101,8 @@ def run(config: RunConfig, stop: StopRequest) -> None:
     if output.status is not None:
         print(status_report(read_status(output.status)), end="")
         return
-    pricing = Pricing.load(config.pricing.latency_profile, config.pricing.latency_target)
+    priced = config.pricing
+    pricing = Pricing.load(priced.latency_profile, priced.latency_target, priced.pass_accounting)
     shard = parse_shard(config.questions.shard, os.environ)
     if output.read_pickle:
         Reporter(config, pricing).report(stored_records(config))

@@ -89,4 +89,6 @@ def _accept(draft: Draft, verification: Verification, prefix_len: int, end: int,
         verify_ms=0.0,
         target_probabilities=None if judged is None else judged[: len(draft_tokens)],
         draft_probabilities=None if judged is None else draft.token_confidences[: len(draft_tokens)],
+        asked_len=draft.asked_len,
+        target_tokens=verification.greedy,
     )

@@ -41,7 +41,8 @@ class Draft:
     "length", "low_confidence", "max_len", "stop_token", "low_gain" (`specdec.decoding.cost_aware`) or "none"
     (nothing was drafted). `token_confidences`: each token's probability as it was chosen, None for one that cost no
     pass. `drawn_from`: rows [L, V] if the tokens were drawn left to right, each from its row alone; None if they are to
-    be taken as fixed (`specdec.decoding.sampling` says what may be claimed).
+    be taken as fixed (`specdec.decoding.sampling` says what may be claimed). `asked_len`: the window that was asked
+    for, before the budget, a stop token or a text without a match left less of it.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -50,6 +51,7 @@ class Draft:
     stop_reason: str = "none"
     token_confidences: list[float | None] = field(default_factory=list)
     drawn_from: Tensor | None = None
+    asked_len: int = 0
 
 
 class Run(Protocol):
@@ -156,7 +158,8 @@ def finish_draft(
     if reason == "low_confidence" and last_round_rejected:
         tokens = cut_after_stop(tokens + continuation(tokens, last_round_rejected), stop_ids)
     confidences: list[float | None] = [*run.confidences(draft_len), *[None] * (len(tokens) - draft_len)]
-    return Draft(tokens, window.recorded(run, draft_len), run.passes, reason, confidences)
+    asked_len = max(window.size, len(tokens))
+    return Draft(tokens, window.recorded(run, draft_len), run.passes, reason, confidences, asked_len=asked_len)
 
 
 def stops_within(run: Run, window_size: int) -> bool:

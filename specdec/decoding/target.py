@@ -21,11 +21,13 @@ class Verification:
 
     `next_token` is the correction of the first rejected token or, if all were accepted, the bonus. `probabilities`:
     what a target that samples gives each drafted token (after the first rejected one: given the rejected tokens).
+    `greedy`: its most probable token at every drafted position, given the draft; None where nobody asked for it.
     """
 
     accepted_len: int
     next_token: int
     probabilities: list[float] | None = None
+    greedy: list[int] | None = None
 
 
 def count_accepted(draft_tokens: Sequence[int], greedy: Sequence[int]) -> int:
@@ -69,4 +71,4 @@ class Target:
         """One pass over `tokens`, the last known token and the draft, and what it says of the draft."""
         greedy, _ = self.lm.predict(tokens)
         accepted_len = count_accepted(draft.tokens, greedy)
-        return Verification(accepted_len, greedy[accepted_len])
+        return Verification(accepted_len, greedy[accepted_len], greedy=greedy[: len(draft.tokens)])

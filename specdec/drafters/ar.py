@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from specdec.decoding.chains import Chain, Text
 from specdec.decoding.denoising import DraftLM
@@ -17,6 +17,7 @@ from specdec.decoding.stopping import Draft
 from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup, Spec
 from specdec.drafters.flags import DRAFT_LEN, DRAFT_STEP, MAX_DRAFT_LEN, TAU
 from specdec.models.checkpoints import Role
+from specdec.records.rounds import Round
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +42,10 @@ class _Ar(Spec):
         from specdec.decoding.sampled import SampledLM
 
         return SampledArDrafter(SampledLM(setup.lm, setup.sampler), self, setup.stop_ids)
+
+    def published_passes(self, rounds: Sequence[Round], settings: Mapping[str, Any]) -> list[int]:
+        """One for every token that was asked for, whether or not it was drafted."""
+        return [max(turn.asked_len, self.first_asked) for turn in rounds]
 
     def replayed(self, trace: Recorded, setup: Setup) -> Drafter:
         return RecordedAr(trace, self)
@@ -81,6 +86,16 @@ class ArDynamic(_Ar):
     marker = "D"
     switch = "ar_dynamic"
 
+    @property
+    def first_asked(self) -> int:
+        return min(self.draft_step, self.max_draft_len)
+
+    def asked_len(self, draft: Draft) -> int:
+        """Whole chunks, where no stop token ended the draft."""
+        if draft.stop_reason == "stop_token":
+            return len(draft.tokens)
+        return min(-(-len(draft.tokens) // self.draft_step) * self.draft_step, self.max_draft_len)
+
 
 class TokenDrafter(Drafter):
     """Drafts token by token, each pass counted as a denoising pass; what became of a draft shows in the next prefix."""
@@ -100,7 +115,7 @@ class TokenDrafter(Drafter):
         dynamic = self.spec if isinstance(self.spec, ArDynamic) else None
         limit = min(budget, self.spec.chain_len({}))
         if limit < 1:
-            return Draft()
+            return Draft(asked_len=self.spec.first_asked)
         draft = Draft(stop_reason="length" if dynamic is None else "max_len")
         self._begin(prefix_ids)
         while len(draft.tokens) < limit:
@@ -115,6 +130,7 @@ class TokenDrafter(Drafter):
                 draft.stop_reason = "low_confidence"
                 break
         draft.token_confidences = list(draft.confidences)
+        draft.asked_len = self.spec.first_asked if dynamic is None else dynamic.asked_len(draft)
         return draft
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, get_type_hints
@@ -115,6 +115,11 @@ class Spec(ABC):
         asked = [flag.of(options) for flag in cls.swept]
         return [cls(*chosen) for chosen in product(*((one,) if isinstance(one, str) else one for one in asked))]
 
+    @property
+    def first_asked(self) -> int:
+        """The tokens that a draft asks for at first, whatever room the budget leaves it."""
+        return int(vars(self).get("draft_len") or 0)
+
     @classmethod
     def block_len(cls, options: Options) -> int:
         """Positions that see each other in a pass; 1: causal attention."""
@@ -151,6 +156,13 @@ class Spec(ABC):
         """
         known = turn.confidences[: turn.draft_len]
         return [*known, *[None] * (turn.draft_len - len(known))]
+
+    def published_passes(self, rounds: Sequence[Round], settings: Mapping[str, Any]) -> list[int]:
+        """Passes a round as the published program counts them for the same drafts (`latency/accounting.py`).
+
+        `settings`: those of the record's identity. What it does not have counts as here.
+        """
+        return [turn.num_forward_passes for turn in rounds]
 
     def chain_settings(self, setup: Setup) -> dict[str, Any]:
         """Beside the model, what decides what it would write after a prefix; part of its records' identity."""

@@ -8,7 +8,7 @@ Sources: FailFast (arXiv 2512.20573), Algorithm 1 and Appendix E.
 
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from specdec.decoding.denoising import Denoising
 from specdec.decoding.stopping import FailFastWindow, FixedWindow, Rule, Window
 from specdec.drafters import flags
 from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup, Spec, number_text
+from specdec.drafters.block_counts import published_passes
 from specdec.drafters.block_drafter import BlockSettings, DllmDrafter, RecordedDllm, confidences_again
 from specdec.drafters.flags import LENGTHS, PROBABILITIES, Flag, Options
 from specdec.errors import UserError
@@ -72,6 +73,9 @@ class BlockSpec(Spec):
         options = {**setup.options, **{flag.name: blocks[flag.name] for flag in SIZES}}
         recorded = Setup(trace.stop_ids, options, mask_id=blocks["mask_id"], advice=setup.advice)
         return RecordedDllm(trace, chains, self, settings_of(recorded))
+
+    def published_passes(self, rounds: Sequence[Round], settings: Mapping[str, Any]) -> list[int]:
+        return published_passes(rounds, settings)
 
     @classmethod
     def block_len(cls, options: Options) -> int:
@@ -166,6 +170,10 @@ class FailFast(BlockSpec):
         while size < self.max_draft_len + 1 + size // block_size:
             size += self.draft_step
         return size + 1
+
+    @property
+    def first_asked(self) -> int:
+        return self.first_window if self.rule == PUBLISHED_RULE else min(self.first_window, self.max_draft_len)
 
     def window(self, budget: int, advice: Advice | None = None) -> FailFastWindow:
         return FailFastWindow(self.first_window, self.tau, self.draft_step, self.max_draft_len, self.rule)

@@ -26,6 +26,8 @@ class BlockRules(Protocol):
     def name(self) -> str: ...
     @property
     def unmask_threshold(self) -> float: ...
+    @property
+    def first_asked(self) -> int: ...
     def window(self, budget: int, advice: Advice | None = None) -> Window: ...
 
 
@@ -63,10 +65,11 @@ class BlockDrafter(Drafter):
 
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
         if budget < 1:
-            return Draft()
+            return Draft(asked_len=self.spec.first_asked)
         run, window = self._open(prefix_ids), self.spec.window(budget, self.settings.advice)
         tail = self._rejected if self.settings.reuse_drafts else ()
         draft = finish_draft(run, window, last_round_rejected=tail, stop_ids=self.settings.stop_ids)
+        draft.asked_len = max(draft.asked_len, self.spec.first_asked)
         del draft.tokens[budget:]
         self._draft_tokens = draft.tokens
         return draft

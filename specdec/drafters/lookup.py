@@ -63,11 +63,12 @@ class LookupDrafter(Drafter):
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
         found = self._index.following(prefix_ids)[: min(self.spec.draft_len, max(budget, 0))]
         tokens = cut_after_stop(found, self.stop_ids)
+        asked_len = self.spec.draft_len
         if not tokens:
-            return Draft()
+            return Draft(asked_len=asked_len)
         # A token that was looked up has no probability.
         reason = "stop_token" if tokens[-1] in self.stop_ids else "length"
-        return Draft(tokens, stop_reason=reason, token_confidences=[None] * len(tokens))
+        return Draft(tokens, stop_reason=reason, token_confidences=[None] * len(tokens), asked_len=asked_len)
 
 
 class Index:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from specdec.drafters.families import parse_name
 from specdec.errors import UserError
 from specdec.latency import profile as latency
+from specdec.latency.accounting import OURS, num_passes
 from specdec.latency.profile import LatencyProfile, resolve_target, verification_ms
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class Price:
         return self.draft_ms / self.total_ms
 
 
-def price(record: Record, profile: LatencyProfile, target: str) -> Price:
-    """The modelled price of a record, as if its target were the profile's `target`.
+def price(record: Record, profile: LatencyProfile, target: str, accounting: str = OURS) -> Price:
+    """The modelled price of a record, as if its target were the profile's `target`. `accounting`: whose passes.
 
     Source: arXiv 2512.20573; with a flat profile, T ms per token, d ms per drafter pass:
     speedup = T x tokens / (d x passes + T x rounds).
@@ -52,7 +53,7 @@ def price(record: Record, profile: LatencyProfile, target: str) -> Price:
     """
     entry = resolve_target(profile, target)
     return Price(
-        draft_ms=record.num_forward_passes * profile.pass_ms(parse_name(record.drafter_name).priced_as),
+        draft_ms=num_passes(record, accounting) * profile.pass_ms(parse_name(record.drafter_name).priced_as),
         verify_ms=math.fsum(verification_ms(profile, entry, r.draft_len + 1) for r in record.rounds),
         baseline_ms=_num_output_tokens(record) * profile.target_ms_per_token[entry],
     )
@@ -63,16 +64,18 @@ class Pricing:
     """What records are priced by: `profiles`, and the entry of theirs that the target is priced as.
 
     `as_if` None: the record's own target, the bundled one as Qwen2.5-32B-Instruct. Without profiles nothing is
-    modelled. Every method that is given a target raises UserError for one that a profile lacks.
+    modelled. `accounting`: whose passes are counted and priced, which every engine's name then says. Every method that
+    is given a target raises UserError for one that a profile lacks.
     """
 
     profiles: tuple[LatencyProfile, ...] = ()
     as_if: str | None = None
+    accounting: str = OURS
 
     @classmethod
-    def load(cls, names: Sequence[str], as_if: str | None = None) -> Pricing:
+    def load(cls, names: Sequence[str], as_if: str | None = None, accounting: str = OURS) -> Pricing:
         """Read the profiles of these names or files; ["none"] means no profile. Raises UserError."""
-        return cls(tuple(latency.load_profiles(names)), as_if)
+        return cls(tuple(latency.load_profiles(names)), as_if, accounting)
 
     def entries(self, target: str) -> dict[str, tuple[LatencyProfile, str]]:
         """The profile and its entry that `target` is priced by, per engine, whose name says "as if ENTRY" where that
@@ -80,7 +83,8 @@ class Pricing:
         found = {}
         for profile in self.profiles:
             entry = resolve_target(profile, self.as_if or latency.STAND_INS.get(target, target))
-            found[latency.engine_name(profile.title, entry, target)] = (profile, entry)
+            name = latency.engine_name(profile.title, entry, target)
+            found[name if self.accounting == OURS else f"{name}, passes as published"] = (profile, entry)
         return found
 
     def engines(self, target: str) -> list[str]:
@@ -90,7 +94,7 @@ class Pricing:
     def prices(self, record: Record) -> dict[str, Price]:
         """The modelled prices of a record by engine name."""
         entries = self.entries(record.identity.target)
-        return {engine: price(record, profile, entry) for engine, (profile, entry) in entries.items()}
+        return {engine: price(record, profile, entry, self.accounting) for engine, (profile, entry) in entries.items()}
 
 
 class Timed(Protocol):

@@ -11,6 +11,7 @@ from typing import Any
 
 from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
+from specdec.latency.accounting import OURS, num_drafted, num_passes
 from specdec.latency.pricing import Price, Pricing, measured
 from specdec.latency.profile import MEASURED
 from specdec.questions.grading import is_correct
@@ -46,6 +47,7 @@ class Entry:
     is_correct: bool | None = None  # the answer; None where it was not graded
     is_degenerate: bool | None = None  # mostly one loop (`repetition.py`); None if unknown
     losslessness: str = ""  # "exact", "tie", "bug" or "sampled" (`losslessness.py`); "" if unknown
+    accounting: str = OURS  # whose way of counting passes and drafted tokens
 
     @property
     def measured_ms_per_token(self) -> float:
@@ -65,20 +67,25 @@ def entry_of(
     """The entry of a record: the one place where it is priced, graded and set against the ceiling.
 
     `judges`: how near it comes to the ceiling; None: not asked. `run_code`: grade programs by running them
-    (`grading.py`). Raises UserError where it cannot be priced or judged.
+    (`grading.py`). Passes are counted as `pricing` says; those of another program were not made here, so that no clock
+    and no ceiling goes with them. Raises UserError where it cannot be priced or judged.
     """
     counts: dict[str, Any] = {name: getattr(record, name) for name in ("question_id", "drafter_name", *COUNTS)}
+    accounting, is_own = pricing.accounting, pricing.accounting == OURS
+    counts |= {"num_drafted": num_drafted(record, accounting), "num_forward_passes": num_passes(record, accounting)}
+    is_timed = record.is_timed and (is_own or record.drafter_name == PLAIN)
     return Entry(
         **counts,
         prices=pricing.prices(record),
-        draft_ms=float(record.draft_ms) if record.is_timed else None,
-        verify_ms=float(record.verify_ms) if record.is_timed else None,
+        draft_ms=float(record.draft_ms) if is_timed else None,
+        verify_ms=float(record.verify_ms) if is_timed else None,
         source=Source.of(record),
-        settings=_digest(record.identity.former()),
+        settings=_digest(record.identity.former() | ({} if is_own else {"pass_accounting": accounting})),
         output=_digest(record.output_tokens),
-        ceilings={} if judges is None else judges.ceilings(record),
+        ceilings=judges.ceilings(record) if judges is not None and is_own else {},
         is_correct=is_correct(record, run_code=run_code),
         is_degenerate=_is_degenerate(tuple(record.output_tokens)),
+        accounting=accounting,
         losslessness=SAMPLED if record.is_sampled else "" if record.divergence is None else record.divergence.kind,
     )
 

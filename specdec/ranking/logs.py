@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from specdec.errors import UserError
+from specdec.latency.accounting import OURS
 from specdec.latency.pricing import Price
 from specdec.ranking.ceiling import Ceiling
 from specdec.ranking.entries import COUNTS, UNKNOWN, Entry, merge
@@ -137,6 +138,7 @@ def _exact(key: Key, text: str) -> Entry | None:
             is_correct=_flag(totals.get("correct")),
             is_degenerate=_flag(totals.get("degenerate")),
             losslessness=str(totals.get("losslessness", "")),
+            accounting=str(totals.get("accounting", OURS)),
         )
     except (UserError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

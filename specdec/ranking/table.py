@@ -13,6 +13,7 @@ import numpy as np
 
 from specdec.drafters.base import Spec
 from specdec.drafters.families import parse_name
+from specdec.latency.accounting import OURS
 from specdec.ranking.comparisons import Difference, ar_baseline, differences
 from specdec.ranking.entries import COUNTS, Entry
 from specdec.ranking.question_sets import question_key
@@ -135,6 +136,7 @@ class Table:
     num_paired: int = 0  # questions that intervals and differences are over; 0 where there are none
     ar_baseline: str | None = None  # the best static AR drafter, where there are differences
     num_degenerate: int = 0  # questions left out because an answer is mostly one loop
+    accounting: str = OURS  # whose way of counting passes and drafted tokens
 
     @property
     def best(self) -> Row | None:
@@ -157,17 +159,19 @@ def table_of(entries: Sequence[Entry], engine: str, intervals: Collection[str] =
     found = by_drafter(entries)
     columns = {name: priced_under(engine, own) for name, own in found.items()}
     rows = [_row(name, column, engine, len(found[name]) - len(column)) for name, column in columns.items()]
+    accounting = next((entry.accounting for column in columns.values() for entry in column), OURS)
     rows.sort(key=lambda row: (not row.num_questions, -(row.number("speedup_mean") or 0.0), row.drafter_name))
     ranked = [replace(row, rank=place) for place, row in enumerate(rows, start=1) if row.num_questions]
     others = rows[len(ranked) :]
     paired = _paired(entries, [columns[row.drafter_name] for row in ranked])
     if not paired:
-        return Table(engine, [*ranked, *others])
+        return Table(engine, [*ranked, *others], accounting=accounting)
     baseline = ar_baseline([row.drafter_name for row in ranked])
     parts = [[_parts(entry, engine) for entry in column] for column in paired]
     ranked = _with_intervals(ranked, parts, intervals, baseline)
     first = None if baseline is None else ranked[baseline].drafter_name
-    return Table(engine, [*ranked, *others], num_paired=len(paired[0]), ar_baseline=first)
+    whole = [*ranked, *others]
+    return Table(engine, whole, num_paired=len(paired[0]), ar_baseline=first, accounting=accounting)
 
 
 def _row(name: str, entries: Sequence[Entry], engine: str, num_left_out: int) -> Row:

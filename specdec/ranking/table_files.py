@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 
 from specdec.drafters.families import parse_name
 from specdec.errors import UserError, user_error
+from specdec.latency.accounting import OURS
 from specdec.ranking.source import Source
 from specdec.ranking.statistics import Value
 from specdec.ranking.table import PARTS, QUANTITIES, Row, Table, values_from
@@ -21,11 +22,16 @@ def read_table_file(path: Path) -> list[Table]:
     document = read_json(path)
     document = document.get("ranking", document) if isinstance(document, dict) else document
     try:
-        engines = [(entry["engine"], entry["rows"]) for entry in document["engines"]]
+        engines = [
+            (entry["engine"], entry["rows"], entry.get("pass_accounting", OURS)) for entry in document["engines"]
+        ]
         sources = [Source.from_builtins(source) for source in document.get("sources", [])]
         title = str(document.get("label") or ", ".join(source.title for source in sources) or path.stem)
         target = ", ".join(sorted({source.target or source.title for source in sources}))
-        made = [Table(str(engine), [_row(row) for row in rows], title, target) for engine, rows in engines]
+        made = [
+            Table(str(engine), [_row(row) for row in rows], title, target, accounting=str(accounting))
+            for engine, rows, accounting in engines
+        ]
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:

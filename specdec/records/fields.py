@@ -51,7 +51,7 @@ def is_exactly(kind: type) -> Callable[[Any], bool]:
     return lambda value: type(value) is kind
 
 
-is_str, is_dict, is_list = is_exactly(str), is_exactly(dict), is_exactly(list)
+is_str, is_dict, is_list, is_flag = is_exactly(str), is_exactly(dict), is_exactly(list), is_exactly(bool)
 
 
 def is_count(value: Any) -> bool:

@@ -15,8 +15,9 @@ from specdec.records import fields, pickles
 from specdec.records.fields import is_count, is_str
 
 GREEDY, SAMPLED = "greedy", "sampled"  # how the target decodes
-# Where a record is from: models that ran; a trace alone; drafts that ran, verified against a trace's text.
-LIVE, REPLAY, TRACE = "live", "replay", "trace"
+# Where a record is from: models that ran; a trace alone; drafts that ran, verified against a trace's text; the
+# published program, whose pickles do not say so themselves.
+LIVE, REPLAY, TRACE, PUBLISHED = "live", "replay", "trace", "published"
 _NAMED = {"target": is_str, "dataset": is_str, "question_id": is_count, "drafter": is_str, "max_new_tokens": is_count}
 
 # The one place where older spellings are read. A name on disk that holds no window and no rule meant any, and the

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from specdec.errors import UserError, user_error
-from specdec.records import fields, pickles
+from specdec.records import fields, older, pickles, published
 from specdec.records.divergence import Divergence
-from specdec.records.identity import LIVE, REPLAY, Identity, current
-from specdec.records.rounds import Round
+from specdec.records.identity import LIVE, PUBLISHED, REPLAY, Identity, current
+from specdec.records.rounds import Round, totals
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1: `older.py`
 OVERWRITE = "use --overwrite or another --output_dir"
 _TREES = ("provenance", "raw_data")
 
@@ -107,48 +107,40 @@ class Record:
 
     def to_builtins(self) -> dict[str, Any]:
         """Plain builtins under the published keys, then ours. TypeError if a field holds anything else."""
-        totals = {
-            "num_target_tokens": self.num_output_tokens,
-            "num_speculation_rounds": self.num_rounds,
-            "total_num_forward_passes": self.num_forward_passes,
-            "accepted_tokens": self.num_accepted,
-            "drafted_tokens": self.num_drafted,
-            "rejected_tokens": self.num_drafted - self.num_accepted,
-            "acceptance_rate": self.acceptance_rate,
-            "total_output_tokens": self.num_output_tokens,
-            "output_tokens": self.output_tokens,
-        }
+        entries = [turn.to_builtins(len(self.prompt_ids)) for turn in self.rounds]
         values = {
             "orig_model_inputs": self.prompt_ids,
             "raw_data": self.raw_data,
-            "stats_each_round": [turn.to_builtins() for turn in self.rounds],
+            "stats_each_round": entries,
             "schema_version": SCHEMA_VERSION,
             "question_id": self.question_id,
             "drafter_name": self.drafter_name,
+            "output_tokens": self.output_tokens,
             "output_text": self.output_text,
             "prefill_ms": float(self.prefill_ms),
             "identity": self.identity.to_builtins(),
             "provenance": self.provenance,
         }
         judged = {} if self.divergence is None else {"divergence": self.divergence.to_builtins()}
-        return pickles.plain(values | totals | judged)
+        return pickles.plain(values | totals(entries, self.identity.max_new_tokens) | judged)
 
     @classmethod
     def from_builtins(cls, data: Any) -> "Record":
         """The inverse of `to_builtins`; UserError names what is missing, wrong or inconsistent."""
-        if fields.take(data, "schema_version", fields.is_count) != SCHEMA_VERSION:
-            raise UserError(f"schema_version is {data['schema_version']}, not {SCHEMA_VERSION}")
-        data = _current(data)
+        version = fields.take(data, "schema_version", fields.is_count)
+        if version not in (older.VERSION, SCHEMA_VERSION):
+            raise UserError(f"schema_version is {version}, not {SCHEMA_VERSION}")
+        data = _current(data if version == SCHEMA_VERSION else older.renewed(data, SCHEMA_VERSION))
         provenance = fields.take(data, "provenance", fields.is_dict)
         origin = REPLAY if "replayed" in provenance else LIVE
         made = cls(
             identity=Identity.from_builtins(fields.take(data, "identity", fields.is_dict), origin),
             provenance=provenance,
-            prompt_ids=fields.take(data, "orig_model_inputs", fields.is_tokens),
+            prompt_ids=(prompt_ids := fields.take(data, "orig_model_inputs", fields.is_tokens)),
             raw_data=fields.take(data, "raw_data", fields.is_dict),
             output_text=fields.take(data, "output_text", fields.is_str),
             prefill_ms=fields.take(data, "prefill_ms", fields.is_ms),
-            rounds=_rounds_of(fields.take(data, "stats_each_round", fields.is_list)),
+            rounds=_rounds_of(fields.take(data, "stats_each_round", fields.is_list), len(prompt_ids)),
             divergence=Divergence.from_builtins(data["divergence"]) if "divergence" in data else None,
         )
         try:
@@ -208,9 +200,13 @@ def check_writable(output_dir: str | Path) -> None:
 
 
 def load_record(path: str | Path) -> Record:
-    """Reads a record, executing nothing. UserError names an unreadable, damaged, foreign or unsafe file."""
+    """Reads a record, or a pickle of the published program, executing nothing. UserError names an unreadable, damaged,
+    foreign or unsafe file."""
     try:
-        return Record.from_builtins(pickles.loads(pickles.read_bytes(Path(path))))
+        data = pickles.loads(pickles.read_bytes(Path(path)))
+        return _published(data, Path(path)) if published.is_published(data) else Record.from_builtins(data)
+    except _Foreign as error:
+        raise UserError(f"{path} is a pickle of the published program that cannot be read: {error}") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except (UserError, ValueError, MemoryError, RecursionError) as error:
@@ -228,6 +224,8 @@ def load_finished(path: str | Path, identity: Identity, advice: str = OVERWRITE)
         if not Path(path).exists():
             return None
     record = load_record(path)
+    if record.identity.origin == PUBLISHED:
+        raise UserError(f"{path} was made by the published program: {advice}")
     record.identity.require(identity, f"{path} was made", advice)
     return record
 
@@ -242,6 +240,19 @@ def find_records(output_dir: str | Path) -> list[Path]:
 
 def _natural_order(path: Path) -> list[tuple[int, str]]:
     return [(len(part) if part.isdigit() else 0, part) for part in path.parts]
+
+
+class _Foreign(Exception):
+    """A pickle of the published program that cannot be read; the message says why."""
+
+
+def _published(data: dict[str, Any], path: Path) -> Record:
+    try:
+        made = Record(**published.record_fields(data, path))
+        _check_prefixes(made)
+    except UserError as error:
+        raise _Foreign(str(error)) from None
+    return made
 
 
 def _ratio(numerator: float, denominator: float) -> float:
@@ -260,11 +271,11 @@ def _current(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"identity": identity, "drafter_name": identity["drafter"]}
 
 
-def _rounds_of(entries: list[Any]) -> list[Round]:
+def _rounds_of(entries: list[Any], prompt_len: int) -> list[Round]:
     rounds = []
     for index, entry in enumerate(entries):
         try:
-            rounds.append(Round.from_builtins(entry))
+            rounds.append(Round.from_builtins(entry, prompt_len))
         except UserError as error:
             raise UserError(f"round {index}: {error}") from None
     return rounds

@@ -1,9 +1,12 @@
-"""Round: one draft-verify-accept turn and its entry in `stats_each_round`.
+"""Round: one draft-verify-accept turn, and its entry in `stats_each_round`: the published keys in their published
+meaning, then ours.
 
-Not the loop that makes rounds (`speculate.py`), not the record that holds them (`records.py`).
+Not the loop that makes rounds (`decoding/loop.py`), not the record that holds them (`record.py`). docs/fidelity.md says
+what each published key means.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from specdec.errors import UserError
@@ -17,7 +20,7 @@ PROBABILITY_KEYS = ("target_probabilities", "draft_probabilities")
 class Round:
     """One draft-verify-accept turn. Token ids are ints, times are milliseconds."""
 
-    prefix_len: int  # prompt + output tokens before this round
+    prefix_len: int  # prompt + output tokens before this round (the key of that name: output tokens alone)
     draft_tokens: list[int]
     confidences: list[float]  # as the stop rule in force records them: not one per drafted token in general
     num_prefill_passes: int
@@ -32,6 +35,14 @@ class Round:
     # token: given that one), and what the drafter gave it as it chose it (None: it cost no pass). None: greedy.
     target_probabilities: list[float] | None = None
     draft_probabilities: list[float | None] | None = None
+    # The window that the rule asked for; the budget, a stop token or a text without a match may have left less of it.
+    asked_len: int = 0
+    # The target's argmax at every drafted position, given the draft; None where nobody asked the target for those after
+    # the first rejected token (a replay, a target that samples). No comparison counts it.
+    target_tokens: list[int] | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "asked_len", max(self.asked_len, self.draft_len))
 
     @property
     def draft_len(self) -> int:
@@ -49,7 +60,7 @@ class Round:
         return self.draft_tokens[: self.accepted_len] + tail
 
     @property
-    def final_token(self) -> int | None:
+    def correction_token(self) -> int | None:
         """The target's correction after a rejected draft token, else None."""
         return self.next_token if self.accepted_len < self.draft_len else None
 
@@ -59,23 +70,37 @@ class Round:
         return self.next_token if self.accepted_len == self.draft_len else None
 
     @property
+    def is_cut(self) -> bool:
+        """Whether the output ends inside the accepted draft: by its stop token, or at the budget."""
+        return self.next_token is None
+
+    @property
     def acceptance_rate(self) -> float:
         """Accepted / drafted tokens; 0.0 for an empty draft."""
         return self.accepted_len / self.draft_len if self.draft_tokens else 0.0
 
-    def to_builtins(self) -> dict[str, Any]:
-        """The entry of `stats_each_round`: the published keys, then ours; probabilities in sampled rounds only."""
+    def to_builtins(self, prompt_len: int) -> dict[str, Any]:
+        """The entry of `stats_each_round`: the published keys, then ours; probabilities in sampled rounds only.
+
+        Under the published keys the last token of a round is always the target's: where the output ends inside the
+        accepted draft, its last token is said to be that and not to be drafted. `is_cut`, ours, says that it was.
+        """
         probabilities = {key: getattr(self, key) for key in PROBABILITY_KEYS if getattr(self, key) is not None}
+        draft = self.draft_tokens[:-1] if self.is_cut else self.draft_tokens
+        *accepted, own = self.emitted_tokens
+        is_whole = len(accepted) == len(draft)
+        known = self.target_tokens if self.target_tokens is not None else [*accepted, own]
         return probabilities | {
-            "target_tokens": self.emitted_tokens,
-            "prefix_len": self.prefix_len,
-            "spec_len": self.draft_len,
-            "~draft_proposal": list(self.draft_tokens),
-            "accepted_len": self.accepted_len,
-            "acceptance_rate": self.acceptance_rate,
+            "target_tokens": known[: len(draft)],
+            "prefix_len": self.prefix_len - prompt_len,
+            "spec_len": self.asked_len,
+            "~draft_proposal": list(draft),
+            "accepted_len": len(accepted),
+            "acceptance_rate": len(accepted) / self.asked_len if self.asked_len else 0.0,
             "num_forward_passes": self.num_forward_passes,
-            "final_token": self.final_token,
-            "bonus_token": self.bonus_token,
+            "final_token": own,
+            "bonus_token": own if is_whole else None,
+            "is_cut": self.is_cut,
             "confidences": [float(confidence) for confidence in self.confidences],
             **{key: getattr(self, key) for key in PASSES},
             "stop_reason": self.stop_reason,
@@ -84,26 +109,64 @@ class Round:
         }
 
     @classmethod
-    def from_builtins(cls, data: Any) -> "Round":
+    def from_builtins(cls, data: Any, prompt_len: int) -> "Round":
         """The inverse of `to_builtins`; UserError names what is missing, wrong or inconsistent."""
-        final = fields.take(data, "final_token", fields.is_token_or_none)
-        bonus = fields.take(data, "bonus_token", fields.is_token_or_none)
+        draft = fields.take(data, "~draft_proposal", fields.is_tokens)
+        accepted_len = fields.take(data, "accepted_len", fields.is_count)
+        own = fields.take(data, "final_token", fields.is_count)
+        if accepted_len > len(draft):
+            raise UserError(f"accepted_len {accepted_len} is more than the {len(draft)} drafted")
+        is_cut = fields.take(data, "is_cut", fields.is_flag)
         made = cls(
-            prefix_len=fields.take(data, "prefix_len", fields.is_count),
-            draft_tokens=list(fields.take(data, "~draft_proposal", fields.is_tokens)),
-            confidences=list(fields.take(data, "confidences", fields.is_floats)),
-            **{key: fields.take(data, key, fields.is_count) for key in PASSES},
-            stop_reason=fields.take(data, "stop_reason", fields.is_str),
-            accepted_len=fields.take(data, "accepted_len", fields.is_count),
-            next_token=bonus if final is None else final,
-            draft_ms=fields.take(data, "draft_ms", fields.is_ms),
-            verify_ms=fields.take(data, "verify_ms", fields.is_ms),
-            **{key: fields.take(data, key, fields.is_probabilities) for key in PROBABILITY_KEYS if key in data},
+            prefix_len=fields.take(data, "prefix_len", fields.is_count) + prompt_len,
+            draft_tokens=[*draft, own] if is_cut else list(draft),
+            accepted_len=accepted_len + is_cut,
+            next_token=None if is_cut else own,
+            asked_len=fields.take(data, "spec_len", fields.is_count),
+            target_tokens=list(fields.take(data, "target_tokens", fields.is_tokens)),
+            **own_fields(data),
         )
-        if made.accepted_len > made.draft_len:
-            raise UserError(f"accepted_len {made.accepted_len} is more than the {made.draft_len} drafted")
-        for key in PROBABILITY_KEYS:
-            if len(data.get(key, made.draft_tokens)) != made.draft_len:
-                raise UserError(f"{key}: not one per drafted token")
-        fields.require_equal(made.to_builtins(), data)
+        made.check_probabilities()
+        made.check_targets()
+        fields.require_equal(made.to_builtins(prompt_len), data)
         return made
+
+    def check_probabilities(self) -> None:
+        """UserError unless there is one per drafted token, where there are any."""
+        for key in PROBABILITY_KEYS:
+            if getattr(self, key) is not None and len(getattr(self, key)) != self.draft_len:
+                raise UserError(f"{key}: not one per drafted token")
+
+    def check_targets(self) -> None:
+        """UserError where the target's tokens are not those that were emitted, as far as these go."""
+        emitted, known = self.emitted_tokens, self.target_tokens or []
+        least = min(len(emitted), self.draft_len - self.is_cut)
+        if known[: len(emitted)] != emitted[: len(known)] or len(known) < least:
+            raise UserError("target_tokens does not agree with the rest")
+
+
+def own_fields(data: Any) -> dict[str, Any]:
+    """The keys of an entry that are ours alone, in every version, as fields of a Round. UserError."""
+    return {
+        "confidences": list(fields.take(data, "confidences", fields.is_floats)),
+        **{key: fields.take(data, key, fields.is_count) for key in PASSES},
+        "stop_reason": fields.take(data, "stop_reason", fields.is_str),
+        "draft_ms": fields.take(data, "draft_ms", fields.is_ms),
+        "verify_ms": fields.take(data, "verify_ms", fields.is_ms),
+        **{key: fields.take(data, key, fields.is_probabilities) for key in PROBABILITY_KEYS if key in data},
+    }
+
+
+def totals(entries: Sequence[dict[str, Any]], budget: int) -> dict[str, Any]:
+    """The published totals of a record, from its `stats_each_round`."""
+    accepted, asked = (sum(entry[key] for entry in entries) for key in ("accepted_len", "spec_len"))
+    return {
+        "num_target_tokens": budget,
+        "num_speculation_rounds": len(entries),
+        "total_num_forward_passes": sum(entry["num_forward_passes"] for entry in entries),
+        "accepted_tokens": accepted,
+        "drafted_tokens": asked,
+        "rejected_tokens": sum(len(entry["~draft_proposal"]) for entry in entries) - accepted,
+        "acceptance_rate": accepted / asked if asked else 0.0,
+        "total_output_tokens": accepted + len(entries),
+    }

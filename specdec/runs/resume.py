@@ -27,7 +27,7 @@ from specdec.runs.shards import Shard
 # Settings that decide no record: where it is, which part of the questions, what is printed.
 _FREE = (
     *("output_dir", "shard", "question_ids", "num_questions"),
-    *("log_level", "show_trajectory", "figures", "run_code", "latency_profile", "latency_target"),
+    *("log_level", "show_trajectory", "figures", "run_code", "latency_profile", "latency_target", "pass_accounting"),
 )
 _STAMP = ("folder", "files")
 

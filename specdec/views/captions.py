@@ -5,6 +5,7 @@ Shared by text, LaTeX, Markdown, the HTML report and figures.
 
 from collections.abc import Iterable, Sequence
 
+from specdec.latency.accounting import PUBLISHED
 from specdec.latency.profile import MEASURED, ROOFLINE
 from specdec.ranking.statistics import LEVEL, Value
 from specdec.ranking.table import Table
@@ -44,10 +45,20 @@ def ranking_note(tables: Sequence[Table]) -> str:
     return questions_note(counts, max(table.num_degenerate for table in tables))
 
 
-def full_note(tables: Sequence[Table]) -> str:
-    """The questions of tables, and what their intervals are."""
+def full_note(tables: Sequence[Table], references: Sequence[Table] = ()) -> str:
+    """The questions of tables, what their intervals are, and whose way of counting theirs and the references' is."""
     values = [value for table in tables for row in table.rows for value in row.values.values()]
-    return f"{ranking_note(tables)}; {interval_note(have_intervals(values))}"
+    parts = [ranking_note(tables), interval_note(have_intervals(values)), accounting_note([*tables, *references])]
+    return "; ".join(filter(None, parts))
+
+
+def accounting_note(tables: Sequence[Table]) -> str:
+    """Which tables count passes and drafted tokens as the published program does; "" if none does."""
+    found = dict.fromkeys(table.title for table in tables if table.accounting == PUBLISHED)
+    if not found:
+        return ""
+    is_all = all(table.accounting == PUBLISHED for table in tables)
+    return "passes counted as published" + ("" if is_all else f" in {', '.join(found)} alone: not like for like")
 
 
 def have_intervals(values: Iterable[Value]) -> bool:

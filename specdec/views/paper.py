@@ -5,7 +5,7 @@
 
 from specdec.ranking.statistics import LEVEL
 from specdec.ranking.table import QUANTITIES, Row, Table
-from specdec.views.captions import engine_note, ranking_note
+from specdec.views.captions import accounting_note, engine_note, ranking_note
 from specdec.views.palette import label_of
 
 _INTERVAL = f" ({LEVEL:.0%} interval)"
@@ -45,7 +45,8 @@ def _cell(row: Row, name: str) -> str:
 
 def caption(table: Table) -> str:
     """What the table holds, in words."""
-    text = f"{table.title}; {engine_note(table.engine)}; {ranking_note([table])}"
+    parts = table.title, engine_note(table.engine), ranking_note([table]), accounting_note([table])
+    text = "; ".join(filter(None, parts))
     level = any(row.is_level is not None for row in table.rows)
     return text + ("; * the best, and what cannot be distinguished from it (paired bootstrap, Holm)" if level else "")
 

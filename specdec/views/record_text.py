@@ -22,13 +22,13 @@ def record_lines(record: Record, entry: Entry) -> list[str]:
     """
     head = f"[Problem {record.question_id}, {visible(record.drafter_name)}] "
     num_rounds = max(record.num_rounds, 1)
-    accepted, drafted = record.num_accepted, record.num_drafted
-    passes = f"{record.passes_per_round:.2f} ({record.num_forward_passes}/{record.num_rounds})"
+    accepted, drafted, num_passes = entry.num_accepted, entry.num_drafted, entry.num_forward_passes
+    passes = f"{num_passes / num_rounds:.2f} ({num_passes}/{record.num_rounds})"
     longest = max((turn.draft_len for turn in record.rounds), default=0)
     longest_accepted = max((turn.accepted_len for turn in record.rounds), default=0)
     lines = [
         f"Totals: {_totals_json(entry)}",
-        f"Acceptance rate: {record.acceptance_rate:.1%} ({accepted}/{drafted})",
+        f"Acceptance rate: {accepted / max(drafted, 1):.1%} ({accepted}/{drafted})",
         f"Accepted/speculated: avg {accepted / num_rounds:.2f}/{drafted / num_rounds:.2f}, "
         f"max {longest_accepted}/{longest}",
         f"Avg fwd passes/round: {passes}",
@@ -59,6 +59,7 @@ def _totals_json(entry: Entry) -> str:
         "correct": entry.is_correct,
         "degenerate": entry.is_degenerate,
         "losslessness": entry.losslessness,
+        "accounting": entry.accounting,
         "ceilings": {key: vars(ceiling) for key, ceiling in entry.ceilings.items()},
     }
     return json.dumps(totals, allow_nan=False)

@@ -235,6 +235,7 @@ def ranking_document(stats: Sequence[Entry], note: str = "") -> dict[str, Any]:
         "engines": [
             {
                 "engine": table.engine,
+                "pass_accounting": table.accounting,
                 "best": None if table.best is None else table.best.drafter_name,
                 "ar_baseline": table.ar_baseline,
                 "rows": [row_dict(row) for row in table.rows],

@@ -90,5 +90,5 @@ def trajectory(record: Record, reader: Reader) -> list[Step]:
         rejected, _ = reader.read(turn.draft_tokens[turn.accepted_len :], pending)
         own, pending = reader.read([] if turn.next_token is None else [turn.next_token], pending)
         confidences = spec.token_confidences(turn, record.identity.settings)
-        steps.append(Step(accepted, rejected, own[0] if own else None, turn.final_token is not None, confidences))
+        steps.append(Step(accepted, rejected, own[0] if own else None, turn.correction_token is not None, confidences))
     return steps
