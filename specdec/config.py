@@ -159,18 +159,23 @@ class OutputConfig:
     output_dir: str = _flag("results folder", "results")
     run_code: bool = _flag("grade humaneval by running the answers' programs, each in a sandbox (Linux)")
     figures: bool = _flag("draw acceptance over time for every record with drafts, under OUTPUT_DIR/figures")
-    overwrite: bool = _flag("compute finished records again")
-    read_pickle: bool = _flag("re-price and re-report stored records; loads no model")
+    overwrite: bool = _flag("compute finished records again; with --read_pickle: draw their figures again")
+    read_pickle: bool = _flag("re-price and re-report stored records; loads no model, writes no record")
     status: str | None = _flag(
         "only show what is done, missing and failed in this results folder", None, metavar="OUTPUT_DIR"
     )
     dry_run: bool = _flag("print what would run and the memory it needs")
     show_trajectory: bool = _flag("print every answer with its rejected and corrected tokens, coloured in a terminal")
     log_level: str = _flag(
-        "DEBUG adds every answer's text, in a terminal with --show_trajectory's colours",
+        "DEBUG adds a line per round and every answer's text, in a terminal with --show_trajectory's colours",
         "INFO",
-        choices=("DEBUG", "INFO", "WARNING"),
+        choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
     )
+
+    @property
+    def draws_figures(self) -> bool:
+        """As the published program does, reading records and --overwrite make figures and leave records alone."""
+        return self.figures or (self.read_pickle and self.overwrite)
 
 
 @dataclass(frozen=True)
@@ -250,12 +255,12 @@ def _conflicts(config: RunConfig) -> dict[str, bool]:
     asked = [flag.name for flag in (*switches().values(), BASELINE_SWEEP) if flag.of(drafters.options)]
     switch = next(iter(asked), "")
     is_named, has_policy = drafters.drafters is not None, drafters.policy != DrafterConfig.policy
-    is_afresh, runs_none = output.overwrite or output.dry_run, output.read_pickle or output.dry_run
+    runs_none = output.read_pickle or output.dry_run
     by_cost, by_trace = drafters.needs_advice, config.decoding.verify == "trace"
     needs_file = by_cost and drafters.calibration is None and not (records or output.read_pickle)
     return {
         f"--drafters and --{switch} exclude each other: name the drafters once": is_named and switch != "",
-        "--read_pickle computes nothing: leave out --overwrite and --dry_run": output.read_pickle and is_afresh,
+        "--read_pickle computes nothing: leave out --dry_run": output.read_pickle and output.dry_run,
         "--drafters and --policy exclude each other: add cost_aware to the drafters": is_named and has_policy,
         "the cost-aware policy needs a --latency_profile": by_cost and "none" in config.pricing.latency_profile,
         "the cost-aware policy needs --calibration FILE: python -m specdec.calibrate TRACE_DIR": needs_file,

@@ -100,6 +100,30 @@ def test_a_second_run_computes_nothing(
     assert modelled_table(capsys.readouterr().out) == modelled_table(first)
 
 
+def test_reading_and_overwriting_draws_the_figures_and_keeps_the_records(
+    family: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = flags(family, tmp_path, "--num_questions", "1", "--drafters", "ar_sf", "--spec_len", "3")
+    assert failfast.main(arguments) == 0
+    (path,) = find_records(tmp_path)
+    kept, when = path.read_bytes(), path.stat().st_mtime_ns
+    monkeypatch.setattr(session, "load_lm", None)
+    assert failfast.main([*arguments, "--read_pickle"]) == 0 and not (tmp_path / "figures").exists()
+    assert failfast.main([*arguments, "--read_pickle", "--overwrite"]) == 0
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == (kept, when)
+    assert len(list((tmp_path / "figures").rglob("*.png"))) == 1
+
+
+@pytest.mark.parametrize("level", ["ERROR", "CRITICAL"])
+def test_quiet_levels_print_the_ranking_alone(
+    level: str, family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = flags(family, tmp_path, "--num_questions", "1", "--drafters", "ar_sf", "--spec_len", "3")
+    assert failfast.main([*arguments, "--log_level", level]) == 0
+    out = capsys.readouterr().out
+    assert "ar_None_sf_3" in out and "[Problem" not in out
+
+
 def test_other_settings_are_named_and_nothing_is_lost(
     family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
