@@ -14,7 +14,7 @@ from specdec.drafters.families import BASELINE_SWEEP, GRIDS, families, flags, ki
 from specdec.drafters.flags import Flag, Options, count, degree, index, positive_int, share
 from specdec.errors import UserError
 from specdec.models.checkpoints import BUNDLED, SMOLLM2, TARGET, Role
-from specdec.questions.sets import DATASETS
+from specdec.questions.sets import DATASETS, SHORT, STYLES
 from specdec.records.identity import LIVE, TRACE, Identity
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -40,6 +40,12 @@ class QuestionConfig:
         "work on part i (from 0) of n of the questions: i/n, or 'slurm' for the place in the job array", None
     )
     seed: int = _flag("orders the options of gpqa, and decides what is sampled", 0, type=index)
+    prompt_style: str = _flag(
+        "'short': the question and a sentence; 'published': FailFast's own prompts, with mt_bench from row 60 on, "
+        "gpqa's right answer first, mmlu's validation split",
+        SHORT,
+        choices=STYLES,
+    )
 
 
 @dataclass(frozen=True)
@@ -224,7 +230,10 @@ class RunConfig:
         the run.json of an earlier run says that it was."""
         origin = TRACE if self.decoding.verify == "trace" else LIVE
         where = self.models.target_name, dataset, question_id, drafter, self.decoding.max_new_tokens
-        return Identity(*where, {"prompt_sha256": prompt_ids_sha256, **settings}, origin)
+        asked = {"prompt_style": self.questions.prompt_style, "prompt_sha256": prompt_ids_sha256}
+        if self.questions.prompt_style == SHORT:  # left out: records with our prompts are older than the choice
+            del asked["prompt_style"]
+        return Identity(*where, {**asked, **settings}, origin)
 
     def needs_weights(self, role: Role) -> bool:
         """Whether the run loads the model: not in a dry run, and no target where drafts are verified by a trace."""

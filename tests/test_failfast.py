@@ -138,6 +138,20 @@ def test_other_settings_are_named_and_nothing_is_lost(
     assert load_record(path).identity.settings["reuse_drafts"] is True
 
 
+def test_published_prompts_are_other_records(
+    family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = flags(family, tmp_path, "--num_questions", "1", "--drafters", "ar_sf", "--spec_len", "3")
+    assert failfast.main([*arguments, "--prompt_style", "published"]) == 0
+    (record,) = map(load_record, find_records(tmp_path))
+    assert record.identity.settings["prompt_style"] == "published"
+    assert failfast.main([*arguments, "--prompt_style", "published"]) == 0
+    capsys.readouterr()
+    assert failfast.main(arguments) == 2
+    assert "prompt_style: stored 'published', asked nothing" in capsys.readouterr().err
+    assert load_record(*find_records(tmp_path)) == record
+
+
 def test_settings_with_names_of_their_own_stand_side_by_side(family: dict[str, Path], tmp_path: Path) -> None:
     """First windows and rules: no run of one takes the other's record for its own, or overwrites it."""
     arguments = flags(family, tmp_path, "--num_questions", "1", "--drafters", "failfast")

@@ -113,9 +113,9 @@ def _renamed(pattern: re.Pattern[str], name: str, ending: str = "") -> str:
 
 
 def first_difference(stored: dict[str, Any], asked: dict[str, Any]) -> str | None:
-    """`"seed: stored 0, asked 1"` for the first key that differs, in the order of `asked`; else None."""
+    """`"seed: stored 0, asked 1"` for the first key that differs, in the order of `asked`, digests last; else None."""
     stored, asked = pickles.plain(stored), pickles.plain(asked)
-    for key in [*asked, *(key for key in stored if key not in asked)]:
+    for key in sorted(asked | stored, key=lambda key: str(key).endswith("_sha256")):
         if key not in stored or key not in asked or not fields.is_same(stored[key], asked[key]):
             return f"{key}: stored {fields.shown(stored, key)}, asked {fields.shown(asked, key)}"
     return None
