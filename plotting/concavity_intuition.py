@@ -25,22 +25,25 @@ X, Y = "passes_per_round", "acceptance_rate"
 
 
 @style.styled
-def figure(tables: Sequence[Table], references: Sequence[Table] = ()) -> Figure:
-    """A column per ranking. UserError where no threshold varies."""
-    drawn, grid = style.panels(1, len(tables), 3.6, sharex=True, sharey=True)
+def figure(
+    tables: Sequence[Table], references: Sequence[Table] = (), *, has_ar: bool = True, width: float = style.WIDTH
+) -> Figure:
+    """A column per ranking, with the AR drafter or without. UserError where no threshold varies."""
+    drawn, grid = style.panels(1, len(tables), 3.6, width=width, sharex=True, sharey=True)
     for axes, table in zip(grid[0], tables, strict=True):
         found = sweeps(table.rows, DllmStatic, "unmask_threshold", X, Y)
         require_sweep(found, "the static dLLM drafter", "--drafter_thresholds")
-        draw(axes, found[0], table.rows)  # the longest
+        draw(axes, found[0], table.rows if has_ar else ())  # the longest
         for reference in references:
             found = sweeps(reference.rows, DllmStatic, "unmask_threshold", X, Y)
             if found:
-                draw(axes, found[0], reference.rows, palette.REFERENCE, f"{reference.title}: ")
+                rows = reference.rows if has_ar else ()
+                draw(axes, found[0], rows, palette.REFERENCE, f"{reference.title}: ")
         axes.set_title(table.title)
         axes.set_xlabel("drafter passes per round")
         style.percent_axis(axes.yaxis)
     grid[0][0].set_ylabel("acceptance rate")
-    drawn.legend(handles=grid[0][0].get_legend_handles_labels()[0], loc="outside upper left", ncols=2)
+    drawn.legend(handles=grid[0][0].get_legend_handles_labels()[0], loc="outside upper left", ncols=2 if has_ar else 1)
     style.note(drawn, f"numbers: unmask thresholds; {full_note(tables, references)}")
     return drawn
 

@@ -47,6 +47,8 @@ PICTURES = (
             "One answer from left to right: the rate at which each round's draft is accepted, and what was drafted."),
     Picture("visualize_trajectory", (REPLAYED, "--drafters", FAILFAST, "--question_ids", QUESTION),
             "The same answer, token by token."),
+    Picture("accepted_trajectory", (REPLAYED, "--drafters", FAILFAST, "--question_ids", QUESTION),
+            "The same without what was rejected: the answer as it was kept."),
     Picture("difficulty_intuition", (REPLAYED, "--drafters", FAILFAST, "--question_ids", *FIRST),
             "Where texts are easy and where the target had to correct the draft."),
     Picture("acc_pro_len_cdf", (REPLAYED, "--drafters", AR, DLLM, FAILFAST),
@@ -57,12 +59,16 @@ PICTURES = (
             "Speedup and acceptance over the static draft length."),
     Picture("threshold_insights_dataset", (REPLAYED, NO_LOOPS, *REFERENCE),
             "Speedup, acceptance and passes over the unmask threshold; in grey the paper's 32B target on MATH."),
+    Picture("threshold_insights_problem", (REPLAYED, "--question_ids", *FIRST[:2], QUESTION),
+            "The same of single questions: what is best for one is not for another."),
     Picture("microbenchmark_thresholds", (REPLAYED, NO_LOOPS, *REFERENCE),
             "FailFast's speedup over tau; in grey the paper's."),
     Picture("microbenchmark_maxlen", (REPLAYED, NO_LOOPS, *REFERENCE),
             "FailFast's speedup over N_max; in grey the paper's."),
     Picture("concavity_intuition", (REPLAYED, NO_LOOPS, *REFERENCE),
             "What more passes buy: acceptance over passes per round; in grey the paper's."),
+    Picture("concavity_intuition_wrapped", (REPLAYED, NO_LOOPS),
+            "The same for a narrow column, without the AR drafter."),
     Picture("theoretical_analysis", (REPLAYED, NO_LOOPS),
             "Speculative decoding in closed form, and its sawtooth for block drafting, beside what was reached."),
     Picture("pareto", (REPLAYED, NO_LOOPS),
@@ -79,6 +85,8 @@ PICTURES = (
     Picture("pretty_table", (REPLAYED, NO_LOOPS, "--drafters", *SEVERAL),
             "A ranking as a table; `--out table.tex` gives it for LaTeX.", ".md"),
 )  # fmt: skip
+# Drawn from what does not come of this project's results: figure -> what.
+ELSEWHERE = {"eagle_training": "the log of SpecForge's training of an EAGLE-3 drafter"}
 # Taken in a browser (tests/browser/), not drawn here.
 REPORT = {
     "report.png": "The ranking and its figures.",
@@ -108,6 +116,7 @@ def page(folder: Path) -> str:
         name = picture.file
         shown = f"![{picture.caption}]({name})" if picture.suffix == ".png" else f"[{name}]({name})"
         parts.append(f"## {picture.name}\n\n{picture.caption}\n\n{shown}\n")
+    parts += [f"## {name}\n\nDrawn from {what}, of which there is none here.\n" for name, what in ELSEWHERE.items()]
     shots = [f"![{caption}]({name})\n\n{caption}\n" for name, caption in REPORT.items() if (folder / name).exists()]
     if shots:
         parts += ["## The HTML report\n\n`python -m specdec.html_report` writes it.\n", *shots]

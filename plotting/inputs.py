@@ -41,18 +41,44 @@ def read_tables(paths: Sequence[Path], asked: Asked) -> list[Table]:
     """The tables of JSON files, and of records: one per target, data set and engine. Raises UserError."""
     made = [table for path in paths if path.suffix == ".json" for table in read_table_file(path)]
     folders = [path for path in paths if path.suffix != ".json"]
+    return _asked_for(
+        made + _tables_of(read_records(folders, None, asked.question_ids) if folders else (), asked), asked
+    )
+
+
+def read_question_tables(paths: Sequence[Path], asked: Asked) -> list[Table]:
+    """The tables of records, as `read_tables`, but each of one question, in order. Raises UserError."""
+    rankings = [path for path in paths if path.suffix == ".json"]
+    if rankings:
+        raise UserError(f"{rankings[0]} says nothing of single questions: give records")
+    records = read_records(paths, None, asked.question_ids)
+    made: list[Table] = []
+    for number in sorted({record.question_id for record in records}):
+        tables = _tables_of([record for record in records if record.question_id == number], asked)
+        made += [replace(table, title=f"{table.title}, question {number}") for table in tables]
+    return _asked_for(made, asked)
+
+
+def _tables_of(records: Iterable[Record], asked: Asked) -> list[Table]:
+    """A table per target, data set and engine."""
+    made: list[Table] = []
     groups: dict[tuple[str, str], list[Record]] = {}
-    for record in read_records(folders, None, asked.question_ids) if folders else ():
+    for record in records:
         if asked.drafters is None or record.drafter_name in (*asked.drafters, PLAIN):  # which measured times need
             key = record.identity.target, record.identity.dataset
             groups.setdefault(key, []).append(record)
-    for (target, dataset), records in groups.items():
-        stats = _stats(records, asked)
+    for (target, dataset), group in groups.items():
+        stats = _stats(group, asked)
         loops = {entry.question_id for entry in stats if entry.is_degenerate} if asked.without_degenerate else set()
         stats = [entry for entry in stats if entry.question_id not in loops]
         tables = [table_of(stats, engine) for engine in engines_of(stats)]
         made += [replace(one, title=dataset, target=target, num_degenerate=len(loops)) for one in tables]
-    made = [one for table in made if (one := _chosen(table, None)).rows]
+    return made
+
+
+def _asked_for(tables: Sequence[Table], asked: Asked) -> list[Table]:
+    """What of the tables has a price and is of the drafters asked for. UserError where nothing is."""
+    made = [one for table in tables if (one := _chosen(table, None)).rows]
     if not made:
         raise UserError("nothing in the input has a price: give records of drafters and a --latency_profile")
     if asked.drafters is not None:

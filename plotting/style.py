@@ -66,9 +66,11 @@ def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
     return drawn
 
 
-def panels(num_rows: int, num_columns: int, height: float, **kwargs: Any) -> tuple[Figure, Sequence[Sequence[Axes]]]:
-    """An empty figure of the common width and its axes, [rows][columns]; `height` in inches, of all of it."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+def panels(
+    num_rows: int, num_columns: int, height: float, *, width: float = WIDTH, **kwargs: Any
+) -> tuple[Figure, Sequence[Sequence[Axes]]]:
+    """An empty figure and its axes, [rows][columns]; `height` and `width` in inches, of all of it."""
+    figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(num_rows, num_columns, squeeze=False, **kwargs)
 
 

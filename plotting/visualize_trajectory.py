@@ -69,7 +69,9 @@ def figure(record: Record, steps: Sequence[Step], first_round: int = 0) -> Figur
         draw(axes, cell)
     head = f"{label_of(record.drafter_name)}; {record.identity.dataset}, question {record.question_id}"
     drawn.text(0.02, 1 - 0.2 / height, head, fontsize=9)
-    key = [Patch(facecolor=(colour, strength), label=words) for colour, strength, words in GROUNDS.values()]
+    fates_drawn = {cell.fate for cell in cells}
+    shown_grounds = [ground for fate, ground in GROUNDS.items() if fate in fates_drawn]
+    key = [Patch(facecolor=(colour, strength), label=words) for colour, strength, words in shown_grounds]
     drawn.legend(handles=key, loc="upper left", bbox_to_anchor=(0.005, 1 - 0.22 / height), ncols=4)
     more = "" if last_round == len(steps) - 1 else f"; --first_round {last_round + 1} goes on"
     note = f"rounds {first_round} to {last_round} (of {len(steps)}, from 0); small numbers stand where they begin{more}"
@@ -146,7 +148,8 @@ def _parts(text: str) -> Iterator[str]:
     yield from (text[begin : begin + size] for begin in range(0, len(text), size))
 
 
-def build(options: Namespace) -> Figure:
+def read_trajectory(options: Namespace) -> tuple[Record, list[Step]]:
+    """The one record asked for, and its rounds as text. Raises UserError."""
     records = read_drafts(options)
     if len(records) != 1:
         raise UserError(f"{len(records)} records: choose one by --drafters and --question_ids")
@@ -154,7 +157,11 @@ def build(options: Namespace) -> Figure:
     tokenizer = options.tokenizer or find_tokenizer(target)
     if tokenizer is None:
         raise UserError(f"the tokenizer of {target} is not here: give the target's folder by --tokenizer")
-    return figure(record, trajectory(record, Reader(read_token_bytes(tokenizer))), options.first_round)
+    return record, trajectory(record, Reader(read_token_bytes(tokenizer)))
+
+
+def build(options: Namespace) -> Figure:
+    return figure(*read_trajectory(options), options.first_round)
 
 
 main = Command("visualize_trajectory", __doc__, build, (*DRAFTS, "tokenizer", "first_round"))

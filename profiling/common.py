@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from specdec.session import Session
 
 # The flags of failfast.py that commands share.
-QUESTION_FLAGS = ("data_dir", "num_questions", "question_ids", "max_new_tokens", "seed")
+QUESTION_FLAGS = ("data_dir", "num_questions", "question_ids", "max_new_tokens", "seed", "prompt_style")
 MODEL_FLAGS = ("target_model_name", "ar_model_name", "dllm_dir", "device", "dtype", "engine")
 DRAFTER_FLAGS = (
     *("drafters", "draft_len", "unmask_threshold", "tau", "max_draft_len", "draft_step", "first_window"),

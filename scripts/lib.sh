@@ -14,7 +14,11 @@ DATASETS=(${DATASETS:-bundled})
 NUM_QUESTIONS=${NUM_QUESTIONS:-30}
 MAX_NEW_TOKENS=${MAX_NEW_TOKENS:-1024}
 LATENCY_PROFILES=(${LATENCY_PROFILES:-vLLM_A6000})
+ALSO=(${ALSO:-}) # more drafters beside those that a sweep is about: ar_sf, dllm_sf, ...
 EXTRA_ARGS=(${EXTRA_ARGS:-}) # more flags of failfast.py: --data_dir, --ar_model_name, --dllm_dir, --latency_target, ...
+if [ -n "${PUBLISHED:-}" ]; then # scripts have their own part of it; a flag given twice counts as given last
+  EXTRA_ARGS=(--prompt_style published --pass_accounting published ${EXTRA_ARGS[@]+"${EXTRA_ARGS[@]}"})
+fi
 
 # Run a command, pass a SIGTERM of the cluster on to it, and return its status when it has ended its round.
 run() {
@@ -46,13 +50,15 @@ sweep() {
 
 # The block-diffusion drafter over THRESHOLDS x SPEC_LENS.
 sweep_static() {
-  sweep --drafters plain dllm_sf --drafter_thresholds "${THRESHOLDS[@]}" --spec_len "${SPEC_LENS[@]}"
+  sweep --drafters plain dllm_sf ${ALSO[@]+"${ALSO[@]}"} --drafter_thresholds "${THRESHOLDS[@]}" \
+    --spec_len "${SPEC_LENS[@]}"
 }
 
 # FailFast over THRESHOLDS x TAUS x MAX_SPEC_LENS x INCR_LENS.
 sweep_failfast() {
-  sweep --drafters plain failfast --drafter_thresholds "${THRESHOLDS[@]}" --sweep_lowconf_threshold "${TAUS[@]}" \
-    --sweep_max_spec_len "${MAX_SPEC_LENS[@]}" --sweep_incr_len "${INCR_LENS[@]}"
+  sweep --drafters plain failfast ${ALSO[@]+"${ALSO[@]}"} --drafter_thresholds "${THRESHOLDS[@]}" \
+    --sweep_lowconf_threshold "${TAUS[@]}" --sweep_max_spec_len "${MAX_SPEC_LENS[@]}" \
+    --sweep_incr_len "${INCR_LENS[@]}"
 }
 
 # One of the profilers on every target, with the given flags.

@@ -8,6 +8,12 @@
 #SBATCH --requeue
 #SBATCH --signal=B:TERM@60
 
+# PUBLISHED=1: the settings of the published script, where the environment says none.
+[ -z "${PUBLISHED:-}" ] || : "${TARGETS:=Qwen/Qwen2.5-32B-Instruct}" \
+  "${DATASETS:=math}" \
+  "${MAX_SPEC_LENS:=10}" \
+  "${ALSO:=ar_sf}"
+
 MAX_SPEC_LENS=(${MAX_SPEC_LENS:-10 20 30 40 50 60 70})
 TAUS=(${TAUS:-0.45})
 INCR_LENS=(${INCR_LENS:-10})

@@ -8,6 +8,11 @@
 #SBATCH --requeue
 #SBATCH --signal=B:TERM@60
 
+# PUBLISHED=1: the settings of the published script, where the environment says none.
+[ -z "${PUBLISHED:-}" ] || : "${TARGETS:=Qwen/Qwen2.5-14B-Instruct}" \
+  "${DATASETS:=gpqa}" \
+  "${SPEC_LENS:=3 4 5 6 7 8 9 10}"
+
 SPEC_LENS=(${SPEC_LENS:-3 4 5 6 8 10 12 15})
 
 cd "${FAILFAST_DIR:-${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}}" # sbatch runs a copy of this file

@@ -8,6 +8,12 @@
 #SBATCH --requeue
 #SBATCH --signal=B:TERM@60
 
+# PUBLISHED=1: the settings of the published script, where the environment says none.
+[ -z "${PUBLISHED:-}" ] || : "${TARGETS:=Qwen/Qwen2.5-14B-Instruct}" \
+  "${DATASETS:=gpqa}" \
+  "${THRESHOLDS:=0.9}" \
+  "${SPEC_LENS:=3 4 5 6 7 8 9 10 11 12 13 14 15 16}"
+
 SPEC_LENS=(${SPEC_LENS:-2 3 4 5 6 7 8 9 10 12 15 20 25})
 THRESHOLDS=(${THRESHOLDS:-0.05})
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# FailFast over tau, the confidence below which a draft ends.
+# FailFast over the taus around its best, N_max and N.
 #   bash scripts/sweep_dynamic_freqs.sh                       here
 #   scripts/submit.sh scripts/sweep_dynamic_freqs.sh 8        on a cluster: an array of 8 tasks, then a ranking
 #SBATCH --job-name=sweep_dynamic_freqs
@@ -8,7 +8,14 @@
 #SBATCH --requeue
 #SBATCH --signal=B:TERM@60
 
-TAUS=(${TAUS:-0.05 0.1 0.15 0.2 0.25 0.3 0.35 0.4 0.45 0.5 0.55 0.6 0.65 0.7 0.75 0.8 0.85 0.9 0.95})
+# PUBLISHED=1: the settings of the published script, where the environment says none.
+[ -z "${PUBLISHED:-}" ] || : "${TARGETS:=Qwen/Qwen2.5-7B-Instruct}" \
+  "${DATASETS:=mt_bench}" \
+  "${NUM_QUESTIONS:=5}" \
+  "${TAUS:=0.5}" \
+  "${ALSO:=ar_sf dllm_sf}"
+
+TAUS=(${TAUS:-0.2 0.25 0.3 0.35 0.4 0.45 0.5})
 MAX_SPEC_LENS=(${MAX_SPEC_LENS:-60})
 INCR_LENS=(${INCR_LENS:-10})
 THRESHOLDS=(${THRESHOLDS:-0.05})

@@ -15,7 +15,7 @@ from specdec.drafters.flags import Flag, Options, count, degree, index, positive
 from specdec.errors import UserError
 from specdec.latency.accounting import ACCOUNTINGS, OURS
 from specdec.models.checkpoints import BUNDLED, SMOLLM2, TARGET, Role
-from specdec.questions.sets import DATASETS
+from specdec.questions.sets import DATASETS, SHORT, STYLES
 from specdec.records.identity import LIVE, TRACE, Identity
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -41,6 +41,12 @@ class QuestionConfig:
         "work on part i (from 0) of n of the questions: i/n, or 'slurm' for the place in the job array", None
     )
     seed: int = _flag("orders the options of gpqa, and decides what is sampled", 0, type=index)
+    prompt_style: str = _flag(
+        "'short': the question and a sentence; 'published': FailFast's own prompts, with mt_bench from row 60 on, "
+        "gpqa's right answer first, mmlu's validation split",
+        SHORT,
+        choices=STYLES,
+    )
 
 
 @dataclass(frozen=True)
@@ -166,18 +172,23 @@ class OutputConfig:
     output_dir: str = _flag("results folder", "results")
     run_code: bool = _flag("grade humaneval by running the answers' programs, each in a sandbox (Linux)")
     figures: bool = _flag("draw acceptance over time for every record with drafts, under OUTPUT_DIR/figures")
-    overwrite: bool = _flag("compute finished records again")
-    read_pickle: bool = _flag("re-price and re-report stored records; loads no model")
+    overwrite: bool = _flag("compute finished records again; with --read_pickle: draw their figures again")
+    read_pickle: bool = _flag("re-price and re-report stored records; loads no model, writes no record")
     status: str | None = _flag(
         "only show what is done, missing and failed in this results folder", None, metavar="OUTPUT_DIR"
     )
     dry_run: bool = _flag("print what would run and the memory it needs")
     show_trajectory: bool = _flag("print every answer with its rejected and corrected tokens, coloured in a terminal")
     log_level: str = _flag(
-        "DEBUG adds every answer's text, in a terminal with --show_trajectory's colours",
+        "DEBUG adds a line per round and every answer's text, in a terminal with --show_trajectory's colours",
         "INFO",
-        choices=("DEBUG", "INFO", "WARNING"),
+        choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
     )
+
+    @property
+    def draws_figures(self) -> bool:
+        """As the published program does, reading records and --overwrite make figures and leave records alone."""
+        return self.figures or (self.read_pickle and self.overwrite)
 
 
 @dataclass(frozen=True)
@@ -226,7 +237,10 @@ class RunConfig:
         the run.json of an earlier run says that it was."""
         origin = TRACE if self.decoding.verify == "trace" else LIVE
         where = self.models.target_name, dataset, question_id, drafter, self.decoding.max_new_tokens
-        return Identity(*where, {"prompt_sha256": prompt_ids_sha256, **settings}, origin)
+        asked = {"prompt_style": self.questions.prompt_style, "prompt_sha256": prompt_ids_sha256}
+        if self.questions.prompt_style == SHORT:  # left out: records with our prompts are older than the choice
+            del asked["prompt_style"]
+        return Identity(*where, {**asked, **settings}, origin)
 
     def needs_weights(self, role: Role) -> bool:
         """Whether the run loads the model: not in a dry run, and no target where drafts are verified by a trace."""
@@ -257,12 +271,12 @@ def _conflicts(config: RunConfig) -> dict[str, bool]:
     asked = [flag.name for flag in (*switches().values(), BASELINE_SWEEP) if flag.of(drafters.options)]
     switch = next(iter(asked), "")
     is_named, has_policy = drafters.drafters is not None, drafters.policy != DrafterConfig.policy
-    is_afresh, runs_none = output.overwrite or output.dry_run, output.read_pickle or output.dry_run
+    runs_none = output.read_pickle or output.dry_run
     by_cost, by_trace = drafters.needs_advice, config.decoding.verify == "trace"
     needs_file = by_cost and drafters.calibration is None and not (records or output.read_pickle)
     return {
         f"--drafters and --{switch} exclude each other: name the drafters once": is_named and switch != "",
-        "--read_pickle computes nothing: leave out --overwrite and --dry_run": output.read_pickle and is_afresh,
+        "--read_pickle computes nothing: leave out --dry_run": output.read_pickle and output.dry_run,
         "--drafters and --policy exclude each other: add cost_aware to the drafters": is_named and has_policy,
         "the cost-aware policy needs a --latency_profile": by_cost and "none" in config.pricing.latency_profile,
         "the cost-aware policy needs --calibration FILE: python -m specdec.calibrate TRACE_DIR": needs_file,

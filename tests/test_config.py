@@ -11,6 +11,7 @@ from specdec.drafters.block_diffusion import CostAware, DllmStatic, FailFast
 from specdec.drafters.families import kinds, parse_name
 from specdec.drafters.plain import Plain
 from specdec.errors import UserError
+from specdec.records.identity import current_name
 
 DESIGN_NAMES = {
     "ar_None_sf_8": ArStatic(8),
@@ -21,6 +22,7 @@ DESIGN_NAMES = {
     "dllm_0.05_df_0.45_60_10_strict": FailFast(0.05, 0.45, 60, 10, rule="strict"),
     "dllm_0.05_df_0.45_60_10_w9_strict": FailFast(0.05, 0.45, 60, 10, first_window=9, rule="strict"),
     "dllm_0.05_ca_60_Qwen2.5-7B-Instruct@vLLM_A6000": CostAware(0.05, 60, "Qwen2.5-7B-Instruct@vLLM_A6000"),
+    "dllm_1.0_df_0.0_60_10": FailFast(1.0, 0.0, 60, 10),
     "plain": Plain(),
 }
 
@@ -35,6 +37,14 @@ def test_no_two_thresholds_share_a_name() -> None:
     names = [DllmStatic(threshold, 8).name for threshold in (0.3, 0.30000001, 0.29999999, 1.0, 0.0)]
     assert len(set(names)) == 5
     assert [parse_name(name).unmask_threshold for name in names] == [0.3, 0.30000001, 0.29999999, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("older", ["dllm_1_sf_8", "dllm_0_df_1_60_10_w9", "ar_None_df_1_60_10"])
+def test_a_whole_threshold_has_a_decimal_in_its_name(older: str) -> None:
+    """As the published program spells it; names without it, which this program once wrote, are read as the same."""
+    now = current_name(older)
+    assert now != older and parse_name(older).name == parse_name(now).name == now == current_name(now)
+    assert DllmStatic(1, 8).name == "dllm_1.0_sf_8" and parse_name(now).label.count(".0") == 0
 
 
 @pytest.mark.parametrize(
@@ -154,7 +164,6 @@ def test_impossible_flags_are_one_line_and_status_2(line: str, capsys: pytest.Ca
     [
         ("--small_block_size 7", "small_block_size"),
         ("--drafters plain --run_ar", "exclude"),
-        ("--read_pickle --overwrite", "overwrite"),
         ("--read_pickle --dry_run", "dry_run"),
         ("--block_size 1 --small_block_size 1", "block_size"),
         ("--target_model_name smollm2 --drafters ar_sf", "--ar_model_name"),

@@ -100,6 +100,30 @@ def test_a_second_run_computes_nothing(
     assert modelled_table(capsys.readouterr().out) == modelled_table(first)
 
 
+def test_reading_and_overwriting_draws_the_figures_and_keeps_the_records(
+    family: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = flags(family, tmp_path, "--num_questions", "1", "--drafters", "ar_sf", "--spec_len", "3")
+    assert failfast.main(arguments) == 0
+    (path,) = find_records(tmp_path)
+    kept, when = path.read_bytes(), path.stat().st_mtime_ns
+    monkeypatch.setattr(session, "load_lm", None)
+    assert failfast.main([*arguments, "--read_pickle"]) == 0 and not (tmp_path / "figures").exists()
+    assert failfast.main([*arguments, "--read_pickle", "--overwrite"]) == 0
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == (kept, when)
+    assert len(list((tmp_path / "figures").rglob("*.png"))) == 1
+
+
+@pytest.mark.parametrize("level", ["ERROR", "CRITICAL"])
+def test_quiet_levels_print_the_ranking_alone(
+    level: str, family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = flags(family, tmp_path, "--num_questions", "1", "--drafters", "ar_sf", "--spec_len", "3")
+    assert failfast.main([*arguments, "--log_level", level]) == 0
+    out = capsys.readouterr().out
+    assert "ar_None_sf_3" in out and "[Problem" not in out
+
+
 def test_other_settings_are_named_and_nothing_is_lost(
     family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +136,20 @@ def test_other_settings_are_named_and_nothing_is_lost(
     assert path.read_bytes() == kept
     assert failfast.main([*arguments, "--reuse_drafts", "--overwrite"]) == 0
     assert load_record(path).identity.settings["reuse_drafts"] is True
+
+
+def test_published_prompts_are_other_records(
+    family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = flags(family, tmp_path, "--num_questions", "1", "--drafters", "ar_sf", "--spec_len", "3")
+    assert failfast.main([*arguments, "--prompt_style", "published"]) == 0
+    (record,) = map(load_record, find_records(tmp_path))
+    assert record.identity.settings["prompt_style"] == "published"
+    assert failfast.main([*arguments, "--prompt_style", "published"]) == 0
+    capsys.readouterr()
+    assert failfast.main(arguments) == 2
+    assert "prompt_style: stored 'published', asked nothing" in capsys.readouterr().err
+    assert load_record(*find_records(tmp_path)) == record
 
 
 def test_settings_with_names_of_their_own_stand_side_by_side(family: dict[str, Path], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, product
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +186,17 @@ def test_one_answer_token_by_token(draw: Draw, results: Results) -> None:
     assert kept.replace("↵", "\n").startswith(record.output_text)
 
 
+def test_one_answer_as_it_was_kept(draw: Draw, results: Results) -> None:
+    figure = draw(f"accepted_trajectory {{replayed}} --drafters {FAILFAST} --question_ids 3")
+    record = next(one for one in results.records(FAILFAST) if one.question_id == 3)
+    fates = Counter(patch.get_gid() for patch in figure.axes[0].patches)
+    corrections = sum(turn.final_token is not None for turn in record.rounds)
+    assert (fates["accepted"], fates["correction"], fates["rejected"]) == (record.num_accepted, corrections, 0)
+    texts = [text.get_text() for text in figure.axes[0].texts if text.get_fontsize() > 6]
+    assert "".join(texts).replace("↵", "\n").startswith(record.output_text)
+    assert not any("rejected" in text.get_text() for text in figure.legends[0].get_texts())
+
+
 # ---- settings --------------------------------------------------------------------------------------------------------
 
 
@@ -228,6 +239,36 @@ def test_concavity(draw: Draw, results: Results) -> None:
     marks = marks_of(figure.axes[0])
     assert marks["dLLM, static 8"] == [approx(pair) for pair in expected]
     assert marks["AR, static 8"] == [approx((rows[AR]["passes_per_round"], rows[AR]["acceptance_rate"]))]
+
+
+def test_concavity_for_a_narrow_column(draw: Draw, results: Results) -> None:
+    wide, narrow = draw("concavity_intuition {replayed}"), draw("concavity_intuition_wrapped {replayed}")
+    require_labels(narrow)
+    (ours,) = marks_of(narrow.axes[0]).items()
+    assert ours == ("dLLM, static 8", marks_of(wide.axes[0])["dLLM, static 8"])
+    assert narrow.get_size_inches()[0] < wide.get_size_inches()[0] / 2
+
+
+def test_thresholds_question_by_question(draw: Draw, results: Results) -> None:
+    figure = draw("threshold_insights_problem {replayed} --question_ids 13 3")
+    require_labels(figure)
+    quantities = ("speedup_mean", "acceptance_rate", "passes_per_round")
+    for axes, (quantity, number) in zip(figure.axes, product(quantities, (3, 13)), strict=True):
+        if quantity == quantities[0]:
+            assert axes.get_title(loc="left") == f"bundled, question {number}"
+        folder = results.replayed / "pickles" / "bundled" / "bundled" / str(number)
+        ranking = json.loads(parse_log.run([str(folder), "--json"]))
+        rows = {row["drafter_name"]: row for row in ranking["engines"][0]["rows"]}
+        assert line_of(axes, "dLLM, static 8") == approx({x: rows[f"dllm_{x}_sf_8"][quantity] for x in (0.05, 0.9)})
+
+
+def test_too_many_questions_for_columns(results: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main = importlib.import_module("plotting.threshold_insights_problem").main
+    assert main([str(results.replayed), "--out", str(tmp_path / "x.png")]) == 2
+    assert "choose 4 by --question_ids" in capsys.readouterr().err
+    (tmp_path / "ranking.json").write_text("{}")
+    assert main([str(tmp_path / "ranking.json"), "--out", str(tmp_path / "x.png")]) == 2
+    assert "says nothing of single questions" in capsys.readouterr().err
 
 
 def test_pareto(draw: Draw, results: Results) -> None:
@@ -330,7 +371,8 @@ def test_a_live_run_draws_its_records(results: Results) -> None:
 def test_the_committed_gallery_shows_every_figure() -> None:
     folder = Path(gallery.__file__).parent.parent / "docs" / "gallery"
     modules = {path.stem for path in Path(gallery.__file__).parent.glob("*.py") if "__main__" in path.read_text()}
-    assert {picture.name for picture in gallery.PICTURES} == modules - {"gallery"}
+    assert {picture.name for picture in gallery.PICTURES} == modules - {"gallery", *gallery.ELSEWHERE}
+    assert modules > gallery.ELSEWHERE.keys()
     text = (folder / "README.md").read_text(encoding="utf-8")
     for picture in gallery.PICTURES:
         file = folder / picture.file

@@ -16,7 +16,7 @@ from paper_numbers import ranking_of
 from pytest import approx
 from samples import AR, FAILFAST, make_plain, make_record, make_round
 
-from plotting import acc_rate_over_time, cli, gallery, style
+from plotting import acc_rate_over_time, cli, eagle_training, gallery, style
 from plotting.inputs import Asked, read_tables
 from plotting.sweeps import sweeps
 from specdec.drafters.block_diffusion import FailFast
@@ -304,3 +304,39 @@ def test_a_record_is_drawn_in_its_place(tmp_path: Path) -> None:
     acc_rate_over_time.write_figure(make_plain(4), tmp_path)
     found = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
     assert found == ["figures/bundled/gsm8k/4/ar_None_sf_3/64.png"]
+
+
+# ---- a training's log ------------------------------------------------------------------------------------------------
+
+
+def bar(epoch: int, step: int, accuracy: str, length: int = 100) -> str:
+    return f"Training Epoch {epoch}:  61%|###  | {step}/{length} [01:02<00:40, 3.1it/s, loss=0.56, acc={accuracy}]"
+
+
+def test_a_training_is_read_from_its_progress_bars(tmp_path: Path) -> None:
+    """Bars end with a carriage return; a step that comes again counts as it came last; epochs follow each other."""
+    log = tmp_path / "7b.log"
+    bars = [bar(0, 1, "0.25"), bar(0, 2, "0.5"), "words, acc=0.9", bar(1, 1, "1.00"), bar(0, 2, "0.75"), bar(1, 2, "x")]
+    log.write_bytes("\r".join(bars).encode() + b"\n\xff\xfe\r" + bar(1, 3, "0.5").encode())
+    assert eagle_training.read_log(log) == [(1, 0.25), (2, 0.75), (101, 1.0), (103, 0.5)]
+
+
+def test_a_training_is_drawn_smoothed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Figure] = []
+    monkeypatch.setattr(cli, "save", lambda figure, path: made.append(figure))
+    for name in ("7b", "14b"):
+        (tmp_path / f"{name}.log").write_text("\n".join(bar(0, step, f"0.{step % 10}0", 900) for step in range(1, 901)))
+    assert run("eagle_training", tmp_path / "7b.log", tmp_path / "14b.log", "--out", "x.png") == 0
+    lines = made[0].axes[0].lines
+    assert [line.get_label() for line in lines] == ["7b", "14b"]
+    steps, values = lines[0].get_data()
+    assert list(steps) == list(range(1, 901)) and values[:3] == pytest.approx([0.1, 0.15, 0.2])
+    assert values[-1] == pytest.approx(0.45), "the mean of whole tens"
+
+
+def test_a_log_without_progress_bars_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.log").write_text("Epoch 1: 5/10 loss=0.3\n")
+    for path, said in ((tmp_path / "x.log", "no progress bar"), (tmp_path / "none.log", "cannot read")):
+        assert run("eagle_training", path, "--out", "x.png") == 2
+        err = capsys.readouterr().err
+        assert said in err and err.count("\n") == 1

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 import string
 
 import pytest
@@ -18,8 +19,9 @@ from specdec.ranking.logs import parse_log_lines
 from specdec.ranking.ranking import engines_of
 from specdec.ranking.source import Source
 from specdec.ranking.table import Row, table_of
+from specdec.records.record import Record
 from specdec.text import quote_text
-from specdec.views.record_text import record_lines, record_text
+from specdec.views.record_text import record_lines, record_text, round_lines
 from specdec.views.tables import ranking_csv, ranking_json, ranking_report
 
 PRICING = Pricing((load_profile("vLLM_A6000"),))
@@ -64,6 +66,33 @@ def test_the_published_spelling():
     assert "Accepted/speculated: avg 1.50/2.00, max 2/3" in bodies
     assert "Avg fwd passes/round: 2.00 (4/2)" in bodies
     assert any(b.startswith("[E] Speedup: 2.26x (Drafter ratio 25.0% (10.0ms/40.0ms); ") for b in bodies)
+
+
+def test_the_last_speedup_of_a_drafter_is_modelled():
+    """Readers of published logs keep the last one."""
+    prices = {"A": Price(10.0, 30.0, 90.0), MEASURED: Price(1.0, 1.0, 1.0), "B": Price(10.0, 30.0, 90.0)}
+    lines = record_lines(make_record(), dataclasses.replace(entry_of(make_record()), prices=prices))
+    engines = [line.partition("] [")[2].partition("]")[0] for line in lines if "Speedup:" in line]
+    assert engines == [MEASURED, "A", "B"]
+
+
+def test_a_line_per_round_as_the_published_plot_reads_it():
+    found = re.findall(r"Speculation round\s+(\d+).*?\((\d+)/(\d+)\)", "\n".join(round_lines(make_record())))
+    rounds = [(turn.accepted_len, turn.draft_len) for turn in make_record().rounds]
+    assert found == [(str(index), str(accepted), str(drafted)) for index, (accepted, drafted) in enumerate(rounds)]
+    assert round_lines(make_plain()) == []
+    lines = log_of([make_record(0), make_record(1)])
+    assert parse_log_lines([*round_lines(make_record(0)), *lines]) == parse_log_lines(lines)
+
+
+def test_a_log_of_before_and_one_of_now_are_of_the_same_drafter():
+    """dllm_1_sf_8 is dllm_1.0_sf_8, and nothing else that decides the result has another spelling."""
+    now = make_record(drafter="dllm_1.0_sf_8")
+    before = [line.replace("dllm_1.0_sf_8", "dllm_1_sf_8") for line in log_of([now])]
+    assert merge([*parse_log_lines(before), *folder_stats([now])]) == merge(folder_stats([now]))
+    older = now.to_builtins() | {"drafter_name": "dllm_1_sf_8"}
+    older["identity"] |= {"drafter": "dllm_1_sf_8"}
+    assert Record.from_builtins(older) == now
 
 
 @given(st.lists(records(), min_size=1, max_size=5))

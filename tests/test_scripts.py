@@ -15,6 +15,7 @@ from families import save_family
 from pausing import pausing_python, wait_until_paused
 
 from specdec.commands.run import parse_args
+from specdec.config import RunConfig
 from specdec.records.record import find_records
 from specdec.runs.run_file import find_runs, read_run
 
@@ -23,7 +24,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((PROJECT / "scripts").glob("*.sh"))
 PROFILE_FLAGS = ("--num_questions", "2", "--max_new_tokens", "8", "--repeats", "1")
 HANG_S = 600  # only what hangs takes longer, however busy the machine
-SWEEPS = [path for path in SCRIPTS if path.stem.startswith(("sweep_", "microbenchmark_"))]
+SWEEPS = [path for path in SCRIPTS if path.stem.startswith(("sweep_", "microbenchmark_", "concavity_"))]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_syntax(path):
 
 def test_scripts_share_no_logic():
     """After the line that finds the project, a sweep's script is its settings and one call."""
-    assert len(SWEEPS) == 5
+    assert len(SWEEPS) == 6
     for path in SWEEPS:
         behind = path.read_text().partition(". scripts/lib.sh || exit 2\n")[2].splitlines()
         assert len(behind) == 1 and behind[0].split()[0] in ("sweep", "sweep_static", "sweep_failfast"), path
@@ -133,21 +134,79 @@ def test_the_example_of_the_site_changes_nothing_as_it_stands(environment):
     assert lines == []
 
 
-def test_smollm2_passes_on_what_the_benchmark_is_to_run(environment, tmp_path):
-    """Nothing is trained or downloaded: a stand-in for python notes the commands."""
-    stand_in, noted = tmp_path / "python", tmp_path / "commands"
+def noting_python(folder: Path) -> tuple[Path, Path]:
+    """A stand-in for python that runs nothing and notes its commands, and the file with the notes."""
+    stand_in, noted = folder / "python", folder / "commands"
     stand_in.write_text(f'#!/bin/sh\nfor word; do printf "%s\\037" "$word"; done >> {noted}\necho >> {noted}\n')
     stand_in.chmod(0o755)
+    return stand_in, noted
+
+
+def configs_of(noted: Path) -> list[RunConfig]:
+    """What failfast.py was asked."""
+    commands = [line.split("\037")[:-1] for line in noted.read_text().splitlines() if line.startswith("failfast.py")]
+    return [parse_args(command[1:]) for command in commands]
+
+
+TENTHS = tuple(n / 20 for n in range(1, 20))
+# Script -> what the published one asks for: target, data set, questions, and how many drafters of which settings.
+PUBLISHED: dict[str, tuple] = {
+    "sweep_ar_drafter_freqs": ("14B", "gpqa", 30, ("plain", "ar_sf"), {"draft_len": tuple(range(3, 11))}),
+    "sweep_dllm_drafter_freqs": (
+        *("14B", "gpqa", 30, ("plain", "dllm_sf")),
+        {"draft_len": tuple(range(3, 17)), "unmask_threshold": (0.9,)},
+    ),
+    "sweep_dynamic_freqs": (
+        *("7B", "mt_bench", 5, ("plain", "ar_sf", "dllm_sf", "failfast")),
+        {"tau": (0.5,), "max_draft_len": (60,), "draft_step": (10,), "draft_len": (10,), "unmask_threshold": (0.05,)},
+    ),
+    "microbenchmark_maxlen": (
+        *("32B", "math", 30, ("plain", "ar_sf", "failfast")),
+        {"tau": (0.45,), "max_draft_len": (10,), "draft_step": (10,), "draft_len": (10,)},
+    ),
+    "microbenchmark_thres": (
+        *("32B", "math", 30, ("plain", "ar_sf", "failfast")),
+        {"tau": (0.05, 0.1, 0.75, 0.8, 0.85, 0.9, 0.95), "max_draft_len": (60,), "draft_step": (10,)},
+    ),
+    "concavity_motivation": (
+        *("32B", "math", 30, ("plain", "dllm_sf")),
+        {"unmask_threshold": TENTHS, "draft_len": (8,)},
+    ),
+}
+OURS = {"microbenchmark_thres": {"tau": TENTHS}, "concavity_motivation": {"unmask_threshold": TENTHS}}
+
+
+@pytest.mark.parametrize("name", [path.stem for path in SWEEPS])
+def test_published_settings_are_a_switch_away(name: str, tmp_path: Path) -> None:
+    stand_in, noted = noting_python(tmp_path)
+    environment = {"PATH": os.environ["PATH"], "PYTHON": str(stand_in), "FAILFAST_ENV": "/dev/null"}
+    for more in ({"PUBLISHED": "1"}, {}, {"PUBLISHED": "1", "DATASETS": "aime", "EXTRA_ARGS": "--prompt_style short"}):
+        done = bash(name, environment | more)
+        assert done.returncode == 0, done.stderr
+    theirs, ours, mixed = configs_of(noted)
+    size, dataset, num_questions, drafters, options = PUBLISHED[name]
+    assert theirs.models.target_model_name == f"Qwen/Qwen2.5-{size}-Instruct"
+    assert (theirs.questions.dataset_name, theirs.questions.num_questions) == (dataset, num_questions)
+    assert (theirs.questions.prompt_style, theirs.decoding.max_new_tokens) == ("published", 1024)
+    assert theirs.drafters.kinds == drafters
+    assert {key: theirs.drafters.options[key] for key in options} == options
+    assert (ours.models.target_model_name, ours.questions.prompt_style) == ("bundled", "short")
+    assert {key: ours.drafters.options[key] for key in OURS.get(name, {})} == OURS.get(name, {})
+    assert (mixed.questions.dataset_name, mixed.questions.prompt_style) == ("aime", "short")
+    assert mixed.models == theirs.models
+
+
+def test_smollm2_passes_on_what_the_benchmark_is_to_run(environment, tmp_path):
+    """Nothing is trained or downloaded: a stand-in for python notes the commands."""
+    stand_in, noted = noting_python(tmp_path)
     environment |= {"PYTHON": str(stand_in), "WORK_DIR": str(tmp_path / "work"), "DATASETS": "gsm8k math"}
     done = bash("smollm2", environment | {"EVAL_FLAGS": "--spec_len 8 4 --run_ar"})
     assert done.returncode == 0, done.stderr
-    commands = [line.split("\037")[:-1] for line in noted.read_text().splitlines() if line.startswith("failfast.py")]
-    configs = [parse_args(command[1:]) for command in commands]
+    configs = configs_of(noted)
     assert [config.questions.dataset_name for config in configs] == ["gsm8k", "math"]
     assert all(config.questions.num_questions == 2 for config in configs)
     options = [config.drafters.options for config in configs]
     assert all(one["draft_len"] == (8, 4) and one["run_ar"] for one in options)
     noted.unlink()
     assert bash("smollm2", environment).returncode == 0
-    (first, _) = (line.split("\037")[:-1] for line in noted.read_text().splitlines() if line.startswith("failfast.py"))
-    assert parse_args(first[1:]).drafters.kinds == ("plain", "ar_sf", "ar_df", "dllm_sf", "failfast", "lookup")
+    assert configs_of(noted)[0].drafters.kinds == ("plain", "ar_sf", "ar_df", "dllm_sf", "failfast", "lookup")

@@ -146,7 +146,7 @@ def test_traces_and_records_do_not_meet(tmp_path: Path) -> None:
         (Plain(), None),
         (ArDynamic(0.4, 60, 10), "ar"),
         (DllmStatic(0.9, 8), "dllm_0.9"),
-        (FailFast(1.0, 0.45, 60, 10), "dllm_1"),
+        (FailFast(1.0, 0.45, 60, 10), "dllm_1.0"),
         (CostAware(0.05, 60, "Big@P"), "dllm_0.05"),
     ],
 )

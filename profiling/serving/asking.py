@@ -57,7 +57,9 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
 
 def question_arguments(flags: argparse.Namespace) -> dict[str, Any]:
     """What `load_problems` takes, of the parsed flags."""
-    return {name: getattr(flags, name) for name in ("data_dir", "num_questions", "question_ids", "seed")}
+    return {
+        name: getattr(flags, name) for name in ("data_dir", "num_questions", "question_ids", "seed", "prompt_style")
+    }
 
 
 def _json_object(text: str) -> dict[str, Any]:

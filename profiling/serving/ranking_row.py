@@ -10,7 +10,7 @@ from typing import Any
 
 from specdec.errors import UserError
 
-ALIKE = ("engine", "target", "dataset", "max_new_tokens", "concurrency")
+ALIKE = ("engine", "target", "dataset", "prompt_style", "max_new_tokens", "concurrency")
 
 
 def check_vanilla(vanilla: dict[str, Any], asked: dict[str, Any], question_ids: Iterable[int]) -> None:
@@ -18,9 +18,9 @@ def check_vanilla(vanilla: dict[str, Any], asked: dict[str, Any], question_ids: 
     if not isinstance(vanilla.get("trials"), list):
         raise UserError("--vanilla holds no trials: give what a server's profiler printed")
     for key in ALIKE:
-        if asked[key] != vanilla.get(key):
+        if asked.get(key) != vanilla.get(key):
             raise UserError(
-                f"--vanilla was made with {key} {vanilla.get(key)!r} and this with {asked[key]!r}: make it again"
+                f"--vanilla was made with {key} {vanilla.get(key)!r} and this with {asked.get(key)!r}: make it again"
             )
     missing = set(question_ids) - by_question(vanilla["trials"]).keys()
     if missing:
@@ -41,8 +41,9 @@ def ranking_row(found: dict[str, Any], vanilla: dict[str, Any], name: str) -> di
             questions.append({"question_id": question_id, **counts, **times})
     rounds = sum(question["num_drafts"] for question in questions)
     drafted = round(sum(question["num_drafted"] for question in questions) / rounds)
-    kept = ("engine", "engine_version", "hardware", "target", "dataset", "max_new_tokens")
-    row = {"drafter_name": f"{name}_{drafted}" if drafted else name, **{key: found[key] for key in kept}}
+    kept = ("engine", "engine_version", "hardware", "target", "dataset", "prompt_style", "max_new_tokens")
+    known = {key: found[key] for key in kept if key in found}
+    row = {"drafter_name": f"{name}_{drafted}" if drafted else name, **known}
     return {**row, "questions": questions}
 
 

@@ -28,7 +28,7 @@ from profiling.serving.server import Refused, Server
 from profiling.serving.trials import require_trials, run_trials, summary
 from specdec.errors import UserError, exit_status
 from specdec.models.checkpoints import BUNDLED, SMOLLM2, TARGET, find_model
-from specdec.questions.sets import Problem, load_problems
+from specdec.questions.sets import SHORT, Problem, load_problems
 
 
 def run_command(engine: Engine, about: str, arguments: Sequence[str] | None) -> int:
@@ -58,6 +58,8 @@ def profile(
     if flags.write_profile and engine.speculates and vanilla is None:
         raise UserError("--write_profile of a server that speculates needs --vanilla, its plain decoding")
     asked = {**describe(engine, flags), "dataset": problems[0].dataset}
+    if flags.prompt_style != SHORT:
+        asked["prompt_style"] = flags.prompt_style
     if vanilla is not None:
         check_vanilla(vanilla, asked, (problem.question_id for problem in problems))
     found = {**asked, **measure(engine, flags, problems)}

@@ -30,7 +30,7 @@ from specdec.runs.run_file import RunFile
 from specdec.runs.shards import parse_shard
 from specdec.runs.status import read_status, status_report
 from specdec.runs.stop import StopRequest
-from specdec.views.record_text import record_lines, record_text
+from specdec.views.record_text import record_lines, record_text, round_lines
 from specdec.views.tables import ranking_report
 from specdec.views.terminal import AnswerView, wants_colour
 
@@ -214,12 +214,14 @@ class Reporter:
     def add(self, record: Record, entry: Entry) -> None:
         """Log a record and keep its entry for the ranking."""
         self.entries.append(entry)
+        for line in round_lines(record) if log.isEnabledFor(logging.DEBUG) else ():
+            log.debug(line)
         for line in record_lines(record, entry):
             log.info(line)
         level = logging.INFO if self.config.output.show_trajectory else logging.DEBUG
         for line in self._view.lines(record) if log.isEnabledFor(level) else ():
             log.log(level, line)
-        if self.config.output.figures:
+        if self.config.output.draws_figures:
             from plotting.acc_rate_over_time import write_figure  # matplotlib takes a second
 
             write_figure(record, self.config.output.output_dir)

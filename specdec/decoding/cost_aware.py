@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from specdec.decoding.stopping import Run, Window, stops_within
 from specdec.errors import UserError, user_error
+from specdec.records.identity import current_name
 
 VERSION = 1
 FILE_NAME = "calibration.json"
@@ -162,7 +163,8 @@ def load_calibration(path: Path, name: str) -> Calibration:
             found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a calibration ({error}); {how}") from None
-    if not isinstance(found, dict) or name not in found:
+    found = {current_name(key): value for key, value in found.items()} if isinstance(found, dict) else {}
+    if name not in found:
         raise UserError(f"{path} has no calibration of {name}; {how}")
     try:
         return Calibration.from_builtins(found[name])

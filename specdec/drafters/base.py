@@ -89,16 +89,17 @@ class Spec(ABC):
     @property
     def name(self) -> str:
         """Its name on disk, in logs and tables: no other spec has it, and `parse` reads it back."""
-        return self._filled(self.name_pattern)
+        return self._filled(self.name_pattern, threshold_name)
 
     @property
     def label(self) -> str:
         """The name in words."""
-        return self._filled(self.label_pattern)
+        return self._filled(self.label_pattern, number_text)
 
-    def _filled(self, pattern: str) -> str:
-        words = {key: number_text(one) if isinstance(one, float) else one for key, one in vars(self).items()}
-        return pattern.format(**words)
+    def _filled(self, pattern: str, spelled: Callable[[float], str]) -> str:
+        words = {one.name: getattr(self, one.name) for one in fields(self)}
+        numbers = {one.name: spelled(words[one.name]) for one in fields(self) if one.type in (float, "float")}
+        return pattern.format(**words | numbers)
 
     @classmethod
     def parse(cls, name: str) -> Self | None:
@@ -196,6 +197,11 @@ class Family:
     check: Callable[[Options], None] = lambda options: None
 
 
+def threshold_name(value: float) -> str:
+    """A threshold in a name on disk, as published: no two values share a name; 0.45, 1.0, 0.3000001."""
+    return repr(float(value))
+
+
 def number_text(value: float) -> str:
-    """A threshold in a name: as short as it can be without two values sharing a name; 0.45, 1, 0.3000001."""
-    return repr(float(value)).removesuffix(".0")
+    """A threshold for people, as short as it can be: 0.45, 1, 0.3000001."""
+    return threshold_name(value).removesuffix(".0")

@@ -17,7 +17,7 @@ from specdec.decoding.cost_aware import Advice, CostAwareWindow
 from specdec.decoding.denoising import Denoising
 from specdec.decoding.stopping import FailFastWindow, FixedWindow, Rule, Window
 from specdec.drafters import flags
-from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup, Spec, number_text
+from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup, Spec, number_text, threshold_name
 from specdec.drafters.block_counts import published_passes
 from specdec.drafters.block_drafter import BlockSettings, DllmDrafter, RecordedDllm, confidences_again
 from specdec.drafters.flags import LENGTHS, PROBABILITIES, Flag, Options
@@ -57,7 +57,7 @@ class BlockSpec(Spec):
 
     @property
     def chains_name(self) -> str:
-        return f"dllm_{number_text(self.unmask_threshold)}"
+        return f"dllm_{threshold_name(self.unmask_threshold)}"
 
     def drafter(self, setup: Setup) -> Drafter:
         lm = setup.lm

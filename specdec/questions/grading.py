@@ -11,20 +11,23 @@ from typing import Any
 from specdec.errors import UserError
 from specdec.questions import sandbox
 from specdec.questions.mathtext import is_same_answer, last_boxed
-from specdec.questions.sets import make_problem
+from specdec.questions.sets import PUBLISHED, SHORT, make_problem
 from specdec.records.record import Record
 
 _MATH = ("math", "aime", "gsm8k")
 _CHOICE = ("gpqa", "mmlu")
 _BOXED_CATEGORIES = ("word_problem", "algebra")  # of the bundled questions
 _LETTER = re.compile(r"\(?([A-Z])\)?(?![A-Za-z])")
+# What the published prompt of mmlu asks for in the place of a box.
+_STATED = re.compile(r"answer is:?\s*\**\s*(\(?[A-Z]\)?)(?![A-Za-z])", re.IGNORECASE)
 _CODE_BLOCK = re.compile(r"```(?:python|py)?[ \t]*\r?\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
 def is_correct(record: Record, *, run_code: bool = False) -> bool | None:
     """Whether the record's answer is right; None where its data set has no rule or the question no reference.
 
-    An answer without a box, or cut before it, is wrong. humaneval's tests run only with `run_code`.
+    An answer without a box (or the letter that it was to state), or cut before it, is wrong. humaneval's tests run only
+    with `run_code`.
     """
     dataset, row = record.identity.dataset, record.raw_data
     if dataset == "humaneval":
@@ -33,7 +36,7 @@ def is_correct(record: Record, *, run_code: bool = False) -> bool | None:
     reference = _reference(record) if kind else None
     if reference is None:
         return None
-    given = last_boxed(record.output_text)
+    given = _given(record)
     if given is None:
         return False
     return _letter(given) == reference if kind == "choice" else is_same_answer(given, reference)
@@ -61,11 +64,23 @@ def _kind(dataset: str, row: dict[str, Any]) -> str | None:
 
 def _reference(record: Record) -> str | None:
     """The right answer, from the row that the record keeps."""
-    seed = record.identity.settings.get("seed", 0)
+    seed, dataset = record.identity.settings.get("seed", 0), record.identity.dataset
     try:
-        return make_problem(record.identity.dataset, record.raw_data, record.question_id, seed).reference
+        return make_problem(dataset, record.raw_data, record.question_id, seed, _style(record)).reference
     except UserError:  # a row of another shape: nothing to grade by
         return None
+
+
+def _given(record: Record) -> str | None:
+    """What the record's answer says: its last box, or the last letter that it states where it is asked to state it."""
+    is_stated = record.identity.dataset == "mmlu" and _style(record) == PUBLISHED
+    stated = _STATED.findall(record.output_text) if is_stated else []
+    return stated[-1].upper() if stated else last_boxed(record.output_text)
+
+
+def _style(record: Record) -> str:
+    """How it was asked; records that do not say are older than the choice."""
+    return str(record.identity.settings.get("prompt_style", SHORT))
 
 
 def _letter(answer: str) -> str | None:

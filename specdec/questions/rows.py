@@ -1,12 +1,14 @@
-"""Rows of a data set, as dicts: from a JSON-lines file or from the Hugging Face hub.
+"""Rows of a data set, as dicts: from a JSON-lines file or from the Hugging Face hub, and their fields, checked.
 
-It knows no data set: `problems.py` knows what the fields mean.
+It knows no data set: `sets.py` knows what the fields mean.
 """
 
 import json
 from pathlib import Path
 
 from specdec.errors import UserError, user_error
+
+MAX_TEXTS = 26  # of a field that lists some: options have letters
 
 
 def read_jsonl(path: Path) -> list[dict]:
@@ -50,3 +52,26 @@ def _parse_line(path: Path, number: int, line: bytes) -> dict:
     if not isinstance(row, dict):
         raise UserError(f"{path}, line {number}: not a JSON object but a {type(row).__name__}")
     return row
+
+
+def text(row: dict, name: str) -> str:
+    """A field that is text, or a number. Raises UserError that names it."""
+    value = _field(row, name)
+    if not isinstance(value, str | int | float):
+        raise UserError(f"has a field {name!r} that is not text")
+    return str(value)
+
+
+def texts(row: dict, name: str) -> list[str]:
+    """A field that is a list of texts. Raises UserError that names it."""
+    values = _field(row, name)
+    if isinstance(values, list) and 1 <= len(values) <= MAX_TEXTS and all(isinstance(one, str) for one in values):
+        return values
+    raise UserError(f"has a field {name!r} that is not a list of 1 to {MAX_TEXTS} texts")
+
+
+def _field(row: dict, name: str) -> object:
+    value = row.get(name)
+    if value is None:
+        raise UserError(f"lacks the field {name!r} (it has: {', '.join(map(str, row)) or 'none'})")
+    return value

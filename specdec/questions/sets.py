@@ -12,8 +12,11 @@ from itertools import accumulate
 from pathlib import Path
 
 from specdec.errors import UserError
-from specdec.questions import rows
+from specdec.questions import published, rows
+from specdec.questions.published import GPQA_OPTIONS, published_prompt
+from specdec.questions.rows import text, texts
 
+SHORT, PUBLISHED = STYLES = ("short", "published")  # of prompts: ours, and the published program's
 MAX_DEPTH = 50
 BUNDLED_FILE = Path(__file__).resolve().parents[2] / "assets" / "questions" / "bundled.jsonl"
 
@@ -27,9 +30,9 @@ CODE = "Think step by step and give the final code in a code block."
 class Problem:
     """One question.
 
-    `question_id` is the row's index in its split, from 0. `prompt` is the user turn, without a chat
-    template. `reference` is the answer as a model would box it (gsm8k and aime: a number without thousands
-    separators or leading zeros; math: as the data set has it; gpqa and mmlu: a letter), the canonical
+    `question_id` is the row's index in its split, from 0 (published mt_bench: from row 60). `prompt` is the user turn,
+    without a chat template. `reference` is the answer as a model would box it (gsm8k and aime: a number without
+    thousands separators or leading zeros; math: as the data set has it; gpqa and mmlu: a letter), the canonical
     solution for code, None where there is none.
     `row` is the data set's row as plain builtins (gpqa: plus "option_order").
     """
@@ -48,24 +51,26 @@ def load_problems(
     num_questions: int | None = None,
     data_dir: str | Path | None = None,
     seed: int = 0,
+    prompt_style: str = SHORT,
 ) -> list[Problem]:
     """The asked questions of a data set, in the asked order.
 
     `question_ids` are indices from 0 and win over `num_questions`, which takes that many from the first on; with
     neither, all. Rows come from DATA_DIR/NAME/SPLIT.jsonl, or from the Hugging Face hub without `data_dir`;
     `bundled` always comes with the program. `seed` shuffles gpqa's options.
+    `prompt_style`: PUBLISHED asks with the published program's words, of its rows, gpqa's right answer first.
     Raises UserError: unknown data set, index out of range or given twice, hub unreachable, file missing or
     corrupt, row without a field that the prompt needs.
     """
-    source, all_rows = _read_rows(dataset, data_dir)
+    source, all_rows = _read_rows(dataset, data_dir, prompt_style)
     ids = _choose_ids(source, len(all_rows), question_ids, num_questions)
     try:
-        return [make_problem(dataset, all_rows[i], i, seed) for i in ids]
+        return [make_problem(dataset, all_rows[i], i, seed, prompt_style) for i in ids]
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
 
 
-def make_problem(dataset: str, row: dict, question_id: int, seed: int = 0) -> Problem:
+def make_problem(dataset: str, row: dict, question_id: int, seed: int = 0, prompt_style: str = SHORT) -> Problem:
     """Turns a data set's row into a Problem; any split with the same fields will do. The row is not changed.
 
     `make_problem("gsm8k", {"question": "1+1?", "answer": "It is 2.\\n#### 2"}, 0)` has the reference "2".
@@ -75,8 +80,10 @@ def make_problem(dataset: str, row: dict, question_id: int, seed: int = 0) -> Pr
     try:
         row = _as_builtins(row)
         if dataset == "gpqa":
-            row["option_order"] = option_order(seed, question_id)
+            row["option_order"] = option_order(seed, question_id) if prompt_style == SHORT else _AS_IN_THE_ROW
         prompt, reference = DATASETS[dataset].read(row)
+        if prompt_style == PUBLISHED:
+            prompt = published_prompt(dataset, row)
     except UserError as error:
         raise UserError(f"question {question_id} of {dataset} {error}") from error
     return Problem(dataset, question_id, prompt, reference, row)
@@ -87,56 +94,56 @@ def option_order(seed: int, question_id: int) -> list[int]:
     1 to 3 the incorrect ones. Depends on nothing but the arguments, so a subset of questions, asked in
     any order, shows the same options.
     """
-    order = list(range(len(_GPQA_OPTIONS)))
+    order = list(_AS_IN_THE_ROW)
     random.Random(f"gpqa {seed} {question_id}").shuffle(order)
     return order
 
 
 # --- how a row becomes (prompt, reference) ---
 
-_GPQA_OPTIONS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+_AS_IN_THE_ROW = [0, 1, 2, 3]  # the right answer first
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def _format_aime(row: dict) -> tuple[str, str | None]:
-    return _ask(_text(row, "problem"), BOXED), _plain_number(_text(row, "answer"))
+    return _ask(text(row, "problem"), BOXED), _plain_number(text(row, "answer"))
 
 
 def _format_math(row: dict) -> tuple[str, str | None]:
-    return _ask(_text(row, "problem"), BOXED), _text(row, "answer").strip() or None
+    return _ask(text(row, "problem"), BOXED), text(row, "answer").strip() or None
 
 
 def _format_gsm8k(row: dict) -> tuple[str, str | None]:
-    _, found, result = _text(row, "answer").rpartition("####")
-    return _ask(_text(row, "question"), BOXED), _plain_number(result) if found else None
+    _, found, result = text(row, "answer").rpartition("####")
+    return _ask(text(row, "question"), BOXED), _plain_number(result) if found else None
 
 
 def _format_gpqa(row: dict) -> tuple[str, str | None]:
-    options = [_text(row, _GPQA_OPTIONS[i]) for i in row["option_order"]]
-    return _ask_choice(_text(row, "Question"), options), _LETTERS[row["option_order"].index(0)]
+    options = [text(row, GPQA_OPTIONS[i]) for i in row["option_order"]]
+    return _ask_choice(text(row, "Question"), options), _LETTERS[row["option_order"].index(0)]
 
 
 def _format_mmlu(row: dict) -> tuple[str, str | None]:
-    options = _texts(row, "options")
-    letter = _text(row, "answer").strip()
+    options = texts(row, "options")
+    letter = text(row, "answer").strip()
     if letter not in _LETTERS[: len(options)] or len(letter) != 1:
         raise UserError(f"has the answer {letter!r}, which is not a letter of its {len(options)} options")
-    return _ask_choice(_text(row, "question"), options), letter
+    return _ask_choice(text(row, "question"), options), letter
 
 
 def _format_humaneval(row: dict) -> tuple[str, str | None]:
-    stub = _text(row, "prompt").strip()
+    stub = text(row, "prompt").strip()
     question = f"Complete this Python function.\n```python\n{stub}\n```"
     return _ask(question, CODE), row.get("canonical_solution")
 
 
 def _format_mt_bench(row: dict) -> tuple[str, str | None]:
-    return _texts(row, "turns")[0], _texts(row, "reference")[0] if row.get("reference") else None
+    return texts(row, "turns")[0], texts(row, "reference")[0] if row.get("reference") else None
 
 
 def _format_bundled(row: dict) -> tuple[str, str | None]:
     instructions = {"word_problem": BOXED, "algebra": BOXED, "code": CODE, "explanation": None}
-    category, question = _text(row, "category"), _text(row, "question")
+    category, question = text(row, "category"), text(row, "question")
     if category not in instructions:
         raise UserError(f"has the unknown category {category!r} (known: {', '.join(instructions)})")
     return _ask(question, instructions[category]), row.get("answer")
@@ -158,27 +165,6 @@ def _plain_number(answer: str) -> str | None:
     if digits.isascii() and digits.isdigit():
         return str(int(digits))
     return answer or None
-
-
-def _field(row: dict, name: str) -> object:
-    value = row.get(name)
-    if value is None:
-        raise UserError(f"lacks the field {name!r} (it has: {', '.join(map(str, row)) or 'none'})")
-    return value
-
-
-def _text(row: dict, name: str) -> str:
-    value = _field(row, name)
-    if not isinstance(value, str | int | float):
-        raise UserError(f"has a field {name!r} that is not text")
-    return str(value)
-
-
-def _texts(row: dict, name: str) -> list[str]:
-    values = _field(row, name)
-    if isinstance(values, list) and 1 <= len(values) <= len(_LETTERS) and all(isinstance(one, str) for one in values):
-        return values
-    raise UserError(f"has a field {name!r} that is not a list of 1 to {len(_LETTERS)} texts")
 
 
 @dataclass(frozen=True)
@@ -230,16 +216,19 @@ def _choose_ids(
     return range(num_questions)
 
 
-def _read_rows(dataset: str, data_dir: str | Path | None) -> tuple[str, list[dict]]:
+def _read_rows(dataset: str, data_dir: str | Path | None, prompt_style: str) -> tuple[str, list[dict]]:
     """(what to call the source in a message, its rows)."""
-    entry = _known(dataset)
+    entry, is_published = _known(dataset), prompt_style == PUBLISHED
     if entry.hub_name is None:
         return str(BUNDLED_FILE), rows.read_jsonl(BUNDLED_FILE)
-    local_file = f"{dataset}/{entry.split}.jsonl"
+    split = published.SPLITS.get(dataset, entry.split) if is_published else entry.split
+    path = Path(data_dir or "") / dataset / f"{split}.jsonl"
     if data_dir is None:
-        return entry.hub_name, rows.read_hub(entry.hub_name, entry.hub_config, entry.split, local_file)
-    path = Path(data_dir) / local_file
-    return str(path), rows.read_jsonl(path)
+        source, found = entry.hub_name, rows.read_hub(entry.hub_name, entry.hub_config, split, str(path))
+    else:
+        source, found = str(path), rows.read_jsonl(path)
+    first = published.FIRST_ROWS.get(dataset, 0) if is_published else 0
+    return (source if first == 0 else f"{source} from row {first} on"), found[first:]
 
 
 def _as_builtins(row: dict) -> dict:

@@ -16,6 +16,7 @@ from specdec.ranking.ceiling import Ceiling
 from specdec.ranking.entries import COUNTS, UNKNOWN, Entry, merge
 from specdec.ranking.source import Source
 from specdec.records import fields
+from specdec.records.identity import current_name
 
 Key = tuple[int, str]  # question and drafter
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
@@ -71,7 +72,7 @@ class _Reader:
         if quote >= 0 and (head is None or quote < head.start()):
             return
         if head is not None:
-            self.current = (int(head[1]), head[2])
+            self.current = (int(head[1]), current_name(head[2]))
             line = line[head.end() :].lstrip()
         if self.current is None:
             return

@@ -64,8 +64,9 @@ def _source_of(row: dict[str, Any], stats: Sequence[Entry], path: Path) -> Sourc
     What else is in a source, arithmetic and device, is left to the server. Logs that state none fit any row.
     """
     sources = sorted({entry.source for entry in stats})
-    own = row["target"], row["dataset"], row["max_new_tokens"]
-    fitting = [one for one in sources if (one.target, one.dataset, one.max_new_tokens) == own and not one.is_sampled]
+    own = row["target"], row["dataset"], row["max_new_tokens"], row.get("prompt_style", "")
+    like_it = [one for one in sources if (one.target, one.dataset, one.max_new_tokens, one.prompt_style) == own]
+    fitting = [one for one in like_it if not one.is_sampled]
     if len(fitting) == 1:
         return fitting[0]
     if len(sources) == 1 and not any(entry.settings for entry in stats):

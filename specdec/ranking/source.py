@@ -1,5 +1,5 @@
-"""Source: what makes question 0 of one run another question than question 0 of another: target, data set, budget,
-arithmetic and sampling. Not the question itself, and not the drafter.
+"""Source: what makes question 0 of one run another question than question 0 of another: target, data set, prompts,
+budget, arithmetic and sampling. Not the question itself, and not the drafter.
 """
 
 import math
@@ -9,17 +9,18 @@ from typing import Any
 
 from specdec.records.record import Record
 
-_TEXTS = ("target", "dataset", "dtype", "device", "name")
+_TEXTS = ("target", "dataset", "dtype", "device", "prompt_style", "name")
 _COUNTS = ("max_new_tokens", "top_k")
 _DEGREES = ("temperature", "top_p")
-_SAMPLING = ("temperature", "top_k", "top_p")
+_SAID_WITH_NAME = ("prompt_style", "temperature", "top_k", "top_p")
 
 
 @dataclass(frozen=True)
 class Source:
     """Where an entry's question comes from; a part that is not known is empty or None.
 
-    `temperature`, `top_k`, `top_p`: None where the target is greedy. `name`: what a log or a file that states none of
+    `prompt_style`: empty where prompts are ours. `temperature`, `top_k`, `top_p`: None where the target is greedy.
+    `name`: what a log or a file that states none of
     the parts is called. Sources are ordered by title, as people see them.
     """
 
@@ -28,6 +29,7 @@ class Source:
     max_new_tokens: int | None = None
     dtype: str = ""
     device: str = ""
+    prompt_style: str = ""
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
@@ -62,7 +64,7 @@ class Source:
         if self.name:
             return self.name
         return " ".join(
-            f"{key} {value}" if key in _SAMPLING else str(value) for key, value in self.to_builtins().items()
+            f"{key} {value}" if key in _SAID_WITH_NAME else str(value) for key, value in self.to_builtins().items()
         )
 
     @property

@@ -14,6 +14,7 @@ from specdec.latency.accounting import OURS
 from specdec.ranking.source import Source
 from specdec.ranking.statistics import Value
 from specdec.ranking.table import PARTS, QUANTITIES, Row, Table, values_from
+from specdec.records.identity import current_name
 
 
 def read_table_file(path: Path) -> list[Table]:
@@ -58,7 +59,7 @@ def is_finite(value: object) -> TypeGuard[float]:
 
 def _row(row: dict[str, Any]) -> Row:
     """A row of a file. Plain decoding's time, which files leave out, follows from the ratio of sums."""
-    name = str(row["drafter_name"])
+    name = current_name(str(row["drafter_name"]))
     parse_name(name)
     sums = {part: value for part in PARTS if (value := _number(row, part)) is not None}
     values = {}

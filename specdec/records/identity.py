@@ -6,6 +6,7 @@ the other. Who made it, where and when is the record's provenance.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,6 +25,9 @@ _NAMED = {"target": is_str, "dataset": is_str, "question_id": is_count, "drafter
 # identity said which.
 RENAMED = {"confidence_threshold": "tau", "engine": "backend"}
 NAME_ENDS = (("first_window", 10, "_w{}"), ("rule", "published", "_{}"))
+# A threshold of 0 or 1 was written without its decimal: dllm_1_sf_8 is dllm_1.0_sf_8.
+_WHOLE = re.compile(r"^((?:dllm_|ar_None_df_|dllm_[^_]+_df_)[01])(?=_|$)")
+_DECIMAL = re.compile(r"^((?:dllm_|ar_None_df_|dllm_[^_]+_df_)[01])\.0(?=_|$)")
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Identity:
         """As it was spelled before; a live run's says no origin. Logs hold its digest, so those of before match."""
         spelled = {new: old for old, new in RENAMED.items()}
         said = [item for item in self.to_builtins().items() if item != ("origin", LIVE)]
-        return {spelled.get(key, key): value for key, value in said}
+        return {spelled.get(key, key): value for key, value in said} | {"drafter": _renamed(_DECIMAL, self.drafter)}
 
     @classmethod
     def from_builtins(cls, data: Any, origin: str = LIVE) -> "Identity":
@@ -93,13 +97,26 @@ def current(identity: dict[str, Any]) -> dict[str, Any]:
         drafter, ending = str(found.get("drafter")), form.format(found.get(key, usual))
         if found.get(key, usual) != usual and ending not in drafter:
             found["drafter"] = drafter + ending
-    return found
+    name = found.get("drafter")
+    return found | {"drafter": current_name(name)} if isinstance(name, str) else found
+
+
+def current_name(name: str) -> str:
+    """A drafter's or a chain's name as it is spelled now. Example: `current_name("dllm_1_sf_8") == "dllm_1.0_sf_8"`."""
+    return _renamed(_WHOLE, name, ".0")
+
+
+def _renamed(pattern: re.Pattern[str], name: str, ending: str = "") -> str:
+    """`name` with `ending` after what `pattern` finds: an unmask threshold, then a tau after it."""
+    for _ in range(2):
+        name = pattern.sub(rf"\g<1>{ending}", name)
+    return name
 
 
 def first_difference(stored: dict[str, Any], asked: dict[str, Any]) -> str | None:
-    """`"seed: stored 0, asked 1"` for the first key that differs, in the order of `asked`; else None."""
+    """`"seed: stored 0, asked 1"` for the first key that differs, in the order of `asked`, digests last; else None."""
     stored, asked = pickles.plain(stored), pickles.plain(asked)
-    for key in [*asked, *(key for key in stored if key not in asked)]:
+    for key in sorted(asked | stored, key=lambda key: str(key).endswith("_sha256")):
         if key not in stored or key not in asked or not fields.is_same(stored[key], asked[key]):
             return f"{key}: stored {fields.shown(stored, key)}, asked {fields.shown(asked, key)}"
     return None

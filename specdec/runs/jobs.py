@@ -72,7 +72,16 @@ def _trace_to_verify_with(config: RunConfig, identity: Identity) -> Trace:
     if not path.exists():
         raise UserError(f"there is no trace {path}: record it with --record, or give its results folder as --trace_dir")
     trace = load_trace(path)
-    keys = ("target", "dataset", "question_id", "max_new_tokens", "prompt_sha256", "stop_ids", "decoding")
+    keys = (
+        "target",
+        "dataset",
+        "question_id",
+        "max_new_tokens",
+        "prompt_style",
+        "prompt_sha256",
+        "stop_ids",
+        "decoding",
+    )
     known = [one.to_builtins() for one in (trace.identity, identity)]
     difference = first_difference(*({key: one.get(key) for key in keys} for one in known))
     if difference is not None:

@@ -162,4 +162,5 @@ def asked_problems(config: RunConfig) -> list[Problem]:
         num_questions=asked.num_questions,
         data_dir=asked.data_dir,
         seed=asked.seed,
+        prompt_style=asked.prompt_style,
     )

@@ -18,7 +18,7 @@ from specdec.decoding.chains import ARRAYS, Chains
 from specdec.drafters.base import Spec
 from specdec.errors import UserError, user_error
 from specdec.records import fields
-from specdec.records.identity import Identity
+from specdec.records.identity import Identity, current_name
 from specdec.records.pickles import write_atomic
 from specdec.records.record import identity_path
 
@@ -91,7 +91,12 @@ class Trace:
             if version not in READ:
                 raise UserError(f"another version of the format than {VERSION}")
             made = [
-                Chains(name, identity, chain_len, {key: current(arrays[f"{index}_{key}"], version) for key in ARRAYS})
+                Chains(
+                    current_name(name),
+                    identity,
+                    chain_len,
+                    {key: current(arrays[f"{index}_{key}"], version) for key in ARRAYS},
+                )
                 for index, (name, identity, chain_len) in enumerate(meta.pop("chains"))
             ]
             gaps = arrays["gaps"].tolist()

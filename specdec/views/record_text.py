@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 
 from specdec.latency.pricing import Price
+from specdec.latency.profile import MEASURED
 from specdec.ranking.entries import COUNTS, Entry
 from specdec.records.record import Record
 from specdec.records.rounds import Round
@@ -18,7 +19,8 @@ _ANSWERS = {True: "correct", False: "wrong", None: "not graded"}
 def record_lines(record: Record, entry: Entry) -> list[str]:
     """One question's log lines in the published spelling, each starting with "[Problem ID, NAME] ".
 
-    `entry`: the record's own. The first line, ours, has everything a ranking needs in full precision.
+    `entry`: the record's own. The first line, ours, has everything a ranking needs in full precision. The measured
+    speedup comes before the modelled ones, for the published plots keep the last "Speedup:" of a drafter.
     """
     head = f"[Problem {record.question_id}, {visible(record.drafter_name)}] "
     num_rounds = max(record.num_rounds, 1)
@@ -33,8 +35,21 @@ def record_lines(record: Record, entry: Entry) -> list[str]:
         f"max {longest_accepted}/{longest}",
         f"Avg fwd passes/round: {passes}",
     ]
-    lines += [_speedup_line(engine, price, record.num_output_tokens) for engine, price in entry.prices.items()]
+    prices = sorted(entry.prices.items(), key=lambda price: price[0] != MEASURED)
+    lines += [_speedup_line(engine, price, record.num_output_tokens) for engine, price in prices]
     return [head + line for line in lines]
+
+
+def round_lines(record: Record) -> list[str]:
+    """What DEBUG adds: which record it is, and a line per round as published, for its plot over rounds. Of a record
+    without drafts: nothing."""
+    head = f"=== [Problem {record.question_id}] Running drafter: {visible(record.drafter_name)} ==="
+    rounds = [
+        f"--- Speculation round {index} acceptance rate {turn.accepted_len / max(turn.asked_len, 1):.2f} "
+        f"({turn.accepted_len}/{turn.asked_len}) ---"
+        for index, turn in enumerate(record.rounds)
+    ]
+    return [head, *rounds] if record.num_drafted else []
 
 
 def _speedup_line(engine: str, price: Price, num_output_tokens: int) -> str:
