@@ -89,8 +89,8 @@ def generate_draft_tokens_arbitrary_length(
 ) -> Draft:
     """Draft by FailFast's rule: grow the window while the drafter is sure of itself.
 
-    The window starts at `spec_len` tokens. After every denoising pass: once it is all known, stop if a recorded confidence is
-    below `lowconf_threshold` (tau) or `max_spec_len` (N_max) is reached, else grow by `incr_len` (N).
+    The window starts at `spec_len` tokens. After every denoising pass: once it is all known, stop if a recorded
+    confidence is below `lowconf_threshold` (tau) or `max_spec_len` (N_max) is reached, else grow by `incr_len` (N).
     `last_round_rejected`: last round's draft after its rejected token; after a low-confidence stop a draft that ends
     like a part of it is continued from it at no pass (None: off).
     """
