@@ -22,15 +22,34 @@ def generate(
     small_block_size: int = 8,
     mask_id: int,
     stop_ids: Collection[int],
+    temperature: float = 0.0,
+    top_p: float = 0.95,
+    seed: int = 0,
+    use_block_cache: bool = False,
 ) -> Draft:
     """Write an answer with the dLLM alone: up to `max_new_tokens` tokens, cut after a stop token.
 
     A position is unmasked when its probability exceeds `threshold` (0..1); the most probable one
-    always is. Raises ValueError for an empty prompt, a threshold outside 0..1, lengths below 1 and
-    a small_block_size that does not divide block_size (at least 2), as the other two do.
+    always is. Above a `temperature` of 0 tokens are drawn, from the fewest whose probabilities add up to `top_p`, and
+    their probabilities are those there; a block's first token is the most probable one all the same. `seed` decides
+    what is drawn. `use_block_cache`: see `Denoising`. Raises ValueError for an empty prompt, a threshold
+    outside 0..1, lengths below 1 and a small_block_size that does not divide block_size (at least 2), as the other two
+    do, and for a temperature below 0 or a top_p outside 0..1.
     """
-    how = Denoising(threshold, block_size, small_block_size, mask_id, frozenset(stop_ids))
-    return finish_draft(LiveBlocks(lm, prompt_ids, how), FixedWindow(max_new_tokens))
+    sizes = block_size, small_block_size
+    how = Denoising(threshold, *sizes, mask_id, frozenset(stop_ids), use_block_cache)
+    denoiser = _drawing(lm, temperature, top_p, seed) if temperature else lm
+    return finish_draft(LiveBlocks(lm, prompt_ids, how, denoiser), FixedWindow(max_new_tokens))
+
+
+def _drawing(lm: DraftLM, temperature: float, top_p: float, seed: int) -> DraftLM:
+    from specdec.decoding.sampled import SampledLM
+    from specdec.decoding.sampling import Sampler, Warp
+    from specdec.models.lm import CachedLM
+
+    if not isinstance(lm, CachedLM):
+        raise ValueError("a temperature needs a CachedLM, whose logits can be had")
+    return SampledLM(lm, Sampler(Warp(temperature, top_p=top_p), f"generate {seed}"))
 
 
 def generate_draft_tokens(
@@ -43,9 +62,11 @@ def generate_draft_tokens(
     small_block_size: int = 8,
     mask_id: int,
     stop_ids: Collection[int],
+    use_block_cache: bool = False,
 ) -> Draft:
     """Draft the `spec_len` tokens that follow `prefix_ids`; fewer if a stop token is among them."""
-    how = Denoising(threshold, block_size, small_block_size, mask_id, frozenset(stop_ids))
+    sizes = block_size, small_block_size
+    how = Denoising(threshold, *sizes, mask_id, frozenset(stop_ids), use_block_cache)
     return finish_draft(LiveBlocks(lm, prefix_ids, how), FixedWindow(spec_len))
 
 
@@ -64,15 +85,17 @@ def generate_draft_tokens_arbitrary_length(
     small_block_size: int = 8,
     mask_id: int,
     stop_ids: Collection[int],
+    use_block_cache: bool = False,
 ) -> Draft:
     """Draft by FailFast's rule: grow the window while the drafter is sure of itself.
 
-    The window starts at `spec_len` tokens. After every pass: once it is all known, stop if a recorded confidence is
-    below `lowconf_threshold` (tau) or `max_spec_len` (N_max) is reached, else grow by `incr_len` (N).
+    The window starts at `spec_len` tokens. After every denoising pass: once it is all known, stop if a recorded
+    confidence is below `lowconf_threshold` (tau) or `max_spec_len` (N_max) is reached, else grow by `incr_len` (N).
     `last_round_rejected`: last round's draft after its rejected token; after a low-confidence stop a draft that ends
     like a part of it is continued from it at no pass (None: off).
     """
-    how = Denoising(threshold, block_size, small_block_size, mask_id, frozenset(stop_ids))
+    sizes = block_size, small_block_size
+    how = Denoising(threshold, *sizes, mask_id, frozenset(stop_ids), use_block_cache)
     window = FailFastWindow(spec_len, lowconf_threshold, incr_len, max_spec_len, rule)
     blocks = LiveBlocks(lm, prefix_ids, how)
     return finish_draft(blocks, window, last_round_rejected=last_round_rejected or (), stop_ids=how.stop_ids)

@@ -30,6 +30,7 @@ MODEL_FLAGS = ("target_model_name", "ar_model_name", "dllm_dir", "device", "dtyp
 DRAFTER_FLAGS = (
     *("drafters", "draft_len", "unmask_threshold", "tau", "max_draft_len", "draft_step", "first_window"),
     *("failfast_rule", "reuse_drafts", "disable_reusing_drafter_kvs", "block_size", "small_block_size"),
+    "use_block_cache",
 )
 COST_AWARE_FLAGS = ("calibration", "latency_profile", "latency_target")
 DECODING_FLAGS = (*MODEL_FLAGS, "dataset_name", *QUESTION_FLAGS, *DRAFTER_FLAGS, *COST_AWARE_FLAGS)

@@ -273,9 +273,11 @@ def _conflicts(config: RunConfig) -> dict[str, bool]:
     is_named, has_policy = drafters.drafters is not None, drafters.policy != DrafterConfig.policy
     runs_none = output.read_pickle or output.dry_run
     by_cost, by_trace = drafters.needs_advice, config.decoding.verify == "trace"
+    is_near = bool(drafters.options.get("use_block_cache"))
     needs_file = by_cost and drafters.calibration is None and not (records or output.read_pickle)
     return {
         f"--drafters and --{switch} exclude each other: name the drafters once": is_named and switch != "",
+        "drafts with --use_block_cache are approximate and cannot be recorded: leave it out": records and is_near,
         "--read_pickle computes nothing: leave out --dry_run": output.read_pickle and output.dry_run,
         "--drafters and --policy exclude each other: add cost_aware to the drafters": is_named and has_policy,
         "the cost-aware policy needs a --latency_profile": by_cost and "none" in config.pricing.latency_profile,

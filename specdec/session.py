@@ -221,5 +221,12 @@ def backend_of(config: RunConfig, device: torch.device, dtype: torch.dtype, sour
     """What runs the models that this run loads; a target that a trace stands for is not among them."""
     loaded = [one for role, one in sources.items() if role is not TARGET or config.decoding.verify == "target"]
     block_size = max(kinds()[kind].block_len(config.drafters.options) for kind in config.drafters.kinds)
-    is_recorded = config.recording.record
-    return resolve_backend(config.models.engine, device, dtype, loaded, block_size=block_size, is_recorded=is_recorded)
+    reason = only_eager(config)
+    return resolve_backend(config.models.engine, device, dtype, loaded, block_size=block_size, only_eager=reason)
+
+
+def only_eager(config: RunConfig) -> str | None:
+    """Why the graph backend cannot do what is asked, whatever the models."""
+    if config.recording.record:
+        return "traces are recorded by passes over many rows (specdec/models/pages.py), which it does not run"
+    return "it has no sub-block cache" if config.drafters.options.get("use_block_cache") else None

@@ -63,7 +63,8 @@ class PlantedLM:
         self.predictions = {at: known for at, known in self.predictions.items() if at <= length}
 
     def reuse(self, prefix_ids: Sequence[int], block_size: int = 1) -> int:
-        same = next((i for i, pair in enumerate(zip(self.tokens, prefix_ids, strict=False)) if pair[0] != pair[1]), None)
-        shared = min(len(self.tokens), len(prefix_ids)) if same is None else same
+        shared = min(len(self.tokens), len(prefix_ids))
+        while self.tokens[:shared] != list(prefix_ids[:shared]):
+            shared -= 1
         self.rollback(shared // block_size * block_size)
         return self.length

@@ -185,9 +185,7 @@ def static_draft(model: torch.nn.Module | Predictor, prefix: Sequence[int], num_
     raise AssertionError("an unfolding has no end")
 
 
-def failfast_draft(
-    model: torch.nn.Module | Predictor, prefix: Sequence[int], window: Window, rules: Rules
-) -> Outcome:
+def failfast_draft(model: torch.nn.Module | Predictor, prefix: Sequence[int], window: Window, rules: Rules) -> Outcome:
     """Algorithm 1 of arXiv 2512.20573, as published or with the strict rule, and the reuse of its Appendix E."""
     unfolding = Unfolding(_predictor(model, rules), prefix, rules)
     is_strict = window.rule == "strict"

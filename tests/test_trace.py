@@ -70,12 +70,25 @@ def meta(data: bytes, **changes: object) -> np.ndarray:
     return np.frombuffer(text.encode(), np.uint8)
 
 
+def test_a_trace_of_the_first_version_is_read(tmp_path: Path) -> None:
+    """It kept confidences as float32."""
+    trace, path = made_up_trace(1), tmp_path / "one.npz"
+    data = trace.to_bytes()
+    with np.load(io.BytesIO(data)) as stored:
+        narrow = {key: stored[key].astype(np.float32) for key in stored if stored[key].dtype == np.float64}
+    assert len(narrow) == 2 * len(trace.chains)
+    path.write_bytes(rewritten(data, meta=meta(data, version=1), **narrow))
+    found = load_trace(path).chains["dllm_0.5"].chains[0]
+    assert found.tokens == trace.chains["dllm_0.5"].chains[0].tokens
+    assert found.recorded == [float(np.float32(one)) for one in trace.chains["dllm_0.5"].chains[0].recorded]
+
+
 DAMAGE = {
     "empty": lambda data: b"",
     "truncated": lambda data: data[: len(data) // 2],
     "cut at the end": lambda data: data[:-20],
     "no archive": lambda data: b"\x80\x04." + data[3:],
-    "another version": lambda data: rewritten(data, meta=meta(data, version=2)),
+    "another version": lambda data: rewritten(data, meta=meta(data, version=3)),
     "no meta": lambda data: rewritten(data, meta=None),
     "an unknown part": lambda data: rewritten(data, meta=meta(data, extra=1)),
     "an array is missing": lambda data: rewritten(data, **{"0_tokens": None}),

@@ -23,6 +23,9 @@ class DraftLM(Protocol):
     def predict(
         self, tokens: Sequence[int], *, block_size: int = 1, keep: Sequence[int] | None = None, never: int | None = None
     ) -> tuple[list[int], list[float]]: ...
+    def predict_within(
+        self, tokens: Sequence[int], at: int, *, keep: Sequence[int], never: int | None = None
+    ) -> tuple[list[int], list[float]]: ...
     def commit(self, num_tokens: int) -> None: ...
     def rollback(self, length: int) -> None: ...
     def reuse(self, prefix_ids: Sequence[int], block_size: int = 1) -> int: ...
@@ -30,13 +33,15 @@ class DraftLM(Protocol):
 
 @dataclass(frozen=True)
 class Denoising:
-    """How blocks are filled."""
+    """How blocks are filled. `use_block_cache`: passes after a sub-block's first run that sub-block alone, next to the
+    keys and values that the rest of the block had then (approximate, as in Fast-dLLM v2)."""
 
     threshold: float
     block_size: int
     small_block_size: int
     mask_id: int
     stop_ids: frozenset[int]
+    use_block_cache: bool = False
 
     def __post_init__(self) -> None:
         if self.block_size < 2 or self.small_block_size < 1 or self.block_size % self.small_block_size:
@@ -117,12 +122,18 @@ class Blocks:
 
 
 class LiveBlocks(Blocks):
-    """Blocks that a model fills: they start where its cache ends."""
+    """Blocks that a model fills: they start where its cache ends.
 
-    def __init__(self, lm: DraftLM, prefix_ids: Sequence[int], how: Denoising) -> None:
+    `denoiser`: what predicts in denoising passes, over the same cache, if not `lm`. `num_within`: how many of the
+    denoising passes ran a sub-block alone.
+    """
+
+    def __init__(self, lm: DraftLM, prefix_ids: Sequence[int], how: Denoising, denoiser: DraftLM | None = None) -> None:
         if not prefix_ids:
             raise ValueError("drafting needs a prefix of at least one token")
-        self.lm = lm
+        self.lm, self.denoiser = lm, denoiser or lm
+        self.num_within = 0
+        self._was_run = -1  # the start of the last block that a denoising pass ran whole
         num_prefills = prefill(lm, prefix_ids, how)
         super().__init__(prefix_ids, how, lm.length, lm.predictions.get(lm.length))
         self.passes.prefill = num_prefills
@@ -134,8 +145,18 @@ class LiveBlocks(Blocks):
         if not masked:
             self.committed(*clean_pass(self.lm, all_known(block), how))
             return
+        self.denoised(masked, *self._predicted(block, masked))
+
+    def _predicted(self, block: Sequence[int | None], masked: Sequence[int]) -> tuple[list[int], list[float]]:
+        how, begin = self.how, masked[0] // self.how.small_block_size * self.how.small_block_size
         tokens, keep = pass_input(block, masked, how.mask_id)
-        self.denoised(masked, *self.lm.predict(tokens, block_size=how.block_size, keep=keep, never=how.mask_id))
+        # What predicts a sub-block's first token is not in the sub-block.
+        if not how.use_block_cache or self._was_run != self.start or masked[0] == begin:
+            self._was_run = self.start
+            return self.denoiser.predict(tokens, block_size=how.block_size, keep=keep, never=how.mask_id)
+        self.num_within += 1
+        own = tokens[begin : begin + how.small_block_size]
+        return self.denoiser.predict_within(own, begin, keep=[at - begin for at in keep], never=how.mask_id)
 
 
 def all_known(tokens: Sequence[int | None]) -> list[int]:

@@ -62,7 +62,14 @@ class SampledLM:
         self, tokens: Sequence[int], *, block_size: int = 1, keep: Sequence[int] | None = None, never: int | None = None
     ) -> tuple[list[int], list[float]]:
         """A token drawn after each kept position, with its probability in the warped distribution."""
-        logits_KV = self.lm.forward(tokens, block_size=block_size, keep=keep)
+        return self._drawn(self.lm.forward(tokens, block_size=block_size, keep=keep), never)
+
+    def predict_within(
+        self, tokens: Sequence[int], at: int, *, keep: Sequence[int], never: int | None = None
+    ) -> tuple[list[int], list[float]]:
+        return self._drawn(self.lm.forward_within(tokens, at, keep), never)
+
+    def _drawn(self, logits_KV: torch.Tensor, never: int | None) -> tuple[list[int], list[float]]:
         q_KV = self.sampler.warp.probabilities(logits_KV, -1 if never is None else never)
         drawn_K = self.sampler.draw(q_KV)
         self.drawn_from = q_KV

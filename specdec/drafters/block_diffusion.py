@@ -40,6 +40,10 @@ SMALL_BLOCK_SIZE = Flag("small_block_size", "dLLM sub-block", 8, more={"type": f
 SIZES = (BLOCK_SIZE, SMALL_BLOCK_SIZE)
 REUSE_DRAFTS = Flag("reuse_drafts", "continue a draft from last round's rejected tail (Appendix E)")
 NO_KVS = Flag("disable_reusing_drafter_kvs", "start every dLLM draft from an empty cache")
+BLOCK_CACHE = Flag(
+    "use_block_cache", "run a sub-block alone where it can be (approximate: may change drafts, never the output)"
+)
+BLOCK_CACHE_ALONE = "drafts with the sub-block cache are approximate, and no trace holds them"
 PRICINGS = Flag("pricings", "no flag: what the profiles of the run price", ())
 
 
@@ -68,6 +72,9 @@ class BlockSpec(Spec):
         return DllmDrafter(lm, self, settings_of(setup))
 
     def replayed(self, trace: Recorded, setup: Setup) -> Drafter:
+        """Raises UserError where drafts are asked for that are not what the chains were made by."""
+        if BLOCK_CACHE.of(setup.options):
+            raise UserError(f"{BLOCK_CACHE_ALONE}: run it live, or leave out --use_block_cache")
         chains = trace.chains_of(self)
         blocks = chains.identity
         options = {**setup.options, **{flag.name: blocks[flag.name] for flag in SIZES}}
@@ -89,7 +96,9 @@ class BlockSpec(Spec):
         return {"mask_id": setup.mask_id} | {flag.name: flag.of(setup.options) for flag in SIZES}
 
     def kept_settings(self, setup: Setup) -> dict[str, Any]:
-        return {"reuse_drafter_kvs": not NO_KVS.of(setup.options)}
+        """Of the sub-block cache, which is younger than many records, only those speak that were made with it."""
+        cache = {"use_block_cache": True} if BLOCK_CACHE.of(setup.options) else {}
+        return {"reuse_drafter_kvs": not NO_KVS.of(setup.options), **cache}
 
 
 @dataclass(frozen=True)
@@ -225,7 +234,8 @@ def settings_of(setup: Setup) -> BlockSettings:
     """What a run's flags say of blocks."""
     mask_id = -1 if setup.mask_id is None else setup.mask_id  # -1: of a model that is never run
     block_size, small, no_kvs, reuse = (flag.of(setup.options) for flag in (*SIZES, NO_KVS, REUSE_DRAFTS))
-    return BlockSettings(mask_id, setup.stop_ids, block_size, small, not no_kvs, reuse, setup.advice)
+    cache = BLOCK_CACHE.of(setup.options)
+    return BlockSettings(mask_id, setup.stop_ids, block_size, small, not no_kvs, reuse, setup.advice, cache)
 
 
 def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Chain]]:
@@ -257,7 +267,7 @@ FAMILY = Family(
     (DllmStatic, FailFast, CostAware),
     (
         *(flags.DRAFT_LEN, UNMASK_THRESHOLD, FIRST_WINDOW, flags.TAU, flags.MAX_DRAFT_LEN, flags.DRAFT_STEP),
-        *(RULE, *SIZES, REUSE_DRAFTS, NO_KVS),
+        *(RULE, *SIZES, REUSE_DRAFTS, NO_KVS, BLOCK_CACHE),
     ),
     record,
     _check,

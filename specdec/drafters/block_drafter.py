@@ -42,10 +42,11 @@ class BlockSettings:
     reuse_kvs: bool = True
     reuse_drafts: bool = False
     advice: Advice | None = None  # for the cost-aware policy
+    use_block_cache: bool = False
 
     def denoising(self, unmask_threshold: float) -> Denoising:
         sizes = self.block_size, self.small_block_size
-        return Denoising(unmask_threshold, *sizes, self.mask_id, frozenset(self.stop_ids))
+        return Denoising(unmask_threshold, *sizes, self.mask_id, frozenset(self.stop_ids), self.use_block_cache)
 
 
 class BlockDrafter(Drafter):

@@ -45,6 +45,7 @@ class CachedLM:
         self.predictions: dict[int, tuple[int, float]] = {}
         self._cache = KVBuffer()
         self._pending: list[int] = []
+        self._num_open = 0  # tokens of the last forward, whose keys and values stand after the committed ones
         self._block_size = self._pending_block_size = 1
 
     @property
@@ -73,22 +74,54 @@ class CachedLM:
         logits_KV = self.forward(tokens, block_size=block_size, keep=keep)
         return unpacked(most_probable(logits_KV, -1 if never is None else never))
 
+    @torch.inference_mode()
+    def forward_within(self, tokens: Sequence[int], at: int, keep: Sequence[int]) -> torch.Tensor:
+        """Run `tokens` in place of those at `at` of the last forward's, whose keys and values are looked at as they
+        are; logits_KV of the kept ones (Fast-dLLM v2's sub-block cache).
+
+        Approximate: the others' keys and values were computed before, next to what stood here then. Every token sees
+        all. Another such pass may follow, but nothing can be committed. Raises ValueError outside the last forward.
+        """
+        if not tokens or at + len(tokens) > self._num_open:
+            raise ValueError(f"no {len(tokens)} tokens at {at} of the last {self._num_open}")
+        self._pending = []
+        begin = self.length + at
+        positions_L = torch.arange(begin, begin + len(tokens), device=self.device)
+        num_after = self._num_open - at - len(tokens)
+        mask_LP = torch.ones(len(tokens), self.length + self._num_open, dtype=torch.bool, device=self.device)
+        self._cache.length, self._cache.num_after = begin, num_after
+        try:
+            return self._logits(list(tokens), positions_L, mask_LP, keep)
+        finally:
+            self._cache.num_after = 0
+
+    def predict_within(
+        self, tokens: Sequence[int], at: int, *, keep: Sequence[int], never: int | None = None
+    ) -> tuple[list[int], list[float]]:
+        """`predict` of `forward_within`."""
+        return unpacked(most_probable(self.forward_within(tokens, at, keep), -1 if never is None else never))
+
     @contextmanager
     def _pass(self, tokens: Sequence[int], block_size: int) -> Iterator[None]:
         """Around a pass over `tokens`: afterwards they may be committed, unless it failed."""
         if not tokens:
             raise ValueError("forward needs at least one token")
-        self._pending = []
+        self._pending, self._num_open = [], 0
         yield
         self._pending, self._pending_block_size = list(tokens), block_size
+        self._num_open = len(tokens)
 
     def _run(self, tokens: list[int], block_size: int, keep: Sequence[int] | None) -> torch.Tensor:
         """The pass that `forward` makes: stores keys and values, returns logits_KV."""
         end = self.length + len(tokens)
         positions_L = torch.arange(self.length, end, device=self.device)
         blocks_P = torch.arange(end, device=self.device) // block_size
-        mask_LP = blocks_P <= blocks_P[self.length :, None]
         self._cache.length = self.length
+        return self._logits(tokens, positions_L, blocks_P <= blocks_P[self.length :, None], keep)
+
+    def _logits(
+        self, tokens: list[int], positions_L: torch.Tensor, mask_LP: torch.Tensor, keep: Sequence[int] | None
+    ) -> torch.Tensor:
         output = self.model(
             input_ids=torch.tensor([tokens], device=self.device),
             attention_mask=mask_LP[None, None],
@@ -105,13 +138,13 @@ class CachedLM:
             raise ValueError(f"cannot commit {num_tokens} of {len(self._pending)} tokens")
         self.tokens += self._pending[:num_tokens]
         self._block_size = self._pending_block_size
-        self._pending = []
+        self._pending, self._num_open = [], 0
 
     def rollback(self, length: int) -> None:
         """Forget the committed positions from `length` on (and the last forward's tokens)."""
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot roll back to {length} of {self.length} tokens")
-        self._pending = []
+        self._pending, self._num_open = [], 0
         if length < self.length:
             del self.tokens[length:]
             self.predictions = {at: value for at, value in self.predictions.items() if at <= length}
@@ -160,8 +193,8 @@ def most_probable(logits_KV: torch.Tensor, never: int = -1) -> torch.Tensor:
     """The argmax token of each row and its softmax probability, float64 [K, 2].
 
     One tensor, so that both cross to the host at once. The token `never` (-1: none) is left out; it
-    may lie beyond a cut vocabulary. Of equal logits the first is taken. The probability is 1 / (1 + the others' weight),
-    of which a float32 holds even what is far too little to change a sum of all: values near 1 stay apart.
+    may lie beyond a cut vocabulary. Of equal logits the first is taken. The probability is 1 / (1 + what the others
+    weigh), of which a float32 holds even what is far too little to change the sum: values near 1 stay apart.
     """
     logits_KV = without(never, logits_KV.float())
     best_K1, tokens_K1 = logits_KV.max(-1, keepdim=True)
@@ -208,6 +241,7 @@ class KVBuffer(Cache):
         # The base class would build layers of its own, differently in versions 4 and 5; 5 looks at `layers`.
         self.layers: list = []
         self.length = 0
+        self.num_after = 0  # positions after the new ones that are looked at too
         self._capacity = capacity
         self._buffers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # layer -> keys and values
 
@@ -220,7 +254,7 @@ class KVBuffer(Cache):
         keys, values = self._grown(keys, key_states, end), self._grown(values, value_states, end)
         self._buffers[layer_idx] = keys, values
         keys[:, :, self.length : end], values[:, :, self.length : end] = key_states, value_states
-        return keys[:, :, :end], values[:, :, :end]
+        return keys[:, :, : end + self.num_after], values[:, :, : end + self.num_after]
 
     def _grown(self, buffer: torch.Tensor | None, like_BHLD: torch.Tensor, end: int) -> torch.Tensor:
         """`buffer` itself if it has room for `end` positions, else a copy of twice the room."""

@@ -115,17 +115,17 @@ def resolve_backend(
     sources: Collection[ModelSource],
     *,
     block_size: int,
-    is_recorded: bool,
+    only_eager: str | None,
 ) -> str:
     """What runs the models of a run, `sources`, so that their times can be compared: "eager" or "graph".
 
     `wanted` may also be "auto": graph on a GPU and eager elsewhere. Where the graph backend is wanted and cannot do a
-    run's work, in blocks of `block_size` (`is_recorded`: as a trace), one line says so and all models run eagerly.
+    run's work, in blocks of `block_size` (`only_eager`: why not, if the work itself is such), one line says so and all
+    models run eagerly.
     """
     if wanted == "eager" or (wanted == "auto" and device.type != "cuda"):
         return "eager"
-    needs_rows = "traces are recorded by passes over many rows (specdec/models/pages.py), which it does not run"
-    reason = needs_rows if is_recorded else _why_not_graph(device, dtype, sources, block_size)
+    reason = only_eager or _why_not_graph(device, dtype, sources, block_size)
     if reason is None:
         return "graph"
     log.warning("backend: eager, not graph, because %s", reason)

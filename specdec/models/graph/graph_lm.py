@@ -64,6 +64,9 @@ class GraphLM(CachedLM):
                     sure += probabilities
         return chosen, sure
 
+    def forward_within(self, tokens: Sequence[int], at: int, keep: Sequence[int]) -> torch.Tensor:
+        raise NotImplementedError("the graph backend has no sub-block cache")
+
     def keys_values(self) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
         both_2GPD = enumerate(self._buffers.cache_L2GPD[:, :, :, : self.length])
         return {layer_idx: (keys_GPD[None], values_GPD[None]) for layer_idx, (keys_GPD, values_GPD) in both_2GPD}
