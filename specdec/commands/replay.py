@@ -23,7 +23,8 @@ from specdec.latency.pricing import Pricing
 from specdec.ranking.entries import Entry, entry_of
 from specdec.ranking.oracle import TraceJudges
 from specdec.records.pickles import write_atomic
-from specdec.records.record import check_writable, identity_path, load_finished, save_record
+from specdec.records.places import load_finished, put_record
+from specdec.records.record import check_writable, identity_path
 from specdec.traces.calibration import advice_of
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
@@ -125,5 +126,5 @@ def replay_trace(path: Path, what: Replays) -> Replayed:
         if what.output_dir is not None:
             where = identity_path(what.output_dir, record.identity)
             load_finished(where, record.identity, "choose another --output_dir")  # a run's record is not written over
-            save_record(record, where, record_text(record, entry))
+            put_record(record, where, record_text(record, entry))
     return entries, lines

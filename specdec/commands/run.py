@@ -24,7 +24,8 @@ from specdec.latency.pricing import Pricing
 from specdec.models.token_text import TokenBytes, stored_tokens
 from specdec.questions.sets import Problem
 from specdec.ranking.entries import PLAIN, Entry, entry_of, with_measured
-from specdec.records.record import Record, check_writable, save_record
+from specdec.records.places import put_record
+from specdec.records.record import Record, check_writable
 from specdec.runs.resume import asked_problems, repeated_run, stored_records
 from specdec.runs.run_file import RunFile
 from specdec.runs.shards import parse_shard
@@ -156,7 +157,7 @@ def run_jobs(session: Session, jobs: Sequence[Job], report: Reporter, run_file: 
             entry = report.entry(record)
             if record is not found:
                 texts = [session.text_of(turn.emitted_tokens) for turn in record.rounds]
-                save_record(record, job.path, record_text(record, entry, texts))
+                put_record(record, job.path, record_text(record, entry, texts))
             report.add(record, entry)
     report.finish()
 

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,8 +18,9 @@ from specdec.questions.repetition import is_degenerate
 from specdec.ranking.ceiling import Ceiling
 from specdec.ranking.oracle import Judges, TraceJudges
 from specdec.ranking.source import Source
-from specdec.records.identity import SAMPLED
-from specdec.records.record import Record, find_records, load_record
+from specdec.records.identity import SAMPLED, former_name
+from specdec.records.places import load_records
+from specdec.records.record import Record, load_record
 
 NO_PRICING, UNKNOWN = Pricing(), Source()
 COUNTS = ("num_output_tokens", "num_accepted", "num_drafted", "num_rounds", "num_forward_passes")
@@ -100,7 +101,7 @@ def merge(stats: Iterable[Entry]) -> list[Entry]:
     price needs plain decoding of the same question; where that is missing, a price that a log states is kept.
     """
     merged: dict[tuple[Source, int, str], Entry] = {}
-    for entry in stats:
+    for entry in _under_present_names(list(stats)):
         key = (entry.source, entry.question_id, entry.drafter_name)
         earlier = merged.get(key)
         if earlier is not None and earlier.settings and entry.settings and earlier.settings != entry.settings:
@@ -116,6 +117,19 @@ def merge(stats: Iterable[Entry]) -> list[Entry]:
         with_measured(entry, merged.get((source, question_id, PLAIN)))
         for (source, question_id, _), entry in merged.items()
     ]
+
+
+def _under_present_names(stats: Sequence[Entry]) -> list[Entry]:
+    """Entries of logs from when names held no first window and no rule take the names of the same runs' records."""
+    names = {
+        (entry.source, entry.question_id, entry.settings): entry.drafter_name for entry in stats if _is_renamed(entry)
+    }
+    present = [names.get((entry.source, entry.question_id, entry.settings), entry.drafter_name) for entry in stats]
+    return [dataclasses.replace(entry, drafter_name=name) for entry, name in zip(stats, present, strict=True)]
+
+
+def _is_renamed(entry: Entry) -> bool:
+    return entry.settings != "" and former_name(entry.drafter_name) != entry.drafter_name
 
 
 def _counts(entry: Entry) -> Entry:
@@ -135,7 +149,7 @@ def records_of(folder: str | Path) -> list[Record]:
     """All records of a results folder, a folder in it, or one file. UserError if there is none, or a damaged one."""
     if not Path(folder).exists():
         raise UserError(f"{folder} does not exist: give a results folder (failfast.py --output_dir) or a record")
-    paths = [Path(folder)] if Path(folder).is_file() else find_records(folder)
-    if not paths:
+    records = [load_record(folder)] if Path(folder).is_file() else load_records(folder)
+    if not records:
         raise UserError(f"{folder} holds no records: give the --output_dir of a finished run")
-    return [load_record(path) for path in paths]
+    return records

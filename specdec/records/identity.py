@@ -6,6 +6,7 @@ the other. Who made it, where and when is the record's provenance.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,6 +24,7 @@ _NAMED = {"target": is_str, "dataset": is_str, "question_id": is_count, "drafter
 # identity said which.
 RENAMED = {"confidence_threshold": "tau", "engine": "backend"}
 NAME_ENDS = (("first_window", 10, "_w{}"), ("rule", "published", "_{}"))
+_FORMER_NAME = re.compile(r"(.+_df_.+?)(?:_w\d+)?(?:_strict)?")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class Identity:
     def former(self) -> dict[str, Any]:
         """As it was spelled before; a live run's says no origin. Logs hold its digest, so those of before match."""
         spelled = {new: old for old, new in RENAMED.items()}
-        said = [item for item in self.to_builtins().items() if item != ("origin", LIVE)]
+        now = self.to_builtins() | {"drafter": former_name(self.drafter)}
+        said = [item for item in now.items() if item != ("origin", LIVE)]
         return {spelled.get(key, key): value for key, value in said}
 
     @classmethod
@@ -77,6 +80,16 @@ class Identity:
             return cls(**named, settings=others, origin=origin)
         except TypeError as error:
             raise UserError(f"identity: {error}") from None
+
+
+def former_name(drafter: str) -> str:
+    """A drafter's name as it was when names held no first window and no rule; the same for most.
+
+    >>> former_name("dllm_0.05_df_0.45_60_10_w9_strict")
+    'dllm_0.05_df_0.45_60_10'
+    """
+    found = _FORMER_NAME.fullmatch(drafter)
+    return found[1] if found else drafter
 
 
 def current(identity: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from specdec.records.identity import LIVE, REPLAY, Identity, current
 from specdec.records.rounds import Round
 
 SCHEMA_VERSION = 1
-OVERWRITE = "use --overwrite or another --output_dir"
 _TREES = ("provenance", "raw_data")
 
 
@@ -217,19 +216,6 @@ def load_record(path: str | Path) -> Record:
         reason = str(error) or type(error).__name__
         message = f"{path} is not a record of this program ({reason}): remove it, or run failfast.py with --overwrite"
         raise UserError(message) from None
-
-
-def load_finished(path: str | Path, identity: Identity, advice: str = OVERWRITE) -> Record | None:
-    """The record at `path` if it was made under `identity`; None if there is no file.
-
-    UserError for a damaged record, and for one made under another identity: the first difference, and `advice`.
-    """
-    with user_error(f"read {path}"):
-        if not Path(path).exists():
-            return None
-    record = load_record(path)
-    record.identity.require(identity, f"{path} was made", advice)
-    return record
 
 
 def find_records(output_dir: str | Path) -> list[Path]:

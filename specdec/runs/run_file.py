@@ -24,6 +24,7 @@ from specdec.errors import UserError, user_error
 from specdec.models.checkpoints import stamp
 from specdec.questions.sets import Problem
 from specdec.records import fields
+from specdec.records.identity import current
 from specdec.records.pickles import plain, write_atomic
 from specdec.records.provenance import provenance
 from specdec.runs.shards import Shard
@@ -96,18 +97,26 @@ def read_run(path: Path) -> dict[str, Any]:
         fields.take(document, "max_new_tokens", fields.is_count)
         fields.take(document, "question_ids", fields.is_tokens)
         fields.take(document, "drafters", lambda names: fields.is_list(names) and all(map(fields.is_str, names)))
+        document["drafters"] = [_present_name(name, document) for name in document["drafters"]]
         end = fields.take(document, "end", lambda value: value is None or fields.is_dict(value))
         if end is not None:
             fields.take(end, "outcome", lambda value: value in (DONE, STOPPED, FAILED))
             blamed = fields.take(end, "failed", lambda value: value is None or fields.is_dict(value))
             if blamed is not None:
                 fields.take(blamed, "question_id", fields.is_count)
-                fields.take(blamed, "drafter", fields.is_str)
+                blamed["drafter"] = _present_name(fields.take(blamed, "drafter", fields.is_str), document)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except (UserError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a whole run.json ({error}); no record depends on it: remove it") from None
     return document
+
+
+def _present_name(drafter: str, document: dict[str, Any]) -> str:
+    """A drafter's name in an older run.json as it is now: what its name did not say, its identity did."""
+    identities = document.get("identities")
+    known = identities.get(drafter) if isinstance(identities, dict) else None
+    return str(current({**known, "drafter": drafter})["drafter"]) if isinstance(known, dict) else drafter
 
 
 def find_runs(output_dir: str | Path) -> list[Path]:

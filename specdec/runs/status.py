@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from specdec.errors import UserError
+from specdec.records.identity import former_name
 from specdec.records.pickles import seems_whole
+from specdec.records.places import place_of
 from specdec.records.record import record_path
 from specdec.runs.run_file import FAILED, find_runs, read_run
 from specdec.text import aligned, ranges, visible
@@ -62,11 +64,15 @@ def read_status(output_dir: str | Path) -> Status:
             progress.asked.update(document["question_ids"])
             if end["failed"] is not None and end["failed"]["drafter"] == drafter:
                 progress.failed.add(end["failed"]["question_id"])
+    num_named = Counter(former_name(name) for name in {drafter for *_, drafter in status.configurations})
     for (target, dataset, budget, drafter), progress in status.configurations.items():
         places = {
             question: record_path(output_dir, target, dataset, question, drafter, budget) for question in progress.asked
         }
-        present = {question: path for question, path in places.items() if path.is_file()}
+        # Whose record a file is takes long to read, and is in doubt only where drafters share a former name.
+        is_shared = num_named[former_name(drafter)] > 1
+        found = {one: path if path.is_file() and not is_shared else place_of(path) for one, path in places.items()}
+        present = {question: path for question, path in found.items() if path is not None}
         progress.done |= {question for question, path in present.items() if seems_whole(path)}
         progress.failed -= progress.done
         damaged = (path for question, path in present.items() if question not in progress.done)
