@@ -58,7 +58,7 @@ class Bench:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("profile_engine", __doc__)
+    parser = parser_of("profiling.profile_engine", __doc__)
     known = f"one of {', '.join(SHAPES)} (random weights), or what failfast.py takes for a model"
     parser.add_argument("--drafter", default="Qwen2.5-1.5B", help=known)
     parser.add_argument("--ar_drafter", help="if not the same model as --drafter")

@@ -169,7 +169,7 @@ def test_degenerate_answers_can_be_left_out(tmp_path: Path) -> None:
 
 def one_line(capsys: pytest.CaptureFixture[str], name: str) -> str:
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and err.startswith(f"plotting.{name}: error: "), err
+    assert out == "" and err.count("\n") == 1 and err.startswith(f"python -m plotting.{name}: error: "), err
     return err
 
 

@@ -23,7 +23,7 @@ class Engine:
     speculate, must not, or may (None).
     """
 
-    program: str
+    module: str
     name: str
     base_url: str
     version_url: str

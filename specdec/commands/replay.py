@@ -33,7 +33,7 @@ from specdec.views.tables import ranking_json, ranking_report
 
 FLAGS = ("question_ids", "drafters", "grid", "policy", "calibration", "latency_profile", "latency_target")
 REFUSED = "temperature"  # with a reason
-PROGRAM = "specdec.replay"  # its published name
+PROGRAM = "python -m specdec.replay"  # its published name
 EXAMPLES = (
     "failfast replay results --grid paper --json > ranking.json",
     "failfast replay results --drafters failfast --tau 0.3 0.45 0.6",
