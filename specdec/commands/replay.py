@@ -18,6 +18,7 @@ from specdec.config import RunConfig, model_flags
 from specdec.decoding.cost_aware import FILE_NAME, Advice
 from specdec.drafters.base import Spec
 from specdec.drafters.families import flags as family_flags
+from specdec.drafters.flags import positive_int
 from specdec.errors import exit_status, user_error
 from specdec.latency.pricing import Pricing
 from specdec.ranking.entries import Entry, entry_of
@@ -67,7 +68,7 @@ def build_parser(program: str = PROGRAM) -> StrictParser:
     add_flags(parser, (*FLAGS, REFUSED, *(flag.name for flag in family_flags())))
     parser.add_argument("--output_dir", help="write full records there, as a live run would (default: none)")
     parser.add_argument("--log", help="write a log there that parse_log.py ranks (default: none)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: %(default)s)")
+    parser.add_argument("--workers", type=positive_int, default=os.cpu_count(), help="processes (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the ranking as one JSON document")
     return parser
 
