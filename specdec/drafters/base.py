@@ -96,6 +96,11 @@ class Spec(ABC):
         """The name in words."""
         return self._filled(self.label_pattern)
 
+    @property
+    def variant(self) -> str:
+        """In as few letters as will do, what marks it beside others of its kind in a figure; "" as published."""
+        return ""
+
     def _filled(self, pattern: str) -> str:
         words = {key: number_text(one) if isinstance(one, float) else one for key, one in vars(self).items()}
         return pattern.format(**words)
