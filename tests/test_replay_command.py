@@ -199,7 +199,8 @@ def test_a_second_recording_does_the_rest(
 ) -> None:
     line = [*flags(family, tmp_path, *SHORT), "--record"]
     assert failfast.main([*line, "--drafters", "plain", "ar_sf"]) == 0
-    assert "Recorded 2 of 2 questions" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["Question 0: recorded", "Question 1: recorded", "Recorded 2 of 2 questions. They are in:"]
     assert failfast.main(line) == 0  # the same questions, now with all drafters
     (first, second) = map(load_trace, find_traces(tmp_path))
     assert sorted(first.chains) == sorted(second.chains) == ["ar", "dllm_0.05", "lookup_3"]
@@ -209,7 +210,8 @@ def test_a_second_recording_does_the_rest(
     capsys.readouterr()
     monkeypatch.setattr(session, "load_lm", None)
     assert failfast.main(line) == 0
-    assert "Recorded 0 of 2 questions" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.startswith("Question 0: has its trace\n") and "Recorded 0 of 2 questions; the others had" in out
 
 
 def test_other_models_are_named(family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

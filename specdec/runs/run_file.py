@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 DONE, STOPPED, FAILED = "done", "stopped", "failed"
+TRACES = "traces"  # in place of a drafter: what a run that records makes
 MAX_BYTES = 64 * 2**20
 
 
@@ -45,8 +46,8 @@ class RunFile:
 
     Attributes:
         path: the file.
-        job: the (question_id, drafter) being worked on; a failure is blamed on it.
-        num_computed, num_found: records made, and records that were there already.
+        job: the (question_id, drafter or TRACES) being worked on; a failure is blamed on it.
+        num_computed, num_found: records or traces made, and those that were there already.
     """
 
     def __init__(self, output_dir: str | Path, description: dict[str, Any]) -> None:
@@ -147,7 +148,7 @@ def describe_run(session: Session, problems: Sequence[Problem], shard: Shard, jo
     """Plain builtins. `problems` are those of the shard, `jobs` those of the problems, question by question; none
     when traces are recorded."""
     config = session.config
-    specs = [] if config.recording.record else session.specs  # a run that records traces leaves no records
+    specs = [] if config.recording.record else session.specs  # a run that records leaves TRACES
     return plain(
         {
             "target": config.models.target_name,
