@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
-from samples import FAILFAST, make_plain, make_record, make_round, records, saved, trees, with_settings
+from samples import AR, FAILFAST, make_plain, make_record, make_round, records, saved, trees, with_settings
 
 from specdec.errors import UserError
 from specdec.ranking.entries import entry_of, records_of
@@ -204,6 +204,11 @@ def test_an_older_record_is_read_as_what_it_was(case, tmp_path):
 def test_an_older_replay_is_a_replay():
     replayed = older(FAILFAST, {"confidence_threshold": 0.45}, provenance={"replayed": "2025-01-01T00:00:00+00:00"})
     assert Record.from_builtins(replayed).identity.origin == REPLAY
+
+
+def test_an_older_run_that_was_verified_by_a_trace_is_known_by_its_times():
+    looked_up = older(AR, {}, rounds=[make_round(3, verify_ms=0.0), make_round(6, (8,), 1, verify_ms=0.0)])
+    assert Record.from_builtins(looked_up).identity.origin == TRACE
 
 
 @pytest.mark.parametrize("stored", [LIVE, REPLAY, TRACE])

@@ -42,6 +42,7 @@ class Entry:
     verify_ms: float | None = None
     source: Source = UNKNOWN  # what makes question 0 another question
     settings: str = ""  # digest of everything that decided the result; "" if unknown
+    origin: str = ""  # live, replayed, ... (`identity.py`); "" if unknown
     output: str = ""  # digest of the output tokens; "" if unknown
     ceilings: dict[str, Ceiling] = field(default_factory=dict)  # by engine name, where a trace is known
     is_correct: bool | None = None  # the answer; None where it was not graded
@@ -76,6 +77,7 @@ def entry_of(
         verify_ms=float(record.verify_ms) if record.is_timed else None,
         source=Source.of(record),
         settings=_digest(record.identity.former()),
+        origin=record.identity.origin,
         output=_digest(record.output_tokens),
         ceilings={} if judges is None else judges.ceilings(record),
         is_correct=is_correct(record, run_code=run_code),
@@ -104,14 +106,15 @@ def merge(stats: Iterable[Entry]) -> list[Entry]:
     for entry in _under_present_names(list(stats)):
         key = (entry.source, entry.question_id, entry.drafter_name)
         earlier = merged.get(key)
-        if earlier is not None and earlier.settings and entry.settings and earlier.settings != entry.settings:
-            raise UserError(
-                f"question {entry.question_id}, {entry.drafter_name}, is there twice, made with other settings: "
-                "rank the two runs apart"
-            )
+        for name, what in (("settings", "made with other settings"), ("origin", "once run and once replayed")):
+            known = {getattr(one, name) for one in (earlier, entry) if one is not None} - {""}
+            if len(known) > 1:
+                twice = f"question {entry.question_id}, {entry.drafter_name}, is there twice, {what}"
+                raise UserError(f"{twice}: rank the two runs apart")
         if earlier is not None and _counts(earlier) == _counts(entry):
             prices, ceilings = earlier.prices | entry.prices, earlier.ceilings | entry.ceilings
-            entry = dataclasses.replace(entry, prices=prices, ceilings=ceilings)
+            origin = entry.origin or earlier.origin
+            entry = dataclasses.replace(entry, prices=prices, ceilings=ceilings, origin=origin)
         merged[key] = entry
     return [
         with_measured(entry, merged.get((source, question_id, PLAIN)))
@@ -133,7 +136,7 @@ def _is_renamed(entry: Entry) -> bool:
 
 
 def _counts(entry: Entry) -> Entry:
-    return dataclasses.replace(entry, prices={}, ceilings={})
+    return dataclasses.replace(entry, prices={}, ceilings={}, origin="")
 
 
 def with_measured(entry: Entry, plain: Entry | None) -> Entry:

@@ -63,11 +63,10 @@ class Identity:
         return named | dict(self.settings) | {"origin": self.origin}
 
     def former(self) -> dict[str, Any]:
-        """As it was spelled before; a live run's says no origin. Logs hold its digest, so those of before match."""
+        """As it was spelled before, when it said no origin. Logs hold its digest, so those of before match."""
         spelled = {new: old for old, new in RENAMED.items()}
         now = self.to_builtins() | {"drafter": former_name(self.drafter)}
-        said = [item for item in now.items() if item != ("origin", LIVE)]
-        return {spelled.get(key, key): value for key, value in said}
+        return {spelled.get(key, key): value for key, value in now.items() if key != "origin"}
 
     @classmethod
     def from_builtins(cls, data: Any, origin: str = LIVE) -> "Identity":

@@ -13,7 +13,7 @@ from typing import Any
 from specdec.errors import UserError, user_error
 from specdec.records import fields, pickles
 from specdec.records.divergence import Divergence
-from specdec.records.identity import LIVE, REPLAY, Identity, current
+from specdec.records.identity import LIVE, REPLAY, TRACE, Identity, current
 from specdec.records.rounds import Round
 
 SCHEMA_VERSION = 1
@@ -139,15 +139,17 @@ class Record:
             raise UserError(f"schema_version is {data['schema_version']}, not {SCHEMA_VERSION}")
         data = _current(data)
         provenance = fields.take(data, "provenance", fields.is_dict)
-        origin = REPLAY if "replayed" in provenance else LIVE
+        rounds = _rounds_of(fields.take(data, "stats_each_round", fields.is_list))
         made = cls(
-            identity=Identity.from_builtins(fields.take(data, "identity", fields.is_dict), origin),
+            identity=Identity.from_builtins(
+                fields.take(data, "identity", fields.is_dict), _former_origin(provenance, rounds)
+            ),
             provenance=provenance,
             prompt_ids=fields.take(data, "orig_model_inputs", fields.is_tokens),
             raw_data=fields.take(data, "raw_data", fields.is_dict),
             output_text=fields.take(data, "output_text", fields.is_str),
             prefill_ms=fields.take(data, "prefill_ms", fields.is_ms),
-            rounds=_rounds_of(fields.take(data, "stats_each_round", fields.is_list)),
+            rounds=rounds,
             divergence=Divergence.from_builtins(data["divergence"]) if "divergence" in data else None,
         )
         try:
@@ -244,6 +246,13 @@ def _current(data: dict[str, Any]) -> dict[str, Any]:
             raise UserError(f"identity has {key} {fields.shown(identity, key)}, the record {value!r}")
     identity = current(identity)
     return data | {"identity": identity, "drafter_name": identity["drafter"]}
+
+
+def _former_origin(provenance: dict[str, Any], rounds: list[Round]) -> str:
+    """Where a record is from that does not say so: a look into a trace took no time, a target's pass does."""
+    if "replayed" in provenance:
+        return REPLAY
+    return LIVE if any(turn.verify_ms for turn in rounds) else TRACE
 
 
 def _rounds_of(entries: list[Any]) -> list[Round]:
