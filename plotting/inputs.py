@@ -40,12 +40,15 @@ def read_tables(paths: Sequence[Path], asked: Asked) -> list[Table]:
     made = [table for path in paths if path.suffix == ".json" for table in read_table_file(path)]
     folders = [path for path in paths if path.suffix != ".json"]
     groups: dict[tuple[str, str], list[Record]] = {}
-    for record in read_records(folders, None, asked.question_ids) if folders else ():
+    records = read_records(folders, None, asked.question_ids) if folders else []
+    names = {row.drafter_name for table in made for row in table.rows} | {one.drafter_name for one in records}
+    _require("drafter", asked.drafters, names)
+    for record in records:
         if asked.drafters is None or record.drafter_name in (*asked.drafters, PLAIN):  # which measured times need
             key = record.identity.target, record.identity.dataset
             groups.setdefault(key, []).append(record)
-    for (target, dataset), records in groups.items():
-        stats = _stats(records, asked)
+    for (target, dataset), members in groups.items():
+        stats = _stats(members, asked)
         loops = {entry.question_id for entry in stats if entry.is_degenerate} if asked.without_degenerate else set()
         stats = [entry for entry in stats if entry.question_id not in loops]
         tables = [table_of(stats, engine) for engine in engines_of(stats)]

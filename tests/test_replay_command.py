@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,6 +116,19 @@ def test_bad_replays_are_one_line_and_status_2(
     assert replay.main([str(traces), *line.split(), "--workers", workers]) == 2
     error = [text for text in capsys.readouterr().err.split("\n") if text and not text.startswith(("\r", "traces:"))]
     assert len(error) == 1 and BAD_REPLAYS[line] in error[0]
+
+
+def test_a_trace_that_lies_under_another_number_is_not_taken_for_it(
+    traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = trace_path(tmp_path, replace(load_trace(find_traces(traces)[0]).identity, question_id=7))
+    path.parent.mkdir(parents=True)
+    shutil.copy(find_traces(traces)[0], path)
+    line = [str(tmp_path), "--drafters", "ar_sf", "--workers", "1"]
+    assert replay.main(line) == 0, "where no number is asked, it is what it is"
+    capsys.readouterr()
+    assert replay.main([*line, "--question_ids", "7"]) == 2
+    assert "under the number of another question: its own is 0" in capsys.readouterr().err
 
 
 def test_the_trace_of_another_text_or_drafter_is_no_ceiling(traces: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from specdec.decoding.cost_aware import FILE_NAME, Advice
 from specdec.drafters.base import Spec
 from specdec.drafters.families import flags as family_flags
 from specdec.drafters.flags import positive_int
-from specdec.errors import exit_status, user_error
+from specdec.errors import UserError, exit_status, user_error
 from specdec.latency.pricing import Pricing
 from specdec.ranking.entries import Entry, entry_of
 from specdec.ranking.oracle import TraceJudges
@@ -117,7 +117,9 @@ def replay_trace(path: Path, what: Replays) -> Replayed:
     """All settings on one trace."""
     entries: list[Entry] = []
     lines: list[str] = []
-    trace = load_trace(path)
+    trace, asked = load_trace(path), what.config.questions.question_ids
+    if asked is not None and trace.question_id not in asked:
+        raise UserError(f"{path} lies under the number of another question: its own is {trace.question_id}")
     judges = TraceJudges(trace, what.pricing)
     for spec in what.specs:
         record = replay(trace, spec, what.config.drafters.options, what.advice(trace, spec))
