@@ -29,7 +29,7 @@ Decode = Callable[[list[int]], list[int]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("compare_hf_assisted", __doc__, FLAGS)
+    parser = parser_of("experiments.compare_hf_assisted", __doc__, FLAGS)
     parser.set_defaults(drafters=["plain", "ar_sf"])
     return run_measurement(parser, compare, arguments)
 

@@ -43,7 +43,7 @@ LIVE = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("compare_live_replay", __doc__, ("num_questions", "max_new_tokens"))
+    parser = parser_of("experiments.compare_live_replay", __doc__, ("num_questions", "max_new_tokens"))
     parser.set_defaults(num_questions=10, max_new_tokens=256)
     parser.add_argument("--trace_dir", help="keep the traces there (default: a temporary folder)")
     return run_command(parser, work, arguments)

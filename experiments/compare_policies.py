@@ -44,7 +44,7 @@ def grids() -> dict[str, list[Spec]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("compare_policies", __doc__)
+    parser = parser_of("experiments.compare_policies", __doc__)
     parser.add_argument("traces", nargs="+", help="folders of traces, one per data set")
     parser.add_argument("--latency_profile", default=PricingConfig.latency_profile[0], help="default: %(default)s")
     return run_command(parser, measure, arguments)

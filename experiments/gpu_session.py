@@ -48,7 +48,7 @@ def steps(out: Path, records: Path, gpu: str) -> dict[str, tuple[list[str], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("gpu_session", __doc__)
+    parser = parser_of("experiments.gpu_session", __doc__)
     parser.add_argument("--out", required=True, type=Path, help="folder")
     parser.add_argument("--only", nargs="+", help="these steps")
     parser.add_argument("--budget_s", type=float, default=230, help="seconds after which no step begins")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_measurement(parser_of("profile_overhead", __doc__, DECODING_FLAGS), measure, arguments)
+    return run_measurement(parser_of("experiments.profile_overhead", __doc__, DECODING_FLAGS), measure, arguments)
 
 
 def measure(config: RunConfig, session: Session) -> dict[str, Any]:

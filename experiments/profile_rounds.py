@@ -32,7 +32,7 @@ NEW_TOKENS = 48
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_measurement(parser_of("profile_rounds", __doc__, FLAGS), measure, arguments)
+    return run_measurement(parser_of("experiments.profile_rounds", __doc__, FLAGS), measure, arguments)
 
 
 def measure(config: RunConfig, session: Session) -> dict[str, Any]:

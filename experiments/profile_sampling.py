@@ -63,7 +63,7 @@ class Side:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_measurement(parser_of("profile_sampling", __doc__, FLAGS), measure, arguments)
+    return run_measurement(parser_of("experiments.profile_sampling", __doc__, FLAGS), measure, arguments)
 
 
 def measure(config: RunConfig, sampled: Session) -> dict[str, Any]:

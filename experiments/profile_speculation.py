@@ -67,7 +67,7 @@ PAPER = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("profile_speculation", __doc__)
+    parser = parser_of("experiments.profile_speculation", __doc__)
     parser.add_argument("--profile", required=True, help="latency profile to model with: profile_engine's output")
     parser.add_argument("--target", default="Qwen2.5-7B", help="a shape by name, or a model as failfast.py takes it")
     parser.add_argument("--drafter", default="Qwen2.5-1.5B", help="likewise")

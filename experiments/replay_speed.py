@@ -36,7 +36,7 @@ NUM_QUESTIONS, NUM_TOKENS, NUM_REPORTED = 30, 1024, 40
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("replay_speed", __doc__)
+    parser = parser_of("experiments.replay_speed", __doc__)
     parser.add_argument("traces", help="folder of traces recorded with --grid paper")
     parser.add_argument("--workers", default="2", help="processes (default: %(default)s)")
     parser.add_argument("--report", type=Path, help="measure a report, written there (traces of the bundled target)")

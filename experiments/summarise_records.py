@@ -68,7 +68,7 @@ def summary(records: Sequence[Record], pricing: Pricing) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("summarise_records", __doc__, ("latency_profile", "latency_target"))
+    parser = parser_of("experiments.summarise_records", __doc__, ("latency_profile", "latency_target"))
     parser.add_argument("results", nargs="+", type=Path, help="results folders of one target")
     return run_command(parser, document, arguments)
 

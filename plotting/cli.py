@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from plotting.inputs import Asked, read_tables, under_one_engine
 from plotting.style import RC
-from specdec.commands.flags import StrictParser, add_flags
-from specdec.errors import UserError, exit_status, user_error
+from specdec.commands.flags import StrictParser, add_flags, program_name, status_as
+from specdec.errors import UserError, user_error
 from specdec.latency.accounting import ACCOUNTINGS
 from specdec.ranking.table import Table
 from specdec.ranking.table_files import read_table_file
@@ -77,12 +77,12 @@ class Command:
             check_format(options.out, FORMATS)
             save(self.draw(*self.read(options)), options.out)
 
-        return exit_status(f"plotting.{self.name}", work)
+        return status_as(f"plotting.{self.name}", work)
 
 
 def parse(name: str, about: str | None, flags: Sequence[str], arguments: Sequence[str] | None) -> Namespace:
     """INPUT..., --out and those of `flags` that a figure takes."""
-    parser = StrictParser(prog=f"plotting.{name}", description=about)
+    parser = StrictParser(prog=program_name(f"plotting.{name}"), description=about)
     parser.add_argument("inputs", nargs="+", metavar="INPUT", type=Path, help="what the figure is drawn from")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="where to write it; the ending decides")
     add_flags(parser, [flag for flag in flags if flag not in _FLAGS])

@@ -9,8 +9,8 @@ from importlib import import_module
 from pathlib import Path
 
 from plotting import cli
-from specdec.commands.flags import StrictParser
-from specdec.errors import UserError, exit_status
+from specdec.commands.flags import StrictParser, program_name, status_as
+from specdec.errors import UserError
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAPER = DOCS / "reference" / "failfast_paper.json"
@@ -127,14 +127,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 a mistake of the user's (one line says which)."""
 
     def work() -> None:
-        parser = StrictParser(prog="plotting.gallery", description=__doc__)
+        parser = StrictParser(prog=program_name("plotting.gallery"), description=__doc__)
         parser.add_argument("results", metavar="RESULTS", help="the folder that make gallery fills")
         parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the pictures")
         options = parser.parse_args(arguments)
         draw(options.results, options.out)
         cli.write(options.out / "README.md", page(options.out).encode())
 
-    return exit_status("plotting.gallery", work)
+    return status_as("plotting.gallery", work)
 
 
 if __name__ == "__main__":

@@ -41,9 +41,10 @@ def read_tables(paths: Sequence[Path], asked: Asked) -> list[Table]:
     """The tables of JSON files, and of records: one per target, data set and engine. Raises UserError."""
     made = [table for path in paths if path.suffix == ".json" for table in read_table_file(path)]
     folders = [path for path in paths if path.suffix != ".json"]
-    return _asked_for(
-        made + _tables_of(read_records(folders, None, asked.question_ids) if folders else (), asked), asked
-    )
+    records = read_records(folders, None, asked.question_ids) if folders else []
+    names = {row.drafter_name for table in made for row in table.rows} | {one.drafter_name for one in records}
+    _require("drafter", asked.drafters, names)
+    return _asked_for(made + _tables_of(records, asked), asked)
 
 
 def read_question_tables(paths: Sequence[Path], asked: Asked) -> list[Table]:

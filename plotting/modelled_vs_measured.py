@@ -93,7 +93,7 @@ def pairs_of(tables: Sequence[Table]) -> list[Pair]:
             point = timed.get(row.drafter_name)
             if point is not None and row.has("speedup_mean"):
                 kind = palette.kind_of(row.drafter_name).title
-                name = str(getattr(row.spec, "draft_len", ""))
+                name = str(getattr(row.spec, "draft_len", row.spec.variant))
                 made.append(Pair(name, kind, table.engine, point, row.values["speedup_mean"], row))
     return made
 

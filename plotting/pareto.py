@@ -34,6 +34,7 @@ def figure(tables: Sequence[Table], references: Sequence[Table] = ()) -> Figure:
         for kind in kinds().values():  # in the palette's order, so that legends are alike
             if members := [one for one in known if isinstance(one.spec, kind)]:
                 style.points(axes, members, X, Y, kind.title)
+                name_variants(axes, members)
         for reference in references:
             points = [one for one in reference.rows if one.has(X, Y)]
             if points:
@@ -50,6 +51,14 @@ def figure(tables: Sequence[Table], references: Sequence[Table] = ()) -> Figure:
     drawn.legend(handles=grid[0][0].get_legend_handles_labels()[0], loc="outside upper left", ncols=3)
     style.note(drawn, f"{engine_note(tables[0].engine)}; {full_note(tables, references)}")
     return drawn
+
+
+def name_variants(axes: Axes, settings: Sequence[Row]) -> None:
+    """Say beside marks what neither their colour nor their shape shows: first windows and rules, as in names."""
+    for one in settings:
+        if one.spec.variant:
+            place = (one.values[X].value, one.values[Y].value)
+            axes.annotate(one.spec.variant, place, (4, 3), textcoords="offset points", fontsize=6)
 
 
 def frontier(settings: Sequence[Row]) -> list[Row]:

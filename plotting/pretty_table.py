@@ -7,7 +7,7 @@ python -m plotting.pretty_table ranking.json --reference paper.json --out table.
 from collections.abc import Sequence
 
 from plotting import cli
-from specdec.errors import exit_status
+from specdec.commands.flags import status_as
 from specdec.views.paper import latex, markdown
 
 FORMATS = (".tex", ".md")
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tables = [make(table) for table in (*cli.tables(options), *cli.references(options)) if table.rows]
         cli.write(options.out, "\n".join(tables).encode())
 
-    return exit_status("plotting.pretty_table", work)
+    return status_as("plotting.pretty_table", work)
 
 
 if __name__ == "__main__":

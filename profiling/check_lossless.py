@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found.update(check(config, session))
         return found
 
-    status = run_measurement(parser_of("check_lossless", __doc__, DECODING_FLAGS), measure, arguments)
+    status = run_measurement(parser_of("profiling.check_lossless", __doc__, DECODING_FLAGS), measure, arguments)
     return status or int(found["grades"].get(BUG, 0) > 0)
 
 

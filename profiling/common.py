@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specdec.commands.flags import StrictParser, add_flags
+from specdec.commands.flags import StrictParser, add_flags, program_name
 from specdec.config import RunConfig
 from specdec.errors import UserError, exit_status
 from specdec.records.provenance import provenance
@@ -36,9 +36,11 @@ COST_AWARE_FLAGS = ("calibration", "latency_profile", "latency_target")
 DECODING_FLAGS = (*MODEL_FLAGS, "dataset_name", *QUESTION_FLAGS, *DRAFTER_FLAGS, *COST_AWARE_FLAGS)
 
 
-def parser_of(program: str, about: str, flags: Collection[str] = ()) -> StrictParser:
+def parser_of(module: str, about: str, flags: Collection[str] = ()) -> StrictParser:
     """A command's own parser: `about` is its docstring, `flags` are those of failfast.py that it reads."""
-    parser = StrictParser(prog=program, description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = StrictParser(
+        prog=program_name(module), description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_flags(parser, flags)
     return parser
 

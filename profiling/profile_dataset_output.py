@@ -20,9 +20,8 @@ from profiling.profile_tpt_vllm import VLLM
 from profiling.serving import server_profile
 from profiling.serving.asking import Engine, add_server_flags, question_arguments
 from profiling.serving.trials import spread
-from specdec.commands.flags import StrictParser
+from specdec.commands.flags import StrictParser, status_as
 from specdec.config import RunConfig
-from specdec.errors import exit_status
 from specdec.questions.sets import DATASETS, Problem, load_problems
 
 HERE_FLAGS = ("device", "dtype", *QUESTION_FLAGS)
@@ -35,11 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problems = [problem for name in flags.datasets for problem in load_problems(name, **question_arguments(flags))]
         _answer(flags, problems)
 
-    return exit_status("profile_dataset_output", work)
+    return status_as("profiling.profile_dataset_output", work)
 
 
 def _parser() -> StrictParser:
-    parser = parser_of("profile_dataset_output", __doc__, HERE_FLAGS)
+    parser = parser_of("profiling.profile_dataset_output", __doc__, HERE_FLAGS)
     parser.add_argument("--datasets", nargs="+", default=["bundled"], choices=tuple(DATASETS))
     add_server_flags(parser, SERVER)
     add_profile_flags(parser)

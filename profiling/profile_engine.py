@@ -27,6 +27,7 @@ from specdec.commands.flags import StrictParser
 from specdec.decoding.denoising import Denoising, LiveBlocks
 from specdec.drafters.ar import AR_DRAFTER
 from specdec.drafters.block_diffusion import DLLM_DRAFTER
+from specdec.drafters.flags import positive_int
 from specdec.models.checkpoints import TARGET, Role
 from specdec.models.graph.plans import BackendOptions
 
@@ -58,7 +59,7 @@ class Bench:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("profile_engine", __doc__)
+    parser = parser_of("profiling.profile_engine", __doc__)
     known = f"one of {', '.join(SHAPES)} (random weights), or what failfast.py takes for a model"
     parser.add_argument("--drafter", default="Qwen2.5-1.5B", help=known)
     parser.add_argument("--ar_drafter", help="if not the same model as --drafter")
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", default="here", help="of the profile and its file")
     parser.add_argument("--out", default="results/latency", help="folder")
     parser.add_argument("--contexts", nargs="+", type=int, default=[512, 1024], help="committed tokens, whole blocks")
-    parser.add_argument("--repeats", type=int, default=50)
+    parser.add_argument("--repeats", type=positive_int, default=50)
     add_engine_flags(parser)
     return run_command(parser, measure_profile, arguments)
 

@@ -26,10 +26,10 @@ from profiling.new_profile import (
 )
 from profiling.serving.asking import add_trial_flags, question_arguments
 from profiling.serving.trials import InvalidTrial, require_trials, run_trials, summary
+from specdec.commands.flags import status_as
 from specdec.config import RunConfig
 from specdec.drafters.block_diffusion import BlockSpec, settings_of
 from specdec.drafters.plain import Plain
-from specdec.errors import exit_status
 from specdec.questions.sets import Problem, load_problems
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ ENGINE = "Hugging Face transformers, eager"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
-        parser = parser_of("profile_tpt_hf", __doc__, FLAGS)
+        parser = parser_of("profiling.profile_tpt_hf", __doc__, FLAGS)
         parser.set_defaults(drafters=list(KINDS))
         add_trial_flags(parser)
         add_profile_flags(parser)
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problems = load_problems(flags.dataset_name, **question_arguments(flags))
         profile(session, flags, problems, lambda found: print_json(found, str(session.device)))
 
-    return exit_status("profile_tpt_hf", work)
+    return status_as("profiling.profile_tpt_hf", work)
 
 
 def profile(

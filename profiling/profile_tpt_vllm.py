@@ -13,7 +13,9 @@ from profiling.serving.server_profile import run_command
 
 # Usage in every chunk says how many tokens the first one holds.
 EXTRA = {**NEUTRAL, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
-VLLM = Engine("profile_tpt_vllm", "vLLM", "http://127.0.0.1:8000/v1", "/version", speculates=False, extra=EXTRA)
+VLLM = Engine(
+    "profiling.profile_tpt_vllm", "vLLM", "http://127.0.0.1:8000/v1", "/version", speculates=False, extra=EXTRA
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

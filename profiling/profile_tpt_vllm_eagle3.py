@@ -14,7 +14,7 @@ from profiling.profile_tpt_vllm import VLLM
 from profiling.serving.asking import Engine
 from profiling.serving.server_profile import run_command
 
-NAME, URL, VERSION = "profile_tpt_vllm_eagle3", VLLM.base_url, VLLM.version_url
+NAME, URL, VERSION = "profiling.profile_tpt_vllm_eagle3", VLLM.base_url, VLLM.version_url
 EAGLE3 = Engine(NAME, VLLM.name, URL, VERSION, speculates=True, extra=VLLM.extra)
 
 

@@ -124,7 +124,7 @@ def find_shape(role: Role, name: str) -> ModelSource:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("roofline", __doc__)
+    parser = parser_of("profiling.roofline", __doc__)
     parser.add_argument("--gpu", choices=tuple(GPUS), help="of the table in profiling/roofline.py")
     parser.add_argument("--memory_TB_per_s", type=float, help="another GPU: its memory bandwidth")
     parser.add_argument("--dense_TFLOP_per_s", type=float, help="another GPU: dense FLOP/s of the dtype")

@@ -39,7 +39,7 @@ TUNED_COUNTS = (1, 16, 32, 64)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("tune_engine", __doc__)
+    parser = parser_of("profiling.tune_engine", __doc__)
     parser.add_argument("--models", nargs="+", default=["Qwen2.5-1.5B", "Qwen2.5-7B"])
     parser.add_argument("--skip_plans", action="store_true", help="variants only")
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))

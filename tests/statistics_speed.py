@@ -16,7 +16,7 @@ NUM_QUESTIONS, NUM_CONFIGURATIONS = 1_000, 64
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command(parser_of("statistics_speed", __doc__), lambda _: measure(), arguments)
+    return run_command(parser_of("tests.statistics_speed", __doc__), lambda _: measure(), arguments)
 
 
 def measure() -> dict[str, object]:

@@ -8,6 +8,12 @@ import pytest
 
 from specdec import cli
 
+OF_FOLDERS = [
+    *(("plot", name) for name in ("pareto", "gallery", "pretty_table")),
+    *(("profile", name) for name in ("roofline", "check_lossless", "profile_tpt_vllm")),
+    *(("train", name) for name in ("family", "make_drafters", "train_ar_drafter")),
+]
+
 
 def status_of(*words: str) -> int:
     """The exit status, also of a command that ends by itself, as argparse does."""
@@ -27,16 +33,23 @@ def test_a_verb_says_its_name_and_what_it_does(verb: str, capsys: pytest.Capture
     assert error.startswith(f"failfast {verb}: error: ") or f"\nfailfast {verb}: error: " in error
 
 
-@pytest.mark.parametrize(
-    "words", [("plot", "pareto"), ("profile", "roofline"), ("train", "family"), ("train", "make_drafters")]
-)
-def test_commands_of_a_folder_answer(words: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Training's commands were called in a way that they do not have."""
+@pytest.mark.parametrize("words", OF_FOLDERS, ids=" ".join)
+def test_commands_of_a_folder_say_what_they_were_called_by(
+    words: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     before = list(sys.argv)
+    program = f"failfast {words[0]} {words[1]}"
     assert status_of(*words, "--help") == 0
-    assert words[1] in capsys.readouterr().out.splitlines()[0]
+    assert capsys.readouterr().out.startswith(f"usage: {program} ")
     assert status_of(*words, "--no_such_flag") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"{program}: error: ") and error.count("\n") == 1
     assert sys.argv == before
+
+
+def test_a_mistake_is_told_under_the_name_that_a_command_was_called_by(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of("plot", "pretty_table", "nothing_there", "--out", "table.md") == 2
+    assert capsys.readouterr().err.startswith("failfast plot pretty_table: error: nothing_there does not exist")
 
 
 @pytest.mark.parametrize("verb", cli.FOLDERS)

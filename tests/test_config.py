@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from specdec.commands.flags import all_flags, text
 from specdec.commands.run import parse_args
 from specdec.config import RunConfig
 from specdec.drafters.ar import ArDynamic, ArStatic
@@ -173,3 +176,21 @@ def test_impossible_flags_are_one_line_and_status_2(line: str, capsys: pytest.Ca
 def test_contradictions_are_named(line: str, named: str) -> None:
     with pytest.raises(UserError, match=named):
         parse_args(line.split())
+
+
+def numeric_flags() -> list[str]:
+    """Every flag of the program that reads numbers."""
+    found = all_flags().values()
+    return [name for group in found for name, flag in group.items() if flag.more.get("type", text) is not text]
+
+
+@pytest.mark.parametrize("value", ["x", "", "nan", "-1", "1e400"])
+@pytest.mark.parametrize("name", numeric_flags())
+def test_what_is_not_the_number_that_a_flag_wants_is_told_so(
+    name: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse_args([f"--{name}={value}"])
+    error = capsys.readouterr().err
+    wanted = "(a positive integer|an index|a count|a probability|above 0 and at most 1|a temperature)"
+    assert re.search(f"--{name}: '{re.escape(value)}' is not {wanted}", error) and error.count("\n") == 1

@@ -169,7 +169,7 @@ def test_degenerate_answers_can_be_left_out(tmp_path: Path) -> None:
 
 def one_line(capsys: pytest.CaptureFixture[str], name: str) -> str:
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and err.startswith(f"plotting.{name}: error: "), err
+    assert out == "" and err.count("\n") == 1 and err.startswith(f"python -m plotting.{name}: error: "), err
     return err
 
 
@@ -274,6 +274,8 @@ def test_other_mistakes(records: Path, tmp_path: Path, capsys: pytest.CaptureFix
     ]:
         assert run("acc_pro_len_cdf", *arguments, *out) == 2
         assert words in one_line(capsys, "acc_pro_len_cdf")
+    assert run("pareto", records, "--drafters", "ar_None_sf_9", *out) == 2
+    assert "no input is of drafter ar_None_sf_9 (there are: " in one_line(capsys, "pareto")
     assert run("pareto", records, "--engine", "nothing", *out) == 2
     assert "no --engine 'nothing'" in one_line(capsys, "pareto")
     assert run("visualize_trajectory", records, *out) == 2

@@ -18,6 +18,7 @@ from specdec.ranking.lossless import count_grades
 from specdec.ranking.ranking import engines_of, plain_row
 from specdec.ranking.source import Source
 from specdec.ranking.table import Row, Table, table_of
+from specdec.records.identity import LIVE, REPLAY
 from specdec.records.record import Record
 from specdec.views.tables import ranking_report
 
@@ -159,6 +160,22 @@ def test_two_runs_under_other_settings_are_not_mixed():
     assert len(merge([entry_of(published), entry_of(published)])) == 1
     with pytest.raises(UserError, match="other settings"):
         merge([entry_of(published), entry_of(strict)])
+
+
+def test_a_run_and_its_replay_are_not_mixed_and_a_log_that_says_neither_fits_both():
+    live, replayed = (
+        entry_of(
+            dataclasses.replace(make_record(), identity=dataclasses.replace(make_record().identity, origin=origin))
+        )
+        for origin in (LIVE, REPLAY)
+    )
+    with pytest.raises(UserError, match="once run and once replayed"):
+        merge([live, replayed])
+    for record in (live, replayed):
+        logged = dataclasses.replace(record, origin="", prices={"E": Price(1.0, 2.0, 6.0)})
+        for stats in ([logged, record], [record, logged]):
+            (found,) = merge(stats)
+            assert found.origin == record.origin and found.prices.keys() == {"E"}
 
 
 def test_an_older_record_ranks_beside_new_ones():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from samples import with_settings
 from specdec import session
 from specdec.commands import run as failfast
 from specdec.commands.run import parse_args
+from specdec.records.identity import former_name
 from specdec.records.record import find_records, load_record, save_record
 from specdec.runs.resume import Repeated, asked_problems, repeated_run
 from specdec.runs.run_file import find_runs, read_run
@@ -152,3 +154,32 @@ def test_a_changed_model_goes_the_ordinary_way(made, copied) -> None:
     finally:
         os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert look(copied, made) is not None
+
+
+def as_before(folder: Path) -> None:
+    """What an older version would have left of the same run: no first window in names."""
+    for path in find_records(folder):
+        record = load_record(path)
+        former = path.parent.with_name(former_name(record.drafter_name))
+        data = record.to_builtins() | {"drafter_name": former.name, "identity": record.identity.former()}
+        path.parent.rename(former)
+        (former / path.name).write_bytes(pickle.dumps(data))
+    shutil.rmtree(folder / "runs")
+
+
+def test_the_records_of_an_older_version_are_not_made_again_nor_in_the_way(made, tmp_path, monkeypatch, capsys) -> None:
+    family = {name: made / "family" / name for name in ("target", "ar", "dllm")}
+    own = flags(family, tmp_path, "--num_questions", "1", "--drafters", "failfast")
+    assert failfast.main([*own, "--first_window", "9"]) == 0
+    as_before(tmp_path)
+    before = {path: path.read_bytes() for path in find_records(tmp_path)}
+    with monkeypatch.context() as patched:
+        patched.setattr(session, "load_lm", lambda *_: pytest.fail("a model is loaded"))
+        assert failfast.main([*own, "--first_window", "9"]) == 0
+    assert {path: path.read_bytes() for path in find_records(tmp_path)} == before
+    assert failfast.main([*own, "--dry_run"]) == 0
+    assert "to run: 1 of 1" in capsys.readouterr().out
+    assert failfast.main(own) == 0  # the published window, whose place is taken
+    names = sorted(load_record(path).drafter_name for path in find_records(tmp_path))
+    assert names == sorted(path.parent.name for path in find_records(tmp_path))
+    assert [name.partition("_10")[2] for name in names] == ["", "_w9"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,6 +118,19 @@ def test_bad_replays_are_one_line_and_status_2(
     assert len(error) == 1 and BAD_REPLAYS[line] in error[0]
 
 
+def test_a_trace_that_lies_under_another_number_is_not_taken_for_it(
+    traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = trace_path(tmp_path, replace(load_trace(find_traces(traces)[0]).identity, question_id=7))
+    path.parent.mkdir(parents=True)
+    shutil.copy(find_traces(traces)[0], path)
+    line = [str(tmp_path), "--drafters", "ar_sf", "--workers", "1"]
+    assert replay.main(line) == 0, "where no number is asked, it is what it is"
+    capsys.readouterr()
+    assert replay.main([*line, "--question_ids", "7"]) == 2
+    assert "under the number of another question: its own is 0" in capsys.readouterr().err
+
+
 def test_the_trace_of_another_text_or_drafter_is_no_ceiling(traces: Path, tmp_path: Path) -> None:
     replay.run([str(traces), "--drafters", "ar_sf", "--output_dir", str(tmp_path), "--workers", "1"])
     other = made_up_trace(0, num_tokens=60, chain_len=32, block_size=8, thresholds=(0.05,), vocab_size=2)
@@ -199,7 +214,8 @@ def test_a_second_recording_does_the_rest(
 ) -> None:
     line = [*flags(family, tmp_path, *SHORT), "--record"]
     assert failfast.main([*line, "--drafters", "plain", "ar_sf"]) == 0
-    assert "Recorded 2 of 2 questions" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["Question 0: recorded", "Question 1: recorded", "Recorded 2 of 2 questions. They are in:"]
     assert failfast.main(line) == 0  # the same questions, now with all drafters
     (first, second) = map(load_trace, find_traces(tmp_path))
     assert sorted(first.chains) == sorted(second.chains) == ["ar", "dllm_0.05", "lookup_3"]
@@ -209,7 +225,8 @@ def test_a_second_recording_does_the_rest(
     capsys.readouterr()
     monkeypatch.setattr(session, "load_lm", None)
     assert failfast.main(line) == 0
-    assert "Recorded 0 of 2 questions" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.startswith("Question 0: has its trace\n") and "Recorded 0 of 2 questions; the others had" in out
 
 
 def test_other_models_are_named(family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

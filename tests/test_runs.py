@@ -21,9 +21,11 @@ from specdec.errors import UserError
 from specdec.records import pickles, provenance
 from specdec.records.record import find_records, record_path, save_record
 from specdec.runs import run_file as runs
+from specdec.runs.recording import record_trace
 from specdec.runs.run_file import RunFile, find_runs, read_run, slurm_ids
 from specdec.runs.status import read_status, status_report
 from specdec.text import ranges
+from specdec.traces.trace import find_traces
 
 pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).resolve().parent.parent
@@ -102,6 +104,33 @@ def test_status_counts_done_missing_and_failed(tmp_path) -> None:
     assert "1 done, 1 failed, 1 without an end" in text and "0-2,7" in text and "ValueError: broken" in text
     save(tmp_path, 2, "ar_None_sf_3")
     assert read_status(tmp_path).configurations["bundled", "gsm8k", 64, "ar_None_sf_3"].failed == set()
+
+
+def test_a_recording_can_be_watched(family, tmp_path, monkeypatch, capsys) -> None:
+    arguments = flags(family, tmp_path, "--num_questions", "3", "--drafters", "plain", "ar_sf", "--record")
+    made = []
+
+    def record(*of: object) -> object:
+        made.append(of)
+        if len(made) == 3:
+            raise RuntimeError("CUDA out of memory")
+        return record_trace(*of)
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr("specdec.runs.recording.record_trace", record)
+        failfast.main(arguments)
+    (key, progress), *others = read_status(tmp_path).configurations.items()
+    assert (key[1:], progress.done, progress.failed, others) == (("bundled", 24, "traces"), {0, 1}, {2}, [])
+    assert failfast.main(arguments) == 0
+    (path,) = (path for path in find_runs(tmp_path) if read_run(path)["end"]["outcome"] == "done")
+    assert (read_run(path)["end"]["num_computed"], read_run(path)["end"]["num_found"]) == (1, 2)
+    (trace, *_) = find_traces(tmp_path)
+    trace.write_bytes(trace.read_bytes()[:-9])
+    capsys.readouterr()
+    assert failfast.main(["--status", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    (row,) = (line.split() for line in out.splitlines() if line.startswith("target ") and "bundled" in line)
+    assert row == ["target", "bundled", "24", "traces", "3", "2", "1", "0", "0"] and f"{trace} is not whole" in out
 
 
 @pytest.mark.parametrize("cut", [0, 1, -1])

@@ -155,7 +155,7 @@ def test_a_server_that_cannot_be_measured_is_one_line_that_names_it(reply, why, 
     with FakeServer([reply]) as server:
         assert run(profile_tpt_vllm, server) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("profile_tpt_vllm: error: ") and why in error and server.url in error
+    assert error.startswith("python -m profiling.profile_tpt_vllm: error: ") and why in error and server.url in error
 
 
 def test_plain_decoding_is_not_measured_on_a_server_that_speculates(capsys):

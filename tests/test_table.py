@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from specdec.drafters.families import kinds, paper
 from specdec.drafters.plain import Plain
 from specdec.ranking.ceiling import Ceiling
 from specdec.ranking.entries import Entry
+from specdec.ranking.statistics import Value
 from specdec.ranking.table import CEILING_SHARES, QUANTITIES, Table, table_of
 from specdec.ranking.table_files import read_table_file
 from specdec.views import palette
@@ -128,6 +130,15 @@ def test_figures_draw_the_table(table: Table) -> None:
     speed, _ = SWEEP.figure([table], []).axes
     lengths = {row.spec.draft_len: row.values["speedup_mean"].value for row in table.rows if row.spec in STATIC_AR}
     assert dict(speed.lines[0].get_xydata().tolist()) == lengths
+
+
+def test_first_windows_and_rules_are_told_apart_in_figures() -> None:
+    specs = FailFast(0.05, 0.45, 60, 10), FailFast(0.05, 0.45, 60, 10, 9), FailFast(0.05, 0.45, 60, 10, 9, "strict")
+    places = {pareto.X: Value(1.0), pareto.Y: Value(2.0)}
+    row = table_of(entries(), "E").rows[0]
+    rows = [replace(row, drafter_name=spec.name, values=row.values | places) for spec in specs]
+    (axes,) = pareto.figure([replace(table_of(entries(), "E"), rows=rows)]).axes
+    assert [text.get_text() for text in axes.texts if "×" not in text.get_text()] == ["w9", "w9 strict"]
 
 
 STATIC_AR = (ArStatic(4), ArStatic(8))

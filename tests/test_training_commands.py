@@ -69,7 +69,8 @@ def flags_of(kind: str, folder: Path) -> list[str]:
 
 def call(monkeypatch, kind: str, *flags: str) -> int:
     monkeypatch.setattr(sys, "argv", [kind, *flags])
-    return run_command({**COMMANDS, "family": family, "drafters": make_drafters}[kind].main)
+    command = {**COMMANDS, "family": family, "drafters": make_drafters}[kind]
+    return run_command(command.MODULE, command.main)
 
 
 @pytest.mark.parametrize("kind", ["ar", "dllm", "generate"])
@@ -204,7 +205,12 @@ def test_a_mistake_is_one_line_and_nothing_is_overwritten(kind, mistake, llama, 
     assert call(monkeypatch, kind, *flags) == 2
     output = capsys.readouterr()
     told = [line for line in output.err.splitlines() if not line.startswith("target distributions")]
-    assert len(told) == 1 and told[0].startswith("error: ") and mistake in told[0] and not output.out
+    assert (
+        len(told) == 1
+        and told[0].startswith(f"python -m {COMMANDS[kind].MODULE}: error: ")
+        and mistake in told[0]
+        and not output.out
+    )
     assert contents(llama) == before
 
 
@@ -310,4 +316,4 @@ def test_a_mistyped_flag_is_an_error():
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(lambda: five_steps(Path(sys.argv[1]), Path(sys.argv[2]))))
+    sys.exit(run_command("five_steps", lambda: five_steps(Path(sys.argv[1]), Path(sys.argv[2]))))

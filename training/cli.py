@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from specdec.commands.flags import StrictParser, program_name
 from specdec.errors import UserError
 from training import ranks
 from training.export import check_free
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(StrictParser):
     """Tells of a mistyped flag once, however many processes there are."""
 
     def error(self, message: str) -> NoReturn:
@@ -27,9 +28,9 @@ class _Parser(argparse.ArgumentParser):
         super().error(message)
 
 
-def training_parser(description: str) -> argparse.ArgumentParser:
+def training_parser(module: str, description: str) -> argparse.ArgumentParser:
     """A strict parser with the flags that every training command has."""
-    parser = _Parser(description=description, allow_abbrev=False)
+    parser = _Parser(prog=program_name(module), description=description)
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max_minutes", type=float, help="stop cleanly after this long; run again to go on")
@@ -90,28 +91,29 @@ def place_of(arguments: argparse.Namespace) -> Place:
     )
 
 
-def run_command(main: Callable[[], dict]) -> int:
+def run_command(module: str, main: Callable[[], dict]) -> int:
     """The exit status (2: the user's mistake); the result is the last line, JSON, by the leader of the processes."""
+    program = program_name(module)
     try:
         with ranks.joined():
-            return _run_joined(main)
+            return _run_joined(program, main)
     except UserError as error:
-        return _complain(error)
+        return _complain(program, error)
 
 
-def _run_joined(main: Callable[[], dict]) -> int:
+def _run_joined(program: str, main: Callable[[], dict]) -> int:
     try:
         result = {"finished": True, **main()}
     except OutOfTime as pause:
         result = {"finished": False, "stopped": str(pause)}
     except UserError as error:
         ranks.let_the_leader_speak()
-        return _complain(error)
+        return _complain(program, error)
     if ranks.is_leader():
         print(json.dumps(result), flush=True)
     return 0
 
 
-def _complain(error: UserError) -> int:
-    print(f"error: {error}", file=sys.stderr, flush=True)
+def _complain(program: str, error: UserError) -> int:
+    print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
     return 2

@@ -70,10 +70,10 @@ def labels_of(lesson: Lesson, soft_weight: float) -> Labels:
 
 
 def drafter_parser(
-    description: str, loop: LoopSettings, num_layers: int, soft_weight: float
+    module: str, description: str, loop: LoopSettings, num_layers: int, soft_weight: float
 ) -> argparse.ArgumentParser:
     """The flags of a drafter's training command, with these defaults."""
-    parser = training_parser(description)
+    parser = training_parser(module, description)
     add_loop_flags(parser, loop)
     parser.add_argument("--target_dir", type=Path, required=True, help=TARGET_HELP)
     parser.add_argument("--answers", type=Path, required=True, help="the .npz of training.self_generate")

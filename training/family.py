@@ -32,7 +32,8 @@ from training.train_ar_drafter import ArSettings
 from training.train_dllm_drafter import DllmSettings
 from training.train_target import MAX_DOCUMENT, TargetSettings, encode_examples, train_target
 
-COMMAND = "python -m training.family --data_dir DIR --work_dir DIR"
+MODULE = "training.family"
+COMMAND = f"python -m {MODULE} --data_dir DIR --work_dir DIR"
 TRAINED = ("teacher", "target", "ar_drafter", "dllm_drafter")
 Trained = TypeVar("Trained", TargetSettings, ArSettings, DllmSettings)
 RECIPE_FLAGS = ("num_mixed", *(f"{name}_steps" for name in TRAINED))
@@ -228,7 +229,9 @@ def run_family(family: Family, stop_after: str) -> dict[str, dict | None]:
 
 
 def main() -> dict:
-    parser = training_parser("Trains the bundled family: tokenizer, teacher, target, its answers, two drafters.")
+    parser = training_parser(
+        MODULE, "Trains the bundled family: tokenizer, teacher, target, its answers, two drafters."
+    )
     parser.add_argument("--data_dir", type=Path, required=True, help="has gsm8k/train.jsonl and math/train.jsonl")
     parser.add_argument("--work_dir", type=Path, required=True, help="artefacts and checkpoints")
     parser.add_argument("--out", type=Path, default=Path("assets/models"))
@@ -250,4 +253,4 @@ def main() -> dict:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(MODULE, main))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from training.decoder import BatchDecoder
 
+MODULE = "training.invent_prompts"
 SHORTEST = 12  # characters: what is shorter asks nothing
 _PLACE = "PLACE-OF-THE-PROMPT"
 
@@ -68,7 +69,7 @@ def invent_prompts(
 
 
 def main() -> dict:
-    parser = training_parser(__doc__.splitlines()[0])
+    parser = training_parser(MODULE, __doc__.splitlines()[0])
     parser.add_argument("--target_dir", type=Path, required=True, help=TARGET_HELP)
     parser.add_argument("--num_prompts", type=int, required=True, help="how many to write; fewer are left in the end")
     parser.add_argument("--opening", nargs="+", default=[""], help="first words of the prompts, each as many times")
@@ -102,4 +103,4 @@ def _write(arguments: argparse.Namespace, settings: DecodeSettings) -> dict:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(MODULE, main))

@@ -35,6 +35,7 @@ from training.train_dllm_drafter import DllmSettings, dllm_config, mask_id_of, t
 if TYPE_CHECKING:
     import torch
 
+MODULE = "training.make_drafters"
 MAX_PROMPT = 400  # longer prompts leave too little room for an answer in a training document
 
 
@@ -185,7 +186,7 @@ def settings_of(arguments: argparse.Namespace) -> DrafterSettings:
 
 def main() -> dict:
     default = DrafterSettings()
-    parser = training_parser("Makes an AR and a block-diffusion drafter for a target, from its own answers.")
+    parser = training_parser(MODULE, "Makes an AR and a block-diffusion drafter for a target, from its own answers.")
     parser.add_argument("--target_dir", type=Path, required=True, help=TARGET_HELP)
     add_prompt_flags(parser)
     parser.add_argument("--work_dir", type=Path, required=True, help="answers, checkpoints, and the two drafters")
@@ -209,4 +210,4 @@ def main() -> dict:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(MODULE, main))

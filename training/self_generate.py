@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+MODULE = "training.self_generate"
 SAVE_EVERY = 1000  # answers
 
 
@@ -153,7 +154,7 @@ def _answer_prompts(arguments: argparse.Namespace) -> dict:
 
 
 def main() -> dict:
-    parser = training_parser(__doc__.splitlines()[0])
+    parser = training_parser(MODULE, __doc__.splitlines()[0])
     parser.add_argument("--target_dir", type=Path, required=True, help=TARGET_HELP)
     add_prompt_flags(parser)
     parser.add_argument("--out", type=Path, required=True, help="the .npz to write")
@@ -165,4 +166,4 @@ def main() -> dict:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(MODULE, main))

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from training.graphs import Inputs
 
 
+MODULE = "training.train_ar_drafter"
+
+
 @dataclass(frozen=True)
 class ArSettings:
     num_layers: int = 5
@@ -71,7 +74,7 @@ def train_ar_drafter(lesson: Lesson, settings: ArSettings, place: Place) -> tupl
 
 def main() -> dict:
     default = ArSettings()
-    parser = drafter_parser(__doc__.splitlines()[0], default.loop, default.num_layers, default.soft_weight)
+    parser = drafter_parser(MODULE, __doc__.splitlines()[0], default.loop, default.num_layers, default.soft_weight)
     parser.add_argument("--fresh", action="store_true", help="start from random weights, not from the target's")
     arguments = parser.parse_args()
     settings = ArSettings(arguments.num_layers, loop_of(arguments), arguments.soft_weight, arguments.fresh)
@@ -84,4 +87,4 @@ def main() -> dict:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(MODULE, main))

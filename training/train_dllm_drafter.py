@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from training.graphs import Inputs
 
 
+MODULE = "training.train_dllm_drafter"
+
+
 @dataclass(frozen=True)
 class DllmSettings:
     num_layers: int = 5
@@ -95,7 +98,7 @@ def train_dllm_drafter(
 
 def main() -> dict:
     default = DllmSettings()
-    parser = drafter_parser(__doc__.splitlines()[0], default.loop, default.num_layers, default.soft_weight)
+    parser = drafter_parser(MODULE, __doc__.splitlines()[0], default.loop, default.num_layers, default.soft_weight)
     parser.add_argument("--mask_token", help="the tokenizer entry to use as mask (default: its own mask token)")
     arguments = parser.parse_args()
     settings = DllmSettings(arguments.num_layers, loop_of(arguments), arguments.soft_weight)
@@ -110,4 +113,4 @@ def main() -> dict:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(MODULE, main))

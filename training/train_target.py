@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from training.graphs import Inputs
 
+MODULE = "training.train_target"
 MAX_DOCUMENT = 512
 
 
@@ -70,7 +71,7 @@ def train_target(
 
 
 def main() -> dict:
-    parser = training_parser(__doc__.splitlines()[0])
+    parser = training_parser(MODULE, __doc__.splitlines()[0])
     add_loop_flags(parser, TargetSettings.loop)
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--tokenizer_dir", type=Path, required=True)
@@ -86,4 +87,4 @@ def main() -> dict:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(MODULE, main))

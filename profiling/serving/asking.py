@@ -5,11 +5,12 @@ It asks nothing: `server_profile.py` and `profile_tpt_hf.py` do.
 
 import argparse
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from profiling.serving.server import Server
-from specdec.drafters.flags import positive_int
+from specdec.drafters.flags import number, positive_int
 
 DEFAULTS = {"num_questions": 8, "max_new_tokens": 256}
 NEUTRAL = {"repetition_penalty": 1.0}  # or the checkpoint's own generation_config.json would apply
@@ -23,7 +24,7 @@ class Engine:
     speculate, must not, or may (None).
     """
 
-    program: str
+    module: str
     name: str
     base_url: str
     version_url: str
@@ -39,7 +40,8 @@ def add_server_flags(parser: argparse.ArgumentParser, engine: Engine) -> None:
     parser.add_argument(
         "--extra_body", type=_json_object, default={}, help="JSON: more fields of a request; null: none"
     )
-    parser.add_argument("--timeout_s", type=_silence, default=Server.timeout_s, help="longest silence of the server")
+    silence = number(float, lambda value: 1e-3 <= value < math.inf, "a time in seconds (0.001 or more)")
+    parser.add_argument("--timeout_s", type=silence, default=Server.timeout_s, help="longest silence of the server")
     parser.add_argument("--concurrency", type=positive_int, default=1, help="questions at once (default: %(default)s)")
     add_trial_flags(parser)
 
@@ -63,14 +65,10 @@ def question_arguments(flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def _json_object(text: str) -> dict[str, Any]:
-    found = json.loads(text)
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
     if not isinstance(found, dict):
-        raise argparse.ArgumentTypeError(f"{text} is not a JSON object")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object")
     return found
-
-
-def _silence(text: str) -> float:
-    value = float(text)
-    if not 1e-3 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is below 0.001, or not a number")
-    return value

@@ -26,14 +26,15 @@ from profiling.serving.metrics import between, total
 from profiling.serving.ranking_row import check_vanilla, ranking_row
 from profiling.serving.server import Refused, Server
 from profiling.serving.trials import require_trials, run_trials, summary
-from specdec.errors import UserError, exit_status
+from specdec.commands.flags import status_as
+from specdec.errors import UserError
 from specdec.models.checkpoints import BUNDLED, SMOLLM2, TARGET, find_model
 from specdec.questions.sets import SHORT, Problem, load_problems
 
 
 def run_command(engine: Engine, about: str, arguments: Sequence[str] | None) -> int:
     def work() -> None:
-        parser = parser_of(engine.program, about, ("dataset_name", *QUESTION_FLAGS))
+        parser = parser_of(engine.module, about, ("dataset_name", *QUESTION_FLAGS))
         add_server_flags(parser, engine)
         if engine.speculates is not False:
             parser.add_argument(
@@ -43,7 +44,7 @@ def run_command(engine: Engine, about: str, arguments: Sequence[str] | None) -> 
         flags = parser.parse_args(arguments)
         profile(engine, flags, load_problems(flags.dataset_name, **question_arguments(flags)), print_json)
 
-    return exit_status(engine.program, work)
+    return status_as(engine.module, work)
 
 
 def profile(

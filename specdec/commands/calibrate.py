@@ -16,7 +16,7 @@ from specdec.traces.calibration import calibrate, engine_costs, save_calibration
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
 
-PROGRAM = "specdec.calibrate"  # its published name
+PROGRAM = "python -m specdec.calibrate"  # its published name
 EXAMPLES = ("failfast calibrate results/traces",)
 MIN_CHAIN_LEN, MAX_DRAFT_LEN = 20, 60
 MAX_ROUNDS, PRECISION = 12, 1e-4  # of the search for a rate that is its own

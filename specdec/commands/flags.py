@@ -3,13 +3,15 @@ drafter families. The published spellings of flags are read here and nowhere els
 """
 
 import argparse
-from collections.abc import Collection, Sequence
+import sys
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields
 from typing import Any, NoReturn
 
 from specdec.config import model_flags, parts
 from specdec.drafters.families import flags as family_flags
 from specdec.drafters.flags import Flag
+from specdec.errors import exit_status
 
 GROUPS = {
     "questions": "which questions",
@@ -35,6 +37,19 @@ class StrictParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def program_name(module: str) -> str:
+    """What the command of a folder is called, in usage and errors: as `failfast VERB NAME` (`cli.py`) where that
+    started it, else `python -m MODULE`."""
+    started_as = sys.argv[0]
+    is_by_verb = started_as.startswith("failfast ") and started_as.endswith(f" {module.rpartition('.')[2]}")
+    return started_as if is_by_verb else f"python -m {module}"
+
+
+def status_as(module: str, work: Callable[[], None]) -> int:
+    """The exit status of the command of a folder, with mistakes under its name."""
+    return exit_status(program_name(module), work)
 
 
 def all_flags() -> dict[str, dict[str, Flag]]:

@@ -18,12 +18,14 @@ from specdec.config import RunConfig, model_flags
 from specdec.decoding.cost_aware import FILE_NAME, Advice
 from specdec.drafters.base import Spec
 from specdec.drafters.families import flags as family_flags
-from specdec.errors import exit_status, user_error
+from specdec.drafters.flags import positive_int
+from specdec.errors import UserError, exit_status, user_error
 from specdec.latency.pricing import Pricing
 from specdec.ranking.entries import Entry, entry_of
 from specdec.ranking.oracle import TraceJudges
 from specdec.records.pickles import write_atomic
-from specdec.records.record import check_writable, identity_path, load_finished, save_record
+from specdec.records.places import load_finished, put_record
+from specdec.records.record import check_writable, identity_path
 from specdec.traces.calibration import advice_of
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
@@ -41,7 +43,7 @@ FLAGS = (
     "pass_accounting",
 )
 REFUSED = "temperature"  # with a reason
-PROGRAM = "specdec.replay"  # its published name
+PROGRAM = "python -m specdec.replay"  # its published name
 EXAMPLES = (
     "failfast replay results --grid paper --json > ranking.json",
     "failfast replay results --drafters failfast --tau 0.3 0.45 0.6",
@@ -75,7 +77,7 @@ def build_parser(program: str = PROGRAM) -> StrictParser:
     add_flags(parser, (*FLAGS, REFUSED, *(flag.name for flag in family_flags())))
     parser.add_argument("--output_dir", help="write full records there, as a live run would (default: none)")
     parser.add_argument("--log", help="write a log there that parse_log.py ranks (default: none)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: %(default)s)")
+    parser.add_argument("--workers", type=positive_int, default=os.cpu_count(), help="processes (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the ranking as one JSON document")
     return parser
 
@@ -126,7 +128,9 @@ def replay_trace(path: Path, what: Replays) -> Replayed:
     """All settings on one trace."""
     entries: list[Entry] = []
     lines: list[str] = []
-    trace = load_trace(path)
+    trace, asked = load_trace(path), what.config.questions.question_ids
+    if asked is not None and trace.question_id not in asked:
+        raise UserError(f"{path} lies under the number of another question: its own is {trace.question_id}")
     judges = TraceJudges(trace, what.pricing)
     for spec in what.specs:
         record = replay(trace, spec, what.config.drafters.options, what.advice(trace, spec))
@@ -136,5 +140,5 @@ def replay_trace(path: Path, what: Replays) -> Replayed:
         if what.output_dir is not None:
             where = identity_path(what.output_dir, record.identity)
             load_finished(where, record.identity, "choose another --output_dir")  # a run's record is not written over
-            save_record(record, where, record_text(record, entry))
+            put_record(record, where, record_text(record, entry))
     return entries, lines

@@ -21,7 +21,7 @@ from specdec.views.report_data import by_question, looks, report_data
 from specdec.views.report_page import report_page
 from specdec.views.trajectory import Reader
 
-PROGRAM = "specdec.html_report"  # its published name
+PROGRAM = "python -m specdec.html_report"  # its published name
 EXAMPLES = ("failfast report results --out report.html",)
 
 

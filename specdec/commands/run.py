@@ -24,9 +24,10 @@ from specdec.latency.pricing import Pricing
 from specdec.models.token_text import TokenBytes, stored_tokens
 from specdec.questions.sets import Problem
 from specdec.ranking.entries import PLAIN, Entry, entry_of, with_measured
-from specdec.records.record import Record, check_writable, save_record
+from specdec.records.places import put_record
+from specdec.records.record import Record, check_writable
 from specdec.runs.resume import asked_problems, repeated_run, stored_records
-from specdec.runs.run_file import RunFile
+from specdec.runs.run_file import TRACES, RunFile
 from specdec.runs.shards import parse_shard
 from specdec.runs.status import read_status, status_report
 from specdec.runs.stop import StopRequest
@@ -132,7 +133,7 @@ def run(config: RunConfig, stop: StopRequest) -> None:
     check_writable(output.output_dir)
     with RunFile(output.output_dir, describe_run(session, problems, shard, jobs)) as run_file:
         if report is None:
-            record_traces(session, problems, stop)
+            record_traces(session, problems, run_file, stop)
         else:
             run_jobs(session, jobs, report, run_file, stop)
 
@@ -157,23 +158,28 @@ def run_jobs(session: Session, jobs: Sequence[Job], report: Reporter, run_file: 
             entry = report.entry(record)
             if record is not found:
                 texts = [session.text_of(turn.emitted_tokens) for turn in record.rounds]
-                save_record(record, job.path, record_text(record, entry, texts))
+                put_record(record, job.path, record_text(record, entry, texts))
             report.add(record, entry)
     report.finish()
 
 
-def record_traces(session: Session, problems: Sequence[Problem], stop: StopRequest) -> None:
+def record_traces(session: Session, problems: Sequence[Problem], run_file: RunFile, stop: StopRequest) -> None:
     """A trace per question, each saved as soon as it is made; what is stored already is not made again."""
     from specdec.runs.recording import plan_traces, record_trace
     from specdec.traces.trace import save_trace
 
     jobs = plan_traces(session, problems)
-    for job in tqdm(jobs, desc="questions", disable=None):
-        stop.check()
-        if job.is_needed:
-            save_trace(record_trace(session, job, stop.check), job.path)
-    num_made = sum(job.is_needed for job in jobs)
-    print(f"Recorded {num_made} of {len(jobs)} questions; the others had their traces. They are in:")
+    with logging_redirect_tqdm():
+        for job in tqdm(jobs, desc="questions", disable=None):
+            stop.check()
+            run_file.job = (job.problem.question_id, TRACES)
+            if job.is_needed:
+                save_trace(record_trace(session, job, stop.check), job.path)
+            run_file.num_found += not job.is_needed
+            run_file.num_computed += job.is_needed
+            log.info("Question %d: %s", job.problem.question_id, "recorded" if job.is_needed else "has its trace")
+    others = "; the others had their traces" if run_file.num_found else ""
+    print(f"Recorded {run_file.num_computed} of {len(jobs)} questions{others}. They are in:")
     print(jobs[0].path.parent.parent)
 
 

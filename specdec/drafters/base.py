@@ -96,6 +96,11 @@ class Spec(ABC):
         """The name in words."""
         return self._filled(self.label_pattern, number_text)
 
+    @property
+    def variant(self) -> str:
+        """In as few letters as will do, what marks it beside others of its kind in a figure; "" as published."""
+        return ""
+
     def _filled(self, pattern: str, spelled: Callable[[float], str]) -> str:
         words = {one.name: getattr(self, one.name) for one in fields(self)}
         numbers = {one.name: spelled(words[one.name]) for one in fields(self) if one.type in (float, "float")}

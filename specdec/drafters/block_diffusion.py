@@ -144,6 +144,10 @@ class FailFast(BlockSpec):
     def name(self) -> str:
         return super().name + self._unlike_published("_w{}", "_{}")
 
+    @property
+    def variant(self) -> str:
+        return self._unlike_published("w{}", " {}").strip()
+
     def _unlike_published(self, window: str, rule: str) -> str:
         """These patterns, filled, of what is not as published."""
         window = "" if self.first_window == PUBLISHED_WINDOW else window.format(self.first_window)

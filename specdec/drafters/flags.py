@@ -30,25 +30,27 @@ class Flag:
         return options.get(self.name, self.default)
 
 
-def _number(name: str, kind: type, is_fine: Callable[[Any], bool], complaint: str) -> Callable[[str], Any]:
-    """What argparse reads a flag's numbers by, and calls by `name` where a text is not a number."""
+def number(kind: type, is_fine: Callable[[Any], bool], wanted: str) -> Callable[[str], Any]:
+    """What argparse reads a flag's numbers by; of any other text it says that it is not `wanted`."""
 
     def read(text: str) -> Any:
-        value = kind(text)
-        if not is_fine(value):
-            raise argparse.ArgumentTypeError(f"{text} {complaint}")
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not is_fine(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
         return value
 
-    read.__name__ = name
     return read
 
 
-positive_int = _number("positive_int", int, lambda value: value >= 1, "is not a positive integer")
-index = _number("index", int, lambda value: value >= 0, "is not an index (0, 1, ...)")
-count = _number("count", int, lambda value: value >= 0, "is negative")
-probability = _number("probability", float, lambda value: 0 <= value <= 1, "is outside 0..1")
-share = _number("share", float, lambda value: 0 < value <= 1, "is not above 0 and at most 1")
-degree = _number("degree", float, lambda value: 0 <= value < math.inf, "is not a temperature (0 or more)")
+positive_int = number(int, lambda value: value >= 1, "a positive integer")
+index = number(int, lambda value: value >= 0, "an index (0, 1, ...)")
+count = number(int, lambda value: value >= 0, "a count (0, 1, ...)")
+probability = number(float, lambda value: 0 <= value <= 1, "a probability (0 to 1)")
+share = number(float, lambda value: 0 < value <= 1, "above 0 and at most 1")
+degree = number(float, lambda value: 0 <= value < math.inf, "a temperature (0 or more)")
 
 # Flags that several families read. Lengths and thresholds are lists: every combination is run.
 LENGTHS = {"nargs": "+", "type": positive_int}

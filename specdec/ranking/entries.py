@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -19,8 +19,9 @@ from specdec.questions.repetition import is_degenerate
 from specdec.ranking.ceiling import Ceiling
 from specdec.ranking.oracle import Judges, TraceJudges
 from specdec.ranking.source import Source
-from specdec.records.identity import SAMPLED
-from specdec.records.record import Record, find_records, load_record
+from specdec.records.identity import SAMPLED, former_name
+from specdec.records.places import load_records
+from specdec.records.record import Record, load_record
 
 NO_PRICING, UNKNOWN = Pricing(), Source()
 COUNTS = ("num_output_tokens", "num_accepted", "num_drafted", "num_rounds", "num_forward_passes")
@@ -42,6 +43,7 @@ class Entry:
     verify_ms: float | None = None
     source: Source = UNKNOWN  # what makes question 0 another question
     settings: str = ""  # digest of everything that decided the result; "" if unknown
+    origin: str = ""  # live, replayed, ... (`identity.py`); "" if unknown
     output: str = ""  # digest of the output tokens; "" if unknown
     ceilings: dict[str, Ceiling] = field(default_factory=dict)  # by engine name, where a trace is known
     is_correct: bool | None = None  # the answer; None where it was not graded
@@ -81,6 +83,7 @@ def entry_of(
         verify_ms=float(record.verify_ms) if is_timed else None,
         source=Source.of(record),
         settings=_digest(record.identity.former() | ({} if is_own else {"pass_accounting": accounting})),
+        origin=record.identity.origin,
         output=_digest(record.output_tokens),
         ceilings=judges.ceilings(record) if judges is not None and is_own else {},
         is_correct=is_correct(record, run_code=run_code),
@@ -107,17 +110,18 @@ def merge(stats: Iterable[Entry]) -> list[Entry]:
     price needs plain decoding of the same question; where that is missing, a price that a log states is kept.
     """
     merged: dict[tuple[Source, int, str], Entry] = {}
-    for entry in stats:
+    for entry in _under_present_names(list(stats)):
         key = (entry.source, entry.question_id, entry.drafter_name)
         earlier = merged.get(key)
-        if earlier is not None and earlier.settings and entry.settings and earlier.settings != entry.settings:
-            raise UserError(
-                f"question {entry.question_id}, {entry.drafter_name}, is there twice, made with other settings: "
-                "rank the two runs apart"
-            )
+        for name, what in (("settings", "made with other settings"), ("origin", "once run and once replayed")):
+            known = {getattr(one, name) for one in (earlier, entry) if one is not None} - {""}
+            if len(known) > 1:
+                twice = f"question {entry.question_id}, {entry.drafter_name}, is there twice, {what}"
+                raise UserError(f"{twice}: rank the two runs apart")
         if earlier is not None and _counts(earlier) == _counts(entry):
             prices, ceilings = earlier.prices | entry.prices, earlier.ceilings | entry.ceilings
-            entry = dataclasses.replace(entry, prices=prices, ceilings=ceilings)
+            origin = entry.origin or earlier.origin
+            entry = dataclasses.replace(entry, prices=prices, ceilings=ceilings, origin=origin)
         merged[key] = entry
     return [
         with_measured(entry, merged.get((source, question_id, PLAIN)))
@@ -125,8 +129,21 @@ def merge(stats: Iterable[Entry]) -> list[Entry]:
     ]
 
 
+def _under_present_names(stats: Sequence[Entry]) -> list[Entry]:
+    """Entries of logs from when names held no first window and no rule take the names of the same runs' records."""
+    names = {
+        (entry.source, entry.question_id, entry.settings): entry.drafter_name for entry in stats if _is_renamed(entry)
+    }
+    present = [names.get((entry.source, entry.question_id, entry.settings), entry.drafter_name) for entry in stats]
+    return [dataclasses.replace(entry, drafter_name=name) for entry, name in zip(stats, present, strict=True)]
+
+
+def _is_renamed(entry: Entry) -> bool:
+    return entry.settings != "" and former_name(entry.drafter_name) != entry.drafter_name
+
+
 def _counts(entry: Entry) -> Entry:
-    return dataclasses.replace(entry, prices={}, ceilings={})
+    return dataclasses.replace(entry, prices={}, ceilings={}, origin="")
 
 
 def with_measured(entry: Entry, plain: Entry | None) -> Entry:
@@ -142,7 +159,7 @@ def records_of(folder: str | Path) -> list[Record]:
     """All records of a results folder, a folder in it, or one file. UserError if there is none, or a damaged one."""
     if not Path(folder).exists():
         raise UserError(f"{folder} does not exist: give a results folder (failfast.py --output_dir) or a record")
-    paths = [Path(folder)] if Path(folder).is_file() else find_records(folder)
-    if not paths:
+    records = [load_record(folder)] if Path(folder).is_file() else load_records(folder)
+    if not records:
         raise UserError(f"{folder} holds no records: give the --output_dir of a finished run")
-    return [load_record(path) for path in paths]
+    return records

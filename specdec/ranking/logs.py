@@ -134,6 +134,7 @@ def _exact(key: Key, text: str) -> Entry | None:
             verify_ms=None if totals["verify_ms"] is None else _ms(totals["verify_ms"]),
             source=Source.from_builtins(totals["source"]),
             settings=str(totals.get("settings", "")),
+            origin=str(totals.get("origin", "")),
             output=str(totals.get("output", "")),
             ceilings={str(name): Ceiling.from_builtins(value) for name, value in totals.get("ceilings", {}).items()},
             is_correct=_flag(totals.get("correct")),

@@ -28,6 +28,7 @@ NAME_ENDS = (("first_window", 10, "_w{}"), ("rule", "published", "_{}"))
 # A threshold of 0 or 1 was written without its decimal: dllm_1_sf_8 is dllm_1.0_sf_8.
 _WHOLE = re.compile(r"^((?:dllm_|ar_None_df_|dllm_[^_]+_df_)[01])(?=_|$)")
 _DECIMAL = re.compile(r"^((?:dllm_|ar_None_df_|dllm_[^_]+_df_)[01])\.0(?=_|$)")
+_FORMER_NAME = re.compile(r"(.+_df_.+?)(?:_w\d+)?(?:_strict)?")
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,10 @@ class Identity:
         return named | dict(self.settings) | {"origin": self.origin}
 
     def former(self) -> dict[str, Any]:
-        """As it was spelled before; a live run's says no origin. Logs hold its digest, so those of before match."""
+        """As it was spelled before, when it said no origin. Logs hold its digest, so those of before match."""
         spelled = {new: old for old, new in RENAMED.items()}
-        said = [item for item in self.to_builtins().items() if item != ("origin", LIVE)]
-        return {spelled.get(key, key): value for key, value in said} | {"drafter": _renamed(_DECIMAL, self.drafter)}
+        now = self.to_builtins() | {"drafter": former_name(self.drafter)}
+        return {spelled.get(key, key): value for key, value in now.items() if key != "origin"}
 
     @classmethod
     def from_builtins(cls, data: Any, origin: str = LIVE) -> "Identity":
@@ -82,6 +83,16 @@ class Identity:
             return cls(**named, settings=others, origin=origin)
         except TypeError as error:
             raise UserError(f"identity: {error}") from None
+
+
+def former_name(drafter: str) -> str:
+    """A drafter's name as it was when names held no first window, no rule and no decimal of 1.0; the same for most.
+
+    >>> former_name("dllm_0.05_df_0.45_60_10_w9_strict")
+    'dllm_0.05_df_0.45_60_10'
+    """
+    found = _FORMER_NAME.fullmatch(drafter)
+    return _renamed(_DECIMAL, found[1] if found else drafter)
 
 
 def current(identity: dict[str, Any]) -> dict[str, Any]:

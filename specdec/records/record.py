@@ -13,11 +13,10 @@ from typing import Any
 from specdec.errors import UserError, user_error
 from specdec.records import fields, older, pickles, published
 from specdec.records.divergence import Divergence
-from specdec.records.identity import LIVE, PUBLISHED, REPLAY, Identity, current
+from specdec.records.identity import LIVE, REPLAY, TRACE, Identity, current
 from specdec.records.rounds import Round, totals
 
 SCHEMA_VERSION = 2  # 1: `older.py`
-OVERWRITE = "use --overwrite or another --output_dir"
 _TREES = ("provenance", "raw_data")
 
 
@@ -132,15 +131,18 @@ class Record:
             raise UserError(f"schema_version is {version}, not {SCHEMA_VERSION}")
         data = _current(data if version == SCHEMA_VERSION else older.renewed(data, SCHEMA_VERSION))
         provenance = fields.take(data, "provenance", fields.is_dict)
-        origin = REPLAY if "replayed" in provenance else LIVE
+        prompt_ids = fields.take(data, "orig_model_inputs", fields.is_tokens)
+        rounds = _rounds_of(fields.take(data, "stats_each_round", fields.is_list), len(prompt_ids))
         made = cls(
-            identity=Identity.from_builtins(fields.take(data, "identity", fields.is_dict), origin),
+            identity=Identity.from_builtins(
+                fields.take(data, "identity", fields.is_dict), _former_origin(provenance, rounds)
+            ),
             provenance=provenance,
-            prompt_ids=(prompt_ids := fields.take(data, "orig_model_inputs", fields.is_tokens)),
+            prompt_ids=prompt_ids,
             raw_data=fields.take(data, "raw_data", fields.is_dict),
             output_text=fields.take(data, "output_text", fields.is_str),
             prefill_ms=fields.take(data, "prefill_ms", fields.is_ms),
-            rounds=_rounds_of(fields.take(data, "stats_each_round", fields.is_list), len(prompt_ids)),
+            rounds=rounds,
             divergence=Divergence.from_builtins(data["divergence"]) if "divergence" in data else None,
         )
         try:
@@ -215,21 +217,6 @@ def load_record(path: str | Path) -> Record:
         raise UserError(message) from None
 
 
-def load_finished(path: str | Path, identity: Identity, advice: str = OVERWRITE) -> Record | None:
-    """The record at `path` if it was made under `identity`; None if there is no file.
-
-    UserError for a damaged record, and for one made under another identity: the first difference, and `advice`.
-    """
-    with user_error(f"read {path}"):
-        if not Path(path).exists():
-            return None
-    record = load_record(path)
-    if record.identity.origin == PUBLISHED:
-        raise UserError(f"{path} was made by the published program: {advice}")
-    record.identity.require(identity, f"{path} was made", advice)
-    return record
-
-
 def find_records(output_dir: str | Path) -> list[Path]:
     """The pickles of a results folder (or of any folder in it), questions in numeric order; maybe none."""
     folder = Path(output_dir)
@@ -269,6 +256,13 @@ def _current(data: dict[str, Any]) -> dict[str, Any]:
             raise UserError(f"identity has {key} {fields.shown(identity, key)}, the record {value!r}")
     identity = current(identity)
     return data | {"identity": identity, "drafter_name": identity["drafter"]}
+
+
+def _former_origin(provenance: dict[str, Any], rounds: list[Round]) -> str:
+    """Where a record is from that does not say so: a look into a trace took no time, a target's pass does."""
+    if "replayed" in provenance:
+        return REPLAY
+    return LIVE if any(turn.verify_ms for turn in rounds) else TRACE
 
 
 def _rounds_of(entries: list[Any], prompt_len: int) -> list[Round]:

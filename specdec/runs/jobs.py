@@ -12,8 +12,9 @@ from specdec.errors import UserError
 from specdec.models.tokens import encode_prompt
 from specdec.questions.sets import Problem
 from specdec.records.identity import Identity, first_difference, prompt_sha256
+from specdec.records.places import load_finished, place_of
 from specdec.records.provenance import provenance
-from specdec.records.record import Record, identity_path, load_finished
+from specdec.records.record import Record, identity_path
 from specdec.session import Session
 from specdec.traces.replay import RecordedTarget
 from specdec.traces.trace import Trace, load_trace, trace_path
@@ -119,7 +120,7 @@ def run_job(session: Session, job: Job, check_stop: Callable[[], None]) -> Recor
 def describe_plan(session: Session, jobs: Sequence[Job]) -> str:
     """What a run would do: configurations, rounds at most, and an estimate of the memory it needs."""
     budget = session.config.decoding.max_new_tokens
-    by_drafter = Counter(job.spec.name for job in jobs if session.config.output.overwrite or not job.path.exists())
+    by_drafter = Counter(job.spec.name for job in jobs if session.config.output.overwrite or place_of(job.path) is None)
     lines = [f"{name}: {count} questions, at most {count * budget} rounds" for name, count in by_drafter.items()]
     lines.append(f"to run: {by_drafter.total()} of {len(jobs)}; the others have a record (settings not compared)")
     num_positions = max(len(job.prompt_ids) for job in jobs) + budget

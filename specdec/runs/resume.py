@@ -20,7 +20,8 @@ from specdec.questions.sets import Problem, load_problems
 from specdec.records.fields import is_same
 from specdec.records.identity import Identity
 from specdec.records.pickles import plain
-from specdec.records.record import Record, find_records, identity_path, load_finished, load_record, record_path
+from specdec.records.places import load_finished, load_records, place_of
+from specdec.records.record import Record, identity_path, record_path
 from specdec.runs.run_file import find_runs, question_sha256, read_run, this_run
 from specdec.runs.shards import Shard
 
@@ -48,7 +49,11 @@ def repeated_run(config: RunConfig, problems: Sequence[Problem], shard: Shard) -
     output = config.output
     is_afresh = output.overwrite or output.dry_run or config.recording.record
     can_be = not is_afresh and config.decoding.verify == "target"
-    if not can_be or config.drafters.needs_advice or not all(path.is_file() for path in _paths(config, problems)):
+    if (
+        not can_be
+        or config.drafters.needs_advice
+        or not all(path.is_file() or place_of(path) for path in _paths(config, problems))
+    ):
         return None
     sources = [find_model(role, name) for role, name in config.model_names.items()]
     questions: dict[str, Any] = {}
@@ -128,9 +133,7 @@ def stored_records(config: RunConfig) -> list[Record]:
 
     Their other settings are as stored. Raises UserError where none is, or a question of --question_ids has none.
     """
-    records = [
-        record for path in find_records(config.output.output_dir) if _is_asked(record := load_record(path), config)
-    ]
+    records = [record for record in load_records(config.output.output_dir) if _is_asked(record, config)]
     if not records:
         raise UserError(
             f"no stored record in {config.output.output_dir} fits: check --output_dir, --target_model_name, "

@@ -24,6 +24,7 @@ from specdec.errors import UserError, user_error
 from specdec.models.checkpoints import stamp
 from specdec.questions.sets import Problem
 from specdec.records import fields
+from specdec.records.identity import current
 from specdec.records.pickles import plain, write_atomic
 from specdec.records.provenance import provenance
 from specdec.runs.shards import Shard
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 DONE, STOPPED, FAILED = "done", "stopped", "failed"
+TRACES = "traces"  # in place of a drafter: what a run that records makes
 MAX_BYTES = 64 * 2**20
 
 
@@ -44,8 +46,8 @@ class RunFile:
 
     Attributes:
         path: the file.
-        job: the (question_id, drafter) being worked on; a failure is blamed on it.
-        num_computed, num_found: records made, and records that were there already.
+        job: the (question_id, drafter or TRACES) being worked on; a failure is blamed on it.
+        num_computed, num_found: records or traces made, and those that were there already.
     """
 
     def __init__(self, output_dir: str | Path, description: dict[str, Any]) -> None:
@@ -96,18 +98,26 @@ def read_run(path: Path) -> dict[str, Any]:
         fields.take(document, "max_new_tokens", fields.is_count)
         fields.take(document, "question_ids", fields.is_tokens)
         fields.take(document, "drafters", lambda names: fields.is_list(names) and all(map(fields.is_str, names)))
+        document["drafters"] = [_present_name(name, document) for name in document["drafters"]]
         end = fields.take(document, "end", lambda value: value is None or fields.is_dict(value))
         if end is not None:
             fields.take(end, "outcome", lambda value: value in (DONE, STOPPED, FAILED))
             blamed = fields.take(end, "failed", lambda value: value is None or fields.is_dict(value))
             if blamed is not None:
                 fields.take(blamed, "question_id", fields.is_count)
-                fields.take(blamed, "drafter", fields.is_str)
+                blamed["drafter"] = _present_name(fields.take(blamed, "drafter", fields.is_str), document)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except (UserError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a whole run.json ({error}); no record depends on it: remove it") from None
     return document
+
+
+def _present_name(drafter: str, document: dict[str, Any]) -> str:
+    """A drafter's name in an older run.json as it is now: what its name did not say, its identity did."""
+    identities = document.get("identities")
+    known = identities.get(drafter) if isinstance(identities, dict) else None
+    return str(current({**known, "drafter": drafter})["drafter"]) if isinstance(known, dict) else drafter
 
 
 def find_runs(output_dir: str | Path) -> list[Path]:
@@ -138,7 +148,7 @@ def describe_run(session: Session, problems: Sequence[Problem], shard: Shard, jo
     """Plain builtins. `problems` are those of the shard, `jobs` those of the problems, question by question; none
     when traces are recorded."""
     config = session.config
-    specs = [] if config.recording.record else session.specs  # a run that records traces leaves no records
+    specs = [] if config.recording.record else session.specs  # a run that records leaves TRACES
     return plain(
         {
             "target": config.models.target_name,

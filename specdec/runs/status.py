@@ -1,19 +1,24 @@
 """Status: what the runs of a results folder were asked for, and what of it is done, missing or failed.
 
-Asked is what the run.json files say, done is what has a record that begins and ends as one; a ranking reads the rest.
+Asked is what the run.json files say, done is what has a record or a trace that begins and ends as one; a ranking reads
+the rest.
 """
 
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
-from specdec.records.pickles import seems_whole
+from specdec.records import pickles
+from specdec.records.identity import Identity, former_name
+from specdec.records.places import place_of
 from specdec.records.record import record_path
-from specdec.runs.run_file import FAILED, find_runs, read_run
+from specdec.runs.run_file import FAILED, TRACES, find_runs, read_run
 from specdec.text import aligned, ranges, visible
+from specdec.traces import trace
 
-Configuration = tuple[str, str, int, str]  # target, data set, budget, drafter
+Configuration = tuple[str, str, int, str]  # target, data set, budget, drafter (or TRACES)
 UNENDED = "without an end (running, or killed)"
 
 
@@ -56,22 +61,33 @@ def read_status(output_dir: str | Path) -> Status:
         status.outcomes[end["outcome"]] += 1
         if end["outcome"] == FAILED:
             status.errors.append(f"{path.parent.name}: {end.get('error')}")
-        for drafter in document["drafters"]:
+        for drafter in document["drafters"] or [TRACES]:
             key = (document["target"], document["dataset"], document["max_new_tokens"], drafter)
             progress = status.configurations.setdefault(key, Progress())
             progress.asked.update(document["question_ids"])
             if end["failed"] is not None and end["failed"]["drafter"] == drafter:
                 progress.failed.add(end["failed"]["question_id"])
-    for (target, dataset, budget, drafter), progress in status.configurations.items():
-        places = {
-            question: record_path(output_dir, target, dataset, question, drafter, budget) for question in progress.asked
-        }
-        present = {question: path for question, path in places.items() if path.is_file()}
-        progress.done |= {question for question, path in present.items() if seems_whole(path)}
+    num_named = Counter(former_name(name) for name in {drafter for *_, drafter in status.configurations})
+    for configuration, progress in status.configurations.items():
+        is_shared = num_named[former_name(configuration[-1])] > 1
+        present = {one: _place(output_dir, configuration, one, is_shared) for one in progress.asked}
+        is_whole = trace.seems_whole if configuration[-1] == TRACES else pickles.seems_whole
+        progress.done |= {question for question, path in present.items() if path is not None and is_whole(path)}
         progress.failed -= progress.done
-        damaged = (path for question, path in present.items() if question not in progress.done)
-        status.damaged.extend(f"{path} is not a whole record: remove it, and it is made again" for path in damaged)
+        damaged = (path for question, path in present.items() if path is not None and question not in progress.done)
+        status.damaged.extend(f"{path} is not whole: remove it, and it is made again" for path in damaged)
     return status
+
+
+def _place(output_dir: str | Path, configuration: Configuration, question_id: int, is_shared: bool) -> Path | None:
+    """Where a question's record, or trace, lies. Whose record a file is takes long to read, and is in doubt only where
+    drafters share a former name."""
+    target, dataset, budget, drafter = configuration
+    if drafter == TRACES:
+        path = trace.trace_path(output_dir, Identity(target, dataset, question_id, PLAIN, budget))
+        return path if path.is_file() else None
+    path = record_path(output_dir, target, dataset, question_id, drafter, budget)
+    return path if path.is_file() and not is_shared else place_of(path)
 
 
 def status_report(status: Status) -> str:

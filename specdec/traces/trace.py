@@ -139,6 +139,14 @@ def trace_path(output_dir: str | Path, identity: Identity) -> Path:
     return Path(output_dir) / "traces" / below.parent.parent / f"{identity.max_new_tokens}.npz"
 
 
+def seems_whole(path: Path) -> bool:
+    """Whether a file ends as a trace does: a look that takes no time, not a check of content."""
+    try:
+        return zipfile.is_zipfile(path)
+    except OSError:
+        return False
+
+
 def save_trace(trace: Trace, path: Path) -> None:
     """Writes the file atomically. Raises UserError where that cannot be done."""
     trace.check()

@@ -66,6 +66,7 @@ def _totals_json(entry: Entry) -> str:
     totals = {
         "source": entry.source.to_builtins(),
         "settings": entry.settings,
+        "origin": entry.origin,
         "output": entry.output,
         **{name.removeprefix("num_"): getattr(entry, name) for name in COUNTS},
         "draft_ms": entry.draft_ms,
