@@ -17,7 +17,8 @@ from specdec.errors import UserError
 from specdec.ranking.entries import entry_of
 from specdec.records import pickles
 from specdec.records.identity import PUBLISHED
-from specdec.records.record import Record, load_finished, load_record, record_path, save_record
+from specdec.records.places import load_finished
+from specdec.records.record import Record, load_record, record_path, save_record
 from specdec.records.rounds import Round
 
 CUT = make_round(9, (5, 6), 2, next_token=None, stop_reason="stop_token", asked_len=8)
