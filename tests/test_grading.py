@@ -30,7 +30,7 @@ ADD = {
         (r"\fbox{7}", "7"),
         (r"\boxed {7 }", "7"),
         (r"\boxed{never closed", None),
-        (r"\boxed 7", None),
+        (r"\boxed 7", "7"),
         ("no box", None),
         ("", None),
     ],

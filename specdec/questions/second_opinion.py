@@ -1,0 +1,5 @@
+"""stub"""
+
+
+def is_same(given: str, reference: str) -> bool:
+    return False
