@@ -10,6 +10,7 @@ from typing import Any
 
 from specdec.errors import UserError
 from specdec.questions import sandbox
+from specdec.questions.answers.unicode import as_tex
 from specdec.questions.mathtext import is_same_answer, last_boxed
 from specdec.questions.sets import make_problem
 from specdec.records.record import Record
@@ -17,14 +18,21 @@ from specdec.records.record import Record
 _MATH = ("math", "aime", "gsm8k")
 _CHOICE = ("gpqa", "mmlu")
 _BOXED_CATEGORIES = ("word_problem", "algebra")  # of the bundled questions
-_LETTER = re.compile(r"\(?([A-Z])\)?(?![A-Za-z])")
+_TYPESET = re.compile(r"\\(?:text|math)[a-z]*|\\(?:mbox|left|right|bf|rm|quad)(?![a-z])|\\[,;!()]|[{}$*]")
+_LETTER = re.compile(
+    r"\s*(?:the\s+)?(?:(?:option|choice|answer|letter)\b(?:\s+is)?:?\s*)?"
+    r"\(?([A-Z])(?:\)|[.:](?=\s|$)|\s*$)(?P<rest>.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_MORE_LETTERS = re.compile(r"\s*(?:[,;/&]|and\b|or\b)\s*\(?[A-Z]\)?(?![A-Za-z])", re.IGNORECASE)
 _CODE_BLOCK = re.compile(r"```(?:python|py)?[ \t]*\r?\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
 def is_correct(record: Record, *, run_code: bool = False) -> bool | None:
     """Whether the record's answer is right; None where its data set has no rule or the question no reference.
 
-    An answer without a box, or cut before it, is wrong. humaneval's tests run only with `run_code`.
+    An answer without a box, or cut before it, is wrong; in gsm8k the data set's own "#### 18" is one. humaneval's tests
+    run only with `run_code`.
     """
     dataset, row = record.identity.dataset, record.raw_data
     if dataset == "humaneval":
@@ -34,6 +42,8 @@ def is_correct(record: Record, *, run_code: bool = False) -> bool | None:
     if reference is None:
         return None
     given = last_boxed(record.output_text)
+    if given is None and dataset == "gsm8k":
+        given = _after_marks(record.output_text)
     if given is None:
         return False
     return _letter(given) == reference if kind == "choice" else is_same_answer(given, reference)
@@ -68,10 +78,18 @@ def _reference(record: Record) -> str | None:
         return None
 
 
+def _after_marks(text: str) -> str | None:
+    """What gsm8k's own solutions end with: the line after the last ####."""
+    _, found, rest = text.rpartition("####")
+    return (rest.strip().splitlines() or [""])[0].strip() or None if found else None
+
+
 def _letter(answer: str) -> str | None:
-    r"""The letter of an option: "B" of "B", "(B)", "\text{B}" and "B) the second"."""
-    found = _LETTER.match(re.sub(r"\\(?:text|mathrm|textbf|mathbf)\s*\{|[{}$\s.]", "", answer))
-    return found[1] if found else None
+    r"""The letter of an option: "B" of "B", "b", "(B)", "\text{B}", "Option B" and "B) the second"; None for two."""
+    found = _LETTER.match(_TYPESET.sub("", as_tex(answer[:1000]).replace("\\ ", " ").replace("~", " ")))
+    if found is None or _MORE_LETTERS.match(found["rest"]) or (found[1].islower() and found["rest"].strip()):
+        return None
+    return found[1].upper()
 
 
 def _passes_tests(row: dict[str, Any], text: str) -> bool | None:

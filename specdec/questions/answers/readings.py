@@ -3,6 +3,7 @@
 A text has more than one reading where it is ambiguous: 20,100 is a number and a pair. It compares nothing.
 """
 
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -36,6 +37,7 @@ from specdec.questions.answers.tokens import NotUnderstood, Token, tokens_of
 
 MAX_LENGTH = 1000  # characters; a longer answer is compared as text
 MAX_ITEMS = 60
+_NUMBER = re.compile(r"-?(?:\d{1,40}(?:\.\d{1,40})?|\.\d{1,40})", re.ASCII)
 _REALS = ("all real numbers", "all reals", "real numbers", "\\mathbb { R }", "\\R", "all real number")
 _SIGNS = {"+-": ("+", "-"), "-+": ("-", "+")}
 
@@ -43,6 +45,8 @@ _SIGNS = {"+-": ("+", "-"), "-+": ("-", "+")}
 @lru_cache(maxsize=4096)
 def readings_of(text: str) -> tuple[str, tuple[Reading, ...]]:
     """The text without its typesetting, and its readings; none where it is not understood."""
+    if _NUMBER.fullmatch(text):  # most often, and no need to be looked at further
+        return text, (Quantity((Fraction(text),)),)
     try:
         tokens = trimmed(tokens_of(text))
         return joined(tokens), _read(tokens)

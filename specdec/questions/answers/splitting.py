@@ -21,10 +21,13 @@ def texts(tokens: Tokens) -> list[str]:
 
 
 def joined(tokens: Tokens) -> str:
-    """Tokens as one text, to be compared: words without their capitals."""
-    return " ".join(
-        token.text.lower() if token.kind == "word" and len(token.text) > 1 else token.text for token in tokens
-    )
+    """Tokens as one text, to be compared: words, and letters in a row, without their capitals."""
+    return " ".join(_folded(token) for token in tokens)
+
+
+def _folded(token: Token) -> str:
+    is_word = len(token.text) > 1 and (token.kind == "word" or (token.kind == "name" and token.text.isupper()))
+    return token.text.lower() if is_word else token.text
 
 
 def depths(tokens: Tokens) -> list[int]:
@@ -42,6 +45,8 @@ def depths(tokens: Tokens) -> list[int]:
 
 def split(tokens: Tokens, at: Collection[str], kinds: Collection[str] = ("sign",)) -> tuple[list[Tokens], list[Token]]:
     """The parts between the separators that stand in no bracket, and those separators."""
+    if not any(token.text.lower() in at for token in tokens):  # most often
+        return [tokens], []
     parts: list[list[Token]] = [[]]
     separators = []
     for token, depth in zip(tokens, depths(tokens), strict=True):
@@ -89,6 +94,9 @@ def thousands(tokens: Tokens) -> Iterator[Tokens]:
 
     In a tuple (20,100) they are none, unless a blank follows others there: (1,000, 2,000).
     """
+    if sum(token.kind == "number" for token in tokens) < 2:
+        yield tokens
+        return
     made: list[Token] = []
     inner = depths(tokens)
     for at, token in enumerate(tokens):
@@ -96,9 +104,8 @@ def thousands(tokens: Tokens) -> Iterator[Tokens]:
             made[-1] = Token("number", made[-1].text + token.text, made[-1].is_spaced)
         else:
             made.append(token)
-    made = _without_commas(made)
     if len(made) < len(tokens):
-        yield made
+        yield [Token(kind, text.replace(",", "") if kind == "number" else text, blank) for kind, text, blank in made]
     yield tokens
 
 
@@ -135,10 +142,6 @@ def _may_join(tokens: Tokens, at: int, inner: list[int]) -> bool:
         end += 1
     commas = [n for n in range(begin + 1, end) if tokens[n].text == "," and inner[n] == inner[at]]
     return any(n + 1 < len(tokens) and tokens[n + 1].is_spaced for n in commas)
-
-
-def _without_commas(tokens: list[Token]) -> list[Token]:
-    return [token._replace(text=token.text.replace(",", "")) if token.kind == "number" else token for token in tokens]
 
 
 def relations(tokens: Tokens) -> tuple[list[Tokens], list[str]]:

@@ -89,7 +89,7 @@ def tokens_of(text: str) -> list[Token]:
     ['(', '\\frac', '{', '1', '}', '{', '2', '}', ',', 'x', '^', '{', '2', '}', ')']
     """
     text = _REPEATING.sub(_repeating, _GLUED.sub("", as_tex(text.strip("`* "))))
-    if _PROSE.fullmatch(text.strip()):
+    if _PROSE.fullmatch(text.strip()) and any(is_word(one) or one.lower() in ("no", "yes") for one in text.split()):
         text = f"\\text{{{text}}}"
     return _Arguments(list(_pieces(text))).all()
 
