@@ -1,6 +1,6 @@
 """Which grader calls right what is right and wrong what is wrong, over every reference answer of the math data sets.
 
-    python -m experiments.grading_table --data_dir DIR [--graders ours composed math_verify]
+    python -m experiments.grading_table --data_dir DIR [--splits NAME ...] [--graders NAME ...]
 
 Each reference of the .jsonl files of `SPLITS` under DIR is rewritten in every way of `rewritings/`, put into a box, and
 graded against itself. `ours` is the program's own reading, `composed` what the program does (ours, and math-verify on
@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ NUM_EXAMPLES = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = parser_of("grading_table", __doc__)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with math/, gsm8k/, aime/")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: all")
     parser.add_argument("--graders", nargs="+", choices=sorted(GRADERS), help="default: all that are installed")
     return run_command(parser, measure, arguments)
 
@@ -51,7 +53,7 @@ def measure(flags: argparse.Namespace) -> dict[str, Any]:
     graders = flags.graders or [name for name in GRADERS if name == "ours" or second_opinion.is_installed()]
     if graders != ["ours"] and not second_opinion.is_installed():
         raise UserError("math-verify is not installed: pip install -r requirements-grade.txt, or --graders ours")
-    references = {name: counted(flags.data_dir, *where) for name, where in SPLITS.items()}
+    references = {name: counted(flags.data_dir, *where) for name, where in SPLITS.items() if name in flags.splits}
     found = {name: counts for name, counts in references.items() if counts}
     if not found:
         raise UserError(f"{flags.data_dir} has none of {', '.join(path for _, path in SPLITS.values())}")
@@ -135,6 +137,7 @@ def ours(given: str, reference: str) -> bool:
     return (text == wanted and bool(text)) or is_any_same(one, other)
 
 
+@lru_cache(maxsize=2)
 def math_verify(given: str, reference: str) -> bool:
     """math-verify alone, on everything."""
     return second_opinion.VERIFIER.is_same(given, reference)

@@ -47,7 +47,7 @@ def _bare_box(rest: str) -> str | None:
     """Without braces: up to the end of the formula or, outside of one, of the word."""
     end = _MATH_END.search(rest)
     inside = rest[: end.start()] if end else ""
-    if not (0 < len(inside) < 40) or re.search(r"[a-z]{3}[ .]", inside):
+    if not (0 < len(inside) < 40) or re.search(r"(?<![\\a-z])[a-z]{3,}[ .]", inside):
         inside = rest.split(maxsplit=1)[0] if rest.split() else ""
     return inside.strip().rstrip(".,;:$") or None
 

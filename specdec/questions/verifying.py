@@ -9,6 +9,7 @@ import json
 import resource
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 
 CPU_S = 3  # of processor time for an answer, on top of what was used before it: how busy the machine is does not count
 MEMORY_MIB = 2048
@@ -37,6 +38,7 @@ def _judge() -> Callable[[str, str], bool]:
     logging.disable(logging.CRITICAL)
     tex = [LatexExtractionConfig()]
 
+    @lru_cache(maxsize=4096)  # references come again and again
     def read(answer: str) -> list[object]:
         text = f"$\\boxed{{{answer}}}$"
         return parse(text, extraction_config=tex, fallback_mode="no_fallback", parsing_timeout=None)

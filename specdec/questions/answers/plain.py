@@ -77,12 +77,14 @@ def _ratio(tokens: Tokens) -> list[Reading]:
 def _based(tokens: Tokens) -> list[Reading]:
     r"""12_5, (12)_{\text{five}}; a numeral in base ten is a number."""
     found = texts(tokens)
+    if found[-2:-1] == ["base"]:
+        found = [*found[:-2], "_", "{", found[-1], "}"]
     sign = found[:1] if found[0] == "-" else []
     if len(found) < 5 or found[-1] != "}" or "_" not in found:
         return []
     at = found.index("_")
     digits, base = found[len(sign) : at], "".join(found[at + 2 : -1]).lower()
-    if digits and digits[0] == "(" and digits[-1] == ")":
+    if digits and digits[0] in ("(", "{") and digits[-1] in (")", "}"):
         digits = digits[1:-1]
     number = _SMALL.index(base) if base in _SMALL else int(base) if base.isdigit() and len(base) < 3 else 0
     text = "".join(digits).upper()
@@ -107,7 +109,7 @@ def _quantity(tokens: Tokens) -> list[Reading]:
     values = tuple(None if value is None else value * scale for value in values) if scale > 1 else values
     if unit is not None and unit.measure == "%":
         hundredths = tuple(None if value is None else value / 100 for value in values)
-        return [*found, Quantity(values, unit), Quantity(hundredths)]
+        return [*found, Quantity(values, unit), Quantity(hundredths, units.NO_PERCENTAGE)]
     return [*found, Quantity(values, unit)]
 
 

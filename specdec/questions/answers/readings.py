@@ -38,7 +38,7 @@ from specdec.questions.answers.tokens import NotUnderstood, Token, tokens_of
 MAX_LENGTH = 1000  # characters; a longer answer is compared as text
 MAX_ITEMS = 60
 _NUMBER = re.compile(r"-?(?:\d{1,40}(?:\.\d{1,40})?|\.\d{1,40})", re.ASCII)
-_REALS = ("all real numbers", "all reals", "real numbers", "\\mathbb { R }", "\\R", "all real number")
+_REALS = ("all real numbers", "all reals", "real numbers", "\\mathbb { R }", "\\mathbb R", "\\R", "all real number")
 _SIGNS = {"+-": ("+", "-"), "-+": ("-", "+")}
 
 
@@ -110,17 +110,17 @@ def _joint_region(areas: Sequence[Region], separators: set[str]) -> list[Reading
 
 def _single(tokens: Tokens) -> list[Reading]:
     """Readings of what is not a list."""
+    if joined(tokens) in _REALS:
+        return [Region(regions.REALS)]
+    sides, signs = relations(tokens)
+    if signs:
+        return _related(sides, signs)
     if any(token.text.startswith("begin ") for token in tokens):
         kind, rows = matrix_of(tokens)
         read = tuple(tuple(_read(cell) for cell in row) for row in rows)
         if not all(all(row) for row in read):
             raise NotUnderstood("a cell that is not understood")
         return [Matrix(kind, read)]
-    if joined(tokens) in _REALS:
-        return [Region(regions.REALS)]
-    sides, signs = relations(tokens)
-    if signs:
-        return _related(sides, signs)
     area = _area(tokens)
     if area is not None:
         return [Region(area)]

@@ -9,8 +9,8 @@ Tokens = Sequence[Token]
 RELATIONS = ("=", "<", ">", "<=", ">=", "!=", "~", "in")
 _OPENING, _CLOSING = ("(", "[", "{", "\\{", "<<"), (")", "]", "}", "\\}", ">>")
 _PREFACE = frozenset({
-    "about", "approximately", "approx", "roughly", "answer", "is", "the", "final", "exactly", "equals", "so",
-    "option", "choice",
+    "about", "either", "both", "approximately", "approx", "roughly", "answer", "is", "the", "final", "exactly",
+    "equals", "so", "option", "choice",
 })  # fmt: skip
 _SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _MONEY = ("$", "€", "£", "¥", "¢")
@@ -171,6 +171,8 @@ def matrix_of(tokens: Tokens) -> tuple[str, list[list[Tokens]]]:
     begins = [at for at, token in enumerate(tokens) if token.text.startswith("begin ")]
     kind = tokens[begins[0]].text.removeprefix("begin ")
     factor, rest = tokens[: begins[0]], tokens[begins[0] + 1 :]
+    is_turned = texts(rest)[-4:] == ["^", "{", "T", "}"]
+    rest = rest[:-4] if is_turned else rest
     if len(factor) == 1 and factor[0].text in ("(", "[") and rest[-1].text in (")", "]"):
         factor, rest = [], rest[:-1]
     if len(begins) != 1 or rest[-1].text != f"end {kind}" or not (kind.endswith("matrix") or kind == "array"):
@@ -178,8 +180,10 @@ def matrix_of(tokens: Tokens) -> tuple[str, list[list[Tokens]]]:
     rows = [row for row in split(rest[:-1], ("\\\\",))[0] if row]
     sign = Token("sign", "*")
     begin, end = [Token("sign", "(")], [Token("sign", ")")]
-    wrapped = [*begin, *factor, *end, sign] if factor and factor[-1].text != "*" else list(factor)
+    wrapped = [*begin, *factor, *end, sign] if factor and factor[-1].text not in ("*", "-") else list(factor)
     cells = [[[*wrapped, *begin, *cell, *end] if wrapped else cell for cell in split(row, ("&",))[0]] for row in rows]
+    if is_turned:
+        cells = [list(column) for column in zip(*cells, strict=True)]
     return kind if kind.lower() == "vmatrix" else "matrix", cells
 
 

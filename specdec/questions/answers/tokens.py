@@ -108,8 +108,9 @@ def _repeating(found: re.Match[str]) -> str:
     return f"{{\\frac{{{above}}}{{{below}}}}}"
 
 
-def _pieces(text: str) -> Iterator[Token]:
-    at, is_spaced, last = 0, False, ""
+def _pieces(text: str, last: str = "") -> Iterator[Token]:
+    """Tokens before their arguments are in braces; `last` is the kind of the token before."""
+    at, is_spaced = 0, False
     while at < len(text):
         begin = _TEXT_BEGIN.match(text, at)
         if begin:
@@ -126,7 +127,8 @@ def _pieces(text: str) -> Iterator[Token]:
         if found["command"] in _DROPPED_WITH_ARGUMENT:
             at = _after_argument(text, at)
         for token in _piece(found, is_spaced, last):
-            is_spaced, last = False, token.kind
+            is_spaced = False
+            last = last if token.text == "." else token.kind  # sq. ft
             yield token
 
 
@@ -144,7 +146,7 @@ def _piece(found: re.Match[str], is_spaced: bool, last: str) -> list[Token]:
     if found["command"]:
         return _command(found["command"], is_spaced)
     sign = _PLAIN_SIGNS.get(found["sign"], found["sign"])
-    return [] if sign == "$" else [Token("sign", sign, is_spaced)]
+    return [] if sign in ("$", "\\") else [Token("sign", sign, is_spaced)]
 
 
 def _command(command: str, is_spaced: bool) -> list[Token]:
@@ -167,7 +169,7 @@ def _letters(run: str, is_spaced: bool, last: str) -> list[Token]:
         return [Token("name", run, is_spaced)]
     is_unit = last in ("number", "word") and units.is_unit(run)
     is_small = run in ("or", "and", "am", "pm") or (
-        is_spaced and last in ("number", "word") and run in ("to", "is", "of")
+        is_spaced and last in ("number", "word") and run in ("to", "is", "of", "US")
     )
     if is_unit or is_small or (is_word(run) and (is_spaced or last in ("", "word", "sign"))):
         return [Token("word", run, is_spaced)]
@@ -178,12 +180,15 @@ def _letters(run: str, is_spaced: bool, last: str) -> list[Token]:
 
 def _text_pieces(text: str, how: str) -> Iterator[Token]:
     r"""What stands in \text{...}: words; but \mathrm{i} is a variable, and \operatorname{sin} a function."""
+    text = text.replace("~", " ")
     stripped = text.strip().lstrip("\\")
     if how in ("mathrm", "operatorname") and (stripped in FUNCTIONS or stripped in ("i", "e")):
         yield Token("name", stripped)
         return
     if "\\" in text or "$" in text or "^" in text or "_" in text:
-        yield from _pieces(text)
+        for token in _pieces(text, "word"):
+            is_unit = how.startswith("math") and units.is_unit_letter(token.text)
+            yield token._replace(kind="word") if is_unit else token
         return
     for found in _WORD.finditer(text):
         is_spaced = found.start() > 0 and text[found.start() - 1].isspace()
@@ -214,6 +219,11 @@ def _after_argument(text: str, at: int) -> int:
     return _closing(text, at + 1) + 1 if text[at : at + 1] == "{" else at + 1
 
 
+def _is_degree(argument: Sequence[Token]) -> bool:
+    """A raised circle, or the letter o for it."""
+    return [token.text for token in argument[1:-1]] in (["degree"], ["o"])
+
+
 class _Arguments:
     r"""Puts every argument of \frac, \sqrt, ^ and _ into braces, by TeX's rule: a group, or the next single token.
 
@@ -238,7 +248,7 @@ class _Arguments:
             return [token, *degree, *self._argument()]
         if token.text in ("^", "_") and token.kind == "sign":
             argument = self._argument()
-            return argument[1:-1] if [one.text for one in argument[1:-1]] == ["degree"] else [token, *argument]
+            return [Token("sign", "degree")] if _is_degree(argument) else [token, *argument]
         return [token]
 
     def _peek(self) -> str:

@@ -16,7 +16,8 @@ _SPELLINGS = {
     "ml": "ml milliliter millilitre", "gal": "gal gallon", "cup": "cup", "pint": "pint pt", "quart": "quart qt",
     "$": "$ dollar usd buck", "cent": "cent ¢", "€": "€ euro eur", "¥": "¥ yen", "rupee": "rupee rs inr",
     "%": "% percent percentage pct", "degree": "degree deg", "radian": "radian rad", "mph": "mph", "kph": "kph kmh",
-    "unit": "unit", "n": "n newton", "j": "j joule", "w": "w watt", "v": "v volt", "hz": "hz hertz",
+    "unit": "unit", "kwh": "kwh", "point": "point pts",
+    "n": "n newton", "j": "j joule", "w": "w watt", "v": "v volt", "hz": "hz hertz",
     "ha": "ha hectare", "acre": "acre",
 }  # fmt: skip
 
@@ -37,7 +38,7 @@ _CHANGING = frozenset({
     "hundred", "thousand", "million", "billion", "trillion", "dozen", "half", "halves", "third", "thirds", "fourth",
     "fourths", "quarter", "quarters", "fifth", "fifths", "tenth", "tenths", "hundredth", "hundredths", "thousandth",
     "below", "less", "fewer", "minus", "plus", "times", "over", "divided", "by", "factorial", "not", "no", "pi",
-    "root", "point", "negative", "nor", "except", "to", "mod", "modulo", "base", "choose", "than",
+    "root", "negative", "nor", "except", "to", "mod", "modulo", "base", "choose", "than",
 })  # fmt: skip
 _EMPTY_WORDS = frozenset({"of", "the", "a", "an", "in", "each", "more", "total", "about"})
 
@@ -51,7 +52,7 @@ class Unit(NamedTuple):
 
 def is_unit(letters: str) -> bool:
     """Whether a run of two letters or more is a unit: cm, USD, dollars."""
-    return len(letters) > 1 and _canonical(letters) is not None
+    return len(letters) > 1 and (_canonical(letters) is not None or letters.lower() in _POWERS)
 
 
 def is_unit_letter(letter: str) -> bool:
@@ -91,6 +92,9 @@ def unit_of(words: Sequence[str]) -> Unit | None:
     return Unit(_WHOLE.get(measure, measure), frozenset(nouns))
 
 
+NO_PERCENTAGE = Unit("1")  # of a percentage as the number that it is: 0.5 of 50 %
+
+
 def may_agree(one: Unit | None, other: Unit | None) -> bool:
     """Whether the same number in two units is one answer: one has none, or they say the same, one in more words."""
     if one is None or other is None:
@@ -100,7 +104,7 @@ def may_agree(one: Unit | None, other: Unit | None) -> bool:
 
 def _canonical(word: str) -> str | None:
     lower = word.lower()
-    return _CANONICAL.get(lower) or _CANONICAL.get(_singular(lower))
+    return _CANONICAL.get(lower) or _CANONICAL.get(_singular(lower)) or _CANONICAL.get(lower.removesuffix("s"))
 
 
 def _singular(word: str) -> str:
