@@ -32,6 +32,8 @@ def constant(tokens: Tokens, is_needed: bool = True) -> Value | None:
 
 def plain(tokens: Tokens) -> list[Reading]:
     """Words, letters of options, ratios, digits in a base, quantities."""
+    if not tokens:
+        raise NotUnderstood("nothing")
     found = _letter(tokens) + _ratio(tokens) + _based(tokens)
     if len(tokens) == 1 and tokens[0].kind == "name" and len(tokens[0].text) > 1 and tokens[0].text.isupper():
         found.append(Words(joined(tokens)))  # CBAD: an order, or the name of a segment

@@ -50,7 +50,7 @@ def readings_of(text: str) -> tuple[str, tuple[Reading, ...]]:
     try:
         tokens = trimmed(tokens_of(text))
         return joined(tokens), _read(tokens)
-    except (NotUnderstood, RecursionError):
+    except (ValueError, ArithmeticError, RecursionError):  # NotUnderstood is a ValueError
         return " ".join(text.split()), ()
 
 

@@ -171,11 +171,13 @@ def matrix_of(tokens: Tokens) -> tuple[str, list[list[Tokens]]]:
     begins = [at for at, token in enumerate(tokens) if token.text.startswith("begin ")]
     kind = tokens[begins[0]].text.removeprefix("begin ")
     factor, rest = tokens[: begins[0]], tokens[begins[0] + 1 :]
+    if len(begins) != 1 or not rest:
+        raise NotUnderstood("not one matrix")
     is_turned = texts(rest)[-4:] == ["^", "{", "T", "}"]
     rest = rest[:-4] if is_turned else rest
-    if len(factor) == 1 and factor[0].text in ("(", "[") and rest[-1].text in (")", "]"):
+    if len(factor) == 1 and factor[0].text in ("(", "[") and rest and rest[-1].text in (")", "]"):
         factor, rest = [], rest[:-1]
-    if len(begins) != 1 or rest[-1].text != f"end {kind}" or not (kind.endswith("matrix") or kind == "array"):
+    if not rest or rest[-1].text != f"end {kind}" or not (kind.endswith("matrix") or kind == "array"):
         raise NotUnderstood("not one matrix")
     rows = [row for row in split(rest[:-1], ("\\\\",))[0] if row]
     sign = Token("sign", "*")

@@ -28,7 +28,7 @@ def _by_spelling() -> dict[str, str]:
 
 _CANONICAL = _by_spelling()
 _WHOLE = {"mi/h": "mph", "km/h": "kph"}
-_PER = re.compile(r"\*?\b([a-z]+)\^-(?:1|(?=\d))(\d?)")  # km*h^-1
+_PER = re.compile(r"\*?\b([a-z]+)\^-(\d)")  # km*h^-1
 _POWERS = {"square": "2", "sq": "2", "squared": "2", "cubic": "3", "cu": "3", "cubed": "3"}
 _LETTERS = frozenset(
     {"m", "g", "s", "h", "l", "L", "J", "N", "W", "V"}
@@ -82,13 +82,14 @@ def unit_of(words: Sequence[str]) -> Unit | None:
         elif lower in ("per", "/", "*"):
             measures.append("/" if lower != "*" else "*")
         elif canonical and canonical != "$" or canonical and "$" not in measures:
-            measures.append(canonical + power)
+            is_next = bool(measures) and measures[-1] not in ("/", "*")
+            measures += ["*"] * is_next + [canonical + power]
             power = ""
         elif not canonical and lower not in _EMPTY_WORDS and word[0] != "^":
             nouns.add(_singular(lower))
     if power or (words and not measures and not nouns and words[-1].lower() not in _EMPTY_WORDS):
         return None
-    measure = _PER.sub(r"/\1\2", "".join(measures)).removesuffix("^1").strip("/*")
+    measure = _PER.sub(r"/\1^\2", "".join(measures)).replace("^1", "").strip("/*")
     return Unit(_WHOLE.get(measure, measure), frozenset(nouns))
 
 
