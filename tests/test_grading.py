@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 
 import pytest
+from answer_pairs import DIFFERENT, SAME
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from samples import make_record
+from sources import ROOT
 
 from specdec.errors import UserError
 from specdec.questions import sandbox, sandboxed
@@ -30,7 +33,17 @@ ADD = {
         (r"\fbox{7}", "7"),
         (r"\boxed {7 }", "7"),
         (r"\boxed{never closed", None),
-        (r"\boxed 7", None),
+        (r"\boxed 7", "7"),
+        (r"hence $\boxed 96.$", "96"),
+        (r"hence $\boxed -4$ is it.", "-4"),
+        (r"hence $\boxed\frac38$", r"\frac38"),
+        (r"so \boxed 12 apples are left", "12"),
+        (r"\(\boxed x^2\)", "x^2"),
+        (r"\boxed{\boxed{11}}", "11"),
+        (r"\boxed{\left\{ 1, 2 \right.}", r"\left\{ 1, 2 \right."),
+        (r"\framebox{3}", "3"),
+        (r"\boxedness{3}", None),
+        ("\\boxed{" + "9" * 10**6 + "}", None),
         ("no box", None),
         ("", None),
     ],
@@ -39,26 +52,16 @@ def test_the_last_box(text, box):
     assert last_boxed(text) == box
 
 
-SAME = [
-    ("18", "18.0"), ("1,080", "1080"), ("$1{,}080$", "1080"), (r"\dfrac{1}{2}", "0.5"), (r"\frac12", "1/2"),
-    ("$5.00", "5"), ("50\\%", "50"), (r"2\pi", r"\pi \cdot 2"), (r"\sqrt{8}", r"2\sqrt{2}"), (r"\sqrt[3]{27}", "3"),
-    ("x=5", "5"), (r"\left(3, \frac{\pi}{2}\right)", r"(3,\pi/2)"), ("1,-2", "-2, 1"), (r"90^\circ", "90"),
-    (r"\text{Evelyn}", "Evelyn"), (r"\text{east}", "east"), ("p - q", "p-q"), ("-7", "- 7"), ("2^{10}", "1024"),
-    ("5 \\text{ cm}", "5"), (r"\%", r" \%"), ("$", "$"),
-    ("025", "25"), (r"-\frac{3}{4}", "-0.75"), ("42.", "42"), (r"\{1, 2\}", r"\{1,2\}"),
-]  # fmt: skip
-DIFFERENT = [
-    ("18", "19"), ("(1,2)", "(2,1)"), ("(0,1)", "[0,1]"), ("x+1", "x+2"), ("", "0"), ("1,2", "1,2,3"), ("0.333", "1/3"),
-    ("1/0", "0"), ("10^{10^{10}}", "1"), ("12", "1 2 x"), ("-5", "5"), ("Evelyn", "Evelin"), ("9" * 5000, "1"),
-]  # fmt: skip
+def pairs(table: dict[str, list[tuple[str, str]]]) -> list[tuple[str, str]]:
+    return [pair for of_a_kind in table.values() for pair in of_a_kind]
 
 
-@pytest.mark.parametrize(("given_", "reference"), SAME)
+@pytest.mark.parametrize(("given_", "reference"), pairs(SAME))
 def test_equal_answers(given_, reference):
     assert is_same_answer(given_, reference) and is_same_answer(reference, given_)
 
 
-@pytest.mark.parametrize(("given_", "reference"), DIFFERENT)
+@pytest.mark.parametrize(("given_", "reference"), pairs(DIFFERENT))
 def test_different_answers(given_, reference):
     assert not is_same_answer(given_, reference) and not is_same_answer(reference, given_)
 
@@ -71,6 +74,34 @@ def test_any_text_can_be_compared(text, other):
     number(text)
     assert is_same_answer(text, text) or not text.strip()  # nothing is not an answer
     last_boxed(text)
+
+
+HOSTILE_ANSWERS = (
+    "9^{9^{9^9}}", "9^9^9^9^9", "((((9!)!)!)!)!", "1e999999999", "10^{-10^{10}}", "(" * 900, "{" * 900,
+    r"\frac" * 150, r"\sqrt{" * 160, "\\", "\x00", "\ud800", "^", "_", "&", r"\begin{pmatrix}", r"\end{pmatrix}",
+    "1" * 999, "7" * 10**7, "x^" * 499, "1,2," * 240, "+-" * 400, r"\pm1" * 200, "|" * 900, r"\log" * 200,
+    "2^{2^{2^{2^{2^{2}}}}}", "1/0", "0^{-1}", "\u0663", "\u2460", r"\binom{999}{500}^{999}", "(x+1)^{999999}",
+    "__import__('os').getpid()", "().__class__",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("number_", range(len(HOSTILE_ANSWERS)))
+def test_hostile_answers_are_wrong_and_cost_nothing(number_):
+    """They end: nothing is worked out that has more than some thousands of digits."""
+    answer = HOSTILE_ANSWERS[number_]
+    assert not is_same_answer(answer, "5") and not is_same_answer("5", answer)
+    assert not is_same_answer(answer, answer + "0")
+    number(answer)
+    last_boxed(f"\\boxed{answer}")
+    last_boxed("\\boxed{" * 1000 + answer)
+
+
+def test_no_text_is_run():
+    """The files that read answers neither call nor name what runs a text as code."""
+    files = [*(ROOT / "specdec/questions/answers").glob("*.py"), *(ROOT / "specdec/questions").glob("*math*.py")]
+    for path in files:
+        names = {node.id for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Name)}
+        assert not names & {"eval", "exec", "compile", "sympify", "parse_expr", "__import__", "getattr"}, path
 
 
 @given(st.integers(-(10**6), 10**6), st.integers(1, 999))
@@ -86,14 +117,34 @@ def graded(dataset: str, row: dict, text: str, **options: bool) -> bool | None:
     return is_correct(dataclasses.replace(record, identity=identity), **options)
 
 
+OTHER_LETTERS = {
+    "b": True, "B. b": True, r"\textbf{(B) }4": True, "Option B": True, "The answer is B": True, r"\(B\)": True,
+    "\uff22": True, "A, B": False, "B, C": False, "B or C": False, "B and C": False, "(B),(C)": False, "Bob": False,
+    "b a": False, "": False,
+}  # fmt: skip
+
+
 def test_each_data_set_has_its_rule():
     gsm8k = {"question": "q", "answer": "It is\n#### 1,080"}
     assert graded("gsm8k", gsm8k, r"so \boxed{1080}") is True
     assert graded("gsm8k", gsm8k, "so 1080") is False
+    assert graded("gsm8k", gsm8k, "It is\n#### $1,080\nDone.") is True  # as its own solutions end
+    assert graded("gsm8k", gsm8k, "#### 1080, so \\boxed{1081}") is False
+    assert graded("math", {"problem": "p", "answer": "5"}, "#### 5") is False
     assert graded("math", {"problem": "p", "answer": r"\frac{1}{2}"}, r"\boxed{0.5}") is True
     assert graded("aime", {"problem": "p", "answer": "025"}, r"\boxed{25}") is True
     mmlu = {"question": "q", "options": ["a", "b"], "answer": "B"}
-    for box, right in {"B": True, r"\text{B}": True, "(B)": True, "B) b": True, "A": False, "Both": False}.items():
+    for box, right in (
+        {
+            "B": True,
+            r"\text{B}": True,
+            "(B)": True,
+            "B) b": True,
+            "A": False,
+            "Both": False,
+        }
+        | OTHER_LETTERS
+    ).items():
         assert graded("mmlu", mmlu, rf"\boxed{{{box}}}") is right, box
     gpqa = {"Question": "q", "Correct Answer": "yes"} | {f"Incorrect Answer {n}": f"no {n}" for n in (1, 2, 3)}
     assert [graded("gpqa", gpqa, rf"\boxed{{{letter}}}") for letter in "ABCD"].count(True) == 1

@@ -10,6 +10,7 @@ from typing import Any
 
 from specdec.errors import UserError
 from specdec.questions import sandbox
+from specdec.questions.answers.unicode import as_tex
 from specdec.questions.mathtext import is_same_answer, last_boxed
 from specdec.questions.sets import PUBLISHED, SHORT, make_problem
 from specdec.records.record import Record
@@ -17,17 +18,23 @@ from specdec.records.record import Record
 _MATH = ("math", "aime", "gsm8k")
 _CHOICE = ("gpqa", "mmlu")
 _BOXED_CATEGORIES = ("word_problem", "algebra")  # of the bundled questions
-_LETTER = re.compile(r"\(?([A-Z])\)?(?![A-Za-z])")
 # What the published prompt of mmlu asks for in the place of a box.
 _STATED = re.compile(r"answer is:?\s*\**\s*(\(?[A-Z]\)?)(?![A-Za-z])", re.IGNORECASE)
+_TYPESET = re.compile(r"\\(?:text|math)[a-z]*|\\(?:mbox|left|right|bf|rm|quad)(?![a-z])|\\[,;!()]|[{}$*]")
+_LETTER = re.compile(
+    r"\s*(?:the\s+)?(?:(?:option|choice|answer|letter)\b(?:\s+is)?:?\s*)?"
+    r"\(?([A-Z])(?:\)|[.:](?=\s|$)|\s*$)(?P<rest>.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_MORE_LETTERS = re.compile(r"\s*(?:[,;/&]|and\b|or\b)\s*\(?[A-Z]\)?(?![A-Za-z])", re.IGNORECASE)
 _CODE_BLOCK = re.compile(r"```(?:python|py)?[ \t]*\r?\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
 def is_correct(record: Record, *, run_code: bool = False) -> bool | None:
     """Whether the record's answer is right; None where its data set has no rule or the question no reference.
 
-    An answer without a box (or the letter that it was to state), or cut before it, is wrong. humaneval's tests run only
-    with `run_code`.
+    An answer without a box (or the letter that it was to state; in gsm8k the data set's own "#### 18" is one), or cut
+    before it, is wrong. humaneval's tests run only with `run_code`.
     """
     dataset, row = record.identity.dataset, record.raw_data
     if dataset == "humaneval":
@@ -72,10 +79,12 @@ def _reference(record: Record) -> str | None:
 
 
 def _given(record: Record) -> str | None:
-    """What the record's answer says: its last box, or the last letter that it states where it is asked to state it."""
-    is_stated = record.identity.dataset == "mmlu" and _style(record) == PUBLISHED
-    stated = _STATED.findall(record.output_text) if is_stated else []
-    return stated[-1].upper() if stated else last_boxed(record.output_text)
+    """What the record's answer says: its last box, or what its data set has for one."""
+    text, dataset = record.output_text, record.identity.dataset
+    if dataset == "mmlu" and _style(record) == PUBLISHED and (stated := _STATED.findall(text)):
+        return str(stated[-1]).upper()
+    boxed = last_boxed(text)
+    return _after_marks(text) if boxed is None and dataset == "gsm8k" else boxed
 
 
 def _style(record: Record) -> str:
@@ -83,10 +92,18 @@ def _style(record: Record) -> str:
     return str(record.identity.settings.get("prompt_style", SHORT))
 
 
+def _after_marks(text: str) -> str | None:
+    """What gsm8k's own solutions end with: the line after the last ####."""
+    _, found, rest = text.rpartition("####")
+    return (rest.strip().splitlines() or [""])[0].strip() or None if found else None
+
+
 def _letter(answer: str) -> str | None:
-    r"""The letter of an option: "B" of "B", "(B)", "\text{B}" and "B) the second"."""
-    found = _LETTER.match(re.sub(r"\\(?:text|mathrm|textbf|mathbf)\s*\{|[{}$\s.]", "", answer))
-    return found[1] if found else None
+    r"""The letter of an option: "B" of "B", "b", "(B)", "\text{B}", "Option B" and "B) the second"; None for two."""
+    found = _LETTER.match(_TYPESET.sub("", as_tex(answer[:1000]).replace("\\ ", " ").replace("~", " ")))
+    if found is None or _MORE_LETTERS.match(found["rest"]) or (found[1].islower() and found["rest"].strip()):
+        return None
+    return found[1].upper()
 
 
 def _passes_tests(row: dict[str, Any], text: str) -> bool | None:
