@@ -38,6 +38,12 @@ def is_correct(record: Record, *, run_code: bool = False) -> bool | None:
     return _letter(given) == reference if kind == "choice" else is_same_answer(given, reference)
 
 
+def check_can_run_code(dataset: str) -> None:
+    """For `run_code`: raise UserError before any work where a data set of code is asked and there is no sandbox."""
+    if dataset == "humaneval":
+        sandbox.passes("")
+
+
 def _kind(dataset: str, row: dict[str, Any]) -> str | None:
     if dataset in _CHOICE:
         return "choice"

@@ -5,7 +5,7 @@ not permitted". It opens no file, so that what a program imports must be there b
 """
 
 import ctypes
-import platform
+import os
 import resource
 import signal
 import struct
@@ -56,7 +56,7 @@ def lock_in(child: int = 0) -> bool:
     """Install the filter for good, in every thread; False where this system has none."""
     if not is_known_machine():
         return False
-    column, architecture = MACHINES[platform.machine()]
+    column, architecture = MACHINES[os.uname().machine]
     code = [struct.pack("HBBI", *one) for one in instructions(column, architecture, child)]
     buffer = ctypes.create_string_buffer(b"".join(code))
     program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(code), ctypes.addressof(buffer)))
@@ -69,7 +69,7 @@ def lock_in(child: int = 0) -> bool:
 
 
 def is_known_machine() -> bool:
-    return sys.platform == "linux" and platform.machine() in MACHINES
+    return sys.platform == "linux" and os.uname().machine in MACHINES
 
 
 def end_with_parent() -> None:

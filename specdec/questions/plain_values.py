@@ -11,21 +11,72 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+_Parts = list[Any]
+
+
+def _of_dict(value: dict[Any, Any]) -> _Parts:
+    return [part for pair in dict.items(value) for part in pair]
+
+
+def _to_dict(parts: _Parts) -> dict[Any, Any]:
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def _of_range(value: range) -> _Parts:
+    return [value.start, value.stop, value.step]
+
+
+def _to_range(parts: _Parts) -> range:
+    return range(*parts)
+
+
+def _of_complex(value: complex) -> _Parts:
+    return [value.real, value.imag]
+
+
+def _to_complex(parts: _Parts) -> complex:
+    return complex(*parts)
+
+
+def _of_decimal(value: Decimal) -> _Parts:
+    return [str(value)]
+
+
+def _to_decimal(parts: _Parts) -> Decimal:
+    return Decimal(*parts)
+
+
+def _of_fraction(value: Fraction) -> _Parts:
+    return [value.numerator, value.denominator]
+
+
+def _to_fraction(parts: _Parts) -> Fraction:
+    return Fraction(*parts)
+
+
+def _to_keys(parts: _Parts) -> KeysView[Any]:
+    return dict.fromkeys(parts).keys()
+
+
+def _to_values(parts: _Parts) -> ValuesView[Any]:
+    return dict(enumerate(parts)).values()
+
+
 # Kinds that JSON lacks: a mark, the type, what its parts are, and how it is made of them again.
-_KINDS: tuple[tuple[str, type, Callable[[Any], Any], Callable[[list[Any]], Any]], ...] = (
+_KINDS: tuple[tuple[str, type, Callable[[Any], _Parts], Callable[[_Parts], Any]], ...] = (
     ("tuple", tuple, list, tuple),
     ("set", set, list, set),
     ("frozenset", frozenset, list, frozenset),
-    ("dict", dict, lambda value: [part for pair in dict.items(value) for part in pair], lambda parts: _paired(parts)),
+    ("dict", dict, _of_dict, _to_dict),
     ("bytes", bytes, list, bytes),
     ("bytearray", bytearray, list, bytearray),
     ("deque", deque, list, deque),
-    ("range", range, lambda value: [value.start, value.stop, value.step], lambda parts: range(*parts)),
-    ("complex", complex, lambda value: [value.real, value.imag], lambda parts: complex(*parts)),
-    ("decimal", Decimal, lambda value: [str(value)], lambda parts: Decimal(*parts)),
-    ("fraction", Fraction, lambda value: [value.numerator, value.denominator], lambda parts: Fraction(*parts)),
-    ("keys", KeysView, list, lambda parts: dict.fromkeys(parts).keys()),
-    ("values", ValuesView, list, lambda parts: dict(enumerate(parts)).values()),
+    ("range", range, _of_range, _to_range),
+    ("complex", complex, _of_complex, _to_complex),
+    ("decimal", Decimal, _of_decimal, _to_decimal),
+    ("fraction", Fraction, _of_fraction, _to_fraction),
+    ("keys", KeysView, list, _to_keys),
+    ("values", ValuesView, list, _to_values),
     ("iterator", Iterator, list, iter),
 )
 
@@ -42,10 +93,6 @@ def to_text(value: Any) -> str:
 def from_text(line: str | bytes) -> Any:
     """The value of such a line. ValueError, TypeError, KeyError or RecursionError where it is none."""
     return _decoded(json.loads(line))
-
-
-def _paired(parts: list[Any]) -> dict[Any, Any]:
-    return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
 def _encoded(value: Any) -> Any:

@@ -11,7 +11,7 @@ import symtable
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_ENDS = 8  # closing fences tried for a block whose docstring holds fences of its own
 MAX_GLUED = 40  # lines that begin at the margin and may still be one statement
@@ -20,11 +20,14 @@ _OPENING = re.compile(
     r"(?P<before>(?:[ \t]*(?:>|[-*+]|\d+[.)])(?=[ \t]))*[ \t]*)(?P<fence>`{3,}(?=[^`]*$)|~{3,})(?P<info>.*)"
 )
 _FUTURE = re.compile(r"^from[ \t]+__future__[ \t]+import[ \t]+(?:\([^)]*\)|[^\n(;#]+)", re.MULTILINE)
+# A fence after words or code on the same line.
+_MID_LINE = re.compile(
+    r"^(?![ \t]*(?:\d+[.)]|[-*+>])[ \t]+`)([^`\n\"']*\w[^`\n\"']*?)[ \t]*(`{3,}\w*)[ \t]*$", re.MULTILINE
+)
 _GOES_ON = re.compile(r"(?:else|elif|except|finally)\b|[)\]}]|\"\"\"|'''")  # a line at the margin that begins nothing
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """A fenced block without its fences and the indentation of its list item."""
 
     code: str
@@ -105,7 +108,8 @@ def whole_statements(text: str) -> str:
 
 
 def _plain_lines(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
+    text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
+    return _MID_LINE.sub(r"\1\n\2", text)
 
 
 def _last_function(stub: str) -> str:

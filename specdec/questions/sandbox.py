@@ -19,10 +19,8 @@ from specdec.errors import UserError
 TIMEOUT_S = 10  # of processor time
 MAX_WAIT = 6  # times as long on the clock: a busy machine makes no right answer wrong, and one that sleeps still ends
 MEMORY_MIB = 1024
-_ROOT = str(Path(__file__).resolve().parents[2])
-_START = (
-    f"import sys; sys.path.insert(0, {_ROOT!r}); from specdec.questions.sandboxed import main; del sys.path[0]; main()"
-)
+_ROOT = Path(__file__).resolve().parent.parent.parent
+_START = "import sys; sys.path.insert(0, {!r}); from specdec.questions.sandboxed import main; del sys.path[0]; main()"
 _NO_SANDBOX = 97  # what the runner exits with where it cannot lock itself in
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -46,7 +44,16 @@ def passes(task: Task | str, *, timeout_s: int = TIMEOUT_S, memory_mib: int = ME
     wait_s = MAX_WAIT * timeout_s
     if sys.platform != "linux":
         raise _no_sandbox()
-    command = [sys.executable, "-s", "-P", "-B", "-c", _START, str(timeout_s), str(memory_mib), str(wait_s)]
+    command = [
+        sys.executable,
+        "-s",
+        "-P",
+        "-c",
+        _START.format(str(_ROOT)),
+        str(timeout_s),
+        str(memory_mib),
+        str(wait_s),
+    ]
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
             command,
@@ -66,7 +73,8 @@ def passes(task: Task | str, *, timeout_s: int = TIMEOUT_S, memory_mib: int = ME
     if process.returncode == _NO_SANDBOX:
         raise _no_sandbox()
     if process.returncode > 0:
-        raise UserError(f"--run_code: the sandbox did not start: {complaint.decode(errors='replace').strip()[-200:]}")
+        last_line = complaint.decode(errors="replace").strip().rpartition("\n")[2]
+        raise UserError(f"--run_code: the sandbox did not start: {last_line}")
     return verdict == b"passed"
 
 

@@ -22,6 +22,7 @@ from specdec.questions.plain_values import from_text, to_text
 from specdec.questions.programs import code_of, complete
 
 NO_SANDBOX, FAILED, PASSED = 97, b"failed", b"passed"
+MAX_VALUE_BYTES = 2**24  # of what one call gives, written down
 # A program's imports are loaded before the lock, as no file can be opened after it: those of the standard library, but
 # for what does things when it is imported, and what the data set's own harness requires.
 NOT_LOADED = {"__main__", "antigravity", "idlelib", "this", "tkinter", "turtle", "turtledemo"}
@@ -34,6 +35,7 @@ ENCODINGS = ("encodings.ascii", "encodings.latin_1", "encodings.utf_16", "encodi
 def main() -> NoReturn:
     """Read the answer, start its process, then read the tests and run them. The verdict goes to standard output."""
     seconds, mebibytes, wait_s = map(int, sys.argv[1:])
+    sys.dont_write_bytecode = True  # of the modules of an answer; those of this program are loaded already
     sys.set_int_max_str_digits(0)
     task = read_part()
     calls, values = os.pipe(), os.pipe()
@@ -157,7 +159,7 @@ class Answer:
     def read(self) -> Any:
         """The next value of the process; the end of everything where it is gone or sends no value."""
         try:
-            return from_text(self._values.readline())
+            return from_text(self._values.readline(MAX_VALUE_BYTES))
         except Exception:
             self.leave(FAILED)
 
