@@ -254,6 +254,7 @@ def twice(x, *, by=2):
 
 @slow
 def test_without_a_sandbox_no_program_runs(monkeypatch):
+    assert sandbox._NO_SANDBOX == pytest.importorskip("specdec.questions.sandboxed").NO_SANDBOX
     monkeypatch.setattr(sandbox, "_START", f"raise SystemExit({sandbox._NO_SANDBOX})")
     with pytest.raises(UserError, match="--run_code: no sandbox"):
         passes("1")

@@ -42,7 +42,8 @@ def code_of(text: str, stub: str, function: str = "") -> str:
     """
     text, stub = _plain_lines(text), _plain_lines(stub)
     function = function or _last_function(stub)
-    if text.lstrip("\n")[:1] in (" ", "\t") and is_whole(stub + text):
+    is_body = text.lstrip("\n")[:1] in (" ", "\t") and not defines(textwrap.dedent(text), function)
+    if is_body and is_whole(stub + text):
         return stub + text  # as the data set has it: the text goes on where the stub ends
     found = blocks(text)
     number = next(_defining(found, function), None)
@@ -51,9 +52,9 @@ def code_of(text: str, stub: str, function: str = "") -> str:
         code = others[number] if found[number].is_closed else whole_statements(others[number])
         needed = _needed(code, stub, others, number)
         return _joined([complete(stub), *needed[:1], code, *needed[1:]])
-    bare = whole_statements(text)
-    if defines(bare, function):
-        return _joined([complete(stub), bare])
+    for bare in map(whole_statements, (text, _indented(text, function))):
+        if defines(bare, function):
+            return _joined([complete(stub), bare])
     return next(_with_body(text, found, stub), f"{complete(stub)}\n{text}")
 
 
@@ -152,6 +153,17 @@ def _without(line: str, width: int, is_quoted: bool) -> str:
 def _at_margin(code: str) -> str:
     """Code that begins at the margin, but for a body, which is whole nowhere else than in its function."""
     return textwrap.dedent(code) if code.lstrip("\n")[:1] in (" ", "\t") else code
+
+
+def _indented(text: str, function: str) -> str:
+    """The lines at the depth of a definition of the function or deeper: Markdown's other kind of code block."""
+    start = re.search(rf"^([ \t]+)(?:async[ \t]+)?def[ \t]+{re.escape(function)}\b", text, re.MULTILINE)
+    if start is None or re.search("^class ", text, re.MULTILINE):  # a method is not the function
+        return ""
+    depth = start[1]
+    return "\n".join(
+        line.removeprefix(depth) for line in text.split("\n") if line.startswith(depth) or not line.strip()
+    )
 
 
 def _defining(found: list[Block], function: str) -> Iterator[int]:
