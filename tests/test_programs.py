@@ -116,6 +116,8 @@ ANSWERS = {
     "lambda": fenced("total = lambda numbers: sum(numbers) / 2"),
     "typed value": fenced("from typing import Callable\ntotal: Callable = lambda numbers: sum(numbers) / 2"),
     "decorated": fenced(f"def same(f):\n    return f\n\n\n@same\n{SOLUTION}"),
+    "no fence, a call that it needs": "known = {}\n\ndef total(numbers):\n    return sum(x / known[2] for x in numbers)"
+    "\n\nknown.update({2: 2})\n\nDone",
     "indented, no fence": "Here:\n\n    " + SOLUTION.replace("\n", "\n    ") + "\n\nThat is it.",
     "indented, no fence, no words": "    " + SOLUTION.replace("\n", "\n    "),
     "a fence after words": f"The code: {fenced(SOLUTION)[7:]}",

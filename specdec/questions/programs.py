@@ -175,9 +175,11 @@ def _defining(found: list[Block], function: str) -> Iterator[int]:
 
 
 def _says_something(piece: str) -> bool:
-    """False for words that Python can read: a bare expression such as "Done", or "Note: this"."""
-    body = ast.parse(piece).body
-    return any(not isinstance(node, ast.Expr) and getattr(node, "value", node) is not None for node in body)
+    """False for words that Python can read: an expression that calls nothing, such as "Done", or "Note: this"."""
+    nodes = ast.parse(piece).body
+    return any(getattr(node, "value", node) is not None and not isinstance(node, ast.Expr) for node in nodes) or any(
+        isinstance(inner, ast.Call) for node in nodes for inner in ast.walk(node)
+    )
 
 
 def _needed(code: str, stub: str, others: list[str], number: int) -> list[str]:
@@ -256,7 +258,11 @@ def _with_body(text: str, found: list[Block], stub: str) -> Iterator[str]:
     """Programs in which a block, the last first, or the text is the body of the stub's function."""
     bodies = [block.code for block in reversed(found) if not is_whole(_at_margin(block.code))]
     bare = text.split("\n```", 1)[0]
-    bodies += [bare, re.split(r"\n(?=\S)", bare.lstrip("\n"), maxsplit=1)[0]]
+    bodies += [
+        bare,
+        *(block.code for block in reversed(found)),
+        re.split(r"\n(?=\S)", bare.lstrip("\n"), maxsplit=1)[0],
+    ]
     for body in bodies:
         for shaped in (body, "    " + body.lstrip(), textwrap.indent(_at_margin(body), "    ")):
             program = f"{stub}\n{shaped}\n"
