@@ -203,6 +203,11 @@ sys.setrecursionlimit(20000)
 f = lambda n: n and f(n - 1)
 f(15000)
 time.sleep(0.01)
+assert __import__("bisect").bisect([1], 2) == 1 and len(sys.argv) == 1 and "a".encode("ascii")
+def shifted(text):
+    import codecs
+    return codecs.encode(text, "rot13")
+assert shifted("a") == "n"
 def lazily():
     import fractions
     return fractions.Fraction(1, 2)
