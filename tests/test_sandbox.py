@@ -177,6 +177,7 @@ def test_nothing_but_right_values_makes_an_answer_right(name):
 def test_right_answers_are_right():
     assert grade(RIGHT)
     assert grade("    return int(math.fsum([x, x]))\n")  # with the stub's imports
+    assert not grade(RIGHT, "def check(candidate):") and not grade(RIGHT, "")  # no test: nothing is passed
     assert grade(RIGHT + "\nprint('x' * 10**6)\nx = '\ud800'\n")
 
 

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from specdec.questions.lockdown import end_with_parent, limit, lock_in
 from specdec.questions.plain_values import from_text, to_text
-from specdec.questions.programs import code_of, complete
+from specdec.questions.programs import code_of, complete, is_whole
 
 NO_SANDBOX, FAILED, PASSED = 97, b"failed", b"passed"
 MAX_VALUE_BYTES = 2**24  # of what one call gives, written down
@@ -97,7 +97,7 @@ def load_imports(program: str) -> None:
 
 def imported(program: str) -> Iterator[str]:
     """The modules that a program names and may have, with what they load later."""
-    for node in ast.walk(ast.parse(program)):
+    for node in ast.walk(ast.parse(program)) if is_whole(program) else ():
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
