@@ -101,6 +101,7 @@ def test_each_data_set_has_its_rule():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("sandbox_here")
 def test_programs_run_only_when_asked():
     answer = "Here:\n```python\ndef add(a, b):\n    return a + b\n```\n"
     assert graded("humaneval", ADD, answer) is None

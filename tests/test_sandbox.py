@@ -22,17 +22,7 @@ TESTS = (
     "SECRET = 'known to the tests alone'\n\n\ndef check(candidate):\n    assert candidate(21) == 42 and twice(4) == 8\n"
 )
 RIGHT = "def twice(x):\n    return 2 * x\n"
-
-
-@pytest.fixture
-def _sandbox() -> None:
-    try:
-        passes("")
-    except UserError as error:
-        pytest.skip(str(error))
-
-
-needs_sandbox = pytest.mark.usefixtures("_sandbox")
+needs_sandbox = pytest.mark.usefixtures("sandbox_here")
 slow = pytest.mark.slow
 
 
@@ -261,6 +251,7 @@ def twice(x, *, by=2):
 @slow
 def test_without_a_sandbox_no_program_runs(monkeypatch):
     assert sandbox._NO_SANDBOX == pytest.importorskip("specdec.questions.sandboxed").NO_SANDBOX
+    monkeypatch.setattr(sandbox.sys, "platform", "linux")
     monkeypatch.setattr(sandbox, "_START", f"raise SystemExit({sandbox._NO_SANDBOX})")
     with pytest.raises(UserError, match="--run_code: no sandbox"):
         passes("1")
@@ -294,6 +285,8 @@ def test_other_values_arrive_as_what_they_are_made_of_or_equal_nothing():
     assert there(Counter("aab")) == {"a": 2, "b": 1} and there(deque([1])) == deque([1]) and there(range(3)) == range(3)
     assert list(there(map(str, [1, 2]))) == ["1", "2"] and there({1: 2}.keys()) == {1} and math.isnan(there(math.nan))
     assert there(Fraction(1, 2)) == 0.5 and there(Decimal("0.5")) == 0.5 and there(-0.0) == 0
+    numpy = pytest.importorskip("numpy")
+    assert there(numpy.int64(3)) == 3 and list(there(numpy.arange(3))) == [0, 1, 2] and there(numpy.arange(2)) != [0, 1]
     assert isinstance(there(object()), Other) and there(object()) != there(object()) and there([len])[0] != len
 
 

@@ -103,8 +103,9 @@ def _encoded(value: Any) -> Any:
     for mark, kind, parts_of, _ in _KINDS:
         if isinstance(value, kind):
             return [mark, *map(_encoded, parts_of(value))]
-    if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
-        return _encoded(value.item())
+    if type(value).__module__ == "numpy" and hasattr(value, "ndim"):
+        plain = value.tolist()
+        return _encoded(plain if value.ndim == 0 else deque(plain))  # an array has parts, but is not a list
     return ["other"]
 
 
