@@ -12,7 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from specdec.commands.run import Reporter
+from specdec.config import RunConfig
 from specdec.errors import UserError
+from specdec.latency.pricing import Pricing
 from specdec.questions import lockdown, sandbox
 from specdec.questions.plain_values import Other, from_text, to_text
 from specdec.questions.sandbox import Task, passes
@@ -261,6 +264,9 @@ def test_without_a_sandbox_no_program_runs(monkeypatch):
     monkeypatch.setattr(sandbox.sys, "platform", "darwin")
     with pytest.raises(UserError, match="--run_code: no sandbox"):
         passes("1")
+    with pytest.raises(UserError, match="--run_code: no sandbox"):  # before any model is loaded
+        Reporter(RunConfig.of(run_code=True, dataset_name="humaneval"), Pricing())
+    Reporter(RunConfig.of(run_code=True, dataset_name="gsm8k"), Pricing())
 
 
 @given(
