@@ -43,6 +43,18 @@ def tokenizer(tokenizer_dir: Path) -> Any:
     return tokenizers.load_tokenizer(tokenizer_dir)
 
 
+@pytest.fixture(scope="session")
+def sandbox_here() -> None:
+    """For tests that run programs: skipped where the system has no sandbox for them."""
+    from specdec.errors import UserError
+    from specdec.questions.sandbox import passes
+
+    try:
+        passes("")
+    except UserError as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A ManualClock for a FakeServer, and in place of the clock of the profilers' client."""

@@ -1,4 +1,4 @@
-"""Grading: boxes, equal and unequal answers, letters, programs in the sandbox, records of every data set."""
+"""Grading: boxes, equal and unequal answers, letters, records of every data set. Programs: test_sandbox.py."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ from hypothesis import strategies as st
 from samples import make_record
 from sources import ROOT
 
-from specdec.errors import UserError
-from specdec.questions import sandbox, sandboxed
-from specdec.questions.grading import code_of, is_correct
+from specdec.questions.grading import is_correct
 from specdec.questions.mathtext import is_same_answer, last_boxed, number
-from specdec.questions.sandbox import passes
 
 ADD = {
     "prompt": 'import math\n\n\ndef add(a, b):\n    """The sum."""\n',
@@ -155,6 +152,7 @@ def test_each_data_set_has_its_rule():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("sandbox_here")
 def test_programs_run_only_when_asked():
     answer = "Here:\n```python\ndef add(a, b):\n    return a + b\n```\n"
     assert graded("humaneval", ADD, answer) is None
@@ -163,66 +161,3 @@ def test_programs_run_only_when_asked():
     assert graded("humaneval", ADD, "    return math.floor(a) + b\n", run_code=True) is True  # a bare body
     assert graded("humaneval", ADD, "I do not know.", run_code=True) is False
     assert graded("humaneval", {"prompt": "def f():\n"}, answer, run_code=True) is None
-
-
-def test_the_program_of_an_answer_keeps_the_imports_of_the_stub():
-    assert code_of("```python\ndef add(a, b):\n    return math.floor(a) + b\n```", ADD["prompt"]).startswith(
-        "import math"
-    )
-
-
-HOSTILE = {
-    "an exception": "1 / 0",
-    "leaving early": "import sys\nsys.exit(0)",
-    "leaving at once": "import os\nos._exit(0)",
-    "an endless loop": "while True:\n    pass",
-    "endless sleep": "import time\ntime.sleep(60)",
-    "too much memory": "x = bytearray(3 << 30)",
-    "the network": "import socket\nsocket.socket()",
-    "a new file": "open('file', 'w')",
-    "an old file": "open({old!r}, 'r+').write('x')",
-    "a deletion": "import os\nos.remove({old!r})",
-    "a renaming": "import os\nos.rename({old!r}, {old!r} + '2')",
-    "another process": "import subprocess\nsubprocess.run(['true'], check=True)",
-    "a fork": "import os\nos.fork()",
-    "killing": "import os\nos.kill(os.getppid(), 0)",
-    "more time": "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (99, 99))",
-}
-
-
-NEVER_ENDING = ("an endless loop", "endless sleep")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", HOSTILE)
-def test_the_sandbox_holds(name, tmp_path):
-    """What is refused has more time than it can need, so that only the refusal ends it, however busy the machine."""
-    old = tmp_path / "old"
-    old.write_text("kept")
-    program = HOSTILE[name].replace("{old!r}", repr(str(old)))
-    assert passes(program, timeout_s=1 if name in NEVER_ENDING else 60) is False
-    assert old.read_text() == "kept" and [path.name for path in tmp_path.iterdir()] == ["old"]
-
-
-@pytest.mark.slow
-def test_what_answers_need_works_in_the_sandbox(tmp_path):
-    readable = tmp_path / "text"
-    readable.write_text("x")
-    imports = "import collections, functools, hashlib, heapq, itertools, json, math, random, re, string, typing"
-    assert passes(f"{imports}\nprint('x' * 10**6)\nassert open({str(readable)!r}).read() == 'x'")
-    assert passes("x = '\ud800'")
-
-
-@pytest.mark.slow
-def test_without_a_sandbox_no_program_runs(monkeypatch, tmp_path):
-    runner = tmp_path / "runner.py"
-    runner.write_text(f"raise SystemExit({sandboxed.NO_SANDBOX})")
-    monkeypatch.setattr(sandbox, "_RUNNER", runner)
-    with pytest.raises(UserError, match="--run_code"):
-        passes("1")
-
-
-def test_the_filter_knows_both_machines():
-    for column, architecture in sandboxed.MACHINES.values():
-        program = sandboxed.instructions(column, architecture)
-        assert len(program) < 4096 and program[-1] == (sandboxed.RETURN, 0, 0, sandboxed.ALLOW)

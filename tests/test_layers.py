@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,7 @@ LIGHT_PROFILING = (
     "tune_engine",
 )
 LIGHT_EXPERIMENTS = (
+    "code_table",
     "compare_hf_assisted",
     "compare_live_replay",
     "gpu_session",
@@ -65,6 +67,7 @@ LIGHT_EXPERIMENTS = (
     "profile_sampling",
     "profile_speculation",
 )
+SANDBOXED = ("lockdown", "plain_values", "programs")  # beside sandboxed.py
 LIGHT_TRAINING = (
     "family",
     "invent_prompts",
@@ -120,8 +123,11 @@ def test_what_figures_are_drawn_from_needs_no_matplotlib(name):
     assert "matplotlib" not in top_names(loaded_with(Path("plotting", f"{name}.py")))
 
 
-def test_the_sandboxed_process_needs_nothing_of_the_project():
-    assert not [name for name in imports_anywhere(Path("specdec", "questions", "sandboxed.py")) if file_of(name)]
+def test_the_sandboxed_process_needs_nothing_but_its_own_files_and_the_standard_library():
+    own = {f"specdec.questions.{name}" for name in SANDBOXED}
+    for path in (Path("specdec", "questions", f"{name}.py") for name in ("sandboxed", *SANDBOXED)):
+        assert {name for name in imports_anywhere(path) if file_of(name)} <= own, path
+        assert top_names(imports_anywhere(path)) <= sys.stdlib_module_names | {"specdec"}, path
 
 
 def test_answers_about_the_command_line_load_no_model_library():

@@ -22,6 +22,7 @@ from specdec.config import RunConfig
 from specdec.errors import exit_status
 from specdec.latency.pricing import Pricing
 from specdec.models.token_text import TokenBytes, stored_tokens
+from specdec.questions.grading import check_can_run_code
 from specdec.questions.sets import Problem
 from specdec.ranking.entries import PLAIN, Entry, entry_of, with_measured
 from specdec.records.places import put_record
@@ -187,12 +188,15 @@ class Reporter:
     """Prices and grades records, logs their lines, draws them if asked, and prints the ranking at the end.
 
     `tokens`: what the target's ids stand for; default: looked for on this machine. Raises UserError at once if a
-    profile cannot price the target, or if trajectories are asked for and there is no tokenizer.
+    profile cannot price the target, if trajectories are asked for and there is no tokenizer, or if code is to be run
+    and there is no sandbox.
     """
 
     def __init__(self, config: RunConfig, pricing: Pricing, tokens: Callable[[], TokenBytes] | None = None) -> None:
         output, models = config.output, config.models
         pricing.entries(models.target_name)  # refuses, before any work, what could not be priced
+        if output.run_code:
+            check_can_run_code(config.questions.dataset_name)
         is_coloured = wants_colour(sys.stdout, os.environ)
         if output.show_trajectory or (is_coloured and output.log_level == "DEBUG"):
             tokens = tokens or stored_tokens(models.target_model_name, output.show_trajectory)

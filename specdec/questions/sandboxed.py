@@ -1,104 +1,213 @@
-"""Runs inside the sandbox: locks this process in, then executes the program that stands on standard input.
+"""Runs inside the sandbox: two processes that lock themselves in, one for the answer, one for its tests.
 
-Started by `sandbox.py` as a file, never imported by the program; standard library only. After `lock_in` the kernel
-refuses, with "operation not permitted", whatever would reach outside of this process or change a file.
+The answer's process has its code and gives values when its function is called. It never sees the tests, nor the pipe
+on which the verdict leaves: nothing that an answer does makes it right, but giving the right values. Started by
+`sandbox.py` in a fresh interpreter; standard library only.
 """
 
-import ctypes
+import ast
+import builtins
+import importlib
+import json
 import os
-import platform
-import resource
-import struct
+import signal
 import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, BinaryIO, NoReturn
 
-NO_SANDBOX = 97
-# System calls refused, as (x86-64, ARM64) numbers; -1: there is none. From the kernel's unistd tables.
-REFUSED = {
-    "socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "bind": (49, 200), "io_uring_setup": (425, 425),
-    "fork": (57, -1), "vfork": (58, -1), "clone": (56, 220), "execve": (59, 221), "execveat": (322, 281),
-    "kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "pidfd_open": (434, 434), "ptrace": (101, 117),
-    "pidfd_send_signal": (424, 424), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
-    "process_vm_writev": (311, 271), "process_vm_readv": (310, 270), "prlimit64": (302, 261), "setrlimit": (160, 164),
-    "unlink": (87, -1), "unlinkat": (263, 35), "rmdir": (84, -1), "rename": (82, -1), "renameat": (264, 38),
-    "renameat2": (316, 276), "mkdir": (83, -1), "mkdirat": (258, 34), "creat": (85, -1), "truncate": (76, 45),
-    "link": (86, -1), "linkat": (265, 37), "symlink": (88, -1), "symlinkat": (266, 36), "mknod": (133, -1),
-    "mknodat": (259, 33), "chmod": (90, -1), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452),
-    "chown": (92, -1), "fchown": (93, 55), "lchown": (94, -1), "fchownat": (260, 54), "utimensat": (280, 88),
-    "utime": (132, -1), "utimes": (235, -1), "futimesat": (261, -1), "setxattr": (188, 5), "lsetxattr": (189, 6),
-    "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
-    "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "unshare": (272, 97),
-    "setns": (308, 268), "fsopen": (430, 430), "move_mount": (429, 429), "open_tree": (428, 428),
-    "mount_setattr": (442, 442), "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282),
-    "add_key": (248, 217), "keyctl": (250, 219), "request_key": (249, 218), "reboot": (169, 142),
-    "sethostname": (170, 161), "setdomainname": (171, 162), "settimeofday": (164, 170), "clock_settime": (227, 112),
-    "adjtimex": (159, 171), "clock_adjtime": (305, 266), "swapon": (167, 224), "swapoff": (168, 225),
-    "init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106), "kexec_load": (246, 104),
-    "kexec_file_load": (320, 294), "acct": (163, 89), "quotactl": (179, 60), "syslog": (103, 116),
-    "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "msgget": (68, 186), "msgsnd": (69, 189),
-    "msgctl": (71, 187), "semget": (64, 190), "semop": (65, 193), "semctl": (66, 191), "mq_open": (240, 180),
-    "mq_unlink": (241, 181), "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265),
-    "setpriority": (141, 140), "sched_setaffinity": (203, 122), "sched_setscheduler": (144, 119),
-    "memfd_create": (319, 279), "ioperm": (173, -1), "iopl": (172, -1), "fallocate": (285, 47),
-}  # fmt: skip
-UNKNOWN = {"clone3": 435, "openat2": 437}  # the C library falls back to what is filtered
-OPENERS = {"open": ((2, -1), 1), "openat": ((257, 56), 2)}  # numbers, and which argument holds the flags
-WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column, audit architecture
-ALLOW, EPERM, ENOSYS, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
-LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-NUMBER_AT, ARCHITECTURE_AT, ARGUMENTS_AT = 0, 4, 16  # in struct seccomp_data
+from specdec.questions.lockdown import end_with_parent, limit, lock_in
+from specdec.questions.plain_values import from_text, to_text
+from specdec.questions.programs import code_of, complete, is_whole
+
+NO_SANDBOX, FAILED, PASSED = 97, b"failed", b"passed"
+MAX_VALUE_BYTES = 2**24  # of what one call gives, written down
+# A program's imports are loaded before the lock, as no file can be opened after it: those of the standard library, but
+# for what does things when it is imported, and what the data set's own harness requires.
+NOT_LOADED = {"antigravity", "idlelib", "this", "tkinter", "turtle", "turtledemo"}
+REQUIRED = {"numpy": ("numpy.fft", "numpy.linalg", "numpy.polynomial", "numpy.random")}
+# What modules load when they are first used.
+LATER = {
+    "codecs": ("encodings.base64_codec", "encodings.hex_codec", "encodings.rot_13"),
+    "datetime": ("_strptime",),
+    "time": ("_strptime",),
+    "unittest": ("unittest.async_case",),
+    **REQUIRED,
+}
+ENCODINGS = ("encodings.ascii", "encodings.latin_1", "encodings.utf_16", "encodings.utf_32")
+IMPORTERS = ("__import__", "import_module")
 
 
-def instructions(column: int, architecture: int) -> list[tuple[int, int, int, int]]:
-    """The filter as classic BPF: (code, jump if true, jump if false, operand)."""
-    program = [(LOAD, 0, 0, ARCHITECTURE_AT), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, KILL)]
-    program += [(LOAD, 0, 0, NUMBER_AT), (AT_LEAST, 0, 1, 0x40000000), (RETURN, 0, 0, KILL)]  # x32's numbers
-    for numbers in REFUSED.values():
-        if numbers[column] >= 0:
-            program += [(EQUAL, 0, 1, numbers[column]), (RETURN, 0, 0, EPERM)]
-    for number in UNKNOWN.values():
-        program += [(EQUAL, 0, 1, number), (RETURN, 0, 0, ENOSYS)]
-    for numbers, argument in OPENERS.values():
-        if numbers[column] >= 0:
-            program += [(EQUAL, 0, 4, numbers[column]), (LOAD, 0, 0, ARGUMENTS_AT + 8 * argument)]
-            program += [(ANY_BIT, 0, 1, WRITING), (RETURN, 0, 0, EPERM), (RETURN, 0, 0, ALLOW)]
-    return [*program, (RETURN, 0, 0, ALLOW)]
+def main() -> NoReturn:
+    """Read the answer, start its process, then read the tests and run them. The verdict goes to standard output."""
+    seconds, mebibytes, wait_s = map(int, sys.argv[1:])
+    del sys.argv[1:]  # some answers look there for what to work on
+    sys.dont_write_bytecode = True  # of the modules of an answer; those of this program are loaded already
+    sys.set_int_max_str_digits(0)
+    task = read_part()
+    calls, values = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        for end in (calls[1], values[0]):
+            os.close(end)
+        _silence()
+        _confine(seconds, mebibytes)
+        _be_the_answer(task, calls[0], values[1])
+    for end in (calls[0], values[1]):
+        os.close(end)
+    tests, verdicts = read_part(), os.dup(1)
+    _silence()
+    _confine(seconds, mebibytes)
+    _judge(tests, Answer(child, calls[1], values[0], verdicts), wait_s)
 
 
-def lock_in() -> bool:
-    """Install the filter for good; False where this system has none."""
-    if sys.platform != "linux" or platform.machine() not in MACHINES:
-        return False
-    code = [struct.pack("HBBI", *one) for one in instructions(*MACHINES[platform.machine()])]
-    buffer = ctypes.create_string_buffer(b"".join(code))
-    program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(code), ctypes.addressof(buffer)))
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    no_new_privileges, set_seccomp, with_filter = 38, 22, 2
-    if prctl(no_new_privileges, 1, 0, 0, 0) != 0:
-        return False
-    return prctl(set_seccomp, with_filter, ctypes.c_void_p(ctypes.addressof(program)), 0, 0) == 0
+def read_part() -> dict[str, str]:
+    """One part of standard input, and no byte more: the answer's process must not find the rest in a buffer."""
+    return dict(json.loads(_read(int(_read(12)))))
 
 
-def limit(seconds: int, mebibytes: int) -> None:
-    """Processor time, memory and file size of this process."""
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-    resource.setrlimit(resource.RLIMIT_AS, (mebibytes * 2**20, mebibytes * 2**20))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def _read(count: int) -> bytes:
+    parts = b""
+    while len(parts) < count:
+        new = os.read(0, count - len(parts))
+        if not new:
+            raise EOFError("standard input ended early")
+        parts += new
+    return parts
 
 
-def main() -> None:
-    """Run the program; on its success alone, the secret that stood before it goes to standard output."""
-    secret, _, program = sys.stdin.buffer.read().decode().partition("\n")
-    answers = os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    limit(int(sys.argv[1]), int(sys.argv[2]))
-    if not lock_in():
+def _silence() -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    os.close(null)
+
+
+def _confine(seconds: int, mebibytes: int) -> None:
+    end_with_parent()
+    limit(seconds, mebibytes)
+
+
+def load_imports(program: str) -> None:
+    for name in (*ENCODINGS, *imported(program)):
+        with suppress(Exception):  # the program's own import of it fails then, as it must
+            importlib.import_module(name)
+
+
+def imported(program: str) -> Iterator[str]:
+    """The modules that a program names and may have, with what they load later."""
+    for node in ast.walk(ast.parse(program)) if is_whole(program) else ():
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in IMPORTERS:
+            names = [one.value for one in node.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+        for name in names:
+            top = name.partition(".")[0]
+            if top in sys.stdlib_module_names.union(REQUIRED) - NOT_LOADED and not name.endswith("__main__"):
+                yield from (name, *LATER.get(top, ()))
+
+
+def _run(program: str, name: str, given: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Execute it as a module of that name, which some decorators look up; not as "__main__"."""
+    module = sys.modules.setdefault(name, types.ModuleType(name))
+    module.__dict__.update(given or {})
+    exec(compile(program, f"<{name}>", "exec", dont_inherit=True), module.__dict__)
+    return module.__dict__
+
+
+def _be_the_answer(task: dict[str, str], calls: int, values: int) -> NoReturn:
+    """Run the answer's program, say that it came to its end, then call its function as often as asked."""
+    function = task["function"]
+    program = code_of(task["text"], task["stub"], function) if function else task["text"]
+    load_imports(program)
+    if lock_in():
+        names = _run(program, "answer")
+        with os.fdopen(calls, "rb") as asked, os.fdopen(values, "wb") as given:
+            _send(given, to_text("ended"))
+            for line in asked:
+                _send(given, _called(names[function], *from_text(line)))
+    os._exit(NO_SANDBOX)
+
+
+def _called(function: Callable[..., Any], positional: list[Any], named: dict[str, Any]) -> str:
+    """What a call gave or raised, and its arguments, which it may have changed."""
+    try:
+        return to_text(("gave", function(*positional, **named), positional))
+    except Exception as error:
+        kinds = (kind.__name__ for kind in type(error).__mro__ if getattr(builtins, kind.__name__, None) is kind)
+        return to_text(("raised", next(kinds), positional))
+
+
+def _send(stream: BinaryIO, line: str) -> None:
+    stream.write(line.encode() + b"\n")
+    stream.flush()
+
+
+class Answer:
+    """The answer's process as the tests see it: a function to call."""
+
+    def __init__(self, pid: int, calls: int, values: int, verdicts: int) -> None:
+        self.pid, self._verdicts = pid, verdicts
+        self._calls, self._values = os.fdopen(calls, "wb"), os.fdopen(values, "rb")
+
+    def __call__(self, *positional: Any, **named: Any) -> Any:
+        """What the function gives. Its exceptions are raised here, as the built-in kinds that they are of."""
+        line = to_text((positional, named))
+        try:
+            _send(self._calls, line)
+            how, value, after = self.read()
+            for mine, changed in zip(positional, after, strict=True):
+                _change(mine, changed)
+        except (OSError, TypeError, ValueError):
+            self.leave(FAILED)
+        if how == "raised":
+            raise getattr(builtins, value, Exception)
+        return value
+
+    def read(self) -> Any:
+        """The next value of the process; the end of everything where it is gone or sends no value."""
+        try:
+            return from_text(self._values.readline(MAX_VALUE_BYTES))
+        except Exception:
+            self.leave(FAILED)
+
+    def leave(self, verdict: bytes) -> NoReturn:
+        """End both processes at once, so that tests cannot go on after an answer that is none."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.write(self._verdicts, verdict)
+        os._exit(0)
+
+
+def _change(mine: Any, changed: Any) -> None:
+    """Do to an argument what the call did to its copy."""
+    if type(changed) is not type(mine):
+        return
+    if isinstance(mine, list | bytearray):
+        mine[:] = changed
+    elif isinstance(mine, dict | set):
+        mine.clear()
+        mine.update(changed)
+
+
+def _judge(tests: dict[str, str], answer: Answer, wait_s: int) -> NoReturn:
+    """Run the data set's tests on the stub, whose function is the answer's."""
+    stub = complete(tests["stub"])
+    signal.signal(signal.SIGALRM, lambda *_: answer.leave(FAILED))
+    signal.alarm(wait_s)
+    load_imports(f"{stub}\n{tests['tests']}")
+    if not lock_in(answer.pid):
+        os.kill(answer.pid, signal.SIGKILL)
         os._exit(NO_SANDBOX)
-    exec(compile(program, "<answer>", "exec"), {"__name__": "__main__"})
-    os.write(answers, secret.encode())
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    main()
+    try:
+        answer.read()
+        if tests["function"]:
+            _run(stub, "tests")
+            _run(tests["tests"], "tests", {tests["function"]: answer})["check"](answer)
+    except BaseException:
+        answer.leave(FAILED)
+    answer.leave(PASSED)
