@@ -6,7 +6,6 @@ nothing and imports no torch; `commands/flags.py` makes parsers of it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, Self
 
 from specdec.drafters.base import Spec
@@ -16,6 +15,7 @@ from specdec.errors import UserError
 from specdec.models.checkpoints import BUNDLED, SMOLLM2, TARGET, Role
 from specdec.questions.sets import DATASETS
 from specdec.records.identity import LIVE, TRACE, Identity
+from specdec.records.record import target_name
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DRAFT_SAMPLINGS = ("greedy", "sample")
@@ -61,8 +61,8 @@ class ModelConfig:
 
     @property
     def target_name(self) -> str:
-        """The target's name in paths and tables: the last part of what the user gave."""
-        return Path(self.target_model_name).name
+        """The target's name in paths and tables."""
+        return target_name(self.target_model_name)
 
 
 @dataclass(frozen=True)

@@ -295,13 +295,6 @@ def test_a_prompt_does_not_change_at_midnight(
     assert texts[0] == texts[1] and texts[0].startswith("\n") and texts[0].endswith("26 Jul 2024")
 
 
-def test_a_date_whose_format_is_put_together_is_refused(family: dict[str, Path]) -> None:
-    tokenizer = load_tokenizer(find_model(TARGET, str(family["target"])))
-    tokenizer.chat_template = "{{ strftime_now('%d' ~ '%b') }}"
-    with pytest.raises(UserError, match="chat template.*strftime_now"):
-        encode_prompt(tokenizer, "word1")
-
-
 def test_devices_that_are_not_there_are_refused() -> None:
     with pytest.raises(UserError, match="--device"):
         resolve_device("cuda:99")

@@ -116,6 +116,11 @@ class Spec(ABC):
         return [cls(*chosen) for chosen in product(*((one,) if isinstance(one, str) else one for one in asked))]
 
     @classmethod
+    def stated(cls, config: Mapping[str, Any]) -> Options:
+        """Flags that its model's config.json states: they hold where nobody gives them. UserError for nonsense."""
+        return {}
+
+    @classmethod
     def block_len(cls, options: Options) -> int:
         """Positions that see each other in a pass; 1: causal attention."""
         return 1

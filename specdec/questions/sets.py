@@ -162,6 +162,8 @@ def _plain_number(answer: str) -> str | None:
 
 def _field(row: dict, name: str) -> object:
     value = row.get(name)
+    if value is None and name in row:
+        raise UserError(f"lacks the field {name!r}: it is null")
     if value is None:
         raise UserError(f"lacks the field {name!r} (it has: {', '.join(map(str, row)) or 'none'})")
     return value
