@@ -14,8 +14,8 @@ from toys import random_ids, toy_model
 
 from specdec.decoding.loop import speculate
 from specdec.decoding.target import Target
-from specdec.drafters.plain import Plain
 from specdec.drafters.base import Setup
+from specdec.drafters.plain import Plain
 from specdec.errors import UserError
 from specdec.models.architectures import ARCHITECTURES, REFUSED, slides
 from specdec.models.checkpoints import TARGET, ModelSource, find_model

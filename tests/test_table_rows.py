@@ -1,5 +1,5 @@
-"""Ids and numbers at their borders: what is not a token is never written, what has no row is never read, and logits that
-are not numbers end a run in one line."""
+"""Ids and numbers at their borders: what is not a token is never written, what has no row is never read, and logits
+that are not numbers end a run in one line."""
 
 from __future__ import annotations
 
