@@ -33,23 +33,39 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and value > 0
 
 
+def _is_switch(value: Any) -> bool:
+    return type(value) is bool
+
+
+def _is_activation(value: Any) -> bool:
+    return value in ACTIVATIONS
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
 SIZE = Kind("a size", _is_size)
 DERIVED_SIZE = Kind("a size", _is_size, is_nullable=True)
 NUMBER = Kind("a number above 0", _is_number)
-SWITCH = Kind("true or false", lambda value: type(value) is bool)
-ACTIVATION = Kind("an activation that is known here", lambda value: value in ACTIVATIONS)
-ROPE = Kind("a JSON object", lambda value: isinstance(value, dict), is_nullable=True)
+SWITCH = Kind("true or false", _is_switch)
+ACTIVATION = Kind("an activation that is known here", _is_activation)
+ROPE = Kind("a JSON object", _is_object, is_nullable=True)
 
 # What every dense decoder reads, and hands on to transformers.
-SIZES = (
-    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
-    *("num_attention_heads", "max_position_embeddings"),
-)
 FIELDS: Mapping[str, Kind] = {
-    **dict.fromkeys(SIZES, SIZE),
-    **dict.fromkeys(("num_key_value_heads", "head_dim"), DERIVED_SIZE),
-    **dict.fromkeys(("rms_norm_eps", "rope_theta"), NUMBER),
-    **dict.fromkeys(("rope_scaling", "rope_parameters"), ROPE),
+    "vocab_size": SIZE,
+    "hidden_size": SIZE,
+    "intermediate_size": SIZE,
+    "num_hidden_layers": SIZE,
+    "num_attention_heads": SIZE,
+    "max_position_embeddings": SIZE,
+    "num_key_value_heads": DERIVED_SIZE,
+    "head_dim": DERIVED_SIZE,
+    "rms_norm_eps": NUMBER,
+    "rope_theta": NUMBER,
+    "rope_scaling": ROPE,
+    "rope_parameters": ROPE,
     "tie_word_embeddings": SWITCH,
     "hidden_act": ACTIVATION,
 }
@@ -128,7 +144,7 @@ class Architecture:
     def misfit(self, config: Mapping[str, Any]) -> str | None:
         """What a config.json has that cannot be: "'hidden_size' is 'x', not a size"; None where all is fine."""
         for name, kind in self.fields.items():
-            is_asked = name in SIZES or (name in config and not (kind.is_nullable and config[name] is None))
+            is_asked = kind is SIZE or (name in config and not (kind.is_nullable and config[name] is None))
             if is_asked and not kind.is_fine(config.get(name)):
                 return f"{name!r} is {config.get(name)!r}, not {kind.words}"
         heads = config["num_attention_heads"]
