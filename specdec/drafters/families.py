@@ -105,7 +105,7 @@ def stated_options(configs: Mapping[Role, Mapping[str, Any]]) -> dict[str, Any]:
     """The flags that the config.json of each role's model states itself. Raises UserError for nonsense."""
     found: dict[str, Any] = {}
     for spec in kinds().values():
-        if spec.role in configs:
+        if spec.role is not None and spec.role in configs:
             found |= spec.stated(configs[spec.role])
     return found
 
