@@ -72,9 +72,7 @@ def session_of(config: RunConfig) -> Session:
 
 
 def asked_prompts(config: RunConfig, session: Session) -> list[list[int]]:
-    from specdec.models.tokens import encode_prompt
-
-    return [encode_prompt(session.tokenizer, problem.prompt) for problem in asked_problems(config)]
+    return [session.encode(problem.prompt) for problem in asked_problems(config)]
 
 
 def tokens_of(rounds: Sequence[Round]) -> list[int]:

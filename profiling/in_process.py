@@ -16,7 +16,6 @@ from specdec.decoding.target import Target
 from specdec.drafters.block_diffusion import BlockSettings
 from specdec.drafters.plain import Plain
 from specdec.models.lm import CachedLM
-from specdec.models.tokens import encode_prompt
 from specdec.questions.sets import Problem
 from specdec.session import Session
 
@@ -60,7 +59,7 @@ class Speaker(Timed):
 
     def ask(self, problem: Problem) -> Answer:
         """Raises InvalidTrial for an answer of a single token."""
-        prompt_ids = encode_prompt(self.session.tokenizer, problem.prompt)
+        prompt_ids = self.session.encode(problem.prompt)
         target = Target(self.lm)
         rounds = self.session.decode(Plain(), prompt_ids, target=target)
         if len(rounds) < 2:
@@ -105,7 +104,7 @@ class Filler(Timed):
         Raises InvalidTrial for an empty answer.
         """
         config = self.session.config
-        prompt_ids = encode_prompt(self.session.tokenizer, problem.prompt)
+        prompt_ids = self.session.encode(problem.prompt)
         how = self.settings.denoising(self.unmask_threshold)
         self.lm.rollback(0)
         begin = self.lm.clock()

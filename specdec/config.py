@@ -6,7 +6,6 @@ nothing and imports no torch; `commands/flags.py` makes parsers of it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, Self
 
 from specdec.drafters.base import Spec
@@ -17,6 +16,7 @@ from specdec.latency.accounting import ACCOUNTINGS, OURS
 from specdec.models.checkpoints import BUNDLED, SMOLLM2, TARGET, Role
 from specdec.questions.sets import DATASETS, SHORT, STYLES
 from specdec.records.identity import LIVE, TRACE, Identity
+from specdec.records.record import target_name
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DRAFT_SAMPLINGS = ("greedy", "sample")
@@ -68,8 +68,8 @@ class ModelConfig:
 
     @property
     def target_name(self) -> str:
-        """The target's name in paths and tables: the last part of what the user gave."""
-        return Path(self.target_model_name).name
+        """The target's name in paths and tables."""
+        return target_name(self.target_model_name)
 
 
 @dataclass(frozen=True)

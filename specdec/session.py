@@ -4,6 +4,7 @@ It decides which checkpoint plays which part, and decodes questions: `decode` is
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,17 +20,27 @@ from specdec.decoding.sampled import SampledTarget
 from specdec.decoding.sampling import Sampler, Warp
 from specdec.decoding.target import Target
 from specdec.drafters.base import Setup, Spec
-from specdec.drafters.families import kinds
+from specdec.drafters.families import kinds, settled_options, stated_options
+from specdec.drafters.flags import Options
 from specdec.errors import UserError
 from specdec.latency.pricing import Pricing
 from specdec.models.checkpoints import TARGET, ModelSource, Role, find_model, fingerprint
 from specdec.models.lm import CachedLM, device_clock
-from specdec.models.load import load_lm, resolve_backend, resolve_device, resolve_dtype
+from specdec.models.load import check_network, load_lm, resolve_backend, resolve_device, resolve_dtype
 from specdec.models.token_text import TokenBytes, token_bytes_of
-from specdec.models.tokens import check_same_tokens, load_tokenizer, mask_id, stop_ids
+from specdec.models.tokens import (
+    check_same_tokens,
+    encode_prompt,
+    load_tokenizer,
+    mask_id,
+    predicted_tokens,
+    stop_ids,
+)
 from specdec.records.identity import GREEDY, SAMPLED
 from specdec.records.rounds import Round
 from specdec.traces.calibration import advice_of
+
+log = logging.getLogger("failfast")
 
 
 @dataclass
@@ -72,6 +83,34 @@ class Session:
     def dtype_name(self) -> str:
         """What flags, records and results call the dtype: "float32"."""
         return str(self.dtype).removeprefix("torch.")
+
+    @cached_property
+    def options(self) -> Options:
+        """The flags of the drafters' families; where none is given, what their checkpoints say."""
+        return settled_options(self.config.drafters.options, configs_of(self.sources))
+
+    @cached_property
+    def predicted(self) -> tuple[int, tuple[int, ...]]:
+        """What all models of the run predict, by the target's tokenizer and table: see `predicted_tokens`."""
+        return predicted_tokens(self.tokenizer, self.sources[TARGET].vocab_size)
+
+    def encode(self, prompt: str, what: str = "a prompt") -> list[int]:
+        """The prompt's token ids. Raises UserError, calling it `what`, for one that a model of the run cannot read."""
+        prompt_ids = encode_prompt(self.tokenizer, prompt)
+        if not prompt_ids:
+            raise UserError(f"{what} has no token: check the chat template")
+        self.require_readable(prompt_ids, what)
+        return prompt_ids
+
+    def require_readable(self, ids: Sequence[int], what: str) -> None:
+        """Raise UserError for an id that the embedding table of a model of the run does not have."""
+        last = max(ids)
+        for role, source in self.sources.items():
+            if last >= source.vocab_size:
+                raise UserError(
+                    f"{what} has the token {last} ({self.text_of([last])!r}), and the embedding table of {role.title} "
+                    f"{source.name!r} has {source.vocab_size} rows: was it resized with the tokenizer?"
+                )
 
     @property
     def context_len(self) -> int:
@@ -135,7 +174,7 @@ class Session:
     def _unlearnt(self, spec: Spec) -> Setup:
         """The same without a model, a sampler and what a policy has learnt."""
         mask = None if spec.role is None else self.mask_ids.get(spec.role)
-        return Setup(self.stop_ids, self.config.drafters.options, mask_id=mask)
+        return Setup(self.stop_ids, self.options, mask_id=mask)
 
     def model_of(self, spec: Spec) -> CachedLM | None:
         """The model of a drafter's part, loaded; None for a drafter without one."""
@@ -185,9 +224,9 @@ class Session:
 
     def _lm(self, role: Role) -> CachedLM:
         if role not in self._loaded:
-            # A drafter's table may be padded beyond the target's: such ids must never be drafted.
-            vocab_size = None if role is TARGET else self.sources[TARGET].vocab_size
-            self._loaded[role] = load_lm(self.sources[role], self.device, self.dtype, vocab_size, self.backend)
+            # Tables are padded, each in its own way: such ids are never written and never drafted.
+            (vocab_size, gaps), source = self.predicted, self.sources[role]
+            self._loaded[role] = load_lm(source, self.device, self.dtype, vocab_size, self.backend, gaps)
             self._loaded[role].warm_up()
         return self._loaded[role]
 
@@ -204,7 +243,7 @@ def open_session(config: RunConfig) -> Session:
         if role.is_block_diffusion:
             masks[role] = mask_id(sources[role], drafter_tokenizer)
         check_same_tokens(tokenizer, drafter_tokenizer, ignore_ids=[masks[role]] if role in masks else [])
-    return Session(
+    session = Session(
         config=config,
         device=device,
         dtype=dtype,
@@ -215,12 +254,37 @@ def open_session(config: RunConfig) -> Session:
         backend=backend_of(config, device, dtype, sources),
         pricing=Pricing.load(priced.latency_profile, priced.latency_target) if needs_advice else Pricing(),
     )
+    _check_models(session)
+    return session
+
+
+def _check_models(session: Session) -> None:
+    """Raise UserError where a model cannot be made, or cannot read what the target writes; say which settings of the
+    run are not those of a checkpoint."""
+    num_predicted, asked = session.predicted[0], session.config.drafters.options
+    for role, source in session.sources.items():
+        if session.config.needs_weights(role) or session.config.output.dry_run:
+            check_network(source)
+        if source.vocab_size < num_predicted:
+            raise UserError(
+                f"{role.title} {source.name!r} has an embedding table of {source.vocab_size} rows, and the target "
+                f"writes tokens up to {num_predicted - 1}: choose a drafter of the target's family"
+            )
+    for name, stated in stated_options(configs_of(session.sources)).items():
+        if asked.get(name) not in (None, stated):
+            log.warning("--%s %s, though the drafter's config.json says %s", name, asked[name], stated)
+
+
+def configs_of(sources: Mapping[Role, ModelSource]) -> dict[Role, dict[str, Any]]:
+    """What the config.json of each model says."""
+    return {role: source.config for role, source in sources.items()}
 
 
 def backend_of(config: RunConfig, device: torch.device, dtype: torch.dtype, sources: Mapping[Role, ModelSource]) -> str:
     """What runs the models that this run loads; a target that a trace stands for is not among them."""
     loaded = [one for role, one in sources.items() if role is not TARGET or config.decoding.verify == "target"]
-    block_size = max(kinds()[kind].block_len(config.drafters.options) for kind in config.drafters.kinds)
+    options = settled_options(config.drafters.options, configs_of(sources))
+    block_size = max(kinds()[kind].block_len(options) for kind in config.drafters.kinds)
     reason = only_eager(config)
     return resolve_backend(config.models.engine, device, dtype, loaded, block_size=block_size, only_eager=reason)
 

@@ -11,7 +11,7 @@ from reference import full_logits
 from toys import MASK_ID, VOCAB_SIZE, causal_logits, random_ids, toy_model
 
 from specdec.decoding.denoising import Denoising, LiveBlocks
-from specdec.models.lm import CachedLM, most_probable, unpacked
+from specdec.models.lm import CachedLM, most_probable
 
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
 
@@ -258,10 +258,10 @@ def near_one(vocab_size: int = 5000) -> torch.Tensor:
 def test_probabilities_near_one_stay_apart() -> None:
     """What is left to 1 is right to five digits, down to where float64 ends: 1 - 1e-16 is 1."""
     logits_KV = near_one()
-    tokens, sure = unpacked(most_probable(logits_KV))
+    tokens, sure = zip(*most_probable(logits_KV).tolist(), strict=True)
     others = logits_KV.double().softmax(-1)
     others[:, 4321] = 0.0
-    assert tokens == [4321] * len(NEAR_ONE) and len({*sure}) == len(NEAR_ONE)
+    assert tokens == (4321,) * len(NEAR_ONE) and len({*sure}) == len(NEAR_ONE)
     assert [1 - one for one in sure] == pytest.approx(others.sum(-1).tolist(), rel=1e-5, abs=2e-16)
 
 

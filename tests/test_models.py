@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import time
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -295,11 +297,45 @@ def test_a_prompt_does_not_change_at_midnight(
     assert texts[0] == texts[1] and texts[0].startswith("\n") and texts[0].endswith("26 Jul 2024")
 
 
-def test_a_date_whose_format_is_put_together_is_refused(family: dict[str, Path]) -> None:
+EARLY = datetime(2027, 1, 5).date()
+WRITTEN = {
+    "%d %B %Y": "05 January 2027",
+    "%A, %-d %b": "Tuesday, 5 Jan",
+    "%e|%j|%m/%y|%H:%M:%S|%I %p": " 5|005|01/27|00:00:00|12 AM",
+    "%c|%x|%X|%s|%Z%z": "Tue Jan  5 00:00:00 2027|01/05/27|00:00:00|1799107200|",
+    "100 %% of %^a %": "100 % of TUE %",
+}
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+@pytest.mark.parametrize("way", ["{{ strftime_now(%r) }}", "{%% set f = %r %%}{{ strftime_now(f ~ '') ~ '' }}"])
+def test_a_date_is_written_in_english_whatever_the_clock(
+    family: dict[str, Path], form: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+    time.tzset()
     tokenizer = load_tokenizer(find_model(TARGET, str(family["target"])))
-    tokenizer.chat_template = "{{ strftime_now('%d' ~ '%b') }}"
-    with pytest.raises(UserError, match="chat template.*strftime_now"):
-        encode_prompt(tokenizer, "word1")
+    tokenizer.chat_template, texts = way % form, []
+    monkeypatch.setattr(type(tokenizer), "__call__", lambda _, text, **__: texts.append(text) or {"input_ids": [1]})
+    encode_prompt(tokenizer, "word1", EARLY)
+    monkeypatch.undo()
+    time.tzset()
+    assert texts == [WRITTEN[form]]
+
+
+def test_chance_in_a_template_falls_alike_in_every_run(family: dict[str, Path]) -> None:
+    tokenizer = load_tokenizer(find_model(TARGET, str(family["target"])))
+    tokenizer.chat_template = "{% for i in range(9) %}{{ ['word1', 'word2', 'word3'] | random }} {% endfor %}"
+    state = random.getstate()
+    prompts = {tuple(encode_prompt(tokenizer, "word1")) for _ in range(5)}
+    assert len(prompts) == 1 and len(set(prompts.pop())) > 1
+    assert random.getstate() == state
+
+
+def test_a_template_with_line_breaks_in_its_texts_is_read(family: dict[str, Path]) -> None:
+    tokenizer = load_tokenizer(find_model(TARGET, str(family["target"])))
+    tokenizer.chat_template = "{{ 'word1\n\"word2\n' + strftime_now('word3') + ' ' }}{{ messages[0].content }}"
+    assert encode_prompt(tokenizer, "word4")[-2:] == [5, 6]
 
 
 def test_devices_that_are_not_there_are_refused() -> None:

@@ -12,7 +12,7 @@ import torch
 
 from specdec.decoding.chains import Chain, Text
 from specdec.decoding.denoising import Blocks, Denoising, all_known, masked_positions, pass_input, prefill
-from specdec.models.lm import most_probable, unpacked, without
+from specdec.models.lm import most_probable, without
 from specdec.models.pages import PagedLM, Row, in_groups
 
 CLOSE = 1e-5  # batched and single passes differ by about 2e-6 in a probability, in float32
@@ -107,7 +107,7 @@ class DllmRecorder:
         if not ends:
             return
         self._pages, logits_KV = self.paged.add_trunk(ids[: ends[-1]], keep=[end - 1 for end in ends])
-        tokens, confidences = unpacked(most_probable(logits_KV, how.mask_id))
+        tokens, confidences = self.paged.lm.on_host(most_probable(logits_KV, how.mask_id))
         for index, is_unsettled in enumerate(is_close(logits_KV, how.mask_id)):
             block = tuple(ids[index * size : ends[index]])
             state = (tuple(self._pages[:index]), block)
@@ -131,7 +131,7 @@ class DllmRecorder:
                 for (path, block), wanted in zip(group, masked, strict=True)
             ]
             logits_KV = self.paged.forward(rows)
-            tokens, confidences = unpacked(most_probable(logits_KV, how.mask_id))
+            tokens, confidences = self.paged.lm.on_host(most_probable(logits_KV, how.mask_id))
             commits = [index for index, wanted in enumerate(masked) if not wanted]
             pages = dict(zip(commits, self.paged.commit(commits), strict=True)) if commits else {}
             close = is_close(logits_KV, how.mask_id, self._thresholds)

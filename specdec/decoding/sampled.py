@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from specdec.decoding.sampling import Sampler, judge
 from specdec.decoding.stopping import Draft
 from specdec.decoding.target import Target, Verification
-from specdec.models.lm import CachedLM, unpacked
+from specdec.models.lm import CachedLM
 
 
 class SampledTarget(Target):
@@ -33,9 +33,10 @@ class SampledTarget(Target):
             q_1LV = pad(draft.drawn_from.to(device), (0, p_KV.shape[1] - draft.drawn_from.shape[1]))[None]
         uniforms_1K = self.sampler.uniforms(num_drafted + 1, device)[None]
         found = judge(p_KV[None], draft_1L, q_1LV, uniforms_1K)
-        parts = (found.accepted_len_B, found.next_token_B, found.p_BL[0])
+        parts = (found.accepted_len_B, found.next_token_B, p_KV.sum()[None], found.p_BL[0])
         # One transfer for all: token ids are exact in float64.
-        accepted_len, next_token, *probabilities = torch.cat([part.double() for part in parts]).tolist()
+        accepted_len, next_token, total, *probabilities = torch.cat([part.double() for part in parts]).tolist()
+        self.lm.require_numbers([total])
         return Verification(int(accepted_len), int(next_token), probabilities)
 
 
@@ -73,8 +74,9 @@ class SampledLM:
         q_KV = self.sampler.warp.probabilities(logits_KV, -1 if never is None else never)
         drawn_K = self.sampler.draw(q_KV)
         self.drawn_from = q_KV
-        q_K = q_KV.gather(1, drawn_K[:, None])[:, 0]
-        return unpacked(torch.stack((drawn_K.double(), q_K.double()), dim=-1))
+        # Where logits are not numbers, the chosen token's probability may still be one: not so the sum.
+        q_K = torch.where(q_KV.sum(-1).isfinite(), q_KV.gather(1, drawn_K[:, None])[:, 0], torch.nan)
+        return self.lm.on_host(torch.stack((drawn_K.double(), q_K.double()), dim=-1))
 
     def commit(self, num_tokens: int) -> None:
         self.lm.commit(num_tokens)

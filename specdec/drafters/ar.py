@@ -219,14 +219,14 @@ def record_ar(paged: PagedLM, text: Text, chain_len: int, stop_ids: frozenset[in
 
     Nothing is run twice: where the drafter is right about a token, its chain goes on as the next prefix's does.
     """
-    from specdec.models.lm import most_probable, unpacked
+    from specdec.models.lm import most_probable
 
     paged.clear()
     if not text.num_prefixes:
         return []
     last = text.prefix_lens[-1]
     pages, logits_KV = paged.add_trunk(text.ids[:last], keep=range(text.prompt_len - 1, last))
-    firsts = dict(zip(text.prefix_lens, zip(*unpacked(most_probable(logits_KV)), strict=True), strict=True))
+    firsts = dict(zip(text.prefix_lens, zip(*paged.lm.on_host(most_probable(logits_KV)), strict=True), strict=True))
     own = {at: [first] for at, first in firsts.items() if at == last or first[0] != text.ids[at]}
     _write_on(paged, own, pages, (chain_len, batch), stop_ids)
     chains: dict[int, list[tuple[int, float]]] = {}
@@ -246,7 +246,7 @@ def _write_on(
 ) -> None:
     """Extend every chain of `own` (prefix length -> tokens so far) token by token, all at once. `sizes`: tokens of a
     chain, rows of a pass."""
-    from specdec.models.lm import most_probable, unpacked
+    from specdec.models.lm import most_probable
     from specdec.models.pages import Row, in_groups
 
     (chain_len, batch), paths = sizes, {at: tuple(pages[:at]) for at in own}
@@ -255,7 +255,7 @@ def _write_on(
         for group in in_groups(alive, batch):
             logits_KV = paged.forward([Row(paths[at], (own[at][-1][0],), (0,)) for at in group])
             pages_of = paged.commit(range(len(group)))
-            found = unpacked(most_probable(logits_KV))
+            found = paged.lm.on_host(most_probable(logits_KV))
             for at, page, token, confidence in zip(group, pages_of, *found, strict=True):
                 paths[at] += (page,)
                 own[at].append((token, confidence))

@@ -127,6 +127,11 @@ class Spec(ABC):
         return int(vars(self).get("draft_len") or 0)
 
     @classmethod
+    def stated(cls, config: Mapping[str, Any]) -> Options:
+        """Flags that its model's config.json states: they hold where nobody gives them. UserError for nonsense."""
+        return {}
+
+    @classmethod
     def block_len(cls, options: Options) -> int:
         """Positions that see each other in a pass; 1: causal attention."""
         return 1

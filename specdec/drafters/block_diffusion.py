@@ -35,7 +35,15 @@ UNMASK_THRESHOLD = Flag("unmask_threshold", "dLLM unmask thresholds", (0.05,), (
 FIRST_WINDOW = Flag("first_window", "FailFast's first windows", (PUBLISHED_WINDOW,), ("sweep_first_window",), LENGTHS)
 RULES = {"choices": ("published", "strict")}
 RULE = Flag("failfast_rule", "Algorithm 1 as published, or as its text reads", PUBLISHED_RULE, more=RULES)
-BLOCK_SIZE = Flag("block_size", "dLLM block", 32, more={"type": flags.positive_int})
+PUBLISHED_BLOCK = 32  # where neither a flag nor the checkpoint says another
+STATED_BY = {"block_size": ("bd_size", "block_size"), "small_block_size": ("small_block_size",)}  # in a config.json
+
+BLOCK_SIZE = Flag(
+    "block_size",
+    f"dLLM block (default: the checkpoint's, or {PUBLISHED_BLOCK})",
+    None,
+    more={"type": flags.positive_int},
+)
 SMALL_BLOCK_SIZE = Flag("small_block_size", "dLLM sub-block", 8, more={"type": flags.positive_int})
 SIZES = (BLOCK_SIZE, SMALL_BLOCK_SIZE)
 REUSE_DRAFTS = Flag("reuse_drafts", "continue a draft from last round's rejected tail (Appendix E)")
@@ -85,15 +93,29 @@ class BlockSpec(Spec):
         return published_passes(rounds, settings)
 
     @classmethod
+    def stated(cls, config: Mapping[str, Any]) -> Options:
+        found: dict[str, Any] = {}
+        for flag, names in STATED_BY.items():
+            said = {config[name] for name in names if config.get(name) is not None}
+            if len(said) > 1 or not all(type(size) is int and size >= 1 for size in said):
+                what = ", ".join(f"{name} {config[name]!r}" for name in names if name in config)
+                raise UserError(f"the {cls.title} drafter's config.json has {what}: not the size of a block")
+            if said:
+                found[flag] = said.pop()
+        return found
+
+    @classmethod
     def block_len(cls, options: Options) -> int:
-        return int(BLOCK_SIZE.of(options))
+        return int(BLOCK_SIZE.of(options) or PUBLISHED_BLOCK)
 
     def check_context(self, options: Options, context_len: int) -> None:
         if self.block_len(options) > context_len:
             raise UserError(f"--block_size {self.block_len(options)}: the models hold {context_len} positions")
 
     def chain_settings(self, setup: Setup) -> dict[str, Any]:
-        return {"mask_id": setup.mask_id} | {flag.name: flag.of(setup.options) for flag in SIZES}
+        return {"mask_id": setup.mask_id} | dict(
+            zip((flag.name for flag in SIZES), sizes_of(setup.options), strict=True)
+        )
 
     def kept_settings(self, setup: Setup) -> dict[str, Any]:
         """Of the sub-block cache, which is younger than many records, only those speak that were made with it."""
@@ -237,9 +259,13 @@ class CostAware(BlockSpec):
 def settings_of(setup: Setup) -> BlockSettings:
     """What a run's flags say of blocks."""
     mask_id = -1 if setup.mask_id is None else setup.mask_id  # -1: of a model that is never run
-    block_size, small, no_kvs, reuse = (flag.of(setup.options) for flag in (*SIZES, NO_KVS, REUSE_DRAFTS))
-    cache = BLOCK_CACHE.of(setup.options)
-    return BlockSettings(mask_id, setup.stop_ids, block_size, small, not no_kvs, reuse, setup.advice, cache)
+    no_kvs, reuse, cache = (flag.of(setup.options) for flag in (NO_KVS, REUSE_DRAFTS, BLOCK_CACHE))
+    return BlockSettings(mask_id, setup.stop_ids, *sizes_of(setup.options), not no_kvs, reuse, setup.advice, cache)
+
+
+def sizes_of(options: Options) -> tuple[int, int]:
+    """Positions of a block and of a sub-block."""
+    return BlockSpec.block_len(options), int(SMALL_BLOCK_SIZE.of(options))
 
 
 def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Chain]]:
@@ -260,7 +286,7 @@ def threshold_of(chains_name: str) -> float:
 
 
 def _check(options: Options) -> None:
-    block_size, small = (flag.of(options) for flag in SIZES)
+    block_size, small = sizes_of(options)
     if block_size < 2:
         raise UserError("--block_size 1 is plain AR decoding: a block needs at least 2 positions")
     if block_size % small:

@@ -10,10 +10,12 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from specdec.drafters.base import Family, Spec
 from specdec.drafters.flags import Flag, Options
 from specdec.errors import UserError
+from specdec.models.checkpoints import Role
 
 BASELINE_SWEEP = Flag("baseline_sweep", "leave FailFast out (alone: both static drafters)")
 
@@ -97,6 +99,27 @@ def switched_kinds(options: Options, policy: str) -> tuple[str, ...]:
     if policy not in headline:
         asked = asked - headline | {policy}
     return tuple(kind for kind in known if kind == "plain" or kind in asked)
+
+
+def stated_options(configs: Mapping[Role, Mapping[str, Any]]) -> dict[str, Any]:
+    """The flags that the config.json of each role's model states itself. Raises UserError for nonsense."""
+    found: dict[str, Any] = {}
+    for spec in kinds().values():
+        if spec.role is not None and spec.role in configs:
+            found |= spec.stated(configs[spec.role])
+    return found
+
+
+def settled_options(asked: Options, configs: Mapping[Role, Mapping[str, Any]]) -> Options:
+    """The families' flags as given; where they are not, as the config.json of each role's model states them.
+
+    Raises UserError for what does not fit together.
+    """
+    stated = stated_options(configs)
+    options = {**asked, **{name: value for name, value in stated.items() if asked.get(name) is None}}
+    for family in families():
+        family.check(options)
+    return options
 
 
 _THRESHOLDS = tuple(f"{percent / 100}" for percent in range(5, 100, 5))

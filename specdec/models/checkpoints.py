@@ -18,11 +18,8 @@ from specdec.models.architectures import Architecture, fills_masked_blocks, find
 BUNDLED = "bundled"
 SMOLLM2 = "smollm2"
 BUNDLED_DIR = Path(__file__).resolve().parents[2] / "assets" / "models"
-SIZES = (
-    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
-    *("num_attention_heads", "max_position_embeddings"),
-)
 SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model"]
+QUANTIZATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")  # of GPTQ, AWQ, ModelOpt
 PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 HASH_CHUNK = 1 << 20
 HASH_CHUNKS_PER_FILE = 64
@@ -71,7 +68,7 @@ class ModelSource:
     @property
     def is_block_diffusion(self) -> bool:
         """Whether config.json says that the model fills masked blocks."""
-        return fills_masked_blocks(self._model_type) or "mask_token_id" in self.config
+        return fills_masked_blocks(self._model_type) or self.config.get("mask_token_id") is not None
 
     @property
     def context_len(self) -> int:
@@ -179,17 +176,13 @@ def _read_config(role: Role, path: Path) -> dict[str, Any]:
 
 def _check_config(source: ModelSource) -> None:
     """Raise UserError for a model that is not supported, or whose numbers cannot be."""
-    role, name, config, file = source.role, source.name, source.config, source.path / "config.json"
-    architecture = source.architecture
-    for key in SIZES:
-        if type(config.get(key)) is not int or config[key] < 1:
-            raise UserError(f"{file}: {key!r} is {config.get(key)!r}, not a size")
-    for key in ("rope_parameters", "rope_scaling"):
-        if not isinstance(config.get(key) or {}, dict):
-            raise UserError(f"{file}: {key!r} is not a JSON object")
-    for key, what in architecture.refused:
-        if config.get(key):
-            raise UserError(f"{role.title} {name!r} {what}, which is not supported")
+    role, name, config = source.role, source.name, source.config
+    if (misfit := source.architecture.misfit(config)) is not None:
+        raise UserError(f"{source.path / 'config.json'}: {misfit}")
+    quantized = next((file for file in QUANTIZATION_FILES if (source.path / file).is_file()), None)
+    refusal = source.architecture.not_supported(config) or (quantized and f"has quantized weights ({quantized})")
+    if refusal:
+        raise UserError(f"{role.title} {name!r} {refusal}, which is not supported")
     if role.is_block_diffusion and not source.is_block_diffusion:
         raise UserError(
             f"{role.title} {name!r} is not a block-diffusion model: its config.json has neither a Fast_dLLM model type "

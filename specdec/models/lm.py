@@ -8,6 +8,7 @@ V vocabulary.
 
 import functools
 import inspect
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from transformers import Cache, PreTrainedModel
+
+from specdec.errors import UserError
 
 INITIAL_CAPACITY = 512
 
@@ -31,8 +34,9 @@ class CachedLM:
     `lm.commit(1)` keeps the first, so that the next call runs at position 1.
     """
 
-    def __init__(self, hf_model: PreTrainedModel, vocab_size: int | None = None) -> None:
-        """`vocab_size` cuts the logits: ids from there on (padding rows of a bigger table) are never predicted.
+    def __init__(self, hf_model: PreTrainedModel, vocab_size: int | None = None, gaps: Sequence[int] = ()) -> None:
+        """`vocab_size` cuts the logits: ids from there on (padding rows of a bigger table) are never predicted, nor are
+        the `gaps` below it, whose logits are minus infinity.
 
         Raises ValueError for a model whose attention would misread the boolean mask.
         """
@@ -41,6 +45,8 @@ class CachedLM:
         self.model = hf_model.eval()
         self.device = hf_model.get_input_embeddings().get_parameter("weight").device
         self.vocab_size = vocab_size
+        self._num_rows = len(hf_model.get_input_embeddings().get_parameter("weight"))
+        self._gaps = torch.tensor(list(gaps), dtype=torch.long, device=self.device)
         self.tokens: list[int] = []
         self.predictions: dict[int, tuple[int, float]] = {}
         self._cache = KVBuffer()
@@ -72,7 +78,41 @@ class CachedLM:
         transfer. `never` is an id that is not predicted (a mask): its logit counts as minus infinity.
         """
         logits_KV = self.forward(tokens, block_size=block_size, keep=keep)
-        return unpacked(most_probable(logits_KV, -1 if never is None else never))
+        return self.on_host(most_probable(logits_KV, -1 if never is None else never))
+
+    def on_host(self, packed_K2: torch.Tensor | np.ndarray) -> tuple[list[int], list[float]]:
+        """`most_probable` on the host: token ids and probabilities. Waits for the device, if a tensor is there.
+
+        Raises UserError where logits were not numbers: then no probability is one.
+        """
+        pairs = packed_K2.tolist()
+        probabilities = [probability for _, probability in pairs]
+        self.require_numbers(probabilities)
+        return [int(token) for token, _ in pairs], probabilities
+
+    def require_numbers(self, probabilities: Sequence[float]) -> None:
+        """Raise UserError unless all of them are finite."""
+        if math.isfinite(sum(probabilities)):
+            return
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        wider = {"float16": "try --dtype bfloat16 or float32", "bfloat16": "try --dtype float32"}
+        advice = wider.get(dtype, "its weights or its config.json are damaged")
+        raise UserError(f"{self._name} gives logits that are not finite numbers in {dtype}: {advice}")
+
+    def require_known(self, tokens: Sequence[int]) -> None:
+        """Raise UserError for an id that the embedding table does not have; a GPU would read what is beside it."""
+        if min(tokens) < 0 or max(tokens) >= self._num_rows:
+            unknown = next(token for token in tokens if not 0 <= token < self._num_rows)
+            raise UserError(f"{self._name} has no token {unknown}: its embedding table has {self._num_rows} rows")
+
+    def of_tokens(self, logits_KV: torch.Tensor) -> torch.Tensor:
+        """The logits of what is a token, cut to `vocab_size`."""
+        logits_KV = logits_KV[:, : self.vocab_size]
+        return logits_KV.index_fill(1, self._gaps.to(logits_KV.device), -torch.inf) if len(self._gaps) else logits_KV
+
+    @property
+    def _name(self) -> str:
+        return self.model.name_or_path or type(self.model).__name__
 
     @torch.inference_mode()
     def forward_within(self, tokens: Sequence[int], at: int, keep: Sequence[int]) -> torch.Tensor:
@@ -99,13 +139,15 @@ class CachedLM:
         self, tokens: Sequence[int], at: int, *, keep: Sequence[int], never: int | None = None
     ) -> tuple[list[int], list[float]]:
         """`predict` of `forward_within`."""
-        return unpacked(most_probable(self.forward_within(tokens, at, keep), -1 if never is None else never))
+        self.require_known(tokens)
+        return self.on_host(most_probable(self.forward_within(tokens, at, keep), -1 if never is None else never))
 
     @contextmanager
     def _pass(self, tokens: Sequence[int], block_size: int) -> Iterator[None]:
         """Around a pass over `tokens`: afterwards they may be committed, unless it failed."""
         if not tokens:
             raise ValueError("forward needs at least one token")
+        self.require_known(tokens)
         self._pending, self._num_open = [], 0
         yield
         self._pending, self._pending_block_size = list(tokens), block_size
@@ -130,7 +172,7 @@ class CachedLM:
             use_cache=True,
             logits_to_keep=0 if keep is None else torch.tensor(list(keep), dtype=torch.long, device=self.device),
         )
-        return output.logits[0, :, : self.vocab_size]
+        return self.of_tokens(output.logits[0])
 
     def commit(self, num_tokens: int) -> None:
         """Keep the first `num_tokens` of the last forward and drop the rest."""
@@ -209,12 +251,6 @@ def without(never: int, logits_KV: torch.Tensor) -> torch.Tensor:
     logits_KV = logits_KV.clone()
     logits_KV[:, never] = -torch.inf
     return logits_KV
-
-
-def unpacked(packed_K2: torch.Tensor | np.ndarray) -> tuple[list[int], list[float]]:
-    """`most_probable` on the host: token ids and probabilities. Waits for the device, if a tensor is there."""
-    pairs = packed_K2.tolist()
-    return [int(token) for token, _ in pairs], [probability for _, probability in pairs]
 
 
 def as_cache(module: torch.nn.Module, cache: Cache) -> dict[str, Cache]:

@@ -4,7 +4,8 @@ It also says where a run's models go and which backend runs them.
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 
 import torch
@@ -12,6 +13,7 @@ import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
 from specdec.errors import UserError
+from specdec.models.architectures import rope_settings
 from specdec.models.checkpoints import TARGET, ModelSource
 from specdec.models.graph.graph_lm import MAX_TOKENS, GraphLM
 from specdec.models.graph.weights import unsupported
@@ -23,12 +25,18 @@ ROOM_FOR_WEIGHTS = 0.9  # of a GPU's free memory; the rest is for caches and act
 
 
 def load_lm(
-    source: ModelSource, device: torch.device, dtype: torch.dtype, vocab_size: int | None = None, backend: str = "eager"
+    source: ModelSource,
+    device: torch.device,
+    dtype: torch.dtype,
+    vocab_size: int | None = None,
+    backend: str = "eager",
+    gaps: Sequence[int] = (),
 ) -> CachedLM:
-    """The model on `device` in `dtype`, with an empty cache. `vocab_size`: see CachedLM; `backend`: eager or graph."""
+    """The model on `device` in `dtype`, with an empty cache. `vocab_size`, `gaps`: see CachedLM; `backend`: eager or
+    graph."""
     if must_spread(source, device, dtype):
-        return CachedLM(load_hf_model(source, dtype, device_map="auto"), vocab_size)
-    return BACKENDS[backend](moved(load_hf_model(source, dtype), device), vocab_size)
+        return CachedLM(load_hf_model(source, dtype, device_map="auto"), vocab_size, gaps=gaps)
+    return BACKENDS[backend](moved(load_hf_model(source, dtype), device), vocab_size, gaps=gaps)
 
 
 def moved(model: PreTrainedModel, where: torch.device | torch.dtype | str) -> PreTrainedModel:
@@ -52,9 +60,7 @@ def load_hf_model(source: ModelSource, dtype: torch.dtype, device_map: str | Non
     model_class = getattr(transformers, source.architecture.model_class)
     # The name of this argument changed between transformers 4 and 5.
     dtype_name = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
-    # What does not fit is said here, in one line, and not in a report of many.
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity(logging.CRITICAL)
+    _silence()
     try:
         model, info = model_class.from_pretrained(
             source.path,
@@ -75,20 +81,41 @@ def load_hf_model(source: ModelSource, dtype: torch.dtype, device_map: str | Non
 
 
 def model_config(source: ModelSource) -> PretrainedConfig:
-    """The checkpoint's settings as transformers' own class for its architecture. Raises ValueError, TypeError."""
-    # As both transformers 4 and 5 understand it: 5 writes `rope_parameters`, which 4 would ignore without a word.
-    foreign = {"auto_map", "model_type", "architectures", "torch_dtype", "dtype", "rope_parameters"}
-    arguments = {key: value for key, value in source.config.items() if key not in foreign}
-    rope = dict(source.config.get("rope_parameters") or {})
+    """The checkpoint's settings as transformers' own class for its architecture, which may raise anything.
+
+    Only the fields that the architecture reads: what else a config.json has (a way to run attention, what forwards
+    return) is about other programs. Spelled as both transformers 4 and 5 understand it.
+    """
+    is_rope = ("rope_theta", "rope_scaling", "rope_parameters")
+    known = {name: source.config[name] for name in source.architecture.fields if name in source.config}
+    arguments = {name: value for name, value in known.items() if name not in is_rope and value is not None}
+    if "num_key_value_heads" in known:  # where it is null, each head has its own
+        arguments.setdefault("num_key_value_heads", source.config["num_attention_heads"])
+    rope = rope_settings(source.config)
     if "rope_theta" in rope:
         arguments["rope_theta"] = rope.pop("rope_theta")
-    if rope.get("rope_type", "default") != "default":
+    if rope["rope_type"] != "default":
         arguments["rope_scaling"] = rope
-    scaling = arguments.get("rope_scaling") or {}
-    rope_type = scaling.get("rope_type", scaling.get("type", "default"))
-    if rope_type not in source.architecture.rope_types:
-        raise ValueError(f"rotary scaling {rope_type!r} changes with the length, so keys could not be kept")
     return getattr(transformers, source.architecture.config_class)(**arguments)
+
+
+def check_network(source: ModelSource) -> None:
+    """Raise UserError where transformers can make no network of a checkpoint's settings. It makes one of a single
+    layer, which takes no memory."""
+    _silence()
+    single = replace(source, config={**source.config, "num_hidden_layers": 1})
+    try:
+        with torch.device("meta"):
+            getattr(transformers, source.architecture.model_class)(model_config(single))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".strip().split("\n")[0]
+        raise UserError(f"{source.path / 'config.json'} describes no network ({reason})") from error
+
+
+def _silence() -> None:
+    """What does not fit is said by this program, in one line, and not in a report of many."""
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity(logging.CRITICAL)
 
 
 def _is_needed(key: str) -> bool:

@@ -57,6 +57,7 @@ class PagedLM:
     def forward(self, rows: Sequence[Row]) -> torch.Tensor:
         """Run all rows in one pass. Returns [K, V] logits of their kept tokens, row after row."""
         device, size = self.lm.device, self.block_size
+        self.lm.require_known([token for row in rows for token in row.tokens])
         lengths_B = torch.tensor([len(row.path) for row in rows], device=device)
         longest = int(lengths_B.max())
         path_BN = torch.tensor([[*row.path, *[0] * (longest - len(row.path))] for row in rows], device=device)
@@ -74,7 +75,7 @@ class PagedLM:
         self._rows = list(rows)
         kept = torch.tensor([i * size + k for i, row in enumerate(rows) for k in row.keep], device=device)
         hidden_KE = hidden_BLE.flatten(0, 1)[kept]
-        return self.lm.model.get_output_embeddings()(hidden_KE)[:, : self.lm.vocab_size]
+        return self.lm.of_tokens(self.lm.model.get_output_embeddings()(hidden_KE))
 
     def commit(self, indices: Sequence[int]) -> list[int]:
         """Keep the blocks of these rows of the last forward: a new page for each."""

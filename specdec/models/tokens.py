@@ -1,23 +1,16 @@
 """Tokenizers: chat prompts, stop and mask ids, and whether two models speak the same tokens."""
 
-import ast
 import datetime
 import json
 from collections.abc import Sequence
-from typing import Any
 
-import jinja2
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from specdec.errors import UserError
 from specdec.models.checkpoints import ModelSource
+from specdec.models.template_world import PROMPT_DATE, dated, settled_chance
 
 FAST_DLLM_MASK = "|<MASK>|"
-PROMPT_DATE = datetime.date(2024, 7, 26)  # every prompt's "today": what Llama 3's template falls back to
-STRFTIME_NOW = (
-    "{% macro strftime_now(format) %}{{ dates_by_format[format] if format in dates_by_format "
-    "else raise_exception('strftime_now is given a format that is not written out') }}{% endmacro %}"
-)
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 
 
@@ -41,7 +34,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, date: datetime.date = PROMPT_DATE) -> list[int]:
     """The token ids of a user turn and the header of the answer. Raises UserError without a chat template.
 
-    A template that writes today's date writes `date`: a prompt must not change at midnight.
+    A template that writes today's date writes `date`: see `template_world.py`.
     """
     if not tokenizer.chat_template:
         raise UserError(
@@ -49,44 +42,51 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, date: datetim
         )
     turn = [{"role": "user", "content": prompt}]
     try:
-        text = tokenizer.apply_chat_template(
-            turn, add_generation_prompt=True, tokenize=False, **_dated(tokenizer.get_chat_template(), date)
-        )
+        world = dated(tokenizer.get_chat_template(), date)
+        with settled_chance():
+            text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False, **world)
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
     except Exception as error:  # a template is a program of the checkpoint's author
         raise UserError(f"the chat template of {tokenizer.name_or_path} fails: {error}") from error
 
 
-def _dated(template: str, date: datetime.date) -> dict[str, Any]:
-    """What makes a template write `date` for today's: `date_string`, as Llama 3 has it, and a strftime_now of its own.
-
-    A macro over the template's own formats, because transformers 5 hands no function to a template. Jinja drops the
-    line break after it, so that the template begins as it did; one that never asks for the date stays as it is.
-    """
-    variables: dict[str, Any] = {"date_string": date.strftime("%d %b %Y")}
-    if "strftime_now" not in template:
-        return variables
-    texts = [ast.literal_eval(text) for _, kind, text in jinja2.Environment().lex(template) if kind == "string"]
-    return variables | {
-        "chat_template": f"{STRFTIME_NOW}\n{template}",
-        "dates_by_format": {text: date.strftime(text) for text in texts if "%" in text},
-    }
-
-
 def stop_ids(source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Tokens that end an answer: the generation config's and the tokenizer's."""
-    stops = {tokenizer.eos_token_id}
-    path = source.path / "generation_config.json"
+    """Tokens that end an answer: the tokenizer's, and those of the generation config or, where it has none, of
+    config.json, as in transformers. Raises UserError for what is not a token of the model."""
+    path, given = source.path / "generation_config.json", None
     if path.is_file():
         try:
-            listed = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-            stops |= set(listed) if isinstance(listed, list) else {listed}
-        except (ValueError, AttributeError, TypeError) as error:
+            given = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+        except (ValueError, AttributeError, RecursionError) as error:
             raise UserError(f"{path} is damaged: mend its eos_token_id or remove the file") from error
-    stops.discard(None)
-    if not all(type(token) is int for token in stops):
-        raise UserError(f"{path}: eos_token_id is not a token id")
-    return frozenset(stops)
+    if given is None:
+        path, given = source.path / "config.json", source.config.get("eos_token_id")
+    listed = given if isinstance(given, list) else [given]
+    for where, tokens in ((path, listed), (source.path / "tokenizer_config.json", [tokenizer.eos_token_id])):
+        _check_ids(source, f"{where}: eos_token_id", [token for token in tokens if token is not None])
+    return frozenset({*listed, tokenizer.eos_token_id} - {None})
+
+
+def predicted_tokens(tokenizer: PreTrainedTokenizerBase, num_rows: int) -> tuple[int, tuple[int, ...]]:
+    """What a table of `num_rows` may predict: (its first rows, up to the last token; those among them that are none).
+
+    Tables are padded, and a padding row can have a logit like any other; it is not a token, and is never predicted.
+    Example: of the tokens 0, 1 and 3 over a table of 8 rows: (4, (2,)). Raises UserError where there is no token.
+    """
+    known = {index for index in tokenizer.get_vocab().values() if index < num_rows}
+    if not known:
+        raise UserError(f"the tokenizer of {tokenizer.name_or_path} has no token")
+    size = max(known) + 1
+    return size, tuple(sorted(set(range(size)) - known))
+
+
+def _check_ids(source: ModelSource, what: str, tokens: Sequence[object]) -> None:
+    """Raise UserError unless all of them are rows of the model's table."""
+    for token in tokens:
+        if type(token) is not int or not 0 <= token < source.vocab_size:
+            raise UserError(
+                f"{what} {token!r} is not a token id of the model, whose table has {source.vocab_size} rows"
+            )
 
 
 def mask_id(source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -98,9 +98,8 @@ def mask_id(source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> int:
     )
     for candidate in candidates:
         if candidate is not None:
-            if type(candidate) is not int or not 0 <= candidate < source.vocab_size:
-                raise UserError(f"{source.path / 'config.json'}: mask_token_id {candidate!r} is not an id of the model")
-            return candidate
+            _check_ids(source, f"{source.path / 'config.json'}: mask_token_id", [candidate])
+            return int(candidate)
     raise UserError(
         f"{source.path} names no mask token: add mask_token_id to its config.json, or give {source.role.flag} "
         "a block-diffusion checkpoint"

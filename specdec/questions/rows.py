@@ -72,6 +72,8 @@ def texts(row: dict, name: str) -> list[str]:
 
 def _field(row: dict, name: str) -> object:
     value = row.get(name)
+    if value is None and name in row:
+        raise UserError(f"has a field {name!r} that is null")
     if value is None:
         raise UserError(f"lacks the field {name!r} (it has: {', '.join(map(str, row)) or 'none'})")
     return value

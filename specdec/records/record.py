@@ -154,17 +154,27 @@ class Record:
         return made
 
 
+def target_name(given: str) -> str:
+    """What a target is called in paths, identities and tables: the last part of the folder or hub name that was given.
+
+    Examples: "Qwen/Qwen2.5-7B-Instruct" gives "Qwen2.5-7B-Instruct", "models/toy/" gives "toy"; "." and ".." give the
+    name of the folder that they stand for.
+    """
+    try:
+        path = Path(given).expanduser()
+    except RuntimeError:  # ~someone, who has no home here
+        path = Path(given)
+    return path.name if path.name not in ("", "..") else path.resolve().name or "root"
+
+
 def record_path(
     output_dir: str | Path, target: str, dataset: str, question_id: int, drafter_name: str, max_new_tokens: int
 ) -> Path:
     """OUTPUT_DIR/pickles/TARGET/DATASET/QUESTION/DRAFTER/MAX_NEW_TOKENS.pickle.
 
-    Of TARGET only the last component counts: "Qwen/Qwen2.5-7B-Instruct" gives "Qwen2.5-7B-Instruct".
+    TARGET is the `target_name` of what was given.
     """
-    name = target.rstrip("/").rpartition("/")[2]
-    if name in ("", ".", ".."):
-        name = Path(target).resolve().name or "root"
-    folder = Path(output_dir) / "pickles" / name / dataset / str(question_id) / drafter_name
+    folder = Path(output_dir) / "pickles" / target_name(target) / dataset / str(question_id) / drafter_name
     return folder / f"{max_new_tokens}.pickle"
 
 

@@ -70,7 +70,8 @@ def diverging(
     best, second = single_V.topk(2).values.tolist()
     shortfall = best - min(single_V[tokens[position]].item(), single_V[plain_tokens[position]].item())
     unit = torch.finfo(lm.model.dtype).eps * single_V.max().abs().item()
-    noise = 2 * (single_V - whole_V).abs().max().item() + unit
+    rounding_V = (single_V - whole_V).nan_to_num()  # of an id that is never predicted: infinities
+    noise = 2 * rounding_V.abs().max().item() + unit
     return Divergence(TIE if shortfall <= noise else BUG, position, best - second, shortfall, noise)
 
 

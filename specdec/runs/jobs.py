@@ -9,7 +9,6 @@ from typing import Any
 from specdec.config import RunConfig
 from specdec.drafters.base import Spec
 from specdec.errors import UserError
-from specdec.models.tokens import encode_prompt
 from specdec.questions.sets import Problem
 from specdec.records.identity import Identity, first_difference, prompt_sha256
 from specdec.records.places import load_finished, place_of
@@ -41,14 +40,18 @@ def plan_jobs(session: Session, problems: Sequence[Problem]) -> list[Job]:
     for a stored record that was made with other settings.
     """
     for spec in session.specs:
-        spec.check_context(session.config.drafters.options, session.context_len)
+        spec.check_context(session.options, session.context_len)
     prompts = [fitting_prompt(session, problem) for problem in problems]
     by_spec = {spec: session.results_identity(spec) for spec in session.specs}
-    return [
+    jobs = [
         _plan_job(session.config, (problem, prompt_ids), spec, settings)
         for problem, prompt_ids in zip(problems, prompts, strict=True)
         for spec, settings in by_spec.items()
     ]
+    for job in jobs:
+        if job.trace is not None:
+            session.require_readable(job.trace.output_tokens, f"the trace of question {job.problem.question_id}")
+    return jobs
 
 
 def _plan_job(config: RunConfig, question: tuple[Problem, list[int]], spec: Spec, settings: Mapping[str, Any]) -> Job:
@@ -138,9 +141,7 @@ def _size(num_bytes: int) -> str:
 
 def fitting_prompt(session: Session, problem: Problem) -> list[int]:
     """The question's prompt ids. Raises UserError where prompt and budget exceed the models' context."""
-    prompt_ids = encode_prompt(session.tokenizer, problem.prompt)
-    if not prompt_ids:
-        raise UserError(f"question {problem.question_id} has no token: check the chat template")
+    prompt_ids = session.encode(problem.prompt, f"question {problem.question_id}")
     budget = session.config.decoding.max_new_tokens
     asked = len(prompt_ids) + budget
     if asked > session.context_len:

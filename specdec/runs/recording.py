@@ -13,7 +13,7 @@ from specdec.decoding.target import Target, Verification, count_accepted
 from specdec.drafters.base import Recording, Spec
 from specdec.drafters.families import families, kinds
 from specdec.drafters.plain import PLAIN, Plain
-from specdec.models.lm import CachedLM, most_probable, unpacked
+from specdec.models.lm import CachedLM, most_probable
 from specdec.questions.sets import Problem
 from specdec.records.identity import Identity, prompt_sha256
 from specdec.records.provenance import provenance
@@ -69,7 +69,7 @@ def wanted_chains(session: Session) -> dict[str, int]:
     wanted = dict.fromkeys(chain_specs(session), config.recording.chain_len or 0)
     for spec in session.specs:
         if spec.chains_name is not None:
-            wanted[spec.chains_name] = max(wanted[spec.chains_name], spec.chain_len(config.drafters.options))
+            wanted[spec.chains_name] = max(wanted[spec.chains_name], spec.chain_len(session.options))
     return wanted
 
 
@@ -131,7 +131,7 @@ class WatchedTarget(Target):
     def _judge(self, tokens: list[int], draft: Draft) -> Verification:
         logits_LV = self.lm.forward(tokens)
         best_L2 = logits_LV.float().topk(2).values
-        greedy, _ = unpacked(most_probable(logits_LV))
+        greedy, _ = self.lm.on_host(most_probable(logits_LV))
         accepted_len = count_accepted(draft.tokens, greedy)
         self.gaps += (best_L2[:, 0] - best_L2[:, 1]).tolist()[: accepted_len + 1]
         return Verification(accepted_len, greedy[accepted_len])

@@ -17,7 +17,7 @@ from specdec.models.graph.graphs import Graphs
 from specdec.models.graph.network import Buffers, LibraryProducts, Network, Operations, Products
 from specdec.models.graph.plans import BackendOptions
 from specdec.models.graph.weights import Weights, join_weights, unsupported
-from specdec.models.lm import CachedLM, unpacked
+from specdec.models.lm import CachedLM
 
 TOKEN_COUNTS = (1, 2, 4, 8, 16, 32, 64, 96, 256, 512)  # the last are for prompts, which run in chunks
 MAX_TOKENS = TOKEN_COUNTS[-1]
@@ -29,14 +29,18 @@ class GraphLM(CachedLM):
     """A CachedLM, see there; logits agree within rounding."""
 
     def __init__(
-        self, hf_model: PreTrainedModel, vocab_size: int | None = None, options: BackendOptions | None = None
+        self,
+        hf_model: PreTrainedModel,
+        vocab_size: int | None = None,
+        options: BackendOptions | None = None,
+        gaps: Sequence[int] = (),
     ) -> None:
         """Raises ValueError for a model that `weights.unsupported` names."""
-        super().__init__(hf_model, vocab_size)
+        super().__init__(hf_model, vocab_size, gaps)
         if reason := unsupported(hf_model.config):
             raise ValueError(f"the graph backend does not run {reason}")
         self.options = options or BackendOptions()
-        self.weights = join_weights(hf_model, vocab_size)
+        self.weights = join_weights(hf_model, vocab_size, gaps)
         self.graphs = Graphs(self.device)
         is_gpu = self.device.type == "cuda"
         self._operations, self._fused = _gpu_operations(self.weights, self.options) if is_gpu else (plain, None)
@@ -59,7 +63,7 @@ class GraphLM(CachedLM):
             for _, num_kept in self._chunks(list(tokens), block_size, keep, -1 if never is None else never):
                 if num_kept:
                     self._finish()
-                    ids, probabilities = unpacked(self._buffers.found[:num_kept])
+                    ids, probabilities = self.on_host(self._buffers.found[:num_kept])
                     chosen += ids
                     sure += probabilities
         return chosen, sure
@@ -79,7 +83,7 @@ class GraphLM(CachedLM):
 
     def _run(self, tokens: list[int], block_size: int, keep: Sequence[int] | None) -> torch.Tensor:
         chunks = self._chunks(tokens, block_size, keep, -1)
-        logits_KV = torch.cat([logits[:num_kept].clone() for logits, num_kept in chunks])
+        logits_KV = torch.cat([logits[:num_kept, : self.vocab_size].clone() for logits, num_kept in chunks])
         self._finish()
         return logits_KV
 

@@ -192,5 +192,7 @@ class Network:
             buffers.hidden_MC, weights.norm_C, weights.norm_eps, rows_K=buffers.kept_M[:count]
         )
         logits_KV = linear(normed_KC, weights.head_VC)
+        if weights.never_U is not None:
+            logits_KV.index_fill_(1, weights.never_U, -torch.inf)
         self.operations.most_probable(logits_KV, buffers.state, buffers.found_M2[:count])
         return logits_KV

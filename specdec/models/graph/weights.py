@@ -5,6 +5,7 @@ It moves no weight twice: the Hugging Face module keeps working, on views of the
 Shape suffixes: C hidden size, D head size, H query heads, G KV heads, I MLP size, N = (H + 2G) * D.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from specdec.models.architectures import find_architecture
 
 HEAD_SIZES = (16, 32, 64, 128, 256)
+HEAD_ROWS = 64  # the head has a multiple of them, where the table has: products are slow where rows lie askew
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,14 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class Weights:
-    """A whole model; `head_VC` is the embedding itself where the two are tied."""
+    """A whole model; `head_VC` is the embedding itself where the two are tied. `never_U`: rows of the head that are
+    never predicted; None: there is none."""
 
     embedding_VC: torch.Tensor
     layers: list[LayerWeights]
     norm_C: torch.Tensor
     head_VC: torch.Tensor
+    never_U: torch.Tensor | None
     norm_eps: float
     num_heads: int
     num_kv_heads: int
@@ -73,17 +77,23 @@ def _head_size(config: PretrainedConfig) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def join_weights(hf_model: PreTrainedModel, vocab_size: int | None) -> Weights:
-    """The weights of a supported model; the head is cut to `vocab_size` rows (None: all).
+def join_weights(hf_model: PreTrainedModel, vocab_size: int | None, gaps: Sequence[int] = ()) -> Weights:
+    """The weights of a supported model; what is not one of the first `vocab_size` rows (None: all), or is one of the
+    `gaps`, is never predicted, and the head is cut near there.
 
     Its separate projections become views of the joined matrices, so memory grows by one layer at most.
     """
     config = hf_model.config
+    head_VC = _weights(hf_model, "lm_head.weight")
+    num_predicted = len(head_VC) if vocab_size is None else min(vocab_size, len(head_VC))
+    head_VC = head_VC[: -(-num_predicted // HEAD_ROWS) * HEAD_ROWS]
+    never = [*gaps, *range(num_predicted, len(head_VC))]
     return Weights(
         embedding_VC=_weights(hf_model, "model.embed_tokens.weight"),
         layers=[_join_layer(layer) for layer in hf_model.get_submodule("model.layers").children()],
         norm_C=_weights(hf_model, "model.norm.weight"),
-        head_VC=_weights(hf_model, "lm_head.weight")[:vocab_size],
+        head_VC=head_VC,
+        never_U=torch.tensor(never, device=head_VC.device) if never else None,
         norm_eps=config.rms_norm_eps,
         num_heads=config.num_attention_heads,
         num_kv_heads=config.num_key_value_heads,

@@ -1,0 +1,222 @@
+"""What a config.json says of a network is honoured or refused: field by field against transformers' own generate."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from families import edit_config, save_model
+from toys import random_ids, toy_model
+
+from specdec.decoding.loop import speculate
+from specdec.decoding.target import Target
+from specdec.drafters.base import Setup
+from specdec.drafters.plain import Plain
+from specdec.errors import UserError
+from specdec.models.architectures import ARCHITECTURES, REFUSED, slides
+from specdec.models.checkpoints import TARGET, ModelSource, find_model
+from specdec.models.graph.weights import unsupported
+from specdec.models.load import check_network, load_lm, model_config
+from specdec.models.tokens import load_tokenizer, stop_ids
+
+CPU = torch.device("cpu")
+PROMPT = random_ids(4, 12)
+BUDGET = 12
+
+# Of the config classes of transformers: what decides no logit of a greedy forward pass, and why.
+WITHOUT_EFFECT = {
+    *("initializer_range", "attention_dropout", "use_cache"),  # training, and how others run it
+    *("pad_token_id", "bos_token_id", "eos_token_id"),  # tokens: `stop_ids` reads the last
+    "pretraining_tp",  # how products were once cut up
+    *("use_sliding_window", "sliding_window", "max_window_layers", "layer_types"),  # read by `slides`
+}
+
+# What is written into config.json before the weights are made, so that they fit.
+HONOURED = {
+    "qwen2": [
+        {"hidden_act": "gelu_pytorch_tanh"},
+        {"rms_norm_eps": 0.5},
+        {"tie_word_embeddings": True},
+        {"num_key_value_heads": 1},
+        {"num_key_value_heads": 4},
+        {"rope_theta": 100.0},
+        {"use_sliding_window": False, "sliding_window": 2},
+        {"use_sliding_window": True, "sliding_window": 2, "max_window_layers": 2},
+    ],
+    "llama": [
+        {"hidden_act": "relu"},
+        {"rms_norm_eps": 0.5},
+        {"tie_word_embeddings": True},
+        {"head_dim": 16},
+        {"attention_bias": True},
+        {"mlp_bias": True},
+        {"rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+        {"rope_scaling": {"type": "linear", "factor": 4.0}},
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}},
+        {
+            "rope_scaling": {
+                **{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+                "original_max_position_embeddings": 16,
+            }
+        },
+        {"pretraining_tp": 2},
+    ],
+}
+
+
+def made_by_transformers(folder: Path, name: str, settings: dict) -> Path:
+    """A checkpoint whose network transformers itself makes of `settings`, written as they are."""
+    row = next(one for one in ARCHITECTURES if one.name == name)
+    model = toy_model(name, 3)
+    save_model(folder, model)
+    edit_config(folder, rope_parameters=None, layer_types=None, **{"rope_theta": 1e4, **settings})
+    torch.manual_seed(5)
+    config = getattr(transformers, row.config_class).from_pretrained(folder)
+    model = getattr(transformers, row.model_class)(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.2 * torch.randn_like(weight))
+    written = (folder / "config.json").read_text()
+    model.save_pretrained(folder, safe_serialization=True)
+    (folder / "config.json").write_text(written)
+    return folder
+
+
+def generated(folder: Path) -> list[int]:
+    """What transformers' own generate writes."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    asked = {"do_sample": False, "max_new_tokens": BUDGET, "eos_token_id": None, "pad_token_id": 0}
+    whole = model.generate(torch.tensor([PROMPT]), **asked)[0].tolist()
+    return whole[len(PROMPT) :]
+
+
+def decoded(source: ModelSource, backend: str) -> list[int]:
+    lm = load_lm(source, CPU, torch.float32, backend=backend)
+    drafter = Plain().drafter(Setup(()))
+    rounds = speculate(Target(lm), drafter, PROMPT, max_new_tokens=BUDGET, stop_ids=(), clock=lambda: 0.0)
+    return [token for turn in rounds for token in turn.emitted_tokens]
+
+
+@pytest.mark.parametrize(("name", "settings"), [(name, one) for name, all_of in HONOURED.items() for one in all_of])
+def test_a_field_that_is_honoured_gives_the_text_of_generate(
+    tmp_path: Path, name: str, settings: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8, 16))
+    folder = made_by_transformers(tmp_path, name, settings)
+    source = find_model(TARGET, str(folder))
+    check_network(source)
+    wanted = generated(folder)
+    assert decoded(source, "eager") == wanted
+    if unsupported(model_config(source)) is None:
+        assert decoded(source, "graph") == wanted
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda one: one.name)
+def test_every_field_of_transformers_config_is_accounted_for(architecture: object) -> None:
+    config_class = getattr(transformers, architecture.config_class)
+    names = set(inspect.signature(config_class).parameters) - {"kwargs", "args", "self"}
+    base = set(inspect.signature(transformers.PretrainedConfig).parameters)
+    refused = {one.name for one in REFUSED} | {name for name, _ in architecture.refused}
+    assert names - base - set(architecture.fields) - refused <= WITHOUT_EFFECT
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("refused") / "llama", toy_model("llama", 1))
+
+
+MEANT = {"quantization_config": {"quant_method": "gptq", "bits": 4}, "quantization": {"bits": 4, "group_size": 64}}
+BAD_VALUES = {
+    "rms_norm_eps": (None, "1e-6", 0, -1.0, True, float("nan")),
+    "hidden_act": (None, "snake", ["silu"]),
+    "tie_word_embeddings": (None, "yes", 1),
+    "attention_bias": (None, 1),
+    "num_key_value_heads": (0, 3, "2", 2.0),
+    "head_dim": (7, -8, "8"),
+    "rope_theta": (None, "1e4", 0),
+    "rope_scaling": (
+        "linear",
+        {"rope_type": "dynamic", "factor": 2.0},
+        {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4},
+        {"rope_type": "linear"},
+        {"rope_type": "yarn", "factor": "4"},
+        {"full_attention": {"rope_type": "default", "rope_theta": 1e4}},
+        {"rope_type": "default", "partial_rotary_factor": 0.5},
+    ),
+    "sliding_window": (4,),
+    "layer_types": (["full_attention", "sliding_attention"],),
+    **{one.name: (MEANT.get(one.name, 7.5),) for one in REFUSED},
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, all_of in BAD_VALUES.items() for value in all_of])
+def test_a_field_that_is_not_honoured_is_refused_in_one_line(llama: Path, name: str, value: object) -> None:
+    path = llama / "config.json"
+    kept = path.read_text()
+    path.write_text(json.dumps({**json.loads(kept), "rope_parameters": None, name: value}))
+    try:
+        with pytest.raises(UserError) as error:
+            check_network(find_model(TARGET, str(llama), with_weights=False))
+    finally:
+        path.write_text(kept)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("name", [one.name for one in REFUSED])
+def test_a_field_that_is_null_or_neutral_refuses_nothing(llama: Path, name: str) -> None:
+    config = json.loads((llama / "config.json").read_text())
+    row = ARCHITECTURES[1]
+    neutral = next(one for one in REFUSED if one.name == name).neutral
+    for value in (None, *neutral):
+        assert row.not_supported({**config, name: value}) is None
+
+
+def test_files_of_quantizers_are_seen(tmp_path: Path) -> None:
+    folder = save_model(tmp_path, toy_model("llama", 1))
+    (folder / "quantize_config.json").write_text("{}")
+    with pytest.raises(UserError, match="quantized weights"):
+        find_model(TARGET, str(folder))
+
+
+def test_a_window_counts_where_a_layer_slides() -> None:
+    sizes = {"num_hidden_layers": 4, "max_position_embeddings": 64}
+    asked = {"use_sliding_window": True, "sliding_window": 8}
+    assert slides({**sizes, **asked, "max_window_layers": 3}) and slides({**sizes, "sliding_window": 8})
+    assert not slides({**sizes, **asked, "max_window_layers": 4})
+    assert not slides({**sizes, **asked, "sliding_window": 64, "max_window_layers": 0})
+    assert not slides({**sizes, **asked, "layer_types": ["full_attention"] * 4})
+    assert not slides({**sizes, **asked, "use_sliding_window": False})
+
+
+STOPS = [
+    ({"eos_token_id": 5}, None, {5}),
+    ({"eos_token_id": [5, 6]}, None, {5, 6}),
+    ({"eos_token_id": [5, 6]}, {"eos_token_id": 7}, {7}),
+    ({"eos_token_id": 5}, {"eos_token_id": None}, {5}),
+    ({"eos_token_id": 5}, {"do_sample": False}, {5}),
+    ({"eos_token_id": None}, None, set()),
+]
+
+
+@pytest.mark.parametrize(("config", "generation", "wanted"), STOPS)
+def test_stop_tokens_are_those_of_generate(tmp_path: Path, config: dict, generation: dict | None, wanted: set) -> None:
+    folder = save_model(tmp_path, toy_model("llama", 1))
+    (folder / "config.json").write_text(json.dumps({**json.loads((folder / "config.json").read_text()), **config}))
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    if generation is not None:
+        (folder / "generation_config.json").write_text(json.dumps(generation))
+    source = find_model(TARGET, str(folder))
+    tokenizer = load_tokenizer(source)
+    assert stop_ids(source, tokenizer) - {tokenizer.eos_token_id} == wanted - {tokenizer.eos_token_id}
+
+
+@pytest.mark.parametrize("stop", [64, -1, True, "5", [5, 64]])
+def test_a_stop_token_outside_the_table_is_named(tmp_path: Path, stop: object) -> None:
+    source = find_model(TARGET, str(save_model(tmp_path, toy_model("llama", 1), eos_token_id=stop)))
+    (tmp_path / "generation_config.json").unlink(missing_ok=True)
+    with pytest.raises(UserError, match="eos_token_id.*not a token id of the model"):
+        stop_ids(source, load_tokenizer(source))
