@@ -8,7 +8,7 @@ verifies no draft and knows no tokenizer, model library or configuration.
 
 from collections.abc import Collection, Sequence
 
-from specdec.decoding.denoising import Denoising, DraftLM, LiveBlocks
+from specdec.decoding.denoising import Denoising, DraftLM, LiveBlocks, drawing
 from specdec.decoding.stopping import Draft, FailFastWindow, FixedWindow, Rule, finish_draft
 
 
@@ -38,18 +38,8 @@ def generate(
     """
     sizes = block_size, small_block_size
     how = Denoising(threshold, *sizes, mask_id, frozenset(stop_ids), use_block_cache)
-    denoiser = _drawing(lm, temperature, top_p, seed) if temperature else lm
+    denoiser = drawing(lm, temperature, top_p, seed) if temperature else lm
     return finish_draft(LiveBlocks(lm, prompt_ids, how, denoiser), FixedWindow(max_new_tokens))
-
-
-def _drawing(lm: DraftLM, temperature: float, top_p: float, seed: int) -> DraftLM:
-    from specdec.decoding.sampled import SampledLM
-    from specdec.decoding.sampling import Sampler, Warp
-    from specdec.models.lm import CachedLM
-
-    if not isinstance(lm, CachedLM):
-        raise ValueError("a temperature needs a CachedLM, whose logits can be had")
-    return SampledLM(lm, Sampler(Warp(temperature, top_p=top_p), f"generate {seed}"))
 
 
 def generate_draft_tokens(

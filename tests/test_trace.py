@@ -93,7 +93,7 @@ DAMAGE = {
     "an unknown part": lambda data: rewritten(data, meta=meta(data, extra=1)),
     "an array is missing": lambda data: rewritten(data, **{"0_tokens": None}),
     "an array is short": lambda data: rewritten(data, **{"0_tokens": np.zeros(1, np.int32)}),
-    "an array of another type": lambda data: rewritten(data, **{"0_recorded": np.zeros(0)}),
+    "an array of another type": lambda data: rewritten(data, **{"0_recorded": np.zeros(0, np.int32)}),
     "objects": lambda data: rewritten(data, gaps=np.array([print], object)),
     "one gap too few": lambda data: rewritten(data, gaps=np.zeros(1, np.float32)),
     "a pass that is not there": lambda data: rewritten(

@@ -159,6 +159,18 @@ class LiveBlocks(Blocks):
         return self.denoiser.predict_within(own, begin, keep=[at - begin for at in keep], never=how.mask_id)
 
 
+def drawing(lm: DraftLM, temperature: float, top_p: float, seed: int) -> DraftLM:
+    """What draws a dLLM's tokens at a temperature above 0, over the cache of `lm`, a CachedLM. Raises ValueError for
+    another model, and for parameters that make no distribution."""
+    from specdec.decoding.sampled import SampledLM
+    from specdec.decoding.sampling import Sampler, Warp
+    from specdec.models.lm import CachedLM
+
+    if not isinstance(lm, CachedLM):
+        raise ValueError("a temperature needs a CachedLM, which hands out its logits")
+    return SampledLM(lm, Sampler(Warp(temperature, top_p=top_p), f"generate {seed}"))
+
+
 def all_known(tokens: Sequence[int | None]) -> list[int]:
     """The tokens themselves. Raises ValueError where one is masked (None)."""
     known = [token for token in tokens if token is not None]
