@@ -120,11 +120,11 @@ def test_stored_rankings_are_read_as_before() -> None:
 
 
 def check_stored(path: Path, document: dict, stored: dict) -> None:
-    rankings = read_table_file(path)
+    rankings, sources = read_table_file(path), [Source.from_builtins(one) for one in stored["sources"]]
     assert [one.engine for one in rankings] == [engine["engine"] for engine in stored["engines"]]
     for ranking, engine in zip(rankings, stored["engines"], strict=True):
-        assert ranking.title == str(document.get("label") or ", ".join(stored["sources"]))
-        assert ranking.target == stored["sources"][0].partition(" ")[0]
+        assert ranking.title == str(document.get("label") or ", ".join(one.title for one in sources))
+        assert ranking.target == sources[0].target
         points = [(one.drafter_name, one.number("speedup_mean")) for one in ranking.rows]
         assert points == [(row["drafter_name"], row["speedup_mean"]) for row in engine["rows"]]
 
