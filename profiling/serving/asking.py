@@ -5,10 +5,12 @@ It asks nothing: `server_profile.py` and `profile_tpt_hf.py` do.
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from profiling.serving.server import Server
+from profiling.serving.stream import OPENAI_ENDS
 from specdec.drafters.flags import positive_int
 
 DEFAULTS = {"num_questions": 8, "max_new_tokens": 256}
@@ -20,7 +22,8 @@ class Engine:
     """What is particular to one server program.
 
     `extra`: fields of its requests; `version_url`: where its JSON names its version; `speculates`: whether it must
-    speculate, must not, or may (None).
+    speculate, must not, or may (None). `says_method`: the field there that names how it speculates, null: not at all;
+    `ends`: the reasons for which it finishes a whole answer.
     """
 
     program: str
@@ -29,6 +32,8 @@ class Engine:
     version_url: str
     speculates: bool | None
     extra: dict[str, Any] = field(default_factory=lambda: dict(NEUTRAL))
+    says_method: str | None = None
+    ends: Mapping[str, str] = field(default_factory=lambda: OPENAI_ENDS)
 
 
 def add_server_flags(parser: argparse.ArgumentParser, engine: Engine) -> None:

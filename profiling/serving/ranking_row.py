@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+from profiling.serving.metrics import UNKNOWN, YES
+from profiling.serving.stream import ALL_ENDS, STOP
 from specdec.errors import UserError
 
 ALIKE = ("engine", "target", "dataset", "max_new_tokens", "concurrency")
@@ -22,6 +24,11 @@ def check_vanilla(vanilla: dict[str, Any], asked: dict[str, Any], question_ids: 
             raise UserError(
                 f"--vanilla was made with {key} {vanilla.get(key)!r} and this with {asked[key]!r}: make it again"
             )
+    if vanilla.get("speculates") == YES or vanilla.get("speculation"):
+        raise UserError("--vanilla is of a server that speculates: give what a profiler printed of it without")
+    broken = [one["finish_reason"] for one in vanilla["trials"] if one.get("finish_reason", STOP) not in ALL_ENDS]
+    if broken:
+        raise UserError(f"--vanilla holds answers that were broken off (finish_reason {broken[0]!r}): make it again")
     missing = set(question_ids) - by_question(vanilla["trials"]).keys()
     if missing:
         raise UserError(f"--vanilla lacks question {min(missing)}: make it with the same questions")
@@ -43,7 +50,7 @@ def ranking_row(found: dict[str, Any], vanilla: dict[str, Any], name: str) -> di
     drafted = round(sum(question["num_drafted"] for question in questions) / rounds)
     kept = ("engine", "engine_version", "hardware", "target", "dataset", "max_new_tokens")
     row = {"drafter_name": f"{name}_{drafted}" if drafted else name, **{key: found[key] for key in kept}}
-    return {**row, "questions": questions}
+    return {**row, "vanilla_speculates": vanilla.get("speculates", UNKNOWN), "questions": questions}
 
 
 def by_question(trials: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:

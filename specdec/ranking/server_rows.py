@@ -32,10 +32,12 @@ def also_ranked(paths: Sequence[Path], stats: Sequence[Entry]) -> tuple[list[Ent
         engines = engines_of(stats) or [MEASURED]
         entries += [_entry(question, row, source, engines) for question in row["questions"]]
         where = " ".join(str(row[key]) for key in ("engine", "engine_version", "hardware") if row.get(key))
+        is_plain = row.get("vanilla_speculates") == "no"
         notes.append(
             f"{row['drafter_name']} was measured on a server ({where}) against that server's own plain decoding, also "
             "where others are modelled. Rounds and tokens are as the server counts them; what a drafter's passes are "
             "there it does not say (0), so all time stands under verify ms."
+            + ("" if is_plain else " Whether that plain decoding was plain is unknown: the server did not say.")
         )
     return entries, notes
 
