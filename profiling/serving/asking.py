@@ -52,7 +52,10 @@ def add_server_flags(parser: argparse.ArgumentParser, engine: Engine) -> None:
 def add_trial_flags(parser: argparse.ArgumentParser) -> None:
     """--repeats and --warm_up, and a profiler's number and length of answers."""
     parser.add_argument(
-        "--repeats", type=positive_int, default=3, help="times each question is asked (default: %(default)s)"
+        "--repeats",
+        type=positive_int,
+        default=3,
+        help="times each question is asked; in all questions x repeats + warm-up answers (default: %(default)s)",
     )
     parser.add_argument(
         "--warm_up", type=positive_int, default=2, help="answers that do not count (default: %(default)s)"
