@@ -101,7 +101,7 @@ def run(config: RunConfig, stop: StopRequest) -> None:
     if output.status is not None:
         print(status_report(read_status(output.status)), end="")
         return
-    pricing = Pricing.load(config.pricing.latency_profile, config.pricing.latency_target)
+    pricing = Pricing.load(config.pricing.latency_profile, config.pricing.latency_target, has_measured=True)
     shard = parse_shard(config.questions.shard, os.environ)
     if output.read_pickle:
         Reporter(config, pricing).report(stored_records(config))
@@ -186,6 +186,8 @@ class Reporter:
     def __init__(self, config: RunConfig, pricing: Pricing, tokens: Callable[[], TokenBytes] | None = None) -> None:
         output, models = config.output, config.models
         pricing.entries(models.target_name)  # refuses, before any work, what could not be priced
+        if line := pricing.without_model(models.target_name):
+            print(line)
         is_coloured = wants_colour(sys.stdout, os.environ)
         if output.show_trajectory or (is_coloured and output.log_level == "DEBUG"):
             tokens = tokens or stored_tokens(models.target_model_name, output.show_trajectory)
