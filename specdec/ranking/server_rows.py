@@ -5,7 +5,6 @@ speedup is the server's against the same server's plain decoding, whatever the r
 """
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from specdec.latency.profile import MEASURED
 from specdec.ranking.entries import Entry
 from specdec.ranking.ranking import engines_of
 from specdec.ranking.source import Source
+from specdec.records.fields import MAX_MS, is_count
 from specdec.text import visible
 
 _COUNTS = ("num_drafts", "num_drafted", "num_accepted")
@@ -110,7 +110,7 @@ def _check_row(row: dict[str, Any]) -> None:
     if not ids or len(set(ids)) < len(ids) or not all(type(value) is int for value in ids):
         raise ValueError("questions")
     for question in row["questions"]:
-        if any(type(question[key]) is not int or question[key] < 0 for key in _COUNTS) or not question["num_drafts"]:
+        if not all(is_count(question[key]) for key in _COUNTS) or not question["num_drafts"]:
             raise ValueError("counts")
-        if not all(0 < float(question[key]) < math.inf for key in _TIMES):
+        if not all(type(question[key]) in (int, float) and 0 < question[key] < MAX_MS for key in _TIMES):
             raise ValueError("times")
