@@ -18,6 +18,7 @@ PROFILE_DIR = Path(__file__).resolve().parents[2] / "assets" / "latency"
 MEASURED = "measured"  # the engine name of wall-clock prices, so no profile may be called so
 ROOFLINE = "roofline"  # the source, in its provenance, of a profile of lower bounds (profiling/roofline.py)
 STAND_INS = {"bundled": "Qwen2.5-32B-Instruct"}  # what the bundled target is priced as
+DEFAULT_PROFILES = ("vLLM_A6000",)  # this very tuple where nobody asked for one: what somebody names is another object
 _FIELDS = ("name", "draft_pass_ms", "ar_draft_pass_ms", "target_ms_per_token", "verify_ms", "provenance")
 _OPTIONAL = ("ar_draft_pass_ms", "verify_ms")
 
@@ -91,13 +92,21 @@ def save_profile(fields: dict) -> Path:
     return path
 
 
+def has_target(profile: LatencyProfile, target_name: str) -> bool:
+    return _entry(target_name) in profile.target_ms_per_token
+
+
+def _entry(target_name: str) -> str:
+    return target_name.rstrip("/").rpartition("/")[2]
+
+
 def resolve_target(profile: LatencyProfile, target_name: str) -> str:
     """The profile's entry for a model name or folder: what matters is the last path component.
 
     "Qwen/Qwen2.5-7B-Instruct" and "some/folder/Qwen2.5-7B-Instruct/" are both "Qwen2.5-7B-Instruct".
     Raises UserError that lists the entries.
     """
-    entry = target_name.rstrip("/").rpartition("/")[2]
+    entry = _entry(target_name)
     if entry not in profile.target_ms_per_token:
         raise UserError(
             f"latency profile {profile.name} has no target {entry!r} (it has: "
