@@ -47,7 +47,7 @@ FORBIDDEN = ("os.", "subprocess.", "socket.", "ctypes.", "shutil.", "exec", "com
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("fuzz_records", __doc__)
+    parser = parser_of("experiments.fuzz_records", __doc__)
     parser.add_argument("--num_cases", type=int, default=100_000, help="damaged records (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the first case (default: %(default)s)")
     parser.add_argument("--worker", metavar="FOLDER", help=argparse.SUPPRESS)

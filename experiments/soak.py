@@ -43,7 +43,7 @@ MAX_GROWTH = 0.05  # of memory, of its own value after a tenth of the questions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("soak", __doc__)
+    parser = parser_of("experiments.soak", __doc__)
     parser.add_argument("--num_questions", type=positive_int, default=2000, help="(default: %(default)s)")
     parser.add_argument(
         "--every", type=positive_int, default=100, help="questions between looks (default: %(default)s)"
