@@ -141,7 +141,7 @@ def test_work_of_another_run_is_never_called_finished(llama, monkeypatch, capsys
             given = [flag.format(folder=llama) for flag in flags]
             assert call(monkeypatch, "drafters", *drafter_flags(llama), *given) == 2
         told = capsys.readouterr()
-        (line,) = [one for one in told.err.splitlines() if one.startswith("error: ")]
+        (line,) = [one for one in told.err.splitlines() if ": error: " in one]
         assert f"was made with other settings ({difference}" in line and not told.out
         assert contents(llama) == before
     assert call(monkeypatch, "drafters", *drafter_flags(llama)) == 0
