@@ -91,7 +91,7 @@ class Round:
         made = cls(
             prefix_len=fields.take(data, "prefix_len", fields.is_count),
             draft_tokens=list(fields.take(data, "~draft_proposal", fields.is_tokens)),
-            confidences=list(fields.take(data, "confidences", fields.is_floats)),
+            confidences=list(fields.take(data, "confidences", fields.is_confidences)),
             **{key: fields.take(data, key, fields.is_count) for key in PASSES},
             stop_reason=fields.take(data, "stop_reason", fields.is_str),
             accepted_len=fields.take(data, "accepted_len", fields.is_count),
