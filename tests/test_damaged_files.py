@@ -102,6 +102,9 @@ def test_what_the_fuzz_found_stays_mended(judge):
                 "identity": {**original["identity"], "block_size": 32, "small_block_size": 8, name: size},
             }
             assert judge.outcome(pickles.dumps(changed)) == "a record and its page"
+    for value in (1e308, float("nan"), -0.5):
+        rounds = [{**original["stats_each_round"][0], "confidences": [value]}, *original["stats_each_round"][1:]]
+        assert judge.outcome(pickles.dumps({**original, "stats_each_round": rounds})) == "refused as a record"
     for value in (1e308, float("inf"), 2**400):
         rounds = [{**original["stats_each_round"][0], "draft_ms": value}, *original["stats_each_round"][1:]]
         assert judge.outcome(pickles.dumps({**original, "stats_each_round": rounds})) == "refused as a record"

@@ -72,6 +72,11 @@ def is_floats(value: Any) -> bool:
     return type(value) is list and all(type(item) is float and math.isfinite(item) for item in value)
 
 
+def is_confidences(value: Any) -> bool:
+    """A list of probabilities, 1 but for rounding at most."""
+    return is_probabilities(value) and None not in value
+
+
 def is_probabilities(value: Any) -> bool:
     """A list of probabilities, 1 but for rounding at most; None where there is none."""
     return type(value) is list and all(item is None or (type(item) is float and 0 <= item < 1.001) for item in value)
