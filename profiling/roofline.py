@@ -21,6 +21,7 @@ from specdec.drafters.block_diffusion import DLLM_DRAFTER
 from specdec.errors import UserError
 from specdec.latency.profile import ROOFLINE, known_profiles, load_profile, save_profile
 from specdec.models.checkpoints import TARGET, ModelSource, Role, find_model
+from specdec.records.record import target_name
 from specdec.text import aligned
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 96)
@@ -54,7 +55,7 @@ SHAPES = {
 
 def entry_name(target: str) -> str:
     """What a record calls a target of that shape: "Qwen2.5-7B" is "Qwen2.5-7B-Instruct"."""
-    return f"{target}-Instruct" if target in SHAPES else Path(target).name
+    return f"{target}-Instruct" if target in SHAPES else target_name(target)
 
 
 @dataclass(frozen=True)

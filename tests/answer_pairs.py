@@ -110,6 +110,12 @@ SAME = {
         ("7:30", "7:30 a.m."), ("(53)_{8}", "53_8"), (r"53_{\text{eight}}", "53_8"), ("88_{10}", "88"),
         ("2B_{16}", r"\text{2B}_{16}"),
     ],
+    "as real models write them": [
+        ("p + q = 117", "117"), (r"p+q = 90 + 27 = 117", "117"), (r"\frac{p}{q} = \frac{5}{8}", "5/8"), ("uv=14", "14"),
+        (r"\overline{PQ} = 9", "9"), (r"\overline{PQ}", "PQ"), ("u=4, v=9", "(4,9)"), (r"v=9,\; u=4", "(4, 9)"),
+        ("a=2, b=5, c=7", "(2,5,7)"), (r"\textdollar 36", "36"), (r"\textbf{(D) }36", "36"),
+        (r"\text{a hyperbola}", r"\text{hyperbola}"), ("the hyperbola", "Hyperbola"), (r"\textbf{(D) }36", "(D)"),
+    ],
 }  # fmt: skip
 DIFFERENT = {
     "plain": [
@@ -154,5 +160,10 @@ DIFFERENT = {
         (r"\begin{pmatrix}1\\2\end{pmatrix}", "(1,2)"),
         (r"\begin{vmatrix}1&2\\3&4\end{vmatrix}", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}"),
         (r"\begin{pmatrix}12\end{pmatrix}", "12"),
+    ],
+    "as real models write them": [
+        ("p + q = 118", "117"), ("p+q = 117 = 118", "117"), (r"\sqrt{u} = 4", "4"), ("-u=4", "4"), ("u^2 = 4", "4"),
+        ("|u|=4", "4"), (r"\cos u = 1", "1"), ("u=4, v=9", "(9,4)"), ("v=4, u=9", "(4,9)"), ("u=4, u=9", "(4,9)"),
+        ("PQ=9, RS=2", "(2,9)"), ("u=4, 9", "(4,9)"), (r"\overline{PQ}", "QR"), (r"\text{an even}", r"\text{odd}"),
     ],
 }  # fmt: skip

@@ -117,7 +117,10 @@ def graded(dataset: str, row: dict, text: str, **options: bool) -> bool | None:
 OTHER_LETTERS = {
     "b": True, "B. b": True, r"\textbf{(B) }4": True, "Option B": True, "The answer is B": True, r"\(B\)": True,
     "\uff22": True, "A, B": False, "B, C": False, "B or C": False, "B and C": False, "(B),(C)": False, "Bob": False,
-    "b a": False, "": False,
+    "b a": False, "": False, r"\text{The correct answer is (B)}": True, "Final answer: option B": True, "[B]": True,
+    r"\text{B}\text{ (4 eV)}": True, "B (4 eV)": True, "B - the second": True, r"B\text{: }4": True, r"\boxed{B}": True,
+    r"\color{red}{B}": True, r"\textcolor{blue}{B}": True, r"\underline{\text{B}}": True, r"\Large B": True,
+    "B large": False, "b (small) one": False, "B (C)": False, "A (4 eV)": False, "The answer is not B": False,
 }  # fmt: skip
 
 

@@ -18,8 +18,9 @@ from samples import make_record
 from specdec import session
 from specdec.commands import run as failfast
 from specdec.errors import UserError
+from specdec.ranking.entries import entry_of
 from specdec.records import pickles, provenance
-from specdec.records.record import find_records, record_path, save_record
+from specdec.records.record import find_records, load_record, record_path, save_record
 from specdec.runs import run_file as runs
 from specdec.runs.recording import record_trace
 from specdec.runs.run_file import RunFile, find_runs, read_run, slurm_ids
@@ -85,6 +86,31 @@ def test_run_json_is_there_before_any_work(family, tmp_path, monkeypatch, capsys
     assert "CUDA out of memory" in out and "Runs: 1 failed" in out
     (row,) = (line.split() for line in out.splitlines() if line.startswith("target ") and "bundled" in line)
     assert row[:9] == ["target", "bundled", "24", "plain", "2", "0", "1", "1", "0-1"]
+
+
+def test_what_cannot_be_graded_is_not_lost(family, tmp_path, monkeypatch, capsys) -> None:
+    """A sandbox that fails in the middle of a run: the record in hand is kept, and only the others are made later."""
+    seen = []
+
+    def fails_once(record: object, *more: object, **options: object) -> object:
+        seen.append(record)
+        if len(seen) == 2:
+            raise UserError("the sandbox has gone")
+        return entry_of(record, *more, **options)
+
+    arguments = flags(family, tmp_path, "--num_questions", "3", "--drafters", "plain")
+    with monkeypatch.context() as patched:
+        patched.setattr(failfast, "entry_of", fails_once)
+        assert failfast.main(arguments) == 2
+    assert "the sandbox has gone" in capsys.readouterr().err
+    kept = find_records(tmp_path)
+    assert [load_record(path) for path in kept] == seen and len(kept) == 2
+    assert all(path.with_suffix(".txt").exists() for path in kept)
+    assert failfast.main(arguments) == 0
+    ends = sorted(
+        (end["num_computed"], end["num_found"]) for end in (read_run(one)["end"] for one in find_runs(tmp_path))
+    )
+    assert (1, 2) in ends
 
 
 def test_status_counts_done_missing_and_failed(tmp_path) -> None:

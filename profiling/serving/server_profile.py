@@ -32,6 +32,7 @@ from specdec.commands.flags import status_as
 from specdec.errors import UserError
 from specdec.models.checkpoints import BUNDLED, SMOLLM2, TARGET, find_model
 from specdec.questions.sets import SHORT, Problem, load_problems
+from specdec.records.record import target_name
 
 
 def run_command(engine: Engine, about: str, arguments: Sequence[str] | None) -> int:
@@ -121,7 +122,7 @@ def describe(engine: Engine, flags: argparse.Namespace) -> dict[str, Any]:
         "engine": engine.name,
         "engine_version": None if version is None else str(version),
         "model": flags.target_model_name,
-        "target": Path(flags.target_model_name).name,
+        "target": target_name(flags.target_model_name),
         **{name: getattr(flags, name) for name in ("base_url", "max_new_tokens", "concurrency", "hardware")},
     }
 

@@ -3,6 +3,7 @@ drafter families. The published spellings of flags are read here and nowhere els
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields
@@ -35,8 +36,19 @@ class StrictParser(argparse.ArgumentParser):
         kwargs = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": epilog, **kwargs}
         super().__init__(allow_abbrev=False, **kwargs)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        return super().parse_known_args([_at_home(one) for one in (sys.argv[1:] if args is None else args)], namespace)
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def _at_home(argument: str) -> str:
+    """An argument with the user's home for a "~" that no shell has read, as in --output_dir=~/results."""
+    flag, equals, value = argument.partition("=")
+    if flag.startswith("--") and equals:
+        return flag + equals + os.path.expanduser(value)
+    return os.path.expanduser(argument)
 
 
 def program_name(module: str) -> str:

@@ -26,7 +26,7 @@ from specdec.questions.grading import check_can_run_code
 from specdec.questions.sets import Problem
 from specdec.ranking.entries import PLAIN, Entry, entry_of, with_measured
 from specdec.records.places import put_record
-from specdec.records.record import Record, check_writable
+from specdec.records.record import Record, check_writable, save_text
 from specdec.runs.resume import asked_problems, repeated_run, stored_records
 from specdec.runs.run_file import TRACES, RunFile
 from specdec.runs.shards import parse_shard
@@ -156,10 +156,12 @@ def run_jobs(session: Session, jobs: Sequence[Job], report: Reporter, run_file: 
             record = against_plain.judged(found or run_job(session, job, stop.check), job.path)
             run_file.num_found += found is not None
             run_file.num_computed += found is None
+            if record is not found:
+                put_record(record, job.path)  # before it is graded, which can fail
             entry = report.entry(record)
             if record is not found:
                 texts = [session.text_of(turn.emitted_tokens) for turn in record.rounds]
-                put_record(record, job.path, record_text(record, entry, texts))
+                save_text(job.path, record_text(record, entry, texts))
             report.add(record, entry)
     report.finish()
 

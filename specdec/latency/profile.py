@@ -13,6 +13,7 @@ import numpy as np
 
 from specdec.errors import UserError, user_error
 from specdec.records.pickles import write_atomic
+from specdec.records.record import target_name
 
 PROFILE_DIR = Path(__file__).resolve().parents[2] / "assets" / "latency"
 MEASURED = "measured"  # the engine name of wall-clock prices, so no profile may be called so
@@ -92,21 +93,17 @@ def save_profile(fields: dict) -> Path:
     return path
 
 
-def has_target(profile: LatencyProfile, target_name: str) -> bool:
-    return _entry(target_name) in profile.target_ms_per_token
+def has_target(profile: LatencyProfile, target: str) -> bool:
+    return target_name(target) in profile.target_ms_per_token
 
 
-def _entry(target_name: str) -> str:
-    return target_name.rstrip("/").rpartition("/")[2]
-
-
-def resolve_target(profile: LatencyProfile, target_name: str) -> str:
-    """The profile's entry for a model name or folder: what matters is the last path component.
+def resolve_target(profile: LatencyProfile, target: str) -> str:
+    """The profile's entry for a model name or folder: its `target_name`.
 
     "Qwen/Qwen2.5-7B-Instruct" and "some/folder/Qwen2.5-7B-Instruct/" are both "Qwen2.5-7B-Instruct".
     Raises UserError that lists the entries.
     """
-    entry = _entry(target_name)
+    entry = target_name(target)
     if entry not in profile.target_ms_per_token:
         raise UserError(
             f"latency profile {profile.name} has no target {entry!r} (it has: "
@@ -202,4 +199,4 @@ def _name(value: object, where: str) -> str:
 
 def engine_name(profile_title: str, entry: str, target: str) -> str:
     """`("P", "Q-7B", "org/Q-7B")` gives "P"; `("P", "Q-7B", "bundled")` gives "P as if Q-7B"."""
-    return profile_title if target.rstrip("/").rpartition("/")[2] == entry else f"{profile_title} as if {entry}"
+    return profile_title if target_name(target) == entry else f"{profile_title} as if {entry}"

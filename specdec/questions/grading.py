@@ -20,10 +20,13 @@ _CHOICE = ("gpqa", "mmlu")
 _BOXED_CATEGORIES = ("word_problem", "algebra")  # of the bundled questions
 # What the published prompt of mmlu asks for in the place of a box.
 _STATED = re.compile(r"answer is:?\s*\**\s*(\(?[A-Z]\)?)(?![A-Za-z])", re.IGNORECASE)
-_TYPESET = re.compile(r"\\(?:text|math)[a-z]*|\\(?:mbox|left|right|bf|rm|quad)(?![a-z])|\\[,;!()]|[{}$*]")
+_TYPESET = re.compile(
+    r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:text|math)[a-z]*|\\(?:[fm]?box|boxed|underline|left|right|bf|rm|quad)(?![a-z])"
+    r"|\\(?i:large|huge)(?![a-z])|\\[,;!()]|[{}$*]"
+)
 _LETTER = re.compile(
-    r"\s*(?:the\s+)?(?:(?:option|choice|answer|letter)\b(?:\s+is)?:?\s*)?"
-    r"\(?([A-Z])(?:\)|[.:](?=\s|$)|\s*$)(?P<rest>.*)",
+    r"\s*(?:the\s+)?(?:(?:correct|right|best|final)\s+)?(?:(?:option|choice|answer|letter)\b(?:\s+is)?:?\s*)*"
+    r"(?:\(([A-Z])\)|\[([A-Z])\]|([A-Z])(?:\)|\s?[.:](?=\s|$)|\s*$|(?=\s+(?:-\s+\S|\(.{2,}\)\s*$))))(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _MORE_LETTERS = re.compile(r"\s*(?:[,;/&]|and\b|or\b)\s*\(?[A-Z]\)?(?![A-Za-z])", re.IGNORECASE)
@@ -93,9 +96,10 @@ def _after_marks(text: str) -> str | None:
 def _letter(answer: str) -> str | None:
     r"""The letter of an option: "B" of "B", "b", "(B)", "\text{B}", "Option B" and "B) the second"; None for two."""
     found = _LETTER.match(_TYPESET.sub("", as_tex(answer[:1000]).replace("\\ ", " ").replace("~", " ")))
-    if found is None or _MORE_LETTERS.match(found["rest"]) or (found[1].islower() and found["rest"].strip()):
+    letter = "" if found is None else found[1] or found[2] or found[3]
+    if found is None or _MORE_LETTERS.match(found["rest"]) or (letter.islower() and found["rest"].strip()):
         return None
-    return found[1].upper()
+    return str(letter).upper()
 
 
 def _passes_tests(row: dict[str, Any], text: str) -> bool | None:

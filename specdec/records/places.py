@@ -54,7 +54,7 @@ def load_records(output_dir: str | Path) -> list[Record]:
     return [one for path, one in found if not _is_guest(one, path) or not _own_place(one, path).exists()]
 
 
-def put_record(record: Record, path: Path, text: str) -> None:
+def put_record(record: Record, path: Path, text: str | None = None) -> None:
     """`save_record`, after a guest at `path` was copied to its own place: nothing is lost. Raises UserError."""
     if path.exists():
         with contextlib.suppress(UserError):  # a damaged one

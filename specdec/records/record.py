@@ -18,6 +18,7 @@ from specdec.records.rounds import Round, totals
 
 SCHEMA_VERSION = 2  # 1: `older.py`
 _TREES = ("provenance", "raw_data")
+_NO_PLACE = "choose another --output_dir or free space"
 
 
 @dataclass(frozen=True)
@@ -196,11 +197,16 @@ def save_record(record: Record, path: str | Path, text: str | None = None) -> No
         Record.from_builtins(pickles.loads(data))
     except UserError as error:
         raise ValueError(f"inconsistent record: {error}") from None
-    text = record.output_text + "\n" if text is None else text
-    with user_error(f"write {path}", "choose another --output_dir or free space"):
+    save_text(path, record.output_text + "\n" if text is None else text)
+    with user_error(f"write {path}", _NO_PLACE):
+        pickles.write_atomic(path, data)
+
+
+def save_text(path: Path, text: str) -> None:
+    """Writes the .txt beside the record at `path`. UserError when the place cannot be written."""
+    with user_error(f"write {path}", _NO_PLACE):
         path.parent.mkdir(parents=True, exist_ok=True)
         pickles.write_atomic(path.with_suffix(".txt"), text.encode("utf-8", "backslashreplace"))
-        pickles.write_atomic(path, data)
 
 
 def check_writable(output_dir: str | Path) -> None:

@@ -38,7 +38,9 @@ def plain(tokens: Tokens) -> list[Reading]:
     if len(tokens) == 1 and tokens[0].kind == "name" and len(tokens[0].text) > 1 and tokens[0].text.isupper():
         found.append(Words(joined(tokens)))  # CBAD: an order, or the name of a segment
     if all(token.kind == "word" or (token.kind == "sign" and token.text in ("-", "'", ".")) for token in tokens):
-        found.append(Words(joined([token for token in tokens if token.kind == "word"])))
+        words = [token for token in tokens if token.kind == "word"]
+        has_article = len(words) > 1 and words[0].text.lower() in ("a", "an", "the")
+        found.append(Words(joined(words[1:] if has_article else words)))
         if joined(tokens) in _SMALL:
             found.append(Quantity((Fraction(_SMALL.index(joined(tokens))),)))
         return found

@@ -33,12 +33,13 @@ from specdec.questions.answers.splitting import (
     thousands,
     trimmed,
 )
-from specdec.questions.answers.tokens import NotUnderstood, Token, tokens_of
+from specdec.questions.answers.tokens import FUNCTIONS, NotUnderstood, Token, tokens_of
 
 MAX_LENGTH = 1000  # characters; a longer answer is compared as text
 MAX_ITEMS = 60
 _NUMBER = re.compile(r"-?(?:\d{1,40}(?:\.\d{1,40})?|\.\d{1,40})", re.ASCII)
 _REALS = ("all real numbers", "all reals", "real numbers", "\\mathbb { R }", "\\mathbb R", "\\R", "all real number")
+_OF_SUMS = {"+", "-", "*", "/", "\\frac", "{", "}", "(", ")"}
 _SIGNS = {"+-": ("+", "-"), "-+": ("-", "+")}
 
 
@@ -241,9 +242,26 @@ def _equal(sides: list[Tokens], signs: list[str]) -> list[Reading]:
         if "~" in signs or all(_is_any_equal(quantities[0], side) for side in quantities[1:]):
             return [one for side in quantities for one in side]
         raise NotUnderstood("numbers that are not equal")
-    if signs != ["="]:
+    found = _sum_of_names(sides)
+    if signs == ["="]:
+        found += [Equation(difference(*sides), "=")]
+    if not found:
         raise NotUnderstood("a chain of equations")
-    return [Equation(difference(*sides), "=")]
+    return found
+
+
+def _sum_of_names(sides: list[Tokens]) -> list[Reading]:
+    r"""m + n = 204, \frac{a}{b} = \frac{3}{4}: what is asked for, with its value last."""
+    first, rest = sides[0], [plain(side) for side in sides[1:]]
+    values = [[one for one in side if isinstance(one, Quantity)] for side in rest]
+    names = {token.text for token in first if token.kind == "name"}
+    others = {token.text for token in first if token.kind != "name"}
+    if names & {"pi", "i", "e", *FUNCTIONS} or not others <= _OF_SUMS or first[0].text == "-":
+        return []
+    if not all(side and len(side[0].values) == 1 for side in values):
+        return []
+    is_one = all(_is_any_equal(values[-1], side) for side in values)
+    return [Named(joined(first), tuple(values[-1]), None)] if is_one else []
 
 
 def _is_any_equal(ours: list[Quantity], theirs: list[Quantity]) -> bool:

@@ -98,6 +98,8 @@ def _regions(one: Region, other: Region) -> bool:
 def _sequences(one: Items, other: Items) -> bool:
     """Tuples item by item, with the same brackets; sets and lists in any order."""
     kinds = {one.kind, other.kind}
+    if kinds == {"list", "()"}:
+        return _is_point(one, other) or _is_point(other, one)
     if not kinds <= {"list", "set"}:
         same_kind = len(kinds) == 1 or kinds == {"()", "<<>>"}
         return same_kind and len(one.items) == len(other.items) and all(map(is_any_same, one.items, other.items))
@@ -124,6 +126,16 @@ def _is_ordered_by_name(one: Items, other: Items) -> bool:
     """AB=9, CD=4 against 9, 4: what is not named stands in the order of the names."""
     names = {reading.name for item in one.items for reading in item if isinstance(reading, Named)}
     return len(names) > 1 and not any(isinstance(reading, Named) for item in other.items for reading in item)
+
+
+def _is_point(one: Items, other: Items) -> bool:
+    """x=3, y=4 against (3, 4): a point has its coordinates in the order of their names."""
+    named = [next((reading for reading in item if isinstance(reading, Named)), None) for item in one.items]
+    known = sorted((reading for reading in named if reading is not None), key=lambda reading: reading.name)
+    letters = {reading.name for reading in known if len(reading.name) == 1}
+    if other.kind != "()" or not len(letters) == len(named) == len(other.items):
+        return False
+    return all(is_any_same(reading.readings, item) for reading, item in zip(known, other.items, strict=True))
 
 
 def _matrices(one: Matrix, other: Matrix) -> bool:

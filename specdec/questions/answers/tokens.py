@@ -43,7 +43,8 @@ _SIGNS = {
     "ne": "!=", "neq": "!=", "approx": "~", "simeq": "~", "thickapprox": "~", "in": "in", "infty": "infinity",
     "cup": "union", "bigcup": "union", "setminus": "minus", "backslash": "minus", "smallsetminus": "minus",
     "emptyset": "empty", "varnothing": "empty", "circ": "degree", "degree": "degree", "pm": "+-", "mp": "-+",
-    "euro": "€", "pounds": "£", "cr": "\\\\",
+    "euro": "€", "texteuro": "€", "pounds": "£", "textsterling": "£", "textdollar": "$", "textcent": "¢",
+    "cr": "\\\\",
 }  # fmt: skip
 _PLAIN_SIGNS = {"<=": "<=", ">=": ">=", "!=": "!=", "≤": "<=", "**": "^", "×": "*"}
 _BLANK = frozenset(
@@ -78,6 +79,7 @@ _GLUED = re.compile(
     r"(?<=\d)(?:\{,\}|,\\!\s*|\\,(?=\d{3}(?:\D|$))|\\!\s*,)(?=\d{3}(?!\d))"
 )  # 24{,}000, 24,\!000, 24\,000
 _REPEATING = re.compile(r"(?<![\d.])(\d*)\.(\d*)\\overline\s*\{?(\d+)\}?")
+_SEGMENT = re.compile(r"\\over(?:line|leftrightarrow|rightarrow)\s*\{([A-Z]{2})\}")  # named by its two ends
 _VOWELS = re.compile(r"[aeiou]", re.IGNORECASE)
 _PROSE = re.compile(r"[A-Za-z][A-Za-z ,.'-]*")
 
@@ -88,7 +90,7 @@ def tokens_of(text: str) -> list[Token]:
     >>> [token.text for token in tokens_of(r"\left( \dfrac12,~x^2 \right)")]
     ['(', '\\frac', '{', '1', '}', '{', '2', '}', ',', 'x', '^', '{', '2', '}', ')']
     """
-    text = _REPEATING.sub(_repeating, _GLUED.sub("", as_tex(text.strip("`* "))))
+    text = _REPEATING.sub(_repeating, _SEGMENT.sub(r"{\1}", _GLUED.sub("", as_tex(text.strip("`* ")))))
     if _PROSE.fullmatch(text.strip()) and any(is_word(one) or one.lower() in ("no", "yes") for one in text.split()):
         text = f"\\text{{{text}}}"
     return _Arguments(list(_pieces(text))).all()
@@ -116,7 +118,7 @@ def _pieces(text: str, last: str = "") -> Iterator[Token]:
         if begin:
             end = _closing(text, begin.end())
             yield from _text_pieces(text[begin.end() : end], begin["how"])
-            at, is_spaced, last = end + 1, False, "word"
+            at, is_spaced, last = end + 1, text[end - 1 : end] in (" ", "~"), "word"
             continue
         found = _PIECE.match(text, at)
         assert found is not None  # the last alternative matches any character
