@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from pathlib import Path
 
 import pytest
 
 from specdec.commands.flags import all_flags
+from specdec.records.rounds import Round
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = [
@@ -53,3 +55,19 @@ def test_a_command_takes_every_flag_that_it_lists(name: str) -> None:
 def test_no_flag_of_a_run_is_taken_and_ignored(name: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert failed(name, flag) == 2
     assert f"unrecognized arguments: {flag}" in capsys.readouterr().err
+
+
+def test_a_live_round_and_its_replay_are_compared_in_all_that_was_decided() -> None:
+    """Times and the target's tokens after the first rejected one, which no trace holds, are not."""
+    from experiments.compare_live_replay import is_same_round
+
+    live = Round(
+        9, [4, 5, 6], [0.5, 0.25, 1.0], 1, 2, 0, "length", 1, 7, 3.0, 4.0, asked_len=3, target_tokens=[4, 7, 8]
+    )
+    replayed = dataclasses.replace(
+        live, draft_ms=0.0, verify_ms=0.0, target_tokens=None, confidences=[0.500001, 0.25, 1]
+    )
+    assert is_same_round(live, replayed)
+    others = ({"num_denoise_passes": 3}, {"draft_tokens": [4, 5, 7]}, {"stop_reason": "max_len"}, {"asked_len": 4})
+    for other in (*others, {"confidences": [0.5, 0.25]}, {"confidences": [0.5, 0.3, 1.0]}):
+        assert not is_same_round(live, dataclasses.replace(replayed, **other)), other
