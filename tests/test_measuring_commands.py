@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from specdec.commands.flags import all_flags
 from specdec.commands.help_text import HelpWithDefaults
+from specdec.records.rounds import Round
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = [
@@ -68,3 +70,17 @@ def test_help_shows_every_default_once() -> None:
     text = " ".join(parser.format_help().split())
     assert "how long (default: 30)" in text and "--seed SEED (default: 0)" in text and "(default: a b)" in text
     assert text.count("(default: 7)") == 1 and text.count("default") == 4
+def test_a_live_round_and_its_replay_are_compared_in_all_that_was_decided() -> None:
+    """Times and the target's tokens after the first rejected one, which no trace holds, are not."""
+    from experiments.compare_live_replay import is_same_round
+
+    live = Round(
+        9, [4, 5, 6], [0.5, 0.25, 1.0], 1, 2, 0, "length", 1, 7, 3.0, 4.0, asked_len=3, target_tokens=[4, 7, 8]
+    )
+    replayed = dataclasses.replace(
+        live, draft_ms=0.0, verify_ms=0.0, target_tokens=None, confidences=[0.500001, 0.25, 1]
+    )
+    assert is_same_round(live, replayed)
+    others = ({"num_denoise_passes": 3}, {"draft_tokens": [4, 5, 7]}, {"stop_reason": "max_len"}, {"asked_len": 4})
+    for other in (*others, {"confidences": [0.5, 0.25]}, {"confidences": [0.5, 0.3, 1.0]}):
+        assert not is_same_round(live, dataclasses.replace(replayed, **other)), other
