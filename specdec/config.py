@@ -4,6 +4,7 @@ A field is a setting and, by the Flag in its metadata, the command-line flag of 
 nothing and imports no torch; `commands/flags.py` makes parsers of it.
 """
 
+from argparse import ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
@@ -14,12 +15,15 @@ from specdec.drafters.flags import Flag, Options, count, degree, index, positive
 from specdec.errors import UserError
 from specdec.latency.accounting import ACCOUNTINGS, OURS
 from specdec.models.checkpoints import BUNDLED, SMOLLM2, TARGET, Role
-from specdec.questions.sets import DATASETS, SHORT, STYLES
+from specdec.questions.own import is_own
+from specdec.questions.sets import ALL, DATASETS, FIRST, SHORT, STYLES, TURNS, dataset_name
 from specdec.records.identity import LIVE, TRACE, Identity
 from specdec.records.record import target_name
+from specdec.records.turns import turn_of
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DRAFT_SAMPLINGS = ("greedy", "sample")
+NUM_QUESTIONS = 30
 
 
 def _flag(help_text: str, default: Any = False, **more: Any) -> Any:
@@ -29,17 +33,34 @@ def _flag(help_text: str, default: Any = False, **more: Any) -> Any:
     return field(default=default, metadata={"flag": Flag("", help_text, default, more=more)})
 
 
+def _dataset(given: str) -> str:
+    """For the flag: as it was given, if it is a data set."""
+    try:
+        dataset_name(given)
+    except UserError as error:
+        raise ArgumentTypeError(str(error)) from None
+    return given
+
+
 @dataclass(frozen=True)
 class QuestionConfig:
     """Which questions."""
 
-    dataset_name: str = _flag("question set", BUNDLED, choices=tuple(DATASETS))
+    dataset_name: str = _flag(
+        f"question set: {', '.join(DATASETS)}; or questions of your own: a .jsonl file with a prompt, messages or "
+        "turns a line, or a folder of such files",
+        BUNDLED,
+        type=_dataset,
+    )
     data_dir: str | None = _flag("read DIR/NAME/SPLIT.jsonl instead of the hub", None)
-    num_questions: int = _flag("the first N questions", 30, type=positive_int)
+    num_questions: int | None = _flag(
+        f"the first N questions (default: {NUM_QUESTIONS}; of your own, all)", None, type=positive_int
+    )
     question_ids: tuple[int, ...] | None = _flag("these questions (indices)", None, nargs="+", type=index)
     shard: str | None = _flag(
         "work on part i (from 0) of n of the questions: i/n, or 'slurm' for the place in the job array", None
     )
+    turns: str | None = _flag("of questions with several turns (default: all; of mt_bench, first)", None, choices=TURNS)
     seed: int = _flag("orders the options of gpqa, and decides what is sampled", 0, type=index)
     prompt_style: str = _flag(
         "'short': the question and a sentence; 'published': FailFast's own prompts, with mt_bench from row 60 on, "
@@ -47,6 +68,24 @@ class QuestionConfig:
         SHORT,
         choices=STYLES,
     )
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name in paths and tables. Raises UserError for one that is not known."""
+        return dataset_name(self.dataset_name)
+
+    @property
+    def limit(self) -> int | None:
+        """How many questions from the first on; None: all."""
+        if self.num_questions is None:
+            return None if is_own(self.dataset) else NUM_QUESTIONS
+        return self.num_questions
+
+    @property
+    def asks_all_turns(self) -> bool:
+        """Whether later turns of a question are asked."""
+        known = DATASETS.get(self.dataset)
+        return (self.turns or (ALL if known is None else known.turns)) != FIRST
 
 
 @dataclass(frozen=True)
@@ -170,7 +209,7 @@ class OutputConfig:
     """What is written where, and what is said."""
 
     output_dir: str = _flag("results folder", "results")
-    run_code: bool = _flag("grade humaneval by running the answers' programs, each in a sandbox (Linux)")
+    run_code: bool = _flag("grade humaneval and mbpp by running the answers' programs, each in a sandbox (Linux)")
     figures: bool = _flag("draw acceptance over time for every record with drafts, under OUTPUT_DIR/figures")
     overwrite: bool = _flag("compute finished records again; with --read_pickle: draw their figures again")
     read_pickle: bool = _flag("re-price and re-report stored records; loads no model, writes no record")
@@ -237,9 +276,11 @@ class RunConfig:
         the run.json of an earlier run says that it was."""
         origin = TRACE if self.decoding.verify == "trace" else LIVE
         where = self.models.target_name, dataset, question_id, drafter, self.decoding.max_new_tokens
-        asked = {"prompt_style": self.questions.prompt_style, "prompt_sha256": prompt_ids_sha256}
+        asked: dict[str, Any] = {"prompt_style": self.questions.prompt_style, "prompt_sha256": prompt_ids_sha256}
         if self.questions.prompt_style == SHORT:  # left out: records with our prompts are older than the choice
             del asked["prompt_style"]
+        if turn := turn_of(question_id):
+            asked["turn"] = turn + 1
         return Identity(*where, {**asked, **settings}, origin)
 
     def needs_weights(self, role: Role) -> bool:
