@@ -197,7 +197,8 @@ def test_answers_in_a_log_are_quoted(
     lines = capsys.readouterr().out.splitlines()
     before_ranking = lines[: next(i for i, line in enumerate(lines) if line.startswith("Modelled time"))]
     assert any(line.startswith("| ") for line in before_ranking)
-    assert all(line.startswith(("| ", "[Problem ")) for line in before_ranking if line)
+    ours = ("| ", "[Problem ", "=== [Problem ", "--- Speculation round ")
+    assert all(line.startswith(ours) for line in before_ranking if line)
 
 
 def trajectories(output: str) -> list[str]:
