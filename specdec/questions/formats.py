@@ -1,7 +1,7 @@
 """Formats: how a row of each data set is asked, in its own fields, and what its right answer is.
 
-Which rows, from where, is in `sets.py`; questions of one's own are in `own.py`. A row may also be as benchmarks of
-speculative decoding hand it on, a list of `turns` as they are asked, without an answer.
+Which rows, from where, is in `sets.py`; questions of one's own are in `own.py`. Of any data set a row may also be
+as benchmarks of speculative decoding hand it on: a list of `turns` as they are asked, and nothing else.
 """
 
 import random
@@ -45,11 +45,6 @@ def turns(row: dict) -> Asked:
     if any(one.startswith(_PLACEHOLDER) for one in prompts):
         raise UserError("is a placeholder: let the data set's own prepare_data.py fetch its text, and give --data_dir")
     return Asked(tuple((prompt, None) for prompt in prompts))
-
-
-def or_turns(reading: Reading) -> Reading:
-    """`reading`, or `turns` for a row that has them."""
-    return lambda row: turns(row) if "turns" in row else reading(row)
 
 
 RIGHT_FIRST = [0, 1, 2, 3]  # an order of gpqa's options: as in the row

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from specdec.errors import UserError
 from specdec.questions import formats, own, published, rows
-from specdec.questions.formats import Asked, Reading, or_turns, turns
+from specdec.questions.formats import Asked, Reading
 from specdec.questions.problem import Problem
 from specdec.questions.published import published_prompt
 from specdec.records.turns import row_of, turn_of
@@ -44,7 +44,7 @@ class Dataset:
     left_out: tuple[str, ...] = ()
 
 
-_LIVECODEBENCH = ("test.jsonl", *(f"test{i}.jsonl" for i in range(2, 7)))
+_LIVECODEBENCH = ("test.jsonl", "test2.jsonl", "test3.jsonl", "test4.jsonl", "test5.jsonl", "test6.jsonl")
 
 DATASETS: dict[str, Dataset] = {
     "aime": Dataset("HuggingFaceH4/aime_2024", None, "train", formats.aime),
@@ -54,20 +54,20 @@ DATASETS: dict[str, Dataset] = {
     "humaneval": Dataset("openai/openai_humaneval", None, "test", formats.humaneval),
     "mt_bench": Dataset("philschmid/mt-bench", None, "train", formats.mt_bench, FIRST),
     "mmlu": Dataset("TIGER-Lab/MMLU-Pro", None, "test", formats.mmlu),
-    "mbpp": Dataset("google-research-datasets/mbpp", "sanitized", "test", or_turns(formats.mbpp)),
-    "aime25": Dataset("MathArena/aime_2025", None, "train", or_turns(formats.aime)),
+    "mbpp": Dataset("google-research-datasets/mbpp", "sanitized", "test", formats.mbpp),
+    "aime25": Dataset("MathArena/aime_2025", None, "train", formats.aime),
     "livecodebench": Dataset(
         "livecodebench/code_generation_lite",
         None,
         "test",
-        or_turns(formats.livecodebench),
+        formats.livecodebench,
         hub_files=_LIVECODEBENCH,
         left_out=("private_test_cases",),
     ),
-    "spec_bench": Dataset("hemingkx/Spec-Bench", None, "question", turns),
-    "speed_bench": Dataset("nvidia/SPEED-Bench", "qualitative", "test", turns),
-    "alpaca": Dataset("tatsu-lab/alpaca", None, "train", or_turns(formats.alpaca)),
-    "swe_bench": Dataset("princeton-nlp/SWE-bench_Lite", None, "test", or_turns(formats.swe_bench)),
+    "spec_bench": Dataset("hemingkx/Spec-Bench", None, "question", formats.turns),
+    "speed_bench": Dataset("nvidia/SPEED-Bench", "qualitative", "test", formats.turns),
+    "alpaca": Dataset("tatsu-lab/alpaca", None, "train", formats.alpaca),
+    "swe_bench": Dataset("princeton-nlp/SWE-bench_Lite", None, "test", formats.swe_bench),
     "bundled": Dataset(None, None, "test", formats.bundled),
 }
 
@@ -81,9 +81,9 @@ def dataset_name(given: str) -> str:
     if name is not None:
         return name
     near = difflib.get_close_matches(given, DATASETS, 1)
-    advice = f": did you mean {near[0]}?" if near else ""
+    advice = f"did you mean {near[0]}? " if near else ""
     known = f"known: {', '.join(DATASETS)}; or give a .jsonl file, or a folder of them"
-    raise UserError(f"unknown data set {given!r}{advice} ({known})")
+    raise UserError(f"unknown data set {given!r} ({advice}{known})")
 
 
 def load_problems(
@@ -144,7 +144,7 @@ def _read(dataset: str, row: dict, index: int, seed: int, prompt_style: str) -> 
         return own.read(row)
     if dataset == "gpqa":
         row["option_order"] = formats.option_order(seed, index) if prompt_style == SHORT else formats.RIGHT_FIRST
-    asked = _known(dataset).read(row)
+    asked = formats.turns(row) if row.keys() == {"turns"} else _known(dataset).read(row)
     if prompt_style == SHORT:
         return asked
     (_, reference), *later = asked.turns

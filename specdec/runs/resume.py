@@ -11,12 +11,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from specdec.config import QuestionConfig, RunConfig
+from specdec.config import RunConfig
 from specdec.drafters.families import kinds, parse_name
 from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
 from specdec.models.checkpoints import find_model, stamp
-from specdec.questions.sets import Problem, load_problems
+from specdec.questions.asked import QuestionConfig
+from specdec.questions.problem import Problem
+from specdec.questions.sets import load_problems
 from specdec.records.fields import is_same
 from specdec.records.identity import Identity
 from specdec.records.pickles import plain
