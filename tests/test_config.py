@@ -14,6 +14,7 @@ from specdec.drafters.block_diffusion import CostAware, DllmStatic, FailFast
 from specdec.drafters.families import kinds, parse_name
 from specdec.drafters.plain import Plain
 from specdec.errors import UserError
+from specdec.questions.asked import known_dataset
 from specdec.records.identity import current_name
 
 DESIGN_NAMES = {
@@ -181,7 +182,8 @@ def test_contradictions_are_named(line: str, named: str) -> None:
 def numeric_flags() -> list[str]:
     """Every flag of the program that reads numbers."""
     found = all_flags().values()
-    return [name for group in found for name, flag in group.items() if flag.more.get("type", text) is not text]
+    texts = (text, known_dataset)
+    return [name for group in found for name, flag in group.items() if flag.more.get("type", text) not in texts]
 
 
 @pytest.mark.parametrize("value", ["x", "", "nan", "-1", "1e400"])

@@ -9,7 +9,8 @@ import pytest
 
 from specdec.errors import UserError
 from specdec.questions import sets as problems
-from specdec.questions.sets import BOXED, CODE, DATASETS, LETTER, load_problems, make_problem, option_order
+from specdec.questions.formats import BOXED, CODE, LETTER, option_order
+from specdec.questions.sets import DATASETS, load_problems, make_problem
 
 GPQA_ROW = {
     "Question": "Which gas is the lightest?",
@@ -34,6 +35,19 @@ ROWS = {
     "humaneval": HUMANEVAL_ROW,
     "mt_bench": {"question_id": 81, "category": "math", "turns": [" Add 1 and 2.\n", "Now add 3."]},
     "mmlu": MMLU_ROW,
+    "mbpp": {
+        "task_id": 2,
+        "prompt": "Add two.",
+        "code": "def add(a, b):\n    return a + b",
+        "test_imports": [],
+        "test_list": ["assert add(1, 2) == 3"],
+    },
+    "aime25": {"problem_idx": 1, "problem": "Count them.", "answer": 25},
+    "livecodebench": {"question_content": "Echo.", "starter_code": "", "difficulty": "easy"},
+    "spec_bench": {"question_id": 161, "category": "rag", "turns": ["Read."], "reference": [["a"], ["b"]]},
+    "speed_bench": {"question_id": "x", "category": "coding", "turns": ["Write f.", "Now g."], "multiturn": True},
+    "alpaca": {"instruction": "Name it.", "input": "A cat.", "output": "Cat."},
+    "swe_bench": {"repo": "a/b", "problem_statement": "It breaks.", "patch": "-x"},
     "bundled": {"category": "code", "question": "Write f.", "answer": None},
 }
 
@@ -187,8 +201,8 @@ def test_a_wrong_field_is_named(dataset, change, message):
 def test_the_same_from_a_folder_and_from_the_hub(dataset, tmp_path, monkeypatch):
     asked = []
 
-    def load_dataset(name, config, split):
-        asked.append((name, config, split))
+    def load_dataset(name, config, split, data_files=()):
+        asked.append((name, config, split, *data_files))
         return [ROWS[dataset]] * 3
 
     fake_hub(monkeypatch, load_dataset)
@@ -197,7 +211,8 @@ def test_the_same_from_a_folder_and_from_the_hub(dataset, tmp_path, monkeypatch)
     assert asked == []
     assert load_problems(dataset) == from_folder
     entry = DATASETS[dataset]
-    assert asked == [(entry.hub_name, entry.hub_config, entry.split)]
+    files = [f"hf://datasets/{entry.hub_name}/{file}" for file in entry.hub_files]
+    assert asked == [("json", None, "train", *files) if files else (entry.hub_name, entry.hub_config, entry.split)]
     assert [problem.question_id for problem in from_folder] == [0, 1, 2]
 
 

@@ -45,7 +45,12 @@ def test_every_character_is_as_published(dataset: str) -> None:
     assert hashlib.sha256(problem.prompt.encode()).hexdigest()[:16] == DIGESTS[dataset]
     assert problem.prompt != ours.prompt
     assert problem.reference == ("A" if dataset == "gpqa" else ours.reference)
-    assert set(DIGESTS) == set(DATASETS) - {"bundled"}
+
+
+@pytest.mark.parametrize("dataset", sorted(DATASETS.keys() - DIGESTS.keys() - {"bundled"}))
+def test_a_data_set_that_the_published_program_does_not_know_is_refused(dataset: str) -> None:
+    with pytest.raises(UserError, match="has no published prompt: leave out --prompt_style"):
+        published(dataset, PUBLISHED_ROWS[dataset])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from specdec.drafters.block_diffusion import CostAware, threshold_of
 from specdec.errors import UserError, exit_status
 from specdec.latency.pricing import price
 from specdec.latency.profile import LatencyProfile, load_profiles
+from specdec.records.turns import row_of
 from specdec.traces.calibration import calibrate, engine_costs, save_calibration
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
@@ -45,8 +46,16 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
 
 
 def chosen_half(traces: Sequence[Trace]) -> list[Trace]:
-    """Every second trace; the others are for reporting. Example: of questions 0, 1, 2, 3 those are 0 and 2."""
-    return list(traces[::2])
+    """The traces of every second question, with all its turns; the others are for reporting. Example: of questions
+    0, 1, 2, 3 those are 0 and 2."""
+    questions = list(dict.fromkeys(map(_question, traces)))
+    return [trace for trace in traces if _question(trace) in questions[::2]]
+
+
+def _question(trace: Trace) -> tuple[str, str, int, int]:
+    """What the traces of a conversation's turns have in common."""
+    identity = trace.identity
+    return identity.target, identity.dataset, row_of(identity.question_id), identity.max_new_tokens
 
 
 def block_drafters(traces: Sequence[Trace]) -> list[str]:

@@ -41,6 +41,15 @@ def read_path(path: Path, reading: Callable[[Record], Entry]) -> list[Entry]:
     return stats
 
 
+def of_category(stats: Sequence[Entry], category: str) -> list[Entry]:
+    """The entries of one category. Raises UserError, with those that there are, where there is none of it."""
+    found = [entry for entry in stats if entry.category == category]
+    if not found:
+        known = ", ".join(sorted({entry.category for entry in stats} - {""})) or "none"
+        raise UserError(f"no question is of the category {category!r} (there are: {known})")
+    return found
+
+
 def build_parser(program: str = PROGRAM) -> StrictParser:
     """The command line; flags as in failfast.py."""
     parser = StrictParser(
@@ -57,6 +66,7 @@ def build_parser(program: str = PROGRAM) -> StrictParser:
         metavar="FILE",
         help="rank what a server's own speculation gave as well: what profile_tpt_vllm_eagle3 printed",
     )
+    parser.add_argument("--category", help="rank the questions of this category alone")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print one JSON document")
     output.add_argument("--csv", action="store_true", help="print CSV")
@@ -72,6 +82,8 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     judges = None if options.trace_dir is None else Judges(options.trace_dir, pricing)
     reading = partial(entry_of, pricing=pricing, judges=judges, run_code=options.run_code)
     stats = entries.merge(entry for path in options.paths for entry in read_path(path, reading))
+    if options.category is not None:
+        stats = of_category(stats, options.category)
     served, notes = also_ranked(options.also, stats)
     stats, note = comparable([*stats, *served], options.allow_unequal)
     measured_only = {entry.source.target for entry in stats if not entry.prices.keys() - {MEASURED}}

@@ -26,6 +26,7 @@ from specdec.ranking.oracle import TraceJudges
 from specdec.records.pickles import write_atomic
 from specdec.records.places import load_finished, put_record
 from specdec.records.record import check_writable, identity_path
+from specdec.records.turns import row_of
 from specdec.traces.calibration import advice_of
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
@@ -129,7 +130,7 @@ def replay_trace(path: Path, what: Replays) -> Replayed:
     entries: list[Entry] = []
     lines: list[str] = []
     trace, asked = load_trace(path), what.config.questions.question_ids
-    if asked is not None and trace.question_id not in asked:
+    if asked is not None and row_of(trace.question_id) not in asked:
         raise UserError(f"{path} lies under the number of another question: its own is {trace.question_id}")
     judges = TraceJudges(trace, what.pricing)
     for spec in what.specs:

@@ -19,7 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from specdec.commands.flags import StrictParser, add_flags, all_flags
 from specdec.config import RunConfig
-from specdec.errors import exit_status
+from specdec.errors import UserError, exit_status
 from specdec.latency.pricing import Pricing
 from specdec.models.token_text import TokenBytes, stored_tokens
 from specdec.questions.grading import check_can_run_code
@@ -27,6 +27,7 @@ from specdec.questions.sets import Problem
 from specdec.ranking.entries import PLAIN, Entry, entry_of, with_measured
 from specdec.records.places import put_record
 from specdec.records.record import Record, check_writable, save_text
+from specdec.runs.left_out import leave_out, leave_out_later, left_out_line
 from specdec.runs.resume import asked_problems, repeated_run, stored_records
 from specdec.runs.run_file import TRACES, RunFile
 from specdec.runs.shards import parse_shard
@@ -37,6 +38,7 @@ from specdec.views.tables import ranking_report
 from specdec.views.terminal import AnswerView, wants_colour
 
 if TYPE_CHECKING:
+    from specdec.runs.against_plain import AgainstPlain
     from specdec.runs.jobs import Job
     from specdec.session import Session
 
@@ -121,11 +123,14 @@ def run(config: RunConfig, stop: StopRequest) -> None:
             reporter.report(repeated.records)
         return
     # Models come with torch and transformers: everything above answers without them.
-    from specdec.runs.jobs import describe_plan, plan_jobs
+    from specdec.runs.jobs import describe_plan, fitting, plan_jobs
     from specdec.runs.run_file import describe_run
     from specdec.session import open_session
 
+    _check_answers_are_one(config, problems)
     session = open_session(config)
+    num_asked = len(problems)
+    problems, left_out = fitting(session, problems)
     report = None if config.recording.record else Reporter(config, pricing, session.token_bytes)
     jobs = [] if config.recording.record else plan_jobs(session, problems)
     if output.dry_run:
@@ -133,56 +138,108 @@ def run(config: RunConfig, stop: StopRequest) -> None:
         return
     check_writable(output.output_dir)
     with RunFile(output.output_dir, describe_run(session, problems, shard, jobs)) as run_file:
+        leave_out(run_file, left_out)
         if report is None:
             record_traces(session, problems, run_file, stop)
         else:
             run_jobs(session, jobs, report, run_file, stop)
+        print(left_out_line(run_file.left_out, num_asked), end="")
+
+
+def _check_answers_are_one(config: RunConfig, problems: Sequence[Problem]) -> None:
+    """Raise UserError where the answers that later turns are asked after would be one drafter's own.
+
+    A greedy target's answer does not depend on the drafter. A sampled one does: then plain decoding's is taken.
+    """
+    if config.decoding.is_sampled and PLAIN not in config.drafters.kinds and any(one.later for one in problems):
+        raise UserError(
+            "a sampled answer depends on the drafter, and the next turn is asked after plain decoding's: add plain to "
+            "--drafters, or give --turns first"
+        )
 
 
 def run_jobs(session: Session, jobs: Sequence[Job], report: Reporter, run_file: RunFile, stop: StopRequest) -> None:
     """Work through the jobs, each record saved as soon as it is made, and rank them.
 
-    Another task may have finished a job since they were planned; nothing is computed twice if that can be seen.
+    The next turn of a question is asked after the answer of the first drafter, which is plain decoding unless it is
+    left out; all drafters are given that answer.
     """
     from specdec.runs.against_plain import AgainstPlain
+    from specdec.runs.jobs import TooLong, next_jobs
+
+    against_plain, count = AgainstPlain(session), len(session.specs)
+    num_jobs = sum(len(job.problem.turns) for job in jobs)
+    with logging_redirect_tqdm(), tqdm(total=num_jobs, desc="question x drafter", disable=None) as bar:
+        for at in range(0, len(jobs), count):
+            group = list(jobs[at : at + count])
+            while group:
+                records = []
+                for job in group:
+                    stop.check()
+                    records.append(_run_one(session, job, against_plain, report, run_file, stop))
+                    bar.update()
+                try:
+                    group = next_jobs(session, group[0], records[0].output_text)
+                    run_file.ask(group)
+                except TooLong as error:
+                    later = group[0].problem.turns[1:]
+                    leave_out_later(run_file, later, error.reason)
+                    bar.update(count * len(later))
+                    group = []
+    report.finish()
+
+
+def _run_one(
+    session: Session, job: Job, against_plain: AgainstPlain, report: Reporter, run_file: RunFile, stop: StopRequest
+) -> Record:
+    """The job's record, made, saved and reported.
+
+    Another task may have finished a job since they were planned; nothing is computed twice if that can be seen.
+    """
     from specdec.runs.jobs import finished, run_job
 
-    against_plain = AgainstPlain(session)
-    with logging_redirect_tqdm():
-        for job in tqdm(jobs, desc="question x drafter", disable=None):
-            stop.check()
-            run_file.job = (job.problem.question_id, job.spec.name)
-            found = finished(job, session.config)
-            record = against_plain.judged(found or run_job(session, job, stop.check), job.path)
-            run_file.num_found += found is not None
-            run_file.num_computed += found is None
-            if record is not found:
-                put_record(record, job.path)  # before it is graded, which can fail
-            entry = report.entry(record)
-            if record is not found:
-                texts = [session.text_of(turn.emitted_tokens) for turn in record.rounds]
-                save_text(job.path, record_text(record, entry, texts))
-            report.add(record, entry)
-    report.finish()
+    run_file.job = (job.problem.question_id, job.spec.name)
+    found = finished(job, session.config)
+    record = against_plain.judged(found or run_job(session, job, stop.check), job.path)
+    run_file.num_found += found is not None
+    run_file.num_computed += found is None
+    if record is not found:
+        put_record(record, job.path)  # before it is graded, which can fail
+    entry = report.entry(record)
+    if record is not found:
+        texts = [session.text_of(turn.emitted_tokens) for turn in record.rounds]
+        save_text(job.path, record_text(record, entry, texts))
+    report.add(record, entry)
+    return record
 
 
 def record_traces(session: Session, problems: Sequence[Problem], run_file: RunFile, stop: StopRequest) -> None:
     """A trace per question, each saved as soon as it is made; what is stored already is not made again."""
-    from specdec.runs.recording import plan_traces, record_trace
+    from specdec.runs.jobs import TooLong
+    from specdec.runs.recording import next_traces, plan_traces, record_trace
     from specdec.traces.trace import save_trace
 
     jobs = plan_traces(session, problems)
-    with logging_redirect_tqdm():
-        for job in tqdm(jobs, desc="questions", disable=None):
+    left = list(jobs)
+    with logging_redirect_tqdm(), tqdm(total=sum(len(one.turns) for one in problems), disable=None) as bar:
+        while left:
             stop.check()
+            job = left.pop(0)
             run_file.job = (job.problem.question_id, TRACES)
+            trace = record_trace(session, job, stop.check) if job.stored is None or job.is_needed else job.stored
             if job.is_needed:
-                save_trace(record_trace(session, job, stop.check), job.path)
+                save_trace(trace, job.path)
             run_file.num_found += not job.is_needed
             run_file.num_computed += job.is_needed
-            log.info("Question %d: %s", job.problem.question_id, "recorded" if job.is_needed else "has its trace")
+            bar.update()
+            log.info("%s: %s", job.problem.title.capitalize(), "recorded" if job.is_needed else "has its trace")
+            try:
+                left[:0] = next_traces(session, job, trace.output_text)
+            except TooLong as error:
+                leave_out_later(run_file, job.problem.turns[1:], error.reason)
     others = "; the others had their traces" if run_file.num_found else ""
-    print(f"Recorded {run_file.num_computed} of {len(jobs)} questions{others}. They are in:")
+    num_traces = run_file.num_found + run_file.num_computed
+    print(f"Recorded {run_file.num_computed} of {num_traces} questions{others}. They are in:")
     print(jobs[0].path.parent.parent)
 
 
@@ -198,7 +255,7 @@ class Reporter:
         output, models = config.output, config.models
         pricing.entries(models.target_name)  # refuses, before any work, what could not be priced
         if output.run_code:
-            check_can_run_code(config.questions.dataset_name)
+            check_can_run_code(config.questions.dataset)
         if line := pricing.without_model(models.target_name):
             print(line)
         is_coloured = wants_colour(sys.stdout, os.environ)

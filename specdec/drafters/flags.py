@@ -30,6 +30,13 @@ class Flag:
         return options.get(self.name, self.default)
 
 
+def setting(help_text: str, default: Any = False, **more: Any) -> Any:
+    """A field and, in its metadata, its flag; the name is the field's own."""
+    if isinstance(default, tuple):
+        more = {"nargs": "+", **more}
+    return field(default=default, metadata={"flag": Flag("", help_text, default, more=more)})
+
+
 def number(kind: type, is_fine: Callable[[Any], bool], wanted: str) -> Callable[[str], Any]:
     """What argparse reads a flag's numbers by; of any other text it says that it is not `wanted`."""
 

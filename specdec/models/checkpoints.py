@@ -12,12 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from specdec.errors import UserError
+from specdec.errors import UserError, hub_reason
 from specdec.models.architectures import Architecture, fills_masked_blocks, find_architecture, supported_types
 
 BUNDLED = "bundled"
 SMOLLM2 = "smollm2"
 BUNDLED_DIR = Path(__file__).resolve().parents[2] / "assets" / "models"
+# Checkpoints that users of this program ask for: what a mistyped name may have meant.
+KNOWN_NAMES = (
+    *(f"Qwen/Qwen2.5-{size}-Instruct" for size in ("0.5B", "1.5B", "3B", "7B", "14B", "32B", "72B")),
+    *(f"Efficient-Large-Model/Fast_dLLM_v2_{size}" for size in ("1.5B", "7B")),
+    *(f"meta-llama/Llama-3.{name}-Instruct" for name in ("1-8B", "1-70B", "2-1B", "2-3B")),
+)
 SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model"]
 QUANTIZATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")  # of GPTQ, AWQ, ModelOpt
 PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
@@ -157,7 +163,7 @@ def _fetch(role: Role, name: str, with_weights: bool) -> Path:
     except Exception as error:
         raise UserError(
             f"{role.title} {name!r} is not a folder here and cannot be fetched from the hub "
-            f"({type(error).__name__}): give {role.flag} a local folder"
+            f"({hub_reason(error, name, KNOWN_NAMES)}): give {role.flag} a local folder"
         ) from error
 
 

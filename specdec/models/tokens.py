@@ -2,7 +2,7 @@
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -31,8 +31,14 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         raise UserError(f"cannot load the tokenizer of {source.path}: {reason}") from error
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, date: datetime.date = PROMPT_DATE) -> list[int]:
-    """The token ids of a user turn and the header of the answer. Raises UserError without a chat template.
+Messages = Sequence[Mapping[str, str]]  # each with a role and a content
+
+
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase, prompt: str | Messages, date: datetime.date = PROMPT_DATE
+) -> list[int]:
+    """The token ids of a user turn, or of a conversation, and the header of the answer. Raises UserError without a chat
+    template, and for one that leaves a system message out.
 
     A template that writes today's date writes `date`: see `template_world.py`.
     """
@@ -40,14 +46,22 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, date: datetim
         raise UserError(
             f"{tokenizer.name_or_path} has no chat template: add a chat_template to its tokenizer_config.json"
         )
-    turn = [{"role": "user", "content": prompt}]
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(one) for one in prompt]
     try:
-        world = dated(tokenizer.get_chat_template(), date)
-        with settled_chance():
-            text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False, **world)
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        text = _rendered(tokenizer, messages, date)
+        is_ignored = messages[0]["role"] == "system" and text == _rendered(tokenizer, messages[1:], date)
+        ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     except Exception as error:  # a template is a program of the checkpoint's author
         raise UserError(f"the chat template of {tokenizer.name_or_path} fails: {error}") from error
+    if is_ignored:
+        raise UserError(f"the chat template of {tokenizer.name_or_path} has no system role: put it into the prompt")
+    return ids
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], date: datetime.date) -> str:
+    world = dated(tokenizer.get_chat_template(), date)
+    with settled_chance():
+        return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **world))
 
 
 def stop_ids(source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -4,6 +4,7 @@ Math by the last box (`mathtext.py`), multiple choice by its letter, code by its
 the user allows it. It never asks a model, and says None where no rule decides.
 """
 
+import ast
 import re
 from functools import lru_cache
 from typing import Any
@@ -12,10 +13,13 @@ from specdec.errors import UserError
 from specdec.questions import sandbox
 from specdec.questions.answers.unicode import as_tex
 from specdec.questions.mathtext import is_same_answer, last_boxed
+from specdec.questions.own import is_own
+from specdec.questions.references import agrees
 from specdec.questions.sets import PUBLISHED, SHORT, make_problem
 from specdec.records.record import Record
 
-_MATH = ("math", "aime", "gsm8k")
+_MATH = ("math", "aime", "aime25", "gsm8k")
+_CODE = ("humaneval", "mbpp")
 _CHOICE = ("gpqa", "mmlu")
 _BOXED_CATEGORIES = ("word_problem", "algebra")  # of the bundled questions
 # What the published prompt of mmlu asks for in the place of a box.
@@ -36,15 +40,19 @@ def is_correct(record: Record, *, run_code: bool = False) -> bool | None:
     """Whether the record's answer is right; None where its data set has no rule or the question no reference.
 
     An answer without a box (or the letter that it was to state; in gsm8k the data set's own "#### 18" is one), or cut
-    before it, is wrong. humaneval's tests run only with `run_code`.
+    before it, is wrong. The tests of humaneval and mbpp run only with `run_code`. Questions of one's own: see
+    `references.py`.
     """
     dataset, row = record.identity.dataset, record.raw_data
-    if dataset == "humaneval":
-        return _passes_tests(row, record.output_text) if run_code else None
+    if dataset in _CODE:
+        task = _task(dataset, row, record.output_text) if run_code else None
+        return None if task is None else _run(task)
     kind = _kind(dataset, row)
     reference = _reference(record) if kind else None
     if reference is None:
         return None
+    if kind == "own":
+        return agrees(record.output_text, reference)
     given = _given(record)
     if given is None:
         return False
@@ -53,11 +61,13 @@ def is_correct(record: Record, *, run_code: bool = False) -> bool | None:
 
 def check_can_run_code(dataset: str) -> None:
     """For `run_code`: raise UserError before any work where a data set of code is asked and there is no sandbox."""
-    if dataset == "humaneval":
+    if dataset in _CODE:
         sandbox.passes("")
 
 
 def _kind(dataset: str, row: dict[str, Any]) -> str | None:
+    if is_own(dataset):
+        return "own"
     if dataset in _CHOICE:
         return "choice"
     is_boxed = dataset in _MATH or (dataset == "bundled" and row.get("category") in _BOXED_CATEGORIES)
@@ -102,11 +112,33 @@ def _letter(answer: str) -> str | None:
     return str(letter).upper()
 
 
-def _passes_tests(row: dict[str, Any], text: str) -> bool | None:
+def _task(dataset: str, row: dict[str, Any], text: str) -> sandbox.Task | None:
+    """What is run to grade an answer; None for a row without tests."""
+    if dataset == "mbpp":
+        return _mbpp_task(row, text)
     stub, tests, function = (row.get(name) for name in ("prompt", "test", "entry_point"))
     if not (isinstance(stub, str) and isinstance(tests, str) and isinstance(function, str)):
         return None
-    return _run(sandbox.Task(text, stub, tests, function))
+    return sandbox.Task(text, stub, tests, function)
+
+
+def _mbpp_task(row: dict[str, Any], text: str) -> sandbox.Task | None:
+    """mbpp's tests are lines that call a function of the solution's by its name."""
+    code, lines, imports = (row.get(name) for name in ("code", "test_list", "test_imports"))
+    if not (isinstance(code, str) and isinstance(lines, list) and all(isinstance(one, str) for one in lines)):
+        return None
+    try:
+        defined = [node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    function = next((name for name in reversed(defined) if re.search(rf"\b{name}\(", "\n".join(lines))), None)
+    if function is None:
+        return None
+    body = [f"{function} = candidate", *(line for one in lines for line in one.splitlines())]
+    before = [one for one in imports or () if isinstance(one, str)]
+    return sandbox.Task(
+        text, "", "\n".join([*before, "def check(candidate):", *(f"    {one}" for one in body)]), function
+    )
 
 
 @lru_cache(maxsize=4096)

@@ -1,47 +1,89 @@
-"""Questions: the table of data sets, and how a row becomes a prompt and a reference answer.
+"""Questions: the table of data sets, and which of their rows are asked.
 
-It neither tokenises nor applies a chat template (a Problem is text), never grades an answer, and leaves
-files and the hub to `rows.py`.
+How a row becomes a prompt and a reference is in `formats.py`, or in `own.py` for files of one's own. It neither
+tokenises nor applies a chat template (a Problem is text), never grades an answer, and leaves files and the hub to
+`rows.py`.
 """
 
+import difflib
 import json
-import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
 from specdec.errors import UserError
-from specdec.questions import published, rows
-from specdec.questions.published import GPQA_OPTIONS, published_prompt
-from specdec.questions.rows import text, texts
+from specdec.questions import formats, own, published, rows
+from specdec.questions.formats import Asked, Reading
+from specdec.questions.problem import Problem
+from specdec.questions.published import published_prompt
+from specdec.records.turns import row_of, turn_of
 
 SHORT, PUBLISHED = STYLES = ("short", "published")  # of prompts: ours, and the published program's
+FIRST, ALL = TURNS = ("first", "all")
 MAX_DEPTH = 50
 BUNDLED_FILE = Path(__file__).resolve().parents[2] / "assets" / "questions" / "bundled.jsonl"
 
-# One wording for every data set of a kind: the bundled models are trained on exactly these sentences.
-BOXED = "Think step by step and put the final answer in \\boxed{}."
-LETTER = "Think step by step and put the letter of the right option in \\boxed{}."
-CODE = "Think step by step and give the final code in a code block."
-
 
 @dataclass(frozen=True)
-class Problem:
-    """One question.
+class Dataset:
+    """Where a data set lives (`hub_name` is None when the questions come with the program), and how a row of it is
+    read.
 
-    `question_id` is the row's index in its split, from 0 (published mt_bench: from row 60). `prompt` is the user turn,
-    without a chat template. `reference` is the answer as a model would box it (gsm8k and aime: a number without
-    thousands separators or leading zeros; math: as the data set has it; gpqa and mmlu: a letter), the canonical
-    solution for code, None where there is none.
-    `row` is the data set's row as plain builtins (gpqa: plus "option_order").
+    In --data_dir its rows are in DIR/NAME/SPLIT.jsonl, or, as a list of turns each, in DIR/NAME/turns.jsonl.
+    `turns`: which of them are asked unless the user says otherwise. `hub_files`: of a repository that is read file by
+    file, for its loading is a program. `left_out`: fields of a row that are too large for a record.
     """
 
-    dataset: str
-    question_id: int
-    prompt: str
-    reference: str | None
-    row: dict
+    hub_name: str | None
+    hub_config: str | None
+    split: str
+    read: Reading
+    turns: str = ALL
+    hub_files: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+_LIVECODEBENCH = ("test.jsonl", "test2.jsonl", "test3.jsonl", "test4.jsonl", "test5.jsonl", "test6.jsonl")
+
+DATASETS: dict[str, Dataset] = {
+    "aime": Dataset("HuggingFaceH4/aime_2024", None, "train", formats.aime),
+    "math": Dataset("HuggingFaceH4/MATH-500", None, "test", formats.math),
+    "gsm8k": Dataset("openai/gsm8k", "main", "test", formats.gsm8k),
+    "gpqa": Dataset("Idavidrein/gpqa", "gpqa_diamond", "train", formats.gpqa),
+    "humaneval": Dataset("openai/openai_humaneval", None, "test", formats.humaneval),
+    "mt_bench": Dataset("philschmid/mt-bench", None, "train", formats.mt_bench, FIRST),
+    "mmlu": Dataset("TIGER-Lab/MMLU-Pro", None, "test", formats.mmlu),
+    "mbpp": Dataset("google-research-datasets/mbpp", "sanitized", "test", formats.mbpp),
+    "aime25": Dataset("MathArena/aime_2025", None, "train", formats.aime),
+    "livecodebench": Dataset(
+        "livecodebench/code_generation_lite",
+        None,
+        "test",
+        formats.livecodebench,
+        hub_files=_LIVECODEBENCH,
+        left_out=("private_test_cases",),
+    ),
+    "spec_bench": Dataset("hemingkx/Spec-Bench", None, "question", formats.turns),
+    "speed_bench": Dataset("nvidia/SPEED-Bench", "qualitative", "test", formats.turns),
+    "alpaca": Dataset("tatsu-lab/alpaca", None, "train", formats.alpaca),
+    "swe_bench": Dataset("princeton-nlp/SWE-bench_Lite", None, "test", formats.swe_bench),
+    "bundled": Dataset(None, None, "test", formats.bundled),
+}
+
+
+def dataset_name(given: str) -> str:
+    """What a data set is called in paths, identities and tables: a name of the table, or the name of a file or folder
+    of one's own. Raises UserError for one that is neither."""
+    if given in DATASETS:
+        return given
+    name = own.name_of(given)
+    if name is not None:
+        return name
+    near = difflib.get_close_matches(given, DATASETS, 1)
+    advice = f"did you mean {near[0]}? " if near else ""
+    known = f"known: {', '.join(DATASETS)}; or give a .jsonl file, or a folder of them"
+    raise UserError(f"unknown data set {given!r} ({advice}{known})")
 
 
 def load_problems(
@@ -53,7 +95,8 @@ def load_problems(
     seed: int = 0,
     prompt_style: str = SHORT,
 ) -> list[Problem]:
-    """The asked questions of a data set, in the asked order.
+    """The asked questions of a data set, or of a file or folder of one's own, in the asked order: their first turns,
+    with those that follow (`Problem.later`).
 
     `question_ids` are indices from 0 and win over `num_questions`, which takes that many from the first on; with
     neither, all. Rows come from DATA_DIR/NAME/SPLIT.jsonl, or from the Hugging Face hub without `data_dir`;
@@ -62,6 +105,9 @@ def load_problems(
     Raises UserError: unknown data set, index out of range or given twice, hub unreachable, file missing or
     corrupt, row without a field that the prompt needs.
     """
+    name = dataset_name(dataset)
+    if own.is_own(name):
+        return _own_problems(name, Path(dataset).expanduser(), question_ids, num_questions, prompt_style)
     source, all_rows = _read_rows(dataset, data_dir, prompt_style)
     ids = _choose_ids(source, len(all_rows), question_ids, num_questions)
     try:
@@ -70,133 +116,59 @@ def load_problems(
         raise UserError(f"{source}: {error}") from error
 
 
-def make_problem(dataset: str, row: dict, question_id: int, seed: int = 0, prompt_style: str = SHORT) -> Problem:
+def make_problem(
+    dataset: str, row: dict, question_id: int, seed: int = 0, prompt_style: str = SHORT, place: str = ""
+) -> Problem:
     """Turns a data set's row into a Problem; any split with the same fields will do. The row is not changed.
 
     `make_problem("gsm8k", {"question": "1+1?", "answer": "It is 2.\\n#### 2"}, 0)` has the reference "2".
-    Raises UserError that names the field a row lacks.
+    Raises UserError that names the field a row lacks. Of a later turn's `question_id` it is that turn, as if the
+    answers before it were empty.
     """
-    _known(dataset)
     try:
         row = _as_builtins(row)
-        if dataset == "gpqa":
-            row["option_order"] = option_order(seed, question_id) if prompt_style == SHORT else _AS_IN_THE_ROW
-        prompt, reference = DATASETS[dataset].read(row)
-        if prompt_style == PUBLISHED:
-            prompt = published_prompt(dataset, row)
+        asked = _read(dataset, row, row_of(question_id), seed, prompt_style)
     except UserError as error:
-        raise UserError(f"question {question_id} of {dataset} {error}") from error
-    return Problem(dataset, question_id, prompt, reference, row)
+        raise UserError(f"{place}: {error}" if place else f"question {question_id} of {dataset} {error}") from error
+    (prompt, reference), *later = asked.turns
+    first = Problem(dataset, row_of(question_id), prompt, reference, row, asked.before, tuple(later), place)
+    if turn_of(question_id) >= len(asked.turns):
+        raise UserError(f"question {question_id} of {dataset} has {len(asked.turns)} turns")
+    return first.turns[turn_of(question_id)]
 
 
-def option_order(seed: int, question_id: int) -> list[int]:
-    """The order of gpqa's options: entry i is what stands at the i-th letter, 0 the correct answer,
-    1 to 3 the incorrect ones. Depends on nothing but the arguments, so a subset of questions, asked in
-    any order, shows the same options.
-    """
-    order = list(_AS_IN_THE_ROW)
-    random.Random(f"gpqa {seed} {question_id}").shuffle(order)
-    return order
-
-
-# --- how a row becomes (prompt, reference) ---
-
-_AS_IN_THE_ROW = [0, 1, 2, 3]  # the right answer first
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
-def _format_aime(row: dict) -> tuple[str, str | None]:
-    return _ask(text(row, "problem"), BOXED), _plain_number(text(row, "answer"))
-
-
-def _format_math(row: dict) -> tuple[str, str | None]:
-    return _ask(text(row, "problem"), BOXED), text(row, "answer").strip() or None
-
-
-def _format_gsm8k(row: dict) -> tuple[str, str | None]:
-    _, found, result = text(row, "answer").rpartition("####")
-    return _ask(text(row, "question"), BOXED), _plain_number(result) if found else None
-
-
-def _format_gpqa(row: dict) -> tuple[str, str | None]:
-    options = [text(row, GPQA_OPTIONS[i]) for i in row["option_order"]]
-    return _ask_choice(text(row, "Question"), options), _LETTERS[row["option_order"].index(0)]
-
-
-def _format_mmlu(row: dict) -> tuple[str, str | None]:
-    options = texts(row, "options")
-    letter = text(row, "answer").strip()
-    if letter not in _LETTERS[: len(options)] or len(letter) != 1:
-        raise UserError(f"has the answer {letter!r}, which is not a letter of its {len(options)} options")
-    return _ask_choice(text(row, "question"), options), letter
-
-
-def _format_humaneval(row: dict) -> tuple[str, str | None]:
-    stub = text(row, "prompt").strip()
-    question = f"Complete this Python function.\n```python\n{stub}\n```"
-    return _ask(question, CODE), row.get("canonical_solution")
-
-
-def _format_mt_bench(row: dict) -> tuple[str, str | None]:
-    return texts(row, "turns")[0], texts(row, "reference")[0] if row.get("reference") else None
-
-
-def _format_bundled(row: dict) -> tuple[str, str | None]:
-    instructions = {"word_problem": BOXED, "algebra": BOXED, "code": CODE, "explanation": None}
-    category, question = text(row, "category"), text(row, "question")
-    if category not in instructions:
-        raise UserError(f"has the unknown category {category!r} (known: {', '.join(instructions)})")
-    return _ask(question, instructions[category]), row.get("answer")
-
-
-def _ask(question: str, instruction: str | None) -> str:
-    return f"{question.strip()}\n{instruction}" if instruction else question.strip()
-
-
-def _ask_choice(question: str, options: list[str]) -> str:
-    lines = [f"{letter}) {option.strip()}" for letter, option in zip(_LETTERS, options, strict=False)]
-    return _ask("\n".join([question.strip(), *lines]), LETTER)
-
-
-def _plain_number(answer: str) -> str | None:
-    """1,080 becomes 1080, 025 becomes 25, nothing becomes None; anything but a whole number stays."""
-    answer = answer.strip()
-    digits = answer.replace(",", "")
-    if digits.isascii() and digits.isdigit():
-        return str(int(digits))
-    return answer or None
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Where a data set lives (`hub_name` is None when the questions come with the program), and how a row of it is
-    read: (prompt, reference)."""
-
-    hub_name: str | None
-    hub_config: str | None
-    split: str
-    read: Callable[[dict], tuple[str, str | None]]
-
-
-DATASETS: dict[str, Dataset] = {
-    "aime": Dataset("HuggingFaceH4/aime_2024", None, "train", _format_aime),
-    "math": Dataset("HuggingFaceH4/MATH-500", None, "test", _format_math),
-    "gsm8k": Dataset("openai/gsm8k", "main", "test", _format_gsm8k),
-    "gpqa": Dataset("Idavidrein/gpqa", "gpqa_diamond", "train", _format_gpqa),
-    "humaneval": Dataset("openai/openai_humaneval", None, "test", _format_humaneval),
-    "mt_bench": Dataset("philschmid/mt-bench", None, "train", _format_mt_bench),
-    "mmlu": Dataset("TIGER-Lab/MMLU-Pro", None, "test", _format_mmlu),
-    "bundled": Dataset(None, None, "test", _format_bundled),
-}
-
-
-# --- which rows ---
+def _read(dataset: str, row: dict, index: int, seed: int, prompt_style: str) -> Asked:
+    if own.is_own(dataset):
+        if prompt_style == PUBLISHED:
+            raise UserError("has no published prompt: leave out --prompt_style")
+        return own.read(row)
+    if dataset == "gpqa":
+        row["option_order"] = formats.option_order(seed, index) if prompt_style == SHORT else formats.RIGHT_FIRST
+    asked = formats.turns(row) if row.keys() == {"turns"} else _known(dataset).read(row)
+    if prompt_style == SHORT:
+        return asked
+    (_, reference), *later = asked.turns
+    return Asked(((published_prompt(dataset, row), reference), *later))
 
 
 def _known(dataset: str) -> Dataset:
     if dataset not in DATASETS:
         raise UserError(f"unknown data set {dataset!r} (known: {', '.join(DATASETS)})")
     return DATASETS[dataset]
+
+
+# --- which rows ---
+
+
+def _own_problems(
+    name: str, path: Path, question_ids: Sequence[int] | None, num_questions: int | None, prompt_style: str
+) -> list[Problem]:
+    """Every row is read, whichever are asked: a mistake in one is likely to stand in others."""
+    found = own.read_rows(path)
+    problems = [
+        make_problem(name, row, at, prompt_style=prompt_style, place=place) for at, (place, row) in enumerate(found)
+    ]
+    return [problems[i] for i in _choose_ids(str(path), len(problems), question_ids, num_questions)]
 
 
 def _choose_ids(
@@ -222,11 +194,15 @@ def _read_rows(dataset: str, data_dir: str | Path | None, prompt_style: str) -> 
     if entry.hub_name is None:
         return str(BUNDLED_FILE), rows.read_jsonl(BUNDLED_FILE)
     split = published.SPLITS.get(dataset, entry.split) if is_published else entry.split
-    path = Path(data_dir or "") / dataset / f"{split}.jsonl"
+    folder = Path(data_dir or "") / dataset
+    path, plain = folder / f"{split}.jsonl", folder / "turns.jsonl"
     if data_dir is None:
-        source, found = entry.hub_name, rows.read_hub(entry.hub_name, entry.hub_config, split, str(path))
+        where = rows.HubSplit(entry.hub_name, entry.hub_config, split, entry.hub_files)
+        source, found = entry.hub_name, rows.read_hub(where, str(path))
     else:
+        path = plain if plain.is_file() and not path.exists() else path
         source, found = str(path), rows.read_jsonl(path)
+    found = [{key: value for key, value in row.items() if key not in entry.left_out} for row in found]
     first = published.FIRST_ROWS.get(dataset, 0) if is_published else 0
     return (source if first == 0 else f"{source} from row {first} on"), found[first:]
 

@@ -50,6 +50,7 @@ class Entry:
     is_degenerate: bool | None = None  # mostly one loop (`repetition.py`); None if unknown
     losslessness: str = ""  # "exact", "tie", "bug" or "sampled" (`losslessness.py`); "" if unknown
     accounting: str = OURS  # whose way of counting passes and drafted tokens
+    category: str = ""  # of the question, as its row has it; "" for none
 
     @property
     def measured_ms_per_token(self) -> float:
@@ -89,8 +90,14 @@ def entry_of(
         is_correct=is_correct(record, run_code=run_code),
         is_degenerate=_is_degenerate(tuple(record.output_tokens)),
         accounting=accounting,
+        category=_category(record),
         losslessness=SAMPLED if record.is_sampled else "" if record.divergence is None else record.divergence.kind,
     )
+
+
+def _category(record: Record) -> str:
+    category = record.raw_data.get("category")
+    return str(category) if isinstance(category, str | int | float) else ""
 
 
 @lru_cache(maxsize=1024)
@@ -121,7 +128,8 @@ def merge(stats: Iterable[Entry]) -> list[Entry]:
         if earlier is not None and _counts(earlier) == _counts(entry):
             prices, ceilings = earlier.prices | entry.prices, earlier.ceilings | entry.ceilings
             origin = entry.origin or earlier.origin
-            entry = dataclasses.replace(entry, prices=prices, ceilings=ceilings, origin=origin)
+            category = entry.category or earlier.category
+            entry = dataclasses.replace(entry, prices=prices, ceilings=ceilings, origin=origin, category=category)
         merged[key] = entry
     return [
         with_measured(entry, merged.get((source, question_id, PLAIN)))
@@ -143,7 +151,7 @@ def _is_renamed(entry: Entry) -> bool:
 
 
 def _counts(entry: Entry) -> Entry:
-    return dataclasses.replace(entry, prices={}, ceilings={}, origin="")
+    return dataclasses.replace(entry, prices={}, ceilings={}, origin="", category="")
 
 
 def with_measured(entry: Entry, plain: Entry | None) -> Entry:

@@ -140,6 +140,7 @@ def _exact(key: Key, text: str) -> Entry | None:
             is_degenerate=_flag(totals.get("degenerate")),
             losslessness=str(totals.get("losslessness", "")),
             accounting=str(totals.get("accounting", OURS)),
+            category=str(totals.get("category", "")),
         )
     except (UserError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

@@ -93,6 +93,12 @@ def _trace_to_verify_with(config: RunConfig, identity: Identity) -> Trace:
     return trace
 
 
+def next_jobs(session: Session, job: Job, answer: str) -> list[Job]:
+    """The jobs of the turn after `job`, whose answer all its drafters get to see. Raises TooLong."""
+    problem = job.problem.following(answer)
+    return [] if problem is None else plan_jobs(session, [problem])
+
+
 def finished(job: Job, config: RunConfig) -> Record | None:
     """The job's finished record, also if another process has written it since the job was planned; None without one.
 
@@ -139,15 +145,45 @@ def _size(num_bytes: int) -> str:
     return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.1f} MiB"
 
 
+class TooLong(UserError):
+    """Prompt and budget exceed the models' context. `reason`: without advice."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}: lower --max_new_tokens or leave it out with --question_ids")
+        self.reason = reason
+
+
 def fitting_prompt(session: Session, problem: Problem) -> list[int]:
-    """The question's prompt ids. Raises UserError where prompt and budget exceed the models' context."""
-    prompt_ids = session.encode(problem.prompt, f"question {problem.question_id}")
+    """The question's prompt ids. Raises TooLong where prompt and budget exceed the models' context, and UserError, with
+    the file and line of a question of one's own, where the chat template fails."""
+    try:
+        prompt_ids = session.encode(problem.messages, problem.title)
+    except UserError as error:
+        raise UserError(f"{problem.place}: {error}" if problem.place else str(error)) from error
     budget = session.config.decoding.max_new_tokens
     asked = len(prompt_ids) + budget
     if asked > session.context_len:
-        raise UserError(
-            f"question {problem.question_id} needs {len(prompt_ids)} prompt + {budget} new "
-            f"tokens, but the models hold {session.context_len}: lower --max_new_tokens or leave it out "
-            "with --question_ids"
+        raise TooLong(
+            f"{problem.title} needs {len(prompt_ids)} prompt + {budget} new tokens, "
+            f"but the models hold {session.context_len}"
         )
     return prompt_ids
+
+
+def fitting(session: Session, problems: Sequence[Problem]) -> tuple[list[Problem], dict[int, str]]:
+    """(the questions that fit the models' context, why each of the others does not, by its number).
+
+    Raises UserError before any weight is loaded: TooLong where none fits, and what else is wrong with a prompt.
+    """
+    fit: list[Problem] = []
+    unfit: dict[int, TooLong] = {}
+    for problem in problems:
+        try:
+            for turn in problem.turns:
+                fitting_prompt(session, turn)
+            fit.append(problem)
+        except TooLong as error:
+            unfit[problem.question_id] = error
+    if not fit:
+        raise next(iter(unfit.values()))
+    return fit, {number: error.reason for number, error in unfit.items()}

@@ -58,6 +58,12 @@ def plan_traces(session: Session, problems: Sequence[Problem]) -> list[TraceJob]
     return jobs
 
 
+def next_traces(session: Session, job: TraceJob, answer: str) -> list[TraceJob]:
+    """The job of the turn after `job`, which was answered by `answer`. Raises TooLong."""
+    problem = job.problem.following(answer)
+    return [] if problem is None else plan_traces(session, [problem])
+
+
 def chain_specs(session: Session) -> dict[str, Spec]:
     """A drafter of the run for each chain that it needs, by the chain's name."""
     return {spec.chains_name: spec for spec in session.specs if spec.chains_name is not None}

@@ -16,12 +16,15 @@ from specdec.drafters.families import kinds, parse_name
 from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
 from specdec.models.checkpoints import find_model, stamp
-from specdec.questions.sets import Problem, load_problems
+from specdec.questions.asked import QuestionConfig
+from specdec.questions.problem import Problem
+from specdec.questions.sets import load_problems
 from specdec.records.fields import is_same
 from specdec.records.identity import Identity
 from specdec.records.pickles import plain
 from specdec.records.places import load_finished, load_records, place_of
 from specdec.records.record import Record, identity_path, record_path
+from specdec.records.turns import natural, row_of, turn_of
 from specdec.runs.run_file import find_runs, question_sha256, read_run, this_run
 from specdec.runs.shards import Shard
 
@@ -46,7 +49,7 @@ def repeated_run(config: RunConfig, problems: Sequence[Problem], shard: Shard) -
 
     Raises UserError for a model that cannot be found.
     """
-    output = config.output
+    output, problems = config.output, [turn for problem in problems for turn in problem.turns]
     is_afresh = output.overwrite or output.dry_run or config.recording.record
     can_be = not is_afresh and config.decoding.verify == "target"
     if (
@@ -71,7 +74,8 @@ def repeated_run(config: RunConfig, problems: Sequence[Problem], shard: Shard) -
     if records is None:
         return None
     kept = {key: value for key, value in document.items() if key not in ("schema_version", "start", "end")}
-    own = {"settings": config.settings(), "questions": questions, **this_run(problems, shard, None)}
+    alone = [problem.alone() for problem in problems]
+    own = {"settings": config.settings(), "questions": questions, **this_run(alone, shard, None)}
     return Repeated(records, plain(kept | own))
 
 
@@ -139,31 +143,39 @@ def stored_records(config: RunConfig) -> list[Record]:
             f"no stored record in {config.output.output_dir} fits: check --output_dir, --target_model_name, "
             "--dataset_name and --max_new_tokens, or run without --read_pickle"
         )
-    missing = set(config.questions.question_ids or ()) - {record.question_id for record in records}
+    missing = set(config.questions.question_ids or ()) - {row_of(record.question_id) for record in records}
     if missing:
         raise UserError(f"no stored record of question {min(missing)} in {config.output.output_dir}: run it first")
-    return sorted(records, key=lambda record: (record.question_id, record.drafter_name != PLAIN))
+    return sorted(records, key=lambda record: (natural(record.question_id), record.drafter_name != PLAIN))
 
 
 def _is_asked(record: Record, config: RunConfig) -> bool:
     identity = record.identity
     return (
         identity.target == config.models.target_name
-        and identity.dataset == config.questions.dataset_name
+        and identity.dataset == config.questions.dataset
         and identity.max_new_tokens == config.decoding.max_new_tokens
-        and record.question_id in (config.questions.question_ids or range(config.questions.num_questions))
+        and _is_asked_for(record.question_id, config.questions)
         and type(parse_name(record.drafter_name)) in [kinds()[kind] for kind in config.drafters.kinds]
     )
+
+
+def _is_asked_for(question_id: int, asked: QuestionConfig) -> bool:
+    row, limit = row_of(question_id), asked.limit
+    if turn_of(question_id) and not asked.asks_all_turns:
+        return False
+    return row in asked.question_ids if asked.question_ids else limit is None or row < limit
 
 
 def asked_problems(config: RunConfig) -> list[Problem]:
     """The questions, before they are shared out. Raises UserError."""
     asked = config.questions
-    return load_problems(
+    found = load_problems(
         asked.dataset_name,
         question_ids=asked.question_ids,
-        num_questions=asked.num_questions,
+        num_questions=asked.limit,
         data_dir=asked.data_dir,
         seed=asked.seed,
         prompt_style=asked.prompt_style,
     )
+    return found if asked.asks_all_turns else [problem.alone() for problem in found]

@@ -48,6 +48,7 @@ class RunFile:
         path: the file.
         job: the (question_id, drafter or TRACES) being worked on; a failure is blamed on it.
         num_computed, num_found: records or traces made, and those that were there already.
+        left_out: questions that are not asked, by number, and why.
     """
 
     def __init__(self, output_dir: str | Path, description: dict[str, Any]) -> None:
@@ -56,6 +57,7 @@ class RunFile:
         self._begin_s = time.monotonic()
         self.job: tuple[int, str] | None = None
         self.num_computed = self.num_found = 0
+        self.left_out: dict[int, str] = {}
         self._document = {"schema_version": SCHEMA_VERSION, "start": _now(), **description, "end": None}
         folder = Path(output_dir) / "runs"
         with user_error(f"write to {folder}", "choose another --output_dir"):
@@ -77,9 +79,14 @@ class RunFile:
             "error": f"{type(error).__name__}: {error}"[:2000] if outcome == FAILED else None,
             "failed": blamed,
         }
+        self._document["left_out"] = {str(number): why for number, why in self.left_out.items()}
         # The records are safe by now; that the end is not written says no more than a kill would.
         with contextlib.suppress(OSError):
             self._write()
+
+    def ask(self, jobs: Sequence[Job]) -> None:
+        """Note jobs that could not be planned before others had been done: the later turns of a conversation."""
+        self._document["questions"] |= questions_of(jobs)
 
     def _write(self) -> None:
         write_atomic(self.path, (json.dumps(self._document, indent=2, ensure_ascii=False) + "\n").encode())
@@ -152,7 +159,7 @@ def describe_run(session: Session, problems: Sequence[Problem], shard: Shard, jo
     return plain(
         {
             "target": config.models.target_name,
-            "dataset": config.questions.dataset_name,
+            "dataset": config.questions.dataset,
             "max_new_tokens": config.decoding.max_new_tokens,
             "drafters": [spec.name for spec in specs],
             "settings": config.settings(),
@@ -171,23 +178,28 @@ def describe_run(session: Session, problems: Sequence[Problem], shard: Shard, jo
             },
             "chat_template_sha256": _sha256(getattr(session.tokenizer, "chat_template", None)),
             # With these a later run sees that its records are there already (`resume.py`).
-            "questions": {
-                str(job.problem.question_id): {
-                    "sha256": question_sha256(job.problem),
-                    "prompt_sha256": job.identity.settings["prompt_sha256"],
-                }
-                for job in jobs
-            },
+            "questions": questions_of(jobs),
             "identities": {job.spec.name: session.results_identity(job.spec) for job in jobs[: len(specs)]},
             **this_run(problems, shard, session.device),
         }
     )
 
 
+def questions_of(jobs: Sequence[Job]) -> dict[str, dict[str, str]]:
+    """What a later run compares of each question."""
+    return {
+        str(job.problem.question_id): {
+            "sha256": question_sha256(job.problem),
+            "prompt_sha256": job.identity.settings["prompt_sha256"],
+        }
+        for job in jobs
+    }
+
+
 def this_run(problems: Sequence[Problem], shard: Shard, device: torch.device | None) -> dict[str, Any]:
     """What two runs with the same settings need not share. `device` None: nothing is computed."""
     return {
-        "question_ids": [problem.question_id for problem in problems],
+        "question_ids": [turn.question_id for problem in problems for turn in problem.turns],
         "questions_sha256": _sha256([[problem.prompt, problem.row] for problem in problems]),
         "shard": dict(vars(shard)),
         "provenance": provenance(device),

@@ -61,10 +61,11 @@ def read_status(output_dir: str | Path) -> Status:
         status.outcomes[end["outcome"]] += 1
         if end["outcome"] == FAILED:
             status.errors.append(f"{path.parent.name}: {end.get('error')}")
+        left_out = document.get("left_out") or {}
         for drafter in document["drafters"] or [TRACES]:
             key = (document["target"], document["dataset"], document["max_new_tokens"], drafter)
             progress = status.configurations.setdefault(key, Progress())
-            progress.asked.update(document["question_ids"])
+            progress.asked.update(number for number in document["question_ids"] if str(number) not in left_out)
             if end["failed"] is not None and end["failed"]["drafter"] == drafter:
                 progress.failed.add(end["failed"]["question_id"])
     num_named = Counter(former_name(name) for name in {drafter for *_, drafter in status.configurations})

@@ -22,6 +22,7 @@ from specdec.records import fields
 from specdec.records.identity import Identity, current_name
 from specdec.records.pickles import write_atomic
 from specdec.records.record import identity_path
+from specdec.records.turns import row_of
 
 VERSION = 2
 READ = 1, VERSION
@@ -205,8 +206,14 @@ def find_traces(folder: str | Path, question_ids: Sequence[int] | None = None) -
     if not found:
         raise UserError(f"{folder} holds no traces: record some with failfast.py --record --output_dir {folder}")
     if question_ids is not None:
-        missing = set(map(str, question_ids)) - {path.parent.name for path in found}
+        missing = set(question_ids) - {_row(path) for path in found}
         if missing:
             raise UserError(f"{folder} holds no trace of question {min(missing)}: record it with failfast.py --record")
-        found = [path for path in found if path.parent.name in set(map(str, question_ids))]
+        found = [path for path in found if _row(path) in question_ids]
     return sorted(found, key=lambda path: [(len(part) if part.isdigit() else 0, part) for part in path.parts])
+
+
+def _row(path: Path) -> int | None:
+    """The row of the question that a trace's folder is named after."""
+    name = path.parent.name
+    return row_of(int(name)) if name.isascii() and name.isdigit() else None

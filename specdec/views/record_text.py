@@ -76,6 +76,7 @@ def _totals_json(entry: Entry) -> str:
         "degenerate": entry.is_degenerate,
         "losslessness": entry.losslessness,
         "accounting": entry.accounting,
+        "category": entry.category,
         "ceilings": {key: vars(ceiling) for key, ceiling in entry.ceilings.items()},
     }
     return json.dumps(totals, allow_nan=False)

@@ -21,6 +21,7 @@ from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS, NUM_RESAMPLES, Valu
 from specdec.ranking.table import CEILING_PARTS, CEILING_SHARES, COMPARED, QUANTITIES, Row, Table, table_of
 from specdec.text import aligned, visible
 from specdec.views.captions import engine_title
+from specdec.views.categories import category_document, category_table
 
 _CEILING = (*CEILING_PARTS, "ceiling_share")  # in CSV always, in JSON where it is known
 _BOUNDED = ("acceptance_rate", "acceptance_len", "passes_per_round", "draft_ms", "verify_ms", "total_ms")
@@ -56,6 +57,7 @@ def ranking_report(stats: Sequence[Entry]) -> str:
     for engine in engines_of(stats):
         table = table_of(stats, engine, intervals=())  # the speedups have theirs, and no others are shown
         parts += filter(None, [ranking_table(table), difference_table(table), ceiling_table(table)])
+        parts += filter(None, [category_table(stats, engine)])
     parts.append(plain_line(plain_row(stats)))
     parts += filter(None, [losslessness_line(stats)])
     sources = sorted({entry.source for entry in stats})
@@ -239,6 +241,7 @@ def ranking_document(stats: Sequence[Entry], note: str = "") -> dict[str, Any]:
                 "best": None if table.best is None else table.best.drafter_name,
                 "ar_baseline": table.ar_baseline,
                 "rows": [row_dict(row) for row in table.rows],
+                "categories": category_document(stats, table.engine),
             }
             for table in _tables(stats)
         ],

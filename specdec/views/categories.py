@@ -1,0 +1,61 @@
+"""Categories: the ranking of each category of questions apart, in a line each; all of a category: `rank --category`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from specdec.ranking.entries import PLAIN, Entry
+from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS
+from specdec.ranking.table import Table, table_of
+from specdec.text import aligned, visible
+
+
+def by_category(stats: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """Category -> its entries, in order of first appearance. Empty where all questions are of one, or of none."""
+    found: dict[str, list[Entry]] = {}
+    for entry in stats:
+        found.setdefault(entry.category, []).append(entry)
+    return found if len(found) > 1 else {}
+
+
+def category_table(stats: Sequence[Entry], engine: str) -> str:
+    """For each category which configuration is first under an engine, and how many are level with it; "" for a single
+    category. Categories with too few questions for an interval are named."""
+    cells = [["category", "questions", "first", "speedup, mean", f"{LEVEL:.0%} interval", "level with it"]]
+    few: list[str] = []
+    for category, entries in by_category(stats).items():
+        num, name = num_questions(entries), visible(category) or "none"
+        if num < MIN_QUESTIONS:
+            few.append(f"{name} ({num})")
+        else:
+            cells += _cells(name, num, table_of(entries, engine, intervals=()))
+    lines = ["By category", *aligned(cells, num_left=1)] if len(cells) > 1 else []
+    if few:
+        lines.append(f"Categories of too few questions to be ranked apart: {', '.join(few)}.")
+    return "\n".join(lines)
+
+
+def _cells(name: str, num: int, table: Table) -> list[list[str]]:
+    first = table.best
+    if first is None:
+        return []
+    mean = first.values["speedup_mean"]
+    bounds = "-" if mean.low is None else f"{mean.low:.2f} to {mean.high:.2f}"
+    num_level = sum(bool(row.is_level) for row in table.rows if row is not first)
+    return [[name, f"{num}", visible(first.drafter_name), f"{mean.value:.2f}x", bounds, f"{num_level}"]]
+
+
+def num_questions(entries: Sequence[Entry]) -> int:
+    """How many questions the entries are of."""
+    return len({(entry.source, entry.question_id) for entry in entries if entry.drafter_name != PLAIN})
+
+
+def category_document(stats: Sequence[Entry], engine: str) -> list[dict[str, Any]]:
+    """As `category_table`, for programs: every configuration's mean speedup by category."""
+    return [
+        {
+            "category": category,
+            "num_questions": num_questions(entries),
+            "speedup_mean": {row.drafter_name: row.number("speedup_mean") for row in table_of(entries, engine).rows},
+        }
+        for category, entries in by_category(stats).items()
+    ]
