@@ -15,7 +15,7 @@ from specdec.ranking.question_sets import comparable
 from specdec.ranking.server_rows import also_ranked
 from specdec.ranking.source import Source
 from specdec.records.record import Record
-from specdec.views import tables
+from specdec.views import table_data, tables
 
 PROGRAM = "parse_log.py"  # its published name
 EXAMPLES = (
@@ -73,10 +73,10 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     stats, note = comparable([*stats, *served], options.allow_unequal)
     note = "\n".join(filter(None, [note, *notes]))
     if options.json:
-        return tables.ranking_json(stats, note) + "\n"
+        return table_data.ranking_json(stats, note) + "\n"
     if options.csv:
         print(note, end="\n" if note else "", file=sys.stderr)
-        return tables.ranking_csv(stats)
+        return table_data.ranking_csv(stats)
     return tables.ranking_report(stats) + (f"\n{note}\n" if note else "")
 
 

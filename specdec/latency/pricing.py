@@ -15,7 +15,7 @@ from specdec.drafters.families import parse_name
 from specdec.errors import UserError
 from specdec.latency import profile as latency
 from specdec.latency.accounting import OURS, num_passes
-from specdec.latency.profile import LatencyProfile, resolve_target, verification_ms
+from specdec.latency.profile import LatencyProfile, last_part, resolve_target, verification_ms
 
 if TYPE_CHECKING:
     from specdec.records.record import Record
@@ -65,27 +65,38 @@ class Pricing:
 
     `as_if` None: the record's own target, the bundled one as Qwen2.5-32B-Instruct. Without profiles nothing is
     modelled. `accounting`: whose passes are counted and priced, which every engine's name then says. Every method that
-    is given a target raises UserError for one that a profile lacks.
+    is given a target raises UserError for one that a profile lacks. `others`: profiles that records are priced by only
+    to see whether the winner changes, as far as they know the target.
     """
 
     profiles: tuple[LatencyProfile, ...] = ()
     as_if: str | None = None
     accounting: str = OURS
+    others: tuple[LatencyProfile, ...] = ()
 
     @classmethod
     def load(cls, names: Sequence[str], as_if: str | None = None, accounting: str = OURS) -> Pricing:
-        """Read the profiles of these names or files; ["none"] means no profile. Raises UserError."""
-        return cls(tuple(latency.load_profiles(names)), as_if, accounting)
+        """Read the profiles of these names or files; ["none"] means no profile; beside the default alone, all others
+        that come with the program. Raises UserError."""
+        is_default = list(names) == [latency.DEFAULT]
+        others = [name for name in latency.known_profiles() if name != latency.DEFAULT] if is_default else []
+        return cls(tuple(latency.load_profiles(names)), as_if, accounting, tuple(map(latency.load_profile, others)))
 
     def entries(self, target: str) -> dict[str, tuple[LatencyProfile, str]]:
         """The profile and its entry that `target` is priced by, per engine, whose name says "as if ENTRY" where that
         is not the target itself."""
+        return self._entries(self.profiles, target)
+
+    def _entries(self, profiles: Sequence[LatencyProfile], target: str) -> dict[str, tuple[LatencyProfile, str]]:
         found = {}
-        for profile in self.profiles:
-            entry = resolve_target(profile, self.as_if or latency.STAND_INS.get(target, target))
+        for profile in profiles:
+            entry = resolve_target(profile, self._priced_as(target))
             name = latency.engine_name(profile.title, entry, target)
             found[name if self.accounting == OURS else f"{name}, passes as published"] = (profile, entry)
         return found
+
+    def _priced_as(self, target: str) -> str:
+        return self.as_if or latency.STAND_INS.get(target, target)
 
     def engines(self, target: str) -> list[str]:
         """Per profile "ENTRY@PROFILE": what the cost-aware policy reckons with."""
@@ -93,7 +104,15 @@ class Pricing:
 
     def prices(self, record: Record) -> dict[str, Price]:
         """The modelled prices of a record by engine name."""
-        entries = self.entries(record.identity.target)
+        return self._prices(record, self.profiles)
+
+    def other_prices(self, record: Record) -> dict[str, Price]:
+        """The same by those of `others` that know the target."""
+        name = last_part(self._priced_as(record.identity.target))
+        return self._prices(record, [one for one in self.others if name in one.target_ms_per_token])
+
+    def _prices(self, record: Record, profiles: Sequence[LatencyProfile]) -> dict[str, Price]:
+        entries = self._entries(profiles, record.identity.target)
         return {engine: price(record, profile, entry, self.accounting) for engine, (profile, entry) in entries.items()}
 
 

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from specdec.records.pickles import write_atomic
 PROFILE_DIR = Path(__file__).resolve().parents[2] / "assets" / "latency"
 MEASURED = "measured"  # the engine name of wall-clock prices, so no profile may be called so
 ROOFLINE = "roofline"  # the source, in its provenance, of a profile of lower bounds (profiling/roofline.py)
+OWN_ENGINES = ("eager", "graph")  # what this program runs networks with
+DEFAULT = "vLLM_A6000"  # the paper's
 STAND_INS = {"bundled": "Qwen2.5-32B-Instruct"}  # what the bundled target is priced as
 _FIELDS = ("name", "draft_pass_ms", "ar_draft_pass_ms", "target_ms_per_token", "verify_ms", "provenance")
 _OPTIONAL = ("ar_draft_pass_ms", "verify_ms")
@@ -53,6 +56,15 @@ class LatencyProfile:
 def known_profiles() -> list[str]:
     """Names of the profiles that come with the program."""
     return sorted(path.stem for path in PROFILE_DIR.glob("*.json"))
+
+
+@lru_cache
+def engine_of(name: str) -> str:
+    """The engine, not one of this program's, whose passes a profile that comes with the program holds; else ""."""
+    if name not in known_profiles():
+        return ""
+    engine = load_profile(name).provenance.get("engine")
+    return "" if engine is None or engine in OWN_ENGINES else str(engine)
 
 
 def load_profiles(names: Sequence[str]) -> list[LatencyProfile]:
@@ -97,7 +109,7 @@ def resolve_target(profile: LatencyProfile, target_name: str) -> str:
     "Qwen/Qwen2.5-7B-Instruct" and "some/folder/Qwen2.5-7B-Instruct/" are both "Qwen2.5-7B-Instruct".
     Raises UserError that lists the entries.
     """
-    entry = target_name.rstrip("/").rpartition("/")[2]
+    entry = last_part(target_name)
     if entry not in profile.target_ms_per_token:
         raise UserError(
             f"latency profile {profile.name} has no target {entry!r} (it has: "
@@ -105,6 +117,11 @@ def resolve_target(profile: LatencyProfile, target_name: str) -> str:
             "or do without modelled prices with --latency_profile none"
         )
     return entry
+
+
+def last_part(target_name: str) -> str:
+    """What entries are called: `last_part("Qwen/Qwen2.5-7B-Instruct/") == "Qwen2.5-7B-Instruct"`."""
+    return target_name.rstrip("/").rpartition("/")[2]
 
 
 def verification_ms(profile: LatencyProfile, target: str, num_tokens: int) -> float:
@@ -193,4 +210,4 @@ def _name(value: object, where: str) -> str:
 
 def engine_name(profile_title: str, entry: str, target: str) -> str:
     """`("P", "Q-7B", "org/Q-7B")` gives "P"; `("P", "Q-7B", "bundled")` gives "P as if Q-7B"."""
-    return profile_title if target.rstrip("/").rpartition("/")[2] == entry else f"{profile_title} as if {entry}"
+    return profile_title if last_part(target) == entry else f"{profile_title} as if {entry}"

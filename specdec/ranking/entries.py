@@ -50,6 +50,7 @@ class Entry:
     is_degenerate: bool | None = None  # mostly one loop (`repetition.py`); None if unknown
     losslessness: str = ""  # "exact", "tie", "bug" or "sampled" (`losslessness.py`); "" if unknown
     accounting: str = OURS  # whose way of counting passes and drafted tokens
+    other_prices: dict[str, Price] = field(default_factory=dict)  # by profiles that were not asked for
 
     @property
     def measured_ms_per_token(self) -> float:
@@ -89,6 +90,7 @@ def entry_of(
         is_correct=is_correct(record, run_code=run_code),
         is_degenerate=_is_degenerate(tuple(record.output_tokens)),
         accounting=accounting,
+        other_prices=pricing.other_prices(record),
         losslessness=SAMPLED if record.is_sampled else "" if record.divergence is None else record.divergence.kind,
     )
 
@@ -120,8 +122,8 @@ def merge(stats: Iterable[Entry]) -> list[Entry]:
                 raise UserError(f"{twice}: rank the two runs apart")
         if earlier is not None and _counts(earlier) == _counts(entry):
             prices, ceilings = earlier.prices | entry.prices, earlier.ceilings | entry.ceilings
-            origin = entry.origin or earlier.origin
-            entry = dataclasses.replace(entry, prices=prices, ceilings=ceilings, origin=origin)
+            others, origin = earlier.other_prices | entry.other_prices, entry.origin or earlier.origin
+            entry = dataclasses.replace(entry, prices=prices, ceilings=ceilings, origin=origin, other_prices=others)
         merged[key] = entry
     return [
         with_measured(entry, merged.get((source, question_id, PLAIN)))
@@ -143,7 +145,7 @@ def _is_renamed(entry: Entry) -> bool:
 
 
 def _counts(entry: Entry) -> Entry:
-    return dataclasses.replace(entry, prices={}, ceilings={}, origin="")
+    return dataclasses.replace(entry, prices={}, ceilings={}, other_prices={}, origin="")
 
 
 def with_measured(entry: Entry, plain: Entry | None) -> Entry:
