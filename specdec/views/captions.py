@@ -30,12 +30,23 @@ def _caution(engine: str) -> str:
 
 
 def time_words(engine: str) -> str:
-    """The same for a headline: "Measured", "Modelled, as if Qwen2.5-32B-Instruct under vLLM_A6000"."""
+    """The same for a headline: "Measured", "Modelled, as if Qwen2.5-32B-Instruct under vLLM_A6000 (vLLM)"."""
     if engine == MEASURED:
         return "Measured"
-    bound = " (bound)" if f"({ROOFLINE})" in engine else ""
-    profile, _, entry = engine.replace(f" ({ROOFLINE})", "").partition(" as if ")
-    return f"Modelled{bound}, as if {entry} under {profile}" if entry else f"Modelled{bound}, under {profile}"
+    entry = engine.partition(" as if ")[2]
+    return (
+        f"Modelled, as if {entry} under {profile_words(engine)}"
+        if entry
+        else f"Modelled, under {profile_words(engine)}"
+    )
+
+
+def profile_words(engine: str) -> str:
+    """A modelled engine's profile with a mark: "H100 (bound)"; "vLLM_A6000 (vLLM)", an engine that is not this
+    program's."""
+    profile = engine.partition(" as if ")[0]
+    other = engine_of(profile.partition(" ")[0])
+    return profile.replace(f"({ROOFLINE})", "(bound)") + (f" ({other})" if other else "")
 
 
 def scope_line(stats: Sequence[Entry]) -> str:

@@ -10,7 +10,7 @@ from specdec.ranking.comparisons import BEST, MARGIN
 from specdec.ranking.statistics import MIN_QUESTIONS
 from specdec.ranking.table import COMPARED, QUANTITIES, Row, Table
 from specdec.text import visible
-from specdec.views.captions import time_words
+from specdec.views.captions import profile_words, time_words
 from specdec.views.palette import kind_of
 
 FASTEST, UNDECIDED, TOO_FEW, UNPAIRED, NOT_PLAIN, MAYBE_PLAIN = (
@@ -91,11 +91,12 @@ def too_few_line(table: Table) -> str:
 
 def profiles_line(tables: Sequence[tuple[str, Row]]) -> str:
     """Where the first configuration changes with the latency profile: `tables` are (engine, its first row); "" where
-    there is one profile, or one winner."""
+    there is one profile, or one winner. Bounds, and profiles of other engines, have their mark."""
     if len({row.drafter_name for _, row in tables}) < 2:
         return ""
+    mean = QUANTITIES["speedup_mean"]
     parts = (
-        f"under {engine}: {visible(row.drafter_name)} {QUANTITIES['speedup_mean'].text(row.values['speedup_mean'])}"
+        f"under {profile_words(engine)}: {visible(row.drafter_name)} {mean.text(row.values[mean.name])}"
         for engine, row in tables
     )
     return f"The first by number changes with the profile: {'; '.join(parts)}."

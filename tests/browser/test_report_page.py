@@ -260,7 +260,7 @@ def test_nothing_is_fastest_without_evidence(browser: Browser, tmp_path: Path, n
     """4 questions have no intervals; 6 have, and drafters that look alike."""
     browser.open(save_page(tmp_path / "report.html", record_set("gsm8k", num_questions, 40)).as_uri())
     (said,) = browser.texts("#headline")
-    assert said.startswith("Modelled, as if Qwen2.5-32B-Instruct under vLLM_A6000: ")
+    assert said.startswith("Modelled, as if Qwen2.5-32B-Instruct under vLLM_A6000 (vLLM): ")
     assert ("Too few questions to say (4; at least 5 needed)".lower() in said) == (num_questions == 4)
     assert "fastest" not in said and "plain decoding" in said
     badges = browser.texts("#ranking-table .badge")
