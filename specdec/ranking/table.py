@@ -16,6 +16,8 @@ from specdec.drafters.families import parse_name
 from specdec.latency.accounting import OURS
 from specdec.ranking.comparisons import (
     BEHIND,
+    BEST,
+    UNDECIDED,
     Difference,
     ar_baseline,
     differences,
@@ -283,10 +285,18 @@ def _with_intervals(rows: Sequence[Row], parts: Parts, names: Collection[str], b
             continue
         for index, one in zip(known, bounds, strict=True):
             values[index][name] = Value(values[index][name].value, one.low, one.high)
-    return [
-        replace(row, values=found, differences=own, standing=_standing(found["speedup_mean"], own.get("to_best")))
-        for row, found, own in zip(rows, values, made, strict=True)
-    ]
+    return agreeing(
+        [
+            replace(row, values=found, differences=own, standing=_standing(found["speedup_mean"], own.get("to_best")))
+            for row, found, own in zip(rows, values, made, strict=True)
+        ]
+    )
+
+
+def agreeing(rows: Sequence[Row]) -> list[Row]:
+    """The rows, none of them called best while it is undecided whether another is."""
+    is_open = any(row.standing == UNDECIDED for row in rows)
+    return [replace(row, standing=UNDECIDED) if is_open and row.standing == BEST else row for row in rows]
 
 
 def _standing(speedup: Value, to_best: Difference | None) -> str:

@@ -14,7 +14,7 @@ from specdec.latency.accounting import OURS
 from specdec.ranking.comparisons import BEHIND, BEST, EQUAL, UNDECIDED
 from specdec.ranking.source import Source
 from specdec.ranking.statistics import Value
-from specdec.ranking.table import PARTS, QUANTITIES, Row, Table, values_from
+from specdec.ranking.table import PARTS, QUANTITIES, Row, Table, agreeing, values_from
 from specdec.records.identity import current_name
 
 
@@ -31,7 +31,7 @@ def read_table_file(path: Path) -> list[Table]:
         title = str(document.get("label") or ", ".join(source.title for source in sources) or path.stem)
         target = ", ".join(sorted({source.target or source.title for source in sources}))
         made = [
-            Table(str(engine), [_row(row) for row in rows], title, target, accounting=str(accounting))
+            Table(str(engine), agreeing([_row(row) for row in rows]), title, target, accounting=str(accounting))
             for engine, rows, accounting in engines
         ]
     except UserError as error:

@@ -30,7 +30,7 @@ def _caution(engine: str) -> str:
 
 
 def time_words(engine: str) -> str:
-    """The same for a headline: "Measured", "Modelled, as if Qwen2.5-32B-Instruct under vLLM_A6000 (vLLM)"."""
+    """The same for a headline: "Measured", "Modelled, as if Qwen2.5-32B-Instruct under vLLM_A6000"."""
     if engine == MEASURED:
         return "Measured"
     entry = engine.partition(" as if ")[2]
@@ -42,11 +42,11 @@ def time_words(engine: str) -> str:
 
 
 def profile_words(engine: str) -> str:
-    """A modelled engine's profile with a mark: "H100 (bound)"; "vLLM_A6000 (vLLM)", an engine that is not this
-    program's."""
+    """A modelled engine's profile with a mark: "H100 (bound)"; "A6000 (vLLM)", an engine that is not this program's,
+    unless the profile's own name says it."""
     profile = engine.partition(" as if ")[0]
     other = engine_of(profile.partition(" ")[0])
-    return profile.replace(f"({ROOFLINE})", "(bound)") + (f" ({other})" if other else "")
+    return profile.replace(f"({ROOFLINE})", "(bound)") + (f" ({other})" if other and other not in profile else "")
 
 
 def scope_line(stats: Sequence[Entry]) -> str:

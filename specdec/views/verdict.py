@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from specdec.latency.profile import MEASURED
-from specdec.ranking.comparisons import BEST, MARGIN
+from specdec.ranking.comparisons import BEST, MARGIN, standing_of_first
 from specdec.ranking.statistics import MIN_QUESTIONS
 from specdec.ranking.table import COMPARED, QUANTITIES, Row, Table
 from specdec.text import visible
@@ -54,7 +54,7 @@ def kind_of_verdict(table: Table, first: Row) -> str:
         return NOT_PLAIN
     if not table.num_paired:
         return TOO_FEW if max(table.num_questions) < MIN_QUESTIONS else UNPAIRED
-    if first.standing != BEST:
+    if standing_of_first(first.values["speedup_mean"]) != BEST:
         return MAYBE_PLAIN
     return UNDECIDED if _num_contenders(table) > 1 else FASTEST
 
