@@ -22,7 +22,7 @@ from specdec.ranking.entries import PLAIN, Entry, entry_of, merge, records_of
 from specdec.ranking.lossless import count_grades
 from specdec.ranking.source import Source
 from specdec.records.record import Record
-from specdec.views import tables
+from specdec.views import table_data
 
 MODEL_KEYS = ("target_sha256", "drafter_sha256", "dtype", "device", "backend", "max_new_tokens")
 
@@ -61,8 +61,8 @@ def summary(records: Sequence[Record], pricing: Pricing) -> dict[str, Any]:
         "losslessness": count_grades(stats),
         "models": models,
         "provenance": records[0].provenance,
-        "ranking": json.loads(tables.ranking_json(stats)),
-        "ranking_without_degenerate": json.loads(tables.ranking_json(good)) if good else None,
+        "ranking": json.loads(table_data.ranking_json(stats)),
+        "ranking_without_degenerate": json.loads(table_data.ranking_json(good)) if good else None,
         "records": [short(record) for record in records],
     }
 

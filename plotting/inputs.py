@@ -61,19 +61,21 @@ def read_question_tables(paths: Sequence[Path], asked: Asked) -> list[Table]:
 
 
 def _tables_of(records: Iterable[Record], asked: Asked) -> list[Table]:
-    """A table per target, data set and engine."""
+    """A table per target, data set, budget and engine; the title says the budget where a data set has several."""
     made: list[Table] = []
-    groups: dict[tuple[str, str], list[Record]] = {}
+    groups: dict[tuple[str, str, int], list[Record]] = {}
     for record in records:
         if asked.drafters is None or record.drafter_name in (*asked.drafters, PLAIN):  # which measured times need
-            key = record.identity.target, record.identity.dataset
+            key = record.identity.target, record.identity.dataset, record.identity.max_new_tokens
             groups.setdefault(key, []).append(record)
-    for (target, dataset), group in groups.items():
+    for (target, dataset, budget), group in groups.items():
+        is_one = sum(key[:2] == (target, dataset) for key in groups) == 1
+        title = dataset if is_one else f"{dataset}, up to {budget} tokens"
         stats = _stats(group, asked)
         loops = {entry.question_id for entry in stats if entry.is_degenerate} if asked.without_degenerate else set()
         stats = [entry for entry in stats if entry.question_id not in loops]
         tables = [table_of(stats, engine) for engine in engines_of(stats)]
-        made += [replace(one, title=dataset, target=target, num_degenerate=len(loops)) for one in tables]
+        made += [replace(one, title=title, target=target, num_degenerate=len(loops)) for one in tables]
     return made
 
 

@@ -53,7 +53,7 @@ def test_the_log_and_the_folder_give_the_same_ranking(folder, log, form):
 def test_text(folder, capsys):
     assert parse_log.main([str(folder)]) == 0
     text = capsys.readouterr().out
-    assert text.count("Best configuration: dllm_0.05_df_0.45_60_10") == 2
+    assert text.count("at least 5 needed). Highest: dllm_0.05_df_0.45_60_10") == 2
     assert "as if Qwen2.5-32B-Instruct" in text
 
 
@@ -64,7 +64,7 @@ def test_json_and_csv(folder):
     assert [row["num_questions"] for row in modelled["rows"]] == [3, 3]
     assert [(row["num_questions"], row["num_left_out"]) for row in measured["rows"]] == [(2, 1), (2, 1)]
     table = list(csv.DictReader(io.StringIO(parse_log.run([str(folder), "--csv"]))))
-    assert len(table) == 5
+    assert len(table) == 6 and [row["drafter_name"] for row in table].count("plain") == 2
 
 
 def test_profiles_and_targets(folder):
@@ -83,7 +83,7 @@ def test_a_published_log(tmp_path):
     path = tmp_path / "published.log"
     path.write_bytes(PUBLISHED.replace("\n", "\r\n").encode() + b"\xff\xfe broken bytes\n")
     text = parse_log.run([str(path), "--allow_unequal"])
-    assert "Best configuration: dllm_0.05_df_0.45_60_10 (4.10x" in text
+    assert "Highest: dllm_0.05_df_0.45_60_10 (4.10x" in text
     assert "Careful: ranked over the 1 questions that all configurations have" in text
 
 

@@ -19,7 +19,8 @@ from specdec.ranking.source import Source
 from specdec.ranking.table import table_of
 from specdec.ranking.table_files import read_table_file
 from specdec.views.record_text import record_lines
-from specdec.views.tables import ranking_document, ranking_json, ranking_report
+from specdec.views.table_data import ranking_document, ranking_json
+from specdec.views.tables import ranking_report
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 SAMPLED = {"decoding": "sampled", "temperature": 0.7, "top_k": 40, "top_p": 0.95}

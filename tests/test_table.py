@@ -35,7 +35,8 @@ from specdec.ranking.table_files import read_table_file
 from specdec.views import palette
 from specdec.views.paper import COLUMNS, latex, markdown
 from specdec.views.report_data import looks, report_data
-from specdec.views.tables import ranking_csv, ranking_json, ranking_report
+from specdec.views.table_data import ranking_csv, ranking_json
+from specdec.views.tables import ranking_report
 
 NAMES = ("speedup_mean", "speedup_ratio", "acceptance_rate", "acceptance_len", "passes_per_round", "ceiling_share")
 
@@ -94,11 +95,11 @@ def test_files_hold_the_table_and_give_it_back(table: Table, tmp_path: Path) -> 
     path.write_text(ranking_json(entries()))
     (again,) = read_table_file(path)
     rows = json.loads(path.read_text())["engines"][0]["rows"]
-    for line, said, read, row in zip(
-        csv.DictReader(io.StringIO(ranking_csv(entries()))), rows, again.rows, table.rows, strict=True
-    ):
+    *lines, plain = csv.DictReader(io.StringIO(ranking_csv(entries())))
+    assert (plain["drafter_name"], plain["speedup_mean"], plain["rank"]) == ("plain", "1.0", "")
+    for line, said, read, row in zip(lines, rows, again.rows, table.rows, strict=True):
         assert (line["drafter_name"], read.drafter_name, read.rank) == (row.drafter_name, row.drafter_name, row.rank)
-        assert (read.num_questions, read.is_level) == (row.num_questions, row.is_level)
+        assert (read.num_questions, read.standing) == (row.num_questions, row.standing)
         for name in (*NAMES, "draft_ms", "verify_ms", "total_ms"):
             value, key = row.values[name], QUANTITIES[name].key
             assert float(line[name]) == said[name] == read.values[name].value == value.value

@@ -16,7 +16,7 @@ from specdec.ranking.question_sets import comparable
 from specdec.ranking.server_rows import also_ranked
 from specdec.ranking.source import Source
 from specdec.records.record import Record
-from specdec.views import tables
+from specdec.views import table_data, tables
 
 PROGRAM = "parse_log.py"  # its published name
 EXAMPLES = (
@@ -90,10 +90,10 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     unmodelled = [pricing.without_model(target) for target in sorted(measured_only - {""})]
     note = "\n".join(filter(None, [note, *notes, *unmodelled]))
     if options.json:
-        return tables.ranking_json(stats, note) + "\n"
+        return table_data.ranking_json(stats, note) + "\n"
     if options.csv:
         print(note, end="\n" if note else "", file=sys.stderr)
-        return tables.ranking_csv(stats)
+        return table_data.ranking_csv(stats)
     return tables.ranking_report(stats) + (f"\n{note}\n" if note else "")
 
 

@@ -31,7 +31,8 @@ from specdec.traces.calibration import advice_of
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
 from specdec.views.record_text import record_lines, record_text
-from specdec.views.tables import ranking_json, ranking_report
+from specdec.views.table_data import ranking_json
+from specdec.views.tables import ranking_report
 
 FLAGS = (
     "question_ids",

@@ -65,25 +65,31 @@ class Pricing:
 
     `as_if` None: the record's own target, the bundled one as Qwen2.5-32B-Instruct. Without profiles nothing is
     modelled. `accounting`: whose passes are counted and priced, which every engine's name then says. Every method that
-    is given a target raises UserError for one that a profile lacks.
+    is given a target raises UserError for one that a profile lacks. `others`: profiles that records are priced by only
+    to see whether the winner changes, as far as they know the target.
     """
 
     profiles: tuple[LatencyProfile, ...] = ()
     as_if: str | None = None
     accounting: str = OURS
     is_optional: bool = False
+    others: tuple[LatencyProfile, ...] = ()
 
     @classmethod
     def load(
         cls, names: Sequence[str], as_if: str | None = None, accounting: str = OURS, *, has_measured: bool = False
     ) -> Pricing:
-        """Read the profiles of these names or files; ["none"] means no profile. Raises UserError.
+        """Read the profiles of these names or files; ["none"] means no profile; beside the default alone, all others
+        that come with the program. Raises UserError.
 
         `has_measured`: there are measured times as well, so that the default profile, where nobody asked for it, may
         lack a target.
         """
         is_optional = has_measured and as_if is None and names is latency.DEFAULT_PROFILES
-        return cls(tuple(latency.load_profiles(names)), as_if, accounting, is_optional)
+        is_default = tuple(names) == latency.DEFAULT_PROFILES
+        others = [name for name in latency.known_profiles() if name not in names] if is_default else []
+        profiles, beside = tuple(latency.load_profiles(names)), tuple(map(latency.load_profile, others))
+        return cls(profiles, as_if, accounting, is_optional, beside)
 
     def without_model(self, target: str) -> str | None:
         """The line that says why a target has no modelled prices although there is a profile; None where it has."""
@@ -97,15 +103,19 @@ class Pricing:
     def entries(self, target: str) -> dict[str, tuple[LatencyProfile, str]]:
         """The profile and its entry that `target` is priced by, per engine, whose name says "as if ENTRY" where that
         is not the target itself."""
+        known = [one for one in self.profiles if not self.is_optional or has_target(one, self._priced_as(target))]
+        return self._entries(known, target)
+
+    def _entries(self, profiles: Sequence[LatencyProfile], target: str) -> dict[str, tuple[LatencyProfile, str]]:
         found = {}
-        for profile in self.profiles:
-            asked = self.as_if or latency.STAND_INS.get(target, target)
-            if self.is_optional and not has_target(profile, asked):
-                continue
-            entry = resolve_target(profile, asked)
+        for profile in profiles:
+            entry = resolve_target(profile, self._priced_as(target))
             name = latency.engine_name(profile.title, entry, target)
             found[name if self.accounting == OURS else f"{name}, passes as published"] = (profile, entry)
         return found
+
+    def _priced_as(self, target: str) -> str:
+        return self.as_if or latency.STAND_INS.get(target, target)
 
     def engines(self, target: str) -> list[str]:
         """Per profile "ENTRY@PROFILE": what the cost-aware policy reckons with."""
@@ -113,7 +123,15 @@ class Pricing:
 
     def prices(self, record: Record) -> dict[str, Price]:
         """The modelled prices of a record by engine name."""
-        entries = self.entries(record.identity.target)
+        return self._prices(record, [profile for profile, _ in self.entries(record.identity.target).values()])
+
+    def other_prices(self, record: Record) -> dict[str, Price]:
+        """The same by those of `others` that know the target."""
+        target = self._priced_as(record.identity.target)
+        return self._prices(record, [one for one in self.others if has_target(one, target)])
+
+    def _prices(self, record: Record, profiles: Sequence[LatencyProfile]) -> dict[str, Price]:
+        entries = self._entries(profiles, record.identity.target)
         return {engine: price(record, profile, entry, self.accounting) for engine, (profile, entry) in entries.items()}
 
 

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ from specdec.records.record import target_name
 PROFILE_DIR = Path(__file__).resolve().parents[2] / "assets" / "latency"
 MEASURED = "measured"  # the engine name of wall-clock prices, so no profile may be called so
 ROOFLINE = "roofline"  # the source, in its provenance, of a profile of lower bounds (profiling/roofline.py)
+OWN_ENGINES = ("eager", "graph")  # what this program runs networks with
 STAND_INS = {"bundled": "Qwen2.5-32B-Instruct"}  # what the bundled target is priced as
-DEFAULT_PROFILES = ("vLLM_A6000",)  # this very tuple where nobody asked for one: what somebody names is another object
+# The paper's; this very tuple where nobody asked for one: what somebody names is another object.
+DEFAULT_PROFILES = ("vLLM_A6000",)
 _FIELDS = ("name", "draft_pass_ms", "ar_draft_pass_ms", "target_ms_per_token", "verify_ms", "provenance")
 _OPTIONAL = ("ar_draft_pass_ms", "verify_ms")
 
@@ -55,6 +58,15 @@ class LatencyProfile:
 def known_profiles() -> list[str]:
     """Names of the profiles that come with the program."""
     return sorted(path.stem for path in PROFILE_DIR.glob("*.json"))
+
+
+@lru_cache
+def engine_of(name: str) -> str:
+    """The engine, not one of this program's, whose passes a profile that comes with the program holds; else ""."""
+    if name not in known_profiles():
+        return ""
+    engine = load_profile(name).provenance.get("engine")
+    return "" if engine is None or engine in OWN_ENGINES else str(engine)
 
 
 def load_profiles(names: Sequence[str]) -> list[LatencyProfile]:

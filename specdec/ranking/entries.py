@@ -51,6 +51,7 @@ class Entry:
     losslessness: str = ""  # "exact", "tie", "bug" or "sampled" (`losslessness.py`); "" if unknown
     accounting: str = OURS  # whose way of counting passes and drafted tokens
     category: str = ""  # of the question, as its row has it; "" for none
+    other_prices: dict[str, Price] = field(default_factory=dict)  # by profiles that were not asked for
 
     @property
     def measured_ms_per_token(self) -> float:
@@ -91,6 +92,7 @@ def entry_of(
         is_degenerate=_is_degenerate(tuple(record.output_tokens)),
         accounting=accounting,
         category=_category(record),
+        other_prices=pricing.other_prices(record),
         losslessness=SAMPLED if record.is_sampled else "" if record.divergence is None else record.divergence.kind,
     )
 
@@ -126,15 +128,24 @@ def merge(stats: Iterable[Entry]) -> list[Entry]:
                 twice = f"question {entry.question_id}, {entry.drafter_name}, is there twice, {what}"
                 raise UserError(f"{twice}: rank the two runs apart")
         if earlier is not None and _counts(earlier) == _counts(entry):
-            prices, ceilings = earlier.prices | entry.prices, earlier.ceilings | entry.ceilings
-            origin = entry.origin or earlier.origin
-            category = entry.category or earlier.category
-            entry = dataclasses.replace(entry, prices=prices, ceilings=ceilings, origin=origin, category=category)
+            entry = _united(earlier, entry)
         merged[key] = entry
     return [
         with_measured(entry, merged.get((source, question_id, PLAIN)))
         for (source, question_id, _), entry in merged.items()
     ]
+
+
+def _united(earlier: Entry, entry: Entry) -> Entry:
+    """Two entries of one run, with what either knows."""
+    return dataclasses.replace(
+        entry,
+        prices=earlier.prices | entry.prices,
+        ceilings=earlier.ceilings | entry.ceilings,
+        other_prices=earlier.other_prices | entry.other_prices,
+        origin=entry.origin or earlier.origin,
+        category=entry.category or earlier.category,
+    )
 
 
 def _under_present_names(stats: Sequence[Entry]) -> list[Entry]:
@@ -151,7 +162,7 @@ def _is_renamed(entry: Entry) -> bool:
 
 
 def _counts(entry: Entry) -> Entry:
-    return dataclasses.replace(entry, prices={}, ceilings={}, origin="", category="")
+    return dataclasses.replace(entry, prices={}, ceilings={}, other_prices={}, origin="", category="")
 
 
 def with_measured(entry: Entry, plain: Entry | None) -> Entry:

@@ -128,7 +128,7 @@ def _exact(key: Key, text: str) -> Entry | None:
         return Entry(
             *key,
             **counts,
-            prices={str(name): Price(*map(_ms, values)) for name, values in totals["prices"].items()},
+            prices=_prices(totals["prices"]),
             draft_ms=None if totals["draft_ms"] is None else _ms(totals["draft_ms"]),
             verify_ms=None if totals["verify_ms"] is None else _ms(totals["verify_ms"]),
             source=Source.from_builtins(totals["source"]),
@@ -141,9 +141,14 @@ def _exact(key: Key, text: str) -> Entry | None:
             losslessness=str(totals.get("losslessness", "")),
             accounting=str(totals.get("accounting", OURS)),
             category=str(totals.get("category", "")),
+            other_prices=_prices(totals.get("other_prices", {})),
         )
     except (UserError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def _prices(said: Any) -> dict[str, Price]:
+    return {str(name): Price(*map(_ms, values)) for name, values in said.items()}
 
 
 def _flag(value: Any) -> bool | None:

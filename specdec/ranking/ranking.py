@@ -4,7 +4,7 @@ The ranking itself is `table.py`; prices are `specdec/latency/pricing.py`.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from specdec.latency.profile import MEASURED
 from specdec.ranking.entries import PLAIN, Entry, merge
@@ -31,6 +31,11 @@ def engines_of(stats: Sequence[Entry]) -> list[str]:
     return [*names, *([MEASURED] if has_measured else [])]
 
 
+def under_other_profiles(stats: Iterable[Entry]) -> list[Entry]:
+    """The entries as they are priced by the profiles that were not asked for."""
+    return [replace(entry, prices=entry.other_prices, ceilings={}) for entry in stats if entry.other_prices]
+
+
 def by_drafter(stats: Iterable[Entry]) -> dict[str, list[Entry]]:
     """The merged entries of each configuration but plain decoding."""
     found: dict[str, list[Entry]] = {}
@@ -38,6 +43,11 @@ def by_drafter(stats: Iterable[Entry]) -> dict[str, list[Entry]]:
         if entry.drafter_name != PLAIN:
             found.setdefault(entry.drafter_name, []).append(entry)
     return found
+
+
+def plain_entries(stats: Iterable[Entry]) -> list[Entry]:
+    """The merged entries of plain decoding."""
+    return [entry for entry in merge(stats) if entry.drafter_name == PLAIN]
 
 
 def priced_under(engine: str, entries: Iterable[Entry]) -> list[Entry]:
@@ -48,7 +58,7 @@ def priced_under(engine: str, entries: Iterable[Entry]) -> list[Entry]:
 
 def plain_row(stats: Sequence[Entry]) -> PlainRow | None:
     """Plain decoding as measured; None if no entry has it."""
-    entries = [entry for entry in merge(stats) if entry.drafter_name == PLAIN and entry.has_measured_times]
+    entries = [entry for entry in plain_entries(stats) if entry.has_measured_times]
     if not entries:
         return None
     entries.sort(key=lambda entry: (entry.source, entry.question_id))

@@ -24,13 +24,18 @@ _ROUNDING = 1e-12  # a spread below this share of its terms is rounding, and non
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its standard error and its interval at LEVEL; `p_value` is that of the value being zero."""
+    """A value with its standard error and its interval at LEVEL; `p_value` is that of the value being zero.
+
+    `p_equivalence`: that of the value being as far from zero as a margin, or farther, on either side (two one-sided
+    tests, Schuirmann, J. Pharmacokin. Biopharm. 15 (1987)); 1 where no margin was asked for.
+    """
 
     value: float
     standard_error: float
     low: float
     high: float
     p_value: float
+    p_equivalence: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,11 @@ class PairedBootstrap:
         """Every configuration's ratio."""
         return self._estimates(self.ratios_C, self._influence_QC, self._shifts_BC, self._squares_BC())
 
-    def differences(self, reference: int) -> list[Estimate]:
-        """Every configuration's ratio less that of configuration `reference` (whose own is zero, p-value 1)."""
+    def differences(self, reference: int, margin: float = 0.0) -> list[Estimate]:
+        """Every configuration's ratio less that of configuration `reference` (whose own is zero, p-value 1).
+
+        `margin`: what a difference must be smaller than for the two to count as equivalent.
+        """
         sums_BC, shifts_BC, squares_BC = self._sums_BC, self._shifts_BC, self._squares_BC()
         weights_BC, their_weights_B1 = sums_BC[1], sums_BC[1][:, [reference]]
         their_shifts_B1, their_squares_B1 = shifts_BC[:, [reference]], squares_BC[:, [reference]]
@@ -99,6 +107,7 @@ class PairedBootstrap:
             self._influence_QC - self._influence_QC[:, [reference]],
             _difference(shifts_BC, their_shifts_B1),
             _difference(squares_BC + their_squares_B1, 2 * products_BC),
+            margin,
         )
 
     def _squares_BC(self) -> np.ndarray:
@@ -109,7 +118,12 @@ class PairedBootstrap:
         return squares_BC * (self.num_questions / self._sums_BC[1]) ** 2
 
     def _estimates(
-        self, values_C: np.ndarray, influence_QC: np.ndarray, shifts_BC: np.ndarray, squares_BC: np.ndarray
+        self,
+        values_C: np.ndarray,
+        influence_QC: np.ndarray,
+        shifts_BC: np.ndarray,
+        squares_BC: np.ndarray,
+        margin: float = 0.0,
     ) -> list[Estimate]:
         scale = 1 / (self.num_questions * (self.num_questions - 1))
         errors_C = np.sqrt((influence_QC**2).sum(0) * scale)
@@ -117,9 +131,13 @@ class PairedBootstrap:
         # The interval holds exactly the values that the p-value, a rank among the resamples, does not reject.
         position = math.ceil(LEVEL * (len(spreads_BC) + 1)) - 1
         reach_C = np.partition(spreads_BC, position, axis=0)[position] * np.where(errors_C > 0, errors_C, 0.0)
-        p_values_C = (1 + (spreads_BC >= _in_errors(values_C, errors_C)).sum(0)) / (len(spreads_BC) + 1)
+        p_values_C = _rank(spreads_BC, _in_errors(values_C, errors_C))
+        # Each side is tested at half the level: equivalent is what has its whole interval within the margin.
+        room_C = np.maximum(margin - abs(values_C), 0.0)
+        p_equivalences_C = np.where(room_C > 0, _rank(spreads_BC, _in_errors(room_C, errors_C)), 1.0)
         low_C, high_C = values_C - reach_C, values_C + reach_C
         columns = {"value": values_C, "standard_error": errors_C, "low": low_C, "high": high_C, "p_value": p_values_C}
+        columns["p_equivalence"] = p_equivalences_C
         rows = zip(*(column_C.tolist() for column_C in columns.values()), strict=True)
         return [Estimate(**dict(zip(columns, row, strict=True))) for row in rows]
 
@@ -185,24 +203,52 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def more_questions(difference: Estimate, num_questions: int, num_comparisons: int = 1) -> int | None:
     """About how many further questions would separate two configurations, if the difference is as it looks.
 
-    With a chance of POWER at the level of the first of `num_comparisons` Holm steps, by the normal
-    approximation. None if the two do not differ at all, so that no number would do.
+    With a chance of POWER at the level of the first of `num_comparisons` Holm steps, by Student's t. None if the two
+    do not differ at all, so that no number would do.
 
     >>> more_questions(Estimate(0.1, 0.1, -0.1, 0.3, 0.3), num_questions=50)
-    343
+    345
     """
     if difference.value == 0:
         return None
-    normal = NormalDist()
-    reach = normal.inv_cdf(1 - (1 - LEVEL) / num_comparisons / 2) + normal.inv_cdf(POWER)
-    needed = num_questions * (reach * difference.standard_error / difference.value) ** 2
-    return max(0, math.ceil(needed - num_questions))
+    share = 1 - (1 - LEVEL) / num_comparisons / 2
+
+    def needed(num: float) -> float:
+        """Questions, if the test had the tails of `num` questions."""
+        reach = student(share, max(num, MIN_QUESTIONS) - 1) + NormalDist().inv_cdf(POWER)
+        return num_questions * (reach * difference.standard_error / difference.value) ** 2
+
+    low, high = 0.0, needed(0.0)  # fewer questions have longer tails: the two meet once
+    while high - low > 0.5:
+        middle = (low + high) / 2
+        low, high = (middle, high) if needed(middle) > middle else (low, middle)
+    return max(0, math.ceil(high - num_questions))
+
+
+def student(share: float, freedom: float) -> float:
+    """About the value that a share of Student's t with `freedom` degrees lies below (Abramowitz and Stegun, 26.7.5).
+
+    >>> round(student(0.975, 9), 2)
+    2.26
+    """
+    z = NormalDist().inv_cdf(share)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
 
 
 def _difference(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """left - right, and 0 where that is only rounding."""
     difference = left - right
     return np.where(abs(difference) <= _ROUNDING * (abs(left) + abs(right)), 0.0, difference)
+
+
+def _rank(spreads_BC: np.ndarray, distances_C: np.ndarray) -> np.ndarray:
+    """The share of resamples that lie as far out, or farther."""
+    return (1 + (spreads_BC >= distances_C).sum(0)) / (len(spreads_BC) + 1)
 
 
 def _in_errors(values: np.ndarray, errors: np.ndarray) -> np.ndarray:

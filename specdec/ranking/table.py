@@ -14,10 +14,20 @@ import numpy as np
 from specdec.drafters.base import Spec
 from specdec.drafters.families import parse_name
 from specdec.latency.accounting import OURS
-from specdec.ranking.comparisons import Difference, ar_baseline, differences
-from specdec.ranking.entries import COUNTS, Entry
+from specdec.ranking.comparisons import (
+    BEHIND,
+    BEST,
+    UNDECIDED,
+    Difference,
+    ar_baseline,
+    differences,
+    questions_needed,
+    standing_of_first,
+)
+from specdec.ranking.entries import COUNTS, PLAIN, Entry
 from specdec.ranking.question_sets import question_key
-from specdec.ranking.ranking import by_drafter, priced_under
+from specdec.ranking.ranking import by_drafter, plain_entries, priced_under
+from specdec.ranking.scopes import scope_of
 from specdec.ranking.statistics import MIN_QUESTIONS, PairedBootstrap, Value, ratio_values, values_of
 
 _PRICES = ("speedup", "draft_ms", "verify_ms", "baseline_ms")
@@ -101,12 +111,17 @@ class Row:
     rank: int | None = None
     num_left_out: int = 0  # questions without this engine's price; in none of the numbers
     differences: dict[str, Difference] = field(default_factory=dict)  # "to_best", "ratio_to_ar", ...
-    is_level: bool | None = None  # cannot be told from the best; None: not known
+    standing: str = ""  # best, level, behind or undecided (`comparisons.py`); "": not known
     own_label: str = ""  # a file's name for it, where it has one
 
     @property
     def spec(self) -> Spec:
         return parse_name(self.drafter_name)
+
+    @property
+    def may_be_best(self) -> bool | None:
+        """Whether it is the best, or not told from it; None: not known."""
+        return self.standing != BEHIND if self.standing else None
 
     @property
     def num_questions(self) -> int | None:
@@ -127,7 +142,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All configurations under one engine, best first. `title`: which questions, or which file."""
+    """All configurations under one engine, best first. `title`: which questions, or which file.
+
+    `plain`: plain decoding, the baseline, at 1.00x; it has no rank. `num_needed`: about how many questions would do,
+    where these are too few to tell the configurations apart.
+    """
 
     engine: str
     rows: list[Row]
@@ -137,11 +156,28 @@ class Table:
     ar_baseline: str | None = None  # the best static AR drafter, where there are differences
     num_degenerate: int = 0  # questions left out because an answer is mostly one loop
     accounting: str = OURS  # whose way of counting passes and drafted tokens
+    plain: Row | None = None
+    num_needed: int | None = None
+    dataset: str = ""
+    max_new_tokens: int | str = ""  # of several budgets, all of them
+
+    @property
+    def first(self) -> Row | None:
+        """The highest speedup, if there is one at all."""
+        return self.rows[0] if self.rows and self.rows[0].rank == 1 else None
 
     @property
     def best(self) -> Row | None:
-        """The first row, if it has a speedup at all."""
-        return self.rows[0] if self.rows and self.rows[0].rank == 1 else None
+        """The first row, if it beats plain decoding."""
+        return self.first if self.first and (self.first.number("speedup_mean") or 0.0) > 1 else None
+
+    @property
+    def with_plain(self) -> list[Row]:
+        """The rows with plain decoding in its place: before what is slower than it."""
+        if self.plain is None:
+            return self.rows
+        before = [row for row in self.rows if row.rank is not None and (row.number("speedup_mean") or 0.0) > 1]
+        return [*before, self.plain, *self.rows[len(before) :]]
 
     @property
     def num_questions(self) -> list[int]:
@@ -156,22 +192,43 @@ def table_of(entries: Sequence[Entry], engine: str, intervals: Collection[str] =
     Where all others answered the same MIN_QUESTIONS questions or more there are differences, and intervals of the
     speedups and of the quantities in `intervals`.
     """
-    found = by_drafter(entries)
-    columns = {name: priced_under(engine, own) for name, own in found.items()}
-    rows = [_row(name, column, engine, len(found[name]) - len(column)) for name, column in columns.items()]
+    columns, rows = _ranked(entries, engine)
     accounting = next((entry.accounting for column in columns.values() for entry in column), OURS)
-    rows.sort(key=lambda row: (not row.num_questions, -(row.number("speedup_mean") or 0.0), row.drafter_name))
-    ranked = [replace(row, rank=place) for place, row in enumerate(rows, start=1) if row.num_questions]
+    ranked = [row for row in rows if row.rank is not None]
     others = rows[len(ranked) :]
     paired = _paired(entries, [columns[row.drafter_name] for row in ranked])
+    made = Table(engine, rows, accounting=accounting, plain=_plain(entries, engine), **scope_of(entries))
     if not paired:
-        return Table(engine, [*ranked, *others], accounting=accounting)
+        return made
     baseline = ar_baseline([row.drafter_name for row in ranked])
     parts = [[_parts(entry, engine) for entry in column] for column in paired]
     ranked = _with_intervals(ranked, parts, intervals, baseline)
     first = None if baseline is None else ranked[baseline].drafter_name
-    whole = [*ranked, *others]
-    return Table(engine, whole, num_paired=len(paired[0]), ar_baseline=first, accounting=accounting)
+    to_best = {row.drafter_name: row.differences["to_best"] for row in ranked[1:]}
+    needed = questions_needed(to_best, ranked[0].values["speedup_mean"].value, len(paired[0]))
+    return replace(made, rows=[*ranked, *others], num_paired=len(paired[0]), ar_baseline=first, num_needed=needed)
+
+
+def first_by_number(entries: Sequence[Entry], engine: str) -> Row | None:
+    """The configuration of the highest mean speedup alone: a table's first row without its intervals."""
+    _, rows = _ranked(entries, engine)
+    return rows[0] if rows and rows[0].rank else None
+
+
+def _ranked(entries: Sequence[Entry], engine: str) -> tuple[dict[str, list[Entry]], list[Row]]:
+    """The entries with the engine's price by configuration, and a row of each, best first; without a price, last."""
+    found = by_drafter(entries)
+    columns = {name: priced_under(engine, own) for name, own in found.items()}
+    rows = [_row(name, column, engine, len(found[name]) - len(column)) for name, column in columns.items()]
+    rows.sort(key=lambda row: (not row.num_questions, -(row.number("speedup_mean") or 0.0), row.drafter_name))
+    return columns, [replace(row, rank=place if row.num_questions else None) for place, row in enumerate(rows, 1)]
+
+
+def _plain(entries: Sequence[Entry], engine: str) -> Row:
+    """Plain decoding: what is known of it under this engine, and a speedup of 1, which is what a speedup means."""
+    priced = priced_under(engine, plain_entries(entries))
+    row = _row(PLAIN, priced, engine, 0) if priced else Row(PLAIN)
+    return replace(row, values=row.values | dict.fromkeys(COMPARED, Value(1.0)))
 
 
 def _row(name: str, entries: Sequence[Entry], engine: str, num_left_out: int) -> Row:
@@ -228,10 +285,22 @@ def _with_intervals(rows: Sequence[Row], parts: Parts, names: Collection[str], b
             continue
         for index, one in zip(known, bounds, strict=True):
             values[index][name] = Value(values[index][name].value, one.low, one.high)
-    return [
-        replace(row, values=found, differences=own, is_level="to_best" not in own or not own["to_best"].is_clear)
-        for row, found, own in zip(rows, values, made, strict=True)
-    ]
+    return agreeing(
+        [
+            replace(row, values=found, differences=own, standing=_standing(found["speedup_mean"], own.get("to_best")))
+            for row, found, own in zip(rows, values, made, strict=True)
+        ]
+    )
+
+
+def agreeing(rows: Sequence[Row]) -> list[Row]:
+    """The rows, none of them called best while it is undecided whether another is."""
+    is_open = any(row.standing == UNDECIDED for row in rows)
+    return [replace(row, standing=UNDECIDED) if is_open and row.standing == BEST else row for row in rows]
+
+
+def _standing(speedup: Value, to_best: Difference | None) -> str:
+    return standing_of_first(speedup) if to_best is None else to_best.standing
 
 
 def _arrays(quantity: Quantity, parts: Parts) -> tuple[np.ndarray, np.ndarray]:

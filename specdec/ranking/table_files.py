@@ -10,9 +10,10 @@ from typing import Any, TypeGuard
 from specdec.drafters.families import parse_name
 from specdec.errors import UserError, user_error
 from specdec.latency.accounting import OURS
+from specdec.ranking.comparisons import BEHIND, BEST, EQUAL, UNDECIDED
 from specdec.ranking.source import Source
 from specdec.ranking.statistics import Value
-from specdec.ranking.table import PARTS, QUANTITIES, Row, Table, values_from
+from specdec.ranking.table import PARTS, QUANTITIES, Row, Table, agreeing, values_from
 from specdec.records.fields import is_number
 from specdec.records.identity import current_name
 
@@ -30,7 +31,7 @@ def read_table_file(path: Path) -> list[Table]:
         title = str(document.get("label") or ", ".join(source.title for source in sources) or path.stem)
         target = ", ".join(sorted({source.target or source.title for source in sources}))
         made = [
-            Table(str(engine), [_row(row) for row in rows], title, target, accounting=str(accounting))
+            Table(str(engine), agreeing([_row(row) for row in rows]), title, target, accounting=str(accounting))
             for engine, rows, accounting in engines
         ]
     except UserError as error:
@@ -71,7 +72,19 @@ def _row(row: dict[str, Any]) -> Row:
     if "total_ms" in values and "speedup_ratio" in values:
         sums["baseline_ms"] = values["speedup_ratio"].value * values["total_ms"].value
     label, rank = str(row.get("label") or ""), row.get("rank")
-    return Row(name, sums, values_from(sums) | values, rank, is_level=row.get("is_level_with_best"), own_label=label)
+    return Row(name, sums, values_from(sums) | values, rank, standing=_standing(row), own_label=label)
+
+
+def _standing(row: dict[str, Any]) -> str:
+    """A row's; files of before say only whether it could be told from the best. Raises ValueError for another word."""
+    said = row.get("standing")
+    if said is None:
+        is_level = row.get("is_level_with_best")
+        said = "" if is_level is None else BEHIND if not is_level else BEST if row.get("rank") == 1 else UNDECIDED
+        said = UNDECIDED if said == BEST and not (_number(row, "speedup_mean") or 0.0) > 1 else said
+    if said not in ("", BEST, EQUAL, BEHIND, UNDECIDED):
+        raise ValueError(f"standing {said!r:.40}")
+    return str(said)
 
 
 def _number(row: dict[str, Any], key: str) -> float | None:

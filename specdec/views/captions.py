@@ -6,17 +6,60 @@ Shared by text, LaTeX, Markdown, the HTML report and figures.
 from collections.abc import Iterable, Sequence
 
 from specdec.latency.accounting import PUBLISHED
-from specdec.latency.profile import MEASURED, ROOFLINE
+from specdec.latency.profile import MEASURED, ROOFLINE, engine_of
+from specdec.ranking.entries import Entry
+from specdec.ranking.scopes import each, num_questions
 from specdec.ranking.statistics import LEVEL, Value
 from specdec.ranking.table import Table
+from specdec.text import visible
 
 
 def engine_title(engine: str) -> str:
     """What a table's speedups are: measured, or modelled by which profile (as if for which target)."""
     if engine == MEASURED:
         return "Measured time, against plain decoding in the same run"
-    bound = ": lower bounds of every pass, calculated and not measured" if f"({ROOFLINE})" in engine else ""
-    return f"Modelled time, {engine}{bound}"
+    return f"Modelled time, {engine}{_caution(engine)}"
+
+
+def _caution(engine: str) -> str:
+    """What to know of a modelled engine's prices: bounds, or of a program that is not this one; "" if nothing."""
+    if f"({ROOFLINE})" in engine:
+        return ": lower bounds of every pass, calculated and not measured"
+    other = engine_of(engine.partition(" ")[0])
+    return f": passes as in {other}, another engine than this program's" if other else ""
+
+
+def time_words(engine: str) -> str:
+    """The same for a headline: "Measured", "Modelled, as if Qwen2.5-32B-Instruct under vLLM_A6000"."""
+    if engine == MEASURED:
+        return "Measured"
+    entry = engine.partition(" as if ")[2]
+    return (
+        f"Modelled, as if {entry} under {profile_words(engine)}"
+        if entry
+        else f"Modelled, under {profile_words(engine)}"
+    )
+
+
+def profile_words(engine: str) -> str:
+    """A modelled engine's profile with a mark: "H100 (bound)"; "A6000 (vLLM)", an engine that is not this program's,
+    unless the profile's own name says it."""
+    profile = engine.partition(" as if ")[0]
+    other = engine_of(profile.partition(" ")[0])
+    return profile.replace(f"({ROOFLINE})", "(bound)") + (f" ({other})" if other and other not in profile else "")
+
+
+def scope_line(stats: Sequence[Entry]) -> str:
+    """Target, data sets and budgets: "Target bundled: gsm8k, 8 questions, up to 96 tokens"; "" if unknown."""
+    by_target: dict[str, list[str]] = {}
+    for group in each(stats):
+        source = group[0].source if group else None
+        if source is None or not (source.target and source.dataset):
+            continue
+        many = questions_note([num_questions(group)])
+        budget = "" if source.max_new_tokens is None else f", up to {source.max_new_tokens} tokens"
+        by_target.setdefault(source.target, []).append(f"{source.dataset}, {many}{budget}")
+    return visible("; ".join(f"Target {name}: {'; '.join(parts)}" for name, parts in by_target.items()))
 
 
 def engine_note(engine: str) -> str:

@@ -18,9 +18,9 @@ def by_category(stats: Sequence[Entry]) -> dict[str, list[Entry]]:
 
 
 def category_table(stats: Sequence[Entry], engine: str) -> str:
-    """For each category which configuration is first under an engine, and how many are level with it; "" for a single
-    category. Categories with too few questions for an interval are named."""
-    cells = [["category", "questions", "first", "speedup, mean", f"{LEVEL:.0%} interval", "level with it"]]
+    """For each category which configuration is first under an engine, and how many cannot be told from it; "" for a
+    single category. Categories with too few questions for an interval are named."""
+    cells = [["category", "questions", "first", "speedup, mean", f"{LEVEL:.0%} interval", "not told from it"]]
     few: list[str] = []
     for category, entries in by_category(stats).items():
         num, name = num_questions(entries), visible(category) or "none"
@@ -40,7 +40,7 @@ def _cells(name: str, num: int, table: Table) -> list[list[str]]:
         return []
     mean = first.values["speedup_mean"]
     bounds = "-" if mean.low is None else f"{mean.low:.2f} to {mean.high:.2f}"
-    num_level = sum(bool(row.is_level) for row in table.rows if row is not first)
+    num_level = sum(bool(row.may_be_best) for row in table.rows if row is not first)
     return [[name, f"{num}", visible(first.drafter_name), f"{mean.value:.2f}x", bounds, f"{num_level}"]]
 
 

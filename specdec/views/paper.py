@@ -30,7 +30,7 @@ _LATEX = {
 def cells(table: Table) -> list[list[str]]:
     """Head and rows as text; columns of which nothing is known are left out. The best and its equals have a mark."""
     known = [name for name in COLUMNS if any(row.has(name) for row in table.rows)]
-    names = [(row.own_label or label_of(row.drafter_name)) + " *" * bool(row.is_level) for row in table.rows]
+    names = [(row.own_label or label_of(row.drafter_name)) + " *" * bool(row.may_be_best) for row in table.rows]
     rows = [[name, *(_cell(row, one) for one in known)] for name, row in zip(names, table.rows, strict=True)]
     return [["drafter", *(COLUMNS[name] for name in known)], *rows]
 
@@ -47,8 +47,8 @@ def caption(table: Table) -> str:
     """What the table holds, in words."""
     parts = table.title, engine_note(table.engine), ranking_note([table]), accounting_note([table])
     text = "; ".join(filter(None, parts))
-    level = any(row.is_level is not None for row in table.rows)
-    return text + ("; * the best, and what cannot be distinguished from it (paired bootstrap, Holm)" if level else "")
+    level = any(row.standing for row in table.rows)
+    return text + ("; * the first, and what is not shown to be behind it (paired bootstrap, Holm)" if level else "")
 
 
 def markdown(table: Table) -> str:

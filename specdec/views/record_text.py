@@ -4,7 +4,7 @@ The inverse of the log lines is `ranking/logs.py`; tables of many records are `t
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from specdec.latency.pricing import Price
 from specdec.latency.profile import MEASURED
@@ -71,7 +71,8 @@ def _totals_json(entry: Entry) -> str:
         **{name.removeprefix("num_"): getattr(entry, name) for name in COUNTS},
         "draft_ms": entry.draft_ms,
         "verify_ms": entry.verify_ms,
-        "prices": {key: [p.draft_ms, p.verify_ms, p.baseline_ms] for key, p in entry.prices.items()},
+        "prices": _prices(entry.prices),
+        "other_prices": _prices(entry.other_prices),
         "correct": entry.is_correct,
         "degenerate": entry.is_degenerate,
         "losslessness": entry.losslessness,
@@ -80,6 +81,10 @@ def _totals_json(entry: Entry) -> str:
         "ceilings": {key: vars(ceiling) for key, ceiling in entry.ceilings.items()},
     }
     return json.dumps(totals, allow_nan=False)
+
+
+def _prices(prices: Mapping[str, Price]) -> dict[str, list[float]]:
+    return {name: [one.draft_ms, one.verify_ms, one.baseline_ms] for name, one in prices.items()}
 
 
 def record_text(record: Record, entry: Entry, token_text: Sequence[str] | None = None) -> str:

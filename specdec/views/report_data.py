@@ -12,12 +12,13 @@ from specdec.ranking.entries import PLAIN, Entry, merge
 from specdec.ranking.lossless import losslessness_line
 from specdec.ranking.question_sets import Question, question_key
 from specdec.ranking.ranking import engines_of
+from specdec.ranking.scopes import each
 from specdec.ranking.source import Source
 from specdec.records.record import Record
 from specdec.text import ranges, visible
-from specdec.views.captions import engine_title
+from specdec.views.captions import engine_title, scope_line
 from specdec.views.palette import Look, kind_of, legend, look_of
-from specdec.views.tables import ranking_document
+from specdec.views.table_data import ranking_document
 
 MAX_BINS = 24
 _TITLE_LEN = 160
@@ -28,7 +29,7 @@ def report_data(
     records: Sequence[Record], stats: Sequence[Entry], runs: Sequence[Mapping[str, Any]], note: str = ""
 ) -> dict[str, Any]:
     """Everything but the trajectories, as JSON data. `stats`: the records' entries that are ranked."""
-    engines = engines_of(stats)
+    engines, groups = engines_of(stats), each(stats)
     drafters = sorted({record.drafter_name for record in records}, key=lambda name: (name != PLAIN, name))
     return {
         "made": datetime.now(UTC).isoformat(timespec="minutes"),
@@ -36,6 +37,7 @@ def report_data(
         "settings": _flat(runs[-1]) if runs else _flat(records[-1].identity.to_builtins()),
         "engines": [{"name": name, "title": engine_title(name), "is_measured": name == MEASURED} for name in engines],
         "ranking": ranking_document(stats, note),
+        "scope": scope_line(stats),
         "lossless": losslessness_line(stats),
         "drafters": [
             {"name": name, "family": kind_of(name).kind, "look": f"drafter-{index}"}
@@ -44,6 +46,7 @@ def report_data(
         "families": {kind.kind: {"title": kind.title, "marker": kind.marker} for kind in legend()},
         "questions": _questions(records, stats, engines, drafters),
         "position": _position(records),
+        "positions": [_position(_of(records, group)) for group in groups] if len(groups) > 1 else [],
     }
 
 
@@ -110,6 +113,7 @@ def _questions(
         {
             "id": question_id,
             "dataset": own[0].identity.dataset,
+            "budget": own[0].identity.max_new_tokens,
             "title": _title(own[0]),
             "tokens": own[0].num_output_tokens,
             **_grades([entries.get((source, question_id, record.drafter_name)) for record in own]),
@@ -144,6 +148,12 @@ def _result(entry: Entry | None, engines: Sequence[str]) -> list[Any] | None:
     speedups = [None if price is None or not price.total_ms else round(price.speedup, 4) for price in prices]
     counts = entry.num_output_tokens, entry.num_rounds, entry.num_accepted, entry.num_drafted
     return [speedups, *counts, entry.num_forward_passes]
+
+
+def _of(records: Sequence[Record], group: Sequence[Entry]) -> list[Record]:
+    """The records of a group's questions."""
+    sources = {entry.source for entry in group}
+    return [record for record in records if Source.of(record) in sources]
 
 
 def _position(records: Sequence[Record]) -> dict[str, Any]:

@@ -1,40 +1,42 @@
-"""Tables: rankings for people (text) and for programs (CSV, JSON), with intervals and what cannot be told apart.
+"""Tables: rankings for people on a terminal, with intervals and what cannot be told apart.
 
-Which columns of `ranking/table.py` each shows. Those for papers and pages: `paper.py`.
+Which columns of `ranking/table.py` are shown. Those for programs: `table_data.py`; for papers and pages: `paper.py`.
 """
 
-import csv
-import io
-import json
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from specdec.latency.profile import MEASURED
-from specdec.ranking.comparisons import Difference
-from specdec.ranking.entries import PLAIN, Entry
-from specdec.ranking.lossless import count_grades, losslessness_line
+from specdec.ranking.comparisons import MARGIN, Difference
+from specdec.ranking.entries import Entry
+from specdec.ranking.lossless import losslessness_line
 from specdec.ranking.question_sets import unequal
-from specdec.ranking.ranking import PlainRow, engines_of, plain_row
-from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS, NUM_RESAMPLES, Value
-from specdec.ranking.table import CEILING_PARTS, CEILING_SHARES, COMPARED, QUANTITIES, Row, Table, table_of
+from specdec.ranking.ranking import PlainRow, engines_of, plain_row, under_other_profiles
+from specdec.ranking.scopes import each
+from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS, Value
+from specdec.ranking.table import (
+    CEILING_SHARES,
+    QUANTITIES,
+    Row,
+    Table,
+    first_by_number,
+    table_of,
+)
 from specdec.text import aligned, visible
-from specdec.views.captions import engine_title
-from specdec.views.categories import category_document, category_table
+from specdec.views.captions import engine_title, scope_line
+from specdec.views.categories import category_table
+from specdec.views.verdict import profiles_line, too_few_line, verdict_line
 
-_CEILING = (*CEILING_PARTS, "ceiling_share")  # in CSV always, in JSON where it is known
-_BOUNDED = ("acceptance_rate", "acceptance_len", "passes_per_round", "draft_ms", "verify_ms", "total_ms")
-_DIFFERENCES = ("to_best", "to_ar", "ratio_to_best", "ratio_to_ar")
 _INTERVAL = f"{LEVEL:.0%} interval"
 _LEGEND = (
     "Speedup, mean: mean of the questions' speedups; ratio: ratio of the sums. "
     "Acceptance length: tokens per round, bonus included.\n"
     "Correct: answers graded right / graded. Degenerate: outputs that are mostly one loop, which inflates acceptance.\n"
-    "Level: cannot be told from the best (paired bootstrap over questions, Holm correction, "
-    f"{1 - LEVEL:.0%})."
+    "Best: above plain decoding and all that are not level. Behind: slower than the first. Level: not told from it and "
+    f"closer than {MARGIN:.0%} of its speedup. Undecided: neither is shown (paired bootstrap over questions, Holm "
+    f"correction, {1 - LEVEL:.0%})."
 )
-
+TOP = 5  # rows of each data set's table, where there is one of all of them as well
 _CEILING_LEGEND = (
     "Of the ceiling: the least time of any choice of recorded drafters and draft lengths, knowing the text, over the "
     "time taken.\nThe rest of the time is lost to drafting on for too long, to stopping too early, and to passes that "
@@ -49,20 +51,26 @@ class Column:
     title: str
     cell: Callable[[Row], str]
     keys: tuple[str, ...] = ()
+    is_first: bool = False  # stays where there is little room
 
 
 def ranking_report(stats: Sequence[Entry]) -> str:
-    """Every engine's table, each followed by its best configuration, then plain decoding's own time."""
-    parts: list[str] = []
+    """What is ranked; every engine's table, each followed by what it shows, and before it the first rows of each data
+    set's; then plain decoding's own time."""
+    parts = [scope_line(stats)]
+    groups = each(stats)
     for engine in engines_of(stats):
+        if len(groups) > 1:
+            parts += [top_table(table_of(group, engine, intervals=())) for group in groups]
         table = table_of(stats, engine, intervals=())  # the speedups have theirs, and no others are shown
-        parts += filter(None, [ranking_table(table), difference_table(table), ceiling_table(table)])
-        parts += filter(None, [category_table(stats, engine)])
-    parts.append(plain_line(plain_row(stats)))
-    parts += filter(None, [losslessness_line(stats)])
-    sources = sorted({entry.source for entry in stats})
-    if len(sources) > 1:
-        parts.append("Questions of several runs together: " + "; ".join(visible(source.title) for source in sources))
+        parts += [ranking_table(table, "All together. " * (len(groups) > 1))]
+        parts += [difference_table(table), ceiling_table(table), category_table(stats, engine)]
+    parts += [profiles_line(winners(stats)), plain_line(plain_row(stats)), losslessness_line(stats)]
+    parts = list(filter(None, parts))
+    for group in groups:
+        sources = sorted({entry.source for entry in group})
+        if len(sources) > 1:
+            parts.append("Questions of several runs together: " + "; ".join(visible(one.title) for one in sources))
     if counts := unequal(stats):
         parts.append(f"Careful: the configurations were run on different questions ({visible(counts)}).")
     return "\n\n".join(parts) + "\n"
@@ -75,13 +83,34 @@ def plain_line(row: PlainRow | None) -> str:
     return f"Plain decoding, measured: {row.ms_per_token:.3f} ms per token (questions: {row.num_questions})."
 
 
-def ranking_table(table: Table) -> str:
-    """One engine's ranking as aligned text with a title, a legend and the best configuration."""
-    cells = [[column.cell(row) for column in _COLUMNS] for row in table.rows]
-    lines = aligned([[column.title for column in _COLUMNS], *cells], num_left=2)
+def winners(stats: Sequence[Entry]) -> list[tuple[str, Row]]:
+    """(engine, its first row) under every profile that knows the target: those asked for, then all others."""
+    made = []
+    for entries in (stats, under_other_profiles(stats)):
+        found = [(engine, first_by_number(entries, engine)) for engine in engines_of(entries) if engine != MEASURED]
+        made += [(engine, row) for engine, row in found if row is not None]
+    return made
+
+
+def top_table(table: Table) -> str:
+    """A data set's first rows, and what they show."""
+    columns = [column for column in COLUMNS if column.is_first]
+    rows = [row for row in table.with_plain if row is table.plain or (row.rank or TOP) <= TOP]
+    lines = aligned([[one.title for one in columns], *([one.cell(row) for one in columns] for row in rows)], num_left=2)
+    title = f"{visible(table.dataset)}, up to {table.max_new_tokens} tokens. {engine_title(table.engine)}"
+    more = len(table.rows) - len(rows) + 1
+    lines += [f"and {more} more"] if more > 0 else []
+    return "\n".join([title, *filter(None, [too_few_line(table)]), *lines, verdict_line(table)])
+
+
+def ranking_table(table: Table, before: str = "") -> str:
+    """One engine's ranking as aligned text with a title, a legend and what it shows."""
+    cells = [[column.cell(row) for column in COLUMNS] for row in table.with_plain]
+    lines = aligned([[column.title for column in COLUMNS], *cells], num_left=2)
     if not table.num_paired:
         lines.append(f"No intervals: they need the same {MIN_QUESTIONS} questions or more of every configuration.")
-    return "\n".join([engine_title(table.engine), *lines, _LEGEND, best_line(table)])
+    head = [before + engine_title(table.engine), *filter(None, [too_few_line(table)])]
+    return "\n".join([*head, *lines, _LEGEND, verdict_line(table)])
 
 
 def difference_table(table: Table) -> str:
@@ -97,7 +126,10 @@ def difference_table(table: Table) -> str:
     cells = [[_name(row), *(text for key in known for text in _differing(row.differences.get(key)))] for row in rows]
     names = "; ".join(f"{title}: {name}" for title, name in known.values())
     title = f"Paired differences of the mean speedup over {table.num_paired} questions ({names})"
-    legend = "More questions: about how many would separate the two with 80% chance, if the difference is as it looks."
+    legend = (
+        "More questions: about how many would separate the two with 80% chance, if the difference is as it looks, at "
+        "the same corrected level."
+    )
     return "\n".join([title, *aligned([head, *cells]), legend])
 
 
@@ -110,41 +142,26 @@ def ceiling_table(table: Table) -> str:
     return "\n".join([*aligned([head, *cells], is_ruled=False), _CEILING_LEGEND]) if rows else ""
 
 
-def best_line(table: Table) -> str:
-    """`Best configuration: NAME (...)`, or why there is none."""
-    first = table.best
-    if first is None:
-        missing = "plain decoding of the same questions" if table.engine == MEASURED else "prices"
-        return f"Best configuration: none ({missing} missing)"
-    mean, ratio = (QUANTITIES[name].text(first.values[name]) for name in COMPARED)
-    name = visible(first.drafter_name)
-    return f"Best configuration: {name} ({mean} mean of questions, {ratio} ratio of sums, {table.engine})"
+def _quantity(name: str, is_first: bool = False) -> Column:
+    return Column(QUANTITIES[name].title, lambda row: QUANTITIES[name].text(row.values.get(name)), (name,), is_first)
 
 
-def _quantity(name: str) -> Column:
-    return Column(QUANTITIES[name].title, lambda row: QUANTITIES[name].text(row.values.get(name)), (name,))
-
-
-def _count(title: str, name: str) -> Column:
-    return Column(title, lambda row: f"{row.sums.get(name, '-')}", (name,))
+def _count(title: str, name: str, is_first: bool = False) -> Column:
+    return Column(title, lambda row: f"{row.sums.get(name, '-')}", (name,), is_first)
 
 
 def _counts(title: str, part: str, whole: str) -> Column:
-    return Column(title, lambda row: f"{row.sums[part]}/{row.sums[whole]}" if row.sums[whole] else "-", (part, whole))
+    return Column(
+        title, lambda row: f"{row.sums[part]}/{row.sums[whole]}" if row.sums.get(whole) else "-", (part, whole)
+    )
 
 
-def _interval(name: str) -> Column:
-    return Column(_INTERVAL, lambda row: _bounds(row.values.get(name)))
+def _interval(name: str, is_first: bool = False) -> Column:
+    return Column(_INTERVAL, lambda row: _bounds(row.values.get(name)), is_first=is_first)
 
 
 def _name(row: Row) -> str:
     return visible(row.drafter_name)
-
-
-def _standing(row: Row) -> str:
-    if row.is_level is None:
-        return "-"
-    return "best" if "to_best" not in row.differences else "level" if row.is_level else "behind"
 
 
 def _bounds(value: Value | None) -> str:
@@ -159,14 +176,14 @@ def _differing(difference: Difference | None) -> list[str]:
     return [f"{one.value:+.2f}", interval, f"{difference.p_holm:.4f}", questions]
 
 
-_COLUMNS = (
-    Column("rank", lambda row: "-" if row.rank is None else f"{row.rank}", ("rank",)),
-    Column("drafter", _name, ("drafter_name",)),
-    _count("questions", "num_questions"),
+COLUMNS = (
+    Column("rank", lambda row: "-" if row.rank is None else f"{row.rank}", ("rank",), is_first=True),
+    Column("drafter", _name, ("drafter_name",), is_first=True),
+    _count("questions", "num_questions", is_first=True),
     Column("left out", lambda row: f"{row.num_left_out}", ("num_left_out",)),
-    _quantity("speedup_mean"),
-    _interval("speedup_mean"),
-    Column("standing", _standing),
+    _quantity("speedup_mean", is_first=True),
+    _interval("speedup_mean", is_first=True),
+    Column("standing", lambda row: row.standing or "-", ("standing",), is_first=True),
     _quantity("speedup_ratio"),
     _interval("speedup_ratio"),
     _quantity("acceptance_rate"),
@@ -181,78 +198,3 @@ _COLUMNS = (
     _count("drafted", "num_drafted"),
     _count("accepted", "num_accepted"),
 )
-
-
-def row_dict(row: Row) -> dict[str, Any]:
-    """A row as flat keys: its attributes, unrounded; `mean_low`, ..., `to_best_p_holm`, ...; None where there is no
-    value."""
-    cells: dict[str, Any] = {key: row.number(key) for column in _COLUMNS for key in column.keys}
-    cells |= {name: getattr(row, name) for name in ("rank", "drafter_name", "num_left_out")}
-    if row.has("ceiling_share"):
-        cells |= {name: row.number(name) for name in _CEILING}
-    cells |= _bound_cells(row, COMPARED)
-    for name in _DIFFERENCES:
-        difference = row.differences.get(name)
-        estimate = getattr(difference, "estimate", None)
-        cells |= {f"{name}_{part}": _rounded(getattr(estimate, part, None)) for part in ("value", "low", "high")}
-        cells[f"{name}_p_holm"] = _rounded(getattr(difference, "p_holm", None))
-        cells[f"{name}_more_questions"] = getattr(difference, "num_more_questions", None)
-    cells["is_level_with_best"] = row.is_level
-    return cells | _bound_cells(row, _BOUNDED + ("ceiling_share",) * row.has("ceiling_share"))
-
-
-def _bound_cells(row: Row, names: Iterable[str]) -> dict[str, Any]:
-    ends = [(name, end) for name in names for end in ("low", "high")]
-    return {f"{QUANTITIES[name].key}_{end}": _rounded(getattr(row.values.get(name), end, None)) for name, end in ends}
-
-
-def _rounded(value: float | None) -> float | None:
-    """To 9 digits: the order of summation, which the number of threads decides, shows in the last ones."""
-    return float(f"{value:.9g}") if value is not None and math.isfinite(value) else None
-
-
-def ranking_csv(stats: Sequence[Entry]) -> str:
-    """All engines in one CSV: `engine` and the keys of `row_dict`, unrounded, empty for none. Plain decoding is one
-    more row, without a rank, under "measured"."""
-    out = io.StringIO()
-    known = Row("", values=dict.fromkeys(CEILING_SHARES, Value(0.0)))  # of which everything is said
-    writer = csv.DictWriter(out, ["engine", *row_dict(known)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({"engine": table.engine} | row_dict(row) for table in _tables(stats) for row in table.rows)
-    if plain := plain_row(stats):
-        cells = {"engine": MEASURED, "drafter_name": PLAIN}
-        writer.writerow(cells | {"num_questions": plain.num_questions, "total_ms": plain.total_ms})
-    return out.getvalue()
-
-
-def ranking_json(stats: Sequence[Entry], note: str = "") -> str:
-    """`ranking_document` as JSON text."""
-    return json.dumps(ranking_document(stats, note), indent=2, allow_nan=False)
-
-
-def ranking_document(stats: Sequence[Entry], note: str = "") -> dict[str, Any]:
-    """Per engine the rows and the best; plain decoding's measured time. `note`: what to know of the questions."""
-    plain = plain_row(stats)
-    return {
-        "engines": [
-            {
-                "engine": table.engine,
-                "pass_accounting": table.accounting,
-                "best": None if table.best is None else table.best.drafter_name,
-                "ar_baseline": table.ar_baseline,
-                "rows": [row_dict(row) for row in table.rows],
-                "categories": category_document(stats, table.engine),
-            }
-            for table in _tables(stats)
-        ],
-        "plain": None if plain is None else vars(plain) | {"ms_per_token": plain.ms_per_token},
-        "sources": [source.to_builtins() for source in sorted({entry.source for entry in stats})],
-        "losslessness": count_grades(stats),
-        "acceptance_len": "tokens per round, bonus included",
-        "intervals": f"paired symmetric bootstrap-t over questions, {LEVEL:.0%}, {NUM_RESAMPLES} resamples",
-        "note": note,
-    }
-
-
-def _tables(stats: Sequence[Entry]) -> list[Table]:
-    return [table_of(stats, engine, (*_BOUNDED, "ceiling_share")) for engine in engines_of(stats)]

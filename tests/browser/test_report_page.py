@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from specdec.commands.report import report_html
 from specdec.latency.pricing import Pricing
 from specdec.latency.profile import load_profile
 from specdec.ranking.entries import entry_of, merge
+from specdec.views.report_page import inert_json
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(missing()), reason=missing() or "all there")]
 PRICING = Pricing((load_profile("vLLM_A6000"),))
@@ -71,7 +75,7 @@ def drafters(browser: Browser) -> list[str]:
 
 
 def test_the_page_opens_with_the_ranking(opened: Browser) -> None:
-    assert len(drafters(opened)) == len(DRAFTERS) - 1
+    assert sorted(drafters(opened)) == sorted(DRAFTERS)
     assert "plain decoding" in opened.texts("#headline")[0]
     assert opened.texts("#ranking-count") == ["4 of 4 configurations."]
     assert len(opened.texts("#question-table tbody tr")) == len(TEXTS)
@@ -198,6 +202,86 @@ def test_only_the_opened_question_is_unpacked(opened: Browser) -> None:
     assert opened.run("return document.querySelectorAll('.answer').length") == 0
 
 
+# ---- what the page says is true, whatever the numbers ----------------------------------------------------------------
+
+
+def changed(page: Path, to: Path, change: Callable[[dict], None]) -> Path:
+    """The page with other data in it; its program stays as it is."""
+    before, start, rest = page.read_text(encoding="utf-8").partition('<script type="application/json" id="data">')
+    text, end, after = rest.partition("</script>")
+    data = json.loads(text)
+    change(data)
+    to.write_text(before + start + inert_json(data) + end + after, encoding="utf-8")
+    return to
+
+
+def test_intervals_keep_their_sign(browser: Browser, page: Path, tmp_path: Path) -> None:
+    """Random differences, many with intervals across 0: what the card says is minus the row's own, ends exchanged."""
+    rng = random.Random(7)
+    asked = []
+    for _ in range(40):
+        value, reach = rng.uniform(-2, 0.5), rng.choice((0.001, 0.3, 3.0)) * rng.random()
+        asked.append((value, value - reach, value + reach))
+
+    def change(data: dict) -> None:
+        (first, *_) = data["ranking"]["engines"]
+        made = []
+        for index, (value, low, high) in enumerate(asked):
+            rows = [dict(row) for row in first["rows"]]
+            own = next(row for row in rows if row["drafter_name"] == "ar_None_sf_8")
+            own |= {"to_best_value": value, "to_best_low": low, "to_best_high": high, "rank": 2}
+            rows = sorted(rows, key=lambda row: row["drafter_name"] == "ar_None_sf_8")
+            rows[0]["rank"] = 1
+            made.append(first | {"engine": f"E{index}", "rows": rows, "ar_baseline": "ar_None_sf_8"})
+        data["ranking"]["engines"] = made
+        data["engines"] = [{"name": one["engine"], "title": one["engine"], "is_measured": False} for one in made]
+
+    browser.open(changed(page, tmp_path / "report.html", change).as_uri())
+    for index, (value, low, high) in enumerate(asked):
+        browser.run("document.querySelectorAll('#engines input')[arguments[0]].click()", index)
+        (said,) = [text for text in browser.texts("#cards small") if "behind" in text]
+        numbers = re.findall(r"−?\d+\.\d\d", said.partition(",")[2])
+        assert [float(one.replace("−", "-")) for one in numbers] == pytest.approx([-value, -high, -low], abs=0.0051)
+        assert not any(one == "−0.00" for one in numbers)
+    assert browser.console() == []
+
+
+def record_set(dataset: str, num_questions: int, num_tokens: int) -> list:
+    made = [
+        written(tokens_of("The sum is 12. " * 3)[:num_tokens], drafter, question_id=number)
+        for number in range(num_questions)
+        for drafter in DRAFTERS
+    ]
+    return [replace(one, identity=replace(one.identity, dataset=dataset, max_new_tokens=num_tokens)) for one in made]
+
+
+@pytest.mark.parametrize("num_questions", [4, 6])
+def test_nothing_is_fastest_without_evidence(browser: Browser, tmp_path: Path, num_questions: int) -> None:
+    """4 questions have no intervals; 6 have, and drafters that look alike."""
+    browser.open(save_page(tmp_path / "report.html", record_set("gsm8k", num_questions, 40)).as_uri())
+    (said,) = browser.texts("#headline")
+    assert said.startswith("Modelled, as if Qwen2.5-32B-Instruct under vLLM_A6000: ")
+    assert ("Too few questions to say (4; at least 5 needed)".lower() in said) == (num_questions == 4)
+    assert "fastest" not in said and "plain decoding" in said
+    badges = browser.texts("#ranking-table .badge")
+    assert not badges if num_questions == 4 else badges[0] == "undecided" and "best" not in badges
+    assert browser.console() == []
+
+
+def test_data_sets_are_switched(browser: Browser, tmp_path: Path) -> None:
+    records = record_set("gsm8k", 6, 40) + record_set("math", 5, 32)
+    browser.open(save_page(tmp_path / "report.html", records).as_uri())
+    assert browser.texts("#scopes label") == ["All together", "gsm8k, 40 tokens", "math, 32 tokens"]
+    assert browser.texts("#scope")[0].lower() == (
+        "target bundled: gsm8k, 6 questions, up to 40 tokens; math, 5 questions, up to 32 tokens"
+    )
+    assert "11 questions of all data sets together" in browser.texts("#lede")[0]
+    browser.click("#scopes label:nth-child(3)")
+    assert "5 questions of math, up to 32 tokens" in browser.texts("#lede")[0]
+    assert browser.texts("#question-count") == ["5 of 11 questions."]
+    assert browser.console() == []
+
+
 def test_dark_mode(page: Path, tmp_path: Path) -> None:
     with Browser(tmp_path, is_dark=True) as dark:
         dark.open(page.as_uri())
@@ -214,7 +298,7 @@ def test_30_questions_of_40_drafters_and_1024_tokens(browser: Browser, tmp_path:
     assert page.stat().st_size < 10e6
     begin = time.perf_counter()
     browser.open(page.as_uri())
-    browser.until("return document.querySelectorAll('#ranking-table tbody tr').length === 40")
+    browser.until("return document.querySelectorAll('#ranking-table tbody tr').length === 41")
     seconds, num_opened = time.perf_counter() - begin, count_elements(browser)
     begin = time.perf_counter()
     open_question(browser, 0)

@@ -27,6 +27,7 @@ function furnish(element, props, children) {
 const times = (value) => (value === null || value === undefined ? '–' : `${value.toFixed(2)}×`);
 const percent = (value) => (value === null || value === undefined ? '–' : `${(100 * value).toFixed(1)} %`);
 const fixed = (value) => (value === null || value === undefined ? '–' : value.toFixed(2));
+const signed = (value) => (value < 0 ? `−${Math.abs(value).toFixed(2)}` : value.toFixed(2)).replace('−0.00', '0.00');
 const plural = (count, word) => `${count} ${word}${count === 1 ? '' : 's'}`;
 
 /** Round steps that cut `low..high` into about `count` parts, as a list of values within it. */

@@ -2,10 +2,12 @@
 
 const state = {
   engineIndex: 0,
+  scopeIndex: null, // which data set; null: all together
+  dataSet: null, // the data set itself
   rows: [],
   baseline: null, // the best static AR drafter's name
   filter: '',
-  families: new Set(report.drafters.map((drafter) => drafter.family)),
+  families: new Set(['plain', ...report.drafters.map((drafter) => drafter.family)]),
   sort: { key: 'rank', descending: false },
   questionFilter: '',
   questionSort: { key: 'id', descending: false },
@@ -14,11 +16,14 @@ const trajectories = new Trajectories(report, state);
 
 function refresh() {
   const engine = report.engines[state.engineIndex];
-  state.rows = rankedRows(report, engine.name);
-  state.baseline = report.ranking.engines[state.engineIndex].ar_baseline;
-  showHeadline(engine);
+  state.dataSet = state.scopeIndex === null ? null : report.ranking.data_sets[state.scopeIndex];
+  const scope = state.dataSet ?? report.ranking;
+  const ranked = scope.engines.find((one) => one.engine === engine.name);
+  state.rows = rankedRows(report, ranked);
+  state.baseline = ranked ? ranked.ar_baseline : null;
+  showHeadline(engine, ranked, scope);
   refreshRanking();
-  positionFigure(byId('position-figure'), report.position, state.rows);
+  positionFigure(byId('position-figure'), state.scopeIndex === null ? report.position : report.positions[state.scopeIndex], state.rows);
   refreshQuestions();
 }
 
@@ -37,19 +42,18 @@ function refreshQuestions() {
   }, (index) => trajectories.open(index));
 }
 
-function showHeadline(engine) {
-  const [best] = state.rows;
-  if (!best || best.rank === null) {
+function showHeadline(engine, ranked, scope) {
+  const best = state.rows.find((row) => row.rank === 1);
+  if (!best || !ranked.headline) {
     byId('headline').textContent = 'Nothing can be ranked by this time';
     byId('lede').textContent = engine.title;
     byId('cards').replaceChildren();
     return;
   }
-  const level = state.rows.filter((row) => row.is_level_with_best && row.rank !== 1).length;
-  byId('headline').replaceChildren(`${FAMILIES[best.family].title} ${level ? 'leads' : 'is fastest'}: `, make('em', { class: `ink-${best.look}`, text: times(best.speedup_mean) }), ' as fast as plain decoding');
+  byId('headline').replaceChildren(ranked.headline.before, make('em', { class: `ink-${best.look}`, text: times(best.speedup_mean) }), ranked.headline.after);
   const interval = best.mean_low === null ? '' : `, 95 % interval ${best.mean_low.toFixed(2)} to ${best.mean_high.toFixed(2)}`;
-  const others = level ? ` ${plural(level, 'other configuration')} cannot be told from it.` : '';
-  byId('lede').replaceChildren(make('code', { text: best.drafter_name }), ` over ${plural(best.num_questions, 'question')}${interval}. ${engine.title}.${others}`);
+  const more = [ranked.too_few, report.ranking.profiles].filter(Boolean).map((text) => ` ${text}`).join('');
+  byId('lede').replaceChildren(make('code', { text: best.drafter_name }), ` over ${plural(best.num_questions, 'question')}${scopeText(scope)}${interval}. ${engine.title}.${more}`);
   byId('cards').replaceChildren(...cards(best));
 }
 
@@ -71,7 +75,26 @@ function cards(best) {
 
 function behind(row) {
   if (row.to_best_value === null || row.to_best_value === undefined) return '';
-  return `, ${Math.abs(row.to_best_value).toFixed(2)}× behind (${Math.abs(row.to_best_high).toFixed(2)} to ${Math.abs(row.to_best_low).toFixed(2)})`;
+  // Less the best becomes behind the best: the value and both ends change their sign, and the ends their places.
+  return `, ${signed(-row.to_best_value)}× behind (${signed(-row.to_best_high)} to ${signed(-row.to_best_low)})`;
+}
+
+/** What a ranking of one data set is over, in words; nothing where it is all that there is. */
+function scopeText(scope) {
+  if (scope !== report.ranking) return ` of ${scope.dataset}, up to ${scope.max_new_tokens} tokens`;
+  return report.ranking.data_sets.length ? ' of all data sets together' : '';
+}
+
+function buildScopes() {
+  const found = report.ranking.data_sets;
+  const several = (name) => new Set(found.map((one) => one[name])).size > 1;
+  const title = (one) => [one.dataset, several('max_new_tokens') ? `${one.max_new_tokens} tokens` : ''].filter(Boolean).join(', ');
+  const choices = [[null, 'All together'], ...found.map((one, index) => [index, title(one)])].map(([index, text]) => {
+    const input = make('input', { type: 'radio', name: 'scope', value: index ?? 'all', checked: index === null, on: { change: () => { state.scopeIndex = index; refresh(); } } });
+    return make('label', {}, input, make('span', { text }));
+  });
+  byId('scopes').replaceChildren(...choices);
+  byId('scopes').hidden = !found.length;
 }
 
 function buildSwitch() {
@@ -105,7 +128,9 @@ function start() {
   byId('note').hidden = !report.ranking.note;
   byId('filter').addEventListener('input', (event) => { state.filter = event.target.value; refreshRanking(); });
   byId('question-filter').addEventListener('input', (event) => { state.questionFilter = event.target.value; refreshQuestions(); });
+  byId('scope').textContent = report.scope;
   buildSwitch();
+  buildScopes();
   buildChips();
   refresh();
   const asked = /^#question-(\d+)$/.exec(location.hash);

@@ -57,7 +57,9 @@ function showQuestions(table, report, state, onSort, open) {
   const most = Math.max(1.2, ...items.map((item) => item.speedups[0]?.speedup ?? 0));
   const columns = questionColumns(report, most, open);
   const words = state.questionFilter.toLowerCase().split(/\s+/).filter(Boolean);
-  const passes = ({ question }) => words.every((word) => `${question.dataset} ${question.id} ${question.title}`.toLowerCase().includes(word));
+  const set = state.dataSet;
+  const isAsked = (question) => !set || (question.dataset === set.dataset && question.budget === set.max_new_tokens);
+  const passes = ({ question }) => isAsked(question) && words.every((word) => `${question.dataset} ${question.id} ${question.title}`.toLowerCase().includes(word));
   const chosen = columns.find((column) => column.key === state.questionSort.key) ?? columns[0];
   const shown = sorted(items.filter(passes), chosen.value, state.questionSort.descending);
   const heads = columns.map((column) => sortHead(column, state.questionSort, onSort));

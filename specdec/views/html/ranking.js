@@ -2,11 +2,14 @@
 
 const PLOT = { width: 168, height: 24, pad: 8 };
 
-/** The rows of the same engine, each with its drafter's family and look. */
-function rankedRows(report, engine) {
+/** The rows of an engine's ranking and plain decoding, each with its drafter's family and look. */
+function rankedRows(report, ranked) {
+  if (!ranked) return [];
   const drafters = new Map(report.drafters.map((drafter) => [drafter.name, drafter]));
-  const found = report.ranking.engines.find((one) => one.engine === engine);
-  return found.rows.map((row) => ({ family: 'other', look: 'other', ...drafters.get(row.drafter_name), ...row }));
+  const isFaster = (row) => row.rank !== null && row.speedup_mean > 1;
+  const rows = ranked.plain_row ? [...ranked.rows.filter(isFaster), ranked.plain_row, ...ranked.rows.filter((row) => !isFaster(row))] : ranked.rows;
+  const family = (row) => (row.drafter_name === 'plain' ? 'plain' : 'other');
+  return rows.map((row, place) => ({ family: family(row), look: family(row), place, ...drafters.get(row.drafter_name), ...row }));
 }
 
 function speedupScale(rows) {
@@ -54,9 +57,8 @@ function timeBar(row) {
 }
 
 function standing(row) {
-  if (row.is_level_with_best === null) return null;
-  if (row.rank === 1) return make('span', { class: 'badge best', text: 'best' });
-  return row.is_level_with_best ? make('span', { class: 'badge level', text: 'level' }) : null;
+  const isSaid = row.standing && row.standing !== 'behind';
+  return isSaid ? make('span', { class: `badge ${row.standing}`, text: row.standing }) : null;
 }
 
 function drafterCell(row) {
@@ -76,7 +78,7 @@ const share = (part, whole) => (whole ? `${part}/${whole}` : '–');
 function rankingColumns(rows) {
   const has = (name) => rows.some((row) => row[name] !== null && row[name] !== undefined);
   return [
-    { key: 'rank', title: '#', value: (row) => row.rank, cell: (row) => row.rank ?? '–' },
+    { key: 'rank', title: '#', value: (row) => row.place, cell: (row) => row.rank ?? '–' },
     { key: 'drafter', title: 'Drafter', value: (row) => row.drafter_name, cell: drafterCell, class: 'left' },
     { key: 'speedup', title: 'Speedup', help: "Mean of the questions' speedups over plain decoding, with its 95 % interval", value: (row) => row.speedup_mean, cell: speedupCell, class: 'left plot-head', descends: true },
     { key: 'ratio', title: 'Ratio of sums', help: 'What all questions together gain', value: (row) => row.speedup_ratio, cell: (row) => times(row.speedup_ratio), descends: true },
@@ -102,6 +104,7 @@ function showRanking(table, rows, state, onSort) {
   const body = shown.map((row) => make('tr', { class: row.rank === 1 ? 'first' : null, 'data-drafter': row.drafter_name },
     ...columns.map((column) => make('td', { class: column.class ?? null }, column.cell(row, scale)))));
   rebuilding(table, () => table.replaceChildren(make('thead', {}, make('tr', {}, ...heads)), make('tbody', {}, ...body)));
-  byId('ranking-count').textContent = `${shown.length} of ${plural(rows.length, 'configuration')}.`;
+  const count = (some) => some.filter((row) => row.family !== 'plain').length;
+  byId('ranking-count').textContent = `${count(shown)} of ${plural(count(rows), 'configuration')}.`;
   return shown;
 }

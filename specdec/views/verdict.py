@@ -1,0 +1,112 @@
+"""Verdict: what a ranking shows, in words, no stronger than it is: a best one, several that cannot be told apart, too
+few questions to say, or nothing that beats plain decoding. One wording for text, files and the report.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from specdec.latency.profile import MEASURED
+from specdec.ranking.comparisons import BEST, MARGIN, standing_of_first
+from specdec.ranking.statistics import MIN_QUESTIONS
+from specdec.ranking.table import COMPARED, QUANTITIES, Row, Table
+from specdec.text import visible
+from specdec.views.captions import profile_words, time_words
+from specdec.views.palette import kind_of
+
+FASTEST, UNDECIDED, TOO_FEW, UNPAIRED, NOT_PLAIN, MAYBE_PLAIN = (
+    "fastest",
+    "undecided",
+    "too_few",
+    "unpaired",
+    "none",
+    "not_told_from_plain",
+)
+_LINES = {
+    FASTEST: "Best configuration: {it}",
+    UNDECIDED: "{count} settings cannot be told apart; {title} is first by number: {it}",
+    TOO_FEW: "Too few questions to say ({count}; at least {least} needed). Highest: {it}",
+    UNPAIRED: "Not the same questions for all, so nothing to say. Highest: {it}",
+    NOT_PLAIN: "No drafter beats plain decoding here. Highest: {it}",
+    MAYBE_PLAIN: "No drafter can be told from plain decoding here. Highest: {it}",
+}
+_HEADLINES = {  # before the speedup
+    FASTEST: "{title} is fastest: ",
+    UNDECIDED: "{count} settings cannot be told apart; {title} first by number: ",
+    TOO_FEW: "too few questions to say ({count}; at least {least} needed). Highest: {title}, ",
+    UNPAIRED: "not the same questions for all, so nothing to say. Highest: {title}, ",
+    NOT_PLAIN: "no drafter beats plain decoding here. Highest: {title}, ",
+    MAYBE_PLAIN: "no drafter can be told from plain decoding here. Highest: {title}, ",
+}
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A heading: `before`, the speedup of the first row, `after`."""
+
+    kind: str
+    before: str
+    after: str = " as fast as plain decoding"
+
+
+def kind_of_verdict(table: Table, first: Row) -> str:
+    """Which of the words above hold."""
+    if table.best is None:
+        return NOT_PLAIN
+    if not table.num_paired:
+        return TOO_FEW if max(table.num_questions) < MIN_QUESTIONS else UNPAIRED
+    if standing_of_first(first.values["speedup_mean"]) != BEST:
+        return MAYBE_PLAIN
+    return UNDECIDED if _num_contenders(table) > 1 else FASTEST
+
+
+def verdict_line(table: Table) -> str:
+    """One sentence for a table on a terminal, or why there is none."""
+    first = table.first
+    if first is None:
+        missing = "plain decoding of the same questions" if table.engine == MEASURED else "prices"
+        return f"Best configuration: none ({missing} missing)"
+    mean, ratio = (QUANTITIES[name].text(first.values[name]) for name in COMPARED)
+    it = f"{visible(first.drafter_name)} ({mean} mean of questions, {ratio} ratio of sums, {table.engine})"
+    return _filled(_LINES, table, first, it)
+
+
+def headline(table: Table) -> Headline | None:
+    """A heading for a page, which says what time it is of; None where nothing is ranked."""
+    if table.first is None:
+        return None
+    kind = kind_of_verdict(table, table.first)
+    return Headline(kind, f"{time_words(table.engine)}: {_filled(_HEADLINES, table, table.first, '')}")
+
+
+def too_few_line(table: Table) -> str:
+    """How many questions would do, where these are too few for so many settings; "" where they are not."""
+    if table.num_needed is None:
+        return ""
+    many = "1 setting" if len(table.rows) == 1 else f"{len(table.rows)} settings"
+    return (
+        f"{table.num_paired} questions are too few for {many}; about {table.num_needed} would do "
+        f"(to show differences of {MARGIN:.0%} of the best)."
+    )
+
+
+def profiles_line(tables: Sequence[tuple[str, Row]]) -> str:
+    """Where the first configuration changes with the latency profile: `tables` are (engine, its first row); "" where
+    there is one profile, or one winner. Bounds, and profiles of other engines, have their mark."""
+    if len({row.drafter_name for _, row in tables}) < 2:
+        return ""
+    mean = QUANTITIES["speedup_mean"]
+    parts = (
+        f"under {profile_words(engine)}: {visible(row.drafter_name)} {mean.text(row.values[mean.name])}"
+        for engine, row in tables
+    )
+    return f"The first by number changes with the profile: {'; '.join(parts)}."
+
+
+def _num_contenders(table: Table) -> int:
+    return sum(row.may_be_best is True for row in table.rows)
+
+
+def _filled(words: dict[str, str], table: Table, first: Row, it: str) -> str:
+    kind = kind_of_verdict(table, first)
+    count = _num_contenders(table) if kind == UNDECIDED else max(table.num_questions)
+    return words[kind].format(it=it, title=kind_of(first.drafter_name).title, count=count, least=MIN_QUESTIONS)
