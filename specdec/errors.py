@@ -7,6 +7,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+
+# Packages that only some commands need -> the extra of this project that brings them along.
+EXTRAS = {"matplotlib": "plot", "prometheus_client": "serve"}
 
 
 class UserError(Exception):
@@ -23,6 +27,12 @@ def user_error(task: str, advice: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"cannot {task}: {error.strerror or error}{advice and f'; {advice}'}") from None
+
+
+def require_package(name: str) -> None:
+    """Raise UserError where a package of EXTRAS is not installed; it is not imported."""
+    if find_spec(name) is None:
+        raise UserError(f"this needs the package {name}: pip install 'failfast-benchmark[{EXTRAS[name]}]'")
 
 
 def exit_status(program: str, work: Callable[[], None]) -> int:

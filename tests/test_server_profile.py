@@ -20,7 +20,7 @@ def profile_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Profiles are written there, not among the project's own."""
     folder = tmp_path / "latency"
     folder.mkdir()
-    monkeypatch.setattr(latency, "PROFILE_DIR", folder)
+    monkeypatch.setattr(latency, "WRITTEN_DIR", folder)
     return folder
 
 

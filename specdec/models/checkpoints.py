@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import specdec
 from specdec.errors import UserError
 from specdec.models.architectures import Architecture, fills_masked_blocks, find_architecture, supported_types
 
 BUNDLED = "bundled"
 SMOLLM2 = "smollm2"
-BUNDLED_DIR = Path(__file__).resolve().parents[2] / "assets" / "models"
+BUNDLED_DIR = specdec.HOME / "assets" / "models"
 SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model"]
 QUANTIZATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")  # of GPTQ, AWQ, ModelOpt
 PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}

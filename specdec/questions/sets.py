@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
+import specdec
 from specdec.errors import UserError
 from specdec.questions import published, rows
 from specdec.questions.published import GPQA_OPTIONS, published_prompt
@@ -18,7 +19,7 @@ from specdec.questions.rows import text, texts
 
 SHORT, PUBLISHED = STYLES = ("short", "published")  # of prompts: ours, and the published program's
 MAX_DEPTH = 50
-BUNDLED_FILE = Path(__file__).resolve().parents[2] / "assets" / "questions" / "bundled.jsonl"
+BUNDLED_FILE = specdec.HOME / "assets" / "questions" / "bundled.jsonl"
 
 # One wording for every data set of a kind: the bundled models are trained on exactly these sentences.
 BOXED = "Think step by step and put the final answer in \\boxed{}."
