@@ -33,8 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.path.insert(0, str(specdec.HOME))
     verb, *others = words or ["-"]
     if verb == "help":
-        print(overview())
-        return 0
+        return exit_status(PROGRAM, lambda: print(overview()))
     if verb in FOLDERS:
         return _dispatch(verb, others)
     if verb in VERBS:
@@ -74,7 +73,7 @@ def _as_program(module: str, words: Sequence[str]) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except ModuleNotFoundError as error:
-        package = error.name or ""
+        package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:
             raise
         return exit_status(words[0], lambda: require_package(package))

@@ -85,6 +85,12 @@ def test_every_extra_is_a_file_that_is_there():
     assert all((ROOT / file).is_file() for one in files.values() for file in one["file"])
 
 
+def test_what_is_cited_is_this_version_and_the_paper():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert str(cited["version"]) == PROJECT["project"]["version"] and cited["license"] == PROJECT["project"]["license"]
+    assert [one["url"] for one in cited["references"]] == ["https://arxiv.org/abs/2512.20573"]
+
+
 def test_what_is_told_of_versions_of_python_agrees():
     least, below = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["project"]["requires-python"]).groups()
     assert PROJECT["tool"]["ruff"]["target-version"] == f"py3{least}"
