@@ -4,7 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 PINNED := .venv-pinned
 SERVERS := .venv-servers
+WHEEL := .venv-wheel
+LOCK := requirements-lock.txt
 PINNED_TRANSFORMERS := transformers==4.53.3
+LOCKED_TORCH := $(shell grep ^torch== $(LOCK))
 DEMO_DIR := results/demo
 GALLERY_DIR := results/gallery
 DATA_DIR ?= data
@@ -17,7 +20,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo gallery test test-fast test-pinned test-gpu test-slurm test-browser test-serve test-servers lint family clean
+.PHONY: help setup demo gallery test test-fast test-pinned test-wheel test-gpu test-slurm test-browser test-serve test-servers lint family clean
 
 help:
 	@echo "make demo         set up .venv, run all drafters on the bundled models and 4 questions, rank them"
@@ -25,6 +28,7 @@ help:
 	@echo "make test         set up .venv, run the tests"
 	@echo "make test-fast    those that run no models and no other processes (a minute): before each commit"
 	@echo "make test-pinned  the tests with $(PINNED_TRANSFORMERS), in .venv-pinned"
+	@echo "make test-wheel   the installed program: its wheel in an empty environment, $(WHEEL), run from another folder"
 	@echo "make test-slurm   the sweeps on a single-node Slurm (root, Debian's slurm-wlm: tests/slurm/install.sh)"
 	@echo "make test-browser the HTML report in a headless Chromium (root, Debian's chromium: tests/browser/install.sh)"
 	@echo "make test-serve   the profilers on a real server, transformers serve with SmolLM2, in $(SERVERS)"
@@ -61,6 +65,9 @@ test-fast: $(VENV)/.ready-dev
 test-pinned: $(PINNED)/.ready-dev
 	$(ONE_THREAD) $(PINNED)/bin/python $(PYTEST)
 
+test-wheel: $(VENV)/.ready-dev $(WHEEL)/.ready-wheel
+	WHEEL_PYTHON=$(CURDIR)/$(WHEEL)/bin/python $(ONE_THREAD) $(VENV)/bin/python -m pytest -q -rs tests/wheel
+
 test-slurm: $(VENV)/.ready-dev
 	$(ONE_THREAD) $(VENV)/bin/python -m pytest -q -rs tests/slurm
 
@@ -84,14 +91,14 @@ family: $(VENV)/.ready-run
 	$(VENV)/bin/python -m training.family --data_dir $(DATA_DIR) --work_dir $(FAMILY_DIR)
 
 clean:
-	rm -rf $(foreach folder,$(VENV) $(PINNED) $(SERVERS),$(folder) $(folder).unfinished) $(DEMO_DIR)
+	rm -rf $(foreach folder,$(VENV) $(PINNED) $(SERVERS) $(WHEEL),$(folder) $(folder).unfinished) $(DEMO_DIR)
 
 # A .ready stamp is written last, so an interrupted installation never counts as done. What it left is
 # thrown away, because pip takes a half-copied package for an installed one; the mark that says so stands
 # beside the folder, so that it outlives an interrupted removal.
 define install
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "error: '$(PYTHON)' is not Python 3.11 or newer; give one with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "error: '$(PYTHON)' is not here, or is not Python 3.11, 3.12 or 3.13; give one with: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@if [ -e $(@D).unfinished ]; then rm -rf $(@D); fi
 	@touch $(@D).unfinished && rm -f $(@D)/.ready-*
 	$(PYTHON) -m venv $(@D)
@@ -99,17 +106,30 @@ define install
 	@touch $(2) && rm $(@D).unfinished
 endef
 
-$(VENV)/.ready-run: requirements.txt
-	$(call install,-r requirements.txt,$@)
+$(VENV)/.ready-run: requirements.txt requirements-plot.txt $(LOCK)
+	$(call install,-c $(LOCK) -r requirements.txt -r requirements-plot.txt,$@)
 
-$(VENV)/.ready-dev: requirements.txt requirements-dev.txt
-	$(call install,-r requirements-dev.txt,$(@D)/.ready-run $@)
+$(VENV)/.ready-dev: $(wildcard requirements*.txt)
+	$(call install,-c $(LOCK) -r requirements-dev.txt,$(@D)/.ready-run $@)
 
-$(PINNED)/.ready-dev: requirements.txt requirements-dev.txt
-	$(call install,-r requirements-dev.txt $(PINNED_TRANSFORMERS),$@)
+# Other versions than the locked ones, but for torch, which is most of what is installed.
+$(PINNED)/.ready-dev: $(wildcard requirements*.txt)
+	$(call install,-r requirements-dev.txt $(PINNED_TRANSFORMERS) $(LOCKED_TORCH),$@)
 
-$(SERVERS)/.ready-tools: requirements.txt requirements-dev.txt requirements-servers.txt
-	$(call install,-r requirements-servers.txt,$@)
+$(SERVERS)/.ready-tools: $(wildcard requirements*.txt)
+	$(call install,-r requirements-servers.txt $(LOCKED_TORCH),$@)
+
+# The libraries stay from one time to the next; the program itself is built and installed anew every time.
+$(WHEEL)/.ready-libraries: requirements.txt $(LOCK)
+	$(call install,-c $(LOCK) -r requirements.txt,$@)
+
+.PHONY: $(WHEEL)/.ready-wheel
+$(WHEEL)/.ready-wheel: $(WHEEL)/.ready-libraries
+	rm -rf build $(@D)/built
+	$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(@D)/built .
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps $(@D)/built/*.whl
+	$(@D)/bin/python -m pip check
+	rm -rf build
 
 # Its own requirements are left out: it is wanted for one file, and would build llama-cpp-python.
 $(SERVERS)/.ready-serve: $(SERVERS)/.ready-tools

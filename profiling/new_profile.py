@@ -1,4 +1,4 @@
-"""New profile: a latency profile among the program's own (assets/latency/), from what profilers measured.
+"""New profile: a latency profile of the user's own (latency/NAME.json), from what profilers measured.
 
 `specdec/latency/profile.py` has the format. A profile grows: each target measured under the same name, engine and
 hardware adds its entry.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from specdec.errors import UserError
-from specdec.latency.profile import LatencyProfile, known_profiles, load_profile, save_profile
+from specdec.latency.profile import LatencyProfile, check_own_name, known_profiles, load_profile, save_profile
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class TargetCost:
 
 def add_profile_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--write_profile", metavar="NAME", help="make, or add this target to, the latency profile assets/latency/NAME"
+        "--write_profile", metavar="NAME", help="make, or add this target to, the latency profile ./latency/NAME.json"
     )
     parser.add_argument("--hardware", help="the GPU (or CPU) that was measured, for the profile: NVIDIA H100 SXM")
     parser.add_argument(
@@ -48,8 +48,8 @@ def add_profile_flags(parser: argparse.ArgumentParser) -> None:
 def check_profile(flags: argparse.Namespace, engine: str, has_draft: bool) -> None:
     """What can be known before anything is measured. `has_draft`: a drafter's cost is given or will be measured.
 
-    Raises UserError for a profile of another engine or other hardware, for a published one, and for a new one that no
-    drafter's cost is known of.
+    Raises UserError for a profile of another engine or other hardware, for one that comes with the program, and for a
+    new one that no drafter's cost is known of.
     """
     if not flags.write_profile:
         return
@@ -57,6 +57,7 @@ def check_profile(flags: argparse.Namespace, engine: str, has_draft: bool) -> No
         raise UserError("--write_profile needs --hardware: prices mean nothing without the name of the machine")
     if not re.fullmatch(r"[\w.+-]+", flags.write_profile):
         raise UserError(f"--write_profile {flags.write_profile!r} is not a name (letters, digits and . + - _ only)")
+    check_own_name(flags.write_profile)
     earlier = _earlier(flags.write_profile)
     if earlier is None and not has_draft:
         raise UserError(

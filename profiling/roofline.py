@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ar_drafter", help="if not of the same shape")
     parser.add_argument("--contexts", nargs="+", type=int, default=[512, 2048], help="a profile prices the first")
     parser.add_argument("--dtype", choices=tuple(BYTES), default="bfloat16")
-    parser.add_argument("--write_profile", metavar="NAME", help="as assets/latency/NAME.json")
+    parser.add_argument("--write_profile", metavar="NAME", help="as ./latency/NAME.json")
     return run_command(parser, work, arguments)
 
 

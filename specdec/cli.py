@@ -9,13 +9,12 @@ import runpy
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
-from specdec.errors import UserError, exit_status
+import specdec
+from specdec.errors import EXTRAS, UserError, exit_status, require_package
 
-PROJECT = Path(__file__).resolve().parents[1]
 PROGRAM = "failfast"
 # Verb -> the folder of its commands, and what they do.
 FOLDERS = {
@@ -30,10 +29,11 @@ VERBS = ("run", "rank", "record", "replay", "calibrate", "report", "status", *FO
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status of a verb: 0 done, 2 a mistake of the user's (one line says which)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if str(specdec.HOME) not in sys.path:  # what the folders of commands import each other from
+        sys.path.insert(0, str(specdec.HOME))
     verb, *others = words or ["-"]
     if verb == "help":
-        print(overview())
-        return 0
+        return exit_status(PROGRAM, lambda: print(overview()))
     if verb in FOLDERS:
         return _dispatch(verb, others)
     if verb in VERBS:
@@ -58,7 +58,7 @@ def overview() -> str:
 def _dispatch(verb: str, words: Sequence[str]) -> int:
     """Run the command of a folder that the first word names. 2 and one line for none, or an unknown one."""
     folder, _ = FOLDERS[verb]
-    files = sorted((PROJECT / folder).glob("*.py"))
+    files = sorted((specdec.HOME / folder).glob("*.py"))
     known = [path.stem for path in files if '__name__ == "__main__"' in path.read_text(encoding="utf-8")]
     if words and words[0] in known:
         return _as_program(f"{folder}.{words[0]}", [f"{PROGRAM} {verb} {words[0]}", *words[1:]])
@@ -72,6 +72,11 @@ def _as_program(module: str, words: Sequence[str]) -> int:
         runpy.run_module(module, run_name="__main__")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        return exit_status(words[0], lambda: require_package(package))
     finally:
         sys.argv = before
     return 0

@@ -8,6 +8,10 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+
+# Packages that only some commands need -> the extra of this project that brings them along.
+EXTRAS = {"matplotlib": "plot", "prometheus_client": "serve"}
 
 
 class UserError(Exception):
@@ -49,6 +53,12 @@ def hub_reason(error: BaseException, name: str, known: Iterable[str] = ()) -> st
     found = next(reasons, None) or " ".join(said[0].split())[:200]
     near = [] if name in known else difflib.get_close_matches(name, list(known), 1)
     return f"{found}; did you mean {near[0]}?" if near else found
+
+
+def require_package(name: str) -> None:
+    """Raise UserError where a package of EXTRAS is not installed; it is not imported."""
+    if find_spec(name) is None:
+        raise UserError(f"this needs the package {name}: pip install 'failfast-benchmark[{EXTRAS[name]}]'")
 
 
 def exit_status(program: str, work: Callable[[], None]) -> int:

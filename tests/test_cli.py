@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
+from sources import ROOT
 
-from specdec import cli
+from specdec import cli, errors
 
 OF_FOLDERS = [
     *(("plot", name) for name in ("pareto", "gallery", "pretty_table")),
@@ -72,3 +74,21 @@ def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of("help") == 0
     shown = capsys.readouterr().out
     assert all(f"\n  {verb} " in shown for verb in cli.VERBS)
+
+
+def test_help_for_a_reader_that_has_gone_away_is_no_traceback() -> None:
+    command = f"{sys.executable} -c 'import time; time.sleep(1); from specdec.cli import main; main([\"help\"])' | true"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_package_that_only_some_commands_need_is_named_with_its_extra(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(errors, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # what an import of it finds where it is not installed
+    for name in [name for name in sys.modules if name.startswith(("plotting", "matplotlib."))]:
+        monkeypatch.delitem(sys.modules, name)
+    for words in (("plot", "pareto", "x", "--out", "x.png"), ("run", "--figures")):
+        assert status_of(*words) == 2
+        error = capsys.readouterr().err
+        assert "needs the package matplotlib: pip install 'failfast-benchmark[plot]'" in error, words
+        assert error.startswith(f"failfast {words[0]}") and error.count("\n") == 1

@@ -70,6 +70,8 @@ def test_help_shows_every_default_once() -> None:
     text = " ".join(parser.format_help().split())
     assert "how long (default: 30)" in text and "--seed SEED (default: 0)" in text and "(default: a b)" in text
     assert text.count("(default: 7)") == 1 and text.count("default") == 4
+
+
 def test_a_live_round_and_its_replay_are_compared_in_all_that_was_decided() -> None:
     """Times and the target's tokens after the first rejected one, which no trace holds, are not."""
     from experiments.compare_live_replay import is_same_round

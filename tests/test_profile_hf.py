@@ -23,7 +23,7 @@ WRITE = ("--write_profile", "here", "--hardware", "CPU")
 def profile_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Path:
     folder = tmp_path / "latency"
     folder.mkdir()
-    monkeypatch.setattr(latency, "PROFILE_DIR", folder)
+    monkeypatch.setattr(latency, "WRITTEN_DIR", folder)
     return folder
 
 

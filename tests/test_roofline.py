@@ -31,7 +31,7 @@ MEASURED_H200 = {
 
 @pytest.fixture
 def profile_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(latency, "PROFILE_DIR", tmp_path)
+    monkeypatch.setattr(latency, "WRITTEN_DIR", tmp_path)
     return tmp_path
 
 

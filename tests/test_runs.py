@@ -200,15 +200,18 @@ def test_a_checkout_tells_its_revision_and_an_unpacked_archive_none(tmp_path, mo
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):  # as in a hook of git
         monkeypatch.delenv(name, raising=False)
     archive, checkout = tmp_path / "archive", tmp_path / "checkout"
+    inside = checkout / ".venv"  # as an installed program lies in the checkout of another one
     archive.mkdir()
     git = ["git", "-C", str(checkout), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run(["git", "init", "--quiet", checkout], check=True)
     subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "first"], check=True)
+    inside.mkdir()
     found = {}
-    for folder in (archive, checkout):
+    for folder in (archive, checkout, inside):
         monkeypatch.setattr(provenance, "PROJECT_DIR", folder)
         found[folder] = provenance.provenance(None)
-    assert (found[archive]["git_revision"], found[archive]["git_is_dirty"]) == (None, None)
+    for folder in (archive, inside):
+        assert (found[folder]["git_revision"], found[folder]["git_is_dirty"]) == (None, None)
     assert re.fullmatch("[0-9a-f]{40}", found[checkout]["git_revision"]) and not found[checkout]["git_is_dirty"]
 
 

@@ -20,7 +20,7 @@ def profile_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Profiles are written there, not among the project's own."""
     folder = tmp_path / "latency"
     folder.mkdir()
-    monkeypatch.setattr(latency, "PROFILE_DIR", folder)
+    monkeypatch.setattr(latency, "WRITTEN_DIR", folder)
     return folder
 
 
@@ -109,8 +109,9 @@ def test_a_profile_grows_by_target_and_prices_at_once(tmp_path, profile_dir, clo
         (("--hardware", "GPU", "--drafter", "drafter", "--num_questions", "1", "--repeats", "2"), "needs 3 trials"),
         (("--hardware", "GPU", "--drafter", "drafter", "--write_profile", "a/b"), "'a/b' is not a name"),
         (("--hardware", "other", "--drafter", "drafter", "--write_profile", "taken"), "hardware 'GPU' and not 'other'"),
+        (("--hardware", "GPU", "--drafter", "drafter", "--write_profile", "vLLM_A6000"), "comes with the program"),
     ],
-    ids=["no_drafter", "no_hardware", "no_file", "no_json", "at_once", "too_few", "name", "taken"],
+    ids=["no_drafter", "no_hardware", "no_file", "no_json", "at_once", "too_few", "name", "taken", "ours"],
 )
 def test_no_profile_is_written_from_less_than_it_needs(more, why, profile_dir, capsys):
     profile = {"name": "drafter", "draft_pass_ms": 2.0, "target_ms_per_token": {"a": 9.0}, "verify_ms": {}}

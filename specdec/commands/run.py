@@ -19,7 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from specdec.commands.flags import StrictParser, add_flags, all_flags
 from specdec.config import RunConfig
-from specdec.errors import UserError, exit_status
+from specdec.errors import UserError, exit_status, require_package
 from specdec.latency.pricing import Pricing
 from specdec.models.token_text import TokenBytes, stored_tokens
 from specdec.questions.grading import check_can_run_code
@@ -106,6 +106,8 @@ def run(config: RunConfig, stop: StopRequest) -> None:
         print(status_report(read_status(output.status)), end="")
         return
     priced = config.pricing
+    if output.draws_figures:
+        require_package("matplotlib")
     pricing = Pricing.load(priced.latency_profile, priced.latency_target, priced.pass_accounting, has_measured=True)
     shard = parse_shard(config.questions.shard, os.environ)
     if output.read_pickle:

@@ -87,7 +87,7 @@ class Pricing:
         """
         is_optional = has_measured and as_if is None and names is latency.DEFAULT_PROFILES
         is_default = tuple(names) == latency.DEFAULT_PROFILES
-        others = [name for name in latency.known_profiles() if name not in names] if is_default else []
+        others = [name for name in latency.shipped_profiles() if name not in names] if is_default else []
         profiles, beside = tuple(latency.load_profiles(names)), tuple(map(latency.load_profile, others))
         return cls(profiles, as_if, accounting, is_optional, beside)
 

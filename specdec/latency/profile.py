@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+import specdec
 from specdec.errors import UserError, user_error
 from specdec.records.pickles import write_atomic
 from specdec.records.record import target_name
 
-PROFILE_DIR = Path(__file__).resolve().parents[2] / "assets" / "latency"
+PROFILE_DIR = specdec.HOME / "assets" / "latency"  # those that come with the program; only read
+WRITTEN_DIR = Path("latency")  # those that users make: in the current folder
 MEASURED = "measured"  # the engine name of wall-clock prices, so no profile may be called so
 ROOFLINE = "roofline"  # the source, in its provenance, of a profile of lower bounds (profiling/roofline.py)
 OWN_ENGINES = ("eager", "graph")  # what this program runs networks with
@@ -55,15 +57,20 @@ class LatencyProfile:
         return self.draft_pass_ms if own is None else own
 
 
-def known_profiles() -> list[str]:
+def shipped_profiles() -> list[str]:
     """Names of the profiles that come with the program."""
     return sorted(path.stem for path in PROFILE_DIR.glob("*.json"))
+
+
+def known_profiles() -> list[str]:
+    """Names of the profiles that come with the program, and of those that were made in this folder."""
+    return sorted({*shipped_profiles(), *(path.stem for path in WRITTEN_DIR.glob("*.json"))})
 
 
 @lru_cache
 def engine_of(name: str) -> str:
     """The engine, not one of this program's, whose passes a profile that comes with the program holds; else ""."""
-    if name not in known_profiles():
+    if name not in shipped_profiles():
         return ""
     engine = load_profile(name).provenance.get("engine")
     return "" if engine is None or engine in OWN_ENGINES else str(engine)
@@ -82,13 +89,14 @@ def load_profiles(names: Sequence[str]) -> list[LatencyProfile]:
 
 
 def load_profile(name_or_path: str | Path) -> LatencyProfile:
-    """A profile that comes with the program, by name, or any JSON file of the same layout, by path.
+    """A profile of `known_profiles`, by name, or any JSON file of the same layout, by path.
 
     Raises UserError: unknown name (the known ones are listed), unreadable or malformed file (named).
     """
     name = str(name_or_path)
     if name in known_profiles():
-        return _read_profile(PROFILE_DIR / f"{name}.json")
+        ours = PROFILE_DIR / f"{name}.json"
+        return _read_profile(ours if ours.is_file() else WRITTEN_DIR / f"{name}.json")
     path = Path(name)
     if path.suffix != ".json" and not path.is_file():
         known = ", ".join(known_profiles())
@@ -97,16 +105,24 @@ def load_profile(name_or_path: str | Path) -> LatencyProfile:
 
 
 def save_profile(fields: dict) -> Path:
-    """Put a profile among those that come with the program, as its name's file. Raises UserError for a bad one."""
+    """Write a profile as latency/NAME.json in the current folder. Raises UserError for a bad one, or a taken name."""
     profile = _parse_profile(fields)
-    path = PROFILE_DIR / f"{profile.name}.json"
+    check_own_name(profile.name)
+    path = WRITTEN_DIR / f"{profile.name}.json"
     with user_error(f"write the latency profile {path}"):
+        path.parent.mkdir(exist_ok=True)
         write_atomic(path, (json.dumps(fields, indent=1, allow_nan=False) + "\n").encode())
     return path
 
 
 def has_target(profile: LatencyProfile, target: str) -> bool:
     return target_name(target) in profile.target_ms_per_token
+
+
+def check_own_name(name: str) -> None:
+    """Raise UserError for the name of a profile that comes with the program: what is installed is never written to."""
+    if name in shipped_profiles():
+        raise UserError(f"the latency profile {name} comes with the program: write another --write_profile")
 
 
 def resolve_target(profile: LatencyProfile, target: str) -> str:

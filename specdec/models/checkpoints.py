@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import specdec
 from specdec.errors import UserError, hub_reason
 from specdec.models.architectures import Architecture, fills_masked_blocks, find_architecture, supported_types
 
 BUNDLED = "bundled"
 SMOLLM2 = "smollm2"
-BUNDLED_DIR = Path(__file__).resolve().parents[2] / "assets" / "models"
+BUNDLED_DIR = specdec.HOME / "assets" / "models"
 # Checkpoints that users of this program ask for: what a mistyped name may have meant.
 KNOWN_NAMES = (
     *(f"Qwen/Qwen2.5-{size}-Instruct" for size in ("0.5B", "1.5B", "3B", "7B", "14B", "32B", "72B")),

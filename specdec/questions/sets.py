@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
+import specdec
 from specdec.errors import UserError
 from specdec.questions import formats, own, published, rows
 from specdec.questions.formats import Asked, Reading
@@ -22,7 +23,7 @@ from specdec.records.turns import row_of, turn_of
 SHORT, PUBLISHED = STYLES = ("short", "published")  # of prompts: ours, and the published program's
 FIRST, ALL = TURNS = ("first", "all")
 MAX_DEPTH = 50
-BUNDLED_FILE = Path(__file__).resolve().parents[2] / "assets" / "questions" / "bundled.jsonl"
+BUNDLED_FILE = specdec.HOME / "assets" / "questions" / "bundled.jsonl"
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ import subprocess
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import specdec
 
 if TYPE_CHECKING:
     import torch
 
-PROJECT_DIR = Path(__file__).resolve().parents[2]
+PROJECT_DIR = specdec.HOME
 CHANGES = "status", "--porcelain", "--untracked-files=no"
 
 
@@ -21,7 +22,8 @@ def provenance(device: torch.device | None) -> dict[str, Any]:
     """Versions, device, source revision and the time, as plain builtins. With `device` None torch is not imported, and
     nothing is said of what computes."""
     git = "git", "-C", str(PROJECT_DIR)
-    revision = _output(*git, "rev-parse", "HEAD")  # None where this is not a git checkout
+    # None where this is not a checkout; an installed program may lie inside the checkout of another one.
+    revision = _output(*git, "rev-parse", "HEAD") if (PROJECT_DIR / ".git").exists() else None
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),

@@ -140,7 +140,7 @@ def measure(running: Running, *more: str) -> int:
 def measured(running, checkpoint, capsys, tmp_path, monkeypatch) -> tuple[dict, list[list[float]]]:
     """What the profiler prints of the server, having written a profile, and the server's own times; made once."""
     if running.measured is None:
-        monkeypatch.setattr(latency, "PROFILE_DIR", tmp_path)
+        monkeypatch.setattr(latency, "WRITTEN_DIR", tmp_path)
         drafter = {"name": "d", "draft_pass_ms": 2.0, "target_ms_per_token": {"a": 9.0}, "provenance": {}}
         (tmp_path / "d.json").write_text(json.dumps(drafter))
         profile = ["--write_profile", "real", "--hardware", "CPU", "--drafter", "d"]
