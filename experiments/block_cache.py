@@ -28,7 +28,7 @@ SPECS: tuple[BlockSpec, ...] = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("block_cache", __doc__, ("num_questions", "max_new_tokens"))
+    parser = parser_of("experiments.block_cache", __doc__, ("num_questions", "max_new_tokens"))
     parser.set_defaults(num_questions=5, max_new_tokens=128)
     return run_command(parser, lambda flags: measure(flags.num_questions, flags.max_new_tokens), arguments)
 

@@ -41,7 +41,7 @@ NUM_EXAMPLES = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("grading_table", __doc__)
+    parser = parser_of("experiments.grading_table", __doc__)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with math/, gsm8k/, aime/")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: all")
     parser.add_argument("--graders", nargs="+", choices=sorted(GRADERS), help="default: all that are installed")

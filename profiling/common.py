@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specdec.commands.flags import StrictParser, add_flags, program_name
+from specdec.commands.help_text import HelpWithDefaults
 from specdec.config import RunConfig
 from specdec.errors import UserError, exit_status
 from specdec.records.provenance import provenance
@@ -38,9 +39,7 @@ DECODING_FLAGS = (*MODEL_FLAGS, "dataset_name", *QUESTION_FLAGS, *DRAFTER_FLAGS,
 
 def parser_of(module: str, about: str, flags: Collection[str] = ()) -> StrictParser:
     """A command's own parser: `about` is its docstring, `flags` are those of failfast.py that it reads."""
-    parser = StrictParser(
-        prog=program_name(module), description=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = StrictParser(prog=program_name(module), description=about, formatter_class=HelpWithDefaults)
     add_flags(parser, flags)
     return parser
 

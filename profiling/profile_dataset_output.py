@@ -19,13 +19,15 @@ from profiling.new_profile import add_profile_flags
 from profiling.profile_tpt_vllm import VLLM
 from profiling.serving import server_profile
 from profiling.serving.asking import Engine, add_server_flags, question_arguments
+from profiling.serving.stream import ALL_ENDS
 from profiling.serving.trials import spread
 from specdec.commands.flags import StrictParser, status_as
 from specdec.config import RunConfig
 from specdec.questions.sets import DATASETS, Problem, load_problems
 
 HERE_FLAGS = ("device", "dtype", *QUESTION_FLAGS)
-SERVER = Engine("profile_dataset_output", "OpenAI server", VLLM.base_url, VLLM.version_url, speculates=False)
+NAME, URL, VERSION = "profile_dataset_output", VLLM.base_url, VLLM.version_url
+SERVER = Engine(NAME, "OpenAI server", URL, VERSION, speculates=False, ends=ALL_ENDS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

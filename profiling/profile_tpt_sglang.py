@@ -14,7 +14,10 @@ from profiling.serving.asking import Engine
 from profiling.serving.server_profile import run_command
 
 URL, VERSION = "http://127.0.0.1:30000/v1", "/get_server_info"
-SGLANG = Engine("profiling.profile_tpt_sglang", "SGLang", URL, VERSION, speculates=None, extra=VLLM.extra)
+METHOD = "speculative_algorithm"
+SGLANG = Engine(
+    "profiling.profile_tpt_sglang", "SGLang", URL, VERSION, speculates=None, extra=VLLM.extra, says_method=METHOD
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,15 +7,25 @@ if [ -f "${FAILFAST_ENV:-scripts/env.sh}" ]; then
   . "${FAILFAST_ENV:-scripts/env.sh}"
 fi
 
+# The variable NAME as an array, of its words; where it has line ends, of its lines, so that a path may have spaces:
+# TARGETS=$'/my models/one\n/my models/two\n'
+split() { # NAME DEFAULT
+  local value=${!1:-$2}
+  case $value in
+    *$'\n'*) mapfile -t "$1" <<< "${value%$'\n'}" ;;
+    *) read -ra "$1" <<< "$value" ;;
+  esac
+}
+
 PYTHON=${PYTHON:-.venv/bin/python}
 OUTPUT_DIR=${OUTPUT_DIR:-results/sweep}
-TARGETS=(${TARGETS:-bundled})
+split TARGETS bundled
 DATASETS=(${DATASETS:-bundled})
 NUM_QUESTIONS=${NUM_QUESTIONS:-30}
 MAX_NEW_TOKENS=${MAX_NEW_TOKENS:-1024}
-LATENCY_PROFILES=(${LATENCY_PROFILES:-vLLM_A6000})
-ALSO=(${ALSO:-}) # more drafters beside those that a sweep is about: ar_sf, dllm_sf, ...
-EXTRA_ARGS=(${EXTRA_ARGS:-}) # more flags of failfast.py: --data_dir, --ar_model_name, --dllm_dir, --latency_target, ...
+split LATENCY_PROFILES vLLM_A6000
+split ALSO "" # more drafters beside those that a sweep is about: ar_sf, dllm_sf, ...
+split EXTRA_ARGS "" # more flags of failfast.py: --data_dir, --ar_model_name, --dllm_dir, --latency_target, ...
 if [ -n "${PUBLISHED:-}" ]; then # scripts have their own part of it; a flag given twice counts as given last
   EXTRA_ARGS=(--prompt_style published --pass_accounting published ${EXTRA_ARGS[@]+"${EXTRA_ARGS[@]}"})
 fi

@@ -33,9 +33,21 @@ def ' 'Write a Python function')
 
 invent() { # NAME NUMBER [OPENING ...]
   local out=$WORK_DIR/prompts_$1.jsonl
-  [ -e "$out" ] || "$PYTHON" -m training.invent_prompts --target_dir smollm2 --num_prompts "$2" --out "$out" \
+  "$PYTHON" -m training.invent_prompts --target_dir smollm2 --num_prompts "$2" --out "$out" \
     ${3+--opening "${@:3}"}
 }
+
+# Hours of work begin below: what the last of them needs is looked for first.
+"$PYTHON" -c 'import sys
+from specdec.errors import exit_status
+from specdec.questions.sets import load_problems
+from training.corpus import load_examples
+data_dir, num_questions, *names = sys.argv[1:]
+def check():
+    load_examples(data_dir)
+    for name in names:
+        load_problems(name, data_dir=data_dir, num_questions=int(num_questions))
+sys.exit(exit_status("smollm2.sh", check))' "$DATA_DIR" "$NUM_QUESTIONS" "${DATASETS[@]}"
 
 mkdir -p "$WORK_DIR"
 invent chat "$NUM_CHAT_PROMPTS"

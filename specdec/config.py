@@ -13,6 +13,7 @@ from specdec.drafters.families import BASELINE_SWEEP, GRIDS, families, flags, ki
 from specdec.drafters.flags import Flag, Options, count, degree, index, positive_int, share
 from specdec.errors import UserError
 from specdec.latency.accounting import ACCOUNTINGS, OURS
+from specdec.latency.profile import DEFAULT_PROFILES
 from specdec.models.checkpoints import BUNDLED, SMOLLM2, TARGET, Role
 from specdec.questions.sets import DATASETS, SHORT, STYLES
 from specdec.records.identity import LIVE, TRACE, Identity
@@ -155,7 +156,9 @@ class RecordingConfig:
 class PricingConfig:
     """What tokens and passes cost."""
 
-    latency_profile: tuple[str, ...] = _flag("price with these profiles: names, JSON files, or 'none'", ("vLLM_A6000",))
+    latency_profile: tuple[str, ...] = _flag(
+        "price with these profiles: names, JSON files, or 'none'", DEFAULT_PROFILES
+    )
     latency_target: str | None = _flag("price as if the target were this entry of the profile", None)
     pass_accounting: str = _flag(
         "count the passes that were made and the tokens that were drafted, or what the published program counts for "

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 Reply = Callable[["Handler"], None]
 HANG_S = 600.0  # only what hangs takes longer, however busy the machine
@@ -132,6 +133,7 @@ class FakeServer:
     models: object = None
     metrics: Callable[[int, int], str] | None = None
     clock: ManualClock | None = None
+    settings: ClassVar[dict] = {}
     requests: list[dict] = field(default_factory=list)
     headers: list[dict] = field(default_factory=list)
     num_answers: int = 0
@@ -187,7 +189,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/v1/models" and owner.models is not None:
             self.plain(200, json.dumps(owner.models), "application/json", {})
         elif self.path in ("/version", "/get_server_info"):
-            self.plain(200, json.dumps({"version": "0.13.0"}), "application/json", {})
+            self.plain(200, json.dumps({"version": "0.13.0", **owner.settings}), "application/json", {})
         else:
             self.plain(404, '{"detail": "Not Found"}', "application/json", {})
 

@@ -61,7 +61,7 @@ def test_the_request_is_greedy_with_neutral_penalties_and_streams_with_usage():
 
 
 def test_tokens_are_counted_by_the_tokenizer_where_usage_is_not_sent():
-    parts = [text_chunk("one two three "), text_chunk("four "), text_chunk("five six "), text_chunk("", "length"), DONE]
+    parts = [text_chunk("one two three "), text_chunk("four "), text_chunk("five six "), text_chunk("", "stop"), DONE]
     found = ask(stream(parts), count_tokens=count_words)
     assert (found.num_tokens, found.num_timed, found.counted_by) == (6, 3, "tokenizer")
     with pytest.raises(UserError, match=r"chat/completions does not say.*--tokenizer"):

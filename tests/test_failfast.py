@@ -15,6 +15,7 @@ from pausing import wait_until_paused
 from toys import toy_model
 
 from specdec import session
+from specdec.commands import rank
 from specdec.commands import run as failfast
 from specdec.records.record import find_records, load_record
 
@@ -197,7 +198,8 @@ def test_answers_in_a_log_are_quoted(
     lines = capsys.readouterr().out.splitlines()
     before_ranking = lines[: next(i for i, line in enumerate(lines) if line.startswith("Modelled time"))]
     assert any(line.startswith("| ") for line in before_ranking)
-    assert all(line.startswith(("| ", "[Problem ")) for line in before_ranking if line)
+    ours = ("| ", "[Problem ", "=== [Problem ", "--- Speculation round ")
+    assert all(line.startswith(ours) for line in before_ranking if line)
 
 
 def trajectories(output: str) -> list[str]:
@@ -360,3 +362,19 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     assert len(find_records(tmp_path / "out")) == 24
     assert failfast.main([*arguments, "--output_dir", str(tmp_path / "whole")]) == 0
     assert modelled_table(resumed) == modelled_table(capsys.readouterr().out)
+
+
+def test_a_target_that_the_default_profile_does_not_know_is_measured_only(
+    family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the published flags alone, as for a target of one's own: run, ranking and report."""
+    given = flags(family, tmp_path / "out", "--num_questions", "1", "--drafters", "plain", "ar_sf")
+    place = given.index("--latency_target")
+    arguments = [*given[:place], *given[place + 2 :]]
+    assert failfast.main(arguments) == 0
+    output = capsys.readouterr().out
+    assert output.count("Times are measured only: the default latency profile vLLM_A6000 has no target") == 1
+    assert "measured" in output and "as if" not in output
+    assert "Times are measured only" in rank.run([str(tmp_path / "out")])
+    assert failfast.main([*arguments, "--latency_profile", "vLLM_A6000", "--overwrite"]) == 2
+    assert "has no target" in capsys.readouterr().err

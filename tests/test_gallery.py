@@ -190,7 +190,7 @@ def test_one_answer_as_it_was_kept(draw: Draw, results: Results) -> None:
     figure = draw(f"accepted_trajectory {{replayed}} --drafters {FAILFAST} --question_ids 3")
     record = next(one for one in results.records(FAILFAST) if one.question_id == 3)
     fates = Counter(patch.get_gid() for patch in figure.axes[0].patches)
-    corrections = sum(turn.final_token is not None for turn in record.rounds)
+    corrections = sum(turn.correction_token is not None for turn in record.rounds)
     assert (fates["accepted"], fates["correction"], fates["rejected"]) == (record.num_accepted, corrections, 0)
     texts = [text.get_text() for text in figure.axes[0].texts if text.get_fontsize() > 6]
     assert "".join(texts).replace("↵", "\n").startswith(record.output_text)

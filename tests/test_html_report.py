@@ -271,7 +271,7 @@ def test_bad_results_are_one_line_and_status_2(tmp_path, capsys, fill, expected)
     fill(tmp_path / "results")
     assert html_report.main([str(tmp_path / "results"), "--out", str(tmp_path / "r.html")]) == 2
     said = capsys.readouterr().err
-    assert re.fullmatch(r"specdec\.html_report: error: [^\n]*\n", said) and expected in said
+    assert re.fullmatch(r"python -m specdec\.html_report: error: [^\n]*\n", said) and expected in said
     assert not (tmp_path / "r.html").exists()
 
 

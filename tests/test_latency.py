@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from specdec.config import PricingConfig
 from specdec.errors import UserError
-from specdec.latency.pricing import Price, measured, price
+from specdec.latency.pricing import Price, Pricing, measured, price
 from specdec.latency.profile import LatencyProfile, known_profiles, load_profile, resolve_target, verification_ms
 from specdec.records.identity import Identity
 from specdec.records.record import Record
@@ -205,6 +206,19 @@ def test_unknown_target_says_what_to_do(name):
         resolve_target(profile, name)
     for part in (*profile.target_ms_per_token, "--latency_target", "--latency_profile none", "vLLM_A6000"):
         assert part in str(caught.value)
+
+
+def test_the_default_profile_may_lack_a_target_where_nobody_named_it_and_there_are_measured_times():
+    asked, own = PricingConfig.latency_profile, "my/own_model"
+    optional = Pricing.load(asked, has_measured=True)
+    assert optional.entries(own) == {} and optional.engines(own) == []
+    line = optional.without_model(own)
+    assert line is not None and "vLLM_A6000 has no target 'my/own_model'" in line and "--latency_profile" in line
+    assert len(optional.entries(TARGET)) == 1 and optional.without_model(TARGET) is None
+    explicit = ([*asked], None), (asked, "own"), (asked, None)
+    for (names, as_if), has_measured in zip(explicit, (True, True, False), strict=True):
+        with pytest.raises(UserError, match="has no target"):
+            Pricing.load(names, as_if, has_measured=has_measured).entries(own)
 
 
 def test_unknown_profile_lists_the_known():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 from pathlib import Path
 
 import pytest
 
 from specdec.commands.flags import all_flags
+from specdec.commands.help_text import HelpWithDefaults
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = [
@@ -53,3 +55,16 @@ def test_a_command_takes_every_flag_that_it_lists(name: str) -> None:
 def test_no_flag_of_a_run_is_taken_and_ignored(name: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert failed(name, flag) == 2
     assert f"unrecognized arguments: {flag}" in capsys.readouterr().err
+
+
+def test_help_shows_every_default_once() -> None:
+    parser = argparse.ArgumentParser(formatter_class=HelpWithDefaults)
+    parser.add_argument("--steps", type=int, default=30, help="how long")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--names", nargs="+", default=["a", "b"])
+    parser.add_argument("--told", default=7, help="as ever (default: %(default)s)")
+    parser.add_argument("--out")
+    parser.add_argument("--fast", action="store_true")
+    text = " ".join(parser.format_help().split())
+    assert "how long (default: 30)" in text and "--seed SEED (default: 0)" in text and "(default: a b)" in text
+    assert text.count("(default: 7)") == 1 and text.count("default") == 4

@@ -9,7 +9,17 @@ from fake_server import sglang_metrics, vllm_metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiling.serving.metrics import Metrics, Speculation, between, mean_of, parse_metrics, read_metrics, sum_of, total
+from profiling.serving.metrics import (
+    Metrics,
+    Speculation,
+    between,
+    mean_of,
+    parse_metrics,
+    read_metrics,
+    speculates,
+    sum_of,
+    total,
+)
 from specdec.errors import UserError
 
 COUNTERS = "".join(f"vllm:spec_decode_num_{name} 8\n" for name in ("drafts", "draft_tokens", "accepted_tokens"))
@@ -68,6 +78,38 @@ def test_a_server_without_speculation_tells_of_none():
     assert between(read_metrics(text(1, 8)), read_metrics(text(2, 16)), 8) is None
     assert between(read_metrics("a 1"), read_metrics("a 2"), 8) is None
     assert between(read_metrics(sglang_metrics()(0, 0)), read_metrics(sglang_metrics()(0, 8)), 8) is None
+
+
+VLLM_ON, VLLM_OFF = vllm_metrics(4), vllm_metrics()
+SILENT = "python_gc_objects_collected_total 3\n"  # a server whose statistics are off
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (VLLM_OFF(1, 8), VLLM_OFF(2, 16), "no"),
+        (VLLM_ON(1, 8), VLLM_ON(2, 16), "yes"),
+        (VLLM_ON(1, 8), VLLM_ON(1, 16), "no"),  # its counter of drafts stood still while it wrote
+        (VLLM_ON(1, 8), VLLM_ON(1, 8), "unknown"),  # nothing was written: these metrics are not of these answers
+        (VLLM_OFF(1, 8), VLLM_OFF(1, 8), "unknown"),
+        (VLLM_ON(3, 24), VLLM_ON(1, 40), "unknown"),  # started anew in between
+        (VLLM_OFF(1, 8), VLLM_ON(2, 16), "unknown"),
+        (sglang_metrics()(0, 8), sglang_metrics()(0, 16), "no"),
+        (sglang_metrics()(0, 8), sglang_metrics(2.5, 0.5)(0, 16), "yes"),
+        ("sglang:generation_tokens 8", "sglang:generation_tokens 16", "unknown"),  # a version without the gauge
+        (SILENT, SILENT, "unknown"),
+        ("", "", "unknown"),
+        (None, VLLM_OFF(2, 16), "unknown"),
+        (VLLM_OFF(1, 8), None, "unknown"),
+    ],
+)
+def test_only_a_server_that_says_so_does_not_speculate(before, after, said):
+    readings = [None if page is None else read_metrics(page) for page in (before, after)]
+    assert speculates(*readings) == said
+
+
+def test_counters_that_began_anew_are_no_speculation():
+    assert between(read_metrics(VLLM_ON(9, 72)), read_metrics(VLLM_ON(2, 16)), 8) is None
 
 
 def test_sglang_gauges_become_counts_that_are_marked_as_derived():

@@ -158,7 +158,8 @@ def test_a_lacking_field_is_named(dataset, field, is_null):
     row = {key: value for key, value in ROWS[dataset].items() if key != field}
     if is_null:
         row[field] = None
-    with pytest.raises(UserError, match=f"question 7 of {dataset} lacks the field '{field}'"):
+    said = f"has a field '{field}' that is null" if is_null else f"lacks the field '{field}'"
+    with pytest.raises(UserError, match=f"question 7 of {dataset} {said}"):
         make_problem(dataset, row, 7)
 
 

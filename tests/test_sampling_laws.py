@@ -107,7 +107,7 @@ class TableLM(CachedLM):
 
     def __init__(self, left: dict[int, list[float]], right: dict[int, list[float]]) -> None:
         self.device, self.tokens, self.predictions, self._pending = torch.device("cpu"), [], {}, []
-        self._block_size = 1
+        self._block_size, self._num_rows = 1, MASK + 1
         self.left, self.right = left, right
 
     def _run(self, tokens: list[int], block_size: int, keep: Sequence[int] | None) -> torch.Tensor:

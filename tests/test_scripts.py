@@ -210,3 +210,43 @@ def test_smollm2_passes_on_what_the_benchmark_is_to_run(environment, tmp_path):
     noted.unlink()
     assert bash("smollm2", environment).returncode == 0
     assert configs_of(noted)[0].drafters.kinds == ("plain", "ar_sf", "ar_df", "dllm_sf", "failfast", "lookup")
+
+
+def test_smollm2_looks_for_its_questions_before_hours_of_work(environment, tmp_path):
+    environment |= {"DATA_DIR": str(tmp_path / "nowhere"), "WORK_DIR": str(tmp_path / "work")}
+    done = bash("smollm2", environment)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "nowhere/gsm8k/train.jsonl" in done.stderr
+    assert not done.stdout and not (tmp_path / "work").exists()
+    rows = {
+        "gsm8k": {"question": "1 + 1?", "answer": "#### 2"},
+        "math": {"problem": "1 + 1?", "solution": "2", "answer": "2"},
+    }
+    for name, row in rows.items():
+        (tmp_path / "nowhere" / name).mkdir(parents=True)
+        (tmp_path / "nowhere" / name / "train.jsonl").write_text(json.dumps(row) + "\n")
+    done = bash("smollm2", environment)
+    assert done.returncode == 2 and "nowhere/gsm8k/test.jsonl" in done.stderr and not (tmp_path / "work").exists()
+
+
+def test_lists_are_words_or_where_they_have_line_ends_lines(environment):
+    shows = '. scripts/lib.sh; printf "%s|" "${TARGETS[@]}" -- ${EXTRA_ARGS[@]+"${EXTRA_ARGS[@]}"}'
+    for targets, extra, shown in [
+        ("a b", "", "a|b|--|"),
+        (
+            "my/a b\nc d\n",
+            "--data_dir\nmy data\n",
+            "my/a b|c d|--|--data_dir|my data|",
+        ),
+    ]:
+        given = environment | {"TARGETS": targets, "EXTRA_ARGS": extra}
+        done = subprocess.run(["bash", "-c", shows], cwd=PROJECT, env=given, capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == (shown, "")
+
+
+def test_submitting_says_where_the_logs_go(environment, tmp_path):
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho 17\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    environment |= {"PATH": f"{tmp_path}{os.pathsep}{environment['PATH']}"}
+    done = bash("submit", environment, "scripts/sweep_dynamic_freqs.sh", "2")
+    assert done.stdout == "array 17 ranking 17\n"
+    assert f"{PROJECT}/sweep_dynamic_freqs-17_TASK.out and {PROJECT}/rank-17.out" in done.stderr

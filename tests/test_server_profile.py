@@ -60,6 +60,7 @@ def test_plain_decoding_is_printed_with_medians_spread_and_trials(clock, capsys)
         assert run(profile_tpt_vllm, server, "--repeats", "2") == 0
     found = last_json(capsys)
     assert (found["engine"], found["engine_version"], found["target"]) == ("vLLM", "0.13.0", "big")
+    assert found["speculates"] == "no"
     assert found["num_trials"] == found["num_valid"] == 6 and found["tokens_counted_by"] == {"usage": 6}
     assert found["ms_per_token"] == pytest.approx(dict.fromkeys(("median", "p10", "p90"), 10 * 6 / 5) | {"num": 6})
     assert found["ttft_ms"]["num"] == found["ttft_repeated_ms"]["num"] == 3
@@ -223,6 +224,51 @@ def test_metrics_that_cannot_be_read_are_one_line_and_plain_decoding_does_withou
         assert "tells of no speculation" in capsys.readouterr().err.splitlines()[-1]
         assert run(profile_tpt_vllm, server) == 0
     assert last_json(capsys)["speculation"] is None
+
+
+def test_unknown_is_not_no(tmp_path, profile_dir, capsys):
+    """In what is printed, in a profile, in the row, and in one line for people."""
+    more = ["--write_profile", "here", "--hardware", "GPU", "--drafter", "d"]
+    drafter = {"name": "d", "draft_pass_ms": 2.0, "target_ms_per_token": {"a": 9.0}, "provenance": {}}
+    (profile_dir / "d.json").write_text(json.dumps(drafter))
+    with FakeServer([answer(10)]) as server:
+        assert run(profile_tpt_vllm, server, *more) == 0
+    output = capsys.readouterr()
+    (line,) = [one for one in output.err.splitlines() if one.startswith("warning")]
+    assert f"{server.url.removesuffix('/v1')}/metrics does not say whether the server speculates" in line
+    assert json.loads(output.out.splitlines()[-1])["speculates"] == "unknown"
+    assert load_profile("here").provenance["targets"]["big"]["speculates"] == "unknown"
+    said = {}
+    for metrics in (None, vllm_metrics()):
+        vanilla = saved(tmp_path, "vanilla", profile_tpt_vllm, capsys, answer(10), metrics=metrics)
+        with FakeServer([answer(10)], metrics=vllm_metrics(4)) as server:
+            assert run(profile_tpt_vllm_eagle3, server, "--vanilla", str(vanilla)) == 0
+        found = last_json(capsys)
+        said[found["vanilla_speculates"]] = found["row"]["vanilla_speculates"]
+        assert found["speculates"] == "yes"
+    assert said == {"unknown": "unknown", "no": "no"}
+
+
+@pytest.mark.parametrize(("method", "status", "says"), [(None, 0, "no"), ("EAGLE3", 2, "yes")])
+def test_sglang_without_metrics_says_in_its_settings_whether_it_speculates(method, status, says, monkeypatch, capsys):
+    monkeypatch.setattr(FakeServer, "settings", {"speculative_algorithm": method})
+    with FakeServer([answer(10)]) as server:
+        assert run(profile_tpt_sglang, server) == status
+    output = capsys.readouterr()
+    assert "warning" not in output.err
+    assert ("speculates, so this is not plain" in output.err) == (says == "yes")
+    assert not output.out or json.loads(output.out.splitlines()[-1])["speculates"] == says
+
+
+@pytest.mark.parametrize("change", [{"speculates": "yes"}, {"speculation": {"num_drafts": 3}}, {"reason": "abort"}])
+def test_a_vanilla_that_is_none_is_refused(change, tmp_path, capsys):
+    vanilla = saved(tmp_path, "vanilla", profile_tpt_vllm, capsys, answer(10), metrics=vllm_metrics())
+    found = json.loads(vanilla.read_text().splitlines()[-1]) | change
+    found["trials"][0]["finish_reason"] = change.get("reason", "stop")
+    vanilla.write_text(json.dumps(found))
+    with FakeServer([answer(10)], metrics=vllm_metrics(4)) as server:
+        assert run(profile_tpt_vllm_eagle3, server, "--vanilla", str(vanilla)) == 2
+    assert "--vanilla " in capsys.readouterr().err and not server.requests
 
 
 def test_somebody_else_s_tokens_are_not_counted(capsys):

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from specdec.models import tokens
 from specdec.models.checkpoints import find_model
 from specdec.models.load import load_hf_model
 from training import answers as answers_file
-from training import decoder, export, family, invent_prompts, make_drafters, models, ranks, self_generate
+from training import decoder, export, family, invent_prompts, made_from, make_drafters, models, ranks, self_generate
 from training import tokenizer as tokenizers
 from training import train_ar_drafter as ar_command
 from training import train_dllm_drafter as dllm_command
@@ -113,6 +114,76 @@ def test_one_command_makes_both_drafters_of_a_target_and_goes_on_where_it_stoppe
     assert call(monkeypatch, "drafters", *drafter_flags(llama)) == 0
     again = json.loads(capsys.readouterr().out.splitlines()[-1])["stages"]
     assert again == dict.fromkeys(stages) and not list((llama / "work").glob("*.checkpoint.pt"))
+
+
+OTHERWISE = {
+    "target_sha256": ["--target_dir", "{folder}/other"],
+    "num_prompts: stored 14, asked 2": ["--prompt_file", "{folder}/prompts.jsonl"],
+    "max_new_tokens: stored 40, asked 30": ["--max_new_tokens", "30"],
+    "num_layers: stored 1, asked 2": ["--num_layers", "2"],
+    "num_steps: stored 3, asked 4": ["--ar_drafter_steps", "4"],
+    "seed: stored 0, asked 1": ["--seed", "1"],
+    "mask_token: stored 'word59', asked 'word58'": ["--mask_token", "word58"],
+    "schema: stored 1, asked 2": [],
+}
+
+
+def test_work_of_another_run_is_never_called_finished(llama, monkeypatch, capsys):
+    (llama / "more.jsonl").write_text("".join(f'{{"prompt": "word{n} word{n + 7}"}}\n' for n in range(12)))
+    monkeypatch.setattr(decoder, "BatchDecoder", lambda *_: Countdown())
+    assert call(monkeypatch, "drafters", *drafter_flags(llama)) == 0
+    assert f"Both drafters are in {llama / 'work'}. Run them: python failfast.py" in capsys.readouterr().err
+    save_model(llama / "other", toy_model("llama", 2))
+    before = contents(llama)
+    for difference, flags in OTHERWISE.items():
+        with monkeypatch.context() as changed:
+            changed.setattr(made_from, "SCHEMA", 1 if flags else 2)
+            given = [flag.format(folder=llama) for flag in flags]
+            assert call(monkeypatch, "drafters", *drafter_flags(llama), *given) == 2
+        told = capsys.readouterr()
+        (line,) = [one for one in told.err.splitlines() if ": error: " in one]
+        assert f"was made with other settings ({difference}" in line and not told.out
+        assert contents(llama) == before
+    assert call(monkeypatch, "drafters", *drafter_flags(llama)) == 0
+    assert f"--- answers: reused, it is at {llama / 'work' / 'answers.npz'}" in capsys.readouterr().err
+    (llama / "work" / "dllm_drafter.made_from.json").unlink()
+    assert call(monkeypatch, "drafters", *drafter_flags(llama)) == 2
+    assert "does not say what it was made from" in capsys.readouterr().err
+    (llama / "work" / "answers.npz.made_from.json").write_text("[")
+    assert call(monkeypatch, "drafters", *drafter_flags(llama)) == 2
+    assert "answers.npz.made_from.json is damaged" in capsys.readouterr().err
+
+
+def test_invented_prompts_are_reused_if_they_are_what_is_asked(llama, monkeypatch, capsys):
+    assert call(monkeypatch, "invent", *flags_of("invent", llama)) == 0
+    before = contents(llama)
+    assert call(monkeypatch, "invent", *flags_of("invent", llama)) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["reused"] == f"{llama}/out"
+    assert call(monkeypatch, "invent", *flags_of("invent", llama), "--num_prompts", "41") == 2
+    assert "num_prompts: stored 40, asked 41" in capsys.readouterr().err and contents(llama) == before
+
+
+def test_every_stage_of_the_family_says_what_it_is_made_from(llama, tmp_path):
+    """All but the export, which is done anew each time; and each from what lies there, not from its name."""
+    for name in ("gsm8k", "math"):
+        (llama / "data" / name).mkdir(parents=True)
+        row = {"question": "1 + 1?", "problem": "1 + 1?", "answer": "2\n#### 2", "solution": "It is 2."}
+        (llama / "data" / name / "train.jsonl").write_text(json.dumps(row) + "\n")
+    place = make_drafters.Workplace(llama / "work", torch.device("cpu"))
+    whole = family.Family(llama / "data", llama / "models", family.smoke_settings(), place)
+    shutil.copytree(llama / "target", llama / "work" / "tokenizer")
+    for name in ("teacher_1", "teacher_2", "target"):
+        shutil.copytree(llama / "target", llama / "work" / name)
+    for name in ("teacher_1_answers", "teacher_2_answers", "answers"):
+        shutil.copyfile(llama / "answers.npz", llama / "work" / f"{name}.npz")
+
+    def facts() -> dict[str, dict]:
+        return {stage.name: stage.made_from() for stage in whole.stages() if stage.made_from}
+
+    first = facts()
+    assert list(first) == [stage.name for stage in whole.stages()][:-1]
+    save_model(llama / "work" / "teacher_2", toy_model("llama", 2))
+    assert {name for name, found in facts().items() if found != first[name]} == {"teacher_2_answers"}
 
 
 class Countdown:
@@ -307,6 +378,25 @@ def test_two_processes_train_what_one_does(llama, monkeypatch):
         torch.testing.assert_close(again, weights, atol=1e-5, rtol=0)
         assert (told[0][0], seen) == (5, tokens_seen) and told[0][1] == pytest.approx(reported[0][1], rel=1e-5)
     assert sorted(path.name for path in (one / "dllm").iterdir()) == sorted(p.name for p in (two / "dllm").iterdir())
+
+
+@pytest.mark.parametrize("kind", [*COMMANDS, "family", "drafters"])
+def test_help_says_every_default_and_what_it_takes(kind, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        call(monkeypatch, kind, "--help")
+    text = capsys.readouterr().out
+    assert "time and memory:" in text and "(default: auto)" in text and "(default: 0)" in text
+    options = text.partition("options:")[2].partition("time and memory")[0]
+    for flag in (
+        "--num_steps",
+        "--learning_rate",
+        "--num_docs",
+        "--max_rows",
+        "--max_new_tokens",
+        "--ar_drafter_steps",
+    ):
+        _, found, after = options.partition(f"  {flag} ")
+        assert not found or "(default:" in after.partition("\n  --")[0], flag
 
 
 def test_a_mistyped_flag_is_an_error():

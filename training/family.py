@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +24,18 @@ from training.cli import add_compile_flag, run_command, training_parser
 from training.corpus import load_examples, with_variants
 from training.export import REPORT_FILE, check_published, publish, replacing, write_model
 from training.loop import LoopSettings
-from training.make_drafters import DrafterRun, DrafterSettings, Stage, Workplace, loop_facts, run_stages, workplace_of
+from training.made_from import sha256, target_facts, text_facts
+from training.make_drafters import (
+    DrafterRun,
+    DrafterSettings,
+    Stage,
+    Workplace,
+    answer_facts,
+    loop_facts,
+    run_stages,
+    training_facts,
+    workplace_of,
+)
 from training.models import Shape, find_target
 from training.self_generate import summary
 from training.tokenizer import VOCAB_SIZE, load_tokenizer, train_bpe, write_tokenizer
@@ -140,22 +151,54 @@ class Family:
         return [
             *([] if self.target_dir else self._target_stages()),
             *drafters.stages(),
-            Stage("export", self.out, self.export, is_redone=True),
+            Stage("export", self.out, self.export, None),
         ]
 
     def _target_stages(self) -> list[Stage]:
         return [
-            Stage("tokenizer", self.path("tokenizer"), self.make_tokenizer),
+            Stage("tokenizer", self.path("tokenizer"), self.make_tokenizer, self._tokenizer_from),
             *(stage for number in range(1, self.settings.num_teachers + 1) for stage in self._teacher_stages(number)),
-            Stage("target", self.path("target"), self.make_target, trains_together=True),
+            Stage("target", self.path("target"), self.make_target, self._target_from, True),
         ]
 
     def _teacher_stages(self, number: int) -> list[Stage]:
         name, answers = f"teacher_{number}", f"teacher_{number}_answers"
         return [
-            Stage(name, self.path(name), partial(self.make_teacher, number), trains_together=True),
-            Stage(answers, self.path(f"{answers}.npz"), partial(self.make_teacher_answers, number)),
+            Stage(name, self.path(name), partial(self.make_teacher, number), partial(self._teacher_from, number), True),
+            Stage(
+                answers,
+                self.path(f"{answers}.npz"),
+                partial(self.make_teacher_answers, number),
+                partial(self._teacher_answers_from, number),
+            ),
         ]
+
+    def _tokenizer_from(self) -> dict:
+        return {**self._example_facts, "vocab_size": self.settings.vocab_size}
+
+    def _teacher_from(self, number: int) -> dict:
+        if number > 1:
+            return self._learnt_from(number - 1)
+        tokenizer = sha256(path.read_bytes() for path in sorted(self.path("tokenizer").iterdir()))
+        return {**self._example_facts, "tokenizer_sha256": tokenizer, **training_facts(self.settings.teacher)}
+
+    def _teacher_answers_from(self, number: int) -> dict:
+        asked = text_facts("prompts", self.prompts(number))
+        return {**target_facts(self.path(f"teacher_{number}")), **asked, **answer_facts(self.settings.drafters.answers)}
+
+    def _target_from(self) -> dict:
+        return self._learnt_from(self.settings.num_teachers)
+
+    def _learnt_from(self, number: int) -> dict:
+        """A model that learns a teacher's answers."""
+        answers, settings = self.path(f"teacher_{number}_answers.npz"), self.settings
+        kept = {"max_repeated": settings.max_repeated, "keep_truncated": settings.keep_truncated}
+        return {"answers_sha256": sha256([answers.read_bytes()]), **kept, **training_facts(settings.target)}
+
+    @cached_property
+    def _example_facts(self) -> dict:
+        examples = load_examples(self.data_dir, self.settings.examples_per_set)
+        return text_facts("examples", (text for one in examples for text in (one.prompt, one.answer)))
 
     def make_tokenizer(self) -> dict:
         examples = load_examples(self.data_dir, self.settings.examples_per_set)
@@ -239,8 +282,10 @@ def main() -> dict:
     parser.add_argument("--smoke", action="store_true", help="a toy family in a minute, to try the pipeline")
     parser.add_argument("--target_dir", type=Path, help="a finished target: make drafters for it, and nothing else")
     parser.add_argument("--num_mixed", type=int, help="copies with a sentence of another question, for the drafters")
+    usual = FamilySettings()
     for name in TRAINED:
-        parser.add_argument(f"--{name}_steps", type=int, help="instead of the default number")
+        part = getattr(usual if hasattr(usual, name) else usual.drafters, name)
+        parser.add_argument(f"--{name}_steps", type=int, help=f"optimizer steps (default: {part.loop.num_steps})")
     add_compile_flag(parser)
     arguments = parser.parse_args()
     settings = settings_of(arguments)

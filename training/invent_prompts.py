@@ -22,7 +22,8 @@ from training import ranks
 from training.answers import DecodeSettings
 from training.cli import pick_device, run_command, training_parser
 from training.export import check_free
-from training.models import TARGET_HELP
+from training.made_from import is_made, note, note_path, target_facts
+from training.models import TARGET_HELP, find_target
 from training.self_generate import load_writer
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def main() -> dict:
     parser.add_argument("--target_dir", type=Path, required=True, help=TARGET_HELP)
     parser.add_argument("--num_prompts", type=int, required=True, help="how many to write; fewer are left in the end")
     parser.add_argument("--opening", nargs="+", default=[""], help="first words of the prompts, each as many times")
-    parser.add_argument("--temperature", type=float, default=0.8)
+    parser.add_argument("--temperature", type=float, default=0.8, help="0: greedy")
     parser.add_argument("--max_new_tokens", type=int, default=160, help="a longer prompt is left out")
     parser.add_argument("--max_rows", type=int, default=DecodeSettings.max_rows, help="prompts written at once")
     parser.add_argument("--out", type=Path, required=True, help="the .jsonl to write")
@@ -84,11 +85,22 @@ def main() -> dict:
     return ranks.on_leader(lambda: _write(arguments, settings))
 
 
+def _made_from(arguments: argparse.Namespace, settings: DecodeSettings) -> dict:
+    """What decides the prompts; the number of rows does not."""
+    named = {name: getattr(arguments, name) for name in ("num_prompts", "opening", "seed")}
+    chosen = {"temperature": settings.temperature, "max_new_tokens": settings.max_new_tokens}
+    return {**target_facts(find_target(arguments.target_dir)), **named, **chosen}
+
+
 def _write(arguments: argparse.Namespace, settings: DecodeSettings) -> dict:
     import torch
 
     from training.decoder import BatchDecoder
 
+    asked = _made_from(arguments, settings)
+    if note_path(arguments.out).exists() and is_made(arguments.out, asked):
+        ranks.say(f"reused: the prompts are at {arguments.out}")
+        return {"stage": "prompts", "reused": str(arguments.out)}
     check_free(arguments.out)
     model, tokenizer, stops = load_writer(arguments.target_dir, pick_device(arguments.device))
     torch.manual_seed(arguments.seed)
@@ -96,7 +108,7 @@ def _write(arguments: argparse.Namespace, settings: DecodeSettings) -> dict:
     prompts = invent_prompts(decoder, tokenizer, arguments.opening, arguments.num_prompts)
     if not prompts:
         raise UserError("not one whole prompt came of it: raise --max_new_tokens or --num_prompts")
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    note(arguments.out, asked)
     lines = [json.dumps({"prompt": prompt}, ensure_ascii=False) + "\n" for prompt in prompts]
     write_atomic(arguments.out, "".join(lines).encode("utf-8", "replace"))
     return {"stage": "prompts", "num_prompts": len(prompts), "asked": arguments.num_prompts}

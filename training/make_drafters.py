@@ -2,17 +2,19 @@
 
     python -m training.make_drafters --target_dir DIR --prompt_file FILE --work_dir DIR
 
-The target answers the prompts, and both drafters learn from its answers, in stages; what is already in the work folder
-is not made again. The bundled family (training.family) goes through the same stages.
+The target answers the prompts, and both drafters learn from its answers, in stages. What is already in the work folder
+is not made again; what was made there from something else is refused. The bundled family (training.family) goes through
+the same stages.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,11 +28,13 @@ from training.corpus import add_prompt_flags, read_prompts
 from training.drafting import Lesson, load_lesson
 from training.export import write_model
 from training.loop import LoopSettings, OutOfTime, Place
+from training.made_from import is_made, note, sha256, target_facts, text_facts
 from training.models import TARGET_HELP, find_target
 from training.self_generate import answer_texts
 from training.tokenizer import load_tokenizer
 from training.train_ar_drafter import ArSettings, train_ar_drafter
 from training.train_dllm_drafter import DllmSettings, dllm_config, mask_id_of, train_dllm_drafter
+from training.train_target import TargetSettings
 
 if TYPE_CHECKING:
     import torch
@@ -43,17 +47,25 @@ MAX_PROMPT = 400  # longer prompts leave too little room for an answer in a trai
 class Stage:
     """One step. When `artefact` exists it is done; `work` makes it and says in builtins what came of it.
 
-    `trains_together`: all of torchrun's processes work; the other stages are the leader's, and the others wait.
+    `made_from`: everything that decides the artefact, asked when what came before is there. `trains_together`: all of
+    torchrun's processes work; the other stages are the leader's, and the others wait.
     """
 
     name: str
     artefact: Path
     work: Callable[[], dict]
+    made_from: Callable[[], dict] | None
     trains_together: bool = False
-    is_redone: bool = False
 
     def is_done(self) -> bool:
-        return self.artefact.exists() and not self.is_redone
+        """Raises UserError where the artefact was made from something else. One that nothing is asked of is redone."""
+        if self.made_from is None:
+            return False
+        asked = self.made_from()
+        if is_made(self.artefact, asked):
+            return True
+        note(self.artefact, asked)
+        return False
 
 
 def run_stages(stages: Sequence[Stage], stop_after: str, deadline: float | None) -> dict[str, dict | None]:
@@ -62,6 +74,7 @@ def run_stages(stages: Sequence[Stage], stop_after: str, deadline: float | None)
     for stage in stages:
         if ranks.on_leader(stage.is_done):
             results[stage.name] = None
+            ranks.say(f"--- {stage.name}: reused, it is at {stage.artefact}")
         else:
             if ranks.is_past(deadline):
                 raise OutOfTime(f"before stage {stage.name}")
@@ -127,10 +140,28 @@ class DrafterRun:
         """The answers, then one drafter after the other; each in the work folder under its name."""
         folder = self.workplace.work_dir
         return [
-            Stage("answers", self._answers, self._make_answers),
-            Stage("ar_drafter", folder / "ar_drafter", self._make_ar_drafter, trains_together=True),
-            Stage("dllm_drafter", folder / "dllm_drafter", self._make_dllm_drafter, trains_together=True),
+            Stage("answers", self._answers, self._make_answers, self._answers_from),
+            Stage("ar_drafter", folder / "ar_drafter", self._make_ar_drafter, self._ar_drafter_from, True),
+            Stage("dllm_drafter", folder / "dllm_drafter", self._make_dllm_drafter, self._dllm_drafter_from, True),
         ]
+
+    def _answers_from(self) -> dict:
+        return {**self._target_facts, **text_facts("prompts", self.texts()), **answer_facts(self.settings.answers)}
+
+    def _ar_drafter_from(self) -> dict:
+        return {**self._lesson_from(), **training_facts(self.settings.ar_drafter)}
+
+    def _dllm_drafter_from(self) -> dict:
+        own = {"mask_token": self.settings.mask_token, **training_facts(self.settings.dllm_drafter)}
+        return {**self._lesson_from(), **own}
+
+    def _lesson_from(self) -> dict:
+        answers = sha256([self._answers.read_bytes()])
+        return {**self._target_facts, "answers_sha256": answers, "max_repeated": self.settings.max_repeated}
+
+    @cached_property
+    def _target_facts(self) -> dict[str, str]:
+        return target_facts(self.target_dir)
 
     @property
     def _answers(self) -> Path:
@@ -163,6 +194,19 @@ class DrafterRun:
         return facts
 
 
+def answer_facts(settings: DecodeSettings) -> dict:
+    """What decides an answer; the number of rows does not."""
+    return {"max_prompt": MAX_PROMPT, "max_new_tokens": settings.max_new_tokens, "temperature": settings.temperature}
+
+
+def training_facts(settings: ArSettings | DllmSettings | TargetSettings) -> dict:
+    """Every setting of a training by its own name."""
+    found: dict = {}
+    for name, value in asdict(settings).items():
+        found |= value if isinstance(value, dict) else {name: value}
+    return found
+
+
 def workplace_of(arguments: argparse.Namespace) -> Workplace:
     device, deadline = pick_device(arguments.device), deadline_of(arguments.max_minutes)
     return Workplace(arguments.work_dir, device, deadline, arguments.compile)
@@ -192,12 +236,14 @@ def main() -> dict:
     parser.add_argument("--work_dir", type=Path, required=True, help="answers, checkpoints, and the two drafters")
     parser.add_argument("--num_layers", type=int, default=6, help="layers cut evenly from the target")
     parser.add_argument("--mask_token", help="the tokenizer entry to use as mask (default: its own mask token)")
-    parser.add_argument("--max_new_tokens", type=int, default=default.answers.max_new_tokens)
-    parser.add_argument("--max_rows", type=int, default=default.answers.max_rows, help="answers decoded at once")
+    answers = default.answers
+    parser.add_argument("--max_new_tokens", type=int, default=answers.max_new_tokens, help="the longest answer")
+    parser.add_argument("--max_rows", type=int, default=answers.max_rows, help="answers decoded at once")
     parser.add_argument("--num_docs", type=int, default=64, help="documents in a training step")
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--learning_rate", type=float, default=1e-3, help="of both, at its highest")
     for stage in ("ar_drafter", "dllm_drafter"):
-        parser.add_argument(f"--{stage}_steps", type=int, help="instead of the default number")
+        steps = getattr(default, stage).loop.num_steps
+        parser.add_argument(f"--{stage}_steps", type=int, help=f"optimizer steps (default: {steps})")
     add_compile_flag(parser)
     arguments = parser.parse_args()
     settings = settings_of(arguments)
@@ -206,7 +252,14 @@ def main() -> dict:
     mask_id_of(load_tokenizer(target_dir), arguments.mask_token)  # a mistake here is better told before the hours
     workplace.work_dir.mkdir(parents=True, exist_ok=True)
     run = DrafterRun(target_dir, lambda: read_prompts(arguments), settings, workplace)
-    return {"stages": run_stages(run.stages(), "dllm_drafter", workplace.deadline)}
+    results = run_stages(run.stages(), "dllm_drafter", workplace.deadline)
+    ranks.say(
+        f"Both drafters are in {workplace.work_dir}. Run them: python failfast.py "
+        f"--target_model_name {shlex.quote(str(arguments.target_dir))} "
+        f"--ar_model_name {shlex.quote(str(workplace.work_dir / 'ar_drafter'))} "
+        f"--dllm_dir {shlex.quote(str(workplace.work_dir / 'dllm_drafter'))}"
+    )
+    return {"stages": results}
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from specdec.errors import UserError
 from specdec.models.checkpoints import find_model
+from specdec.records.identity import first_difference
 from training import ranks
 from training.answers import Answers, DecodeSettings, save_answers
 from training.cli import deadline_of, pick_device, run_command, training_parser
@@ -45,11 +46,14 @@ def _read_partial(path: Path, identity: dict) -> dict[int, list[int]]:
     whole = content[: content.rfind(b"\n") + 1]
     try:
         header, *lines = [json.loads(line) for line in whole.splitlines()] or [None]
+        if not isinstance(header, dict):
+            raise TypeError("no header")
         found = {number: answer for line in lines for number, answer in zip(line["rows"], line["answers"], strict=True)}
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} holds no partial answers: delete it") from None
-    if header != identity:
-        raise UserError(f"{path} belongs to another run: use another work folder or delete the file")
+    difference = first_difference(header, identity)
+    if difference is not None:
+        raise UserError(f"{path} belongs to another run ({difference}): use another work folder or delete the file")
     os.truncate(path, len(whole))
     return found
 
@@ -57,9 +61,12 @@ def _read_partial(path: Path, identity: dict) -> dict[int, list[int]]:
 def _identity(
     model: PreTrainedModel, prompts: list[list[int]], stop_ids: Sequence[int], settings: DecodeSettings
 ) -> dict:
-    digest = hashlib.sha256(json.dumps(prompts).encode())
-    digest.update(weights_digest(model).encode())
-    return {"run": digest.hexdigest()[:16], "stop_ids": list(stop_ids), "max_new_tokens": settings.max_new_tokens}
+    return {
+        "target": weights_digest(model),
+        "prompts": hashlib.sha256(json.dumps(prompts).encode()).hexdigest()[:16],
+        "stop_ids": list(stop_ids),
+        "max_new_tokens": settings.max_new_tokens,
+    }
 
 
 def _append(partial: Path, answers: dict[int, list[int]]) -> None:
@@ -158,7 +165,7 @@ def main() -> dict:
     parser.add_argument("--target_dir", type=Path, required=True, help=TARGET_HELP)
     add_prompt_flags(parser)
     parser.add_argument("--out", type=Path, required=True, help="the .npz to write")
-    parser.add_argument("--max_new_tokens", type=int, default=DecodeSettings.max_new_tokens)
+    parser.add_argument("--max_new_tokens", type=int, default=DecodeSettings.max_new_tokens, help="the longest")
     parser.add_argument("--max_rows", type=int, default=DecodeSettings.max_rows, help="rows decoded at once")
     arguments = parser.parse_args()
     # By torchrun one process generates and the others wait: batches are large, and a target is small.

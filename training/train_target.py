@@ -73,8 +73,8 @@ def train_target(
 def main() -> dict:
     parser = training_parser(MODULE, __doc__.splitlines()[0])
     add_loop_flags(parser, TargetSettings.loop)
-    parser.add_argument("--data_dir", type=Path, required=True)
-    parser.add_argument("--tokenizer_dir", type=Path, required=True)
+    parser.add_argument("--data_dir", type=Path, required=True, help="has gsm8k/train.jsonl and math/train.jsonl")
+    parser.add_argument("--tokenizer_dir", type=Path, required=True, help="whose tokenizer.json it is to have")
     arguments = parser.parse_args()
     loop = loop_of(arguments)
     place, tokenizer = place_of(arguments), load_tokenizer(arguments.tokenizer_dir)

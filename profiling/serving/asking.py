@@ -6,10 +6,12 @@ It asks nothing: `server_profile.py` and `profile_tpt_hf.py` do.
 import argparse
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from profiling.serving.server import Server
+from profiling.serving.stream import OPENAI_ENDS
 from specdec.drafters.flags import number, positive_int
 
 DEFAULTS = {"num_questions": 8, "max_new_tokens": 256}
@@ -21,7 +23,8 @@ class Engine:
     """What is particular to one server program.
 
     `extra`: fields of its requests; `version_url`: where its JSON names its version; `speculates`: whether it must
-    speculate, must not, or may (None).
+    speculate, must not, or may (None). `says_method`: the field there that names how it speculates, null: not at all;
+    `ends`: the reasons for which it finishes a whole answer.
     """
 
     module: str
@@ -30,6 +33,8 @@ class Engine:
     version_url: str
     speculates: bool | None
     extra: dict[str, Any] = field(default_factory=lambda: dict(NEUTRAL))
+    says_method: str | None = None
+    ends: Mapping[str, str] = field(default_factory=lambda: OPENAI_ENDS)
 
 
 def add_server_flags(parser: argparse.ArgumentParser, engine: Engine) -> None:
@@ -49,7 +54,10 @@ def add_server_flags(parser: argparse.ArgumentParser, engine: Engine) -> None:
 def add_trial_flags(parser: argparse.ArgumentParser) -> None:
     """--repeats and --warm_up, and a profiler's number and length of answers."""
     parser.add_argument(
-        "--repeats", type=positive_int, default=3, help="times each question is asked (default: %(default)s)"
+        "--repeats",
+        type=positive_int,
+        default=3,
+        help="times each question is asked; in all questions x repeats + warm-up answers (default: %(default)s)",
     )
     parser.add_argument(
         "--warm_up", type=positive_int, default=2, help="answers that do not count (default: %(default)s)"

@@ -18,6 +18,7 @@ from prometheus_client.samples import Sample
 
 from specdec.errors import UserError
 
+YES, NO, UNKNOWN = "yes", "no", "unknown"  # whether a server speculates: no is a thing that it says
 DEFINITION = "tokens emitted per round, bonus included: 1 + accepted / drafts"
 _VLLM = "vllm:spec_decode_num_"
 _GENERATED = ("vllm:generation_tokens", "sglang:generation_tokens")
@@ -66,23 +67,31 @@ class Speculation:
 
 @dataclass(frozen=True)
 class Metrics:
-    """One reading of a server's metrics: totals since its start, and SGLang's gauges; None: it does not say."""
+    """One reading of a server's metrics: totals since its start, and SGLang's gauges; None: it does not say.
+
+    `denies`: the page says that nothing speculates. vLLM has its counters of it only where it does (its source,
+    `SpecDecodingProm`), so a page with its tokens and without them says so; SGLang's gauge is 0 where it does not.
+    """
 
     num_generated: int | None
     counters: Speculation | None = None
     accept_len: float | None = None
     accept_rate: float | None = None
+    denies: bool = False
 
 
 def read_metrics(text: str) -> Metrics:
     """What a page tells of speculation, over all engines. UserError for another format, or counts that are none."""
     samples = parse_metrics(text)
+    is_counted = any(sample.name.startswith(_VLLM) for sample in samples)
+    accept_len = mean_of(samples, "sglang:spec_accept_length")
     try:
         return Metrics(
             num_generated=next((n for name in _GENERATED if (n := _count(samples, name)) is not None), None),
             counters=_vllm_counters(samples),
-            accept_len=mean_of(samples, "sglang:spec_accept_length"),
+            accept_len=accept_len,
             accept_rate=mean_of(samples, "sglang:spec_accept_rate"),
+            denies=accept_len == 0 or (not is_counted and sum_of(samples, _GENERATED[0]) is not None),
         )
     except (ValueError, OverflowError) as error:
         raise UserError(f"the server's metrics hold a count that is not a number ({error})") from error
@@ -135,13 +144,36 @@ def between(before: Metrics, after: Metrics, num_tokens: int) -> Speculation | N
     """
     if before.counters is not None and after.counters is not None:
         found = after.counters.since(before.counters)
-        return found if found.num_drafts > 0 else None
+        has_counted = found.num_drafts > 0 and 0 <= found.num_accepted <= found.num_drafted  # not started anew
+        return found if has_counted else None
     if not after.accept_len or after.accept_len < 1:
         return None
     num_drafts = max(1, round(num_tokens / after.accept_len))
     num_accepted = max(0, num_tokens - num_drafts)
     num_drafted = round(num_accepted / after.accept_rate) if after.accept_rate else 0
     return Speculation(num_drafts, num_drafted, num_accepted, is_derived=True)
+
+
+def speculates(before: Metrics | None, after: Metrics | None) -> str:
+    """Whether a server speculates, YES, NO or UNKNOWN, by readings before and after answers that it gave.
+
+    Metrics that are missing, stand still, began anew or change their kind in between say neither.
+    """
+    if before is None or after is None or num_new(before, after) <= 0:
+        return UNKNOWN
+    if before.counters is not None and after.counters is not None:
+        drafts = after.counters.num_drafts - before.counters.num_drafts
+        return UNKNOWN if drafts < 0 else YES if drafts else NO
+    if before.denies and after.denies:
+        return NO
+    return YES if (after.accept_len or 0) >= 1 else UNKNOWN
+
+
+def num_new(before: Metrics, after: Metrics) -> float:
+    """Tokens generated between two readings; without a counter of them, as many as anyone may wait for."""
+    if before.num_generated is None or after.num_generated is None:
+        return float("inf")
+    return after.num_generated - before.num_generated
 
 
 def total(parts: Sequence[Speculation]) -> dict[str, Any] | None:

@@ -8,20 +8,29 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+from profiling.serving.metrics import UNKNOWN, YES
+from profiling.serving.stream import ALL_ENDS, STOP
 from specdec.errors import UserError
+from specdec.records.fields import MAX_MS
 
 ALIKE = ("engine", "target", "dataset", "prompt_style", "max_new_tokens", "concurrency")
 
 
 def check_vanilla(vanilla: dict[str, Any], asked: dict[str, Any], question_ids: Iterable[int]) -> None:
     """Raises UserError unless the plain decoding in `vanilla` is what a server asked like this can be compared with."""
-    if not isinstance(vanilla.get("trials"), list):
-        raise UserError("--vanilla holds no trials: give what a server's profiler printed")
+    trials = vanilla.get("trials")
+    if not isinstance(trials, list) or not all(map(_is_trial, trials)):
+        raise UserError("--vanilla holds no trials, or damaged ones: give what a server's profiler printed")
     for key in ALIKE:
         if asked.get(key) != vanilla.get(key):
             raise UserError(
                 f"--vanilla was made with {key} {vanilla.get(key)!r} and this with {asked.get(key)!r}: make it again"
             )
+    if vanilla.get("speculates") == YES or vanilla.get("speculation"):
+        raise UserError("--vanilla is of a server that speculates: give what a profiler printed of it without")
+    broken = [one["finish_reason"] for one in vanilla["trials"] if one.get("finish_reason", STOP) not in ALL_ENDS]
+    if broken:
+        raise UserError(f"--vanilla holds answers that were broken off (finish_reason {broken[0]!r}): make it again")
     missing = set(question_ids) - by_question(vanilla["trials"]).keys()
     if missing:
         raise UserError(f"--vanilla lacks question {min(missing)}: make it with the same questions")
@@ -44,7 +53,15 @@ def ranking_row(found: dict[str, Any], vanilla: dict[str, Any], name: str) -> di
     kept = ("engine", "engine_version", "hardware", "target", "dataset", "prompt_style", "max_new_tokens")
     known = {key: found[key] for key in kept if key in found}
     row = {"drafter_name": f"{name}_{drafted}" if drafted else name, **known}
-    return {**row, "questions": questions}
+    return {**row, "vanilla_speculates": vanilla.get("speculates", UNKNOWN), "questions": questions}
+
+
+def _is_trial(trial: Any) -> bool:
+    """Whether this is what `trials.trial_dict` makes, as far as a row needs it."""
+    if not isinstance(trial, dict) or type(trial.get("question_id")) is not int:
+        return False
+    ms = trial.get("ms_per_token")
+    return isinstance(ms, float) and 0 < ms < MAX_MS
 
 
 def by_question(trials: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:

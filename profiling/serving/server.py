@@ -82,7 +82,7 @@ class Server:
                 if response is not None and response.status == 200:
                     yield response, sent
                     return
-                refusal = None if response is None else Refused(url, response.status, _text_of(response))
+                refusal = None if response is None else Refused(url, response.status, text_of(response))
                 if refusal is not None and (refusal.status not in TRY_AGAIN or not tries_left):
                     raise refusal
             finally:
@@ -161,7 +161,8 @@ def _path(url: str) -> str:
     return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
-def _text_of(response: http.client.HTTPResponse) -> str:
+def text_of(response: http.client.HTTPResponse) -> str:
+    """The beginning of a body; "" where it does not come."""
     try:
         return response.read(READ_BYTES).decode("utf-8", errors="replace")
     except (OSError, http.client.HTTPException):
@@ -183,6 +184,16 @@ def _message(text: str) -> str:
     except (ValueError, AttributeError, RecursionError):
         pass
     return " ".join(text.split())[:200] or "nothing"
+
+
+def error_in(text: str) -> str | None:
+    """The error that a body of status 200 reports all the same; None: it reports none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    is_error = isinstance(found, dict) and (found.get("error") or found.get("object") == "error")
+    return _message(text) if is_error else None
 
 
 def _reason(error: Exception) -> str:

@@ -6,7 +6,9 @@ is started by hand (README), with or without speculative decoding.
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from profiling.new_profile import (
 )
 from profiling.serving.asking import Engine, add_server_flags, question_arguments
 from profiling.serving.chat import Chat, CountTokens, Served
-from profiling.serving.metrics import between, total
+from profiling.serving.metrics import NO, UNKNOWN, YES, Metrics, between, speculates, total
 from profiling.serving.ranking_row import check_vanilla, ranking_row
 from profiling.serving.server import Refused, Server
 from profiling.serving.trials import require_trials, run_trials, summary
@@ -67,6 +69,7 @@ def profile(
     found = {**asked, **measure(engine, flags, problems)}
     if vanilla is not None:
         found["vanilla_ms_per_token"] = vanilla["ms_per_token"]
+        found["vanilla_speculates"] = vanilla.get("speculates", UNKNOWN)
         if flags.concurrency == 1:
             found["row"] = ranking_row(found, vanilla, f"eagle3_{engine.name.lower()}")
     show(found)
@@ -84,29 +87,40 @@ def measure(engine: Engine, flags: argparse.Namespace, problems: Sequence[Proble
     found = summary(trials)
     answers = [trial.answer for trial in trials if trial.answer]
     found["speculation"] = total([answer.speculation for answer in answers if answer.speculation])
-    wanted = engine.speculates or bool(getattr(flags, "vanilla", None))
-    if found["speculation"] is None and (not wanted or flags.concurrency > 1):
+    wanted, after = engine.speculates or bool(getattr(flags, "vanilla", None)), served.metrics()
+    if found["speculation"] is None and (not wanted or flags.concurrency > 1) and before and after:
         # Answers at once cannot be told apart by the metrics, nor is one told from somebody else's.
-        after = served.metrics()
-        if before is not None and after is not None:
-            of_all = between(before, after, sum(answer.num_tokens for answer in answers))
-            found["speculation"] = total([] if of_all is None else [of_all])
+        of_all = between(before, after, sum(answer.num_tokens for answer in answers))
+        found["speculation"] = total([] if of_all is None else [of_all])
+    found["speculates"] = YES if found["speculation"] else _speculates(engine, served, before, after)
     _check_speculation(engine, flags, found, wanted)
     return found
+
+
+def _speculates(engine: Engine, served: Served, before: Metrics | None, after: Metrics | None) -> str:
+    """YES, NO or UNKNOWN, by the server's metrics, else by what it says of its settings."""
+    found, said = speculates(before, after), {}
+    if found == UNKNOWN and engine.says_method:
+        with suppress(UserError):  # a server that is gone by now leaves what was measured
+            said = _told(engine, served.chat.server)
+    if engine.says_method not in said:
+        return found
+    return NO if said[engine.says_method] is None else YES
 
 
 def served_model(engine: Engine, flags: argparse.Namespace) -> Served:
     server = Server(flags.base_url, timeout_s=flags.timeout_s)
     extra = {**engine.extra, **flags.extra_body}
-    chat = Chat(server, flags.target_model_name, flags.max_new_tokens, extra, _token_counter(flags))
+    chat = Chat(server, flags.target_model_name, flags.max_new_tokens, extra, _token_counter(flags), engine.ends)
     return Served(chat, reads_metrics=flags.concurrency == 1)
 
 
 def describe(engine: Engine, flags: argparse.Namespace) -> dict[str, Any]:
+    version = _told(engine, Server(flags.base_url, timeout_s=flags.timeout_s)).get("version")
     return {
         "what": "ms per token after the first; medians over trials",
         "engine": engine.name,
-        "engine_version": _version(engine, Server(flags.base_url, timeout_s=flags.timeout_s)),
+        "engine_version": None if version is None else str(version),
         "model": flags.target_model_name,
         "target": target_name(flags.target_model_name),
         **{name: getattr(flags, name) for name in ("base_url", "max_new_tokens", "concurrency", "hardware")},
@@ -114,13 +128,19 @@ def describe(engine: Engine, flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check_speculation(engine: Engine, flags: argparse.Namespace, found: dict[str, Any], wanted: bool) -> None:
-    """Raises UserError where the server speculates and should not, or the other way round."""
-    if found["speculation"] and not wanted:
+    """Raises UserError where the server speculates and should not, or the other way round; unknown is a warning."""
+    if found["speculates"] == YES and not wanted:
         how = "profile_tpt_vllm_eagle3" if engine.speculates is False else "--vanilla FILE, made without it"
-        length = found["speculation"]["acceptance_len"]
+        length = f" (acceptance length {found['speculation']['acceptance_len']:.2f})" if found["speculation"] else ""
         raise UserError(
-            f"the server at {flags.base_url} speculates (acceptance length {length:.2f}), so this is not plain "
+            f"the server at {flags.base_url} speculates{length}, so this is not plain "
             f"decoding: start it without, or use {how}"
+        )
+    if found["speculates"] == UNKNOWN and not wanted:
+        print(
+            f"warning: {Server(flags.base_url).root_url}/metrics does not say whether the server speculates, so this "
+            'may not be plain decoding ("speculates": "unknown")',
+            file=sys.stderr,
         )
     if wanted and not found["speculation"]:
         raise UserError(
@@ -133,12 +153,13 @@ def write_server_profile(
     engine: Engine, flags: argparse.Namespace, found: dict[str, Any], draft: DraftCost | None
 ) -> None:
     """The profile of a target on a server; of one that speculates, with its drafter's cost by difference."""
-    keys = ("base_url", "model", "engine_version", "dataset", "num_valid", "concurrency", "ms_per_token")
+    keys = ("base_url", "model", "engine_version", "dataset", "num_valid", "concurrency", "ms_per_token", "speculates")
     evidence = {key: found[key] for key in keys}
     plain = found.get("vanilla_ms_per_token")
     if plain is not None:
         draft = draft_cost_by_difference(found, plain["median"])
         evidence["ms_per_token_without_speculation"] = plain
+        evidence["vanilla_speculates"] = found["vanilla_speculates"]
     cost = TargetCost(found["target"], (plain or found["ms_per_token"])["median"], evidence)
     write_profile(flags, engine.name, cost, draft)
 
@@ -175,9 +196,10 @@ def _token_counter(flags: argparse.Namespace) -> CountTokens | None:
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _version(engine: Engine, server: Server) -> str | None:
-    """What the server calls its version; None if it does not."""
+def _told(engine: Engine, server: Server) -> dict[str, Any]:
+    """What the server says of itself, where it says its version; {} if it says nothing."""
     try:
-        return str(json.loads(server.get(server.root_url + engine.version_url))["version"])
-    except (Refused, ValueError, KeyError, TypeError):
-        return None
+        found = json.loads(server.get(server.root_url + engine.version_url))
+    except (Refused, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

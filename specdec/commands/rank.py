@@ -8,6 +8,7 @@ from pathlib import Path
 from specdec.commands.flags import StrictParser, add_reading_flags
 from specdec.errors import UserError, exit_status, user_error
 from specdec.latency.pricing import Pricing
+from specdec.latency.profile import MEASURED
 from specdec.ranking import entries, logs
 from specdec.ranking.entries import Entry, entry_of, records_of
 from specdec.ranking.oracle import Judges
@@ -65,13 +66,17 @@ def build_parser(program: str = PROGRAM) -> StrictParser:
 def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     """The text to print for a command line. UserError for input that cannot be ranked."""
     options = build_parser(program).parse_args(arguments)
-    pricing = Pricing.load(options.latency_profile, options.latency_target, options.pass_accounting)
+    pricing = Pricing.load(
+        options.latency_profile, options.latency_target, options.pass_accounting, has_measured=True
+    )
     judges = None if options.trace_dir is None else Judges(options.trace_dir, pricing)
     reading = partial(entry_of, pricing=pricing, judges=judges, run_code=options.run_code)
     stats = entries.merge(entry for path in options.paths for entry in read_path(path, reading))
     served, notes = also_ranked(options.also, stats)
     stats, note = comparable([*stats, *served], options.allow_unequal)
-    note = "\n".join(filter(None, [note, *notes]))
+    measured_only = {entry.source.target for entry in stats if not entry.prices.keys() - {MEASURED}}
+    unmodelled = [pricing.without_model(target) for target in sorted(measured_only - {""})]
+    note = "\n".join(filter(None, [note, *notes, *unmodelled]))
     if options.json:
         return tables.ranking_json(stats, note) + "\n"
     if options.csv:

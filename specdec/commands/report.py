@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
 def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
     """Do what a command line asks. Raises UserError."""
     options = build_parser(program).parse_args(arguments)
-    pricing = Pricing.load(options.latency_profile, options.latency_target, options.pass_accounting)
+    pricing = Pricing.load(
+        options.latency_profile, options.latency_target, options.pass_accounting, has_measured=True
+    )
     records = records_of(options.results)
     _check_comparable(records, options.results)
     runs = _runs(options.results)
@@ -53,6 +55,7 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
     judges = None if trace_dir is None else Judges(trace_dir, pricing)
     entries = merge(entry_of(record, pricing, judges, run_code=options.run_code) for record in records)
     stats, note = comparable(entries, options.allow_unequal)
+    note = "\n".join(filter(None, [note, pricing.without_model(records[0].identity.target)]))
     page = report_html(records, stats, reader, runs, note)
     with user_error(f"write {options.out}", "choose another --out"):
         write_atomic(options.out, page.encode())

@@ -104,7 +104,7 @@ def run(config: RunConfig, stop: StopRequest) -> None:
         print(status_report(read_status(output.status)), end="")
         return
     priced = config.pricing
-    pricing = Pricing.load(priced.latency_profile, priced.latency_target, priced.pass_accounting)
+    pricing = Pricing.load(priced.latency_profile, priced.latency_target, priced.pass_accounting, has_measured=True)
     shard = parse_shard(config.questions.shard, os.environ)
     if output.read_pickle:
         Reporter(config, pricing).report(stored_records(config))
@@ -199,6 +199,8 @@ class Reporter:
         pricing.entries(models.target_name)  # refuses, before any work, what could not be priced
         if output.run_code:
             check_can_run_code(config.questions.dataset_name)
+        if line := pricing.without_model(models.target_name):
+            print(line)
         is_coloured = wants_colour(sys.stdout, os.environ)
         if output.show_trajectory or (is_coloured and output.log_level == "DEBUG"):
             tokens = tokens or stored_tokens(models.target_model_name, output.show_trajectory)

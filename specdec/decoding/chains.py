@@ -144,6 +144,12 @@ class Chains:
         for key, size in expected.items():
             if sizes[key] != size:
                 raise UserError(f"{self.name}: {key} has {sizes[key]} entries, not {size}")
+        for key in ("num_tokens", "num_passes", "tokens"):
+            if np.any(self.arrays[key] < 0):
+                raise UserError(f"{self.name}: {key} has numbers below 0")
+        for key in ("confidences", "recorded"):
+            if not np.all((self.arrays[key] >= 0) & (self.arrays[key] < 1.001)):  # nor what is not a number
+                raise UserError(f"{self.name}: {key} are not probabilities")
         passes_of_token = np.repeat(self.arrays["num_passes"], self.arrays["num_tokens"])
         if np.any(self.arrays["unmasked_by"] > passes_of_token):
             raise UserError(f"{self.name}: a token was unmasked by a pass that is not there")

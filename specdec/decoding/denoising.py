@@ -12,6 +12,8 @@ from typing import Protocol
 
 from specdec.decoding.stopping import Passes
 
+MAX_BLOCK = 2**16  # positions
+
 
 class DraftLM(Protocol):
     """What drafters ask of a model, in the words of `specdec.models.lm.CachedLM`."""
@@ -31,6 +33,13 @@ class DraftLM(Protocol):
     def reuse(self, prefix_ids: Sequence[int], block_size: int = 1) -> int: ...
 
 
+def are_blocks(block_size: object, small_block_size: object) -> bool:
+    """Whether blocks can have this size and sub-blocks that: `are_blocks(32, 8) and not are_blocks(32, 5)`."""
+    if type(block_size) is not int or type(small_block_size) is not int:
+        return False
+    return 2 <= block_size <= MAX_BLOCK and small_block_size >= 1 and block_size % small_block_size == 0
+
+
 @dataclass(frozen=True)
 class Denoising:
     """How blocks are filled. `use_block_cache`: passes after a sub-block's first run that sub-block alone, next to the
@@ -44,7 +53,7 @@ class Denoising:
     use_block_cache: bool = False
 
     def __post_init__(self) -> None:
-        if self.block_size < 2 or self.small_block_size < 1 or self.block_size % self.small_block_size:
+        if not are_blocks(self.block_size, self.small_block_size):
             raise ValueError(f"no blocks of {self.block_size} in sub-blocks of {self.small_block_size} positions")
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold {self.threshold} is outside 0..1")

@@ -10,6 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, get_type_hints
 
@@ -54,6 +55,12 @@ class Recorded(Protocol):
     @property
     def num_prefixes(self) -> int: ...
     def chains_of(self, spec: Spec) -> Chains: ...
+
+
+@cache
+def _hints_of(spec: type) -> dict[str, Any]:
+    """The types of a class's fields; they are written as text, and reading text as code takes its time."""
+    return get_type_hints(spec)
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,7 @@ class Spec(ABC):
     @classmethod
     def parse(cls, name: str) -> Self | None:
         """The spec of a name; None for a name of another kind. Raises ValueError for a damaged one."""
-        hints = get_type_hints(cls)
+        hints = _hints_of(cls)
         kinds = {one.name: hints[one.name] for one in fields(cls)}
         groups = {key: f"(?P<{key}>{'.+' if kind is str else '[^_]+'})" for key, kind in kinds.items()}
         found = re.fullmatch(cls.name_pattern.format(**groups), name)

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from specdec.decoding.chains import Chain
 from specdec.decoding.cost_aware import Advice, CostAwareWindow
-from specdec.decoding.denoising import Denoising
+from specdec.decoding.denoising import Denoising, are_blocks
 from specdec.decoding.stopping import FailFastWindow, FixedWindow, Rule, Window
 from specdec.drafters import flags
 from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup, Spec, number_text, threshold_name
@@ -220,10 +220,11 @@ class FailFast(BlockSpec):
 
     def token_confidences(self, turn: Round, settings: Mapping[str, Any]) -> list[float | None]:
         """The published rule records every masked position of every pass: the passes are gone through again."""
-        if self.rule != PUBLISHED_RULE or "block_size" not in settings:
+        has_blocks = are_blocks(settings.get("block_size"), settings.get("small_block_size"))
+        if self.rule != PUBLISHED_RULE or not has_blocks:
             return super().token_confidences(turn, settings)
-        sizes = settings["block_size"], settings["small_block_size"]
-        how = Denoising(self.unmask_threshold, *sizes, -1, frozenset())
+        block_size, small_block_size = settings["block_size"], settings["small_block_size"]
+        how = Denoising(self.unmask_threshold, block_size, small_block_size, -1, frozenset())
         return confidences_again(turn, self.window(turn.draft_len), how)
 
 

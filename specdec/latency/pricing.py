@@ -15,7 +15,7 @@ from specdec.drafters.families import parse_name
 from specdec.errors import UserError
 from specdec.latency import profile as latency
 from specdec.latency.accounting import OURS, num_passes
-from specdec.latency.profile import LatencyProfile, resolve_target, verification_ms
+from specdec.latency.profile import LatencyProfile, has_target, resolve_target, verification_ms
 
 if TYPE_CHECKING:
     from specdec.records.record import Record
@@ -71,18 +71,38 @@ class Pricing:
     profiles: tuple[LatencyProfile, ...] = ()
     as_if: str | None = None
     accounting: str = OURS
+    is_optional: bool = False
 
     @classmethod
-    def load(cls, names: Sequence[str], as_if: str | None = None, accounting: str = OURS) -> Pricing:
-        """Read the profiles of these names or files; ["none"] means no profile. Raises UserError."""
-        return cls(tuple(latency.load_profiles(names)), as_if, accounting)
+    def load(
+        cls, names: Sequence[str], as_if: str | None = None, accounting: str = OURS, *, has_measured: bool = False
+    ) -> Pricing:
+        """Read the profiles of these names or files; ["none"] means no profile. Raises UserError.
+
+        `has_measured`: there are measured times as well, so that the default profile, where nobody asked for it, may
+        lack a target.
+        """
+        is_optional = has_measured and as_if is None and names is latency.DEFAULT_PROFILES
+        return cls(tuple(latency.load_profiles(names)), as_if, accounting, is_optional)
+
+    def without_model(self, target: str) -> str | None:
+        """The line that says why a target has no modelled prices although there is a profile; None where it has."""
+        if not self.is_optional or len(self.entries(target)) == len(self.profiles):
+            return None
+        return (
+            f"Times are measured only: the default latency profile {self.profiles[0].name} has no target {target!r}. "
+            "Give --latency_profile FILE, or --latency_target NAME to price it as one that the profile has."
+        )
 
     def entries(self, target: str) -> dict[str, tuple[LatencyProfile, str]]:
         """The profile and its entry that `target` is priced by, per engine, whose name says "as if ENTRY" where that
         is not the target itself."""
         found = {}
         for profile in self.profiles:
-            entry = resolve_target(profile, self.as_if or latency.STAND_INS.get(target, target))
+            asked = self.as_if or latency.STAND_INS.get(target, target)
+            if self.is_optional and not has_target(profile, asked):
+                continue
+            entry = resolve_target(profile, asked)
             name = latency.engine_name(profile.title, entry, target)
             found[name if self.accounting == OURS else f"{name}, passes as published"] = (profile, entry)
         return found

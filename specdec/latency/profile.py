@@ -19,6 +19,7 @@ PROFILE_DIR = Path(__file__).resolve().parents[2] / "assets" / "latency"
 MEASURED = "measured"  # the engine name of wall-clock prices, so no profile may be called so
 ROOFLINE = "roofline"  # the source, in its provenance, of a profile of lower bounds (profiling/roofline.py)
 STAND_INS = {"bundled": "Qwen2.5-32B-Instruct"}  # what the bundled target is priced as
+DEFAULT_PROFILES = ("vLLM_A6000",)  # this very tuple where nobody asked for one: what somebody names is another object
 _FIELDS = ("name", "draft_pass_ms", "ar_draft_pass_ms", "target_ms_per_token", "verify_ms", "provenance")
 _OPTIONAL = ("ar_draft_pass_ms", "verify_ms")
 
@@ -90,6 +91,10 @@ def save_profile(fields: dict) -> Path:
     with user_error(f"write the latency profile {path}"):
         write_atomic(path, (json.dumps(fields, indent=1, allow_nan=False) + "\n").encode())
     return path
+
+
+def has_target(profile: LatencyProfile, target: str) -> bool:
+    return target_name(target) in profile.target_ms_per_token
 
 
 def resolve_target(profile: LatencyProfile, target: str) -> str:

@@ -4,7 +4,6 @@ Reads logs of this program and of the published one. Lines of generated text, qu
 """
 
 import json
-import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -153,6 +152,6 @@ def _flag(value: Any) -> bool | None:
 
 
 def _ms(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+    if type(value) not in (int, float) or not 0 <= value < fields.MAX_MS:
         raise ValueError(f"{value!r} is not a time")
     return float(value)

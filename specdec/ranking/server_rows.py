@@ -5,7 +5,6 @@ speedup is the server's against the same server's plain decoding, whatever the r
 """
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from specdec.latency.profile import MEASURED
 from specdec.ranking.entries import Entry
 from specdec.ranking.ranking import engines_of
 from specdec.ranking.source import Source
+from specdec.records.fields import MAX_MS, is_count
 from specdec.text import visible
 
 _COUNTS = ("num_drafts", "num_drafted", "num_accepted")
@@ -32,10 +32,12 @@ def also_ranked(paths: Sequence[Path], stats: Sequence[Entry]) -> tuple[list[Ent
         engines = engines_of(stats) or [MEASURED]
         entries += [_entry(question, row, source, engines) for question in row["questions"]]
         where = " ".join(str(row[key]) for key in ("engine", "engine_version", "hardware") if row.get(key))
+        is_plain = row.get("vanilla_speculates") == "no"
         notes.append(
             f"{row['drafter_name']} was measured on a server ({where}) against that server's own plain decoding, also "
             "where others are modelled. Rounds and tokens are as the server counts them; what a drafter's passes are "
             "there it does not say (0), so all time stands under verify ms."
+            + ("" if is_plain else " Whether that plain decoding was plain is unknown: the server did not say.")
         )
     return entries, notes
 
@@ -109,7 +111,7 @@ def _check_row(row: dict[str, Any]) -> None:
     if not ids or len(set(ids)) < len(ids) or not all(type(value) is int for value in ids):
         raise ValueError("questions")
     for question in row["questions"]:
-        if any(type(question[key]) is not int or question[key] < 0 for key in _COUNTS) or not question["num_drafts"]:
+        if not all(is_count(question[key]) for key in _COUNTS) or not question["num_drafts"]:
             raise ValueError("counts")
-        if not all(0 < float(question[key]) < math.inf for key in _TIMES):
+        if not all(type(question[key]) in (int, float) and 0 < question[key] < MAX_MS for key in _TIMES):
             raise ValueError("times")

@@ -2,11 +2,11 @@
 budget, arithmetic and sampling. Not the question itself, and not the drafter.
 """
 
-import math
 import re
 from dataclasses import dataclass, fields
 from typing import Any
 
+from specdec.records.fields import is_count, is_number
 from specdec.records.record import Record
 
 _TEXTS = ("target", "dataset", "dtype", "device", "prompt_style", "name")
@@ -83,8 +83,8 @@ def _is_valid(key: str, value: Any) -> bool:
     if key in _TEXTS:
         return type(value) is str
     if key in _COUNTS:
-        return type(value) is int and value >= 0
-    return type(value) in (int, float) and math.isfinite(value)
+        return is_count(value)
+    return is_number(value)
 
 
 # A title as it was written into logs and JSON files before they held the parts. Only a target can have spaces.

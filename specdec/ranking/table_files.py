@@ -4,7 +4,6 @@ A file says less than entries do: where it has no interval or no value, there is
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -14,6 +13,7 @@ from specdec.latency.accounting import OURS
 from specdec.ranking.source import Source
 from specdec.ranking.statistics import Value
 from specdec.ranking.table import PARTS, QUANTITIES, Row, Table, values_from
+from specdec.records.fields import is_number
 from specdec.records.identity import current_name
 
 
@@ -54,7 +54,7 @@ def read_json(path: Path) -> Any:
 
 def is_finite(value: object) -> TypeGuard[float]:
     """Whether a value read from JSON is a number that can be shown."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number(value)
 
 
 def _row(row: dict[str, Any]) -> Row:

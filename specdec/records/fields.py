@@ -9,6 +9,8 @@ from typing import Any
 
 from specdec.errors import UserError
 
+MAX_MS = 3e13  # a thousand years: sums of times are numbers as well
+
 
 def take(data: Any, key: str, is_valid: Callable[[Any], bool]) -> Any:
     """`data[key]`; UserError if `data` is not a dict, lacks the key or holds an invalid value."""
@@ -55,7 +57,7 @@ is_str, is_dict, is_list, is_flag = is_exactly(str), is_exactly(dict), is_exactl
 
 
 def is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < 2**63
 
 
 def is_token_or_none(value: Any) -> bool:
@@ -70,10 +72,20 @@ def is_floats(value: Any) -> bool:
     return type(value) is list and all(type(item) is float and math.isfinite(item) for item in value)
 
 
+def is_confidences(value: Any) -> bool:
+    """A list of probabilities, 1 but for rounding at most."""
+    return is_probabilities(value) and None not in value
+
+
 def is_probabilities(value: Any) -> bool:
     """A list of probabilities, 1 but for rounding at most; None where there is none."""
     return type(value) is list and all(item is None or (type(item) is float and 0 <= item < 1.001) for item in value)
 
 
+def is_number(value: Any) -> bool:
+    """Finite, and an int only if it is one as a float as well."""
+    return type(value) in (int, float) and abs(value) < 1e300
+
+
 def is_ms(value: Any) -> bool:
-    return type(value) is float and math.isfinite(value) and value >= 0
+    return type(value) is float and 0 <= value < MAX_MS

@@ -148,7 +148,7 @@ class Round:
 def own_fields(data: Any) -> dict[str, Any]:
     """The keys of an entry that are ours alone, in every version, as fields of a Round. UserError."""
     return {
-        "confidences": list(fields.take(data, "confidences", fields.is_floats)),
+        "confidences": list(fields.take(data, "confidences", fields.is_confidences)),
         **{key: fields.take(data, key, fields.is_count) for key in PASSES},
         "stop_reason": fields.take(data, "stop_reason", fields.is_str),
         "draft_ms": fields.take(data, "draft_ms", fields.is_ms),

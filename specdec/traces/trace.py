@@ -5,6 +5,7 @@ One `.npz` per question: numpy arrays and a JSON text, nothing that could be exe
 
 import io
 import json
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -24,7 +25,20 @@ from specdec.records.record import identity_path
 
 VERSION = 2
 READ = 1, VERSION
-_UNREADABLE = (ValueError, KeyError, TypeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, RecursionError)
+_UNREADABLE = (
+    *(ValueError, LookupError, TypeError, OverflowError, EOFError, MemoryError, RuntimeError),  # too deep, encrypted
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
+
+
+_STATED = {
+    "provenance": fields.is_dict,
+    "raw_data": fields.is_dict,
+    "prompt_ids": fields.is_tokens,
+    "output_tokens": fields.is_tokens,
+    "output_text": fields.is_str,
+}
+_CHAINS = {"name": fields.is_str, "identity": fields.is_dict, "chain_len": fields.is_count}
 
 
 @dataclass(frozen=True)
@@ -87,34 +101,32 @@ class Trace:
         """The inverse of `to_bytes`. Raises UserError, or one of `_UNREADABLE`, for anything else."""
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             meta = json.loads(arrays["meta"].tobytes())
-            version = meta.pop("version")
+            version = fields.take(meta, "version", fields.is_count)
             if version not in READ:
                 raise UserError(f"another version of the format than {VERSION}")
             made = [
-                Chains(
-                    current_name(name),
-                    identity,
-                    chain_len,
-                    {key: current(arrays[f"{index}_{key}"], version) for key in ARRAYS},
-                )
-                for index, (name, identity, chain_len) in enumerate(meta.pop("chains"))
+                Chains(**described, arrays={key: current(arrays[f"{index}_{key}"], version) for key in ARRAYS})
+                for index, described in enumerate(_described(meta))
             ]
             gaps = arrays["gaps"].tolist()
-        own = Identity.from_builtins(meta.pop("identity"))
-        trace = cls(**meta, identity=own, gaps=gaps, chains={chains.name: chains for chains in made})
+        if unknown := meta.keys() - {"version", "identity", "chains", *_STATED}:
+            raise UserError(f"has an unknown part {min(unknown)!r}")
+        own = Identity.from_builtins(fields.take(meta, "identity", fields.is_dict))
+        stated = {key: fields.take(meta, key, is_valid) for key, is_valid in _STATED.items()}
+        trace = cls(**stated, identity=own, gaps=gaps, chains={chains.name: chains for chains in made})
         trace.check()
         return trace
 
     def check(self) -> None:
         """UserError unless all parts fit each other."""
-        for key in ("prompt_sha256", "stop_ids"):
-            fields.take(dict(self.identity.settings), key, lambda _: True)
+        for key, is_valid in (("prompt_sha256", fields.is_str), ("stop_ids", fields.is_tokens)):
+            fields.take(dict(self.identity.settings), key, is_valid)
         if self.identity.is_sampled:
             raise UserError("traces are of greedy runs")
         for tokens in (self.prompt_ids, self.output_tokens):
             if not tokens or not fields.is_tokens(tokens):
                 raise UserError("prompt or output is not a list of tokens")
-        if len(self.gaps) != len(self.output_tokens):
+        if not fields.is_floats(self.gaps) or len(self.gaps) != len(self.output_tokens):
             raise UserError("not one gap per output token")
         for chains in self.chains.values():
             chains.check()
@@ -125,6 +137,13 @@ class Trace:
 def current(array: np.ndarray, version: int) -> np.ndarray:
     """An array of a file of this version as it is kept now: version 1 kept confidences as float32."""
     return array.astype(np.float64) if version == 1 and array.dtype == np.float32 else array
+
+
+def _described(meta: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a trace's text says of each drafter's chains. Raises UserError, or ValueError for a number of them."""
+    listed = [dict(zip(_CHAINS, one, strict=True)) for one in fields.take(meta, "chains", fields.is_list)]
+    found = [{key: fields.take(one, key, is_valid) for key, is_valid in _CHAINS.items()} for one in listed]
+    return [one | {"name": current_name(one["name"])} for one in found]
 
 
 def num_prefixes(num_output_tokens: int, max_new_tokens: int) -> int:
