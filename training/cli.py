@@ -40,9 +40,7 @@ class _Parser(StrictParser):
 
 def training_parser(module: str, description: str) -> argparse.ArgumentParser:
     """A strict parser with the flags that every training command has."""
-    parser = _Parser(
-        prog=program_name(module), description=description, formatter_class=HelpWithDefaults, epilog=COSTS
-    )
+    parser = _Parser(prog=program_name(module), description=description, formatter_class=HelpWithDefaults, epilog=COSTS)
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
     parser.add_argument("--max_minutes", type=float, help="stop cleanly after this long; run again to go on")

@@ -66,9 +66,7 @@ def build_parser(program: str = PROGRAM) -> StrictParser:
 def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     """The text to print for a command line. UserError for input that cannot be ranked."""
     options = build_parser(program).parse_args(arguments)
-    pricing = Pricing.load(
-        options.latency_profile, options.latency_target, options.pass_accounting, has_measured=True
-    )
+    pricing = Pricing.load(options.latency_profile, options.latency_target, options.pass_accounting, has_measured=True)
     judges = None if options.trace_dir is None else Judges(options.trace_dir, pricing)
     reading = partial(entry_of, pricing=pricing, judges=judges, run_code=options.run_code)
     stats = entries.merge(entry for path in options.paths for entry in read_path(path, reading))

@@ -44,9 +44,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
 def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
     """Do what a command line asks. Raises UserError."""
     options = build_parser(program).parse_args(arguments)
-    pricing = Pricing.load(
-        options.latency_profile, options.latency_target, options.pass_accounting, has_measured=True
-    )
+    pricing = Pricing.load(options.latency_profile, options.latency_target, options.pass_accounting, has_measured=True)
     records = records_of(options.results)
     _check_comparable(records, options.results)
     runs = _runs(options.results)
