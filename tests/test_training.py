@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from toy_training import END_ID, LOOP, SHAPE, counting_docs, train_one
+from toys import toy_model
 
 from specdec.errors import UserError
 from training import answers as answers_file
@@ -141,3 +142,15 @@ def test_graphs_change_neither_gradients_nor_answers(tokenizer, tmp_path):
                 answers |= finished
             found.append((report.losses, answers))
     assert np.allclose(found[0][0], found[1][0], rtol=1e-3) and found[0][1] == found[1][1]
+
+
+def test_answers_of_no_numbers_and_prompts_of_no_tokens_are_one_line():
+    model = toy_model("qwen2", 1)
+    decoder = BatchDecoder(model, [], DecodeSettings(4, max_rows=2, check_every=2))
+    assert [len(one) for finished in decoder.answers([[1, 2]]) for one in finished.values()] == [4]
+    with pytest.raises(UserError, match="token 64, and the target's embedding table has 64 rows"):
+        next(decoder.answers([[1, 64]]))
+    with torch.no_grad():
+        model.lm_head.weight[7] = torch.nan
+    with pytest.raises(UserError, match="not finite numbers in float32"):
+        next(decoder.answers([[1, 2]]))

@@ -15,6 +15,7 @@ import torch
 from transformers import AttentionInterface, Cache, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from specdec.errors import UserError
 from specdec.models.lm import as_cache
 from training.answers import DecodeSettings
 from training.batches import rounded
@@ -124,6 +125,7 @@ class BatchDecoder:
         """
         if not prompts:
             return
+        self._require_readable(prompts)
         waiting = sorted(range(len(prompts)), key=lambda n: (len(prompts[n]), n), reverse=True)
         rows: list[_Row | None] = [None] * min(self.settings.max_rows, len(prompts))
         self._reset(len(rows), max(map(len, prompts)))
@@ -133,11 +135,24 @@ class BatchDecoder:
                 finished = self._decode(rows)
             yield finished
 
+    def _require_readable(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Raise UserError for an id that the model's embedding table does not have; a GPU would end in an assert."""
+        last, num_rows = max(map(max, prompts)), self.model.config.vocab_size
+        if last >= num_rows:
+            raise UserError(f"a prompt has the token {last}, and the target's embedding table has {num_rows} rows")
+
+    def _require_numbers(self) -> None:
+        """Raise UserError where a logit was not a number: its token would mean nothing."""
+        if not self._are_finite.item():
+            dtype = str(self.model.dtype).removeprefix("torch.")
+            raise UserError(f"the target gives logits that are not finite numbers in {dtype}: its answers are not kept")
+
     def _reset(self, num_rows: int, longest: int) -> None:
         room = rounded(longest + self.settings.max_new_tokens + self.settings.check_every)
         self._cache = _RowCache(num_rows, room, self.device)
         self._token_B = torch.zeros(num_rows, dtype=torch.long, device=self.device)
         self._place = torch.zeros(1, dtype=torch.long, device=self.device)
+        self._are_finite = torch.ones((), dtype=torch.bool, device=self.device)
         shape = (num_rows, self.settings.check_every)
         self._new_BC = torch.zeros(shape, dtype=torch.long, device=self.device)
         self._graphs = Graphs[None](self.device)
@@ -167,6 +182,7 @@ class BatchDecoder:
         token_R = self._choose(hidden_RPD[torch.arange(len(prompts), device=self.device), lens_R - 1])
         self._token_B[rows_R] = token_R
         self._cache.position_B[rows_R] = lens_R
+        self._require_numbers()
         return token_R.tolist()
 
     def _decode(self, rows: list[_Row | None]) -> dict[int, list[int]]:
@@ -177,6 +193,7 @@ class BatchDecoder:
         self._place.zero_()
         for _ in range(num_steps):
             self._graphs.run(self._cache.live, self._step)
+        self._require_numbers()
         finished = {}
         for place, new in enumerate(self._new_BC.tolist()):
             if (row := rows[place]) is None:
@@ -207,6 +224,7 @@ class BatchDecoder:
 
     def _choose(self, hidden_BD: torch.Tensor) -> torch.Tensor:
         logits_BV = self.model.get_submodule("lm_head")(hidden_BD).float()
+        self._are_finite.logical_and_(logits_BV.amax(-1).isfinite().all())
         if self.settings.temperature > 0:  # the Gumbel trick: one pass, no host
             noise_BV = torch.empty_like(logits_BV).exponential_().log()
             logits_BV = logits_BV / self.settings.temperature - noise_BV

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")  # whose angles do not change with the length, so keys can be kept
+ROPE_NUMBERS = ("rope_theta", "factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor")
+MAX_LAYERS = 1000  # of a network that anybody has made; making one of millions would take hours
 ACTIVATIONS = (
     *("silu", "swish", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu"),
     *("relu", "relu2", "relu6", "tanh", "sigmoid", "mish"),
@@ -108,6 +110,7 @@ REFUSED: tuple[Refused, ...] = (
     *_refused("norms queries and keys", "use_qk_norm", "qk_norm", "qk_layernorm"),
     *_refused("has biases in all products", "use_bias", "bias", "lm_head_bias"),
     *_refused("adds attention and MLP", "use_parallel_residual", "parallel_attn", "parallel_residual"),
+    *_refused("sees tokens on both sides", "is_causal", neutral=(True,)),
     *_refused("has experts", "num_experts", "num_local_experts", "n_routed_experts", neutral=(0, 1)),
     *_refused("compresses keys and values", "kv_lora_rank", "q_lora_rank"),
     *_refused("attends to chunks", "attention_chunk_size", "attention_window_size", "local_attention"),
@@ -148,11 +151,14 @@ class Architecture:
             if is_asked and not kind.is_fine(config.get(name)):
                 return f"{name!r} is {config.get(name)!r}, not {kind.words}"
         heads = config["num_attention_heads"]
-        key_heads, theta = config.get("num_key_value_heads") or heads, rope_settings(config).get("rope_theta", 1.0)
+        key_heads, rope = config.get("num_key_value_heads") or heads, rope_settings(config)
         size = config.get("head_dim") or config["hidden_size"] // heads
         if heads % key_heads or size % 2 or not size:
             return f"{heads} heads over {key_heads} key-value heads of {size} values: do they fit?"
-        return None if NUMBER.is_fine(theta) else f"'rope_theta' is {theta!r}, not {NUMBER.words}"
+        if config["num_hidden_layers"] > MAX_LAYERS:
+            return f"'num_hidden_layers' is {config['num_hidden_layers']!r}, more than {MAX_LAYERS}"
+        wrong = next((name for name in ROPE_NUMBERS if name in rope and not NUMBER.is_fine(rope[name])), None)
+        return None if wrong is None else f"{wrong!r} is {rope[wrong]!r}, not {NUMBER.words}"
 
     def not_supported(self, config: Mapping[str, Any]) -> str | None:
         """What a config.json says of a model that is not computed here: "has experts (num_experts 8)"; or None."""
