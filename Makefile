@@ -125,11 +125,11 @@ $(WHEEL)/.ready-libraries: requirements.txt $(LOCK)
 
 .PHONY: $(WHEEL)/.ready-wheel
 $(WHEEL)/.ready-wheel: $(WHEEL)/.ready-libraries
-	rm -rf build $(@D)/built
-	$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(@D)/built .
+	rm -rf build *.egg-info $(@D)/built
+	$(@D)/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(@D)/built .
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps $(@D)/built/*.whl
 	$(@D)/bin/python -m pip check
-	rm -rf build
+	rm -rf build *.egg-info
 
 # Its own requirements are left out: it is wanted for one file, and would build llama-cpp-python.
 $(SERVERS)/.ready-serve: $(SERVERS)/.ready-tools

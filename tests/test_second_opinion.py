@@ -92,6 +92,8 @@ def test_it_is_asked_only_about_formulas_that_ours_does_not_understand(monkeypat
         assert is_same_answer(r"\sum_{k=1}^{4} k", "10")  # ours does not know sums
         assert not is_same_answer("0.7500001", r"\frac{3}{4}")  # ours knows
         assert not is_same_answer("6 squared", "6")  # words
+        assert not is_same_answer("5=6", "6")  # two sides, of which the last would be read
+        assert not is_same_answer("19_8", "19")  # a base
         assert not is_same_answer(r"\int " * 100, "6")  # too long
     finally:
         is_same_answer.cache_clear()

@@ -1,7 +1,8 @@
 """Second opinion: math-verify on what our own reading does not understand, where it is installed.
 
 It is never needed (requirements-grade.txt), it is imported by a process of its own (`verifying.py`), and it is asked
-about formulas only: of an answer with words it reads the part that it knows, and so takes "5 squared" for 5.
+about formulas that it reads whole: of an answer with words it reads the part that it knows, and so takes "5 squared"
+for 5, of an equation the last side ("5=6" is 6), and of a number no base ("19_8" is 19).
 """
 
 import atexit
@@ -21,6 +22,8 @@ MAX_LENGTH = 200
 WAIT_S = 120  # on the clock, however little processor time it uses
 _RUNNER = Path(__file__).resolve().parent / "verifying.py"
 _WORDS = re.compile(r"\\(?:text|math(?:rm|sf|tt)|mbox|hbox)|(?<![\\A-Za-z])[A-Za-z]{3,}")
+_SUBSCRIPT = re.compile(r"_\{[^{}]*\}")  # k=1 under a sum has no sides
+_BASE = re.compile(r"\d\s*_")
 
 
 @lru_cache(maxsize=1)
@@ -36,9 +39,13 @@ def version() -> str | None:
 def is_same(given: str, reference: str) -> bool:
     """Whether math-verify calls two formulas the same; False where it is not installed, does not end, or fails."""
     texts = (given, reference)
-    if not is_installed() or any(len(text) > MAX_LENGTH or _WORDS.search(text) for text in texts):
+    if not is_installed() or any(len(text) > MAX_LENGTH or _is_read_in_part(text) for text in texts):
         return False
     return VERIFIER.is_same(given, reference)
+
+
+def _is_read_in_part(text: str) -> bool:
+    return bool(_WORDS.search(text) or _BASE.search(text)) or "=" in _SUBSCRIPT.sub("", text)
 
 
 class Verifier:
