@@ -107,6 +107,8 @@ def test_files_of_before_claim_nothing_that_they_did_not_test(tmp_path: Path, sa
 
 
 def test_the_headline_is_no_stronger_than_its_evidence() -> None:
+    barely = table_of(ranked(noisy((0.85, 0.5), 8, 0.6)), "E")  # by number slower, and nobody knows
+    assert barely.best is None and headline(barely).kind == MAYBE_PLAIN
     cases = {
         TOO_FEW: ranked(noisy((3.0, 1.5), 4, 0.1)),
         FASTEST: ranked(noisy((3.0, 1.5), 20, 0.1)),

@@ -32,8 +32,8 @@ _LEGEND = (
     "Speedup, mean: mean of the questions' speedups; ratio: ratio of the sums. "
     "Acceptance length: tokens per round, bonus included.\n"
     "Correct: answers graded right / graded. Degenerate: outputs that are mostly one loop, which inflates acceptance.\n"
-    "Best: above plain decoding and all that are not level. Behind: slower than the first. Level: not told from it and "
-    f"closer than {MARGIN:.0%} of its speedup. Undecided: neither is shown (paired bootstrap over questions, Holm "
+    "Best: above plain decoding and all that are not level. Behind: slower than the first. Level: not told from it, "
+    f"and closer than {MARGIN:.0%} of its speedup. Undecided: neither is shown (paired bootstrap over questions, Holm "
     f"correction, {1 - LEVEL:.0%})."
 )
 TOP = 5  # rows of each data set's table, where there is one of all of them as well

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from specdec.latency.profile import MEASURED
-from specdec.ranking.comparisons import BEST, MARGIN, standing_of_first
+from specdec.ranking.comparisons import BEHIND, BEST, MARGIN, standing_of_first
 from specdec.ranking.statistics import MIN_QUESTIONS
 from specdec.ranking.table import COMPARED, QUANTITIES, Row, Table
 from specdec.text import visible
@@ -50,11 +50,12 @@ class Headline:
 
 def kind_of_verdict(table: Table, first: Row) -> str:
     """Which of the words above hold."""
-    if table.best is None:
+    against_plain = standing_of_first(first.values["speedup_mean"])
+    if against_plain == BEHIND:
         return NOT_PLAIN
     if not table.num_paired:
         return TOO_FEW if max(table.num_questions) < MIN_QUESTIONS else UNPAIRED
-    if standing_of_first(first.values["speedup_mean"]) != BEST:
+    if against_plain != BEST:
         return MAYBE_PLAIN
     return UNDECIDED if _num_contenders(table) > 1 else FASTEST
 
