@@ -12,6 +12,7 @@ from specdec.ranking import entries, logs
 from specdec.ranking.entries import Entry, entry_of, records_of
 from specdec.ranking.oracle import Judges
 from specdec.ranking.question_sets import comparable
+from specdec.ranking.seen import unseen
 from specdec.ranking.server_rows import also_ranked
 from specdec.ranking.source import Source
 from specdec.records.record import Record
@@ -70,8 +71,9 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     reading = partial(entry_of, pricing=pricing, judges=judges, run_code=options.run_code)
     stats = entries.merge(entry for path in options.paths for entry in read_path(path, reading))
     served, notes = also_ranked(options.also, stats)
-    stats, note = comparable([*stats, *served], options.allow_unequal)
-    note = "\n".join(filter(None, [note, *notes]))
+    stats, left_out = unseen([*stats, *served], options.allow_seen)
+    stats, note = comparable(stats, options.allow_unequal)
+    note = "\n".join(filter(None, [note, left_out, *notes]))
     if options.json:
         return tables.ranking_json(stats, note) + "\n"
     if options.csv:

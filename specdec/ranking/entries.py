@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from specdec.decoding.cost_aware import has_seen
 from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
 from specdec.latency.accounting import OURS, num_drafted, num_passes
@@ -19,6 +20,7 @@ from specdec.questions.repetition import is_degenerate
 from specdec.ranking.ceiling import Ceiling
 from specdec.ranking.oracle import Judges, TraceJudges
 from specdec.ranking.source import Source
+from specdec.ranking.trust import Conditions
 from specdec.records.identity import SAMPLED, former_name
 from specdec.records.places import load_records
 from specdec.records.record import Record, load_record
@@ -50,6 +52,8 @@ class Entry:
     is_degenerate: bool | None = None  # mostly one loop (`repetition.py`); None if unknown
     losslessness: str = ""  # "exact", "tie", "bug" or "sampled" (`losslessness.py`); "" if unknown
     accounting: str = OURS  # whose way of counting passes and drafted tokens
+    conditions: Conditions = Conditions()  # how busy the machine was; of a timed record
+    has_seen: bool | None = None  # whether the drafter's policy has learnt from this question; None: not said
 
     @property
     def measured_ms_per_token(self) -> float:
@@ -89,6 +93,8 @@ def entry_of(
         is_correct=is_correct(record, run_code=run_code),
         is_degenerate=_is_degenerate(tuple(record.output_tokens)),
         accounting=accounting,
+        conditions=Conditions.of(record) if is_timed else Conditions(),
+        has_seen=has_seen(record.provenance),
         losslessness=SAMPLED if record.is_sampled else "" if record.divergence is None else record.divergence.kind,
     )
 
@@ -121,7 +127,8 @@ def merge(stats: Iterable[Entry]) -> list[Entry]:
         if earlier is not None and _counts(earlier) == _counts(entry):
             prices, ceilings = earlier.prices | entry.prices, earlier.ceilings | entry.ceilings
             origin = entry.origin or earlier.origin
-            entry = dataclasses.replace(entry, prices=prices, ceilings=ceilings, origin=origin)
+            seen = earlier.has_seen if entry.has_seen is None else entry.has_seen
+            entry = dataclasses.replace(entry, prices=prices, ceilings=ceilings, origin=origin, has_seen=seen)
         merged[key] = entry
     return [
         with_measured(entry, merged.get((source, question_id, PLAIN)))
@@ -143,7 +150,7 @@ def _is_renamed(entry: Entry) -> bool:
 
 
 def _counts(entry: Entry) -> Entry:
-    return dataclasses.replace(entry, prices={}, ceilings={}, origin="")
+    return dataclasses.replace(entry, prices={}, ceilings={}, origin="", has_seen=None, conditions=Conditions())
 
 
 def with_measured(entry: Entry, plain: Entry | None) -> Entry:

@@ -14,11 +14,13 @@ import numpy as np
 from specdec.drafters.base import Spec
 from specdec.drafters.families import parse_name
 from specdec.latency.accounting import OURS
+from specdec.latency.profile import MEASURED
 from specdec.ranking.comparisons import Difference, ar_baseline, differences
 from specdec.ranking.entries import COUNTS, Entry
 from specdec.ranking.question_sets import question_key
 from specdec.ranking.ranking import by_drafter, priced_under
 from specdec.ranking.statistics import MIN_QUESTIONS, PairedBootstrap, Value, ratio_values, values_of
+from specdec.ranking.trust import doubt
 
 _PRICES = ("speedup", "draft_ms", "verify_ms", "baseline_ms")
 _GRADES = (
@@ -137,11 +139,12 @@ class Table:
     ar_baseline: str | None = None  # the best static AR drafter, where there are differences
     num_degenerate: int = 0  # questions left out because an answer is mostly one loop
     accounting: str = OURS  # whose way of counting passes and drafted tokens
+    doubt: str = ""  # why measured times are not to be trusted: then nothing is best
 
     @property
     def best(self) -> Row | None:
-        """The first row, if it has a speedup at all."""
-        return self.rows[0] if self.rows and self.rows[0].rank == 1 else None
+        """The first row, if it has a speedup at all that can be trusted."""
+        return self.rows[0] if not self.doubt and self.rows and self.rows[0].rank == 1 else None
 
     @property
     def num_questions(self) -> list[int]:
@@ -154,8 +157,26 @@ def table_of(entries: Sequence[Entry], engine: str, intervals: Collection[str] =
 
     Questions without the engine's price are left out and counted; configurations without any come last, unranked.
     Where all others answered the same MIN_QUESTIONS questions or more there are differences, and intervals of the
-    speedups and of the quantities in `intervals`.
+    speedups and of the quantities in `intervals`. Where a busy machine was timed, nothing is best or level with it.
     """
+    table = _table_of(entries, engine, intervals)
+    reason = _doubt(entries) if engine == MEASURED else ""
+    rows = [replace(row, is_level=None) for row in table.rows] if reason else table.rows
+    return replace(table, rows=rows, doubt=reason)
+
+
+def _doubt(entries: Sequence[Entry]) -> str:
+    """What speaks against the clock: of each device's records, the first that says something."""
+    timed = [entry for entry in entries if entry.has_measured_times]
+    devices = sorted({entry.source.device for entry in timed})
+    said = (
+        doubt([one.conditions for one in timed if one.source.device == device], on_gpu=device not in ("", "cpu"))
+        for device in devices
+    )
+    return next(filter(None, said), "")
+
+
+def _table_of(entries: Sequence[Entry], engine: str, intervals: Collection[str]) -> Table:
     found = by_drafter(entries)
     columns = {name: priced_under(engine, own) for name, own in found.items()}
     rows = [_row(name, column, engine, len(found[name]) - len(column)) for name, column in columns.items()]

@@ -76,6 +76,8 @@ def _totals_json(entry: Entry) -> str:
         "degenerate": entry.is_degenerate,
         "losslessness": entry.losslessness,
         "accounting": entry.accounting,
+        **({"conditions": known} if (known := entry.conditions.to_builtins()) else {}),
+        **({} if entry.has_seen is None else {"has_seen": entry.has_seen}),
         "ceilings": {key: vars(ceiling) for key, ceiling in entry.ceilings.items()},
     }
     return json.dumps(totals, allow_nan=False)

@@ -111,6 +111,8 @@ def ceiling_table(table: Table) -> str:
 def best_line(table: Table) -> str:
     """`Best configuration: NAME (...)`, or why there is none."""
     first = table.best
+    if table.doubt:
+        return f"Best configuration: none ({table.doubt})"
     if first is None:
         missing = "plain decoding of the same questions" if table.engine == MEASURED else "prices"
         return f"Best configuration: none ({missing} missing)"
@@ -238,6 +240,7 @@ def ranking_document(stats: Sequence[Entry], note: str = "") -> dict[str, Any]:
                 "pass_accounting": table.accounting,
                 "best": None if table.best is None else table.best.drafter_name,
                 "ar_baseline": table.ar_baseline,
+                **({"doubt": table.doubt} if table.doubt else {}),
                 "rows": [row_dict(row) for row in table.rows],
             }
             for table in _tables(stats)
