@@ -31,7 +31,7 @@ _METADATA = {
 FORMATS = tuple(_METADATA)
 DRAFTS = ("drafters", "question_ids")
 PRICED = (
-    *(*DRAFTS, "latency_profile", "latency_target", "pass_accounting"),
+    *(*DRAFTS, "latency_profile", "latency_target", "pass_accounting", "allow_seen"),
     *("allow_unequal", "without_degenerate", "trace_dir"),
 )
 TABLES = (*PRICED, "engine")

@@ -2,6 +2,7 @@
 matplotlib.
 """
 
+import sys
 from argparse import Namespace
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from specdec.ranking.entries import PLAIN, Entry, entry_of, merge, records_of
 from specdec.ranking.oracle import Judges
 from specdec.ranking.question_sets import comparable
 from specdec.ranking.ranking import engines_of
+from specdec.ranking.seen import unseen
 from specdec.ranking.table import Table, table_of
 from specdec.ranking.table_files import read_table_file
 from specdec.records.record import Record
@@ -33,6 +35,7 @@ class Asked:
     latency_target: Sequence[str | None] = (None,)
     trace_dir: str | None = None
     allow_unequal: bool = False
+    allow_seen: bool = False
     without_degenerate: bool = False
     pass_accounting: str | None = None  # None: ours
 
@@ -98,7 +101,10 @@ def _stats(records: Sequence[Record], asked: Asked) -> list[Entry]:
         pricing = Pricing.load(asked.latency_profile, target, asked.pass_accounting or OURS)
         judges = None if asked.trace_dir is None else Judges(asked.trace_dir, pricing)
         found += [entry_of(record, pricing, judges) for record in records]
-    return comparable(merge(found), asked.allow_unequal)[0]
+    stats, note = unseen(merge(found), asked.allow_seen)
+    if note:
+        print(note, file=sys.stderr)
+    return comparable(stats, asked.allow_unequal)[0]
 
 
 def _chosen(table: Table, drafters: Collection[str] | None) -> Table:

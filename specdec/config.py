@@ -40,6 +40,9 @@ class ModelConfig:
         "auto",
         choices=("auto", "eager", "graph"),
     )
+    num_threads: int | None = setting(
+        "CPU threads of a pass (default: by the size of the models)", None, type=positive_int
+    )
     dtype: str = setting("weights (auto: float32 on cpu, else bfloat16)", "auto", choices=DTYPES)
 
     @property
@@ -149,11 +152,16 @@ class OutputConfig:
 
     output_dir: str = setting("results folder", "results")
     run_code: bool = setting("grade humaneval and mbpp by running the answers' programs, each in a sandbox (Linux)")
+    allow_seen: bool = setting("rank also the questions that a policy has learnt from (default: left out, with a line)")
     figures: bool = setting("draw acceptance over time for every record with drafts, under OUTPUT_DIR/figures")
     overwrite: bool = setting("compute finished records again; with --read_pickle: draw their figures again")
     read_pickle: bool = setting("re-price and re-report stored records; loads no model, writes no record")
-    status: str | None = setting(
-        "only show what is done, missing and failed in this results folder", None, metavar="OUTPUT_DIR"
+    status: str | bool | None = setting(
+        "only show what is done, missing and failed in this results folder (default: that of --output_dir)",
+        None,
+        nargs="?",
+        const=True,
+        metavar="OUTPUT_DIR",
     )
     dry_run: bool = setting("print what would run and the memory it needs")
     show_trajectory: bool = setting("print every answer with its rejected and corrected tokens, coloured in a terminal")
@@ -253,10 +261,12 @@ def _conflicts(config: RunConfig) -> dict[str, bool]:
     is_named, has_policy = drafters.drafters is not None, drafters.policy != DrafterConfig.policy
     runs_none = output.read_pickle or output.dry_run
     by_cost, by_trace = drafters.needs_advice, config.decoding.verify == "trace"
+    swept = _swept_beside_grid(drafters)
     is_near = bool(drafters.options.get("use_block_cache"))
     needs_file = by_cost and drafters.calibration is None and not (records or output.read_pickle)
     return {
         f"--drafters and --{switch} exclude each other: name the drafters once": is_named and switch != "",
+        f"--grid {drafters.grid} says all settings itself: leave out --{swept}": swept != "",
         "drafts with --use_block_cache are approximate and cannot be recorded: leave it out": records and is_near,
         "--read_pickle computes nothing: leave out --dry_run": output.read_pickle and output.dry_run,
         "--drafters and --policy exclude each other: add cost_aware to the drafters": is_named and has_policy,
@@ -269,6 +279,26 @@ def _conflicts(config: RunConfig) -> dict[str, bool]:
         **_sampling_conflicts(config.decoding, records or by_trace, by_cost),
         **_missing_models(config),
     }
+
+
+def _swept_beside_grid(drafters: DrafterConfig) -> str:
+    """A flag, as it is published, that chooses drafters or their settings where a grid does; "" without one."""
+    if drafters.grid is None:
+        return ""
+    own = {flag.name: flag for kind in kinds().values() for flag in kind.swept if flag.name in set(_flag_names())}
+    chosen = [*own.values(), *switches().values(), BASELINE_SWEEP]
+    set_to = [flag for flag in chosen if tuple_of(flag.of(drafters.options)) != tuple_of(flag.default)]
+    names = [(*flag.published, flag.name)[0] for flag in set_to]
+    return next(iter([*(["drafters"] if drafters.drafters is not None else []), *names]), "")
+
+
+def _flag_names() -> list[str]:
+    return [flag.name for flag in flags()]
+
+
+def tuple_of(value: Any) -> Any:
+    """A list as a tuple, anything else as it is: parsers make lists, defaults are tuples."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _sampling_conflicts(decoding: DecodingConfig, has_traces: bool, by_cost: bool) -> dict[str, bool]:

@@ -5,6 +5,7 @@ It decides which checkpoint plays which part, and decodes questions: `decode` is
 
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,7 +27,16 @@ from specdec.errors import UserError
 from specdec.latency.pricing import Pricing
 from specdec.models.checkpoints import TARGET, ModelSource, Role, find_model, fingerprint
 from specdec.models.lm import CachedLM, device_clock
-from specdec.models.load import check_network, load_lm, resolve_backend, resolve_device, resolve_dtype
+from specdec.models.load import (
+    backend_title,
+    check_network,
+    load_lm,
+    most_threads,
+    resolve_backend,
+    resolve_device,
+    resolve_dtype,
+    threads_for,
+)
 from specdec.models.token_text import TokenBytes, token_bytes_of
 from specdec.models.tokens import (
     Messages,
@@ -42,6 +52,7 @@ from specdec.records.rounds import Round
 from specdec.traces.calibration import advice_of
 
 log = logging.getLogger("failfast")
+SLOW_TO_LOAD = 10**9  # bytes from which on a silence has to be explained
 
 
 @dataclass
@@ -79,6 +90,11 @@ class Session:
             for role, source in self.sources.items()
             if is_needed or role is not TARGET
         }
+
+    @property
+    def backend_title(self) -> str:
+        """What runs the models, in words."""
+        return backend_title(self.backend, self.device)
 
     @property
     def dtype_name(self) -> str:
@@ -134,11 +150,15 @@ class Session:
         `check_stop` may raise, between the calls of a round.
         """
 
+        cpu_s: list[float] = []
+
         def clock() -> float:
             check_stop()
-            return device_clock(self.device)
+            now = device_clock(self.device)
+            cpu_s.append(time.process_time())
+            return now
 
-        return speculate(
+        rounds = speculate(
             self.target(sampler) if target is None else target,
             self.drafter(spec, sampler),
             prompt_ids,
@@ -146,6 +166,7 @@ class Session:
             stop_ids=self.stop_ids,
             clock=clock,
         )
+        return with_cpu_times(rounds, cpu_s)
 
     def sampler(self, dataset: str, question_id: int, spec: Spec) -> Sampler | None:
         """What draws a question's tokens under one drafter, whatever is run before or beside it; None: greedy."""
@@ -228,9 +249,25 @@ class Session:
         if role not in self._loaded:
             # Tables are padded, each in its own way: such ids are never written and never drafted.
             (vocab_size, gaps), source = self.predicted, self.sources[role]
+            size = source.num_parameters * self.dtype.itemsize
+            if size >= SLOW_TO_LOAD or self.config.models.num_threads is not None:
+                log.info(self._loading(source, size))
             self._loaded[role] = load_lm(source, self.device, self.dtype, vocab_size, self.backend, gaps)
             self._loaded[role].warm_up()
         return self._loaded[role]
+
+    def _loading(self, source: ModelSource, size: int) -> str:
+        """What is said before minutes of silence: "loading target X: 65.5 GB, bfloat16 on cuda, graph"."""
+        shown = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+        threads = f", threads: {torch.get_num_threads()}" if self.device.type == "cpu" else ""
+        how = f"{self.dtype_name} on {self.device}, {self.backend}{threads}"
+        return f"loading {source.role.title} {source.name}: {shown}, {how}"
+
+
+def with_cpu_times(rounds: Sequence[Round], cpu_s: Sequence[float]) -> list[Round]:
+    """The rounds with the CPU time that passed in each, by a clock in seconds that was read whenever the loop's was."""
+    spent = [1e3 * (after - before) for before, after in zip(cpu_s[::3], cpu_s[2::3], strict=True)]
+    return [replace(turn, cpu_ms=ms) for turn, ms in zip(rounds, spent, strict=True)]
 
 
 def open_session(config: RunConfig) -> Session:
@@ -257,6 +294,11 @@ def open_session(config: RunConfig) -> Session:
         pricing=Pricing.load(priced.latency_profile, priced.latency_target) if needs_advice else Pricing(),
     )
     _check_models(session)
+    most = most_threads()  # asked first, for it is what torch takes by itself
+    largest = max(source.num_parameters for source in sources.values())
+    num_threads = threads_for(config.models.num_threads, device, largest, most)
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
     return session
 
 

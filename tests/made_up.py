@@ -46,7 +46,7 @@ def made_up_trace(
         identity = {"drafter_sha256": "d", "mask_id": MASK_ID, "block_size": block_size, "small_block_size": 2}
         name = f"dllm_{threshold}"
         made[name] = Chains.pack(name, identity, chain_len, chains)
-    settings = {"prompt_sha256": "p", "stop_ids": [STOP_ID], "dtype": "float32", "device": "cpu"}
+    settings = {"prompt_sha256": f"p{seed}", "stop_ids": [STOP_ID], "dtype": "float32", "device": "cpu"}
     identity = Identity("bundled", "bundled", seed, "plain", budget, settings)
     return Trace(identity, {"made": "up"}, {"question": "?"}, prompt, text, [1.0] * len(text), "text", made)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from made_up import made_up_trace
 
-from specdec.commands import calibrate
+from specdec.commands import calibrate, rank
+from specdec.commands.replay import run as replay_run
 from specdec.commands.run import parse_args
 from specdec.config import RunConfig
 from specdec.decoding.cost_aware import Advice, Calibration, Curve, ease_of, load_calibration, place_of
@@ -20,7 +21,10 @@ from specdec.errors import UserError
 from specdec.latency.pricing import Pricing, price
 from specdec.latency.profile import LatencyProfile, load_profile
 from specdec.questions.sets import load_problems
+from specdec.ranking.entries import entry_of
+from specdec.ranking.seen import unseen
 from specdec.records.identity import LIVE
+from specdec.records.record import Record
 from specdec.runs.jobs import Job, run_job
 from specdec.runs.recording import plan_traces, record_trace
 from specdec.session import open_session
@@ -212,6 +216,59 @@ def test_half_of_the_traces_is_learnt_from(tmp_path: Path) -> None:
     save_trace(short, trace_path(tmp_path, short.identity))
     with pytest.raises(UserError, match="--chain_len"):
         calibrate.run([str(tmp_path)])
+
+
+def test_what_taught_the_policy_is_not_ranked_and_the_next_command_runs(tmp_path: Path) -> None:
+    """The command that is printed, word for word; then all questions, with and without --allow_seen; then a log."""
+    for trace in many_traces(12):
+        save_trace(trace, trace_path(tmp_path, trace.identity))
+    said = calibrate.run([str(tmp_path)], "failfast calibrate")
+    assert "Held out: questions 1 3 5 7 9 11." in said
+    command = said.splitlines()[2].split()
+    assert command[:3] == ["failfast", "replay", str(tmp_path)]
+    alone = json.loads(replay_run([*command[2:], "--json", "--workers", "1"]))
+    drafters = ["--drafters", "cost_aware", "dllm_sf", "--drafter_thresholds", "0.2", "--sweep_max_spec_len", "30"]
+    everything = [str(tmp_path), *drafters, "--workers", "1", "--json", "--log", str(tmp_path / "log.txt")]
+    made = json.loads(replay_run([*everything, "--output_dir", str(tmp_path / "out")]))
+    assert made["note"].startswith("Left out: 6 of 12 questions (0,2,4,6,8,10), which taught the cost-aware policy")
+    rows = made["engines"][0]["rows"]
+    assert [row["num_questions"] for row in rows] == [6, 6]
+    own = next(row for row in rows if "_ca_" in row["drafter_name"])
+    assert own["speedup_mean"] == alone["engines"][0]["rows"][0]["speedup_mean"]
+    for place in ("log.txt", "out"):  # what was written down says so too
+        again = json.loads(rank.run([str(tmp_path / place), "--json"]))
+        assert (again["note"], again["engines"][0]["rows"][0]["num_questions"]) == (made["note"], 6)
+    seen = json.loads(rank.run([str(tmp_path / "out"), "--json", "--allow_seen"]))
+    assert (
+        "taught a policy that is ranked here" in seen["note"] and seen["engines"][0]["rows"][0]["num_questions"] == 12
+    )
+
+
+def test_a_policy_that_has_seen_everything_is_left_out_and_the_others_are_ranked(calibration: Calibration) -> None:
+    advice = Advice(calibration, 6.1, [13.5] * 21, 0.1)
+    traces = many_traces()[:3:2]
+    records = [replay(trace, spec, advice=advice) for trace in traces for spec in (SPEC, parse_name("dllm_0.2_sf_4"))]
+    taught = [entry_of(record if "_ca_" in record.drafter_name else untaught(record)) for record in records]
+    stats, note = unseen(taught)
+    assert {one.drafter_name for one in stats} == {"dllm_0.2_sf_4"} and len(stats) == 2
+    whole = "which learnt from every question that it was run on (--allow_seen ranks it)."
+    assert note == f"Left out: {SPEC.name}, {whole}"
+    old = [dataclasses.replace(one, has_seen=None) for one in taught]
+    assert unseen(old)[0] == old and "do not say which questions" in unseen(old)[1]
+
+
+def untaught(record: Record) -> Record:
+    return dataclasses.replace(record, provenance={})
+
+
+def test_seen_is_the_same_question_of_the_same_set_or_the_same_prompt(calibration: Calibration) -> None:
+    own = many_traces(1)[0].identity
+    other_set = dataclasses.replace(own, dataset="math")
+    assert calibration.has_seen(own) and calibration.has_seen(other_set)  # the same prompt
+    another = dataclasses.replace(other_set, settings={"prompt_sha256": "another"})
+    assert not calibration.has_seen(another)
+    former = dataclasses.replace(calibration, learnt_from=[])  # a file of before holds the numbers alone
+    assert former.has_seen(another) and not former.has_seen(dataclasses.replace(another, question_id=1))
 
 
 def test_its_name_holds_everything_but_the_calibration() -> None:

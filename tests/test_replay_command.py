@@ -207,7 +207,7 @@ def test_a_replay_writes_over_no_run(
 
 
 # Of a live round alone: its times, and what the target would say after the first rejected token.
-NOT_REPLAYED = ("confidences", "draft_ms", "verify_ms", "target_tokens")
+NOT_REPLAYED = ("confidences", "draft_ms", "verify_ms", "cpu_ms", "target_tokens")
 
 
 def _counts(turn: object) -> dict[str, object]:

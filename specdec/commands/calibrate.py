@@ -1,14 +1,16 @@
 """Learn what the cost-aware policy needs from half of a folder's traces, and write it beside them. Loads no model."""
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from specdec.commands.flags import StrictParser, add_flags
+from specdec.config import PricingConfig
 from specdec.decoding.cost_aware import FILE_NAME, Advice, Calibration
-from specdec.drafters.block_diffusion import CostAware, threshold_of
+from specdec.drafters.block_diffusion import UNMASK_THRESHOLD, CostAware, FailFast, threshold_of
 from specdec.errors import UserError, exit_status
 from specdec.latency.pricing import price
 from specdec.latency.profile import LatencyProfile, load_profiles
@@ -34,15 +36,27 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     parser.add_argument("traces", metavar="TRACE_DIR", help="folder with traces (failfast.py --record)")
     add_flags(parser, ("question_ids", "latency_profile"))
     options = parser.parse_args(arguments)
-    learnt_on = [load_trace(path) for path in find_traces(options.traces, options.question_ids)]
+    recorded = {path: load_trace(path) for path in find_traces(options.traces, None)}
     if options.question_ids is None:
-        learnt_on = chosen_half(learnt_on)
+        learnt_on = chosen_half(list(recorded.values()))
+    else:
+        learnt_on = [recorded[path] for path in find_traces(options.traces, options.question_ids)]
     profiles, folder = load_profiles(options.latency_profile), Path(options.traces)
     made = [learn(learnt_on, name, profiles) for name in block_drafters(learnt_on)]
     path = (folder.parent if folder.is_file() else folder) / FILE_NAME
     save_calibration(path, made)
     questions = " ".join(str(trace.question_id) for trace in learnt_on)
-    return f"Learnt {', '.join(one.name for one in made)} from questions {questions}: {path}"
+    learnt = f"Learnt {', '.join(one.name for one in made)} from questions {questions}: {path}"
+    held_out = [trace for trace in recorded.values() if not any(trace is one for one in learnt_on)]
+    if not held_out:
+        return f"{learnt}\nHeld out: no question, so that nothing can be ranked with it: record more questions."
+    numbers = " ".join(map(str, sorted({trace.question_id for trace in held_out})))
+    command = [*_replay(program), shlex.quote(options.traces), *what_replays(learnt_on, made)]
+    command += ["--question_ids", numbers]
+    if options.latency_profile != PricingConfig.latency_profile:
+        command += ["--latency_profile", *options.latency_profile]
+    live = f"Live: --calibration {shlex.quote(str(path))} --question_ids {numbers}"
+    return f"{learnt}\nHeld out: questions {numbers}. Rank on them:\n  {' '.join(command)}\n{live}"
 
 
 def chosen_half(traces: Sequence[Trace]) -> list[Trace]:
@@ -56,6 +70,23 @@ def _question(trace: Trace) -> tuple[str, str, int, int]:
     """What the traces of a conversation's turns have in common."""
     identity = trace.identity
     return identity.target, identity.dataset, row_of(identity.question_id), identity.max_new_tokens
+
+
+def _replay(program: str) -> list[str]:
+    """How the replay is called by somebody who called this command so."""
+    return program.replace("calibrate", "replay").split()
+
+
+def what_replays(traces: Sequence[Trace], made: Sequence[Calibration]) -> list[str]:
+    """The flags of a replay of the policy, and beside it of FailFast where the recorded chains are long enough."""
+    longest = min(shortest(traces, one.name) for one in made)
+    thresholds = [threshold_of(one.name) for one in made]
+    usual = FailFast.sweep({UNMASK_THRESHOLD.name: tuple(thresholds)})
+    has_failfast = all(spec.chain_len({}) <= longest for spec in usual)
+    flags = ["--drafters", *(["failfast"] if has_failfast else []), "cost_aware"]
+    if tuple(thresholds) != UNMASK_THRESHOLD.default:
+        flags += ["--drafter_thresholds", *map(str, thresholds)]
+    return flags if longest >= MAX_DRAFT_LEN else [*flags, "--sweep_max_spec_len", str(longest)]
 
 
 def block_drafters(traces: Sequence[Trace]) -> list[str]:

@@ -4,9 +4,11 @@ drafter families. The published spellings of flags are read here and nowhere els
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from specdec.config import model_flags, parts
@@ -40,7 +42,13 @@ class StrictParser(argparse.ArgumentParser):
         return super().parse_known_args([_at_home(one) for one in (sys.argv[1:] if args is None else args)], namespace)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+        self.exit(2, f"{self.prog}: error: {message}{self._meant(message)} (see --help)\n")
+
+    def _meant(self, message: str) -> str:
+        """For an unknown flag the nearest known one, as "; did you mean --num_questions?"."""
+        unknown = re.search(r"unrecognized arguments: (?:.* )?(--[^\s=]+)", message)
+        near = get_close_matches(unknown[1], list(self._option_string_actions), n=1) if unknown else []
+        return f"; did you mean {near[0]}?" if near else ""
 
 
 def _at_home(argument: str) -> str:
@@ -88,6 +96,8 @@ def _add(section: argparse._ArgumentGroup, name: str, flag: Flag) -> None:
     more: dict[str, Any] = {"action": "store_true"} if flag.default is False else {"type": text, **flag.more}
     if callable(more.get("choices")):
         more["choices"] = tuple(more["choices"]())
+    if all(str(choice).isupper() for choice in more.get("choices", ("",))):
+        more["type"] = str.upper  # names in capitals are read in any case
     help_text = flag.help.replace("%", "%%") + _default_text(flag.default)
     # The published spelling stands first: it is what scripts use.
     spellings = [*flag.published, name]
@@ -109,7 +119,7 @@ def _default_text(default: Any) -> str:
 
 def add_reading_flags(parser: argparse.ArgumentParser) -> None:
     """How records are priced and graded, and whether they must be of the same questions."""
-    add_flags(parser, ("latency_profile", "latency_target", "pass_accounting", "run_code"))
+    add_flags(parser, ("latency_profile", "latency_target", "pass_accounting", "run_code", "allow_seen"))
     parser.add_argument(
         "--allow_unequal",
         action="store_true",

@@ -13,6 +13,7 @@ from specdec.ranking import entries, logs
 from specdec.ranking.entries import Entry, entry_of, records_of
 from specdec.ranking.oracle import Judges
 from specdec.ranking.question_sets import comparable
+from specdec.ranking.seen import unseen
 from specdec.ranking.server_rows import also_ranked
 from specdec.ranking.source import Source
 from specdec.records.record import Record
@@ -83,10 +84,11 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     if options.category is not None:
         stats = of_category(stats, options.category)
     served, notes = also_ranked(options.also, stats)
-    stats, note = comparable([*stats, *served], options.allow_unequal)
+    stats, left_out = unseen([*stats, *served], options.allow_seen)
+    stats, note = comparable(stats, options.allow_unequal)
     measured_only = {entry.source.target for entry in stats if not entry.prices.keys() - {MEASURED}}
     unmodelled = [pricing.without_model(target) for target in sorted(measured_only - {""})]
-    note = "\n".join(filter(None, [note, *notes, *unmodelled]))
+    note = "\n".join(filter(None, [note, left_out, *notes, *unmodelled]))
     if options.json:
         return table_data.ranking_json(stats, note) + "\n"
     if options.csv:

@@ -23,6 +23,7 @@ from specdec.errors import UserError, exit_status, user_error
 from specdec.latency.pricing import Pricing
 from specdec.ranking.entries import Entry, entry_of
 from specdec.ranking.oracle import TraceJudges
+from specdec.ranking.seen import unseen
 from specdec.records.pickles import write_atomic
 from specdec.records.places import load_finished, put_record
 from specdec.records.record import check_writable, identity_path
@@ -43,6 +44,7 @@ FLAGS = (
     "latency_profile",
     "latency_target",
     "pass_accounting",
+    "allow_seen",
 )
 REFUSED = "temperature"  # with a reason
 PROGRAM = "python -m specdec.replay"  # its published name
@@ -111,7 +113,10 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
         with user_error(f"write {log}", "choose another --log"):
             write_atomic(Path(log), text.encode())
     entries = [entry for found, _ in made for entry in found]
-    return ranking_json(entries) + "\n" if as_json else ranking_report(entries)
+    entries, note = unseen(entries, config.output.allow_seen)
+    if as_json:
+        return ranking_json(entries, note) + "\n"
+    return ranking_report(entries) + (f"\n{note}\n" if note else "")
 
 
 def replay_all(paths: Sequence[Path], what: Replays, workers: int) -> Iterable[Replayed]:

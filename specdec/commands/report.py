@@ -12,6 +12,7 @@ from specdec.ranking.entries import Entry, entry_of, merge, records_of
 from specdec.ranking.oracle import Judges
 from specdec.ranking.question_sets import comparable
 from specdec.ranking.ranking import engines_of
+from specdec.ranking.seen import unseen
 from specdec.records.pickles import write_atomic
 from specdec.records.record import Record
 from specdec.runs.run_file import find_runs, read_run
@@ -52,8 +53,9 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
     trace_dir = options.trace_dir or _own_traces(options.results, records)
     judges = None if trace_dir is None else Judges(trace_dir, pricing)
     entries = merge(entry_of(record, pricing, judges, run_code=options.run_code) for record in records)
-    stats, note = comparable(entries, options.allow_unequal)
-    note = "\n".join(filter(None, [note, pricing.without_model(records[0].identity.target)]))
+    stats, left_out = unseen(entries, options.allow_seen)
+    stats, note = comparable(stats, options.allow_unequal)
+    note = "\n".join(filter(None, [note, left_out, pricing.without_model(records[0].identity.target)]))
     page = report_html(records, stats, reader, runs, note)
     with user_error(f"write {options.out}", "choose another --out"):
         write_atomic(options.out, page.encode())

@@ -25,6 +25,7 @@ from specdec.models.token_text import TokenBytes, stored_tokens
 from specdec.questions.grading import check_can_run_code
 from specdec.questions.sets import Problem
 from specdec.ranking.entries import PLAIN, Entry, entry_of, with_measured
+from specdec.ranking.seen import unseen
 from specdec.records.places import put_record
 from specdec.records.record import Record, check_writable, save_text
 from specdec.runs.left_out import leave_out, leave_out_later, left_out_line
@@ -103,7 +104,8 @@ def run(config: RunConfig, stop: StopRequest) -> None:
     logging.basicConfig(level=config.output.log_level, format="%(message)s", stream=sys.stdout, force=True)
     output = config.output
     if output.status is not None:
-        print(status_report(read_status(output.status)), end="")
+        folder = output.status if isinstance(output.status, str) else output.output_dir
+        print(status_report(read_status(folder)), end="")
         return
     priced = config.pricing
     if output.draws_figures:
@@ -300,4 +302,5 @@ class Reporter:
             write_figure(record, self.config.output.output_dir)
 
     def finish(self) -> None:
-        print(ranking_report(self.entries))
+        stats, note = unseen(self.entries, self.config.output.allow_seen)
+        print(ranking_report(stats) + (f"\n{note}\n" if note else ""))

@@ -9,7 +9,7 @@ worth is the policy's own rate in the long run (the marginal-value rule of renew
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from specdec.decoding.stopping import Run, Window, stops_within
 from specdec.errors import UserError, user_error
-from specdec.records.identity import current_name
+from specdec.records.identity import Identity, current_name
 
 VERSION = 1
 FILE_NAME = "calibration.json"
@@ -48,7 +48,8 @@ class Curve:
 class Calibration:
     """What was learnt of a drafter. `gains[left][ease][m - 1]`: accepted tokens that m more passes bring while all so
     far are accepted; `growth` likewise: tokens that become known. `left` and `ease`: see `place_of` and `ease_of`.
-    `rates`: tokens per ms that the cost-aware policy reaches, by "TARGET@PROFILE".
+    `rates`: tokens per ms that the cost-aware policy reaches, by "TARGET@PROFILE". `learnt_from`: [data set, question,
+    SHA-256 of its prompt] of each question; empty in files of before, which hold the numbers alone.
     """
 
     name: str
@@ -59,6 +60,15 @@ class Calibration:
     gains: list[list[list[float]]]
     growth: list[list[list[float]]]
     rates: dict[str, float]
+    learnt_from: list[list[Any]] = field(default_factory=list)
+
+    def has_seen(self, question: Identity) -> bool:
+        """Whether it has learnt from this question: by its place in the data set or by its prompt; by its number alone
+        where no more is known."""
+        if not self.learnt_from:
+            return question.question_id in self.question_ids
+        place, prompt = (question.dataset, question.question_id), question.settings.get("prompt_sha256")
+        return any((dataset, number) == place or asked == prompt for dataset, number, asked in self.learnt_from)
 
     def to_builtins(self) -> dict[str, Any]:
         return vars(self) | {"version": VERSION, "curve": vars(self.curve)}
@@ -74,6 +84,9 @@ class Calibration:
             raise ValueError("a table of another size")
         if not 0 < len(made.curve.confidences) == len(made.curve.acceptance):
             raise ValueError("a curve without points")
+        for dataset, number, prompt in made.learnt_from:
+            if (type(dataset), type(number), type(prompt)) != (str, int, str):
+                raise ValueError("a question that is none")
         return made
 
 
@@ -153,6 +166,28 @@ class CostAwareWindow(Window):
             return None
         self.size = self.advice.best_len(self._survivals)
         return "low_gain"
+
+
+def learning_of(advice: Advice | None, question: Identity) -> dict[str, Any]:
+    """For the provenance of a question's record: what taught the policy, and whether this very question did.
+
+    `{"policy": {"advice_sha256": ..., "learnt_from": {"gsm8k": [0, 2]}, "has_seen": True}}`; {} for one that has not
+    learnt.
+    """
+    if advice is None:
+        return {}
+    known = advice.calibration
+    taught: dict[str, list[int]] = {} if known.learnt_from else {"unknown": list(known.question_ids)}
+    for dataset, number, _ in known.learnt_from:
+        taught.setdefault(dataset, []).append(number)
+    return {"policy": {"advice_sha256": advice.digest, "learnt_from": taught, "has_seen": known.has_seen(question)}}
+
+
+def has_seen(provenance: Mapping[str, Any]) -> bool | None:
+    """Whether a record's policy has learnt from its question, by what `learning_of` noted; None where nothing did."""
+    policy = provenance.get("policy")
+    said = policy.get("has_seen") if isinstance(policy, Mapping) else None
+    return said if isinstance(said, bool) else None
 
 
 def load_calibration(path: Path, name: str) -> Calibration:

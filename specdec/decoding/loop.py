@@ -45,7 +45,8 @@ def speculate(
 ) -> list[Round]:
     """Decode one answer; the emitted tokens of the rounds, joined, are the output.
 
-    `clock` returns seconds and should wait for the device. The drafter may propose at most the
+    `clock` returns seconds and should wait for the device; it is read thrice a round: before and after drafting, and
+    after verifying. The drafter may propose at most the
     tokens that are still wanted, less the one that the target adds itself.
     """
     ids, end = list(prompt_ids), len(prompt_ids) + max_new_tokens

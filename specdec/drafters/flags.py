@@ -46,10 +46,15 @@ def number(kind: type, is_fine: Callable[[Any], bool], wanted: str) -> Callable[
         except ValueError:
             value = None
         if value is None or not is_fine(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+            several = f": give several with blanks, {' '.join(text.split(','))}" if _is_list(text) else ""
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}{several}")
         return value
 
     return read
+
+
+def _is_list(text: str) -> bool:
+    return "," in text and all(part.strip() for part in text.split(","))
 
 
 positive_int = number(int, lambda value: value >= 1, "a positive integer")

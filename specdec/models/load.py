@@ -6,6 +6,7 @@ It also says where a run's models go and which backend runs them.
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib.util import find_spec
 
 import torch
@@ -21,6 +22,9 @@ from specdec.models.lm import CachedLM
 
 log = logging.getLogger("failfast")
 BACKENDS = {"eager": CachedLM, "graph": GraphLM}
+# On a CPU a second thread must bring more than the two lose by waiting for each other in every product: models of fewer
+# parameters than this run as fast with one alone, and on a busy machine many times faster.
+PARAMETERS_A_THREAD = 64_000_000
 ROOM_FOR_WEIGHTS = 0.9  # of a GPU's free memory; the rest is for caches and activations
 
 
@@ -135,6 +139,23 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+@cache
+def most_threads() -> int:
+    """The threads that torch takes by itself: the cores, or what OMP_NUM_THREADS says. Asked before any are set."""
+    return torch.get_num_threads()
+
+
+def threads_for(asked: int | None, device: torch.device, num_parameters: int, most: int) -> int | None:
+    """The threads of a CPU's passes: as asked, else by the parameters of the biggest model of the run, at most `most`.
+    None: the passes run elsewhere, and nothing is set.
+
+    Example: of 16 threads a model of 12 M gets 1, one of 135 M gets 3, one of 1.5 B all.
+    """
+    if asked is not None or device.type != "cpu":
+        return asked
+    return max(1, min(most, -(-num_parameters // PARAMETERS_A_THREAD)))
+
+
 def resolve_backend(
     wanted: str,
     device: torch.device,
@@ -154,9 +175,18 @@ def resolve_backend(
         return "eager"
     reason = only_eager or _why_not_graph(device, dtype, sources, block_size)
     if reason is None:
+        if device.type != "cuda":
+            log.warning("backend: %s", backend_title("graph", device))
         return "graph"
     log.warning("backend: eager, not graph, because %s", reason)
     return "eager"
+
+
+def backend_title(backend: str, device: torch.device) -> str:
+    """What ran the models, in words: without a GPU the graph backend has neither kernels nor graphs."""
+    if backend != "graph" or device.type == "cuda":
+        return backend
+    return f"graph on {device.type}: its plain torch operations, for tests; its times say nothing of the engine"
 
 
 def _why_not_graph(

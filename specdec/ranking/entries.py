@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from specdec.decoding.cost_aware import has_seen
 from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
 from specdec.latency.accounting import OURS, num_drafted, num_passes
@@ -19,6 +20,7 @@ from specdec.questions.repetition import is_degenerate
 from specdec.ranking.ceiling import Ceiling
 from specdec.ranking.oracle import Judges, TraceJudges
 from specdec.ranking.source import Source
+from specdec.ranking.trust import Conditions
 from specdec.records.identity import SAMPLED, former_name
 from specdec.records.places import load_records
 from specdec.records.record import Record, load_record
@@ -52,6 +54,8 @@ class Entry:
     accounting: str = OURS  # whose way of counting passes and drafted tokens
     category: str = ""  # of the question, as its row has it; "" for none
     other_prices: dict[str, Price] = field(default_factory=dict)  # by profiles that were not asked for
+    conditions: Conditions = Conditions()  # how busy the machine was; of a timed record
+    has_seen: bool | None = None  # whether the drafter's policy has learnt from this question; None: not said
 
     @property
     def measured_ms_per_token(self) -> float:
@@ -93,6 +97,8 @@ def entry_of(
         accounting=accounting,
         category=_category(record),
         other_prices=pricing.other_prices(record),
+        conditions=Conditions.of(record) if is_timed else Conditions(),
+        has_seen=has_seen(record.provenance),
         losslessness=SAMPLED if record.is_sampled else "" if record.divergence is None else record.divergence.kind,
     )
 
@@ -145,6 +151,7 @@ def _united(earlier: Entry, entry: Entry) -> Entry:
         other_prices=earlier.other_prices | entry.other_prices,
         origin=entry.origin or earlier.origin,
         category=entry.category or earlier.category,
+        has_seen=earlier.has_seen if entry.has_seen is None else entry.has_seen,
     )
 
 
@@ -162,7 +169,17 @@ def _is_renamed(entry: Entry) -> bool:
 
 
 def _counts(entry: Entry) -> Entry:
-    return dataclasses.replace(entry, prices={}, ceilings={}, other_prices={}, origin="", category="")
+    """What two entries of one run have in common."""
+    return dataclasses.replace(
+        entry,
+        prices={},
+        ceilings={},
+        other_prices={},
+        origin="",
+        category="",
+        has_seen=None,
+        conditions=Conditions(),
+    )
 
 
 def with_measured(entry: Entry, plain: Entry | None) -> Entry:

@@ -14,6 +14,7 @@ from specdec.latency.pricing import Price
 from specdec.ranking.ceiling import Ceiling
 from specdec.ranking.entries import COUNTS, UNKNOWN, Entry, merge
 from specdec.ranking.source import Source
+from specdec.ranking.trust import Conditions
 from specdec.records import fields
 from specdec.records.identity import current_name
 
@@ -142,6 +143,8 @@ def _exact(key: Key, text: str) -> Entry | None:
             accounting=str(totals.get("accounting", OURS)),
             category=str(totals.get("category", "")),
             other_prices=_prices(totals.get("other_prices", {})),
+            conditions=Conditions.from_builtins(totals.get("conditions", {})),
+            has_seen=_flag(totals.get("has_seen")),
         )
     except (UserError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

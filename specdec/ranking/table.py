@@ -14,6 +14,7 @@ import numpy as np
 from specdec.drafters.base import Spec
 from specdec.drafters.families import parse_name
 from specdec.latency.accounting import OURS
+from specdec.latency.profile import MEASURED
 from specdec.ranking.comparisons import (
     BEHIND,
     BEST,
@@ -29,6 +30,7 @@ from specdec.ranking.question_sets import question_key
 from specdec.ranking.ranking import by_drafter, plain_entries, priced_under
 from specdec.ranking.scopes import scope_of
 from specdec.ranking.statistics import MIN_QUESTIONS, PairedBootstrap, Value, ratio_values, values_of
+from specdec.ranking.trust import doubt
 
 _PRICES = ("speedup", "draft_ms", "verify_ms", "baseline_ms")
 _GRADES = (
@@ -160,6 +162,7 @@ class Table:
     num_needed: int | None = None
     dataset: str = ""
     max_new_tokens: int | str = ""  # of several budgets, all of them
+    doubt: str = ""  # why measured times are not to be trusted: then nothing is best
 
     @property
     def first(self) -> Row | None:
@@ -168,8 +171,9 @@ class Table:
 
     @property
     def best(self) -> Row | None:
-        """The first row, if it beats plain decoding."""
-        return self.first if self.first and (self.first.number("speedup_mean") or 0.0) > 1 else None
+        """The first row, if it beats plain decoding and its times can be trusted."""
+        is_best = self.first and not self.doubt and (self.first.number("speedup_mean") or 0.0) > 1
+        return self.first if is_best else None
 
     @property
     def with_plain(self) -> list[Row]:
@@ -190,8 +194,26 @@ def table_of(entries: Sequence[Entry], engine: str, intervals: Collection[str] =
 
     Questions without the engine's price are left out and counted; configurations without any come last, unranked.
     Where all others answered the same MIN_QUESTIONS questions or more there are differences, and intervals of the
-    speedups and of the quantities in `intervals`.
+    speedups and of the quantities in `intervals`. Where a busy machine was timed, nothing is best or level with it.
     """
+    table = _table_of(entries, engine, intervals)
+    reason = _doubt(entries) if engine == MEASURED else ""
+    rows = [replace(row, standing="") for row in table.rows] if reason else table.rows
+    return replace(table, rows=rows, doubt=reason)
+
+
+def _doubt(entries: Sequence[Entry]) -> str:
+    """What speaks against the clock: of each device's records, the first that says something."""
+    timed = [entry for entry in entries if entry.has_measured_times]
+    devices = sorted({entry.source.device for entry in timed})
+    said = (
+        doubt([one.conditions for one in timed if one.source.device == device], on_gpu=device not in ("", "cpu"))
+        for device in devices
+    )
+    return next(filter(None, said), "")
+
+
+def _table_of(entries: Sequence[Entry], engine: str, intervals: Collection[str]) -> Table:
     columns, rows = _ranked(entries, engine)
     accounting = next((entry.accounting for column in columns.values() for entry in column), OURS)
     ranked = [row for row in rows if row.rank is not None]

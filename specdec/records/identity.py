@@ -16,6 +16,7 @@ from specdec.records import fields, pickles
 from specdec.records.fields import is_count, is_str
 
 GREEDY, SAMPLED = "greedy", "sampled"  # how the target decodes
+SHUFFLED = ("gpqa",)  # data sets whose questions depend on the seed
 # Where a record is from: models that ran; a trace alone; drafts that ran, verified against a trace's text; the
 # published program, whose pickles do not say so themselves.
 LIVE, REPLAY, TRACE, PUBLISHED = "live", "replay", "trace", "published"
@@ -58,9 +59,14 @@ class Identity:
 
     def require(self, asked: "Identity", what: str, advice: str) -> None:
         """Raise UserError where `asked` differs: "WHAT with other settings (seed: stored 0, asked 1): ADVICE"."""
-        difference = first_difference(self.to_builtins(), asked.to_builtins())
+        difference = first_difference(self._deciding(), asked._deciding())
         if difference is not None:
             raise UserError(f"{what} with other settings ({difference}): {advice}")
+
+    def _deciding(self) -> dict[str, Any]:
+        """Without the seed where it decides nothing: nothing is drawn, and the questions do not depend on it."""
+        is_idle = self.settings.get("decoding") == GREEDY and self.dataset not in SHUFFLED
+        return {key: value for key, value in self.to_builtins().items() if not (is_idle and key == "seed")}
 
     def to_builtins(self) -> dict[str, Any]:
         named = {name: getattr(self, name) for name in _NAMED}

@@ -40,6 +40,9 @@ class Round:
     # The target's argmax at every drafted position, given the draft; None where nobody asked the target for those after
     # the first rejected token (a replay, a target that samples). No comparison counts it.
     target_tokens: list[int] | None = field(default=None, compare=False)
+    # The CPU time of this process in the round, all threads together: beside the wall clock it says how busy the
+    # machine was. None where nothing ran, and in records of before.
+    cpu_ms: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "asked_len", max(self.asked_len, self.draft_len))
@@ -106,6 +109,7 @@ class Round:
             "stop_reason": self.stop_reason,
             "draft_ms": float(self.draft_ms),
             "verify_ms": float(self.verify_ms),
+            **({} if self.cpu_ms is None else {"cpu_ms": float(self.cpu_ms)}),
         }
 
     @classmethod
@@ -154,6 +158,7 @@ def own_fields(data: Any) -> dict[str, Any]:
         "draft_ms": fields.take(data, "draft_ms", fields.is_ms),
         "verify_ms": fields.take(data, "verify_ms", fields.is_ms),
         **{key: fields.take(data, key, fields.is_probabilities) for key in PROBABILITY_KEYS if key in data},
+        **({"cpu_ms": fields.take(data, "cpu_ms", fields.is_ms)} if "cpu_ms" in data else {}),
     }
 
 

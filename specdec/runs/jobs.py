@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from specdec.config import RunConfig
+from specdec.decoding.cost_aware import learning_of
 from specdec.drafters.base import Spec
 from specdec.errors import UserError
+from specdec.latency.pricing import Pricing
+from specdec.latency.profile import STAND_INS
 from specdec.questions.sets import Problem
 from specdec.records.identity import Identity, first_difference, prompt_sha256
 from specdec.records.places import load_finished, place_of
-from specdec.records.provenance import provenance
+from specdec.records.provenance import load_now, num_cores, provenance
 from specdec.records.record import Record, identity_path
 from specdec.session import Session
 from specdec.traces.replay import RecordedTarget
@@ -111,13 +114,17 @@ def run_job(session: Session, job: Job, check_stop: Callable[[], None]) -> Recor
     """Decode one question; the record is returned, not saved. `check_stop` may raise, between the calls of a round."""
     sampler = session.sampler(job.problem.dataset, job.problem.question_id, job.spec)
     target = session.target(sampler) if job.trace is None else RecordedTarget(job.trace)
+    load = load_now()
     rounds = session.decode(job.spec, job.prompt_ids, sampler=sampler, target=target, check_stop=check_stop)
     if job.trace is not None:
-        rounds = [replace(turn, verify_ms=0.0) for turn in rounds]  # a look into a trace is not a measurement
+        rounds = [
+            replace(turn, verify_ms=0.0, cpu_ms=None) for turn in rounds
+        ]  # a look into a trace is not a measurement
+    machine = {"machine": {"load": [load, load_now()], "num_cores": num_cores()}, "backend": session.backend_title}
     output_tokens = [token for turn in rounds for token in turn.emitted_tokens]
     return Record(
         identity=job.identity,
-        provenance=provenance(session.device),
+        provenance=provenance(session.device) | machine | learning_of(session.setup(job.spec).advice, job.identity),
         prompt_ids=job.prompt_ids,
         raw_data=job.problem.row,
         output_text=session.text_of(output_tokens, skip_special=True),
@@ -131,7 +138,9 @@ def describe_plan(session: Session, jobs: Sequence[Job]) -> str:
     budget = session.config.decoding.max_new_tokens
     by_drafter = Counter(job.spec.name for job in jobs if session.config.output.overwrite or place_of(job.path) is None)
     lines = [f"{name}: {count} questions, at most {count * budget} rounds" for name, count in by_drafter.items()]
-    lines.append(f"to run: {by_drafter.total()} of {len(jobs)}; the others have a record (settings not compared)")
+    num_to_run = by_drafter.total()
+    others = "; the others have a record (settings not compared)" if num_to_run < len(jobs) else ""
+    lines += [f"to run: {num_to_run} of {len(jobs)}{others}", time_line(session.config, num_to_run)]
     num_positions = max(len(job.prompt_ids) for job in jobs) + budget
     memory = session.memory_bytes(num_positions)
     for title, (weights, cache) in memory.items():
@@ -139,6 +148,20 @@ def describe_plan(session: Session, jobs: Sequence[Job]) -> str:
     total = sum(weights + cache for weights, cache in memory.values())
     lines.append(f"memory on {session.device}: about {_size(total)} and what the activations need")
     return "\n".join(lines)
+
+
+def time_line(config: RunConfig, num_jobs: int) -> str:
+    """How long the jobs take by the first profile that knows the target itself, if each decodes its whole budget as
+    slowly as plain decoding does; or that no profile says."""
+    priced, target = config.pricing, config.models.target_name
+    pricing = Pricing.load(priced.latency_profile, priced.latency_target)
+    known = {} if target in STAND_INS or priced.latency_target is not None else pricing.entries(target)
+    for profile, entry in known.values():
+        ms, budget = profile.target_ms_per_token[entry], config.decoding.max_new_tokens
+        hours = num_jobs * budget * ms / 3.6e6
+        shown = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+        return f"time: about {shown} by {profile.name}, if all {budget} tokens were written at plain's {ms:g} ms each"
+    return "time: cannot be said: no --latency_profile is of this target on this machine"
 
 
 def _size(num_bytes: int) -> str:

@@ -27,11 +27,13 @@ from specdec.records.record import Record, identity_path, record_path
 from specdec.records.turns import natural, row_of, turn_of
 from specdec.runs.run_file import find_runs, question_sha256, read_run, this_run
 from specdec.runs.shards import Shard
+from specdec.text import ranges, visible
 
 # Settings that decide no record: where it is, which part of the questions, what is printed.
 _FREE = (
     *("output_dir", "shard", "question_ids", "num_questions"),
-    *("log_level", "show_trajectory", "figures", "run_code", "latency_profile", "latency_target", "pass_accounting"),
+    *("log_level", "show_trajectory", "figures", "run_code", "allow_seen", "num_threads"),
+    *("latency_profile", "latency_target", "pass_accounting"),
 )
 _STAMP = ("folder", "files")
 
@@ -137,16 +139,32 @@ def stored_records(config: RunConfig) -> list[Record]:
 
     Their other settings are as stored. Raises UserError where none is, or a question of --question_ids has none.
     """
-    records = [record for record in load_records(config.output.output_dir) if _is_asked(record, config)]
+    there = load_records(config.output.output_dir)
+    records = [record for record in there if _is_asked(record, config)]
     if not records:
         raise UserError(
-            f"no stored record in {config.output.output_dir} fits: check --output_dir, --target_model_name, "
-            "--dataset_name and --max_new_tokens, or run without --read_pickle"
+            f"no stored record in {config.output.output_dir} fits ({_holds(there)}): check --output_dir, "
+            "--target_model_name, --dataset_name and --max_new_tokens, or run without --read_pickle"
         )
     missing = set(config.questions.question_ids or ()) - {row_of(record.question_id) for record in records}
     if missing:
         raise UserError(f"no stored record of question {min(missing)} in {config.output.output_dir}: run it first")
     return sorted(records, key=lambda record: (natural(record.question_id), record.drafter_name != PLAIN))
+
+
+def _holds(records: Sequence[Record]) -> str:
+    """What a folder has, by what --read_pickle chooses: "it holds bundled gsm8k 64: questions 0-3, plain, ..."."""
+    found: dict[str, tuple[set[int], set[str]]] = {}
+    for record in records:
+        where = f"{record.identity.target} {record.identity.dataset} {record.identity.max_new_tokens}"
+        questions, drafters = found.setdefault(where, (set(), set()))
+        questions.add(record.question_id)
+        drafters.add(record.drafter_name)
+    shown = [
+        f"{where}: questions {ranges(questions)}, {', '.join(sorted(drafters)[:4])}{', ...' * (len(drafters) > 4)}"
+        for where, (questions, drafters) in found.items()
+    ]
+    return visible(f"it holds {'; '.join(shown[:4])}{'; ...' * (len(shown) > 4)}" if shown else "it holds none")
 
 
 def _is_asked(record: Record, config: RunConfig) -> bool:

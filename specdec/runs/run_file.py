@@ -169,7 +169,7 @@ def describe_run(session: Session, problems: Sequence[Problem], shard: Shard, jo
                 "mask_ids": {role.title: mask for role, mask in session.mask_ids.items()},
                 "dtype": session.dtype_name,
                 "device": str(session.device),
-                "backend": session.backend,
+                "backend": session.backend_title,
                 "context_len": session.context_len,
             },
             "models": {

@@ -35,7 +35,11 @@ def calibrate(traces: Sequence[Trace], name: str) -> Calibration:
     identity = traces[0].chains[name].identity
     gains, growth = _gain_tables(traces, name, curve)
     question_ids = [trace.question_id for trace in traces]
-    return Calibration(name, identity, question_ids, reliability_table(seen, curve), curve, gains, growth, {})
+    learnt_from = [
+        [one.identity.dataset, one.question_id, str(one.identity.settings.get("prompt_sha256", ""))] for one in traces
+    ]
+    table = reliability_table(seen, curve)
+    return Calibration(name, identity, question_ids, table, curve, gains, growth, {}, learnt_from)
 
 
 def tokens_seen(trace: Trace, name: str) -> Iterator[tuple[float, bool]]:

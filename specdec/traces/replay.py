@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-from specdec.decoding.cost_aware import Advice
+from specdec.decoding.cost_aware import Advice, learning_of
 from specdec.decoding.loop import speculate
 from specdec.decoding.stopping import Draft
 from specdec.decoding.target import Verification, count_accepted
@@ -61,9 +61,10 @@ def replay(trace: Trace, spec: Spec, options: Options = MappingProxyType({}), ad
     chains = None if spec.chains_name is None else trace.chains_of(spec)
     settings = {} if chains is None else chains.identity
     identity = trace.identity.of_drafter(spec.name, {**vars(spec), **settings, **spec.kept_settings(setup)}, REPLAY)
+    learnt = learning_of(advice, identity)
     return Record(
         identity=identity,
-        provenance=trace.provenance | {"replayed": datetime.now(UTC).isoformat(timespec="seconds")},
+        provenance=trace.provenance | {"replayed": datetime.now(UTC).isoformat(timespec="seconds")} | learnt,
         prompt_ids=trace.prompt_ids,
         raw_data=trace.raw_data,
         output_text=trace.output_text,

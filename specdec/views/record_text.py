@@ -78,6 +78,8 @@ def _totals_json(entry: Entry) -> str:
         "losslessness": entry.losslessness,
         "accounting": entry.accounting,
         "category": entry.category,
+        **({"conditions": known} if (known := entry.conditions.to_builtins()) else {}),
+        **({} if entry.has_seen is None else {"has_seen": entry.has_seen}),
         "ceilings": {key: vars(ceiling) for key, ceiling in entry.ceilings.items()},
     }
     return json.dumps(totals, allow_nan=False)

@@ -109,6 +109,7 @@ def _engines(stats: Sequence[Entry]) -> list[dict[str, Any]]:
             "pass_accounting": table.accounting,
             "best": None if table.best is None else table.best.drafter_name,
             "headline": None if (heading := headline(table)) is None else vars(heading),
+            **({"doubt": table.doubt} if table.doubt else {}),
             "num_questions_needed": table.num_needed,
             "too_few": too_few_line(table),
             "ar_baseline": table.ar_baseline,

@@ -13,7 +13,8 @@ from specdec.text import visible
 from specdec.views.captions import profile_words, time_words
 from specdec.views.palette import kind_of
 
-FASTEST, UNDECIDED, TOO_FEW, UNPAIRED, NOT_PLAIN, MAYBE_PLAIN = (
+DOUBTED, FASTEST, UNDECIDED, TOO_FEW, UNPAIRED, NOT_PLAIN, MAYBE_PLAIN = (
+    "doubted",
     "fastest",
     "undecided",
     "too_few",
@@ -22,6 +23,7 @@ FASTEST, UNDECIDED, TOO_FEW, UNPAIRED, NOT_PLAIN, MAYBE_PLAIN = (
     "not_told_from_plain",
 )
 _LINES = {
+    DOUBTED: "Best configuration: none ({doubt}). Highest: {it}",
     FASTEST: "Best configuration: {it}",
     UNDECIDED: "{count} settings cannot be told apart; {title} is first by number: {it}",
     TOO_FEW: "Too few questions to say ({count}; at least {least} needed). Highest: {it}",
@@ -30,6 +32,7 @@ _LINES = {
     MAYBE_PLAIN: "No drafter can be told from plain decoding here. Highest: {it}",
 }
 _HEADLINES = {  # before the speedup
+    DOUBTED: "{doubt}. Highest: {title}, ",
     FASTEST: "{title} is fastest: ",
     UNDECIDED: "{count} settings cannot be told apart; {title} first by number: ",
     TOO_FEW: "too few questions to say ({count}; at least {least} needed). Highest: {title}, ",
@@ -50,6 +53,8 @@ class Headline:
 
 def kind_of_verdict(table: Table, first: Row) -> str:
     """Which of the words above hold."""
+    if table.doubt:
+        return DOUBTED
     against_plain = standing_of_first(first.values["speedup_mean"])
     if against_plain == BEHIND:
         return NOT_PLAIN
@@ -110,4 +115,5 @@ def _num_contenders(table: Table) -> int:
 def _filled(words: dict[str, str], table: Table, first: Row, it: str) -> str:
     kind = kind_of_verdict(table, first)
     count = _num_contenders(table) if kind == UNDECIDED else max(table.num_questions)
-    return words[kind].format(it=it, title=kind_of(first.drafter_name).title, count=count, least=MIN_QUESTIONS)
+    title = kind_of(first.drafter_name).title
+    return words[kind].format(it=it, title=title, count=count, least=MIN_QUESTIONS, doubt=table.doubt)
