@@ -249,7 +249,7 @@ def test_a_trace_with_a_confidence_that_is_none(tmp_path: Path, capsys: pytest.C
     trace.chains["ar"].arrays["confidences"][0] = float("nan")
     save_trace(trace, trace_path(tmp_path, trace.identity))
     assert run("calibration", tmp_path, "--out", tmp_path / "x.png") == 2
-    assert "a confidence is not a probability" in one_line(capsys, "calibration")
+    assert "confidences are not probabilities" in one_line(capsys, "calibration")
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -60,7 +60,7 @@ def heard(*parts: bytes, kind: str = "text/event-stream", **more: Any) -> Answer
     return Chat(server, "m", more.pop("max_tokens", BUDGET), **more).ask("Why?")
 
 
-@pytest.mark.parametrize("engine", [VLLM, SGLANG, EAGLE3, ANY_SERVER], ids=lambda engine: engine.program)
+@pytest.mark.parametrize("engine", [VLLM, SGLANG, EAGLE3, ANY_SERVER], ids=lambda engine: engine.module)
 @pytest.mark.parametrize("reason", ["stop", "length"])
 def test_the_two_ends_of_the_protocol_count_on_every_server(engine, reason):
     answer = heard(*words(BUDGET), text_chunk("", reason), usage_chunk(BUDGET), DONE, ends=engine.ends)
