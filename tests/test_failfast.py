@@ -196,7 +196,7 @@ def test_answers_in_a_log_are_quoted(
 ) -> None:
     assert failfast.main(flags(family, tmp_path, "--num_questions", "1", "--log_level", "DEBUG")) == 0
     lines = capsys.readouterr().out.splitlines()
-    before_ranking = lines[: next(i for i, line in enumerate(lines) if line.startswith("Modelled time"))]
+    before_ranking = lines[: next(i for i, line in enumerate(lines) if line.startswith("Target "))]
     assert any(line.startswith("| ") for line in before_ranking)
     ours = ("| ", "[Problem ", "=== [Problem ", "--- Speculation round ")
     assert all(line.startswith(ours) for line in before_ranking if line)

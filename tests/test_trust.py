@@ -17,7 +17,8 @@ from specdec.ranking.table import table_of
 from specdec.ranking.trust import Conditions, doubt, spread
 from specdec.records.record import Record
 from specdec.views.record_text import record_lines
-from specdec.views.tables import ranking_document, ranking_report
+from specdec.views.table_data import ranking_document
+from specdec.views.tables import ranking_report
 
 BUSY = "measured times are not to be trusted: the machine was busy (wall/CPU 2.1; load 11 on 2 cores)"
 
