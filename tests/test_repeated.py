@@ -91,7 +91,7 @@ def damage_a_record(folder: Path) -> None:
 def change_a_record(folder: Path) -> None:
     path = find_records(folder / "results")[-1]
     record = load_record(path)
-    save_record(replace(record, identity=with_settings(record.identity, {"seed": 7})), path)
+    save_record(replace(record, identity=with_settings(record.identity, {"dtype": "bfloat16"})), path)
 
 
 def unjudge_a_record(folder: Path) -> None:
