@@ -120,6 +120,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    capsys.readouterr()  # a bar of whoever saved the models
     status = failfast.main([*arguments, "--num_questions", "1", "--latency_profile", "none"])
     return status, capsys.readouterr().err
 
