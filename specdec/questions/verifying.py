@@ -33,7 +33,7 @@ def _judge() -> Callable[[str, str], bool]:
     """math-verify without its timeouts, which are signals, and its logging."""
     import logging
 
-    from math_verify import LatexExtractionConfig, parse, verify  # type: ignore[import-not-found, unused-ignore]
+    from math_verify import LatexExtractionConfig, parse, verify
 
     logging.disable(logging.CRITICAL)
     tex = [LatexExtractionConfig()]
