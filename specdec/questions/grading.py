@@ -45,8 +45,7 @@ def is_correct(record: Record, *, run_code: bool = False) -> bool | None:
     """
     dataset, row = record.identity.dataset, record.raw_data
     if dataset in _CODE:
-        task = _task(dataset, row, record.output_text) if run_code else None
-        return None if task is None else _run(task)
+        return _passes_tests(row, record.output_text, dataset) if run_code else None
     kind = _kind(dataset, row)
     reference = _reference(record) if kind else None
     if reference is None:
@@ -110,6 +109,12 @@ def _letter(answer: str) -> str | None:
     if found is None or _MORE_LETTERS.match(found["rest"]) or (letter.islower() and found["rest"].strip()):
         return None
     return str(letter).upper()
+
+
+def _passes_tests(row: dict[str, Any], text: str, dataset: str = "humaneval") -> bool | None:
+    """Whether an answer's program passes the tests of its row; None for a row without tests."""
+    task = _task(dataset, row, text)
+    return None if task is None else _run(task)
 
 
 def _task(dataset: str, row: dict[str, Any], text: str) -> sandbox.Task | None:
