@@ -232,7 +232,7 @@ def measure(data_dir: str, num_questions: int) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = parser_of("experiments.code_table", __doc__)
     parser.add_argument("--data_dir", required=True, help="folder with humaneval/test.jsonl")
-    parser.add_argument("--num_questions", type=int, default=164, help="the first so many (default: %(default)s)")
+    parser.add_argument("--num_questions", type=int, default=164, help="the first N (default: %(default)s)")
     return run_command(parser, lambda flags: measure(flags.data_dir, flags.num_questions), arguments)
 
 

@@ -3,8 +3,9 @@
     python -m experiments.compare_live_replay [--all --workers N]
 
 Six settings are run live, spread over the grid's kinds as the 64 are, and their time is scaled by the number of
-settings. With --all every setting is, by N processes: that is no fair timing, but compares all there is. The records of
-both must be the same, round by round, but for times. The last line on stdout is JSON and names those that are not.
+settings. With --all every setting is, by N processes: its times are not a fair comparison, but it compares all there
+is. The records of both must be the same, round by round, but for times. The last line on stdout is JSON and names those
+that are not.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def write_questions(folder: Path, count: int) -> None:
 
 
 class Watch(Reporter):
-    """The runner's reporter, which also looks at the process each time that so many questions are done."""
+    """The runner's reporter, which also looks at the process each time that a number of questions is done."""
 
     def __init__(self, config: RunConfig, pricing: Pricing, every: int) -> None:
         super().__init__(config, pricing)

@@ -35,7 +35,7 @@ class PlantedModel:
 
 
 class PlantedLM:
-    """The planted model behind the words of `specdec.decoding.denoising.DraftLM`."""
+    """The planted model in the words of `specdec.decoding.denoising.DraftLM`."""
 
     def __init__(self, model: PlantedModel) -> None:
         self.model = model

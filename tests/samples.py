@@ -128,5 +128,5 @@ def saved(tmp_path: Path) -> tuple[Record, Path]:
 
 
 def many(num_examples: int) -> settings:
-    """So many examples of a property, or FAILFAST_EXAMPLES times as many."""
+    """This number of examples of a property, or FAILFAST_EXAMPLES times as many."""
     return settings(max_examples=num_examples * int(os.environ.get("FAILFAST_EXAMPLES", "1")))

@@ -80,7 +80,7 @@ class Chat:
         return self._timed(stream, sent)
 
     def _no_stream(self, kind: str, body: str) -> Exception:
-        """Why a body that is not a stream is no answer: an error of this one, or the wrong sort of server."""
+        """Why a body that is not a stream is not an answer: an error of this one, or the wrong sort of server."""
         if (error := error_in(body)) is not None:
             return InvalidTrial(f"{self.url} reported an error in its answer: {error}")
         return UserError(

@@ -96,7 +96,7 @@ def read_stream(arriving: Iterator[tuple[float, str]], url: str, ends: Mapping[s
 
 
 def _data_of(line: str, url: str) -> str | None:
-    """What a line hands over; None for comments, events' names and empty lines. InvalidTrial for what is no event."""
+    """What a line hands over; None for comments, events' names and empty lines. InvalidTrial for what is none."""
     if not _FIELD.match(line):
         raise InvalidTrial(f"{url} sent {line[:80]!r} among its events")
     if line.startswith("event:") and line.removeprefix("event:").strip() == "error":

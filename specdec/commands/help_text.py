@@ -4,7 +4,7 @@ import argparse
 
 
 class HelpWithDefaults(argparse.RawDescriptionHelpFormatter):
-    """Adds "(default: X)" to the help of every flag that has a default, is no switch, and does not say so itself."""
+    """Adds "(default: X)" to the help of a flag that has a default, is not a switch, and does not say so itself."""
 
     def _format_action(self, action: argparse.Action) -> str:
         says_none = (

@@ -7,7 +7,7 @@ paper's (arXiv 2512.20573), per question: passes x draft pass + sum over rounds 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -123,15 +123,15 @@ class Pricing:
 
     def prices(self, record: Record) -> dict[str, Price]:
         """The modelled prices of a record by engine name."""
-        return self._prices(record, [profile for profile, _ in self.entries(record.identity.target).values()])
+        return self._prices(record, self.entries(record.identity.target))
 
     def other_prices(self, record: Record) -> dict[str, Price]:
         """The same by those of `others` that know the target."""
-        target = self._priced_as(record.identity.target)
-        return self._prices(record, [one for one in self.others if has_target(one, target)])
+        target = record.identity.target
+        known = [one for one in self.others if has_target(one, self._priced_as(target))]
+        return self._prices(record, self._entries(known, target))
 
-    def _prices(self, record: Record, profiles: Sequence[LatencyProfile]) -> dict[str, Price]:
-        entries = self._entries(profiles, record.identity.target)
+    def _prices(self, record: Record, entries: Mapping[str, tuple[LatencyProfile, str]]) -> dict[str, Price]:
         return {engine: price(record, profile, entry, self.accounting) for engine, (profile, entry) in entries.items()}
 
 

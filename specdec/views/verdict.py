@@ -85,7 +85,7 @@ def headline(table: Table) -> Headline | None:
 
 
 def too_few_line(table: Table) -> str:
-    """How many questions would do, where these are too few for so many settings; "" where they are not."""
+    """How many questions would do, where these are too few for the settings; "" where they are not."""
     if table.num_needed is None:
         return ""
     many = "1 setting" if len(table.rows) == 1 else f"{len(table.rows)} settings"

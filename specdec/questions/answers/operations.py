@@ -101,7 +101,7 @@ def ln(value: Any) -> Any:
 
 
 def log(value: Any) -> Any:
-    """A logarithm whose base is not known: the laws of logarithms hold, but it is no other function's value."""
+    """A logarithm whose base is not known: the laws of logarithms hold, but it is not another function's value."""
     return ln(value) * _LOG_SCALE
 
 
@@ -110,7 +110,7 @@ def exp(value: Any) -> Any:
 
 
 def called(name: str, value: Any) -> float:
-    """Some function that is no other's value."""
+    """Some function whose value is not another's."""
     if isinstance(value, complex):
         raise ValueError("a function of a real variable")
     return math.sin(float(value) * 1.7320508 + len(name) + ord(name[0])) + 2.2360679
