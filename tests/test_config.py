@@ -194,5 +194,5 @@ def test_what_is_not_the_number_that_a_flag_wants_is_told_so(
     with pytest.raises(SystemExit):
         parse_args([f"--{name}={value}"])
     error = capsys.readouterr().err
-    wanted = "(a positive integer|an index|a count|a probability|above 0 and at most 1|a temperature)"
+    wanted = "(a positive integer|an index|a count|a probability|above 0 and at most 1|a temperature|a number of 0 or more)"
     assert re.search(f"--{name}: '{re.escape(value)}' is not {wanted}", error) and error.count("\n") == 1
