@@ -21,7 +21,7 @@ from specdec.decoding.sampled import SampledTarget
 from specdec.decoding.sampling import Sampler, Warp
 from specdec.decoding.target import Target
 from specdec.drafters.base import Setup, Spec
-from specdec.drafters.families import kinds, settled_options, stated_options
+from specdec.drafters.families import settled_options, stated_options
 from specdec.drafters.flags import Options
 from specdec.errors import UserError
 from specdec.latency.pricing import Pricing
@@ -196,12 +196,14 @@ class Session:
 
     def _unlearnt(self, spec: Spec) -> Setup:
         """The same without a model, a sampler and what a policy has learnt."""
-        mask = None if spec.role is None else self.mask_ids.get(spec.role)
+        role = spec.parts[-1].role
+        mask = None if role is None else self.mask_ids.get(role)
         return Setup(self.stop_ids, self.options, mask_id=mask)
 
     def model_of(self, spec: Spec) -> CachedLM | None:
         """The model of a drafter's part, loaded; None for a drafter without one."""
-        return None if spec.role is None else self._lm(spec.role)
+        role = spec.parts[-1].role
+        return None if role is None else self._lm(role)
 
     def results_identity(self, spec: Spec) -> dict[str, Any]:
         """Everything about models and settings that decides what a configuration's results are."""
@@ -223,11 +225,12 @@ class Session:
 
     def chains_identity(self, spec: Spec) -> dict[str, Any]:
         """What decides what a drafter would write after a prefix of a text."""
-        model = {} if spec.role is None else {"drafter_sha256": self.fingerprints.get(spec.role)}
+        role = spec.parts[-1].role
+        model = {} if role is None else {"drafter_sha256": self.fingerprints.get(role)}
         return model | spec.chain_settings(self._unlearnt(spec))
 
     def _sampling(self, spec: Spec) -> dict[str, Any]:
-        names = ("temperature", "top_k", "top_p") + (() if spec.role is None else ("draft_sampling",))
+        names = ("temperature", "top_k", "top_p") + (() if spec.parts[-1].role is None else ("draft_sampling",))
         return {name: getattr(self.config.decoding, name) for name in names}
 
     def _advice(self, spec: Spec) -> Advice | None:
@@ -328,7 +331,7 @@ def backend_of(config: RunConfig, device: torch.device, dtype: torch.dtype, sour
     """What runs the models that this run loads; a target that a trace stands for is not among them."""
     loaded = [one for role, one in sources.items() if role is not TARGET or config.decoding.verify == "target"]
     options = settled_options(config.drafters.options, configs_of(sources))
-    block_size = max(kinds()[kind].block_len(options) for kind in config.drafters.kinds)
+    block_size = max(kind.block_len(options) for kind in config.drafters.part_kinds)
     reason = only_eager(config)
     return resolve_backend(config.models.engine, device, dtype, loaded, block_size=block_size, only_eager=reason)
 

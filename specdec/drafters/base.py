@@ -108,6 +108,12 @@ class Spec(ABC):
         """In as few letters as will do, what marks it beside others of its kind in a figure; "" as published."""
         return ""
 
+    @property
+    def parts(self) -> tuple[Spec, ...]:
+        """What it drafts with, in the order in which it asks them: itself, as a rule. Only the last may need a model,
+        and a pass is one of that part's."""
+        return (self,)
+
     def _filled(self, pattern: str, spelled: Callable[[float], str]) -> str:
         words = {one.name: getattr(self, one.name) for one in fields(self)}
         numbers = {one.name: spelled(words[one.name]) for one in fields(self) if one.type in (float, "float")}
