@@ -83,7 +83,7 @@ def in_earnest(kind: str, is_sampled: bool, warp: Warp, num_samples: int, *, has
 
 @pytest.mark.parametrize(
     ("kind", "is_sampled"),
-    [("plain", False), ("suffix", False), ("ar_df", True), ("dllm_sf", True), ("failfast", False)],
+    [("plain", False), ("suffix", False), ("hybrid", True), ("ar_df", True), ("dllm_sf", True), ("failfast", False)],
 )
 def test_the_loop_draws_from_that_law_too(kind: str, is_sampled: bool) -> None:
     warp = Warp(0.9, top_k=3)
