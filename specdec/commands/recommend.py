@@ -38,7 +38,7 @@ def build_parser(program: str) -> StrictParser:
     parser = StrictParser(prog=program, examples=EXAMPLES, description=__doc__)
     parser.add_argument("results", metavar="RESULTS", type=Path, help="results folder, or a folder in it")
     add_reading_flags(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.group("output").add_argument("--json", action="store_true", help="print one JSON document")
     return parser
 
 

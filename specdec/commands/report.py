@@ -30,10 +30,16 @@ def build_parser(program: str = PROGRAM) -> StrictParser:
     """The command line; flags as in parse_log.py."""
     parser = StrictParser(prog=program, examples=EXAMPLES, description=__doc__)
     parser.add_argument("results", metavar="RESULTS", type=Path, help="results folder, or a folder in it")
-    parser.add_argument("--out", type=Path, default=Path("report.html"), help="file to write (default: %(default)s)")
+    parser.group("output").add_argument(
+        "--out", type=Path, default=Path("report.html"), help="file to write (default: %(default)s)"
+    )
     add_reading_flags(parser)
-    parser.add_argument("--trace_dir", help="show shares of the ceiling, from this folder's traces (default: RESULTS)")
-    parser.add_argument("--tokenizer", help="the target's tokenizer.json, or its folder (default: found by its name)")
+    parser.group("input").add_argument(
+        "--trace_dir", help="show shares of the ceiling, from this folder's traces (default: RESULTS)"
+    )
+    parser.group("input").add_argument(
+        "--tokenizer", help="the target's tokenizer.json, or its folder (default: found by its name)"
+    )
     return parser
 
 

@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("failfast")
 
 PROGRAM = "failfast.py"  # its published name
+ABOUT = """Run drafters of speculative decoding on questions, record every round, and rank them.
+Without flags: the bundled models on the bundled questions, with all drafters that need no calibration.
+Flags stand in groups: which questions, models, decoding, drafters, lengths and thresholds, prices, output.
+Examples stand at the end."""
 EXAMPLES = (
     "python failfast.py",
     "python failfast.py --dataset_name gsm8k --num_questions 30 --output_dir results/gsm8k",
@@ -60,19 +64,16 @@ RUN_EXAMPLES = (
 
 def parse_args(arguments: Sequence[str] | None = None) -> RunConfig:
     """The published command line as a RunConfig. Raises UserError, or exits with 2 on a malformed flag."""
-    about = (
-        "Measure drafting strategies for speculative decoding. Without flags: the bundled models on the bundled "
-        "questions with all drafters that need no calibration."
-    )
-    parser = StrictParser(prog=PROGRAM, usage=f"{PROGRAM} [FLAG ...]", description=about, examples=EXAMPLES)
+    about = f"{ABOUT}\n'python {PROGRAM} help' lists the verbs: run, rank, recommend, record, replay, report, ..."
+    parser = StrictParser(prog=PROGRAM, description=about, examples=EXAMPLES)
     add_flags(parser)
     return RunConfig.of(**vars(parser.parse_args(arguments)))
 
 
 def parse_verb(program: str, arguments: Sequence[str] | None) -> RunConfig:
     """The same for `failfast run`: what only records, only reads or only looks has a verb of its own."""
-    parser = StrictParser(prog=program, usage=f"{program} [FLAG ...]", description=__doc__, examples=RUN_EXAMPLES)
-    own = names_of("questions", "models", "decoding", "drafters", "pricing", "output")
+    parser = StrictParser(prog=program, description=ABOUT, examples=RUN_EXAMPLES)
+    own = names_of("questions", "models", "decoding", "drafters", "sweeps", "drafting", "pricing", "output")
     add_flags(parser, [name for name in own if name not in ("read_pickle", "status")])
     return RunConfig.of(**vars(parser.parse_args(arguments)))
 
