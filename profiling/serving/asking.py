@@ -13,8 +13,11 @@ from typing import Any
 from profiling.serving.server import Server
 from profiling.serving.stream import OPENAI_ENDS
 from specdec.drafters.flags import number, positive_int
+from specdec.questions.own import is_own
+from specdec.questions.sets import dataset_name
 
-DEFAULTS = {"num_questions": 8, "max_new_tokens": 256}
+NUM_QUESTIONS = 8  # of a data set; of one's own, all
+DEFAULTS = {"num_questions": None, "max_new_tokens": 256}
 NEUTRAL = {"repetition_penalty": 1.0}  # or the checkpoint's own generation_config.json would apply
 
 
@@ -67,9 +70,11 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
 
 def question_arguments(flags: argparse.Namespace) -> dict[str, Any]:
     """What `load_problems` takes, of the parsed flags."""
-    return {
-        name: getattr(flags, name) for name in ("data_dir", "num_questions", "question_ids", "seed", "prompt_style")
-    }
+    names = ("data_dir", "num_questions", "question_ids", "seed", "prompt_style")
+    asked = {name: getattr(flags, name) for name in names}
+    dataset = getattr(flags, "dataset_name", None)
+    asks_all = dataset is not None and is_own(dataset_name(dataset))
+    return asked if asks_all or asked["num_questions"] is not None else asked | {"num_questions": NUM_QUESTIONS}
 
 
 def _json_object(text: str) -> dict[str, Any]:
