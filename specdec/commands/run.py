@@ -28,7 +28,7 @@ from specdec.ranking.entries import PLAIN, Entry, entry_of, with_measured
 from specdec.ranking.seen import unseen
 from specdec.records.places import put_record
 from specdec.records.record import Record, check_writable, save_text
-from specdec.runs.left_out import leave_out, leave_out_later, left_out_line
+from specdec.runs.left_out import leave_out, leave_out_later, left_out_line, planned_left_out
 from specdec.runs.resume import asked_problems, repeated_run, stored_records
 from specdec.runs.run_file import TRACES, RunFile
 from specdec.runs.shards import parse_shard
@@ -139,7 +139,7 @@ def run(config: RunConfig, stop: StopRequest) -> None:
     report = None if config.recording.record else Reporter(config, pricing, session.token_bytes)
     jobs = [] if config.recording.record else plan_jobs(session, problems)
     if output.dry_run:
-        print(describe_plan(session, jobs))
+        print("\n".join([describe_plan(session, jobs), *planned_left_out(left_out, num_asked)]))
         return
     check_writable(output.output_dir)
     with RunFile(output.output_dir, describe_run(session, problems, shard, jobs)) as run_file:
