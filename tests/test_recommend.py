@@ -20,6 +20,7 @@ from specdec import cli
 from specdec.commands.recommend import as_json, as_text, by_engine
 from specdec.drafters.families import kinds, parse_name
 from specdec.drafters.served import SERVERS, words_of
+from specdec.latency.pricing import Price
 from specdec.latency.profile import MEASURED
 from specdec.ranking.entries import UNKNOWN, Entry
 from specdec.ranking.table import table_of
@@ -70,7 +71,7 @@ def test_what_a_server_has_is_said_in_its_own_words() -> None:
     assert (given_["--speculative-num-steps"], given_["--speculative-num-draft-tokens"]) == ("8", "9")
     text = text_of(AR_WINS)
     assert "Use AR, static 8: 3.0" in text and "vLLM and SGLang have it" in text and "batch 1" in text
-    assert "1.54 B parameters, 2.9 GiB in bfloat16; 28.0 KiB of KV cache a token" in text
+    assert "1.54 B parameters, 2.9 GiB in bfloat16; KV cache 28.0 KiB a token" in text
 
 
 def test_lines_of_settings_are_one_command() -> None:
@@ -169,6 +170,19 @@ def test_data_sets_with_other_winners_are_told_apart() -> None:
     assert "changes with the data set" not in text_of(same) and not json.loads(as_json(same, {}))["data_sets"]
 
 
+def test_a_line_says_where_the_first_changes_with_the_profile() -> None:
+    """Of profiles that were not asked for, too; bounds have their mark."""
+    others = {AR_8: Price(10, 10, 90), AR_4: Price(10, 10, 30), FAILFAST: Price(10, 10, 60)}
+    stats = [
+        replace(one, other_prices={"H (roofline) as if Q": others[one.drafter_name]})
+        for one in of_order((FAILFAST, AR_8, AR_4), (3.0, 2.0, 1.5))
+    ]
+    text = text_of(stats)
+    assert "Use FailFast" in text and "The first by number changes with the profile: under E:" in text
+    assert "under H (bound): ar_None_sf_8 4.50x" in text
+    assert json.loads(as_json(stats, {}))["profiles"].startswith("The first by number changes")
+
+
 def test_memory_is_what_the_runs_say_and_else_unknown() -> None:
     record = make_record()
     record = replace(record, identity=with_settings(record.identity, {"drafter_sha256": "abc", "dtype": "float32"}))
@@ -180,8 +194,8 @@ def test_memory_is_what_the_runs_say_and_else_unknown() -> None:
     assert footprints([record], [older])[record.drafter_name].weight_bytes is None
     other = replace(record, identity=with_settings(record.identity, {"drafter_sha256": "def"}))
     assert footprints([record, other], [RUN]) == {}  # two models under one name
-    assert "Memory of the drafter: unknown" in as_text(AR_WINS, {})
-    assert "Memory: none" in as_text(of_order(("lookup_3_sf_10",), (2.0,)), {})
+    assert "Drafter's memory: unknown" in as_text(AR_WINS, {})
+    assert "Drafter's memory: none" in as_text(of_order(("lookup_3_sf_10",), (2.0,)), {})
 
 
 def test_json_says_all_of_it() -> None:

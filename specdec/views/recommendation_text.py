@@ -44,10 +44,9 @@ def recommendation_text(
     shown: set[str] = set()  # settings and memory stand once
     for one in found:
         lines += _section(one, shown) if len(lines) + _SECTION <= LINES or one is found[0] else _brief(one)
-    last = [line for note in [_by_dataset(by_dataset), *notes] if note for line in _wrapped(note)]
-    room = LINES - len(lines)
-    kept = last if len(last) <= room else [*last[: room - 1], _MORE]
-    return "\n".join([*lines, *kept][:LINES]) + "\n"
+    lines += [line for note in [_by_dataset(by_dataset), *notes] if note for line in _wrapped(note)]
+    shown_lines = lines if len(lines) <= LINES else [*lines[: LINES - 1], _MORE]
+    return "\n".join(shown_lines) + "\n"
 
 
 def _brief(one: Recommendation) -> list[str]:
@@ -126,13 +125,13 @@ def _memory(one: Recommendation) -> str:
     if one.spec is None:
         return ""
     if one.spec.role is None:
-        return "Memory: none, it has no model."
+        return "Drafter's memory: none, it has no model."
     known: Footprint | None = one.footprint
     if known is None or known.weight_bytes is None or known.kv_bytes_per_token is None:
-        return "Memory of the drafter: unknown, the records do not say it."
+        return "Drafter's memory: unknown, the records do not say it."
     return (
-        f"Memory of the drafter as it ran here: {_count(known.num_parameters or 0)} parameters, "
-        f"{_size(known.weight_bytes)} in {known.dtype}; {_size(known.kv_bytes_per_token)} of KV cache a token."
+        f"Drafter's memory, as run: {_count(known.num_parameters or 0)} parameters, {_size(known.weight_bytes)} "
+        f"in {known.dtype}; KV cache {_size(known.kv_bytes_per_token)} a token."
     )
 
 
