@@ -41,7 +41,7 @@ def run_command(engine: Engine, about: str, arguments: Sequence[str] | None) -> 
         parser = parser_of(engine.module, about, ("dataset_name", *QUESTION_FLAGS))
         add_server_flags(parser, engine)
         if engine.speculates is not False:
-            parser.add_argument(
+            parser.group("measuring").add_argument(
                 "--vanilla", help="what this profiler printed of the same server without speculation (a file)"
             )
         add_profile_flags(parser)

@@ -23,11 +23,14 @@ GROUPS = {
     "questions": "which questions",
     "models": "models, and what runs them",
     "decoding": "decoding",
+    "server": "the server that is asked",
+    "measuring": "how it is measured",
     "drafters": "which drafters",
     "sweeps": "their lengths and thresholds: every combination is run",
     "drafting": "how drafters draft",
     "recording": "traces",
     "pricing": "prices",
+    "profile": "the latency profile that is written",
     "output": "output",
 }
 
@@ -49,6 +52,12 @@ class StrictParser(argparse.ArgumentParser):
         if name not in self._groups:
             self._groups[name] = self.add_argument_group(GROUPS[name])
         return self._groups[name]
+
+    def explain(self, name: str, help_text: str) -> None:
+        """Another text for a flag that this parser has, where the usual one does not hold."""
+        for action in self._actions:
+            if action.dest == name:
+                action.help = help_text
 
     def format_usage(self) -> str:
         self._say_usage()
@@ -154,9 +163,10 @@ def text(value: str) -> str:
 
 
 def _default_text(default: Any) -> str:
+    """As a command has it, which may have set another (`set_defaults`)."""
     if default is None or default is False:
         return ""
-    return f" (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
+    return f" (default: {' '.join(map(str, default)) if isinstance(default, tuple) else '%(default)s'})"
 
 
 def add_reading_flags(parser: StrictParser) -> None:
