@@ -18,6 +18,7 @@ from test_verdicts import GSM8K, noisy, ranked, two_sets
 
 from specdec import cli
 from specdec.commands.recommend import as_json, as_text, by_engine
+from specdec.drafters.ar import ArStatic
 from specdec.drafters.families import kinds, parse_name
 from specdec.drafters.served import SERVERS, words_of
 from specdec.latency.pricing import Price
@@ -83,6 +84,15 @@ def test_lines_of_settings_are_one_command() -> None:
         for words in filter(None, (words_of(parse_name(name), server, model) for server in SERVERS)):
             lines = words.lines(30)
             assert len(lines) > 1 and read("\n".join(lines)) == read(words.text)
+
+
+def test_numbers_are_numbers_and_a_models_name_is_none() -> None:
+    class Made(ArStatic):
+        serving = {"vLLM": {"method": "m", "model": "{model}", "depth": "{draft_len}", "floor": "0.1"}}
+
+    _, text = shlex.split(words_of(Made(8), "vLLM", "2048").text)
+    assert json.loads(text) == {"method": "m", "model": "2048", "depth": 8, "floor": 0.1}
+    assert words_of(Made(8), "SGLang") is None
 
 
 @pytest.mark.parametrize("kind", [kind for kind in kinds() if kind != "plain"])

@@ -10,9 +10,12 @@ docs/advanced_features/speculative_decoding, as in November 2026.
 import json
 import shlex
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from specdec.drafters.base import Spec
+
+Setting = str | int | float
 
 MODEL = "{model}"  # stands for the drafter's checkpoint in a family's words
 UNKNOWN_MODEL = "DRAFTER"
@@ -38,18 +41,18 @@ class Words:
         return [*(line + self.ending for line in found[:-1]), *found[-1:]]
 
 
-def _vllm(settings: Mapping[str, str | int]) -> Words:
+def _vllm(settings: Mapping[str, Setting]) -> Words:
     """One flag with a JSON object. Lines may end between its members: that is white space to JSON."""
     members = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in settings.items())
     return Words(tuple(f"--speculative-config {shlex.quote(f'{{{members}}}')}".split("\n")))
 
 
-def _sglang(settings: Mapping[str, str | int]) -> Words:
+def _sglang(settings: Mapping[str, Setting]) -> Words:
     flags = (f"--speculative-{key} {shlex.quote(str(value))}" for key, value in settings.items())
     return Words(tuple(flags), ending=" \\")
 
 
-SERVERS: Mapping[str, Callable[[Mapping[str, str | int]], Words]] = {"vLLM": _vllm, "SGLang": _sglang}
+SERVERS: Mapping[str, Callable[[Mapping[str, Setting]], Words]] = {"vLLM": _vllm, "SGLang": _sglang}
 
 
 def words_of(spec: Spec, server: str, model: str | None = None) -> Words | None:
@@ -61,7 +64,16 @@ def words_of(spec: Spec, server: str, model: str | None = None) -> Words | None:
         return None
     draft_len = spec.chain_len({})
     known = {**vars(spec), "model": model or UNKNOWN_MODEL, "num_verified": draft_len + 1}
-    filled = {key: (pattern, pattern.format(**known)) for key, pattern in spec.serving[server].items()}
-    return SERVERS[server](
-        {key: int(text) if text.isdecimal() and pattern != MODEL else text for key, (pattern, text) in filled.items()}
-    )
+    settings = {
+        key: pattern.format(**known) if pattern == MODEL else _value(pattern.format(**known))
+        for key, pattern in spec.serving[server].items()
+    }
+    return SERVERS[server](settings)
+
+
+def _value(text: str) -> Setting:
+    """A number where the text is one."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
