@@ -198,7 +198,13 @@ def test_memory_is_what_the_runs_say_and_else_unknown() -> None:
     record = replace(record, identity=with_settings(record.identity, {"drafter_sha256": "abc", "dtype": "float32"}))
     known = footprints([record], [RUN])[record.drafter_name]
     assert (known.weight_bytes, known.kv_bytes_per_token) == (40, 12)
-    for run in ({}, {"models": 3}, RUN | {"generation": {"dtype": "bfloat16"}}, RUN | {"models": {"AR drafter": 3}}):
+    for run in (
+        {},
+        {"models": 3},
+        {"generation": {"dtype": []}},
+        RUN | {"generation": {"dtype": "bfloat16"}},
+        RUN | {"models": {"AR drafter": 3}},
+    ):
         assert footprints([record], [run]) == {}
     older = {"generation": {"dtype": "float32"}, "models": {"AR drafter": {"name": "small", "sha256": "abc"}}}
     assert footprints([record], [older])[record.drafter_name].weight_bytes is None
@@ -206,6 +212,11 @@ def test_memory_is_what_the_runs_say_and_else_unknown() -> None:
     assert footprints([record, other], [RUN]) == {}  # two models under one name
     assert "Drafter's memory: unknown" in as_text(AR_WINS, {})
     assert "Drafter's memory: none" in as_text(of_order(("lookup_3_sf_10",), (2.0,)), {})
+
+
+def test_a_model_with_a_strange_name_cannot_draw_on_a_terminal() -> None:
+    text = as_text(AR_WINS, {AR_8: Footprint("a\x1b[31m\nb", "float32")})
+    assert "\x1b" not in text and "Drafter's memory: unknown" in text
 
 
 def test_json_says_all_of_it() -> None:

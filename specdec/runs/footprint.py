@@ -54,7 +54,7 @@ def _models_of(run: Mapping[str, Any]) -> dict[tuple[str, str], Footprint]:
     """By SHA-256 and dtype, as far as the run.json says; it may be of any version, or damaged."""
     generation, models = run.get("generation"), run.get("models")
     dtype = generation.get("dtype") if isinstance(generation, dict) else None
-    if dtype not in _BYTES or not isinstance(models, dict):
+    if not isinstance(dtype, str) or dtype not in _BYTES or not isinstance(models, dict):
         return {}
     found = {}
     for model in models.values():

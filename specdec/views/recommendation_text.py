@@ -108,7 +108,7 @@ def _served_lines(alike: Sequence[Served], shown: set[str]) -> list[str]:
     lines = _indented(f"{lacks}{best}{':' if new else '; settings as above.'}")
     for one in new:
         words = [] if one.words is None else one.words.lines(WIDTH - _INDENT)
-        lines += [f"    {one.server if at == 0 else '':{_INDENT - 4}}{line}" for at, line in enumerate(words)]
+        lines += [f"    {one.server if at == 0 else '':{_INDENT - 4}}{visible(line)}" for at, line in enumerate(words)]
     return lines
 
 
@@ -160,7 +160,7 @@ def _speedup(value: Value) -> str:
 
 def _in_words(row: Row) -> str:
     spec = known_spec(row.drafter_name)
-    return visible(row.drafter_name) if spec is None else spec.label
+    return visible(row.drafter_name if spec is None else spec.label)
 
 
 def _count(number: float) -> str:
