@@ -38,6 +38,7 @@ class Hybrid(Spec):
     title = "hybrid"
     hue = "#882255"
     marker = "*"
+    not_served = "it drafts by one drafter alone"
     is_default = False
 
     def __post_init__(self) -> None:

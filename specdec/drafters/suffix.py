@@ -56,6 +56,7 @@ class Suffix(Spec):
     title = "suffix decoding"
     hue = "#F0E442"
     marker = "h"
+    not_served = "its suffix decoding has no offset and no least score: docs/drafters/suffix.md has its words"
     is_default = False
 
     @property
