@@ -21,6 +21,7 @@ from specdec.decoding.sampled import SampledTarget
 from specdec.decoding.sampling import Sampler, Warp
 from specdec.decoding.target import Target
 from specdec.drafters.base import Setup, Spec
+from specdec.drafters.earlier import NOTHING, Earlier
 from specdec.drafters.families import settled_options, stated_options
 from specdec.drafters.flags import Options
 from specdec.errors import UserError
@@ -142,12 +143,13 @@ class Session:
         *,
         sampler: Sampler | None = None,
         target: Verifier | None = None,
+        earlier: Earlier = NOTHING,
         check_stop: Callable[[], None] = lambda: None,
     ) -> list[Round]:
         """One answer under one drafter, round by round; times wait for the device.
 
         `sampler` (`self.sampler`): draws the tokens; None: greedy. `target`: another than the run's own, to verify by.
-        `check_stop` may raise, between the calls of a round.
+        `earlier`: what was asked before. `check_stop` may raise, between the calls of a round.
         """
 
         cpu_s: list[float] = []
@@ -160,7 +162,7 @@ class Session:
 
         rounds = speculate(
             self.target(sampler) if target is None else target,
-            self.drafter(spec, sampler),
+            self.drafter(spec, sampler, earlier),
             prompt_ids,
             max_new_tokens=self.config.decoding.max_new_tokens,
             stop_ids=self.stop_ids,
@@ -184,11 +186,12 @@ class Session:
             raise UserError("this program decodes greedily: leave out --temperature")
         return Target(self._lm(TARGET))
 
-    def drafter(self, spec: Spec, sampler: Sampler | None = None) -> Drafter:
+    def drafter(self, spec: Spec, sampler: Sampler | None = None, earlier: Earlier = NOTHING) -> Drafter:
         """A drafter over the model of its part, which all specs of that part share; greedy without a `sampler`, or
         where --draft_sampling says so."""
         is_drawn = sampler is not None and self.config.decoding.draft_sampling == "sample"
-        return spec.drafter(self.setup(spec, lm=self.model_of(spec), sampler=sampler if is_drawn else None))
+        setup = self.setup(spec, lm=self.model_of(spec), sampler=sampler if is_drawn else None)
+        return spec.drafter(replace(setup, earlier=earlier))
 
     def setup(self, spec: Spec, *, lm: CachedLM | None = None, sampler: Sampler | None = None) -> Setup:
         """What the run gives a drafter of `spec`, with or without its model."""

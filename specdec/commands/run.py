@@ -19,6 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from specdec.commands.flags import StrictParser, add_flags, all_flags
 from specdec.config import RunConfig
+from specdec.drafters.earlier import NOTHING, Earlier
 from specdec.errors import UserError, exit_status, require_package
 from specdec.latency.pricing import Pricing
 from specdec.models.token_text import TokenBytes, stored_tokens
@@ -137,7 +138,7 @@ def run(config: RunConfig, stop: StopRequest) -> None:
     num_asked = len(problems)
     problems, left_out = fitting(session, problems)
     report = None if config.recording.record else Reporter(config, pricing, session.token_bytes)
-    jobs = [] if config.recording.record else plan_jobs(session, problems)
+    jobs = [] if config.recording.record else plan_jobs(session, problems, _earlier(session, problems))
     if output.dry_run:
         print("\n".join([describe_plan(session, jobs), *planned_left_out(left_out, num_asked)]))
         return
@@ -149,6 +150,15 @@ def run(config: RunConfig, stop: StopRequest) -> None:
         else:
             run_jobs(session, jobs, report, run_file, stop)
         print(left_out_line(run_file.left_out, num_asked), end="")
+
+
+def _earlier(session: Session, problems: Sequence[Problem]) -> Callable[[Problem], Earlier]:
+    """What was asked before each question, where a drafter of the run reads that. Raises UserError."""
+    from specdec.runs.earlier import EarlierAnswers
+
+    if any(spec.reads_earlier for spec in session.specs):
+        return EarlierAnswers(session, problems).before
+    return lambda problem: NOTHING
 
 
 def _check_answers_are_one(config: RunConfig, problems: Sequence[Problem]) -> None:

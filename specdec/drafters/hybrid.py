@@ -74,6 +74,10 @@ class Hybrid(Spec):
     def replayed(self, trace: Recorded, setup: Setup) -> Drafter:
         return HybridDrafter([part.replayed(trace, setup) for part in self.parts])
 
+    @property
+    def reads_earlier(self) -> bool:
+        return any(part.reads_earlier for part in self.parts)
+
     # What a trace must hold is what its last part drafts from: the others' drafts follow from the text.
 
     @property

@@ -262,7 +262,10 @@ class TraceJudges:
         self._judges = {engine: Judge(trace, profile, entry) for engine, (profile, entry) in entries.items()}
 
     def ceilings(self, record: Record) -> dict[str, Ceiling]:
-        """By engine name, as `Pricing.prices`, of a record of the trace's text."""
+        """By engine name, as `Pricing.prices`, of a record of the trace's text; none where its drafts come from other
+        texts as well."""
+        if parse_name(record.drafter_name).reads_earlier:
+            return {}
         return {engine: judge.ceiling(record) for engine, judge in self._judges.items()}
 
 

@@ -57,6 +57,7 @@ def repeated_run(config: RunConfig, problems: Sequence[Problem], shard: Shard) -
     if (
         not can_be
         or config.drafters.needs_advice
+        or any(spec.reads_earlier for spec in config.drafters.specs())
         or not all(path.is_file() or place_of(path) for path in _paths(config, problems))
     ):
         return None
