@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from profiling.common import parser_of, run_command
+from specdec.drafters.earlier import Earlier
 from specdec.drafters.suffix import Suffix, SuffixDrafter
 from specdec.errors import UserError
 from specdec.traces.trace import find_traces, load_trace
@@ -26,6 +27,8 @@ SETTINGS = (
     Suffix(8, factor=4.0),
     Suffix(2, offset=1.0),
     Suffix(offset=2.5, max_draft_len=5),
+    Suffix(earlier=True),
+    Suffix(12, factor=2.0, floor=0.2, earlier=True),
 )
 
 
@@ -68,35 +71,51 @@ def random_texts(count: int) -> Iterator[tuple[list[int], int]]:
 def compared(texts: Iterable[tuple[list[int], int]], specs: Sequence[Suffix]) -> dict[str, int]:
     """Drafts that were compared, those of them that have tokens, and those that differ in tokens or in their score.
 
-    `texts`: each with the length of its prompt.
+    `texts`: each with the length of its prompt; the answers before it are what a drafter with `earlier` reads.
     """
+    from arctic_inference.suffix_decoding import SuffixDecodingCache
+
     found = {"drafts": 0, "with_tokens": 0, "different": 0}
-    for number, (text, prompt_len) in enumerate(texts):
+    caches = {spec: SuffixDecodingCache(spec.max_depth, -1 if spec.earlier else 0) for spec in specs}
+    answers: list[list[int]] = []
+    for text, prompt_len in texts:
+        earlier = Earlier(read=answers.copy)
         for spec in specs:
-            for ours, theirs in _both(text, prompt_len, spec, number):
+            for ours, theirs in zip(
+                _ours(text, prompt_len, spec, earlier),
+                _theirs(text, prompt_len, spec, (caches[spec], len(answers))),
+                strict=True,
+            ):
                 found["drafts"] += 1
                 found["with_tokens"] += bool(theirs[0])
                 found["different"] += ours != theirs
+        answers.append(text[prompt_len:])
     return found
 
 
 Drafted = tuple[list[int], float]  # tokens and score
 
 
-def _both(text: list[int], prompt_len: int, spec: Suffix, number: int) -> Iterator[tuple[Drafted, Drafted]]:
-    """Our draft and theirs after every prefix of a text that holds its prompt."""
-    from arctic_inference.suffix_decoding import SuffixDecodingCache
+def _ours(text: list[int], prompt_len: int, spec: Suffix, earlier: Earlier) -> Iterator[Drafted]:
+    """After every prefix of a text that holds its prompt."""
+    drafter = SuffixDrafter(spec, (), earlier)
+    for end in range(prompt_len, len(text) + 1):
+        guess = drafter.guess(text[:end])
+        yield guess.tokens, float(guess.score)
 
-    drafter = SuffixDrafter(spec, ())
-    cache = SuffixDecodingCache(spec.max_depth, max_cached_requests=0)
-    cache.start_request(number, text[:prompt_len])
+
+def _theirs(text: list[int], prompt_len: int, spec: Suffix, where: tuple[Any, int]) -> Iterator[Drafted]:
+    """The same of the package. `where`: its cache, and the number of the request."""
+    cache, number = where
     limits = {"max_spec_tokens": spec.max_draft_len, "max_spec_factor": spec.factor}
     limits |= {"max_spec_offset": spec.offset, "min_token_prob": spec.floor}
+    cache.start_request(number, text[:prompt_len])
     for end in range(prompt_len, len(text) + 1):
         if end > prompt_len:
             cache.add_active_response(number, text[end - 1 : end])
-        ours, theirs = drafter.guess(text[:end]), cache.speculate(number, text[:end], **limits)
-        yield (ours.tokens, float(ours.score)), (list(theirs.token_ids), theirs.score)
+        draft = cache.speculate(number, text[:end], **limits)
+        yield list(draft.token_ids), draft.score
+    cache.stop_request(number)
 
 
 if __name__ == "__main__":

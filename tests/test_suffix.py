@@ -4,12 +4,14 @@ recorded and replayed.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from families import flags, save_family
 from hypothesis import given
 from hypothesis import strategies as st
 from live import blank, plain_trace, rounds_of
@@ -22,15 +24,17 @@ from specdec.commands import replay as replay_command
 from specdec.commands import run as failfast
 from specdec.config import RunConfig
 from specdec.drafters.base import Setup
+from specdec.drafters.earlier import Earlier
 from specdec.drafters.families import kinds, parse_name
-from specdec.drafters.suffix import Suffix, SuffixDrafter
+from specdec.drafters.suffix import Suffix, SuffixDrafter, answers_of
 from specdec.drafters.suffix_tree import END, SuffixTree
 from specdec.errors import UserError
 from specdec.latency.pricing import Pricing, price
 from specdec.latency.profile import load_profile
 from specdec.models.lm import CachedLM
 from specdec.ranking.oracle import TraceJudges
-from specdec.records.record import find_records, load_record
+from specdec.records.identity import LIVE
+from specdec.records.record import Record, find_records, load_record
 from specdec.traces.replay import replay
 from specdec.traces.trace import find_traces, load_trace
 
@@ -178,6 +182,76 @@ def test_arctic_inference_drafts_the_same() -> None:
     assert found["with_tokens"] > 5000 and found["different"] == 0
 
 
+# ---- earlier answers -------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(TEXTS, min_size=2, max_size=4), SPECS)
+def test_what_is_kept_between_questions_changes_no_draft(texts: list[list[int]], spec: Suffix) -> None:
+    """Each text a question, half of it its prompt; every third round is skipped, as where a draft is accepted."""
+    spec, drafts = dataclasses.replace(spec, earlier=True), []
+    for is_kept in (True, False):
+        answers_of.cache_clear()
+        drafts.append([])
+        for number, text in enumerate(texts):
+            if not is_kept:
+                answers_of.cache_clear()
+            before = [one[len(one) // 2 :] for one in texts[:number]]
+            drafter = SuffixDrafter(spec, (), Earlier(read=lambda before=before: before))
+            drafter.reset()
+            ends = [end for end in range(max(len(text) // 2, 1), len(text)) if end % 3]
+            drafts[-1] += [drafter.propose(text[:end], 9).tokens for end in ends]
+    assert drafts[0] == drafts[1]
+
+
+def test_an_earlier_answer_is_drafted_where_more_is_to_be_expected_of_it() -> None:
+    drafter = SuffixDrafter(Suffix(earlier=True), (), Earlier(read=lambda: [[4, 5, 6, 7, 8], [9, 4, 5]]))
+    assert drafter.propose([1, 4, 5], 9).tokens == [6, 7], "twice 5, of which one goes on: 0.5 + 0.5"
+    assert SuffixDrafter(Suffix(), ()).propose([1, 4, 5], 9).tokens == []
+
+
+@pytest.mark.slow
+def test_earlier_answers_are_the_runs_whatever_its_shards(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], one_thread: None
+) -> None:
+    """Whole, resumed, in shards and replayed: the same rounds; what cannot be the same is refused in one line."""
+    family, name = save_family(tmp_path / "family"), Suffix(earlier=True).name
+    asked, rng = tmp_path / "asked.jsonl", random.Random(1)
+    prompts = [" ".join(f"word{rng.randrange(6)}" for _ in range(9)) for _ in range(4)]
+    asked.write_text("".join(f'{{"prompt": "{one}"}}\n' for one in prompts))
+
+    def run(folder: str, *more: str, drafters: tuple[str, ...] = ("plain", name)) -> tuple[int, str]:
+        where = ["--dataset_name", str(asked), "--drafters", *drafters, *more]
+        status = failfast.main(flags(family, tmp_path / folder, *where))
+        return status, capsys.readouterr().err
+
+    def records(folder: str) -> dict[int, Record]:
+        found = map(load_record, find_records(tmp_path / folder))
+        return {one.question_id: one for one in found if one.drafter_name == name}
+
+    assert run("whole")[0] == 0
+    whole = records("whole")
+    counts = [whole[number].identity.settings["earlier_questions"] for number in range(4)]
+    assert counts == [0, 1, 2, 3] and len({one.identity.settings["earlier_sha256"] for one in whole.values()}) == 4
+    status, error = run("parts", "--shard", "1/2")
+    assert status == 2 and "none of plain decoding to question 0" in error and error.count("\n") == 1
+    assert not list((tmp_path / "parts").rglob("*.pickle"))
+    assert run("parts", drafters=("plain",))[0] == 0
+    assert run("parts", "--shard", "1/2")[0] == 0 and run("parts", "--shard", "0/2")[0] == 0
+    assert run("parts")[0] == 0 and run("whole")[0] == 0, "nothing is left to do"
+    assert run("replayed", "--record")[0] == 0
+    replayed = ["--drafters", name, "--output_dir", str(tmp_path / "replayed"), "--workers", "1", "--latency_target"]
+    assert replay_command.main([str(tmp_path / "replayed"), *replayed, "Qwen2.5-7B-Instruct"]) == 0
+    parts, again = records("parts"), records("replayed")
+    for number, record in whole.items():
+        assert record.identity == parts[number].identity
+        assert record.identity == dataclasses.replace(again[number].identity, origin=LIVE)
+        assert blank(record.rounds) == blank(parts[number].rounds) == blank(again[number].rounds)
+    assert sum(record.num_accepted for record in whole.values()) > 0
+    assert "leave out --temperature" in run("sampled", "--temperature", "1")[1]
+    asked.write_text('{"turns": ["word1 word2", "word3"]}\n')
+    assert "--turns first" in run("turns")[1]
+
+
 # ---- a family as any other -------------------------------------------------------------------------------------------
 
 
@@ -191,6 +265,8 @@ def test_names_and_flags() -> None:
     names = [spec.name for spec in RunConfig.of(**line).drafters.specs()]
     assert names == ["suffix_8_n4", "suffix_8_f2.5_n4", "suffix_64_n4", "suffix_64_f2.5_n4"]
     assert "suffix" not in RunConfig.of().drafters.kinds
+    (both,) = RunConfig.of(drafters=("suffix",), suffix_floor=(0.5,), suffix_earlier=True).drafters.specs()
+    assert both.name == "suffix_64_p0.5_earlier" and parse_name(both.name) == both
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy as np
 from specdec.decoding.chains import Chain, Chains, Text
 from specdec.decoding.stopping import Draft, cut_after_stop
 from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup, Spec, number_text
+from specdec.drafters.earlier import NOTHING, Earlier
 from specdec.drafters.flags import AMOUNTS, LENGTHS, PROBABILITIES, Flag
 from specdec.drafters.suffix_tree import Guess, SuffixTree
 
@@ -27,10 +29,12 @@ FACTOR = Flag("suffix_factor", "suffix decoding: a match of M tokens drafts M x 
 OFFSET = Flag("suffix_offset", "suffix decoding: tokens that a match drafts beside", (0.0,), (), AMOUNTS)
 FLOOR = Flag("suffix_floor", "suffix decoding: drafts end before they are less probable", (0.1,), (), PROBABILITIES)
 MIN_SCORE = Flag("suffix_min_score", "suffix decoding: expect so many tokens, or draft none", (0.0,), (), AMOUNTS)
+READS_EARLIER = Flag("suffix_earlier", "suffix decoding: draft from the answers to the run's earlier questions as well")
 LONGEST = Flag("suffix_max_draft_len", "suffix decoding: tokens of a draft, at most", (64,), (), LENGTHS)
 
 
 # How a setting that is not the published program's stands in a name.
+EARLIER = "_earlier"
 LETTERS = {"factor": "f", "offset": "o", "floor": "p", "min_score": "s", "max_draft_len": "n"}
 
 
@@ -39,7 +43,8 @@ class Suffix(Spec):
     """Suffix decoding within these limits; the defaults are the published program's.
 
     A match and its draft have at most `max_depth` tokens together. A draft from which fewer than `min_score` tokens are
-    to be expected is left out.
+    to be expected is left out. `earlier`: it also drafts from the answers to the questions before, and from its own
+    answer without the prompt beside them, where more is to be expected of these.
     """
 
     max_depth: int = 64
@@ -48,10 +53,11 @@ class Suffix(Spec):
     floor: float = 0.1
     min_score: float = 0.0
     max_draft_len: int = 64
+    earlier: bool = False
 
     name_pattern = "suffix_{max_depth}"
     label_pattern = "suffix decoding, depth {max_depth}"
-    swept = (MAX_DEPTH, FACTOR, OFFSET, FLOOR, MIN_SCORE, LONGEST)
+    swept = (MAX_DEPTH, FACTOR, OFFSET, FLOOR, MIN_SCORE, LONGEST, READS_EARLIER)
     kind = "suffix"
     title = "suffix decoding"
     hue = "#F0E442"
@@ -61,16 +67,18 @@ class Suffix(Spec):
 
     @property
     def name(self) -> str:
-        return super().name + "".join(f"_{LETTERS[key]}{value!r}" for key, value in self._unlike_published().items())
+        others = "".join(f"_{LETTERS[key]}{value!r}" for key, value in self._unlike_published().items())
+        return super().name + others + EARLIER * self.earlier
 
     @property
     def variant(self) -> str:
-        return " ".join(f"{LETTERS[key]}{number_text(value)}" for key, value in self._unlike_published().items())
+        others = [f"{LETTERS[key]}{number_text(value)}" for key, value in self._unlike_published().items()]
+        return " ".join([*others, *["earlier"] * self.earlier])
 
     @property
     def label(self) -> str:
         others = [f"{key.replace('_', ' ')} {number_text(value)}" for key, value in self._unlike_published().items()]
-        return ", ".join([super().label, *others])
+        return ", ".join([super().label, *others, *["earlier answers"] * self.earlier])
 
     def _unlike_published(self) -> dict[str, float]:
         """The settings that are not as published, in the order of LETTERS."""
@@ -80,11 +88,11 @@ class Suffix(Spec):
     @classmethod
     def parse(cls, name: str) -> Self | None:
         endings = "".join(rf"(?:_{letter}(?P<{key}>[0-9.e+-]+))?" for key, letter in LETTERS.items())
-        found = re.fullmatch(rf"suffix_(?P<max_depth>\d+){endings}", name)
+        found = re.fullmatch(rf"suffix_(?P<max_depth>\d+){endings}", name.removesuffix(EARLIER))
         if found is None:
             return None
         given = {key: type(getattr(Suffix, key))(text) for key, text in found.groupdict().items() if text is not None}
-        spec = cls(**given)
+        spec = cls(**given, earlier=name.endswith(EARLIER))
         return spec if spec.name == name else None  # one spelling each
 
     def limit(self, match_len: int) -> int:
@@ -93,30 +101,37 @@ class Suffix(Spec):
         return min(self.max_draft_len, int(float(wanted) + 1e-6), self.max_depth - match_len)
 
     @property
-    def chains_name(self) -> str:
-        return self.name
+    def reads_earlier(self) -> bool:
+        return self.earlier
+
+    @property
+    def chains_name(self) -> str | None:
+        """None where no trace can hold them: they come from other questions' texts as well."""
+        return None if self.earlier else self.name
 
     def derived_chains(self, trace: Recorded) -> Chains:
         text = Text([*trace.prompt_ids, *trace.output_tokens], len(trace.prompt_ids), trace.num_prefixes)
-        return Chains.pack(self.chains_name, {}, self.max_draft_len, suffix_chains(text, self))
+        return Chains.pack(self.name, {}, self.max_draft_len, suffix_chains(text, self))
 
     def drafter(self, setup: Setup) -> Drafter:
-        return SuffixDrafter(self, setup.stop_ids)
+        return SuffixDrafter(self, setup.stop_ids, setup.earlier)
 
     def replayed(self, trace: Recorded, setup: Setup) -> Drafter:
-        """The live drafter: all that it reads is the text."""
-        return SuffixDrafter(self, trace.stop_ids)
+        """The live drafter: all that it reads are texts."""
+        return SuffixDrafter(self, trace.stop_ids, setup.earlier)
 
 
 class SuffixDrafter(Drafter):
     """Drafts from what it has read; the next prefix says what was kept."""
 
-    def __init__(self, spec: Suffix, stop_ids: Collection[int]) -> None:
-        self.spec, self.stop_ids = spec, stop_ids
-        self._tree = SuffixTree(spec.max_depth)
+    def __init__(self, spec: Suffix, stop_ids: Collection[int], earlier: Earlier = NOTHING) -> None:
+        self.spec, self.stop_ids, self.earlier = spec, stop_ids, earlier
+        self.reset()
 
     def reset(self) -> None:
-        self._tree = SuffixTree(self.spec.max_depth)
+        self._tree, self._prompt_len = SuffixTree(self.spec.max_depth), 0
+        if self.spec.earlier:
+            answers_of(self.spec).with_last([], self.earlier)
 
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
         guess = self.guess(prefix_ids)
@@ -130,12 +145,61 @@ class SuffixDrafter(Drafter):
     def guess(self, prefix_ids: Sequence[int]) -> Guess:
         """What may follow a text, whatever the budget and the stop tokens; a text that is not the one before's goes on
         anew."""
-        ids = list(prefix_ids)
-        if self._tree.tokens != ids[: len(self._tree.tokens)]:
-            self._tree = SuffixTree(self.spec.max_depth)
+        ids, known = list(prefix_ids), len(self._tree.tokens)
+        if not known or self._tree.tokens != ids[:known]:
+            self.reset()
+            self._prompt_len = len(ids)
         self._tree.extend(ids[len(self._tree.tokens) :])
         found = best_guess(self._tree, ids, self.spec)
+        if self.spec.earlier:
+            answers = answers_of(self.spec).with_last(ids[self._prompt_len :], self.earlier)
+            other = best_guess(answers, ids, self.spec)
+            found = other if other.score > found.score else found
         return found if found.score >= np.float32(self.spec.min_score) else Guess()
+
+
+class Answers:
+    """The tree of a run's answers so far, and of the one that is being written. It is kept from question to question,
+    and holds what it would hold had it been made anew."""
+
+    def __init__(self, max_depth: int) -> None:
+        self.tree = SuffixTree(max_depth)
+        self._texts: list[list[int]] = [[]]
+        self._earlier = NOTHING
+
+    def with_last(self, text: list[int], earlier: Earlier) -> SuffixTree:
+        """The tree of the answers before and, last of all, of a text."""
+        if earlier is not self._earlier or not self._goes_on(text):
+            self._begin([*map(list, earlier.read()), []])
+            self._earlier = earlier
+        self._extend(text)
+        return self.tree
+
+    def _begin(self, wanted: list[list[int]]) -> None:
+        """Hold these texts; what is held already, the last of it perhaps in part, is not read again."""
+        last = len(self._texts) - 1
+        if last >= len(wanted) or self._texts[:last] != wanted[:last] or not self._goes_on(wanted[last]):
+            self.tree, self._texts, last = SuffixTree(self.tree.max_depth), [[]], 0
+        self._extend(wanted[last])
+        for text in wanted[last + 1 :]:
+            self.tree.begin()
+            self._texts.append([])
+            self._extend(text)
+
+    def _goes_on(self, text: list[int]) -> bool:
+        """Whether a text begins with the last that is held."""
+        return text[: len(self._texts[-1])] == self._texts[-1]
+
+    def _extend(self, text: list[int]) -> None:
+        new = text[len(self._texts[-1]) :]
+        self.tree.extend(new)
+        self._texts[-1] += new
+
+
+@lru_cache(maxsize=8)
+def answers_of(spec: Suffix) -> Answers:
+    """What a drafter has read in this process."""
+    return Answers(spec.max_depth)
 
 
 def best_guess(tree: SuffixTree, ids: Sequence[int], spec: Suffix) -> Guess:
@@ -165,4 +229,4 @@ def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Ch
     return {name: suffix_chains(recording.text, spec) for name, spec in specs.items() if spec is not None}
 
 
-FAMILY = Family((Suffix,), (MAX_DEPTH, FACTOR, OFFSET, FLOOR, MIN_SCORE, LONGEST), record)
+FAMILY = Family((Suffix,), Suffix.swept, record)
