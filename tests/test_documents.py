@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import specdec
 from scripts import paper, tables
 from scripts.cells import document, result
 from scripts.findings import NAME
+from specdec import cli
 
 PAGES = [*tables.pages(), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -99,6 +102,24 @@ def test_the_readmes_python_is_the_example_that_is_run() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     example = [line[4:] for line in (specdec.__doc__ or "").splitlines() if line.startswith("    ") or not line]
     assert code.split() == "\n".join(example).split()
+
+
+def commands(text: str) -> list[list[str]]:
+    """The `failfast ...` lines of a page's code, as words, without comments."""
+    blocks = "\n".join(FENCED.findall(text)).replace("\\\n", " ")
+    lines = re.findall(r"^(?:[A-Z_]+=\S+ )*failfast .*$", blocks, re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_commands_have_the_flags_that_pages_give_them(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _, *words in commands(page.read_text(encoding="utf-8")):
+        verb = words[:2] if words[0] in ("plot", "profile", "train") else words[:1]
+        with contextlib.suppress(SystemExit):
+            cli.main([*verb, "--help"])
+        known = set(re.findall(r"--\w+", capsys.readouterr().out))
+        assert known or verb == ["help"], verb
+        assert {word for word in words if word.startswith("--")} <= known, words
 
 
 def test_pages_are_in_plain_english() -> None:
