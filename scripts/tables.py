@@ -3,7 +3,7 @@
 python -m scripts.tables --write
 
 A page has a table where it says `<!-- table: NAME -->`, up to `<!-- end of table -->`. What makes them: `results.py`,
-`costs.py`, `paper.py`, `findings.py`.
+`costs.py`, `checks.py`, `paper.py`, `findings.py`.
 """
 
 import re
@@ -11,12 +11,13 @@ import sys
 from pathlib import Path
 
 from scripts.cells import PROJECT
+from scripts.checks import TABLES as CHECKS
 from scripts.costs import TABLES as COSTS
 from scripts.findings import findings
 from scripts.paper import runs
 from scripts.results import TABLES as RESULTS
 
-TABLES = {**RESULTS, **COSTS, "paper": runs, "first-hour": findings}
+TABLES = {**RESULTS, **COSTS, **CHECKS, "paper": runs, "first-hour": findings}
 BLOCK = re.compile(r"(<!-- table: ([a-z0-9-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
