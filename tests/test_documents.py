@@ -85,6 +85,13 @@ def test_every_table_is_shown_once() -> None:
     assert sorted(shown) == sorted(tables.TABLES)
 
 
+@pytest.mark.parametrize("page", tables.pages(), ids=ids)
+def test_no_speedup_is_typed_into_a_page(page: Path) -> None:
+    """Outside tables that are made, and code that shows what a command prints."""
+    typed = FENCED.sub("", tables.BLOCK.sub("", page.read_text(encoding="utf-8")))
+    assert [found for found in re.findall(r"\d\.\d+x\b", typed) if found != "1.00x"] == []
+
+
 def test_a_changed_number_is_noticed() -> None:
     assert tables.page_with(README.replace("1.00x", "1.01x")) == README
     with pytest.raises(KeyError):
