@@ -37,8 +37,8 @@ def runs() -> str:
 def _row(asked: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
     return [
         run["what"],
-        f"`{command(run)}`",
-        f"`plotting.{run['figure']}`",
+        f"`{command(run, asked['exported'])}`",
+        f"`{run['figure']}`",
         _expected(run),
         f"{100 * tolerance(run['quantity'], asked['num_questions']):.0f} %",
         f"{max(memory_GB(target, asked) for target in run['targets']):.0f} GB",
@@ -46,11 +46,12 @@ def _row(asked: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def command(run: Mapping[str, Any]) -> str:
-    """The sweep, with the variables that differ from its own."""
+def command(run: Mapping[str, Any], exported: Mapping[str, str]) -> str:
+    """The sweep, with the variables that are not its own and not exported before."""
     targets = " ".join(f"Qwen/{name}-Instruct" for name in run["targets"])
     variables = {"TARGETS": targets, "DATASETS": " ".join(run["datasets"]), **run.get("variables", {})}
-    words = [f'{name}="{value}"' if " " in value else f"{name}={value}" for name, value in variables.items()]
+    told = {name: value for name, value in variables.items() if exported.get(name) != value}
+    words = [f'{name}="{value}"' if " " in value else f"{name}={value}" for name, value in told.items()]
     return " ".join([*words, f"bash scripts/{run['script']}.sh"])
 
 

@@ -146,6 +146,12 @@ def test_the_papers_runs_name_what_is_there() -> None:
         assert run.get("at") or run.get("stated")
 
 
+def test_what_the_page_exports_is_what_its_commands_leave_out() -> None:
+    text = (ROOT / "docs" / "reproduce-paper.md").read_text(encoding="utf-8")
+    for name, value in document(paper.REFERENCE / "paper_runs.json")["exported"].items():
+        assert re.search(rf"^export .*\b{name}={re.escape(value)}( |$)", text, re.MULTILINE)
+
+
 def test_memory_and_hours_by_hand() -> None:
     asked = document(paper.REFERENCE / "paper_runs.json")
     run = {"script": "microbenchmark_maxlen", "targets": ["Qwen2.5-32B"], "datasets": ["math"]}
