@@ -1,11 +1,11 @@
-"""Checks: the tables of what was tried against the program itself: graders, programs in the sandbox, damaged files."""
+"""Checks: the tables of what was tried against the program itself: graders, the sandbox, damaged files; and the demo."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from scripts.cells import result, table
+from scripts.cells import RESULTS, result, table
 
 GRADERS = {
     "ours": "this program's reading alone",
@@ -47,4 +47,13 @@ def _of(stored: Mapping[str, Any], some: str, all_of: str) -> str:
     return f"{stored[some]:,} of {stored[all_of]:,}"
 
 
-TABLES: dict[str, Callable[[], str]] = {"grading": grading, "programs": programs}
+def demo() -> str:
+    """What the demo prints, from its stored output: the first lines, then the ranking up to what it says of itself."""
+    lines = (RESULTS / "2026-11-28-demo.txt").read_text(encoding="utf-8").splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("rank "))
+    end = next(number for number, line in enumerate(lines) if line.startswith("Measured:"))
+    report = [line for line in lines if line.startswith("Report:")]
+    return "\n".join(["```", *lines[:3], "...", *lines[start:end], "...", *report, "```"])
+
+
+TABLES: dict[str, Callable[[], str]] = {"grading": grading, "programs": programs, "demo": demo}
