@@ -1,4 +1,4 @@
-"""Checks: the tables of what the program was tried with: graders, the sandbox, damaged files; and what the demo prints."""
+"""Checks: the tables of what the program was tried with, graders, the sandbox, damaged files; what the demo prints."""
 
 from __future__ import annotations
 
