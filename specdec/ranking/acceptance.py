@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from specdec.records.fields import is_count
 from specdec.records.record import Record
+
+MAX_LEN = 1_000_000  # tokens of a draft: a log that says more is damaged
 
 
 class Shape(NamedTuple):
@@ -42,6 +45,21 @@ class RoundCounts:
     @classmethod
     def _made(cls, counts: Mapping[Shape, int]) -> "RoundCounts":
         return cls(tuple(sorted(counts.items())))
+
+    def to_log(self) -> list[list[int]]:
+        """`[drafted, accepted, emitted, rounds]` of every shape, as a log line says it."""
+        return [[*shape, count] for shape, count in self.counts]
+
+    @classmethod
+    def from_log(cls, data: Any) -> "RoundCounts":
+        """The inverse of `to_log`. Raises ValueError or TypeError for anything else."""
+        found: dict[Shape, int] = {}
+        for drafted, accepted, emitted, count in data:
+            is_known = all(is_count(one) for one in (drafted, accepted, emitted, count)) and drafted < MAX_LEN
+            if not (is_known and accepted <= drafted and emitted in (accepted, accepted + 1)):
+                raise ValueError("no shape of a round")
+            found[Shape(drafted, accepted, emitted)] = count
+        return cls._made(found)
 
     @property
     def num_rounds(self) -> int:

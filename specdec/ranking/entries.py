@@ -99,7 +99,7 @@ def entry_of(
         is_correct=is_correct(record, run_code=run_code),
         is_degenerate=_is_degenerate(tuple(record.output_tokens)),
         accounting=accounting,
-        category=_category(record),
+        category=category_of(record),
         other_prices=pricing.other_prices(record),
         conditions=Conditions.of(record) if is_timed else Conditions(),
         has_seen=has_seen(record.provenance),
@@ -109,7 +109,8 @@ def entry_of(
     )
 
 
-def _category(record: Record) -> str:
+def category_of(record: Record) -> str:
+    """The category that a question's row names; "" for none."""
     category = record.raw_data.get("category")
     return str(category) if isinstance(category, str | int | float) else ""
 

@@ -153,7 +153,7 @@ def _table_of(entries: Sequence[Entry], engine: str, intervals: Collection[str])
     ranked = [row for row in rows if row.rank is not None]
     others = rows[len(ranked) :]
     pairs = paired(entries, [columns[row.drafter_name] for row in ranked])
-    plain, of_rows = _plain(entries, engine), num_rows(entries)
+    plain, of_rows = _plain(entries, engine), num_rows([entry for column in columns.values() for entry in column])
     made = Table(engine, rows, accounting=accounting, plain=plain, num_rows=of_rows, **scope_of(entries))
     if not pairs:
         return made
