@@ -3,9 +3,8 @@
 `tables.py` makes those for terminals and programs.
 """
 
-from specdec.ranking.quantities import QUANTITIES
 from specdec.ranking.statistics import LEVEL
-from specdec.ranking.table import Row, Table
+from specdec.ranking.table import QUANTITIES, Row, Table
 from specdec.views.captions import accounting_note, engine_note, ranking_note
 from specdec.views.palette import label_of
 
