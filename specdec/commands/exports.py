@@ -9,11 +9,11 @@ import io
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from specdec.errors import UserError, user_error
-from specdec.ranking.entries import Entry
+from specdec.ranking.entries import Entry, records_of
 from specdec.ranking.source import Source
 from specdec.records.pickles import write_atomic
 from specdec.records.record import Record
@@ -36,14 +36,13 @@ def add_export_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Exports:
-    """What was asked for, and the records that were seen meanwhile."""
+    """Which files were asked for."""
 
     form: str | None = None
     out: Path | None = None
     bench: Path | None = None
-    seen: dict[Key, Record] = field(default_factory=dict)
 
     @classmethod
     def asked(cls, options: argparse.Namespace) -> "Exports":
@@ -54,17 +53,16 @@ class Exports:
             WRITERS[options.records](Rows({"x": int}, []))
         return cls(options.records, options.out, options.specdec_bench)
 
-    def see(self, record: Record) -> None:
-        """Keep a record, if there is anything to be written of it."""
-        if self.form or self.bench:
-            self.seen[Source.of(record), record.question_id, record.drafter_name] = record
+    def write(self, stats: Sequence[Entry], paths: Sequence[Path]) -> None:
+        """Write the files of what `stats` ranks, from the records of `paths`, and say which on stderr.
 
-    def write(self, stats: Sequence[Entry]) -> None:
-        """Write the files of what `stats` ranks, and say which on stderr. Raises UserError: no records, no place."""
+        Raises UserError where there are no records, or no place.
+        """
         if not (self.form or self.bench):
             return
+        seen = _records(paths)
         keyed = [((entry.source, entry.question_id, entry.drafter_name), entry) for entry in stats]
-        pairs = [(self.seen[key], entry) for key, entry in keyed if key in self.seen]
+        pairs = [(seen[key], entry) for key, entry in keyed if key in seen]
         if not pairs:
             raise UserError("no records to write: logs hold none, give a results folder")
         records = [record for record, _ in pairs]
@@ -75,6 +73,13 @@ class Exports:
                 print(f"{path}: {len(rows.rows)} rows", file=sys.stderr)
         if self.bench is not None:
             _write_bench(self.bench, records)
+
+
+def _records(paths: Sequence[Path]) -> dict[Key, Record]:
+    """The records of results folders and pickles; a later one replaces an earlier one, as in rankings."""
+    folders = [path for path in paths if path.is_dir() or path.suffix == ".pickle"]
+    found = [record for path in folders for record in records_of(path)]
+    return {(Source.of(record), record.question_id, record.drafter_name): record for record in found}
 
 
 def _write_bench(folder: Path, records: Sequence[Record]) -> None:

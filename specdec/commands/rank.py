@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from specdec.commands.exports import Exports, add_export_flags
@@ -69,10 +70,10 @@ def build_parser(program: str = PROGRAM) -> StrictParser:
         help="rank what a server's own speculation gave as well: what profile_tpt_vllm_eagle3 printed",
     )
     parser.add_argument("--category", help="rank the questions of this category alone")
-    add_export_flags(parser)
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print one JSON document")
     output.add_argument("--csv", action="store_true", help="print CSV")
+    add_export_flags(parser)
     return parser
 
 
@@ -82,18 +83,14 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     exports = Exports.asked(options)
     pricing = Pricing.load(options.latency_profile, options.latency_target, options.pass_accounting, has_measured=True)
     judges = None if options.trace_dir is None else Judges(options.trace_dir, pricing)
-
-    def reading(record: Record) -> Entry:
-        exports.see(record)
-        return entry_of(record, pricing, judges, run_code=options.run_code)
-
+    reading = partial(entry_of, pricing=pricing, judges=judges, run_code=options.run_code)
     stats = entries.merge(entry for path in options.paths for entry in read_path(path, reading))
     if options.category is not None:
         stats = of_category(stats, options.category)
     served, notes = also_ranked(options.also, stats)
     stats, left_out = unseen([*stats, *served], options.allow_seen)
     stats, note = comparable(stats, options.allow_unequal)
-    exports.write(stats)
+    exports.write(stats, options.paths)
     measured_only = {entry.source.target for entry in stats if not entry.prices.keys() - {MEASURED}}
     unmodelled = [pricing.without_model(target) for target in sorted(measured_only - {""})]
     note = "\n".join(filter(None, [note, left_out, *notes, *unmodelled]))

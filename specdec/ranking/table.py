@@ -25,6 +25,7 @@ from specdec.ranking.comparisons import (
     standing_of_first,
 )
 from specdec.ranking.entries import PLAIN, Entry
+from specdec.ranking.quantities import CEILING_SHARES as CEILING_SHARES
 from specdec.ranking.quantities import COMPARED, QUANTITIES, Quantity, parts_of, summed, values_from
 from specdec.ranking.question_sets import num_rows, paired
 from specdec.ranking.ranking import by_drafter, plain_entries, priced_under
@@ -116,6 +117,12 @@ class Table:
             return self.rows
         before = [row for row in self.rows if row.rank is not None and (row.number("speedup_mean") or 0.0) > 1]
         return [*before, self.plain, *self.rows[len(before) :]]
+
+    @property
+    def over(self) -> str:
+        """What intervals and differences are over: "40 questions", or "12 conversations" where these have turns."""
+        num = self.num_paired or self.num_rows
+        return f"{num} {'conversations' if num < max(self.num_questions, default=0) else 'questions'}"
 
     @property
     def num_questions(self) -> list[int]:

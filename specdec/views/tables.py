@@ -10,16 +10,22 @@ from specdec.latency.profile import MEASURED
 from specdec.ranking.comparisons import MARGIN, Difference
 from specdec.ranking.entries import Entry
 from specdec.ranking.lossless import losslessness_line
-from specdec.ranking.quantities import CEILING_SHARES, QUANTITIES
 from specdec.ranking.question_sets import unequal
 from specdec.ranking.ranking import PlainRow, engines_of, plain_row, under_other_profiles
 from specdec.ranking.scopes import each
 from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS, Value
-from specdec.ranking.table import Row, Table, first_by_number, table_of
+from specdec.ranking.table import (
+    CEILING_SHARES,
+    QUANTITIES,
+    Row,
+    Table,
+    first_by_number,
+    table_of,
+)
 from specdec.text import aligned, visible
 from specdec.views.captions import engine_title, scope_line
 from specdec.views.categories import category_table
-from specdec.views.verdict import counted, profiles_line, too_few_line, verdict_line
+from specdec.views.verdict import profiles_line, too_few_line, verdict_line
 
 _INTERVAL = f"{LEVEL:.0%} interval"
 _LEGEND = (
@@ -119,7 +125,7 @@ def difference_table(table: Table) -> str:
         head += [f"less {title}", _INTERVAL, "p (Holm)", "more questions"]
     cells = [[_name(row), *(text for key in known for text in _differing(row.differences.get(key)))] for row in rows]
     names = "; ".join(f"{title}: {name}" for title, name in known.values())
-    title = f"Paired differences of the mean speedup over {counted(table)} ({names})"
+    title = f"Paired differences of the mean speedup over {table.over} ({names})"
     legend = (
         "More questions: about how many would separate the two with 80% chance, if the difference is as it looks, at "
         "the same corrected level."

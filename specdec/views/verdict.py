@@ -91,15 +91,9 @@ def too_few_line(table: Table) -> str:
         return ""
     many = "1 setting" if len(table.rows) == 1 else f"{len(table.rows)} settings"
     return (
-        f"{counted(table)} are too few for {many}; about {table.num_needed} would do "
+        f"{table.over} are too few for {many}; about {table.num_needed} would do "
         f"(to show differences of {MARGIN:.0%} of the best)."
     )
-
-
-def counted(table: Table) -> str:
-    """What intervals and differences are over: "40 questions", or "12 conversations" where these have several turns."""
-    num = table.num_paired or table.num_rows
-    return f"{num} {'conversations' if num < max(table.num_questions, default=0) else 'questions'}"
 
 
 def profiles_line(tables: Sequence[tuple[str, Row]]) -> str:
@@ -121,7 +115,7 @@ def _num_contenders(table: Table) -> int:
 
 def _filled(words: dict[str, str], table: Table, first: Row, it: str) -> str:
     kind = kind_of_verdict(table, first)
-    few = counted(table).removesuffix(" questions") if table.num_rows else max(table.num_questions)
+    few = table.over.removesuffix(" questions") if table.num_rows else max(table.num_questions)
     count = _num_contenders(table) if kind == UNDECIDED else few
     title = kind_of(first.drafter_name).title
     return words[kind].format(it=it, title=title, count=count, least=MIN_QUESTIONS, doubt=table.doubt)
