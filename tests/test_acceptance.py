@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from statistics import mean
 
 import pytest
@@ -15,10 +17,12 @@ from specdec.latency.profile import MEASURED, load_profile
 from specdec.ranking.acceptance import RoundCounts
 from specdec.ranking.entries import entry_of, merge
 from specdec.ranking.ranking import engines_of
-from specdec.ranking.table import table_of
+from specdec.ranking.table import Row, table_of
 from specdec.records.record import Record
 from specdec.records.rounds import Round
-from specdec.views.table_data import ranking_csv, ranking_json
+from specdec.views.report_data import report_data
+from specdec.views.report_page import SOURCES
+from specdec.views.table_data import ranking_csv, ranking_json, row_dict
 
 PRICING = Pricing((load_profile("vLLM_A6000"),))
 many_rounds = st.lists(rounds_after(3), min_size=1, max_size=30)
@@ -146,3 +150,18 @@ def test_times_of_requests_are_of_measured_rows_alone() -> None:
 def test_no_time_where_none_was_taken(record: Record) -> None:
     entry = entry_of(record)
     assert (entry.ttft_ms is None) == (not record.is_timed or not record.rounds)
+
+
+def test_a_category_says_of_a_row_what_the_page_reads() -> None:
+    """The page reads its rows by name: each name that it reads is in the rows of categories as well."""
+    program = "".join(path.read_text() for path in SOURCES.glob("*.js"))
+    read = set(re.findall(r"\b(?:row|best|baseline)\.(\w+)", program))
+    made = [replace(one, raw_data={"question": "?", "category": "ab"[one.question_id % 2]})
+            for question_id in range(12) for one in timed(question_id)]  # fmt: skip
+    data = report_data(made, merge(entry_of(one, PRICING) for one in made), [])
+    assert [one["category"] for one in data["categories"]] == ["a", "b"]
+    for document in (data["ranking"], *data["categories"]):
+        for engine in document["engines"]:
+            for row in (*engine["rows"], engine["plain_row"]):
+                known = row.keys() | {"ceiling_share"}  # which is there where it is known
+                assert known >= read & set(row_dict(Row("plain")))

@@ -23,6 +23,12 @@ from specdec.views.table_data import ranking_document, scope_document
 
 MAX_BINS = 24
 _TITLE_LEN = 160
+_SHOWN = (  # of a row, on the page
+    *("rank", "drafter_name", "standing", "num_questions", "speedup_mean", "mean_low", "mean_high", "speedup_ratio"),
+    *("draft_ms", "total_ms", "ceiling_share", "acceptance_rate", "acceptance_len", "request_acceptance_len"),
+    *("passes_per_round", "tpot_ms", "ttft_ms", "num_correct", "num_graded", "num_degenerate", "num_checked"),
+    *("to_best_value", "to_best_low", "to_best_high"),
+)
 _ASKED = ("question", "problem", "Problem", "prompt", "turns", "Question")  # where data sets keep the question
 
 
@@ -160,10 +166,20 @@ def _categories(
     set, None for all. Empty where there are no categories."""
     scopes: list[tuple[int | None, Sequence[Entry]]] = [(None, stats), *(enumerate(groups) if len(groups) > 1 else ())]
     return [
-        {"scope": scope, "category": visible(category), "position": _position(_of(records, own)), **scope_document(own)}
+        {"scope": scope, "category": visible(category), "position": _position(_of(records, own)), **_brief(own)}
         for scope, group in scopes
         for category, own in sorted(by_category(group).items(), key=lambda pair: pair[0] == "")
     ]
+
+
+def _brief(stats: Sequence[Entry]) -> dict[str, Any]:
+    """`scope_document` with what the page shows of a row alone: pages with many categories stay small."""
+    document = scope_document(stats)
+    for engine in document["engines"]:
+        engine["rows"] = [{key: row[key] for key in _SHOWN if key in row} for row in engine["rows"]]
+        if engine["plain_row"] is not None:
+            engine["plain_row"] = {key: engine["plain_row"].get(key) for key in _SHOWN}
+    return document
 
 
 def _of(records: Sequence[Record], group: Sequence[Entry]) -> list[Record]:
