@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from specdec.commands.flags import StrictParser
 from specdec.errors import UserError, user_error
 from specdec.ranking.entries import Entry, records_of
 from specdec.ranking.source import Source
@@ -21,12 +22,17 @@ from specdec.views.record_rows import Rows, record_rows, round_rows
 from specdec.views.specdec_bench import FILES, acceptance_rate, runs_of, timing
 
 Key = tuple[Source, int, str]
+_TABLES = "write records and rounds as flat tables into --out"
 
 
-def add_export_flags(parser: argparse.ArgumentParser) -> None:
+def add_export_flags(parser: StrictParser) -> None:
     """The flags that `Exports` reads."""
-    group = parser.add_argument_group("files of what is ranked, for other programs (docs/measures.md)")
-    group.add_argument("--records", choices=tuple(WRITERS), help="write records and rounds as flat tables, into --out")
+    group = parser.group("output")
+    group.add_argument(
+        "--records",
+        choices=tuple(WRITERS),
+        help="write records and rounds as flat tables into --out (docs/measures.md)",
+    )
     group.add_argument("--out", type=Path, metavar="DIR", help="folder of --records: records.FORMAT, rounds.FORMAT")
     group.add_argument(
         "--specdec_bench",
