@@ -3,7 +3,8 @@
 python -m scripts.tables --write
 
 A page has a table where it says `<!-- table: NAME -->`, up to `<!-- end of table -->`. What makes them: `results.py`,
-`costs.py`, `checks.py`, `paper.py`, `findings.py`.
+`costs.py`, `checks.py`, `paper.py`, `findings.py`,
+`index.py`.
 """
 
 import re
@@ -14,10 +15,11 @@ from scripts.cells import PROJECT
 from scripts.checks import TABLES as CHECKS
 from scripts.costs import TABLES as COSTS
 from scripts.findings import findings
+from scripts.index import index
 from scripts.paper import runs
 from scripts.results import TABLES as RESULTS
 
-TABLES = {**RESULTS, **COSTS, **CHECKS, "paper": runs, "first-hour": findings}
+TABLES = {**RESULTS, **COSTS, **CHECKS, "paper": runs, "first-hour": findings, "index": index}
 BLOCK = re.compile(r"(<!-- table: ([a-z0-9-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
