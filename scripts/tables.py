@@ -3,8 +3,7 @@
 python -m scripts.tables --write
 
 A page has a table where it says `<!-- table: NAME -->`, up to `<!-- end of table -->`. What makes them: `results.py`,
-`costs.py`, `checks.py`, `paper.py`, `findings.py`,
-`index.py`.
+`costs.py`, `checks.py`, `paper.py`, `findings.py`, `index.py`.
 """
 
 import re
