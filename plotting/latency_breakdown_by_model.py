@@ -40,9 +40,8 @@ def figure(tables: Sequence[Table]) -> Figure:
         found = {one.drafter_name: one for one in table.rows if one.has(*NEEDED)}
         whose = f"{table.target + ' on ' if table.target else ''}{table.title}; {table.engine}"
         row += more
-        axes.annotate(
-            whose, (0, row - more / 2), va="center", fontsize=style.page().letters - 1, weight="bold", gid=fit.HEAD
-        )
+        look: dict[str, Any] = {"fontsize": style.page().letters - 1, "weight": "bold", "gid": fit.HEAD}
+        axes.annotate(whose, (0, row - more / 2), va="center", in_layout=False, **look)
         first = next((one for one in found.values() if one.has("baseline_ms")), None)
         if first is not None:
             row += 1

@@ -178,7 +178,7 @@ def labelled(panels: Sequence[Axes]) -> dict[str, Any]:
 def name_point(axes: Axes, text: str, place: tuple[float, float], colour: str = BLACK) -> None:
     """A point's name beside it, where there is room (`fit.settle`)."""
     more: dict[str, Any] = {"textcoords": "offset points", "fontsize": page().letters - 2, "color": colour}
-    axes.annotate(text, place, (4, 4), gid=fit.NAME, **more)
+    axes.annotate(text, place, (4, 4), gid=fit.NAME, in_layout=False, **more)
 
 
 def whole_ticks(axis: Axis, places: Sequence[float]) -> None:
