@@ -32,7 +32,7 @@ Seen = list[tuple[float, bool]]  # confidence, was accepted
 @style.styled
 def figure(traces: Sequence[Trace], names: Sequence[str]) -> Figure:
     """A panel for each of the chains `names`. UserError for one that a trace lacks, or that has no tokens."""
-    ratios = {"height_ratios": [4, 1]}
+    ratios = {"height_ratios": [3, 1]}
     drawn, grid = style.panels(2, len(names), 3.8, sharex=True, sharey="row", gridspec_kw=ratios)
     for axes, shares, name in zip(*grid, names, strict=True):
         lacking = [trace.question_id for trace in traces if name not in trace.chains]

@@ -140,6 +140,7 @@ def thin(axis: Axis) -> None:
 
 def tick_labels(axis: Axis) -> list[Text]:
     """Those that are drawn: of ticks within the limits."""
+    axis.get_ticklabels()  # places the ticks anew, where their number was changed
     low, high = sorted(axis.get_view_interval())
     slack = 1e-9 * (high - low)
     ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()] if axis.get_visible() else []
@@ -170,7 +171,7 @@ def settle(figure: Figure) -> None:
     """Each name to that side of its point where it meets no text and covers the fewest points; else it is left out."""
     texts = texts_of(figure)
     names = [text for text in texts if text.get_gid() == NAME]
-    taken = [text.get_window_extent() for text in texts if text.get_gid() != NAME]
+    taken = [Text.get_window_extent(text) for text in texts if text.get_gid() != NAME]
     for name in names:
         place = _best_place(name, taken) if isinstance(name, Annotation) else _as_it_is(name, taken)
         name.set_visible(place is not None)
@@ -204,7 +205,7 @@ def _move(name: Annotation, right: float, up: float) -> Bbox:
     name.xyann = (right, up)
     name.set_horizontalalignment("left" if right > 0 else "right" if right else "center")
     name.set_verticalalignment("bottom" if up > 0 else "top" if up else "center")
-    return name.get_window_extent()
+    return Text.get_window_extent(name)  # without its line
 
 
 def _points(axes: Axes) -> list[tuple[float, float]]:

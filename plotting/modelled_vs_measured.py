@@ -93,7 +93,7 @@ def draw(axes: Axes, group: str, members: Sequence[Pair]) -> None:
     if drafters:
         style.own_marks(axes, *places, drafters)
     for pair in members:
-        style.name_point(axes, pair.name, (pair.measured.value, pair.modelled.value))
+        style.name_point(axes, pair.name, (pair.measured.value, pair.modelled.value), look.colour)
 
 
 def in_words(case: str) -> str:

@@ -62,9 +62,11 @@ def draw(axes: Axes, known: Sequence[Row], references: Sequence[Table]) -> None:
             style.points(axes, points, X, Y, reference.title, palette.REFERENCE)
     places = [(one.values[X].value, one.values[Y].value) for one in front]
     axes.plot(*zip(*places, strict=True), color=palette.GREY, linewidth=1, zorder=1, label="beaten by none in both")
-    for one in [*named(front), *(one for one in known if one.spec.variant)]:
+    names = [(one, label_of(one.drafter_name)) for one in named(front)]
+    names += [(one, one.spec.variant) for one in known if one.spec.variant]  # what neither colour nor shape shows
+    for one, name in names:
         place, colour = (one.values[X].value, one.values[Y].value), palette.family_look(type(one.spec)).colour
-        style.name_point(axes, label_of(one.drafter_name), place, colour)
+        style.name_point(axes, name, place, colour)
 
 
 def named(front: Sequence[Row]) -> list[Row]:

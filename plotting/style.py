@@ -176,8 +176,9 @@ def labelled(panels: Sequence[Axes]) -> dict[str, Any]:
 
 
 def name_point(axes: Axes, text: str, place: tuple[float, float], colour: str = BLACK) -> None:
-    """A point's name beside it, where there is room (`fit.settle`)."""
+    """A point's name beside it, with a fine line to it, where there is room (`fit.settle`)."""
     more: dict[str, Any] = {"textcoords": "offset points", "fontsize": page().letters - 2, "color": colour}
+    more["arrowprops"] = {"arrowstyle": "-", "color": colour, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2}
     axes.annotate(text, place, (4, 4), gid=fit.NAME, in_layout=False, **more)
 
 

@@ -125,7 +125,7 @@ def texts_drawn(figure: Figure) -> list[tuple[str, np.ndarray]]:
 
     def noticed(text: Text, renderer: object, *rest: object) -> None:
         original(text, renderer, *rest)
-        box = text.get_window_extent()
+        box = Text.get_window_extent(text)  # without the line to a name's point
         if text.get_visible() and text.get_text().strip() and box.width > 0:
             found.append((text.get_text(), box.extents))
 
