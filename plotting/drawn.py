@@ -90,7 +90,8 @@ def _marks(panel: str, container: ErrorbarContainer) -> Iterator[Point]:
     for at, (x, y) in enumerate(np.asarray(line.get_xydata()).tolist()):
         x_low, x_high = ("", "") if across is None else _ends(across[at][:, 0])
         low, high = ("", "") if along is None else _ends(along[at][:, 1])
-        yield Point(panel, str(container.get_label()), x, y, low, high, x_low, x_high, names[at] if names else "")
+        series = str(container.get_label()).lstrip("_")  # with which what is not in the key begins
+        yield Point(panel, series, x, y, low, high, x_low, x_high, names[at] if names else "")
 
 
 def _ends(places: np.ndarray) -> tuple[float | str, float | str]:
