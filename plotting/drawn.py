@@ -55,12 +55,12 @@ def points(figure: Figure) -> list[Point]:
 
 
 def _of_panel(axes: Axes) -> Iterator[Point]:
-    panel = " ".join((axes.get_title(loc="left") or axes.get_ylabel()).split()).replace("Nₘₐₓ", "N_max")
+    panel = _plain(axes.get_title(loc="left") or axes.get_ylabel())
     done: set[Any] = set()
     for container in axes.containers:
         if isinstance(container, ErrorbarContainer):
             done |= {container.lines[0], *container.lines[1]}
-            yield from _marks(panel, container)
+            yield from _marks(panel, axes, container)
         elif isinstance(container, BarContainer):
             done |= set(container.patches)
             yield from _bars(panel, axes, container)
@@ -79,7 +79,7 @@ def _of_panel(axes: Axes) -> Iterator[Point]:
             yield Point(panel, str(patch.get_gid()), left, line_number, "", "", left, left + width, name)
 
 
-def _marks(panel: str, container: ErrorbarContainer) -> Iterator[Point]:
+def _marks(panel: str, axes: Axes, container: ErrorbarContainer) -> Iterator[Point]:
     line, _, bars = container.lines
     segments = [bar.get_segments() for bar in bars]
     across = segments.pop(0) if container.has_xerr else None
@@ -91,7 +91,8 @@ def _marks(panel: str, container: ErrorbarContainer) -> Iterator[Point]:
         x_low, x_high = ("", "") if across is None else _ends(across[at][:, 0])
         low, high = ("", "") if along is None else _ends(along[at][:, 1])
         series = str(container.get_label()).lstrip("_")  # with which what is not in the key begins
-        yield Point(panel, series, x, y, low, high, x_low, x_high, names[at] if names else "")
+        where = _place(axes.yaxis, y)
+        yield Point(panel, series, x, where, low, high, x_low, x_high, names[at] if names else "")
 
 
 def _ends(places: np.ndarray) -> tuple[float | str, float | str]:
@@ -135,5 +136,10 @@ def _place(axis: Axis, place: float) -> float | str:
     if isinstance(axis.get_major_locator(), FixedLocator):
         for tick in axis.get_major_ticks():
             if abs(tick.get_loc() - place) < 0.5:
-                return tick.label1.get_text()
+                return _plain(tick.label1.get_text())
     return place
+
+
+def _plain(text: str) -> str:
+    """A label as it was before it was fitted to its page."""
+    return " ".join(text.split()).replace("Nₘₐₓ", "N_max")

@@ -78,10 +78,10 @@ def draw_bar(axes: Axes, place: int, row: Row) -> None:
     axes.barh(place, draft, color="white", edgecolor=look.colour, hatch="////", label="drafting")
     axes.barh(place, verify, left=draft, color=look.colour, edgecolor=look.colour, label="verifying")
     total = row.per_question("total_ms") if row.has("total_ms") else None
-    if total is not None and total.low is not None and total.high is not None:
-        low, high = total.low / 1e3, total.high / 1e3
-        axes.hlines(place, low, high, color="black", linewidth=1)
-        axes.vlines([low, high], place - 0.15, place + 0.15, color="black", linewidth=1)
+    if total is not None and total.low is not None:
+        bars: dict[str, Any] = {"marker": "", "linestyle": "", "ecolor": "black", "elinewidth": 1, "capsize": 3}
+        seconds = total.times(1e-3)
+        axes.errorbar([seconds.value], [place], xerr=style.reach([seconds]), label="_drafting and verifying", **bars)
 
 
 def build(options: Namespace) -> Figure:

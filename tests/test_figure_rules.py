@@ -100,7 +100,7 @@ def arguments(name: str, places: dict[str, Path]) -> list[str]:
     flags = importlib.import_module(f"plotting.{name}").main.flags
     needs_records = {"drafters": "results", "chains": "traces"}.get(flags[0], "results") if flags else "log"
     source = "ranking" if "engine" in flags and name not in OF_RECORDS else needs_records
-    return [str(places[source]), *(one.format(**places) for one in FLAGS.get(name, ()))]
+    return [str(places[source]), *FLAGS.get(name, FEW if source == "results" else ())]
 
 
 @pytest.fixture
@@ -214,6 +214,10 @@ def test_bands_and_bars_give_their_bounds(draw: Callable[..., Figure], tmp_path:
         rows = read_rows(tmp_path / "data.csv")
         assert all(row["low"] != "" for row in rows)
         assert all(float(row["low"]) - 1e-9 <= float(row["y"]) <= float(row["high"]) + 1e-9 for row in rows)
+    draw("latency_breakdown_by_model", "--data", str(tmp_path / "data.csv"))
+    totals = [row for row in read_rows(tmp_path / "data.csv") if row["series"] == "drafting and verifying"]
+    assert len(totals) == 9 and {row["y"] for row in totals} == {palette.label_of(name) for name in FEW[1:]}
+    assert all(float(row["x_low"]) < float(row["x"]) < float(row["x_high"]) for row in totals)
     figure = draw("pareto", "--data", str(tmp_path / "data.csv"))
     rows = read_rows(tmp_path / "data.csv")
     assert {palette.label_of(name) for name in SETTINGS} == {row["name"] for row in rows if row["name"]}
