@@ -57,11 +57,11 @@ OF_RECORDS = ("threshold_insights_problem", "latency_breakdown_by_model")
 
 
 def rounds_of(name: str, question: int) -> list[Round]:
-    """Of 5 rounds; longer drafts for longer settings, some of each rejected."""
+    """5 rounds or more; longer drafts for longer settings, some of each rejected."""
     spec = palette.parse_name(name)
     length = int(getattr(spec, "draft_len", None) or 4 + 10 * getattr(spec, "tau", 0))
     made, place = [], 3
-    for turn in range(5):
+    for turn in range(5 + question % 3):
         accepted = min(length, 1 + (question + 2 * turn + length) % 7)
         passes = length if name.startswith("ar_") else 1 + length // 5 + round(4 * getattr(spec, "unmask_threshold", 0))
         more = {"num_denoise_passes": passes, "draft_ms": 2.0 * passes, "verify_ms": 9.0 + 0.1 * length}
