@@ -12,6 +12,7 @@ from plotting import style
 from plotting.inputs import by_drafter, read_drafts
 from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS, SEED, Value
 from specdec.records.record import Record
+from specdec.records.turns import row_of
 from specdec.views.captions import interval_note, questions_note
 from specdec.views.palette import Look
 
@@ -36,10 +37,10 @@ def finish(drawn: Figure, panels: Sequence[Axes], records: Records, about: str =
 
 
 def question_values(records: Sequence[Record], values: Callable[[Record], list[int]]) -> list[list[int]]:
-    """The values of every question, those of a data set's question together; questions without any left out."""
+    """The values of every question, the turns of a conversation together; questions without any left out."""
     found: dict[tuple[str, int], list[int]] = {}
     for record in records:
-        found.setdefault((record.identity.dataset, record.question_id), []).extend(values(record))
+        found.setdefault((record.identity.dataset, row_of(record.question_id)), []).extend(values(record))
     return [one for one in found.values() if one]
 
 

@@ -53,6 +53,8 @@ PICTURES = (
             "Where texts are easy and where the target had to correct the draft."),
     Picture("acc_pro_len_cdf", (REPLAYED, "--drafters", AR, DLLM, FAILFAST),
             "How long drafts are, and how much of them is accepted."),
+    Picture("acceptance_by_position", (REPLAYED, "--drafters", AR, DLLM, FAILFAST),
+            "How often a draft's tokens are accepted by their place in it, and how many of a draft."),
     Picture("consecutive_easy_cdf", (REPLAYED, "--drafters", AR, DLLM, FAILFAST),
             "How many tokens come in a row that the target need not correct."),
     Picture("frequency_insights_dataset", (REPLAYED, NO_LOOPS),

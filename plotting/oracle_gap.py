@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from plotting import cli, style
 from plotting.cli import TABLES, Command
 from specdec.errors import UserError
-from specdec.ranking.table import CEILING_SHARES, Row, Table
+from specdec.ranking.quantities import CEILING_SHARES
+from specdec.ranking.table import Row, Table
 from specdec.views import palette
 from specdec.views.captions import engine_note, full_note
 from specdec.views.palette import label_of
