@@ -28,8 +28,8 @@ def read(options: Namespace) -> tuple[Records]:
 
 
 def finish(drawn: Figure, panels: Sequence[Axes], records: Records, about: str = "") -> Figure:
-    """The legend, in the last panel, and the note: `about`, over which questions, and with which intervals."""
-    panels[-1].legend(loc="lower right")
+    """The key, above the panels, and the note: `about`, over which questions, and with which intervals."""
+    style.legend(drawn)
     datasets = ", ".join(sorted({record.identity.dataset for found in records.values() for record in found}))
     questions = questions_note(len(question_values(found, lambda _: [0])) for found in records.values())
     style.note(drawn, f"{about}{datasets}; {questions}; {interval_note(bool(panels[0].collections))}")
@@ -66,6 +66,6 @@ def draw_cdf(axes: Axes, xs: Sequence[int], per_question: Sequence[Sequence[int]
     points = cdf_points(xs, per_question)
     places = [(x, point.value) for x, point in zip(xs, points, strict=True)]
     style.line(axes, places, look, drawstyle="steps-post", label=label)
-    style.band(axes, xs, points, look, "post")
+    style.band(axes, xs, points, look, label, "post")
     axes.set_ylim(-0.02, 1.02)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 4, 5, 10]))

@@ -283,7 +283,7 @@ def test_other_mistakes(records: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert run("pareto", records, "--drafters", "ar_None_sf_9", *out) == 2
     assert "no input is of drafter ar_None_sf_9 (there are: " in one_line(capsys, "pareto")
     assert run("pareto", records, "--engine", "nothing", *out) == 2
-    assert "no --engine 'nothing'" in one_line(capsys, "pareto")
+    assert "no --pricing 'nothing'" in one_line(capsys, "pareto")
     assert run("visualize_trajectory", records, *out) == 2
     assert "choose one" in one_line(capsys, "visualize_trajectory")
     with pytest.raises(SystemExit) as stop:

@@ -140,7 +140,8 @@ def test_first_windows_and_rules_are_told_apart_in_figures() -> None:
     row = table_of(entries(), "E").rows[0]
     rows = [replace(row, drafter_name=spec.name, values=row.values | places) for spec in specs]
     (axes,) = pareto.figure([replace(table_of(entries(), "E"), rows=rows)]).axes
-    assert [text.get_text() for text in axes.texts if "×" not in text.get_text()] == ["w9", "w9 strict"]
+    names = [text.get_text() for text in axes.texts if "×" not in text.get_text()]
+    assert names == ["FailFast τ 0.45, Nₘₐₓ 60, N 10", "w9", "w9 strict"]
 
 
 STATIC_AR = (ArStatic(4), ArStatic(8))
