@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from sources import ROOT
+from sources import ROOT, project_files, tree_of
 
 import specdec
 from scripts import paper, tables
@@ -132,6 +132,13 @@ def test_commands_have_the_flags_that_pages_give_them(page: Path, capsys: pytest
 def test_pages_are_in_plain_english() -> None:
     for page in PAGES:
         assert STIFF.findall(FENCED.sub("", page.read_text(encoding="utf-8"))) == [], page
+
+
+@pytest.mark.parametrize("path", project_files(), ids=str)
+def test_what_the_program_says_is_in_plain_english(path: Path) -> None:
+    said = [node.value for node in ast.walk(tree_of(path)) if isinstance(node, ast.Constant)]
+    odd = re.compile(r"to be had|with nothing beside|^less $")  # "minus best" is the difference to the best
+    assert [text for text in said if isinstance(text, str) and odd.search(text)] == []
 
 
 # ---- reproducing the paper -----------------------------------------------------------------------------------------
