@@ -58,8 +58,10 @@ def build_parser(program: str = PROGRAM) -> StrictParser:
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", type=Path, help="log file or results folder")
     add_reading_flags(parser)
-    parser.add_argument("--trace_dir", help="for records: show the share of the ceiling, from this folder's traces")
-    parser.add_argument(
+    parser.group("input").add_argument(
+        "--trace_dir", help="for records: show the share of the ceiling, from this folder's traces"
+    )
+    parser.group("input").add_argument(
         "--also",
         nargs="+",
         default=[],
@@ -67,8 +69,8 @@ def build_parser(program: str = PROGRAM) -> StrictParser:
         metavar="FILE",
         help="rank what a server's own speculation gave as well: what profile_tpt_vllm_eagle3 printed",
     )
-    parser.add_argument("--category", help="rank the questions of this category alone")
-    output = parser.add_mutually_exclusive_group()
+    parser.group("input").add_argument("--category", help="rank the questions of this category alone")
+    output = parser.group("output").add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print one JSON document")
     output.add_argument("--csv", action="store_true", help="print CSV")
     return parser

@@ -28,7 +28,7 @@ from specdec.ranking.entries import PLAIN, Entry, entry_of, with_measured
 from specdec.ranking.seen import unseen
 from specdec.records.places import put_record
 from specdec.records.record import Record, check_writable, save_text
-from specdec.runs.left_out import leave_out, leave_out_later, left_out_line
+from specdec.runs.left_out import leave_out, leave_out_later, left_out_line, planned_left_out
 from specdec.runs.resume import asked_problems, repeated_run, stored_records
 from specdec.runs.run_file import TRACES, RunFile
 from specdec.runs.shards import parse_shard
@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("failfast")
 
 PROGRAM = "failfast.py"  # its published name
+ABOUT = """Run drafters of speculative decoding on questions, record every round, and rank them.
+Without flags: the bundled models on the bundled questions, with all drafters that need no calibration.
+Flags stand in groups: which questions, models, decoding, drafters, lengths and thresholds, prices, output.
+Examples stand at the end."""
 EXAMPLES = (
     "python failfast.py",
     "python failfast.py --dataset_name gsm8k --num_questions 30 --output_dir results/gsm8k",
@@ -60,19 +64,16 @@ RUN_EXAMPLES = (
 
 def parse_args(arguments: Sequence[str] | None = None) -> RunConfig:
     """The published command line as a RunConfig. Raises UserError, or exits with 2 on a malformed flag."""
-    about = (
-        "Measure drafting strategies for speculative decoding. Without flags: the bundled models on the bundled "
-        "questions with all drafters that need no calibration."
-    )
-    parser = StrictParser(prog=PROGRAM, usage=f"{PROGRAM} [FLAG ...]", description=about, examples=EXAMPLES)
+    about = f"{ABOUT}\n'python {PROGRAM} help' lists the verbs: run, rank, recommend, record, replay, report, ..."
+    parser = StrictParser(prog=PROGRAM, description=about, examples=EXAMPLES)
     add_flags(parser)
     return RunConfig.of(**vars(parser.parse_args(arguments)))
 
 
 def parse_verb(program: str, arguments: Sequence[str] | None) -> RunConfig:
     """The same for `failfast run`: what only records, only reads or only looks has a verb of its own."""
-    parser = StrictParser(prog=program, usage=f"{program} [FLAG ...]", description=__doc__, examples=RUN_EXAMPLES)
-    own = names_of("questions", "models", "decoding", "drafters", "pricing", "output")
+    parser = StrictParser(prog=program, description=ABOUT, examples=RUN_EXAMPLES)
+    own = names_of("questions", "models", "decoding", "drafters", "sweeps", "drafting", "pricing", "output")
     add_flags(parser, [name for name in own if name not in ("read_pickle", "status")])
     return RunConfig.of(**vars(parser.parse_args(arguments)))
 
@@ -138,7 +139,7 @@ def run(config: RunConfig, stop: StopRequest) -> None:
     report = None if config.recording.record else Reporter(config, pricing, session.token_bytes)
     jobs = [] if config.recording.record else plan_jobs(session, problems)
     if output.dry_run:
-        print(describe_plan(session, jobs))
+        print("\n".join([describe_plan(session, jobs), *planned_left_out(left_out, num_asked)]))
         return
     check_writable(output.output_dir)
     with RunFile(output.output_dir, describe_run(session, problems, shard, jobs)) as run_file:
