@@ -92,8 +92,9 @@ class Architecture:
         return {**FIELDS, **self.own_fields}
 
     def settled(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """A config.json under the names of its fields."""
-        return {**config, **{new: config[old] for old, new in self.aliases.items() if old in config}}
+        """A config.json under the names of its fields, with the default of tied tables written out."""
+        tied = {"tie_word_embeddings": True} if self.ties_tables else {}
+        return {**tied, **config, **{new: config[old] for old, new in self.aliases.items() if old in config}}
 
     def misfit(self, config: Mapping[str, Any]) -> str | None:
         """What a config.json has that cannot be: "'hidden_size' is 'x', not a size"; None where all is fine."""

@@ -17,7 +17,7 @@ def head_size(config: Mapping[str, Any]) -> int:
 def num_parameters(architecture: Architecture, config: Mapping[str, Any]) -> int:
     """Weights, norms and biases included; of experts, all."""
     hidden, layers = config["hidden_size"], range(config["num_hidden_layers"])
-    tables = 1 if config.get("tie_word_embeddings", architecture.ties_tables) else 2
+    tables = 1 if config.get("tie_word_embeddings") else 2
     same = _attention(architecture, config) + architecture.num_norms * hidden
     own = sum(_experts(config) if _has_experts(config, layer) else _mlp(config) for layer in layers)
     return tables * config["vocab_size"] * hidden + len(layers) * same + own + hidden
