@@ -36,7 +36,6 @@ from specdec.models.load import check_network, load_lm, model_config
 from specdec.records.divergence import BUG, EXACT, TIE
 from specdec.records.rounds import Round
 
-CPU = torch.device("cpu")
 VOCAB_SIZE, HEAD_SIZE, MAX_POSITIONS, WINDOW, FIRST_POSITIONS = 128, 16, 256, 12, 96
 TOO_CLOSE = 1e-4  # logits nearer than this may swap in float32
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -190,7 +189,7 @@ def decoders(source: ModelSource) -> dict[str, tuple[CachedLM, Drafter]]:
     backends = ["eager"] if unsupported(model_config(source)) else ["eager", "graph"]
     ways: dict[str, tuple[CachedLM, Drafter]] = {}
     for backend in backends:
-        lm, draft_lm = (load_lm(source, CPU, torch.float32, backend=backend) for _ in range(2))
+        lm, draft_lm = (load_lm(source, torch.device("cpu"), torch.float32, backend=backend) for _ in range(2))
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for name, weight in draft_lm.model.named_parameters():

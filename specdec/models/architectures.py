@@ -6,7 +6,6 @@ and holds no class: `load.py` looks names up, so that nothing here imports a lib
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from specdec.models.config_fields import (
@@ -25,7 +24,6 @@ from specdec.models.config_fields import (
     SWITCH,
     Kind,
     Refused,
-    refused,
     short,
 )
 from specdec.models.layer_settings import (
@@ -35,6 +33,7 @@ from specdec.models.layer_settings import (
     Windows,
     is_by_kind,
     misfit_of_layers,
+    mistral_windows,
     no_windows,
     patterned_windows,
     rope_settings,
@@ -51,8 +50,8 @@ EXPERTS: Mapping[str, Kind] = {
     **{"moe_intermediate_size": SIZE, "num_experts": SIZE, "num_experts_per_tok": SIZE, "norm_topk_prob": SWITCH},
     **{"decoder_sparse_step": DERIVED_SIZE, "mlp_only_layers": LAYERS},
 }
-BIASED_MLP = tuple(refused("has biases in its MLP", "mlp_bias"))
-BIASED_ATTENTION = tuple(refused("has biases in its attention", "attention_bias"))
+BIASED_MLP = (Refused("mlp_bias", "has biases in its MLP"),)
+BIASED_ATTENTION = (Refused("attention_bias", "has biases in its attention"),)
 
 
 @dataclass(frozen=True)
@@ -181,7 +180,7 @@ ARCHITECTURES = (
         model_class="MistralForCausalLM",
         own_fields={"sliding_window": DERIVED_SIZE, "num_key_value_heads": STATED_SIZE},
         refused=BIASED_ATTENTION + BIASED_MLP,
-        windows=partial(windows_everywhere, 4096),
+        windows=mistral_windows,
         runs_as_graphs=True,
     ),
     Architecture(
@@ -190,7 +189,7 @@ ARCHITECTURES = (
         model_class="Phi3ForCausalLM",
         own_fields={"sliding_window": DERIVED_SIZE, "partial_rotary_factor": SHARE},
         refused=BIASED_ATTENTION + BIASED_MLP,
-        windows=partial(windows_everywhere, None),
+        windows=windows_everywhere,
         rope_types=("default", "longrope"),
         rope_apart=("partial_rotary_factor", "original_max_position_embeddings"),
     ),

@@ -75,7 +75,7 @@ ACTIVATION = Kind("an activation that is known here", _is_activation)
 ROPE = Kind("a JSON object", _is_object, is_nullable=True)
 COUNT = Kind("a number of layers", _is_count)
 LAYERS = Kind("a list of layers", _are_layers, is_nullable=True)
-KINDS = Kind(f"a list of {' and '.join(LAYER_KINDS)}", _are_kinds, is_nullable=True)
+KINDS = Kind("a list of full_attention and sliding_attention", _are_kinds, is_nullable=True)
 
 # What every decoder reads, and hands on to transformers.
 FIELDS: Mapping[str, Kind] = {

@@ -35,9 +35,14 @@ def switched_windows_everywhere(config: Mapping[str, Any]) -> Windows:
     return _by_kind(config, [SLIDING if window else FULL] * config["num_hidden_layers"], window)
 
 
-def windows_everywhere(default: int | None, config: Mapping[str, Any]) -> Windows:
-    """Mistral's and Phi-3's layers: all slide where there is a window; `default`: the window where none is named."""
-    window = config.get("sliding_window", default)
+def mistral_windows(config: Mapping[str, Any]) -> Windows:
+    """Mistral's layers: all slide, unless the window is null."""
+    return windows_everywhere({"sliding_window": 4096, **config})
+
+
+def windows_everywhere(config: Mapping[str, Any]) -> Windows:
+    """Phi-3's layers: all slide where there is a window."""
+    window = config.get("sliding_window")
     return _by_kind(config, [SLIDING if window else FULL] * config["num_hidden_layers"], window)
 
 
