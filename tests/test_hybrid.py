@@ -165,20 +165,19 @@ def with_chains(trace: Trace, spec: Spec, setup: Setup) -> Trace:
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_texts_are_plain_decodings_and_live_rounds_are_the_replayed_ones(architecture: str, one_thread: None) -> None:
-    """40 prompts with 0 differences to plain decoding, each setting on some of them; replays of two settings a prompt
-    for the first 10."""
+    """40 prompts with 0 differences to plain decoding, each setting on one of them; 25 of them replayed for a start."""
     model, rng = toy_model(architecture, 1, scale=4.0), random.Random(architecture)
     lm, drafting, by_first = CachedLM(model), perturbed(model, 2, 0.3), {"first": 0, "last": 0}
     for number in range(40):
         trace = plain_trace(lm, [rng.randrange(12) for _ in range(rng.randint(2, 30))], 20)
-        for spec in (SETTINGS[number % len(SETTINGS)], SETTINGS[(7 * number + 3) % len(SETTINGS)]):
-            setup = setup_of(spec, drafting, sorted(trace.stop_ids))
-            live = rounds_of(lm, spec.drafter(setup), trace)
-            by_first["first"] += sum(turn.draft_len > 0 and turn.num_forward_passes == 0 for turn in live)
-            by_first["last"] += sum(turn.num_forward_passes > 0 for turn in live)
-            if number < 10:
-                assert_same(live, blank(replay(with_chains(trace, spec, setup), spec).rounds))
-    assert min(by_first.values()) > 50
+        spec = SETTINGS[number % len(SETTINGS)]
+        setup = setup_of(spec, drafting, sorted(trace.stop_ids))
+        live = rounds_of(lm, spec.drafter(setup), trace)
+        by_first["first"] += sum(turn.draft_len > 0 and turn.num_forward_passes == 0 for turn in live)
+        by_first["last"] += sum(turn.num_forward_passes > 0 for turn in live)
+        if architecture == "qwen2" and number < len(SETTINGS):
+            assert_same(live, blank(replay(with_chains(trace, spec, setup), spec).rounds))
+    assert min(by_first.values()) > 20
 
 
 def assert_same(live: Sequence[Round], replayed: Sequence[Round]) -> None:

@@ -294,16 +294,16 @@ def test_replays_need_no_chains_and_nothing_beats_the_ceiling(seed: int) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_texts_are_plain_decodings_and_live_rounds_are_the_replayed_ones(architecture: str, one_thread: None) -> None:
-    """40 prompts with 0 differences; every setting on 4 of them, two on the others."""
+    """40 prompts with 0 differences to plain decoding, under every setting in turn."""
     lm, rng = CachedLM(toy_model(architecture, 1, scale=4.0)), random.Random(architecture)
     accepted = 0
     for number in range(40):
         trace = plain_trace(lm, [rng.randrange(12) for _ in range(rng.randint(2, 30))], 20)
-        for spec in SETTINGS if number < 4 else SETTINGS[:2]:
-            live = rounds_of(lm, spec.drafter(Setup(trace.stop_ids)), trace)
-            assert live == blank(replay(trace, spec).rounds)
-            accepted += sum(turn.accepted_len for turn in live)
-    assert accepted > 100
+        spec = SETTINGS[number % len(SETTINGS)]
+        live = rounds_of(lm, spec.drafter(Setup(trace.stop_ids)), trace)
+        assert live == blank(replay(trace, spec).rounds)
+        accepted += sum(turn.accepted_len for turn in live)
+    assert accepted > 50
 
 
 @pytest.mark.slow

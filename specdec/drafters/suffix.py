@@ -26,9 +26,9 @@ from specdec.drafters.suffix_tree import Guess, SuffixTree
 
 MAX_DEPTH = Flag("suffix_depth", "suffix decoding: tokens of a match and its draft, at most", (64,), (), LENGTHS)
 FACTOR = Flag("suffix_factor", "suffix decoding: a match of M tokens drafts M x this + the offset", (1.0,), (), AMOUNTS)
-OFFSET = Flag("suffix_offset", "suffix decoding: tokens that a match drafts beside", (0.0,), (), AMOUNTS)
-FLOOR = Flag("suffix_floor", "suffix decoding: drafts end before they are less probable", (0.1,), (), PROBABILITIES)
-MIN_SCORE = Flag("suffix_min_score", "suffix decoding: expect so many tokens, or draft none", (0.0,), (), AMOUNTS)
+OFFSET = Flag("suffix_offset", "suffix decoding: tokens that a match of any length drafts more", (0.0,), (), AMOUNTS)
+FLOOR = Flag("suffix_floor", "suffix decoding: a draft ends before it is less probable", (0.1,), (), PROBABILITIES)
+MIN_SCORE = Flag("suffix_min_score", "suffix decoding: tokens to be expected of a draft, at least", (0.0,), (), AMOUNTS)
 READS_EARLIER = Flag("suffix_earlier", "suffix decoding: draft from the answers to the run's earlier questions as well")
 LONGEST = Flag("suffix_max_draft_len", "suffix decoding: tokens of a draft, at most", (64,), (), LENGTHS)
 
