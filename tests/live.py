@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
+
 from specdec.decoding.loop import Drafter, speculate
 from specdec.decoding.target import Target
 from specdec.drafters.plain import NoDrafter
@@ -42,3 +44,11 @@ def rounds_of(lm: CachedLM, drafter: Drafter, trace: Trace) -> list[Round]:
 def blank(rounds: Sequence[Round]) -> list[Round]:
     """Without times, and without what the target says of tokens that it rejects."""
     return [replace(turn, draft_ms=0.0, verify_ms=0.0, cpu_ms=None, target_tokens=None) for turn in rounds]
+
+
+def assert_same(live: Sequence[Round], replayed: Sequence[Round]) -> None:
+    """Confidences to rounding, for a recorded pass runs many rows at once; everything else exactly."""
+    without = [[replace(turn, confidences=[]) for turn in rounds] for rounds in (live, replayed)]
+    assert without[0] == without[1]
+    for ours, theirs in zip(live, replayed, strict=True):
+        assert ours.confidences == pytest.approx(theirs.confidences, abs=1e-5, rel=0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from live import blank, plain_trace, rounds_of
+from live import assert_same, blank, plain_trace, rounds_of
 from made_up import made_up_trace
 from toys import ARCHITECTURES, MASK_ID, perturbed, toy_model
 
@@ -31,7 +31,6 @@ from specdec.latency.profile import load_profile
 from specdec.models.lm import CachedLM
 from specdec.ranking.oracle import TraceJudges
 from specdec.records.record import find_records, load_record
-from specdec.records.rounds import Round
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
 
@@ -178,14 +177,6 @@ def test_texts_are_plain_decodings_and_live_rounds_are_the_replayed_ones(archite
         if architecture == "qwen2" and number < len(SETTINGS):
             assert_same(live, blank(replay(with_chains(trace, spec, setup), spec).rounds))
     assert min(by_first.values()) > 20
-
-
-def assert_same(live: Sequence[Round], replayed: Sequence[Round]) -> None:
-    """Confidences to rounding, for a recorded pass runs many rows at once; everything else exactly."""
-    without = [[dataclasses.replace(turn, confidences=[]) for turn in rounds] for rounds in (live, replayed)]
-    assert without[0] == without[1]
-    for ours, theirs in zip(live, replayed, strict=True):
-        assert ours.confidences == pytest.approx(theirs.confidences, abs=1e-5, rel=0)
 
 
 @pytest.mark.slow

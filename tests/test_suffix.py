@@ -14,7 +14,7 @@ import pytest
 from families import flags, save_family
 from hypothesis import given
 from hypothesis import strategies as st
-from live import blank, plain_trace, rounds_of
+from live import assert_same, blank, plain_trace, rounds_of
 from made_up import STOP_ID, made_up_trace
 from toys import ARCHITECTURES, toy_model
 
@@ -215,23 +215,24 @@ def test_earlier_answers_are_the_runs_whatever_its_shards(
 ) -> None:
     """Whole, resumed, in shards and replayed: the same rounds; what cannot be the same is refused in one line."""
     family, name = save_family(tmp_path / "family"), Suffix(earlier=True).name
+    names = (name, f"{name}_else_ar_None_sf_2")
     asked, rng = tmp_path / "asked.jsonl", random.Random(1)
     prompts = [" ".join(f"word{rng.randrange(6)}" for _ in range(9)) for _ in range(4)]
     asked.write_text("".join(f'{{"prompt": "{one}"}}\n' for one in prompts))
 
-    def run(folder: str, *more: str, drafters: tuple[str, ...] = ("plain", name)) -> tuple[int, str]:
+    def run(folder: str, *more: str, drafters: tuple[str, ...] = ("plain", *names)) -> tuple[int, str]:
         where = ["--dataset_name", str(asked), "--drafters", *drafters, *more]
         status = failfast.main(flags(family, tmp_path / folder, *where))
         return status, capsys.readouterr().err
 
-    def records(folder: str) -> dict[int, Record]:
+    def records(folder: str) -> dict[tuple[int, str], Record]:
         found = map(load_record, find_records(tmp_path / folder))
-        return {one.question_id: one for one in found if one.drafter_name == name}
+        return {(one.question_id, one.drafter_name): one for one in found if one.drafter_name in names}
 
     assert run("whole")[0] == 0
     whole = records("whole")
-    counts = [whole[number].identity.settings["earlier_questions"] for number in range(4)]
-    assert counts == [0, 1, 2, 3] and len({one.identity.settings["earlier_sha256"] for one in whole.values()}) == 4
+    counts = [whole[number, one].identity.settings["earlier_questions"] for one in names for number in range(4)]
+    assert counts == 2 * [0, 1, 2, 3] and len({one.identity.settings["earlier_sha256"] for one in whole.values()}) == 4
     status, error = run("parts", "--shard", "1/2")
     assert status == 2 and "none of plain decoding to question 0" in error and error.count("\n") == 1
     assert not list((tmp_path / "parts").rglob("*.pickle"))
@@ -239,13 +240,15 @@ def test_earlier_answers_are_the_runs_whatever_its_shards(
     assert run("parts", "--shard", "1/2")[0] == 0 and run("parts", "--shard", "0/2")[0] == 0
     assert run("parts")[0] == 0 and run("whole")[0] == 0, "nothing is left to do"
     assert run("replayed", "--record")[0] == 0
-    replayed = ["--drafters", name, "--output_dir", str(tmp_path / "replayed"), "--workers", "1", "--latency_target"]
+    replayed = ["--drafters", *names, "--output_dir", str(tmp_path / "replayed"), "--workers", "1", "--latency_target"]
     assert replay_command.main([str(tmp_path / "replayed"), *replayed, "Qwen2.5-7B-Instruct"]) == 0
     parts, again = records("parts"), records("replayed")
-    for number, record in whole.items():
-        assert record.identity == parts[number].identity
-        assert record.identity == dataclasses.replace(again[number].identity, origin=LIVE)
-        assert blank(record.rounds) == blank(parts[number].rounds) == blank(again[number].rounds)
+    assert len(whole) == 8
+    for key, record in whole.items():
+        assert record.identity == parts[key].identity
+        assert record.identity == dataclasses.replace(again[key].identity, origin=LIVE)
+        assert_same(blank(record.rounds), blank(parts[key].rounds))
+        assert_same(blank(record.rounds), blank(again[key].rounds))
     assert sum(record.num_accepted for record in whole.values()) > 0
     assert "leave out --temperature" in run("sampled", "--temperature", "1")[1]
     asked.write_text('{"turns": ["word1 word2", "word3"]}\n')
