@@ -9,6 +9,7 @@ from pathlib import Path
 from specdec.config import RunConfig
 
 PUBLISHED = {"run": "failfast.py", "rank": "parse_log.py"}
+ROOM = 92  # columns for a command and what it does
 MODULES = {"replay": "specdec.replay", "report": "specdec.html_report"}
 
 
@@ -25,6 +26,7 @@ def next_lines(config: RunConfig) -> str:
             f"{called('run')} --dataset_name FILE.jsonl": 'your questions, a {"prompt": ...} a line',
         }
     width = max(map(len, steps))
+    width = 0 if width + max(map(len, steps.values())) > ROOM else width
     lines = [f"{command.ljust(width)}  {what}" for command, what in steps.items()]
     return "Next: " + "\n      ".join(lines)
 

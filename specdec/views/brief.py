@@ -75,7 +75,7 @@ def brief_table(table: Table, view: View) -> list[str]:
     lines = view.table(cells, num_left=2, is_ruled=False)
     num_more = len(table.with_plain) - len(rows)
     lines += [f"and {num_more} more"] if num_more > 0 else []
-    lines += [f"No room for: {', '.join(dropped)} (a wider terminal, or --wide)."] if dropped else []
+    lines += [view.wrapped(f"No room for: {', '.join(dropped)} (a wider terminal, or --wide).")] if dropped else []
     return lines
 
 

@@ -89,7 +89,8 @@ def _brief_tables(stats: Sequence[Entry], view: View) -> list[str]:
     scope = scope_line(stats)
     parts.append(brief_tables(tables, view, f"{scope}. " if scope else ""))
     said = [*notes(tables[0]), category_line(stats, engines[0]), profiles_line(winners(stats)), brief.legend(tables[0])]
-    closing = losslessness_line(stats), answers_line(stats)
+    untimed = "" if MEASURED in engines else plain_line(plain_row(stats))
+    closing = untimed, losslessness_line(stats), answers_line(stats)
     said.append(" ".join(filter(None, closing)))
     return ["\n\n".join(parts) + "\n" + "\n".join(view.wrapped(one) for one in said if one)]
 

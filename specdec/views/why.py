@@ -117,8 +117,8 @@ def _compared(first: Account, rival: Account) -> str:
         return f"{rival.name} {_accepts_more(first, rival)}, but {_pays(first, rival)}"
     if rival.cost < first.cost:
         return (
-            f"a round of {rival.name} costs less ({rival.cost:.1f} tokens of plain decoding against {first.cost:.1f}), "
-            f"but gives {rival.tokens:.1f} tokens against {first.tokens:.1f}{_shares(first, rival)}"
+            f"a round of {rival.name} costs less ({rival.cost:.1f} tokens of plain decoding against {first.name}'s "
+            f"{first.cost:.1f}), but gives {rival.tokens:.1f} tokens against {first.tokens:.1f}{_shares(first, rival)}"
         )
     return (
         f"a round of {first.name} gives more ({first.tokens:.1f} tokens against {rival.name}'s {rival.tokens:.1f}"
