@@ -87,10 +87,10 @@ def build_parser(program: str = PROGRAM) -> StrictParser:
     parser.add_argument("paths", nargs="+", metavar="PATH", type=Path, help="log file or results folder")
     add_reading_flags(parser)
     add_flags(parser, VIEW_FLAGS)
-    parser.add_argument(
+    parser.group("input").add_argument(
         "--trace_dir", help="for records: the share of the ceiling, by this folder's traces (default: their own)"
     )
-    parser.add_argument(
+    parser.group("input").add_argument(
         "--also",
         nargs="+",
         default=[],
@@ -98,8 +98,8 @@ def build_parser(program: str = PROGRAM) -> StrictParser:
         metavar="FILE",
         help="rank what a server's own speculation gave as well: what profile_tpt_vllm_eagle3 printed",
     )
-    parser.add_argument("--category", help="rank the questions of this category alone")
-    output = parser.add_mutually_exclusive_group()
+    parser.group("input").add_argument("--category", help="rank the questions of this category alone")
+    output = parser.group("output").add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print one JSON document")
     output.add_argument("--csv", action="store_true", help="print CSV")
     return parser

@@ -51,6 +51,7 @@ FLAGS = (
 )
 REFUSED = "temperature"  # with a reason
 PROGRAM = "python -m specdec.replay"  # its published name
+ABOUT = "Replay settings on recorded traces, over several processes, and rank them. Loads no model."
 EXAMPLES = (
     "failfast replay results --grid paper --json > ranking.json",
     "failfast replay results --drafters failfast --tau 0.3 0.45 0.6",
@@ -79,13 +80,17 @@ Replayed = tuple[list[Entry], list[str]]  # what a single trace gave, and the li
 
 
 def build_parser(program: str = PROGRAM) -> StrictParser:
-    parser = StrictParser(prog=program, usage=f"{program} TRACE_DIR [FLAG ...]", examples=EXAMPLES, description=__doc__)
+    parser = StrictParser(prog=program, examples=EXAMPLES, description=ABOUT)
     parser.add_argument("traces", metavar="TRACE_DIR", help="folder with traces (failfast.py --record), or one trace")
     add_flags(parser, (*FLAGS, REFUSED, *(flag.name for flag in family_flags())))
-    parser.add_argument("--output_dir", help="write full records there, as a live run would (default: none)")
-    parser.add_argument("--log", help="write a log there that parse_log.py ranks (default: none)")
-    parser.add_argument("--workers", type=positive_int, default=os.cpu_count(), help="processes (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print the ranking as one JSON document")
+    parser.group("output").add_argument(
+        "--output_dir", help="write full records there, as a live run would (default: none)"
+    )
+    parser.group("output").add_argument("--log", help="write a log there that parse_log.py ranks (default: none)")
+    parser.group("output").add_argument(
+        "--workers", type=positive_int, default=os.cpu_count(), help="processes (default: %(default)s)"
+    )
+    parser.group("output").add_argument("--json", action="store_true", help="print the ranking as one JSON document")
     return parser
 
 

@@ -16,7 +16,7 @@ from specdec.ranking.ranking import engines_of
 from specdec.ranking.seen import unseen
 from specdec.records.pickles import write_atomic
 from specdec.records.record import Record
-from specdec.runs.run_file import find_runs, read_run
+from specdec.runs.run_file import runs_of
 from specdec.views.question_data import packed, question_data
 from specdec.views.report_data import by_question, looks, report_data
 from specdec.views.report_page import report_page
@@ -30,10 +30,16 @@ def build_parser(program: str = PROGRAM) -> StrictParser:
     """The command line; flags as in parse_log.py."""
     parser = StrictParser(prog=program, examples=EXAMPLES, description=__doc__)
     parser.add_argument("results", metavar="RESULTS", type=Path, help="results folder, or a folder in it")
-    parser.add_argument("--out", type=Path, default=Path("report.html"), help="file to write (default: %(default)s)")
+    parser.group("output").add_argument(
+        "--out", type=Path, default=Path("report.html"), help="file to write (default: %(default)s)"
+    )
     add_reading_flags(parser)
-    parser.add_argument("--trace_dir", help="show shares of the ceiling, from this folder's traces (default: RESULTS)")
-    parser.add_argument("--tokenizer", help="the target's tokenizer.json, or its folder (default: found by its name)")
+    parser.group("input").add_argument(
+        "--trace_dir", help="show shares of the ceiling, from this folder's traces (default: RESULTS)"
+    )
+    parser.group("input").add_argument(
+        "--tokenizer", help="the target's tokenizer.json, or its folder (default: found by its name)"
+    )
     return parser
 
 
@@ -48,7 +54,7 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
     pricing = Pricing.load(options.latency_profile, options.latency_target, options.pass_accounting, has_measured=True)
     records = records_of(options.results)
     _check_comparable(records, options.results)
-    runs = _runs(options.results)
+    runs = runs_of(options.results)
     reader = Reader(read_token_bytes(_tokenizer(options.tokenizer, records, runs)))
     asked = options.trace_dir
     judges = Judges(asked, pricing) if asked else own_judges(options.results, records, pricing)
@@ -88,18 +94,6 @@ def _check_comparable(records: Sequence[Record], folder: Path) -> None:
     if len(targets) > 1:
         names = ", ".join(targets)
         raise UserError(f"{folder} holds records of several targets ({names}): give one folder, pickles/TARGET")
-
-
-def _runs(folder: Path) -> list[dict[str, Any]]:
-    """What is known of the runs that filled a results folder, oldest first; a damaged run.json is left out."""
-    root = next((one.parent for one in (folder, *folder.resolve().parents) if one.name == "pickles"), folder)
-    runs = []
-    for path in find_runs(root):
-        try:
-            runs.append(read_run(path))
-        except UserError:  # no record depends on it; `failfast.py --status` names it
-            continue
-    return runs
 
 
 def _tokenizer(asked: str | None, records: Sequence[Record], runs: Sequence[Mapping[str, Any]]) -> Path:

@@ -26,7 +26,7 @@ from specdec.questions.sets import Problem
 from specdec.ranking.entries import PLAIN
 from specdec.ranking.own_traces import own_judges
 from specdec.records.record import check_writable
-from specdec.runs.left_out import leave_out, left_out_line
+from specdec.runs.left_out import leave_out, left_out_line, planned_left_out
 from specdec.runs.resume import Repeated, asked_problems, repeated_run, stored_records
 from specdec.runs.run_file import RunFile
 from specdec.runs.shards import Shard, parse_shard
@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("failfast")
 
 PROGRAM = "failfast.py"  # its published name
+ABOUT = """Run drafters of speculative decoding on questions, record every round, and rank them.
+Without flags: the bundled models on the bundled questions, with all drafters that need no calibration.
+Flags stand in groups: which questions, models, decoding, drafters, lengths and thresholds, prices, output.
+Examples stand at the end."""
 EXAMPLES = (
     "python failfast.py",
     "python failfast.py --dataset_name gsm8k --num_questions 30 --output_dir results/gsm8k",
@@ -54,20 +58,17 @@ RUN_EXAMPLES = (
 
 def parse_args(arguments: Sequence[str] | None = None) -> RunConfig:
     """The published command line as a RunConfig. Raises UserError, or exits with 2 on a malformed flag."""
-    about = (
-        "Measure drafting strategies for speculative decoding. Without flags: the bundled models on the bundled "
-        "questions with all drafters that need no calibration."
-    )
-    parser = StrictParser(prog=PROGRAM, usage=f"{PROGRAM} [FLAG ...]", description=about, examples=EXAMPLES)
+    about = f"{ABOUT}\n'python {PROGRAM} help' lists the verbs: run, rank, recommend, record, replay, report, ..."
+    parser = StrictParser(prog=PROGRAM, description=about, examples=EXAMPLES)
     add_flags(parser)
     return RunConfig.of(**vars(parser.parse_args(arguments)))
 
 
 def parse_verb(program: str, arguments: Sequence[str] | None) -> RunConfig:
     """The same for `failfast run`: what only records, only reads or only looks has a verb of its own."""
-    parser = StrictParser(prog=program, usage=f"{program} [FLAG ...]", description=__doc__, examples=RUN_EXAMPLES)
-    own = names_of("questions", "models", "decoding", "drafters", "pricing", "output")
-    add_flags(parser, [name for name in own if name not in ("read_pickle", "status")])
+    parser = StrictParser(prog=program, description=ABOUT, examples=RUN_EXAMPLES)
+    own = names_of("questions", "models", "decoding", "drafters", "sweeps", "drafting", "pricing", "output")
+    add_flags(parser, [*(name for name in own if name not in ("read_pickle", "status")), "with_traces"])
     return RunConfig.of(**vars(parser.parse_args(arguments)))
 
 
@@ -150,7 +151,7 @@ def _run_models(config: RunConfig, pricing: Pricing, asked: tuple[Sequence[Probl
     report = None if config.recording.record else Reporter(config, pricing, session.token_bytes)
     jobs = [] if config.recording.record else plan_jobs(session, problems)
     if output.dry_run:
-        print(describe_plan(session, jobs))
+        print("\n".join([describe_plan(session, jobs), *planned_left_out(left_out, num_asked)]))
         return
     check_writable(output.output_dir)
     with RunFile(output.output_dir, describe_run(session, problems, shard, jobs)) as run_file:

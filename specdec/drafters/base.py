@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from itertools import product
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, get_type_hints
 
 from specdec.decoding.chains import Chain, Chains, Text
@@ -73,7 +74,8 @@ class Spec(ABC):
     `priced_as` what a pass of it costs like: "ar" (one token) or "block". `switch`: the published flag that asks for
     it. `is_default`: it runs where nobody names drafters; `is_headline`: also where a switch asks for another;
     `is_static_baseline`: also under --baseline_sweep; `is_policy`: --policy puts it in the headline's place.
-    `is_reference`: rankings compare with the best of these.
+    `is_reference`: rankings compare with the best of these. `serving`: by server, its settings for the same drafts,
+    with fields in braces (`served.py`); `not_served`: why a server that is not there has none.
     """
 
     name_pattern: ClassVar[str]
@@ -92,6 +94,8 @@ class Spec(ABC):
     is_policy: ClassVar[bool] = False
     is_reference: ClassVar[bool] = False
     needs_advice: ClassVar[bool] = False
+    serving: ClassVar[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
+    not_served: ClassVar[str] = ""
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from specdec.config import RunConfig
+from specdec.config import DecodingConfig, RunConfig
 from specdec.drafters.families import kinds, parse_name
 from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
@@ -149,7 +149,8 @@ def _trace_paths(config: RunConfig, problems: Sequence[Problem]) -> Iterator[Pat
 def stored_records(config: RunConfig) -> list[Record]:
     """The finished records of the target, data set, budget, questions and kinds of drafter asked for; plain first.
 
-    Their other settings are as stored. Raises UserError where none is, or a question of --question_ids has none.
+    Their other settings are as stored. Raises UserError where none is, where a question of --question_ids has none, or
+    where they are not sampled as asked.
     """
     there = load_records(config.output.output_dir)
     records = [record for record in there if _is_asked(record, config)]
@@ -161,7 +162,21 @@ def stored_records(config: RunConfig) -> list[Record]:
     missing = set(config.questions.question_ids or ()) - {row_of(record.question_id) for record in records}
     if missing:
         raise UserError(f"no stored record of question {min(missing)} in {config.output.output_dir}: run it first")
+    _check_sampled_alike(records, config.decoding)
     return sorted(records, key=lambda record: (natural(record.question_id), record.drafter_name != PLAIN))
+
+
+def _check_sampled_alike(records: Sequence[Record], asked: DecodingConfig) -> None:
+    """Raise UserError for sampling parameters that were given and are not those of the records."""
+    for name in ("temperature", "top_k", "top_p"):
+        value, usual = getattr(asked, name), getattr(DecodingConfig, name)
+        stored = {record.identity.settings.get(name, usual) for record in records}
+        if value != usual and stored != {value}:
+            made = "greedily" if not any(record.is_sampled for record in records) else "otherwise"
+            raise UserError(
+                f"--read_pickle reads records as they were made, and these were decoded {made}: leave out "
+                f"--{name}, or run without --read_pickle"
+            )
 
 
 def _holds(records: Sequence[Record]) -> str:

@@ -39,6 +39,7 @@ SCHEMA_VERSION = 1
 DONE, STOPPED, FAILED = "done", "stopped", "failed"
 TRACES = "traces"  # in place of a drafter: what a run that records makes
 LOG_NAME = "log.txt"
+SIZES = ("num_parameters", "kv_values_per_token")  # of a model, by its config.json
 MAX_BYTES = 64 * 2**20
 
 
@@ -148,6 +149,20 @@ def find_runs(output_dir: str | Path) -> list[Path]:
     return sorted(Path(output_dir).glob("runs/*/run.json"))
 
 
+def runs_of(folder: str | Path) -> list[dict[str, Any]]:
+    """What is known of the runs that filled a results folder, or a folder in it, oldest first; a damaged run.json is
+    left out."""
+    place = Path(folder)
+    root = next((one.parent for one in (place, *place.resolve().parents) if one.name == "pickles"), place)
+    runs = []
+    for path in find_runs(root):
+        try:
+            runs.append(read_run(path))
+        except UserError:  # no record depends on it; `failfast.py --status` names it
+            continue
+    return runs
+
+
 def slurm_ids(environment: Mapping[str, str]) -> dict[str, str]:
     """What Slurm says of the job: its ids, node, partition and how often it was started again."""
     wanted = ("JOB_ID", "ARRAY_", "JOB_NAME", "JOB_NODELIST", "JOB_PARTITION", "RESTART_COUNT", "CLUSTER_NAME")
@@ -189,7 +204,12 @@ def describe_run(session: Session, problems: Sequence[Problem], shard: Shard, jo
                 "context_len": session.context_len,
             },
             "models": {
-                role.title: {"name": source.name, "sha256": session.fingerprints.get(role), **stamp(source)}
+                role.title: {
+                    "name": source.name,
+                    "sha256": session.fingerprints.get(role),
+                    **{size: getattr(source, size) for size in SIZES},
+                    **stamp(source),
+                }
                 for role, source in session.sources.items()
             },
             "chat_template_sha256": _sha256(getattr(session.tokenizer, "chat_template", None)),
