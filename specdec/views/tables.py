@@ -164,7 +164,7 @@ def difference_table(table: Table, view: View = ALL) -> str:
         head += [f"less {title}", _INTERVAL, "p (Holm)", "more questions"]
     cells = [[_name(row), *(text for key in known for text in _differing(row.differences.get(key)))] for row in rows]
     names = "; ".join(f"{title}: {name}" for title, name in known.values())
-    title = f"Paired differences of the mean speedup over {table.num_paired} questions ({names})"
+    title = f"Paired differences of the mean speedup over {table.over} ({names})"
     legend = (
         "More questions: about how many would separate the two with 80% chance, if the difference is as it looks, at "
         "the same corrected level."
