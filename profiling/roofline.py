@@ -123,7 +123,10 @@ def find_shape(role: Role, name: str) -> ModelSource:
     """A model, without weights, by its shape's name ("Qwen2.5-7B[-Instruct]") or as failfast.py finds it. UserError."""
     shape = SHAPES.get(name.removesuffix("-Instruct"))
     if shape is None:
-        return find_model(role, name, with_weights=False)
+        source = find_model(role, name, with_weights=False)
+        if "num_experts" in source.architecture.fields:
+            raise UserError(f"{name!r} has experts, of which a pass reads a part: limits are those of dense models")
+        return source
     return ModelSource(role, name, Path(name), {**vars(shape), "model_type": "qwen2"})
 
 

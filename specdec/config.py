@@ -171,6 +171,8 @@ class RunConfig:
         asked: dict[str, Any] = {"prompt_style": self.questions.prompt_style, "prompt_sha256": prompt_ids_sha256}
         if self.questions.prompt_style == SHORT:  # left out: records with our prompts are older than the choice
             del asked["prompt_style"]
+        if self.questions.thinking is not None:  # absent: the template's own default, and in records before the choice
+            asked["thinking"] = self.questions.thinking
         if turn := turn_of(question_id):
             asked["turn"] = turn + 1
         return Identity(*where, {**asked, **settings}, origin)

@@ -119,7 +119,7 @@ class Session:
     def encode(self, prompt: str | Messages, what: str = "a prompt") -> list[int]:
         """The token ids of a prompt, or of a conversation. Raises UserError, calling it `what`, for one that a model of
         the run cannot read."""
-        prompt_ids = encode_prompt(self.tokenizer, prompt)
+        prompt_ids = encode_prompt(self.tokenizer, prompt, thinking=self.config.questions.thinking)
         if not prompt_ids:
             raise UserError(f"{what} has no token: check the chat template")
         self.require_readable(prompt_ids, what)

@@ -87,6 +87,7 @@ def _trace_to_verify_with(config: RunConfig, identity: Identity) -> Trace:
         "question_id",
         "max_new_tokens",
         "prompt_style",
+        "thinking",
         "prompt_sha256",
         "stop_ids",
         "decoding",
