@@ -98,6 +98,11 @@ class Session:
         return backend_title(self.backend, self.device)
 
     @property
+    def num_threads(self) -> int:
+        """The CPU threads of a pass."""
+        return torch.get_num_threads()
+
+    @property
     def dtype_name(self) -> str:
         """What flags, records and results call the dtype: "float32"."""
         return str(self.dtype).removeprefix("torch.")
@@ -199,14 +204,12 @@ class Session:
 
     def _unlearnt(self, spec: Spec) -> Setup:
         """The same without a model, a sampler and what a policy has learnt."""
-        role = spec.parts[-1].role
-        mask = None if role is None else self.mask_ids.get(role)
+        mask = None if spec.model_role is None else self.mask_ids.get(spec.model_role)
         return Setup(self.stop_ids, self.options, mask_id=mask)
 
     def model_of(self, spec: Spec) -> CachedLM | None:
         """The model of a drafter's part, loaded; None for a drafter without one."""
-        role = spec.parts[-1].role
-        return None if role is None else self._lm(role)
+        return None if spec.model_role is None else self._lm(spec.model_role)
 
     def results_identity(self, spec: Spec) -> dict[str, Any]:
         """Everything about models and settings that decides what a configuration's results are."""
@@ -228,12 +231,11 @@ class Session:
 
     def chains_identity(self, spec: Spec) -> dict[str, Any]:
         """What decides what a drafter would write after a prefix of a text."""
-        role = spec.parts[-1].role
-        model = {} if role is None else {"drafter_sha256": self.fingerprints.get(role)}
+        model = {} if spec.model_role is None else {"drafter_sha256": self.fingerprints.get(spec.model_role)}
         return model | spec.chain_settings(self._unlearnt(spec))
 
     def _sampling(self, spec: Spec) -> dict[str, Any]:
-        names = ("temperature", "top_k", "top_p") + (() if spec.parts[-1].role is None else ("draft_sampling",))
+        names = ("temperature", "top_k", "top_p") + (() if spec.model_role is None else ("draft_sampling",))
         return {name: getattr(self.config.decoding, name) for name in names}
 
     def _advice(self, spec: Spec) -> Advice | None:
@@ -341,6 +343,6 @@ def backend_of(config: RunConfig, device: torch.device, dtype: torch.dtype, sour
 
 def only_eager(config: RunConfig) -> str | None:
     """Why the graph backend cannot do what is asked, whatever the models."""
-    if config.recording.record:
+    if config.recording.record or config.recording.with_traces:
         return "traces are recorded by passes over many rows (specdec/models/pages.py), which it does not run"
     return "it has no sub-block cache" if config.drafters.options.get("use_block_cache") else None

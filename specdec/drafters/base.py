@@ -121,6 +121,11 @@ class Spec(ABC):
         return (self,)
 
     @property
+    def model_role(self) -> Role | None:
+        """The model that it needs: its last part's."""
+        return self.parts[-1].role
+
+    @property
     def reads_earlier(self) -> bool:
         """Whether it drafts from the answers to the questions before (`Setup.earlier`)."""
         return False
