@@ -124,7 +124,7 @@ def under_engine(tables: Sequence[Table], engine: str | None) -> list[Table]:
     """The tables under `engine` (default: all). UserError where it is not there."""
     engines = list(dict.fromkeys(table.engine for table in tables))
     if engine is not None and engine not in engines:
-        raise UserError(f"no --engine {engine!r} (there are: {', '.join(map(repr, engines)) or 'none'})")
+        raise UserError(f"no --pricing {engine!r} (there are: {', '.join(map(repr, engines)) or 'none'})")
     return [table for table in tables if engine in (None, table.engine)]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from specdec.commands.exports import Exports, add_export_flags
 from specdec.commands.flags import StrictParser, add_reading_flags
 from specdec.errors import UserError, exit_status, user_error
 from specdec.latency.pricing import Pricing
@@ -24,6 +25,7 @@ EXAMPLES = (
     "failfast rank results",
     "failfast rank run.log --csv > ranking.csv",
     "failfast rank results --trace_dir results/traces",
+    "failfast rank results --records csv --out tables",
 )
 
 
@@ -73,12 +75,14 @@ def build_parser(program: str = PROGRAM) -> StrictParser:
     output = parser.group("output").add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print one JSON document")
     output.add_argument("--csv", action="store_true", help="print CSV")
+    add_export_flags(parser)
     return parser
 
 
 def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     """The text to print for a command line. UserError for input that cannot be ranked."""
     options = build_parser(program).parse_args(arguments)
+    exports = Exports.asked(options)
     pricing = Pricing.load(options.latency_profile, options.latency_target, options.pass_accounting, has_measured=True)
     judges = None if options.trace_dir is None else Judges(options.trace_dir, pricing)
     reading = partial(entry_of, pricing=pricing, judges=judges, run_code=options.run_code)
@@ -88,6 +92,7 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     served, notes = also_ranked(options.also, stats)
     stats, left_out = unseen([*stats, *served], options.allow_seen)
     stats, note = comparable(stats, options.allow_unequal)
+    exports.write(stats, options.paths)
     measured_only = {entry.source.target for entry in stats if not entry.prices.keys() - {MEASURED}}
     unmodelled = [pricing.without_model(target) for target in sorted(measured_only - {""})]
     note = "\n".join(filter(None, [note, left_out, *notes, *unmodelled]))

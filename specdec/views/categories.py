@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from specdec.ranking.entries import PLAIN, Entry
+from specdec.ranking.question_sets import num_rows
 from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS
 from specdec.ranking.table import Table, table_of
 from specdec.text import aligned, visible
@@ -24,7 +25,7 @@ def category_table(stats: Sequence[Entry], engine: str) -> str:
     few: list[str] = []
     for category, entries in by_category(stats).items():
         num, name = num_questions(entries), visible(category) or "none"
-        if num < MIN_QUESTIONS:
+        if num_rows(entries) < MIN_QUESTIONS:
             few.append(f"{name} ({num})")
         else:
             cells += _cells(name, num, table_of(entries, engine, intervals=()))

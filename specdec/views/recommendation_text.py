@@ -72,7 +72,7 @@ def _says(one: Recommendation) -> str:
     it = "" if one.first is None else _named(one.first)
     if one.row is not None:
         many = "the only drafter" if len(one.table.rows) == 1 else f"best of {len(one.table.rows)} settings"
-        return f"Use {it}, {many} over {one.table.num_paired} questions."
+        return f"Use {it}, {many} over {one.table.over}."
     more = "" if one.num_more is None else f" About {one.num_more} more questions would decide."
     if one.kind not in _WHY_NOT:
         return f"Undecided, so nothing is recommended. First by number: {it}.{more}"

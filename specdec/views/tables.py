@@ -122,10 +122,10 @@ def difference_table(table: Table) -> str:
     known = {key: (title, visible(name)) for key, (title, name) in references.items() if name}
     head = ["drafter"]
     for title, _ in known.values():
-        head += [f"less {title}", _INTERVAL, "p (Holm)", "more questions"]
+        head += [f"minus {title}", _INTERVAL, "p (Holm)", "more questions"]
     cells = [[_name(row), *(text for key in known for text in _differing(row.differences.get(key)))] for row in rows]
     names = "; ".join(f"{title}: {name}" for title, name in known.values())
-    title = f"Paired differences of the mean speedup over {table.num_paired} questions ({names})"
+    title = f"Paired differences of the mean speedup over {table.over} ({names})"
     legend = (
         "More questions: about how many would separate the two with 80% chance, if the difference is as it looks, at "
         "the same corrected level."

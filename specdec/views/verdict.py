@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from specdec.latency.profile import MEASURED
 from specdec.ranking.comparisons import BEHIND, BEST, MARGIN, standing_of_first
+from specdec.ranking.quantities import COMPARED, QUANTITIES
 from specdec.ranking.statistics import MIN_QUESTIONS
-from specdec.ranking.table import COMPARED, QUANTITIES, Row, Table
+from specdec.ranking.table import Row, Table
 from specdec.text import visible
 from specdec.views.captions import profile_words, time_words
 from specdec.views.palette import kind_of
@@ -59,7 +60,7 @@ def kind_of_verdict(table: Table, first: Row) -> str:
     if against_plain == BEHIND:
         return NOT_PLAIN
     if not table.num_paired:
-        return TOO_FEW if max(table.num_questions) < MIN_QUESTIONS else UNPAIRED
+        return TOO_FEW if (table.num_rows or max(table.num_questions)) < MIN_QUESTIONS else UNPAIRED
     if against_plain != BEST:
         return MAYBE_PLAIN
     return UNDECIDED if _num_contenders(table) > 1 else FASTEST
@@ -90,7 +91,7 @@ def too_few_line(table: Table) -> str:
         return ""
     many = "1 setting" if len(table.rows) == 1 else f"{len(table.rows)} settings"
     return (
-        f"{table.num_paired} questions are too few for {many}; about {table.num_needed} would do "
+        f"{table.over} are too few for {many}; about {table.num_needed} would do "
         f"(to show differences of {MARGIN:.0%} of the best)."
     )
 
@@ -114,6 +115,7 @@ def _num_contenders(table: Table) -> int:
 
 def _filled(words: dict[str, str], table: Table, first: Row, it: str) -> str:
     kind = kind_of_verdict(table, first)
-    count = _num_contenders(table) if kind == UNDECIDED else max(table.num_questions)
+    few = table.over.removesuffix(" questions") if table.num_rows else max(table.num_questions)
+    count = _num_contenders(table) if kind == UNDECIDED else few
     title = kind_of(first.drafter_name).title
     return words[kind].format(it=it, title=title, count=count, least=MIN_QUESTIONS, doubt=table.doubt)
