@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from specdec.config import PricingConfig
 from specdec.errors import UserError
 from specdec.latency.accounting import OURS
+from specdec.latency.asked import PricingConfig
 from specdec.latency.pricing import Pricing
 from specdec.ranking.entries import PLAIN, Entry, entry_of, merge, records_of
 from specdec.ranking.oracle import Judges

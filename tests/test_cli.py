@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from sources import ROOT
 
 from specdec import cli, errors
+from specdec.commands import replay
 from specdec.commands.flags import GROUPS
 from specdec.commands.run import EXAMPLES
 
@@ -130,3 +133,17 @@ def test_a_package_that_only_some_commands_need_is_named_with_its_extra(monkeypa
         error = capsys.readouterr().err
         assert "needs the package matplotlib: pip install 'failfast-benchmark[plot]'" in error, words
         assert error.startswith(f"failfast {words[0]}") and error.count("\n") == 1
+
+
+def test_advice_names_the_verbs_where_a_verb_was_called(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["replay", str(tmp_path)]) == 2
+    assert f"record some with failfast record --output_dir {tmp_path}" in capsys.readouterr().err
+    assert replay.main([str(tmp_path)]) == 2
+    assert "record some with failfast.py --record --output_dir" in capsys.readouterr().err
+
+
+def test_a_terminal_without_a_letter_is_told_its_number() -> None:
+    print_it = "from specdec.errors import exit_status; exit_status('x', lambda: print('\u03c4'))"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", print_it], env=environment, cwd=ROOT, capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"\\u03c4\n")

@@ -16,6 +16,7 @@ from families import flags, save_family
 from samples import make_record
 
 from specdec import session
+from specdec.commands import reporter
 from specdec.commands import run as failfast
 from specdec.errors import UserError
 from specdec.ranking.entries import entry_of
@@ -104,7 +105,7 @@ def test_what_cannot_be_graded_is_not_lost(family, tmp_path, monkeypatch, capsys
 
     arguments = flags(family, tmp_path, "--num_questions", "3", "--drafters", "plain")
     with monkeypatch.context() as patched:
-        patched.setattr(failfast, "entry_of", fails_once)
+        patched.setattr(reporter, "entry_of", fails_once)
         assert failfast.main(arguments) == 2
     assert "the sandbox has gone" in capsys.readouterr().err
     kept = find_records(tmp_path)

@@ -11,7 +11,8 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
-from specdec.config import model_flags, parts
+from specdec.config import parts
+from specdec.drafters.asked import model_flags
 from specdec.drafters.families import BASELINE_SWEEP, switches
 from specdec.drafters.families import flags as family_flags
 from specdec.drafters.flags import Flag
@@ -33,6 +34,7 @@ GROUPS = {
     "profile": "the latency profile that is written",
     "output": "output",
 }
+VIEW_FLAGS = ("wide", "top", "format")  # how a ranking is shown
 
 
 class StrictParser(argparse.ArgumentParser):

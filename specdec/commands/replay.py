@@ -13,9 +13,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from specdec.commands.flags import StrictParser, add_flags
-from specdec.config import RunConfig, model_flags
+from specdec.commands.flags import VIEW_FLAGS, StrictParser, add_flags
+from specdec.config import RunConfig
 from specdec.decoding.cost_aware import FILE_NAME, Advice
+from specdec.drafters.asked import model_flags
 from specdec.drafters.base import Spec
 from specdec.drafters.families import flags as family_flags
 from specdec.drafters.flags import positive_int
@@ -34,6 +35,7 @@ from specdec.traces.trace import Trace, find_traces, load_trace
 from specdec.views.record_text import record_lines, record_text
 from specdec.views.table_data import ranking_json
 from specdec.views.tables import ranking_report
+from specdec.views.view import view_of
 
 FLAGS = (
     "question_ids",
@@ -45,6 +47,7 @@ FLAGS = (
     "latency_target",
     "pass_accounting",
     "allow_seen",
+    *VIEW_FLAGS,
 )
 REFUSED = "temperature"  # with a reason
 PROGRAM = "python -m specdec.replay"  # its published name
@@ -121,7 +124,8 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     entries, note = unseen(entries, config.output.allow_seen)
     if as_json:
         return ranking_json(entries, note) + "\n"
-    return ranking_report(entries) + (f"\n{note}\n" if note else "")
+    view = view_of(config.output)
+    return ranking_report(entries, view) + (f"\n{view.wrapped(note)}\n" if note else "")
 
 
 def replay_all(paths: Sequence[Path], what: Replays, workers: int) -> Iterable[Replayed]:

@@ -10,13 +10,13 @@ from specdec.latency.pricing import Pricing
 from specdec.models.token_text import find_tokenizer, read_token_bytes
 from specdec.ranking.entries import Entry, entry_of, merge, records_of
 from specdec.ranking.oracle import Judges
+from specdec.ranking.own_traces import own_judges
 from specdec.ranking.question_sets import comparable
 from specdec.ranking.ranking import engines_of
 from specdec.ranking.seen import unseen
 from specdec.records.pickles import write_atomic
 from specdec.records.record import Record
 from specdec.runs.run_file import runs_of
-from specdec.traces.trace import trace_path
 from specdec.views.question_data import packed, question_data
 from specdec.views.report_data import by_question, looks, report_data
 from specdec.views.report_page import report_page
@@ -56,8 +56,8 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
     _check_comparable(records, options.results)
     runs = runs_of(options.results)
     reader = Reader(read_token_bytes(_tokenizer(options.tokenizer, records, runs)))
-    trace_dir = options.trace_dir or _own_traces(options.results, records)
-    judges = None if trace_dir is None else Judges(trace_dir, pricing)
+    asked = options.trace_dir
+    judges = Judges(asked, pricing) if asked else own_judges(options.results, records, pricing)
     entries = merge(entry_of(record, pricing, judges, run_code=options.run_code) for record in records)
     stats, left_out = unseen(entries, options.allow_seen)
     stats, note = comparable(stats, options.allow_unequal)
@@ -108,9 +108,3 @@ def _tokenizer(asked: str | None, records: Sequence[Record], runs: Sequence[Mapp
         if found is not None:
             return found
     raise UserError(f"the tokenizer of {target!r} is not on this machine: give its tokenizer.json as --tokenizer")
-
-
-def _own_traces(folder: Path, records: Sequence[Record]) -> Path | None:
-    """The results folder itself where it holds a trace of every question, else None."""
-    paths = {trace_path(folder, record.identity) for record in records}
-    return folder if all(path.is_file() for path in paths) else None

@@ -28,11 +28,13 @@ from specdec.records.turns import natural, row_of, turn_of
 from specdec.runs.run_file import find_runs, question_sha256, read_run, this_run
 from specdec.runs.shards import Shard
 from specdec.text import ranges, visible
+from specdec.traces.trace import trace_path
 
 # Settings that decide no record: where it is, which part of the questions, what is printed.
 _FREE = (
     *("output_dir", "shard", "question_ids", "num_questions"),
     *("log_level", "show_trajectory", "figures", "run_code", "allow_seen", "num_threads"),
+    *("wide", "top", "format", "no_report", "with_traces"),
     *("latency_profile", "latency_target", "pass_accounting"),
 )
 _STAMP = ("folder", "files")
@@ -44,6 +46,7 @@ class Repeated:
 
     records: list[Record]
     description: dict[str, Any]
+    num_parameters: int  # of the target
 
 
 def repeated_run(config: RunConfig, problems: Sequence[Problem], shard: Shard) -> Repeated | None:
@@ -57,6 +60,7 @@ def repeated_run(config: RunConfig, problems: Sequence[Problem], shard: Shard) -
     if (
         not can_be
         or config.drafters.needs_advice
+        or (config.recording.with_traces and not all(path.is_file() for path in _trace_paths(config, problems)))
         or not all(path.is_file() or place_of(path) for path in _paths(config, problems))
     ):
         return None
@@ -78,7 +82,7 @@ def repeated_run(config: RunConfig, problems: Sequence[Problem], shard: Shard) -
     kept = {key: value for key, value in document.items() if key not in ("schema_version", "start", "end")}
     alone = [problem.alone() for problem in problems]
     own = {"settings": config.settings(), "questions": questions, **this_run(alone, shard, None)}
-    return Repeated(records, plain(kept | own))
+    return Repeated(records, plain(kept | own), sources[0].num_parameters)
 
 
 def _like_runs(config: RunConfig, models: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -132,6 +136,14 @@ def _paths(config: RunConfig, problems: Sequence[Problem]) -> Iterator[Path]:
     where, budget = (config.output.output_dir, config.models.target_name), config.decoding.max_new_tokens
     for problem, spec in product(problems, config.drafters.specs()):
         yield record_path(*where, problem.dataset, problem.question_id, spec.name, budget)
+
+
+def _trace_paths(config: RunConfig, problems: Sequence[Problem]) -> Iterator[Path]:
+    target, budget = config.models.target_name, config.decoding.max_new_tokens
+    for problem in problems:
+        yield trace_path(
+            config.output.output_dir, Identity(target, problem.dataset, problem.question_id, PLAIN, budget)
+        )
 
 
 def stored_records(config: RunConfig) -> list[Record]:

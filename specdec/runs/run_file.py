@@ -1,4 +1,4 @@
-"""Runs: OUTPUT_DIR/runs/RUN_ID/run.json, what one run was asked to do and with what, and how it ended.
+"""Runs: OUTPUT_DIR/runs/RUN_ID/run.json, what one run was asked to do and with what, and how it ended; and its log.txt.
 
 Written before any work and completed at the end, each time atomically. A run that was killed has no end. What it
 computed are records, which need no run.json to be read.
@@ -13,7 +13,7 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 DONE, STOPPED, FAILED = "done", "stopped", "failed"
 TRACES = "traces"  # in place of a drafter: what a run that records makes
+LOG_NAME = "log.txt"
 SIZES = ("num_parameters", "kv_values_per_token")  # of a model, by its config.json
 MAX_BYTES = 64 * 2**20
 
@@ -89,6 +90,16 @@ class RunFile:
         """Note jobs that could not be planned before others had been done: the later turns of a conversation."""
         self._document["questions"] |= questions_of(jobs)
 
+    def write_log(self, lines: Iterable[str]) -> None:
+        """Add lines to the run's own log, which `parse_log.py` ranks. Raises UserError where that cannot be done."""
+        text = "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
+        with user_error(f"write {self.log_path}", "finished records are kept"), open(self.log_path, "ab") as log:
+            log.write(text)
+
+    @property
+    def log_path(self) -> Path:
+        return self.path.with_name(LOG_NAME)
+
     def _write(self) -> None:
         write_atomic(self.path, (json.dumps(self._document, indent=2, ensure_ascii=False) + "\n").encode())
 
@@ -126,6 +137,11 @@ def _present_name(drafter: str, document: dict[str, Any]) -> str:
     identities = document.get("identities")
     known = identities.get(drafter) if isinstance(identities, dict) else None
     return str(current({**known, "drafter": drafter})["drafter"]) if isinstance(known, dict) else drafter
+
+
+def find_logs(folder: Path) -> list[Path]:
+    """The logs of a results folder, of its runs, or of one run, oldest first; maybe none."""
+    return sorted(path for pattern in ("", "*/", "runs/*/") for path in folder.glob(f"{pattern}{LOG_NAME}"))
 
 
 def find_runs(output_dir: str | Path) -> list[Path]:

@@ -32,6 +32,15 @@ _LINES = {
     NOT_PLAIN: "No drafter beats plain decoding here. Highest: {it}",
     MAYBE_PLAIN: "No drafter can be told from plain decoding here. Highest: {it}",
 }
+_SHORT = {  # after the order of all
+    DOUBTED: "{doubt}",
+    FASTEST: "The first is best",
+    UNDECIDED: "{count} of them cannot be told apart",
+    TOO_FEW: "Too few questions to say (at least {least} needed)",
+    UNPAIRED: "Not the same questions for all, so nothing to say",
+    NOT_PLAIN: "None beats plain decoding",
+    MAYBE_PLAIN: "None can be told from plain decoding",
+}
 _HEADLINES = {  # before the speedup
     DOUBTED: "{doubt}. Highest: {title}, ",
     FASTEST: "{title} is fastest: ",
@@ -75,6 +84,16 @@ def verdict_line(table: Table) -> str:
     mean, ratio = (QUANTITIES[name].text(first.values[name]) for name in COMPARED)
     it = f"{visible(first.drafter_name)} ({mean} mean of questions, {ratio} ratio of sums, {table.engine})"
     return _filled(_LINES, table, first, it)
+
+
+def in_short(table: Table) -> str:
+    """The same where the order stands before it: what it is worth."""
+    first = table.first
+    if first is None:
+        return verdict_line(table)
+    return _SHORT[kind_of_verdict(table, first)].format(
+        doubt=table.doubt[:1].upper() + table.doubt[1:], count=_num_contenders(table), least=MIN_QUESTIONS
+    )
 
 
 def headline(table: Table) -> Headline | None:
