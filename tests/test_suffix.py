@@ -326,4 +326,4 @@ def test_run_recorded_replayed_priced_and_ranked(tmp_path: Path, capsys: pytest.
     capsys.readouterr()
     assert rank.main([str(tmp_path / "replayed"), "--trace_dir", str(tmp_path / "traced")]) == 0
     shown = capsys.readouterr().out
-    assert "suffix_64_f2.0" in shown and "Of the ceiling" in shown
+    assert "suffix_64" in shown and "ceiling" in shown.lower()
