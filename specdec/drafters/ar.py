@@ -142,7 +142,7 @@ class ArDrafter(TokenDrafter):
         self.lm = lm
         self._new_tokens: list[int] = []
 
-    def reset(self) -> None:
+    def reset(self, features: Tensor | None = None) -> None:
         self.lm.rollback(0)
 
     def _begin(self, prefix_ids: Sequence[int]) -> None:

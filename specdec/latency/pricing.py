@@ -122,7 +122,7 @@ class Pricing:
         return [f"{entry}@{profile.name}" for profile, entry in self.entries(target).values()]
 
     def prices(self, record: Record) -> dict[str, Price]:
-        """The modelled prices of a record by engine name."""
+        """The modelled prices of a record by engine name; not by a profile that does not know its drafter's family."""
         return self._prices(record, self.entries(record.identity.target))
 
     def other_prices(self, record: Record) -> dict[str, Price]:
@@ -132,7 +132,9 @@ class Pricing:
         return self._prices(record, self._entries(known, target))
 
     def _prices(self, record: Record, entries: Mapping[str, tuple[LatencyProfile, str]]) -> dict[str, Price]:
-        return {engine: price(record, profile, entry, self.accounting) for engine, (profile, entry) in entries.items()}
+        kind = parse_name(record.drafter_name).priced_as
+        known = {engine: one for engine, one in entries.items() if one[0].knows(kind)}
+        return {engine: price(record, profile, entry, self.accounting) for engine, (profile, entry) in known.items()}
 
 
 class Timed(Protocol):
