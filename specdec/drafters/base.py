@@ -108,6 +108,11 @@ class Spec(ABC):
         return self._filled(self.label_pattern, number_text)
 
     @property
+    def has_own_price(self) -> bool:
+        """Whether it is priced by profiles alone that know its family."""
+        return self.priced_as not in ("ar", "block")
+
+    @property
     def can_draw(self) -> bool:
         return self.draws and self.role is not None
 

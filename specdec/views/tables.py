@@ -6,12 +6,13 @@ Which columns of `ranking/table.py` are shown. Those for programs: `table_data.p
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from specdec.drafters.families import known_spec
 from specdec.latency.profile import MEASURED
 from specdec.ranking.comparisons import MARGIN, Difference
 from specdec.ranking.entries import Entry
 from specdec.ranking.lossless import losslessness_line
 from specdec.ranking.question_sets import unequal
-from specdec.ranking.ranking import PlainRow, engines_of, plain_row, under_other_profiles
+from specdec.ranking.ranking import PlainRow, by_drafter, engines_of, plain_row, under_other_profiles
 from specdec.ranking.scopes import each
 from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS, Value
 from specdec.ranking.table import (
@@ -65,7 +66,12 @@ def ranking_report(stats: Sequence[Entry]) -> str:
         table = table_of(stats, engine, intervals=())  # the speedups have theirs, and no others are shown
         parts += [ranking_table(table, "All together. " * (len(groups) > 1))]
         parts += [difference_table(table), ceiling_table(table), category_table(stats, engine)]
-    parts += [profiles_line(winners(stats)), plain_line(plain_row(stats)), losslessness_line(stats)]
+    parts += [
+        unpriced_line(stats),
+        profiles_line(winners(stats)),
+        plain_line(plain_row(stats)),
+        losslessness_line(stats),
+    ]
     parts = list(filter(None, parts))
     for group in groups:
         sources = sorted({entry.source for entry in group})
@@ -74,6 +80,20 @@ def ranking_report(stats: Sequence[Entry]) -> str:
     if counts := unequal(stats):
         parts.append(f"Careful: the configurations were run on different questions ({visible(counts)}).")
     return "\n\n".join(parts) + "\n"
+
+
+def unpriced_line(stats: Sequence[Entry]) -> str:
+    """The drafters that a profile of the run does not know, so that they are in no table of its prices; "" for none."""
+    found = {name: own for name, own in by_drafter(stats).items() if (spec := known_spec(name)) and spec.has_own_price}
+    missing = {
+        engine: sorted(name for name, own in found.items() if not any(engine in one.prices for one in own))
+        for engine in dict.fromkeys(name for entry in stats for name in entry.prices if name != MEASURED)
+    }
+    return "\n".join(
+        f"Not priced by {visible(engine)}, which does not say what a pass of theirs costs: {visible(', '.join(names))}."
+        for engine, names in missing.items()
+        if names
+    )
 
 
 def plain_line(row: PlainRow | None) -> str:
