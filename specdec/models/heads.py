@@ -162,14 +162,20 @@ def _last(name: str) -> str:
     return name.rstrip("/").rpartition("/")[2].lower()
 
 
-def require_tensors(source: HeadSource, wanted: Mapping[str, Sequence[int]], left_aside: Sequence[str] = ()) -> None:
-    """Raise UserError unless a head's tensors are these, of these shapes; those of `left_aside` may be there too."""
-    found = source.shapes
-    where = f"{source.role.title} {source.name!r}"
+def require_tensors(
+    source: HeadSource,
+    wanted: Mapping[str, Sequence[int]],
+    optional: Mapping[str, Sequence[int]],
+    left_aside: Sequence[str] = (),
+) -> None:
+    """Raise UserError unless a head's tensors are those of `wanted`, and some of `optional`, each of its sizes; nothing
+    is asked of those of `left_aside`."""
+    found, where = source.shapes, f"{source.role.title} {source.name!r}"
     if missing := [name for name in wanted if name not in found]:
         raise UserError(f"{where} has no tensor {missing[0]}: its file is not whole, or of another layout")
-    for name, shape in wanted.items():
-        if found[name].sizes != tuple(shape):
-            raise UserError(f"{where}: {name} is {list(found[name].sizes)}, and config.json says {list(shape)}")
-    if strange := [name for name in found if name not in wanted and name not in left_aside]:
+    sizes = {**wanted, **{name: sizes for name, sizes in optional.items() if name in found}}
+    for name, size in sizes.items():
+        if found[name].sizes != tuple(size):
+            raise UserError(f"{where}: {name} is {list(found[name].sizes)}, and its config.json says {list(size)}")
+    if strange := [name for name in found if name not in sizes and name not in left_aside]:
         raise UserError(f"{where} has a tensor that has no place here, {strange[0]}: it would not be computed rightly")
