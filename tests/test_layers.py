@@ -69,6 +69,7 @@ LIGHT_EXPERIMENTS = (
     "profile_rounds",
     "profile_sampling",
     "profile_speculation",
+    "profile_taps",
 )
 SANDBOXED = ("lockdown", "plain_values", "programs")  # beside sandboxed.py
 LIGHT_TRAINING = (
