@@ -4,8 +4,8 @@ turns, in one process.
     python -m experiments.profile_taps --num_questions 4 --max_new_tokens 128 --dtype float32
 
 Nothing is drafted by a model: the drafts are the target's own next tokens, the last of them wrong, so that a round is
-the loop, a verification and what is handed on. Each answer is decoded with taps and without by turns; equal rounds are a
-pair. Wall time of whole rounds, as the loop's clock sees them. The bar: 5 % of a round on a CPU. The last line on
+the loop, a verification and what is handed on. Each answer is decoded with taps and without by turns; equal rounds are
+a pair. Wall time of whole rounds, as the loop's clock sees them. The bar: 5 % of a round on a CPU. The last line on
 stdout is JSON.
 """
 

@@ -256,7 +256,10 @@ def taught(head: ToyHead, target: torch.nn.Module, texts: Sequence[Sequence[int]
     optimizer = torch.optim.Adam([head.tensors[name] for name in learnt], lr=0.01)
     for ids, best, features in rows * epochs:
         out = outputs_of(head, table[ids[1:]], states_of(head, features[:-1]))
+        fed = _rms(out, head.tensors["norm.weight"]) if head.flags.get("norm_output") else out
+        second = outputs_of(head, table[ids[2:]], fed[:-1])  # as if all of them were drafts: near enough
         loss = cross_entropy(logits_of(head, out), words[best[1:]])
+        loss = loss + cross_entropy(logits_of(head, second), words[best[2:]])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

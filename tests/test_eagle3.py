@@ -124,6 +124,31 @@ def test_targets_of_other_architectures(architecture: str, one_thread: None) -> 
     assert len(lengths) >= 3
 
 
+@pytest.mark.parametrize("architecture", ["qwen2", "qwen2-tied", "llama", "llama-tied"])
+def test_forty_answers_are_plain_decodings(
+    architecture: str, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a head that knows half of them, in both backends by turns."""
+    monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8,))
+    target, asked = made_target(architecture), []
+    for seed in range(80):
+        prompt = random_ids(seed, 1 + seed % 37)
+        greedy, gap = greedy_tokens(target, prompt, max_new_tokens=12, stop_ids=())
+        if gap > TOO_CLOSE and len(asked) < 40:
+            asked.append((prompt, greedy))
+    layout, how = list(VARIANTS.values())[len(architecture) % len(VARIANTS)]
+    head = taught(toy_head(layout, target, 5, **how), target, [[*one, *two] for one, two in asked[::2]], epochs=4)
+    models = [engine(target) for engine in (CachedLM, GraphLM)]
+    networks = [loaded_head(head, lm, backend) for lm, backend in zip(models, ("eager", "graph"), strict=True)]
+    accepted = []
+    for index, (prompt, greedy) in enumerate(asked):
+        drafter = Eagle3Drafter(networks[index % 2], SPECS[index % len(SPECS)], ())
+        rounds = speculate(Target(models[index % 2]), drafter, prompt, max_new_tokens=12, stop_ids=())
+        assert [token for turn in rounds for token in turn.emitted_tokens] == greedy, index
+        accepted += [turn.accepted_len for turn in rounds]
+    assert len(asked) == 40 and len(set(accepted)) >= 3
+
+
 def test_a_prompt_of_one_token_has_no_row_yet(target: torch.nn.Module) -> None:
     lm = CachedLM(target)
     drafter = Eagle3Drafter(loaded_head(toy_head("safeailab", target, 5), lm), Eagle3Static(4), ())

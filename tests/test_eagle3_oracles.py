@@ -1,5 +1,5 @@
-"""EAGLE-3 against its authors' own modules, on random weights: logits to 1e-4 and equal drafts over 300 rounds of each
-layout, rejected tokens included.
+"""EAGLE-3 against its authors' own modules, on random weights that were taught a little: logits to 1e-4 and equal
+drafts over 300 rounds of each layout, rejected tokens included.
 
 Skipped where the packages `specforge` (0.2.0) and `speculators` (0.9.0) are not installed, and without DeepSpec, whose
 checkout FAILFAST_DEEPSPEC names; they need other versions of much that this program needs, so an environment of their
@@ -213,7 +213,7 @@ def test_logits_and_drafts_are_the_authors(
     author, lm = make(head), CachedLM(target)
     network, noted = loaded_head(head, lm), list[torch.Tensor]()
     monkeypatch.setattr("specdec.models.eagle3_network.most_probable", _noting(noted))
-    count, worst, accepted = 0, 0.0, [0] * (DRAFT_LEN + 1)
+    (worst, largest), accepted = (0.0, 0.0), [0] * (DRAFT_LEN + 1)
     # They would compile some of it, which takes minutes.
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         for case, accepted_len in rounds_of(head, target, network):
@@ -225,18 +225,21 @@ def test_logits_and_drafts_are_the_authors(
             network.extend(features, tokens)
             for _ in draft[1:]:
                 network.step()
+            torch.testing.assert_close(torch.stack(noted), logits, atol=1e-4, rtol=1e-4)
             worst = max(worst, float((torch.stack(noted) - logits).abs().max()))
+            largest = max(largest, float(logits.abs().max()))
             accepted[accepted_len] += 1
-            count += 1
-            if count == NUM_ROUNDS:
+            if sum(accepted) == NUM_ROUNDS:
                 break
-    assert count == NUM_ROUNDS and worst < 1e-4 and sum(number > 0 for number in accepted) >= 3
+    count = sum(accepted)
+    assert count == NUM_ROUNDS and sum(number > 0 for number in accepted) >= 3
     where = "a checkout" if package is None else version(package)
     verdict[name] = {
         "version": where,
         "rounds": count,
         "drafts_equal": count,
         "largest_difference_of_logits": worst,
+        "largest_logit": largest,
         "accepted_lengths": accepted,
     }
 
