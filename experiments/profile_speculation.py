@@ -37,6 +37,8 @@ from specdec.records.record import find_records, load_record
 from specdec.records.rounds import Round
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from specdec.models.lm import CachedLM
 
 
@@ -172,7 +174,7 @@ class ScriptedBlockDrafter(NoDrafter):
     def __init__(self, lm: CachedLM, script: Script) -> None:
         self.lm, self.script = lm, script
 
-    def reset(self) -> None:
+    def reset(self, features: Tensor | None = None) -> None:
         self.lm.rollback(0)
 
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:

@@ -14,6 +14,7 @@ from specdec.drafters.flags import count, degree, positive_int, setting, share
 from specdec.errors import UserError
 from specdec.latency.asked import PricingConfig
 from specdec.models.checkpoints import BUNDLED, SMOLLM2, TARGET, Role
+from specdec.models.heads import HeadRole
 from specdec.questions.asked import QuestionConfig
 from specdec.questions.sets import SHORT
 from specdec.records.identity import LIVE, TRACE, Identity
@@ -161,6 +162,11 @@ class RunConfig:
         defaults = {role: BUNDLED if target == BUNDLED else role.default for role in names}
         return {TARGET: target} | {role: name or defaults[role] for role, name in names.items()}
 
+    @property
+    def reads_states(self) -> Role | None:
+        """The part of a drafter of the run that reads the target's hidden states; None where none does."""
+        return next((role for role in self.drafters.roles if isinstance(role, HeadRole)), None)
+
     def identity(
         self, dataset: str, question_id: int, drafter: str, prompt_ids_sha256: str, settings: Mapping[str, Any]
     ) -> Identity:
@@ -222,6 +228,7 @@ def _conflicts(config: RunConfig) -> dict[str, bool]:
         "--figures draws records and --record makes none: leave out one of them": records and output.figures,
         "--trace_dir needs --verify trace": config.decoding.trace_dir is not None and not by_trace,
         "--record runs the target, --verify trace does without it: choose one": records and by_trace,
+        **_state_conflicts(config),
         **_sampling_conflicts(config.decoding, makes_traces or by_trace, by_cost),
         **_missing_models(config),
     }
@@ -242,6 +249,23 @@ def _sampling_conflicts(decoding: DecodingConfig, has_traces: bool, by_cost: boo
 
 def _missing_models(config: RunConfig) -> dict[str, bool]:
     """Drafters that a target does not come with."""
-    roles = config.drafters.roles if config.models.target_model_name == SMOLLM2 else []
-    message = f"no drafters come with {SMOLLM2}: give {{}}, or --drafters plain"
-    return {message.format(role.flag): config.drafters.options.get(role.setting) is None for role in roles}
+    roles = [role for role in config.drafters.roles if config.drafters.options.get(role.setting) is None]
+    of_nobody = [role for role in roles if role.needs_name and not config.output.read_pickle]
+    nothing = f"no drafters come with {SMOLLM2}: give {{}}, or --drafters plain"
+    is_smollm2 = config.models.target_model_name == SMOLLM2
+    return {
+        **{nothing.format(role.flag): is_smollm2 for role in roles if not role.needs_name},
+        **{f"no {role.title} comes with a target: give {role.flag} FOLDER": True for role in of_nobody},
+    }
+
+
+def _state_conflicts(config: RunConfig) -> dict[str, bool]:
+    """Where there is no target whose hidden states a drafter could read."""
+    role = config.reads_states
+    if role is None:
+        return {}
+    return {
+        f"the {role.title} reads the target's hidden states, which no trace holds: leave out it or --verify trace": (
+            config.decoding.verify == "trace"
+        )
+    }

@@ -26,18 +26,19 @@ from specdec.drafters.families import settled_options, stated_options
 from specdec.drafters.flags import Options
 from specdec.errors import UserError
 from specdec.latency.pricing import Pricing
-from specdec.models.checkpoints import TARGET, ModelSource, Role, find_model, fingerprint
-from specdec.models.lm import CachedLM, device_clock
+from specdec.models.checkpoints import TARGET, ModelSource, Role, fingerprint
+from specdec.models.heads import HeadRole, HeadSource, find_models
+from specdec.models.lm import device_clock
 from specdec.models.load import (
     backend_title,
     check_network,
-    load_lm,
     most_threads,
     resolve_backend,
     resolve_device,
     resolve_dtype,
     threads_for,
 )
+from specdec.models.loaded import LoadedModels
 from specdec.models.token_text import TokenBytes, token_bytes_of
 from specdec.models.tokens import (
     Messages,
@@ -49,11 +50,10 @@ from specdec.models.tokens import (
     stop_ids,
 )
 from specdec.records.identity import GREEDY, SAMPLED
-from specdec.records.rounds import Round
+from specdec.records.rounds import Round, with_cpu_times
 from specdec.traces.calibration import advice_of
 
 log = logging.getLogger("failfast")
-SLOW_TO_LOAD = 10**9  # bytes from which on a silence has to be explained
 
 
 @dataclass
@@ -69,13 +69,18 @@ class Session:
     mask_ids: dict[Role, int]
     backend: str = "eager"
     pricing: Pricing = Pricing()
-    _loaded: dict[Role, CachedLM] = field(default_factory=dict, repr=False)
     _advices: dict[Spec, Advice | None] = field(default_factory=dict, repr=False)
 
     @cached_property
     def specs(self) -> list[Spec]:
         """Every configuration of the run."""
         return self.config.drafters.specs(self.pricing.engines(self.config.models.target_name))
+
+    @cached_property
+    def models(self) -> LoadedModels:
+        """The run's models, loaded when they are first asked for."""
+        is_told = self.config.models.num_threads is not None
+        return LoadedModels(self.sources, self.device, self.dtype, self.backend, self.predicted, is_told)
 
     @cached_property
     def fingerprints(self) -> dict[Role, str]:
@@ -186,19 +191,24 @@ class Session:
     def target(self, sampler: Sampler | None = None) -> Target:
         """The target. Raises UserError where a program that knows greedy decoding only is told to sample."""
         if sampler is not None:
-            return SampledTarget(self._lm(TARGET), sampler)
+            return SampledTarget(self.models.of(TARGET), sampler)
         if self.config.decoding.is_sampled:
             raise UserError("this program decodes greedily: leave out --temperature")
-        return Target(self._lm(TARGET))
+        return Target(self.models.of(TARGET))
+
+    def features_of(self, ids: Sequence[int], taps: Sequence[int]) -> torch.Tensor | None:
+        """The outputs of the target's layers `taps` for a text, [L, F]."""
+        after = ids[-1:]  # of a prompt the last token is not run
+        return Target(self.models.of(TARGET)).start([*ids, *after], taps)
 
     def drafter(self, spec: Spec, sampler: Sampler | None = None, earlier: Earlier = NOTHING) -> Drafter:
         """A drafter over the model of its part, which all specs of that part share; greedy without a `sampler`, or
         where --draft_sampling says so."""
-        is_drawn = sampler is not None and self.config.decoding.draft_sampling == "sample"
+        is_drawn = spec.can_draw and self.config.decoding.draft_sampling == "sample"
         setup = self.setup(spec, lm=self.model_of(spec), sampler=sampler if is_drawn else None)
         return spec.drafter(replace(setup, earlier=earlier))
 
-    def setup(self, spec: Spec, *, lm: CachedLM | None = None, sampler: Sampler | None = None) -> Setup:
+    def setup(self, spec: Spec, *, lm: Any = None, sampler: Sampler | None = None) -> Setup:
         """What the run gives a drafter of `spec`, with or without its model."""
         return replace(self._unlearnt(spec), lm=lm, sampler=sampler, advice=self._advice(spec))
 
@@ -207,9 +217,9 @@ class Session:
         mask = None if spec.model_role is None else self.mask_ids.get(spec.model_role)
         return Setup(self.stop_ids, self.options, mask_id=mask)
 
-    def model_of(self, spec: Spec) -> CachedLM | None:
-        """The model of a drafter's part, loaded; None for a drafter without one."""
-        return None if spec.model_role is None else self._lm(spec.model_role)
+    def model_of(self, spec: Spec) -> Any:
+        """The model, or the head over the target, of a drafter's part, loaded; None for a drafter without one."""
+        return None if spec.model_role is None else self.models.of(spec.model_role)
 
     def results_identity(self, spec: Spec) -> dict[str, Any]:
         """Everything about models and settings that decides what a configuration's results are."""
@@ -235,7 +245,7 @@ class Session:
         return model | spec.chain_settings(self._unlearnt(spec))
 
     def _sampling(self, spec: Spec) -> dict[str, Any]:
-        names = ("temperature", "top_k", "top_p") + (() if spec.model_role is None else ("draft_sampling",))
+        names = ("temperature", "top_k", "top_p") + (("draft_sampling",) if spec.can_draw else ())
         return {name: getattr(self.config.decoding, name) for name in names}
 
     def _advice(self, spec: Spec) -> Advice | None:
@@ -253,39 +263,16 @@ class Session:
         """What the target's token ids stand for."""
         return token_bytes_of(json.loads(self.tokenizer.backend_tokenizer.to_str()))
 
-    def _lm(self, role: Role) -> CachedLM:
-        if role not in self._loaded:
-            # Tables are padded, each in its own way: such ids are never written and never drafted.
-            (vocab_size, gaps), source = self.predicted, self.sources[role]
-            size = source.num_parameters * self.dtype.itemsize
-            if size >= SLOW_TO_LOAD or self.config.models.num_threads is not None:
-                log.info(self._loading(source, size))
-            self._loaded[role] = load_lm(source, self.device, self.dtype, vocab_size, self.backend, gaps)
-            self._loaded[role].warm_up()
-        return self._loaded[role]
-
-    def _loading(self, source: ModelSource, size: int) -> str:
-        """What is said before minutes of silence: "loading target X: 65.5 GB, bfloat16 on cuda, graph"."""
-        shown = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-        threads = f", threads: {torch.get_num_threads()}" if self.device.type == "cpu" else ""
-        how = f"{self.dtype_name} on {self.device}, {self.backend}{threads}"
-        return f"loading {source.role.title} {source.name}: {shown}, {how}"
-
-
-def with_cpu_times(rounds: Sequence[Round], cpu_s: Sequence[float]) -> list[Round]:
-    """The rounds with the CPU time that passed in each, by a clock in seconds that was read whenever the loop's was."""
-    spent = [1e3 * (after - before) for before, after in zip(cpu_s[::3], cpu_s[2::3], strict=True)]
-    return [replace(turn, cpu_ms=ms) for turn, ms in zip(rounds, spent, strict=True)]
-
 
 def open_session(config: RunConfig) -> Session:
     """Find the models that `config` needs and check that they fit each other; loads no weights. Raises UserError."""
     device, priced, needs_advice = resolve_device(config.models.device), config.pricing, config.drafters.needs_advice
-    dtype, names = resolve_dtype(config.models.dtype, device), config.model_names.items()
-    sources = {role: find_model(role, name, with_weights=config.needs_weights(role)) for role, name in names}
+    dtype, names = resolve_dtype(config.models.dtype, device), config.model_names
+    sources = find_models(names, config.needs_weights)
     tokenizer = load_tokenizer(sources[TARGET])
     masks: dict[Role, int] = {}
-    for role in sorted(sources.keys() - {TARGET}, key=lambda role: role.title):
+    with_tokenizer = [role for role in sources if role is not TARGET and not isinstance(role, HeadRole)]
+    for role in sorted(with_tokenizer, key=lambda role: role.title):
         drafter_tokenizer = load_tokenizer(sources[role])
         if role.is_block_diffusion:
             masks[role] = mask_id(sources[role], drafter_tokenizer)
@@ -315,7 +302,9 @@ def _check_models(session: Session) -> None:
     run are not those of a checkpoint."""
     num_predicted, asked = session.predicted[0], session.config.drafters.options
     for role, source in session.sources.items():
-        if session.config.needs_weights(role) or session.config.output.dry_run:
+        if isinstance(source, HeadSource):
+            source.head.check(source, session.sources[TARGET])
+        elif session.config.needs_weights(role) or session.config.output.dry_run:
             check_network(source)
         if source.vocab_size < num_predicted:
             raise UserError(

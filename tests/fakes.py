@@ -52,7 +52,7 @@ class ScriptedTarget:
         self.calls: list[tuple[str, list[int]]] = []
         self.position = 0
 
-    def start(self, prompt_ids: Sequence[int]) -> None:
+    def start(self, prompt_ids: Sequence[int], taps: Sequence[int] = ()) -> None:
         self.calls.append(("start", list(prompt_ids)))
         self.position = 0
         self.clock.work(7.0)
@@ -83,7 +83,9 @@ class ScriptedDrafter:
         self.budgets: list[int] = []
         self.verifications: list[FakeVerification] = []
 
-    def reset(self) -> None:
+    taps = ()
+
+    def reset(self, features: object = None) -> None:
         self.num_resets += 1
         self.clock.work(11.0)
 

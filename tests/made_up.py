@@ -11,7 +11,7 @@ import random
 from specdec.decoding.block_recorder import Answer, ChainBlocks
 from specdec.decoding.chains import Chain, Chains
 from specdec.decoding.denoising import Denoising, masked_positions
-from specdec.drafters.ar import ar_chain
+from specdec.drafters.token_drafter import token_chain
 from specdec.records.identity import Identity
 from specdec.traces.trace import Trace, num_prefixes
 
@@ -74,7 +74,7 @@ def _ar(model: _Model, prompt: list[int], text: list[int], budget: int, chain_le
             token, confidence = model.predict(len(ids), tuple(ids))
             ids.append(token)
             confidences.append(confidence)
-        chains.append(ar_chain(ids[begin:], confidences))
+        chains.append(token_chain(ids[begin:], confidences))
     return chains
 
 

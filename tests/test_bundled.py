@@ -36,7 +36,7 @@ def sessions(one_thread: None) -> list[Session]:
     """The bundled family with KV and draft reuse as by default, and the other way round."""
     usual = open_session(RunConfig.of(device="cpu"))
     other = open_session(RunConfig.of(device="cpu", disable_reusing_drafter_kvs=True, reuse_drafts=True))
-    other._loaded = usual._loaded
+    other.models = usual.models
     return [usual, other]
 
 

@@ -161,7 +161,7 @@ def test_replay_equals_live(one_thread: None, tmp_path: Path) -> None:
         save_calibration(path, [dataclasses.replace(calibration, rates={ENGINE: rate})])
         more = {"drafters": ("cost_aware",), "calibration": str(path), "latency_target": ENGINE[:19]}
         asked = open_session(RunConfig.of(**{**usual.settings(), **more}))
-        asked._loaded = session._loaded
+        asked.models = session.models
         (spec,) = asked.specs
         trace = traces[1]
         identity = trace.identity.of_drafter(spec.name, asked.results_identity(spec), LIVE)

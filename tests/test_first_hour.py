@@ -14,6 +14,7 @@ from specdec.commands import run
 from specdec.commands.run import parse_args
 from specdec.config import RunConfig
 from specdec.errors import UserError
+from specdec.models import loaded
 from specdec.models.load import backend_title, threads_for
 from specdec.records.identity import Identity
 from specdec.records.record import identity_path, save_record
@@ -160,7 +161,7 @@ def test_a_line_stands_before_a_long_silence(
     with caplog.at_level("INFO", "failfast"):
         session.open_session(usual).target()
         assert caplog.messages == []
-        monkeypatch.setattr(session, "SLOW_TO_LOAD", 0)
+        monkeypatch.setattr(loaded, "SLOW_TO_LOAD", 0)
         session.open_session(usual).target()
     (said,) = caplog.messages
     assert said.startswith("loading target bundled: ") and said.endswith("MB, float32 on cpu, eager, threads: 1")

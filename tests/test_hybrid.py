@@ -87,7 +87,9 @@ class Scripted:
     def __init__(self, *drafts: list[int]) -> None:
         self.drafts, self.seen = list(drafts), []
 
-    def reset(self) -> None:
+    taps = ()
+
+    def reset(self, features: object = None) -> None:
         self.seen.append("reset")
 
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:

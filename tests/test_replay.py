@@ -59,7 +59,7 @@ def sessions(one_thread: None) -> dict[tuple[bool, bool], Session]:
     }
     first = next(iter(made.values()))
     for session in made.values():
-        session._loaded = first._loaded
+        session.models = first.models
     return made
 
 

@@ -261,7 +261,7 @@ def test_a_draft_is_verified_in_one_pass(pair, monkeypatch) -> None:
     target = SampledTarget(lm, Sampler(Warp(1.0), "x"))
     target.start([1, 2, 3])
     passes, forward = [], lm.forward
-    monkeypatch.setattr(lm, "forward", lambda tokens: passes.append(list(tokens)) or forward(tokens))
+    monkeypatch.setattr(lm, "forward", lambda tokens, **how: passes.append(list(tokens)) or forward(tokens, **how))
     verification = target.verify(Draft([5, 6, 7]))
     assert passes == [[3, 5, 6, 7]] and len(verification.probabilities) == 3
     assert lm.tokens == [1, 2, 3, 5, 6, 7][: 3 + verification.accepted_len]

@@ -107,8 +107,8 @@ def test_logs_carry_the_conditions() -> None:
 
 
 def test_the_loop_reads_its_clock_thrice_a_round() -> None:
-    """Which is how CPU times are told apart (`session.with_cpu_times`)."""
-    from specdec.session import with_cpu_times
+    """Which is how CPU times are told apart (`records.rounds.with_cpu_times`)."""
+    from specdec.records.rounds import with_cpu_times
 
     clock, cpu_s = FakeClock(), []
 

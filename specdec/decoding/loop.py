@@ -2,35 +2,44 @@
 with a drafter that proposes nothing.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from specdec.decoding.stopping import Draft, cut_after_stop
 from specdec.decoding.target import Verification
 from specdec.records.rounds import Round
 
+if TYPE_CHECKING:
+    from specdec.decoding.target import Features
+
 
 class Drafter(Protocol):
-    """One drafting strategy over one question at a time. It never sees the target."""
+    """One drafting strategy over one question at a time. It sees of the target no more than its `taps`: the layers,
+    from 0, whose outputs it reads."""
 
-    def reset(self) -> None:
-        """Forget the last question."""
+    taps: Sequence[int] = ()
+
+    def reset(self, features: Features | None = None) -> None:
+        """Forget the last question. `features`: the taps of the new prompt but for its last token, [L, F], on the
+        device; None for a drafter without taps. It runs no network: that is for `propose`, under the clock."""
         return
 
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
         """Draft at most `budget` tokens to follow `prefix_ids` (the prompt and the output so far)."""
 
     def observe(self, verification: Verification) -> None:
-        """Learn what the target made of the last draft."""
+        """Learn what the target made of the last draft; `verification.features` are the taps of what it keeps."""
         return
 
 
 class Verifier(Protocol):
     """A target, live or recorded: the text that must come out."""
 
-    def start(self, prompt_ids: Sequence[int]) -> None: ...
+    def start(self, prompt_ids: Sequence[int], taps: Sequence[int] = ()) -> Features | None: ...
     def verify(self, draft: Draft) -> Verification: ...
 
 
@@ -51,8 +60,7 @@ def speculate(
     """
     ids, end = list(prompt_ids), len(prompt_ids) + max_new_tokens
     rounds: list[Round] = []
-    target.start(prompt_ids)
-    drafter.reset()
+    drafter.reset(target.start(prompt_ids, drafter.taps))
     while len(ids) < end and not (rounds and ids[-1] in stop_ids):
         begin = clock()
         draft = drafter.propose(ids, end - len(ids) - 1)

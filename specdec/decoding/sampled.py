@@ -25,7 +25,7 @@ class SampledTarget(Target):
         self.sampler = sampler
 
     def _judge(self, tokens: list[int], draft: Draft) -> Verification:
-        p_KV = self.sampler.warp.probabilities(self.lm.forward(tokens))
+        p_KV = self.sampler.warp.probabilities(self.lm.forward(tokens, taps=self.taps))
         device, num_drafted = p_KV.device, len(draft.tokens)
         draft_1L = torch.tensor([draft.tokens], dtype=torch.long, device=device)
         q_1LV = None

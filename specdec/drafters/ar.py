@@ -6,16 +6,23 @@ not run again. The rules are the live drafter's and the replayed one's alike.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from specdec.decoding.chains import Chain, Text
 from specdec.decoding.denoising import DraftLM
 from specdec.decoding.stopping import Draft
-from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup, Spec
-from specdec.drafters.flags import DRAFT_LEN, DRAFT_STEP, MAX_DRAFT_LEN, TAU
+from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup
+from specdec.drafters.token_drafter import (
+    LENGTH_FLAGS,
+    DynamicTokens,
+    RecordedTokens,
+    StaticTokens,
+    TokenDrafter,
+    TokenSpec,
+    token_chain,
+)
 from specdec.models.checkpoints import Role
 from specdec.records.rounds import Round
 
@@ -28,8 +35,7 @@ if TYPE_CHECKING:
 AR_DRAFTER = Role("AR drafter", "--ar_model_name", "ar_drafter", "Qwen/Qwen2.5-1.5B-Instruct")
 
 
-@dataclass(frozen=True)
-class _Ar(Spec):
+class _Ar(TokenSpec):
     """What both have in common."""
 
     role = AR_DRAFTER
@@ -48,18 +54,15 @@ class _Ar(Spec):
         return [max(turn.asked_len, self.first_asked) for turn in rounds]
 
     def replayed(self, trace: Recorded, setup: Setup) -> Drafter:
-        return RecordedAr(trace, self)
+        return RecordedTokens(trace, self)
 
 
 @dataclass(frozen=True)
-class ArStatic(_Ar):
+class ArStatic(_Ar, StaticTokens):
     """An AR drafter that always drafts `draft_len` tokens."""
-
-    draft_len: int
 
     name_pattern = "ar_None_sf_{draft_len}"
     label_pattern = "AR, static {draft_len}"
-    swept = (DRAFT_LEN,)
     kind = "ar_sf"
     title = "AR, static"
     hue = "#E69F00"
@@ -80,16 +83,11 @@ class ArStatic(_Ar):
 
 
 @dataclass(frozen=True)
-class ArDynamic(_Ar):
-    """An AR drafter under FailFast's stopping rule: chunks of `draft_step` tokens, at most `max_draft_len`."""
-
-    tau: float
-    max_draft_len: int
-    draft_step: int
+class ArDynamic(_Ar, DynamicTokens):
+    """An AR drafter under FailFast's stopping rule."""
 
     name_pattern = "ar_None_df_{tau}_{max_draft_len}_{draft_step}"
     label_pattern = "AR, dynamic τ {tau}, N_max {max_draft_len}, N {draft_step}"
-    swept = (TAU, MAX_DRAFT_LEN, DRAFT_STEP)
     kind = "ar_df"
     title = "AR, dynamic"
     hue = "#CC79A7"
@@ -97,63 +95,16 @@ class ArDynamic(_Ar):
     not_served = "its draft models write a fixed number of tokens"
     switch = "ar_dynamic"
 
-    @property
-    def first_asked(self) -> int:
-        return min(self.draft_step, self.max_draft_len)
-
-    def asked_len(self, draft: Draft) -> int:
-        """Whole chunks, where no stop token ended the draft."""
-        if draft.stop_reason == "stop_token":
-            return len(draft.tokens)
-        return min(-(-len(draft.tokens) // self.draft_step) * self.draft_step, self.max_draft_len)
-
-
-class TokenDrafter(Drafter):
-    """Drafts token by token, each pass counted as a denoising pass; what became of a draft shows in the next prefix."""
-
-    def __init__(self, spec: Spec, stop_ids: Collection[int]) -> None:
-        self.spec, self.stop_ids = spec, stop_ids
-
-    @abstractmethod
-    def _begin(self, prefix_ids: Sequence[int]) -> None:
-        """A new draft after `prefix_ids`."""
-
-    @abstractmethod
-    def _next(self) -> tuple[int, float]:
-        """One pass: the next token, the most probable or a drawn one, and its probability."""
-
-    def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
-        dynamic = self.spec if isinstance(self.spec, ArDynamic) else None
-        limit = min(budget, self.spec.chain_len({}))
-        if limit < 1:
-            return Draft(asked_len=self.spec.first_asked)
-        draft = Draft(stop_reason="length" if dynamic is None else "max_len")
-        self._begin(prefix_ids)
-        while len(draft.tokens) < limit:
-            token, confidence = self._next()
-            draft.tokens.append(token)
-            draft.confidences.append(confidence)
-            draft.passes.denoise += 1
-            if token in self.stop_ids:
-                draft.stop_reason = "stop_token"
-                break
-            if dynamic and len(draft.tokens) % dynamic.draft_step == 0 and min(draft.confidences) < dynamic.tau:
-                draft.stop_reason = "low_confidence"
-                break
-        draft.token_confidences = list(draft.confidences)
-        draft.asked_len = self.spec.first_asked if dynamic is None else dynamic.asked_len(draft)
-        return draft
-
 
 class ArDrafter(TokenDrafter):
     """A model answers."""
 
-    def __init__(self, lm: DraftLM, spec: Spec, stop_ids: Collection[int]) -> None:
+    def __init__(self, lm: DraftLM, spec: TokenSpec, stop_ids: Collection[int]) -> None:
         super().__init__(spec, stop_ids)
         self.lm = lm
         self._new_tokens: list[int] = []
 
-    def reset(self) -> None:
+    def reset(self, features: Tensor | None = None) -> None:
         self.lm.rollback(0)
 
     def _begin(self, prefix_ids: Sequence[int]) -> None:
@@ -188,31 +139,6 @@ class SampledArDrafter(ArDrafter):
         return found
 
 
-class RecordedAr(TokenDrafter):
-    """Read back from chains."""
-
-    def __init__(self, trace: Recorded, spec: Spec) -> None:
-        super().__init__(spec, trace.stop_ids)
-        self.trace, self.chains = trace, trace.chains_of(spec)
-        self._left: Iterator[tuple[int, float]] = iter(())
-
-    def _begin(self, prefix_ids: Sequence[int]) -> None:
-        chain = self.chains.chains[len(prefix_ids) - len(self.trace.prompt_ids)]
-        self._left = zip(chain.tokens, chain.confidences, strict=True)
-
-    def _next(self) -> tuple[int, float]:
-        found = next(self._left, None)
-        if found is None:
-            raise self.chains.too_short(self.trace.question_id, self.spec.name)
-        return found
-
-
-def ar_chain(tokens: list[int], confidences: list[float]) -> Chain:
-    """A chain of a token per pass. Its confidences stand once, not again under `recorded`."""
-    passes = len(tokens)
-    return Chain(tokens, confidences, list(range(1, passes + 1)), [0] * passes, [0] * passes, [])
-
-
 def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Chain]]:
     """One chain per prefix, many rows at a time."""
     from specdec.models.pages import PagedLM
@@ -245,7 +171,9 @@ def record_ar(paged: PagedLM, text: Text, chain_len: int, stop_ids: frozenset[in
         # Right about the first token: the rest is the chain of the next prefix, if the text goes on.
         goes_on = at not in own and firsts[at][0] not in stop_ids
         chains[at] = own.get(at) or [firsts[at], *(chains[at + 1][: chain_len - 1] if goes_on else [])]
-    return [ar_chain([token for token, _ in chains[at]], [sure for _, sure in chains[at]]) for at in text.prefix_lens]
+    return [
+        token_chain([token for token, _ in chains[at]], [sure for _, sure in chains[at]]) for at in text.prefix_lens
+    ]
 
 
 def _write_on(
@@ -272,4 +200,4 @@ def _write_on(
                 own[at].append((token, confidence))
 
 
-FAMILY = Family((ArStatic, ArDynamic), (DRAFT_LEN, TAU, MAX_DRAFT_LEN, DRAFT_STEP), record)
+FAMILY = Family((ArStatic, ArDynamic), LENGTH_FLAGS, record)

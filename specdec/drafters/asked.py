@@ -100,7 +100,11 @@ class DrafterConfig:
 def model_flags() -> list[Flag]:
     """Flags that name the drafters' models."""
     roles = dict.fromkeys(spec.role for spec in kinds().values() if spec.role is not None)
-    return [Flag(role.setting, f"{role.title} (default: {BUNDLED}, or {role.default})", None) for role in roles]
+    return [Flag(role.setting, role.title + _default_of(role), None) for role in roles]
+
+
+def _default_of(role: Role) -> str:
+    return ": a folder, or a name on the hub" if role.needs_name else f" (default: {BUNDLED}, or {role.default})"
 
 
 def _tuple_of(value: Any) -> Any:

@@ -23,6 +23,8 @@ from specdec.models.checkpoints import Role
 from specdec.records.rounds import Round
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from specdec.decoding.cost_aware import Advice
     from specdec.decoding.sampling import Sampler
 
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
 class Setup:
     """What a drafter is given by those who run it.
 
-    `lm`: the model of its part (`Spec.role`), None in a replay. `sampler`: draws the drafts; None: greedy. `advice`:
-    what a policy that has learnt knows. `earlier`: the answers to the questions before, for a spec that reads them.
+    `lm`: the model, or the head, of its part (`Spec.role`), None in a replay. `sampler`: draws the drafts; None:
+    greedy. `advice`: what a policy that has learnt knows. `earlier`: the answers to the questions before, for a spec
+    that reads them.
     """
 
     stop_ids: Collection[int]
@@ -73,11 +76,13 @@ class Spec(ABC):
     Class attributes: `name_pattern` and `label_pattern`: its name, and its name in words, with fields in braces.
     `swept`: the flags that its fields, in their order, are chosen by. `kind` is its word for --drafters; `title` its
     words in a legend; `hue` its colour and `marker` its mark in every figure; `role` the model that it needs;
-    `priced_as` what a pass of it costs like: "ar" (one token) or "block". `switch`: the published flag that asks for
-    it. `is_default`: it runs where nobody names drafters; `is_headline`: also where a switch asks for another;
-    `is_static_baseline`: also under --baseline_sweep; `is_policy`: --policy puts it in the headline's place.
-    `is_reference`: rankings compare with the best of these. `serving`: by server, its settings for the same drafts,
-    with fields in braces (`served.py`); `not_served`: why a server that is not there has none.
+    `priced_as` what a pass of it costs like: "ar" (one token), "block", or a family that profiles may know of itself.
+    `switch`: the published flag that asks for it. `is_default`: it runs where nobody names drafters; `is_headline`:
+    also where a switch asks for another; `is_static_baseline`: also under --baseline_sweep; `is_policy`: --policy puts
+    it in the headline's place. `is_reference`: rankings compare with the best of these. `draws`: where
+    --draft_sampling says so, its drafts are sampled (those of a drafter without a model never are).
+    `serving`: by server, its settings for the same drafts, with fields in braces (`served.py`); `not_served`: why a
+    server that is not there has none.
     """
 
     name_pattern: ClassVar[str]
@@ -96,6 +101,7 @@ class Spec(ABC):
     is_policy: ClassVar[bool] = False
     is_reference: ClassVar[bool] = False
     needs_advice: ClassVar[bool] = False
+    draws: ClassVar[bool] = True
     serving: ClassVar[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
     not_served: ClassVar[str] = ""
 
@@ -108,6 +114,15 @@ class Spec(ABC):
     def label(self) -> str:
         """The name in words."""
         return self._filled(self.label_pattern, number_text)
+
+    @property
+    def has_own_price(self) -> bool:
+        """Whether it is priced by profiles alone that know its family."""
+        return self.passes_priced_as not in ("ar", "block")
+
+    @property
+    def can_draw(self) -> bool:
+        return self.parts[-1].draws and self.model_role is not None
 
     @property
     def variant(self) -> str:
@@ -124,6 +139,11 @@ class Spec(ABC):
     def model_role(self) -> Role | None:
         """The model that it needs: its last part's."""
         return self.parts[-1].role
+
+    @property
+    def passes_priced_as(self) -> str:
+        """What its passes cost like: its last part's."""
+        return self.parts[-1].priced_as
 
     @property
     def reads_earlier(self) -> bool:
@@ -215,11 +235,15 @@ class Spec(ABC):
 
 @dataclass(frozen=True)
 class Recording:
-    """What chains are made from: the model of the family's part, the text, and `batch` rows of one pass."""
+    """What chains are made from: the model of the family's part, the text, and `batch` rows of one pass.
+
+    `features_of`: the target's taps [L, F] of a text, on the device: its tokens, and the layers.
+    """
 
     setup: Setup
     text: Text
     batch: int
+    features_of: Callable[[Sequence[int], Sequence[int]], Tensor | None] = lambda ids, taps: None
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ drafter's cache would hold, or from a round's recorded confidences.
 `block_diffusion.py` has the specs, `decoding/block_recorder.py` makes the chains. No torch.
 """
 
+from __future__ import annotations
+
 import math
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from specdec.decoding.chains import Chain, Chains
 from specdec.decoding.cost_aware import Advice
@@ -17,6 +19,9 @@ from specdec.decoding.stopping import Draft, FailFastWindow, Passes, Run, Window
 from specdec.decoding.target import Verification, count_accepted
 from specdec.drafters.base import Drafter, Recorded
 from specdec.records.rounds import Round
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class BlockRules(Protocol):
@@ -61,7 +66,7 @@ class BlockDrafter(Drafter):
     def _open(self, prefix_ids: Sequence[int]) -> Run:
         """A new draft after `prefix_ids`, before its first pass but for a prefill."""
 
-    def reset(self) -> None:
+    def reset(self, features: Tensor | None = None) -> None:
         self._draft_tokens, self._rejected = [], []
 
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
@@ -88,8 +93,8 @@ class DllmDrafter(BlockDrafter):
         super().__init__(spec, settings)
         self.lm = lm
 
-    def reset(self) -> None:
-        super().reset()
+    def reset(self, features: Tensor | None = None) -> None:
+        super().reset(features)
         self.lm.rollback(0)
 
     def _open(self, prefix_ids: Sequence[int]) -> Run:
@@ -162,8 +167,8 @@ class RecordedDllm(BlockDrafter):
         self._cache = _Cache()
         self._run: RecordedRun | None = None
 
-    def reset(self) -> None:
-        super().reset()
+    def reset(self, features: Tensor | None = None) -> None:
+        super().reset(features)
         self._cache, self._run = _Cache(), None
 
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:

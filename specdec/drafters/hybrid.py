@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from specdec.decoding.chains import Chains
 from specdec.decoding.stopping import Draft
@@ -19,6 +19,9 @@ from specdec.drafters.flags import Options
 from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
 from specdec.records.rounds import Round
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ELSE = "_else_"
 
@@ -111,10 +114,11 @@ class HybridDrafter(Drafter):
 
     def __init__(self, drafters: Sequence[Drafter]) -> None:
         self.drafters = drafters
+        self.taps = drafters[-1].taps  # the only one that may read any
 
-    def reset(self) -> None:
+    def reset(self, features: Tensor | None = None) -> None:
         for drafter in self.drafters:
-            drafter.reset()
+            drafter.reset(features)
 
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
         for drafter in self.drafters:

@@ -7,13 +7,19 @@ Source: prompt lookup decoding as in transformers' `generate(prompt_lookup_num_t
 place instead of the newest.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from specdec.decoding.chains import Chain, Chains, Text
 from specdec.decoding.stopping import Draft, cut_after_stop
 from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup, Spec
 from specdec.drafters.flags import DRAFT_LEN, LENGTHS, Flag
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MATCH_LEN = Flag("match_len", "prompt lookup: the longest run of last tokens that is looked up", (3,), (), LENGTHS)
 
@@ -66,7 +72,7 @@ class LookupDrafter(Drafter):
         self.spec, self.stop_ids = spec, stop_ids
         self._index = Index(spec.match_len)
 
-    def reset(self) -> None:
+    def reset(self, features: Tensor | None = None) -> None:
         self._index = Index(self.spec.match_len)
 
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:

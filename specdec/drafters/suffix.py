@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup, S
 from specdec.drafters.earlier import NOTHING, Earlier
 from specdec.drafters.flags import AMOUNTS, LENGTHS, PROBABILITIES, Flag
 from specdec.drafters.suffix_tree import Guess, SuffixTree
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_DEPTH = Flag("suffix_depth", "suffix decoding: tokens of a match and its draft, at most", (64,), (), LENGTHS)
 FACTOR = Flag("suffix_factor", "suffix decoding: a match of M tokens drafts M x this + the offset", (1.0,), (), AMOUNTS)
@@ -128,7 +131,7 @@ class SuffixDrafter(Drafter):
         self.spec, self.stop_ids, self.earlier = spec, stop_ids, earlier
         self.reset()
 
-    def reset(self) -> None:
+    def reset(self, features: Tensor | None = None) -> None:
         self._tree, self._prompt_len = SuffixTree(self.spec.max_depth), 0
         if self.spec.earlier:
             answers_of(self.spec).with_last([], self.earlier)

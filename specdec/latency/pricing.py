@@ -52,9 +52,9 @@ def price(record: Record, profile: LatencyProfile, target: str, accounting: str 
     Raises UserError for an unknown target or an empty record.
     """
     entry = resolve_target(profile, target)
-    drafts_last = parse_name(record.drafter_name).parts[-1]
+    passes_as = parse_name(record.drafter_name).passes_priced_as
     return Price(
-        draft_ms=num_passes(record, accounting) * profile.pass_ms(drafts_last.priced_as),
+        draft_ms=num_passes(record, accounting) * profile.pass_ms(passes_as),
         verify_ms=math.fsum(verification_ms(profile, entry, r.draft_len + 1) for r in record.rounds),
         baseline_ms=_num_output_tokens(record) * profile.target_ms_per_token[entry],
     )
@@ -123,7 +123,7 @@ class Pricing:
         return [f"{entry}@{profile.name}" for profile, entry in self.entries(target).values()]
 
     def prices(self, record: Record) -> dict[str, Price]:
-        """The modelled prices of a record by engine name."""
+        """The modelled prices of a record by engine name; not by a profile that does not know its drafter's family."""
         return self._prices(record, self.entries(record.identity.target))
 
     def other_prices(self, record: Record) -> dict[str, Price]:
@@ -133,7 +133,9 @@ class Pricing:
         return self._prices(record, self._entries(known, target))
 
     def _prices(self, record: Record, entries: Mapping[str, tuple[LatencyProfile, str]]) -> dict[str, Price]:
-        return {engine: price(record, profile, entry, self.accounting) for engine, (profile, entry) in entries.items()}
+        kind = parse_name(record.drafter_name).passes_priced_as
+        known = {engine: one for engine, one in entries.items() if one[0].knows(kind)}
+        return {engine: price(record, profile, entry, self.accounting) for engine, (profile, entry) in known.items()}
 
 
 class Timed(Protocol):

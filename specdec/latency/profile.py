@@ -6,7 +6,7 @@ Profiles are made by profiling/; what a record costs under one is `pricing.py`'s
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,8 +25,8 @@ OWN_ENGINES = ("eager", "graph")  # what this program runs networks with
 STAND_INS = {"bundled": "Qwen2.5-32B-Instruct"}  # what the bundled target is priced as
 # The paper's; this very tuple where nobody asked for one: what somebody names is another object.
 DEFAULT_PROFILES = ("vLLM_A6000",)
-_FIELDS = ("name", "draft_pass_ms", "ar_draft_pass_ms", "target_ms_per_token", "verify_ms", "provenance")
-_OPTIONAL = ("ar_draft_pass_ms", "verify_ms")
+_OPTIONAL = ("ar_draft_pass_ms", "family_pass_ms", "verify_ms")
+_FIELDS = ("name", "draft_pass_ms", "target_ms_per_token", "provenance", *_OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class LatencyProfile:
     `verify_ms`: target name -> {number of tokens in a verification pass (draft_len + 1): ms}; a target
     without a table is flat: every verification costs one plain decoding step.
     `ar_draft_pass_ms`: what a pass of an AR drafter costs, which runs one token and no block; None: no less.
+    `family_pass_ms`: what a pass of drafters of other families costs, which none of these stands for: `Spec.priced_as`
+    -> ms.
     """
 
     name: str
@@ -45,14 +47,24 @@ class LatencyProfile:
     verify_ms: dict[str, dict[int, float]]
     provenance: dict
     ar_draft_pass_ms: float | None = None
+    family_pass_ms: dict[str, float] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
         """The name for tables: of a profile that was calculated and not measured, it says so."""
         return f"{self.name} ({ROOFLINE})" if self.provenance.get("source") == ROOFLINE else self.name
 
+    def knows(self, priced_as: str) -> bool:
+        """Whether it says what a pass of such a drafter costs."""
+        return priced_as in ("ar", "block", *self.family_pass_ms)
+
     def pass_ms(self, priced_as: str) -> float:
-        """A pass of a drafter that is priced as "ar" (one token) or as "block"."""
+        """A pass of a drafter that is priced as "ar" (one token), as "block", or as its own family, which the profile
+        must know."""
+        if priced_as in self.family_pass_ms:
+            return self.family_pass_ms[priced_as]
+        if not self.knows(priced_as):
+            raise UserError(f"latency profile {self.name} does not say what a pass of {priced_as} costs")
         own = self.ar_draft_pass_ms if priced_as == "ar" else None
         return self.draft_pass_ms if own is None else own
 
@@ -181,6 +193,7 @@ def _parse_profile(raw: object) -> LatencyProfile:
         verify_ms=_verify_tables(fields.get("verify_ms", {}), targets),
         provenance=_object(fields["provenance"], "provenance"),
         **{key: _number(fields[key], key) for key in ("ar_draft_pass_ms",) if key in fields},
+        family_pass_ms=_milliseconds(fields["family_pass_ms"], "family_pass_ms") if "family_pass_ms" in fields else {},
     )
 
 

@@ -51,6 +51,16 @@ class Role:
     def setting(self) -> str:
         return self.flag.removeprefix("--")
 
+    @property
+    def weight_patterns(self) -> tuple[str, ...]:
+        """How files of weights may be called; of several kinds, the first is read."""
+        return ("*.safetensors",)
+
+    @property
+    def needs_name(self) -> bool:
+        """Whether there is nothing to take where nobody names a model."""
+        return not self.bundled_folder and not self.default
+
 
 TARGET = Role("target", "--target_model_name", "target")
 
@@ -116,28 +126,31 @@ def find_model(role: Role, name: str, *, with_weights: bool = True) -> ModelSour
     `with_weights=False` fetches and checks everything but the weights. Raises UserError, naming the
     flag to change, for what is missing, unsafe or unsupported.
     """
-    if name == BUNDLED:
-        path = BUNDLED_DIR / role.bundled_folder
-    elif name == SMOLLM2:
-        from specdec.models.smollm2 import smollm2_folder
-
-        path = smollm2_folder()
-    elif Path(name).expanduser().is_dir():
-        path = Path(name).expanduser()
-    else:
-        path = _fetch(role, name, with_weights)
-    source = ModelSource(role, name, path, _read_config(role, path))
+    path = find_folder(role, name, with_weights)
+    source = ModelSource(role, name, path, read_config(role, path))
     source = replace(source, config=source.architecture.settled(source.config))
     _check_config(source)
     if with_weights:
-        _weight_files(source)
+        weight_files(source)
     return source
+
+
+def find_folder(role: Role, name: str, with_weights: bool) -> Path:
+    """The folder of the checkpoint called `name`, fetched if need be. Raises UserError where there is none."""
+    if name == BUNDLED:
+        return BUNDLED_DIR / role.bundled_folder
+    if name == SMOLLM2:
+        from specdec.models.smollm2 import smollm2_folder
+
+        return smollm2_folder()
+    folder = Path(name).expanduser()
+    return folder if folder.is_dir() else _fetch(role, name, with_weights)
 
 
 def fingerprint(source: ModelSource) -> str:
     """SHA-256 over config.json and the weights (files over 64 MiB: 64 evenly spaced MiB of each)."""
     digest = hashlib.sha256((source.path / "config.json").read_bytes())
-    for file in _weight_files(source):
+    for file in weight_files(source):
         size = file.stat().st_size
         digest.update(f"{file.name} {size}".encode())
         step = max(HASH_CHUNK, math.ceil(size / HASH_CHUNKS_PER_FILE))
@@ -149,12 +162,12 @@ def fingerprint(source: ModelSource) -> str:
 
 
 def _fetch(role: Role, name: str, with_weights: bool) -> Path:
-    """The checkpoint's folder in the hub's cache, downloaded if need be; never any code or pickle."""
+    """The checkpoint's folder in the hub's cache, downloaded if need be; never any code."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import logging as hub_logging
 
     hub_logging.set_verbosity_error()  # its retries are not the user's; the outcome is one line
-    patterns = [*SMALL_FILES, "*.safetensors"] if with_weights else SMALL_FILES
+    patterns = [*SMALL_FILES, *role.weight_patterns] if with_weights else SMALL_FILES
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:
@@ -164,7 +177,7 @@ def _fetch(role: Role, name: str, with_weights: bool) -> Path:
         ) from error
 
 
-def _read_config(role: Role, path: Path) -> dict[str, Any]:
+def read_config(role: Role, path: Path) -> dict[str, Any]:
     file = path / "config.json"
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -197,9 +210,10 @@ def _check_config(source: ModelSource) -> None:
         raise UserError(f"{role.title} {name!r} is a block-diffusion model: give {role.flag} an AR model")
 
 
-def _weight_files(source: ModelSource) -> list[Path]:
-    """The safetensors files, in order. Raises UserError if there are none, or a shard is missing."""
-    files = sorted(source.path.glob("*.safetensors"))
+def weight_files(source: ModelSource) -> list[Path]:
+    """The files of weights, in order. Raises UserError if there are none, or a shard is missing."""
+    by_kind = [sorted(source.path.glob(pattern)) for pattern in source.role.weight_patterns]
+    files = next(filter(None, by_kind), [])
     if not files:
         pickles = [file.name for file in source.path.glob("*") if file.suffix in PICKLE_SUFFIXES]
         found = f"only pickle weights ({pickles[0]}), which are never opened" if pickles else "no weights"
@@ -220,7 +234,7 @@ def _weight_files(source: ModelSource) -> list[Path]:
 
 def stamp(source: ModelSource) -> dict[str, Any]:
     """The folder and, by name, [bytes, ns of the last change] of every file that is read; equal: nothing changed."""
-    found = (path for pattern in (*SMALL_FILES, "*.safetensors") for path in source.path.glob(pattern))
+    found = (path for pattern in (*SMALL_FILES, *source.role.weight_patterns) for path in source.path.glob(pattern))
     states = ((path.name, path.stat()) for path in sorted(found))
     return {
         "folder": str(source.path.resolve()),

@@ -2,8 +2,8 @@
 
 This is the only place that runs a network. It knows nothing of drafting, verification or tokenizers: callers say which
 tokens to run, which of them to keep, and how far to rewind.
-Shape suffixes: B batch (always 1), H KV heads, K kept positions, L new tokens, P past and new positions, D head size,
-V vocabulary.
+Shape suffixes: B batch (always 1), F taps x hidden size, K kept positions, L new tokens, P past and new positions, V
+vocabulary.
 """
 
 import functools
@@ -19,9 +19,9 @@ from transformers import Cache, PretrainedConfig, PreTrainedModel
 
 from specdec.errors import UserError
 from specdec.models.architectures import find_architecture
+from specdec.models.kv_buffer import KVBuffer
 from specdec.models.layer_settings import FULL, SLIDING, Windows, no_windows
-
-INITIAL_CAPACITY = 512
+from specdec.models.taps import Taps
 
 
 class CachedLM:
@@ -31,6 +31,8 @@ class CachedLM:
         tokens: the committed token ids, positions 0 .. length-1.
         predictions: notes of a caller: committed length -> (token id, its probability) predicted
             to follow; dropped together with the tokens they depend on.
+        features: of the rows that the last commit kept, what its pass tapped, [L, F], tap after tap; on the device.
+            None where that pass had no taps.
 
     Example: `lm.forward([5, 7])` runs two tokens at positions 0 and 1 and returns logits [2, V];
     `lm.commit(1)` keeps the first, so that the next call runs at position 1.
@@ -52,8 +54,10 @@ class CachedLM:
         self._gaps = torch.tensor(list(gaps), dtype=torch.long, device=self.device)
         self.tokens: list[int] = []
         self.predictions: dict[int, tuple[int, float]] = {}
+        self.features: torch.Tensor | None = None
         self._cache = KVBuffer()
         self._pending: list[int] = []
+        self._taps = Taps(hf_model)
         self._num_open = 0  # tokens of the last forward, whose keys and values stand after the committed ones
         self._block_size = self._pending_block_size = 1
 
@@ -62,25 +66,40 @@ class CachedLM:
         return len(self.tokens)
 
     @torch.inference_mode()
-    def forward(self, tokens: Sequence[int], *, block_size: int = 1, keep: Sequence[int] | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        tokens: Sequence[int],
+        *,
+        block_size: int = 1,
+        keep: Sequence[int] | None = None,
+        taps: Sequence[int] = (),
+    ) -> torch.Tensor:
         """Run `tokens` at positions length .. length+L-1 and return logits_KV of the kept ones.
 
         Position q attends to position k iff k // block_size <= q // block_size: 1 is causal
         attention, 32 block diffusion. `keep` are ascending indices into `tokens` (None: all); the
         LM head is computed for no others. Nothing is committed; an exception leaves the cache as it was.
+        `taps`: layers, from 0, whose outputs (the last layer's: before the final norm) `commit` leaves in `features`.
+        Raises UserError for a layer that is not there.
         """
-        with self._pass(tokens, block_size):
+        with self._pass(tokens, block_size, taps):
             return self._run(list(tokens), block_size, keep)
 
     def predict(
-        self, tokens: Sequence[int], *, block_size: int = 1, keep: Sequence[int] | None = None, never: int | None = None
+        self,
+        tokens: Sequence[int],
+        *,
+        block_size: int = 1,
+        keep: Sequence[int] | None = None,
+        never: int | None = None,
+        taps: Sequence[int] = (),
     ) -> tuple[list[int], list[float]]:
         """`forward`, and the most probable token after each kept position with its softmax probability.
 
         Chosen where the logits are, so that two short lists are all that comes from the device, in one
         transfer. `never` is an id that is not predicted (a mask): its logit counts as minus infinity.
         """
-        logits_KV = self.forward(tokens, block_size=block_size, keep=keep)
+        logits_KV = self.forward(tokens, block_size=block_size, keep=keep, taps=taps)
         return self.on_host(most_probable(logits_KV, -1 if never is None else never))
 
     def on_host(self, packed_K2: torch.Tensor | np.ndarray) -> tuple[list[int], list[float]]:
@@ -107,6 +126,10 @@ class CachedLM:
         if min(tokens) < 0 or max(tokens) >= self._num_rows:
             unknown = next(token for token in tokens if not 0 <= token < self._num_rows)
             raise UserError(f"{self._name} has no token {unknown}: its embedding table has {self._num_rows} rows")
+
+    def no_features(self, taps: Sequence[int]) -> torch.Tensor:
+        """The features of no row, [0, F]. Raises UserError for a layer that is not there."""
+        return self._taps.of_no_token(taps)
 
     def of_tokens(self, logits_KV: torch.Tensor) -> torch.Tensor:
         """The logits of what is a token, cut to `vocab_size`."""
@@ -152,11 +175,12 @@ class CachedLM:
         return self.on_host(most_probable(self.forward_within(tokens, at, keep), -1 if never is None else never))
 
     @contextmanager
-    def _pass(self, tokens: Sequence[int], block_size: int) -> Iterator[None]:
+    def _pass(self, tokens: Sequence[int], block_size: int, taps: Sequence[int] = ()) -> Iterator[None]:
         """Around a pass over `tokens`: afterwards they may be committed, unless it failed."""
         if not tokens:
             raise ValueError("forward needs at least one token")
         self.require_known(tokens)
+        self._taps.begin(taps)
         self._pending, self._num_open = [], 0
         yield
         self._pending, self._pending_block_size = list(tokens), block_size
@@ -168,7 +192,8 @@ class CachedLM:
         positions_L = torch.arange(self.length, end, device=self.device)
         blocks_P = torch.arange(end, device=self.device) // block_size
         self._cache.length = self.length
-        return self._logits(tokens, positions_L, blocks_P <= blocks_P[self.length :, None], keep)
+        with self._taps.watched():
+            return self._logits(tokens, positions_L, blocks_P <= blocks_P[self.length :, None], keep)
 
     def masks(self, positions: torch.Tensor, visible: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         """What the network takes as a mask: `visible` [..., L, P], true where a position may be looked at, with the
@@ -203,6 +228,7 @@ class CachedLM:
         if not 0 <= num_tokens <= len(self._pending):
             raise ValueError(f"cannot commit {num_tokens} of {len(self._pending)} tokens")
         self.tokens += self._pending[:num_tokens]
+        self.features = self._taps.take(num_tokens)
         self._block_size = self._pending_block_size
         self._pending, self._num_open = [], 0
 
@@ -230,10 +256,10 @@ class CachedLM:
         over them, so whoever keeps them copies them."""
         return self._cache.first(self.length)
 
-    def warm_up(self) -> None:
+    def warm_up(self, taps: Sequence[int] = ()) -> None:
         """Run a few throw-away passes, so that no measured one pays for first-use initialisation."""
         for num_tokens in (1, 16, 32, 64):
-            self.forward([0] * num_tokens)
+            self.forward([0] * num_tokens, taps=taps)
         self.rollback(0)
 
     def clock(self) -> float:
@@ -292,54 +318,3 @@ def as_cache(module: torch.nn.Module, cache: Cache) -> dict[str, Cache]:
 def _cache_name(forward: Callable[..., object]) -> str:
     """transformers 5.24 says "cache" where versions before it said "past_key_values"."""
     return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
-
-
-class KVBuffer(Cache):
-    """Keys and values of all layers, written in place at `length`: rewinding moves a counter.
-
-    transformers' own caches either cannot be rewound (static) or copy themselves in every call (dynamic), and their
-    interfaces differ between versions 4 and 5; the model only asks for `update` and `get_seq_length`.
-    """
-
-    is_compileable = False
-
-    def __init__(self, capacity: int = INITIAL_CAPACITY) -> None:
-        # The base class would build layers of its own, differently in versions 4 and 5; 5 looks at `layers`.
-        self.layers: list = []
-        self.length = 0
-        self.num_after = 0  # positions after the new ones that are looked at too
-        self._capacity = capacity
-        self._buffers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # layer -> keys and values
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: object, **__: object
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append the new positions of a layer, [B, H, L, D]; returns past and new keys and values, [B, H, P, D]."""
-        end = self.length + key_states.shape[2]
-        keys, values = self._buffers.get(layer_idx, (None, None))
-        keys, values = self._grown(keys, key_states, end), self._grown(values, value_states, end)
-        self._buffers[layer_idx] = keys, values
-        keys[:, :, self.length : end], values[:, :, self.length : end] = key_states, value_states
-        return keys[:, :, : end + self.num_after], values[:, :, : end + self.num_after]
-
-    def _grown(self, buffer: torch.Tensor | None, like_BHLD: torch.Tensor, end: int) -> torch.Tensor:
-        """`buffer` itself if it has room for `end` positions, else a copy of twice the room."""
-        if buffer is not None and buffer.shape[2] >= end:
-            return buffer
-        capacity = self._capacity
-        while capacity < end:
-            capacity *= 2
-        batch, heads, _, size = like_BHLD.shape
-        grown = like_BHLD.new_zeros(batch, heads, capacity, size)
-        if buffer is not None:
-            grown[:, :, : self.length] = buffer[:, :, : self.length]
-        return grown
-
-    def first(self, num_positions: int) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
-        """Keys and values of the first `num_positions` positions by layer, each [B, H, num_positions, D]: views."""
-        both = self._buffers.items()
-        return {layer: (keys[:, :, :num_positions], values[:, :, :num_positions]) for layer, (keys, values) in both}
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Number of past positions (the model asks before it runs its layers)."""
-        return self.length

@@ -45,6 +45,15 @@ def load_lm(
     return BACKENDS[backend](moved(load_hf_model(source, dtype), device), vocab_size, gaps=gaps)
 
 
+def loading_title(source: ModelSource, dtype: torch.dtype, device: torch.device, backend: str) -> str:
+    """What is said before minutes of silence: "target X: 65.5 GB, bfloat16 on cuda, graph"."""
+    size = source.num_parameters * dtype.itemsize
+    shown = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+    threads = f", threads: {torch.get_num_threads()}" if device.type == "cpu" else ""
+    name = str(dtype).removeprefix("torch.")
+    return f"{source.role.title} {source.name}: {shown}, {name} on {device}, {backend}{threads}"
+
+
 def moved(model: PreTrainedModel, where: torch.device | torch.dtype | str) -> PreTrainedModel:
     """`model` itself, on another device or in another dtype."""
     return model.to(where)  # type: ignore[arg-type]  # transformers' wrapper of `to` is typed without its self

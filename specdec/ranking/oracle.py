@@ -7,16 +7,16 @@ chains can beat it: prefill passes are in its accounts, and for policies with dr
 as they. No torch.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from itertools import accumulate
 from math import inf
 from pathlib import Path
 
 from specdec.decoding.chains import Chain, Chains
 from specdec.decoding.target import count_accepted
-from specdec.drafters.families import parse_name
+from specdec.drafters.families import kind_of_chains, parse_name
 from specdec.errors import UserError
 from specdec.latency.pricing import Pricing
 from specdec.latency.profile import LatencyProfile, verification_ms
@@ -29,20 +29,27 @@ from specdec.traces.trace import Trace, load_trace, trace_path
 
 @dataclass(frozen=True)
 class Costs:
-    """What a round costs: `block_pass_ms` or `ar_pass_ms` per drafter pass, `verify_ms[n]` for a draft of n tokens."""
+    """What a round costs: `block_pass_ms` or `ar_pass_ms` per drafter pass, or that of a family which the profile
+    knows of itself (by `Spec.priced_as`), `verify_ms[n]` for a draft of n tokens."""
 
     block_pass_ms: float
     ar_pass_ms: float
     verify_ms: list[float]
+    family_pass_ms: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, profile: LatencyProfile, entry: str, longest: int) -> "Costs":
         """A profile's costs, for drafts up to `longest` tokens; `entry` is one of its targets."""
         verify_ms = [verification_ms(profile, entry, n + 1) for n in range(longest + 1)]
-        return cls(profile.pass_ms("block"), profile.pass_ms("ar"), verify_ms)
+        return cls(profile.pass_ms("block"), profile.pass_ms("ar"), verify_ms, profile.family_pass_ms)
 
-    def pass_ms(self, has_blocks: bool) -> float:
-        return self.block_pass_ms if has_blocks else self.ar_pass_ms
+    def pass_ms(self, has_blocks: bool, priced_as: str = "") -> float:
+        ours = self.block_pass_ms if has_blocks else self.ar_pass_ms
+        return self.family_pass_ms.get(priced_as, ours)
+
+    def of_chains(self, chains: Chains | None) -> float:
+        """A pass of the drafter of some chains; None: of none."""
+        return self.pass_ms(False) if chains is None else self.pass_ms(chains.has_blocks, family_of(chains.name))
 
     @cached_property
     def is_monotone(self) -> bool:
@@ -117,7 +124,7 @@ class Board:
                 verify_ms = costs.cheapest_from[accepted_len]
             next_at = min(at + accepted_len + 1, self.end)
             is_cached = self.cached_after(at, chain, num_passes, next_at) if chains.has_blocks else None
-            cost_ms = costs.pass_ms(chains.has_blocks) * num_passes + verify_ms
+            cost_ms = costs.of_chains(chains) * num_passes + verify_ms
             made.append(Move(chains.name, draft_len, num_passes, cost_ms, next_at, is_cached))
             if chain.tokens[draft_len - 1] in self.stop_ids:
                 break
@@ -183,6 +190,15 @@ class Oracle:
             self.values[kept][at], self.best_moves[kept][at] = best[kept]
 
 
+@cache
+def family_of(chains_name: str) -> str:
+    """What a pass of the drafter of such chains is priced as; of a drafter that is not known here, as a block."""
+    try:
+        return kind_of_chains(chains_name).priced_as
+    except UserError:
+        return "block"
+
+
 def _num_reused(text: list[int], at: int, limit: int, seen: set[tuple[int, ...]]) -> int:
     """How far `text` goes on from `at`, as long as each token and the two before it are in `seen`."""
     end = at
@@ -197,7 +213,7 @@ class Judge:
     def __init__(self, trace: Trace, profile: LatencyProfile, entry: str) -> None:
         longest = max((len(chain.tokens) for chains in trace.chains.values() for chain in chains.chains), default=0)
         costs = Costs.of(profile, entry, longest + trace.identity.max_new_tokens)
-        self.trace = trace
+        self.trace, self.profile = trace, profile
         self._boards = {reuse: Board(trace, costs, reuse_drafts=reuse) for reuse in (False, True)}
         self._oracles: dict[tuple[tuple[str, ...], bool], Oracle] = {}
 
@@ -221,7 +237,8 @@ class Judge:
         names = tuple(chains.name for chains in own_chains)
         for chains in own_chains:
             self._boards[reuse].chains.setdefault(chains.name, chains)
-        own, best = self.oracle(names, reuse), self.oracle(tuple(sorted({*self.trace.chains, *names})), reuse)
+        priced = (name for name in {*self.trace.chains, *names} if self.profile.knows(family_of(name)))
+        own, best = self.oracle(names, reuse), self.oracle(tuple(sorted(priced)), reuse)
         lost = {"over_ms": 0.0, "under_ms": 0.0, "passes_ms": own.best_ms - best.best_ms}
         at, is_cached = 0, False
         for turn in record.rounds:
@@ -242,7 +259,7 @@ def _charge(own: Oracle, turn: Round, state: tuple[int, bool], lost: dict[str, f
     else:
         is_cached_after = board.cached_without(at, is_cached, next_at)
     needs_prefill = chains is not None and is_block_draft and not is_cached and board.wholes[at] > 0
-    pass_ms = costs.pass_ms(chains is not None)
+    pass_ms = costs.of_chains(chains or next((board.chains[name] for name in own.names[-1:]), None))
     needless_ms = pass_ms * (turn.num_prefill_passes - needs_prefill)
     spent_ms = pass_ms * turn.num_forward_passes + costs.verify_ms[turn.draft_len]
     regret_ms = spent_ms - needless_ms + own.values[is_cached_after][next_at] - own.values[is_cached][at]
@@ -264,9 +281,11 @@ class TraceJudges:
     def ceilings(self, record: Record) -> dict[str, Ceiling]:
         """By engine name, as `Pricing.prices`, of a record of the trace's text; none where its drafts come from other
         texts as well."""
-        if parse_name(record.drafter_name).reads_earlier:
+        spec = parse_name(record.drafter_name)
+        if spec.reads_earlier:
             return {}
-        return {engine: judge.ceiling(record) for engine, judge in self._judges.items()}
+        known = {engine: judge for engine, judge in self._judges.items() if judge.profile.knows(spec.passes_priced_as)}
+        return {engine: judge.ceiling(record) for engine, judge in known.items()}
 
 
 class Judges:

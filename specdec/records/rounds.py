@@ -6,7 +6,7 @@ what each published key means.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from specdec.errors import UserError
@@ -175,3 +175,9 @@ def totals(entries: Sequence[dict[str, Any]], budget: int) -> dict[str, Any]:
         "acceptance_rate": accepted / asked if asked else 0.0,
         "total_output_tokens": accepted + len(entries),
     }
+
+
+def with_cpu_times(rounds: Sequence[Round], cpu_s: Sequence[float]) -> list[Round]:
+    """The rounds with the CPU time that passed in each, by a clock in seconds that was read whenever the loop's was."""
+    spent = [1e3 * (after - before) for before, after in zip(cpu_s[::3], cpu_s[2::3], strict=True)]
+    return [replace(turn, cpu_ms=ms) for turn, ms in zip(rounds, spent, strict=True)]

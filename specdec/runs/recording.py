@@ -114,7 +114,8 @@ def _record_chains(session: Session, text: Text, missing: Mapping[str, int]) -> 
         if own and family.record is not None:
             spec = specs[next(iter(own))]
             setup = session.setup(spec, lm=session.model_of(spec))
-            found = family.record(Recording(setup, text, session.config.recording.record_batch), own)
+            recording = Recording(setup, text, session.config.recording.record_batch, session.features_of)
+            found = family.record(recording, own)
             for name, chains in found.items():
                 made[name] = Chains.pack(name, session.chains_identity(specs[name]), missing[name], chains)
     return made
@@ -140,7 +141,7 @@ class WatchedTarget(Target):
         self.gaps: list[float] = []
 
     def _judge(self, tokens: list[int], draft: Draft) -> Verification:
-        logits_LV = self.lm.forward(tokens)
+        logits_LV = self.lm.forward(tokens, taps=self.taps)
         best_L2 = logits_LV.float().topk(2).values
         greedy, _ = self.lm.on_host(most_probable(logits_LV))
         accepted_len = count_accepted(draft.tokens, greedy)

@@ -15,7 +15,8 @@ from specdec.config import DecodingConfig, RunConfig
 from specdec.drafters.families import parse_name
 from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
-from specdec.models.checkpoints import find_model, stamp
+from specdec.models.checkpoints import TARGET, stamp
+from specdec.models.heads import find_models
 from specdec.questions.asked import QuestionConfig
 from specdec.questions.problem import Problem
 from specdec.questions.sets import load_problems
@@ -65,10 +66,10 @@ def repeated_run(config: RunConfig, problems: Sequence[Problem], shard: Shard) -
         or not all(path.is_file() or place_of(path) for path in _paths(config, problems))
     ):
         return None
-    sources = [find_model(role, name) for role, name in config.model_names.items()]
+    sources = find_models(config.model_names)
     questions: dict[str, Any] = {}
     expected: dict[int, list[Identity]] = {}
-    for document in _like_runs(config, {source.role.title: stamp(source) for source in sources}):
+    for document in _like_runs(config, {role.title: stamp(source) for role, source in sources.items()}):
         for problem in problems:
             if problem.question_id not in expected and (found := _identities(config, problem, document)):
                 expected[problem.question_id] = found
@@ -83,7 +84,7 @@ def repeated_run(config: RunConfig, problems: Sequence[Problem], shard: Shard) -
     kept = {key: value for key, value in document.items() if key not in ("schema_version", "start", "end")}
     alone = [problem.alone() for problem in problems]
     own = {"settings": config.settings(), "questions": questions, **this_run(alone, shard, None)}
-    return Repeated(records, plain(kept | own), sources[0].num_parameters)
+    return Repeated(records, plain(kept | own), sources[TARGET].num_parameters)
 
 
 def _like_runs(config: RunConfig, models: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -29,8 +29,10 @@ class RecordedTarget:
         self.trace = trace
         self._num_emitted = 0
 
-    def start(self, prompt_ids: Sequence[int]) -> None:
-        """Raises UserError for another prompt than the trace's."""
+    def start(self, prompt_ids: Sequence[int], taps: Sequence[int] = ()) -> None:
+        """Raises UserError for another prompt than the trace's, and where taps are asked for: it holds none."""
+        if taps:
+            raise UserError("a trace holds no hidden states of its target: verify by the target itself")
         if list(prompt_ids) != self.trace.prompt_ids:
             raise UserError(f"the trace of question {self.trace.question_id} has another prompt: record it again")
         self._num_emitted = 0

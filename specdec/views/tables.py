@@ -6,12 +6,13 @@ Which columns of `ranking/table.py` are shown. Those for programs: `table_data.p
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from specdec.drafters.families import known_spec
 from specdec.latency.profile import MEASURED, STAND_INS
 from specdec.ranking.comparisons import MARGIN, Difference
 from specdec.ranking.entries import Entry
 from specdec.ranking.lossless import losslessness_line
 from specdec.ranking.question_sets import unequal
-from specdec.ranking.ranking import PlainRow, engines_of, plain_entries, plain_row, under_other_profiles
+from specdec.ranking.ranking import PlainRow, by_drafter, engines_of, plain_entries, plain_row, under_other_profiles
 from specdec.ranking.scopes import each
 from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS, Value
 from specdec.ranking.table import (
@@ -75,7 +76,8 @@ def _all_tables(stats: Sequence[Entry], view: View) -> list[str]:
         parts += [ranking_table(table, "All together. " * (len(groups) > 1), view)]
         parts += [difference_table(table, view), ceiling_table(table, view), category_table(stats, engine, view)]
     parts += [_LEGEND] if engines else []
-    return [*parts, profiles_line(winners(stats)), plain_line(plain_row(stats)), losslessness_line(stats)]
+    parts += [unpriced_line(stats), profiles_line(winners(stats)), plain_line(plain_row(stats))]
+    return [*parts, losslessness_line(stats)]
 
 
 def _brief_tables(stats: Sequence[Entry], view: View) -> list[str]:
@@ -88,7 +90,8 @@ def _brief_tables(stats: Sequence[Entry], view: View) -> list[str]:
     tables = [table_of(stats, engine, intervals=()) for engine in engines]
     scope = scope_line(stats)
     parts.append(brief_tables(tables, view, f"{scope}. " if scope else ""))
-    said = [*notes(tables[0]), category_line(stats, engines[0]), profiles_line(winners(stats)), brief.legend(tables[0])]
+    said = [*notes(tables[0]), category_line(stats, engines[0]), profiles_line(winners(stats))]
+    said += [unpriced_line(stats), brief.legend(tables[0])]
     untimed = "" if MEASURED in engines else plain_line(plain_row(stats))
     closing = untimed, losslessness_line(stats), answers_line(stats)
     said.append(" ".join(filter(None, closing)))
@@ -116,6 +119,20 @@ def answers_line(stats: Sequence[Entry]) -> str:
     toys = sorted({entry.source.target for entry in graded} & STAND_INS.keys())
     note = f" ({toys[0]} is a toy: only its speed counts)" if toys else ""
     return f"Right answers: {num_right} of {len(graded)}{note}."
+
+
+def unpriced_line(stats: Sequence[Entry]) -> str:
+    """The drafters that a profile of the run does not know, so that they are in no table of its prices; "" for none."""
+    found = {name: own for name, own in by_drafter(stats).items() if (spec := known_spec(name)) and spec.has_own_price}
+    missing = {
+        engine: sorted(name for name, own in found.items() if not any(engine in one.prices for one in own))
+        for engine in dict.fromkeys(name for entry in stats for name in entry.prices if name != MEASURED)
+    }
+    return "\n".join(
+        f"Not priced by {visible(engine)}, which does not say what a pass of theirs costs: {visible(', '.join(names))}."
+        for engine, names in missing.items()
+        if names
+    )
 
 
 def plain_line(row: PlainRow | None) -> str:

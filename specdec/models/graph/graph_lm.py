@@ -55,11 +55,17 @@ class GraphLM(CachedLM):
         return self._buffers.cache_L2GPD.shape[3]
 
     def predict(
-        self, tokens: Sequence[int], *, block_size: int = 1, keep: Sequence[int] | None = None, never: int | None = None
+        self,
+        tokens: Sequence[int],
+        *,
+        block_size: int = 1,
+        keep: Sequence[int] | None = None,
+        never: int | None = None,
+        taps: Sequence[int] = (),
     ) -> tuple[list[int], list[float]]:
         chosen: list[int] = []
         sure: list[float] = []
-        with self._pass(tokens, block_size):
+        with self._pass(tokens, block_size, taps):
             for _, num_kept in self._chunks(list(tokens), block_size, keep, -1 if never is None else never):
                 if num_kept:
                     self._finish()
@@ -75,10 +81,10 @@ class GraphLM(CachedLM):
         both_2GPD = enumerate(self._buffers.cache_L2GPD[:, :, :, : self.length])
         return {layer_idx: (keys_GPD[None], values_GPD[None]) for layer_idx, (keys_GPD, values_GPD) in both_2GPD}
 
-    def warm_up(self) -> None:
+    def warm_up(self, taps: Sequence[int] = ()) -> None:
         """Record all graphs but predictions at more rows than a draft has, so that no measured pass does."""
         for count in TOKEN_COUNTS:
-            self.predict([0] * count, keep=None if count <= MAX_DRAFT else [])
+            self.predict([0] * count, keep=None if count <= MAX_DRAFT else [], taps=taps)
         self.rollback(0)
 
     def _run(self, tokens: list[int], block_size: int, keep: Sequence[int] | None) -> torch.Tensor:
@@ -102,12 +108,17 @@ class GraphLM(CachedLM):
             self._buffers.send(tokens[begin:end], rows, (self.length + begin, end - begin, block_size, never))
             self._is_busy = self.device.type == "cuda"
             yield self._run_chunk(end - begin, len(rows)), len(rows)
+            if self._taps.asked:  # copied on the device, while the host goes on: the next pass writes over the buffer
+                tapped_MTC = self._buffers.taps(self._taps.asked)
+                self._taps.add(tapped_MTC[: end - begin].flatten(1).clone())
             begin = end
 
     def _run_chunk(self, num_tokens: int, num_kept: int) -> torch.Tensor:
         """Logits after the kept rows, padded."""
         count, kept_count = _padded(num_tokens), _padded(num_kept)
-        self.graphs.run(("body", count), lambda: self.network.body(count, self._products(count)))
+        asked = self._taps.asked
+        self.network.tapped = self._buffers.places(asked)
+        self.graphs.run(("body", count, *asked), lambda: self.network.body(count, self._products(count)))
         if not num_kept:
             return self._no_logits_0V
         return self.graphs.run(("head", kept_count), lambda: self.network.head(kept_count))

@@ -6,7 +6,7 @@ committed, `graph_lm.py` decides. Shape suffixes as in `reference.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -132,6 +132,7 @@ class Buffers:
     found_M2: torch.Tensor
     cache_L2GPD: torch.Tensor
     rotary_2PE: torch.Tensor
+    tapped: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict)  # taps -> what they gave, [M, T, C]
 
     @classmethod
     def allocate(
@@ -147,6 +148,18 @@ class Buffers:
             cache_L2GPD=cache_L2GPD,
             rotary_2PE=rotary_2PE,
         )
+
+    @torch.inference_mode()
+    def taps(self, taps: tuple[int, ...]) -> torch.Tensor:
+        """Where the outputs of these layers go, [M, T, C]; made when they are first asked for."""
+        if taps not in self.tapped:
+            num_tokens, size = self.hidden_MC.shape
+            self.tapped[taps] = self.hidden_MC.new_zeros(num_tokens, len(taps), size)
+        return self.tapped[taps]
+
+    def places(self, taps: tuple[int, ...]) -> list[tuple[int, torch.Tensor]]:
+        """The same tap by tap: the layer, and its [M, C]."""
+        return list(zip(taps, self.taps(taps).unbind(1), strict=True)) if taps else []
 
     @property
     def kept_M(self) -> torch.Tensor:
@@ -176,10 +189,15 @@ class Buffers:
 
 
 class Network:
-    """`body` runs the layers over the first `count` input tokens, `head` predicts at the first `count` kept rows."""
+    """`body` runs the layers over the first `count` input tokens, `head` predicts at the first `count` kept rows.
+
+    Attributes:
+        tapped: layers, and where the output of each is left, [M, C]; a graph is recorded with those of its pass.
+    """
 
     def __init__(self, weights: Weights, buffers: Buffers, operations: Operations) -> None:
         self.weights, self.buffers, self.operations = weights, buffers, operations
+        self.tapped: list[tuple[int, torch.Tensor]] = []
 
     def body(self, count: int, products: Products) -> None:
         """Embedding and layers, for `count` tokens; their last hidden states replace what the buffer held."""
@@ -188,13 +206,17 @@ class Network:
         operations.receive(buffers.sent, buffers.inputs, weights.embedding_VC, stream.hidden_MC)
         products.begin(stream)
         next_norms = [*(layer.attention_norm_C for layer in weights.layers[1:]), weights.norm_C]
-        for layer, cache_2GPD, next_norm_C in zip(weights.layers, buffers.cache_L2GPD, next_norms, strict=True):
+        layers = zip(weights.layers, buffers.cache_L2GPD, next_norms, strict=True)
+        for index, (layer, cache_2GPD, next_norm_C) in enumerate(layers):
             place = Place(buffers.rotary_2PE, cache_2GPD, buffers.state, layer.head_norms_2D)
             q_MHD = products.queries(stream, layer.qkv_NC, layer.qkv_bias_N, place)
             attended_MN = operations.attend(q_MHD, cache_2GPD, buffers.state, layer.window)
             products.add(stream, attended_MN, layer.output_CHD, layer.mlp_norm_C)
             gated_MI = products.gated(stream, layer.gate_up_2IC)
             products.add(stream, gated_MI, layer.down_CI, next_norm_C)
+            for place_MC in (place for tap, place in self.tapped if tap == index):
+                # A kernel of its own, where a copy could be something else: kernels that overlap wait for kernels.
+                torch.mul(stream.hidden_MC, 1, out=place_MC[:count])
 
     def head(self, count: int) -> torch.Tensor:
         """logits_KV after `count` kept rows; what `most_probable` says of them is left in the buffer."""

@@ -51,12 +51,12 @@ def rotate_and_store(
     positions_M = (first + torch.arange(len(qkv_MN))).clamp(max=capacity - 1)
     cos_ME, sin_ME = rotary_2PE[:, positions_M]
     stored = slice(first, first + num_tokens)
-    cache_2GPD[0, :, stored] = _rotated(k_MGD, cos_ME, sin_ME)[:num_tokens].transpose(0, 1)
+    cache_2GPD[0, :, stored] = rotated(k_MGD, cos_ME, sin_ME)[:num_tokens].transpose(0, 1)
     cache_2GPD[1, :, stored] = v_MGD[:num_tokens].transpose(0, 1)
-    return _rotated(q_MHD, cos_ME, sin_ME)
+    return rotated(q_MHD, cos_ME, sin_ME)
 
 
-def _rotated(heads_MHD: torch.Tensor, cos_ME: torch.Tensor, sin_ME: torch.Tensor) -> torch.Tensor:
+def rotated(heads_MHD: torch.Tensor, cos_ME: torch.Tensor, sin_ME: torch.Tensor) -> torch.Tensor:
     """Rotary embedding of the pairs (i, i + D/2), in float32."""
     left, right = heads_MHD.float().chunk(2, dim=-1)
     cos, sin = cos_ME[:, None], sin_ME[:, None]

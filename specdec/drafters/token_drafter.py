@@ -1,0 +1,134 @@
+"""Drafting token by token: what specs of drafters that write one token a pass share, and the drafter itself, over a
+network or read back from chains. Of no family: `ar.py` is one.
+
+The rules are the live drafter's and the replayed one's alike.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from specdec.decoding.chains import Chain
+from specdec.decoding.stopping import Draft
+from specdec.drafters.base import Drafter, Recorded, Spec
+from specdec.drafters.flags import DRAFT_LEN, DRAFT_STEP, MAX_DRAFT_LEN, TAU
+
+LENGTH_FLAGS = (DRAFT_LEN, TAU, MAX_DRAFT_LEN, DRAFT_STEP)
+
+
+class TokenSpec(Spec):
+    """A spec that says after every token whether the draft goes on."""
+
+    full_reason = "length"  # why a draft of the greatest length ends
+
+    def is_unsure(self, confidences: Sequence[float]) -> bool:
+        """Whether a draft of these confidences ends."""
+        return False
+
+    def asked_len(self, draft: Draft) -> int:
+        """The window that was asked for."""
+        return self.first_asked
+
+
+@dataclass(frozen=True)
+class StaticTokens(TokenSpec):
+    """Always `draft_len` tokens."""
+
+    draft_len: int
+
+    swept = (DRAFT_LEN,)
+
+
+@dataclass(frozen=True)
+class DynamicTokens(TokenSpec):
+    """FailFast's stopping rule: chunks of `draft_step` tokens, at most `max_draft_len`."""
+
+    tau: float
+    max_draft_len: int
+    draft_step: int
+
+    swept = (TAU, MAX_DRAFT_LEN, DRAFT_STEP)
+    full_reason = "max_len"
+
+    @property
+    def first_asked(self) -> int:
+        return min(self.draft_step, self.max_draft_len)
+
+    def is_unsure(self, confidences: Sequence[float]) -> bool:
+        return len(confidences) % self.draft_step == 0 and min(confidences) < self.tau
+
+    def asked_len(self, draft: Draft) -> int:
+        """Whole chunks, where no stop token ended the draft."""
+        if draft.stop_reason == "stop_token":
+            return len(draft.tokens)
+        return min(-(-len(draft.tokens) // self.draft_step) * self.draft_step, self.max_draft_len)
+
+
+class TokenDrafter(Drafter):
+    """Drafts token by token, each pass counted as a denoising pass; what became of a draft shows in the next prefix.
+
+    `least_prefix`: tokens of a prefix after which it can draft at all.
+    """
+
+    least_prefix = 1
+
+    def __init__(self, spec: TokenSpec, stop_ids: Collection[int]) -> None:
+        self.spec, self.stop_ids = spec, stop_ids
+
+    @abstractmethod
+    def _begin(self, prefix_ids: Sequence[int]) -> None:
+        """A new draft after `prefix_ids`."""
+
+    @abstractmethod
+    def _next(self) -> tuple[int, float]:
+        """One pass: the next token, the most probable or a drawn one, and its probability."""
+
+    def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
+        spec = self.spec
+        limit = min(budget, spec.chain_len({}))
+        if limit < 1 or len(prefix_ids) < self.least_prefix:
+            return Draft(asked_len=spec.first_asked)
+        draft = Draft(stop_reason=spec.full_reason)
+        self._begin(prefix_ids)
+        while len(draft.tokens) < limit:
+            token, confidence = self._next()
+            draft.tokens.append(token)
+            draft.confidences.append(confidence)
+            draft.passes.denoise += 1
+            if token in self.stop_ids:
+                draft.stop_reason = "stop_token"
+                break
+            if spec.is_unsure(draft.confidences):
+                draft.stop_reason = "low_confidence"
+                break
+        draft.token_confidences = list(draft.confidences)
+        draft.asked_len = spec.asked_len(draft)
+        return draft
+
+
+class RecordedTokens(TokenDrafter):
+    """Read back from chains."""
+
+    def __init__(self, trace: Recorded, spec: TokenSpec, least_prefix: int = 1) -> None:
+        super().__init__(spec, trace.stop_ids)
+        self.least_prefix = least_prefix
+        self.trace, self.chains = trace, trace.chains_of(spec)
+        self._left: Iterator[tuple[int, float]] = iter(())
+
+    def _begin(self, prefix_ids: Sequence[int]) -> None:
+        chain = self.chains.chains[len(prefix_ids) - len(self.trace.prompt_ids)]
+        self._left = zip(chain.tokens, chain.confidences, strict=True)
+
+    def _next(self) -> tuple[int, float]:
+        found = next(self._left, None)
+        if found is None:
+            raise self.chains.too_short(self.trace.question_id, self.spec.name)
+        return found
+
+
+def token_chain(tokens: list[int], confidences: list[float]) -> Chain:
+    """A chain of a token per pass. Its confidences stand once, not again under `recorded`."""
+    passes = len(tokens)
+    return Chain(tokens, confidences, list(range(1, passes + 1)), [0] * passes, [0] * passes, [])
