@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+from heads import features_of, loaded_head, taught, toy_head
 from reference import full_logits
 from toys import perturbed, toy_model
 
@@ -23,7 +24,9 @@ from specdec.decoding.sampling import Sampler, Warp
 from specdec.decoding.stopping import Draft
 from specdec.drafters.ar import ArDrafter, ArDynamic, ArStatic, SampledArDrafter
 from specdec.drafters.block_diffusion import BlockSettings, DllmDrafter, DllmStatic, FailFast
+from specdec.drafters.eagle3 import Eagle3Drafter, Eagle3Dynamic, Eagle3Static
 from specdec.drafters.plain import NoDrafter
+from specdec.models.eagle3_network import Eagle3Network
 from specdec.models.lm import CachedLM
 
 NUM_WORDS, NUM_TOKENS = 4, 3
@@ -36,6 +39,8 @@ SPECS = {
     "ar_df": ArDynamic(0.35, 3, 1),
     "dllm_sf": DllmStatic(0.4, 3),
     "failfast": FailFast(0.4, 0.4, 5, 1, first_window=2),
+    "eagle3_sf": Eagle3Static(2),
+    "eagle3_df": Eagle3Dynamic(0.35, 3, 1),
 }
 POOL = 16  # drafts of a dLLM that samples, after the same prefix: the rule for them holds whatever they are
 
@@ -66,10 +71,28 @@ def tiny_models() -> dict[str, MemoLM]:
     }
 
 
+@cache
+def tiny_head() -> Eagle3Network:
+    """An EAGLE-3 head that has learnt a little of the target."""
+    lm = tiny_models()["target"]
+    head = toy_head("safeailab", lm.model, 8)
+    return loaded_head(taught(head, lm.model, [[*PROMPT, *text] for text in TEXTS[::9]], epochs=2), lm)
+
+
+class FedDrafter(Eagle3Drafter):
+    """An EAGLE-3 drafter that is given the features of every prefix anew."""
+
+    def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
+        self.reset(features_of(tiny_models()["target"].model, prefix_ids[:-1], self.taps))
+        return super().propose(prefix_ids, budget)
+
+
 def make_drafter(kind: str, sampler: Sampler | None) -> object:
     """A drafter of SPECS over the tiny models; it draws if it has a sampler."""
     if kind == "plain":
         return NoDrafter()
+    if kind.startswith("eagle3"):
+        return FedDrafter(tiny_head(), SPECS[kind], ())
     spec, lm = SPECS[kind], tiny_models()["ar" if kind.startswith("ar") else "dllm"]
     lm = lm if sampler is None else SampledLM(lm, sampler)
     if isinstance(spec, ArStatic | ArDynamic):

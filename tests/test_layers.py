@@ -28,6 +28,7 @@ HEAVY = (
     "decoding/sampled",
     "decoding/sampling",
     "models/dflash",
+    "models/eagle3",
     "models/graph/",
     "models/kv_buffer",
     "models/lm",
@@ -69,6 +70,7 @@ LIGHT_EXPERIMENTS = (
     "profile_rounds",
     "profile_sampling",
     "profile_speculation",
+    "profile_taps",
 )
 SANDBOXED = ("lockdown", "plain_values", "programs")  # beside sandboxed.py
 LIGHT_TRAINING = (
@@ -193,7 +195,7 @@ def test_only_its_own_file_names_a_drafter_family():
     for path in project_files():
         if path.parts[:2] != ("specdec", "drafters"):
             text = (ROOT / path).read_text(encoding="utf-8")
-            assert not re.search(r"""startswith\(["'](?:ar|dllm|lookup|plain)""", text), path
+            assert not re.search(r"""startswith\(["'](?:ar|dllm|eagle3|lookup|plain)""", text), path
 
 
 def test_the_rules_of_drafts_need_nothing_of_the_project():

@@ -1,0 +1,148 @@
+"""EAGLE-3: a head of one layer that reads three or more of the target's hidden states and writes token by token, with a
+static length or FailFast's rule in chunks. Drafts are chains; their tokens are the most probable ones, also where the
+target samples (then each is a point mass, which is lossless).
+
+`models/eagle3.py` reads checkpoints, `models/eagle3_network.py` runs them. A pass of the first token takes in what the
+target has confirmed since the last draft, the prompt included. Source: EAGLE-3 (arXiv 2503.01840).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from specdec.decoding.chains import Chain
+from specdec.decoding.stopping import cut_after_stop
+from specdec.decoding.target import Verification
+from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup
+from specdec.drafters.token_drafter import (
+    LENGTH_FLAGS,
+    DynamicTokens,
+    RecordedTokens,
+    StaticTokens,
+    TokenDrafter,
+    TokenSpec,
+    token_chain,
+)
+from specdec.models.heads import Head, HeadRole, HeadSource
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from specdec.models.eagle3_network import Eagle3Network
+
+NAME = "eagle3"
+LEAST_PREFIX = 2  # the first row is a token's features and the token after it
+
+
+def _read(source: HeadSource) -> Head:
+    from specdec.models.eagle3 import read_eagle3
+
+    return read_eagle3(source)
+
+
+EAGLE3_HEAD = HeadRole("EAGLE-3 head", "--eagle3_dir", "", read=_read)
+
+
+class _Eagle3(TokenSpec):
+    """What both have in common."""
+
+    role = EAGLE3_HEAD
+    priced_as = NAME
+    chains_name = NAME
+    is_default = False
+    draws = False
+
+    def drafter(self, setup: Setup) -> Drafter:
+        return Eagle3Drafter(setup.lm, self, setup.stop_ids)
+
+    def replayed(self, trace: Recorded, setup: Setup) -> Drafter:
+        return RecordedTokens(trace, self, LEAST_PREFIX)
+
+
+@dataclass(frozen=True)
+class Eagle3Static(_Eagle3, StaticTokens):
+    """A head that always drafts `draft_len` tokens."""
+
+    name_pattern = "eagle3_sf_{draft_len}"
+    label_pattern = "EAGLE-3, static {draft_len}"
+    kind = "eagle3_sf"
+    title = "EAGLE-3, static"
+    hue = "#D55E00"
+    marker = "^"
+
+
+@dataclass(frozen=True)
+class Eagle3Dynamic(_Eagle3, DynamicTokens):
+    """A head under FailFast's stopping rule."""
+
+    name_pattern = "eagle3_df_{tau}_{max_draft_len}_{draft_step}"
+    label_pattern = "EAGLE-3, dynamic τ {tau}, N_max {max_draft_len}, N {draft_step}"
+    kind = "eagle3_df"
+    title = "EAGLE-3, dynamic"
+    hue = "#8B4A2B"
+    marker = "v"
+
+
+class Eagle3Drafter(TokenDrafter):
+    """A head answers. What it is given of the target waits until it is asked: its passes are under the clock."""
+
+    least_prefix = LEAST_PREFIX
+
+    def __init__(self, network: Eagle3Network, spec: TokenSpec, stop_ids: Collection[int]) -> None:
+        super().__init__(spec, stop_ids)
+        self.network, self.taps = network, network.taps
+        self._waiting: list[Tensor] = []
+        self._confirmed: list[int] | None = None  # tokens of the rows that wait; None: a draft has begun
+
+    def reset(self, features: Tensor | None = None) -> None:
+        self.network.clear()
+        self._waiting = [] if features is None else [features]
+
+    def observe(self, verification: Verification) -> None:
+        if verification.features is not None:
+            self._waiting.append(verification.features)
+
+    def _begin(self, prefix_ids: Sequence[int]) -> None:
+        self._confirmed = list(prefix_ids[self.network.length + 1 :])
+
+    def _next(self) -> tuple[int, float]:
+        if self._confirmed is None:
+            return self.network.step()
+        import torch
+
+        features_LF, tokens = torch.cat(self._waiting), self._confirmed
+        self._waiting, self._confirmed = [], None
+        return self.network.extend(features_LF, tokens)
+
+
+def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Chain]]:
+    """One chain per prefix, `batch` of them at a time. The target's features of a text are the same whoever drafted it.
+
+    A chain ends after a stop token; after a prefix of one token there is none.
+    """
+    from specdec.models.pages import in_groups
+
+    text, network, stop_ids = recording.text, recording.setup.lm, frozenset(recording.setup.stop_ids)
+    rows = [at - LEAST_PREFIX for at in text.prefix_lens if at >= LEAST_PREFIX]
+    if not rows:
+        return {name: [token_chain([], []) for _ in text.prefix_lens] for name in wanted}
+    tokens = text.ids[1 : rows[-1] + LEAST_PREFIX]
+    network.read_text(recording.features_of(text.ids[: len(tokens)], network.taps), tokens)
+    empty = [token_chain([], [])] * (text.num_prefixes - len(rows))
+    made: dict[str, list[Chain]] = {}
+    for name, length in wanted.items():
+        made[name] = list(empty)
+        for group in in_groups(rows, recording.batch):
+            made[name] += [_chain(pairs, stop_ids) for pairs in network.write_on(group, length).tolist()]
+    return made
+
+
+def _chain(pairs: Sequence[tuple[float, float]], stop_ids: Collection[int]) -> Chain:
+    """Of (token, probability), up to the first stop token."""
+    tokens = cut_after_stop([int(token) for token, _ in pairs], stop_ids)
+    return token_chain(tokens, [probability for _, probability in pairs[: len(tokens)]])
+
+
+FAMILY = Family((Eagle3Static, Eagle3Dynamic), LENGTH_FLAGS, record)
