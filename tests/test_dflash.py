@@ -38,6 +38,7 @@ from specdec.drafters.families import parse_name
 from specdec.models import dflash_network
 from specdec.models.dflash import default_taps
 from specdec.models.graph.graph_lm import GraphLM
+from specdec.models.graph.weights import unsupported
 from specdec.models.lm import CachedLM
 from specdec.questions.sets import load_problems
 from specdec.records.identity import LIVE
@@ -131,6 +132,32 @@ def test_every_draft_of_every_round_is_the_references(
                 lengths.add(turn.accepted_len)
                 num_rejected += turn.draft_len - turn.accepted_len
     assert len(lengths) >= 3 and num_rejected > 10
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "qwen2-tied", "llama", "llama-tied", "mistral", "qwen3"])
+def test_forty_answers_are_plain_decodings(
+    architecture: str, one_thread: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By a head that knows half of them, in both backends by turns, where both run the architecture."""
+    monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8,))
+    target, asked = made_target(architecture), []
+    for seed in range(80):
+        prompt = random_ids(seed, 1 + seed % 37)
+        if len(asked) < 40:
+            greedy, gap = greedy_tokens(target, prompt, max_new_tokens=12, stop_ids=())
+            asked += [(prompt, greedy)] if gap > TOO_CLOSE else []
+    kind, how = list(VARIANTS.values())[sum(map(ord, architecture)) % len(VARIANTS)]
+    head = taught(toy_dflash(kind, target, 5, **how), target, [[*one, *two] for one, two in asked[::2]])
+    engines = [CachedLM, CachedLM if unsupported(target.config) else GraphLM]
+    models = [engine(target) for engine in engines]
+    networks = [loaded_dflash(tmp_path, head, lm) for lm in models]
+    accepted = []
+    for index, (prompt, greedy) in enumerate(asked):
+        drafter = DflashDrafter(networks[index % 2], SPECS[index // 2 % len(SPECS)], Setup(()))
+        rounds = speculate(Target(models[index % 2]), drafter, prompt, max_new_tokens=12, stop_ids=())
+        assert [token for turn in rounds for token in turn.emitted_tokens] == greedy, index
+        accepted += [turn.accepted_len for turn in rounds]
+    assert len(asked) == 40 and sum(accepted) > 0 and len(set(accepted)) >= 2
 
 
 def test_a_prompt_of_one_token_has_no_context_yet_and_is_drafted_for(target: torch.nn.Module, tmp_path: Path) -> None:

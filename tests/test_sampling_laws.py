@@ -22,7 +22,7 @@ from specdec.models.taps import Taps
 
 pytestmark = pytest.mark.slow
 NUM_SAMPLES = 200_000
-WITH_ONE_DRAFT = ("plain", "eagle3_sf", "eagle3_df")  # whose drafts are never drawn
+WITH_ONE_DRAFT = ("plain", "eagle3_sf", "eagle3_df", "dflash_sf", "dflash_df")  # whose drafts are never drawn
 KINDS = [
     *((kind, False) for kind in WITH_ONE_DRAFT),
     *itertools.product([kind for kind in SPECS if kind not in WITH_ONE_DRAFT], (False, True)),
