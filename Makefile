@@ -23,7 +23,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 .PHONY: help setup demo gallery test test-fast test-pinned test-wheel test-gpu test-slurm test-browser test-serve test-servers lint family clean
 
 help:
-	@echo "make demo         set up .venv, run all drafters on the bundled models and 4 questions, rank them"
+	@echo "make demo         set up .venv, run all drafters on the bundled models and 8 questions, rank them"
 	@echo "make gallery      every figure, from the bundled models, into docs/gallery (minutes)"
 	@echo "make test         set up .venv, run the tests"
 	@echo "make test-fast    those that run no models and no other processes (a minute): before each commit"
@@ -43,7 +43,7 @@ help:
 setup: $(VENV)/.ready-dev
 
 demo: $(VENV)/.ready-run
-	$(VENV)/bin/python failfast.py --num_questions 4 --max_new_tokens 256 --output_dir $(DEMO_DIR) --figures
+	@$(VENV)/bin/python failfast.py --num_questions 8 --max_new_tokens 256 --with_traces --output_dir $(DEMO_DIR)
 
 # Chains are recorded once and every setting is replayed from them; only measured times need a live run.
 gallery: $(VENV)/.ready-run

@@ -16,10 +16,10 @@ from typing import Any
 
 from profiling.common import parser_of, run_command
 from specdec.commands.calibrate import chosen_half, learn
-from specdec.config import PricingConfig
 from specdec.decoding.cost_aware import Advice, Calibration
 from specdec.drafters.base import Spec
 from specdec.drafters.block_diffusion import CostAware, DllmStatic, FailFast
+from specdec.latency.asked import PricingConfig
 from specdec.latency.pricing import price
 from specdec.latency.profile import LatencyProfile, load_profile
 from specdec.ranking.oracle import Judge

@@ -21,9 +21,9 @@ from typing import Any
 from profiling.common import parser_of, run_command
 from specdec.commands.replay import run
 from specdec.commands.report import report_html
-from specdec.config import PricingConfig
 from specdec.decoding.chains import Chain, Chains
 from specdec.drafters.families import paper
+from specdec.latency.asked import PricingConfig
 from specdec.latency.pricing import Pricing
 from specdec.models.checkpoints import BUNDLED_DIR, TARGET
 from specdec.models.token_text import read_token_bytes

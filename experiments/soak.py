@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiling.common import parser_of, run_command
-from specdec.commands.run import Reporter, run_jobs
+from specdec.commands.reporter import Reporter
+from specdec.commands.work import run_jobs
 from specdec.config import RunConfig
 from specdec.drafters.flags import positive_int
 from specdec.latency.pricing import Pricing

@@ -31,7 +31,7 @@ def figure(records: Mapping[str, Sequence[Record]]) -> Figure:
             per_question = question_values(found, partial(lengths, length))
             draw_cdf(axes, grid_xs, per_question, look_of(name), label_of(name))
         axes.set_xlabel(f"tokens {title} per round")
-    grid[0][0].set_ylabel("share of rounds with as many or fewer\n(mean of questions)")
+    style.name_axes(grid, y="share of rounds with as many or fewer\n(mean of questions)")
     return finish(drawn, grid[0], records)
 
 

@@ -39,8 +39,7 @@ def figure(records: Sequence[Record]) -> Figure:
         rate.sharex(raster)
         draw_rates(rate, record)
         draw_raster(raster, record)
-    drawn.align_ylabels()
-    drawn.legend(handles=[*grid[0][0].lines, *raster_key()], loc="outside upper left", ncols=3)
+    style.legend(drawn, {str(one.get_label()): one for one in (*grid[0][0].lines, *raster_key())})
     return drawn
 
 
@@ -84,8 +83,8 @@ def draw_raster(axes: Axes, record: Record) -> None:
     height = 0.05 * max(turn.draft_len for turn in record.rounds)
     drafted = list(zip(starts, accepted, strict=True))
     own = [(start + length, 1) for (start, length), width in zip(drafted, widths, strict=True) if width > length]
-    axes.broken_barh(drafted, (-1.8 * height, height), color=style.ACCEPTED)
-    axes.broken_barh(own, (-1.8 * height, height), color=style.CORRECTION)
+    axes.broken_barh(drafted, (-1.8 * height, height), color=style.ACCEPTED, gid="drafted and accepted")
+    axes.broken_barh(own, (-1.8 * height, height), color=style.CORRECTION, gid="the target's own token")
     axes.axhline(0, color=palette.GREY, linewidth=0.6)
     axes.set_xlim(0, record.num_output_tokens)
     axes.set_ylim(bottom=-2.4 * height)

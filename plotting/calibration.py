@@ -26,32 +26,35 @@ from specdec.views import palette
 from specdec.views.captions import interval_note, questions_note
 
 MAX_PANELS = 3
-BAR = 0.2  # how high the fullest tenth stands
 Seen = list[tuple[float, bool]]  # confidence, was accepted
 
 
 @style.styled
 def figure(traces: Sequence[Trace], names: Sequence[str]) -> Figure:
     """A panel for each of the chains `names`. UserError for one that a trace lacks, or that has no tokens."""
-    drawn, grid = style.panels(1, len(names), 3.4, sharex=True, sharey=True)
-    for axes, name in zip(grid[0], names, strict=True):
+    ratios = {"height_ratios": [3, 1]}
+    drawn, grid = style.panels(2, len(names), 3.8, sharex=True, sharey="row", gridspec_kw=ratios)
+    for axes, shares, name in zip(*grid, names, strict=True):
         lacking = [trace.question_id for trace in traces if name not in trace.chains]
         if lacking:
             where = f"the trace of question {lacking[0]}"
             raise UserError(f"{where} has no chains {name}: record them with failfast.py --record")
-        draw(axes, name, [list(tokens_seen(trace, name)) for trace in traces])
-        axes.set_xlabel("drafter's confidence")
+        draw(axes, shares, name, [list(tokens_seen(trace, name)) for trace in traces])
+        shares.set_xlabel("drafter's confidence")
     grid[0][0].set_ylabel("accepted tokens / tokens seen")
-    drawn.legend(handles=grid[0][0].get_legend_handles_labels()[0], loc="outside upper left", ncols=4)
-    style.percent_axis(grid[0][0].yaxis)
+    grid[1][0].set_ylabel("share of\nthe tokens")
+    style.legend(drawn, style.labelled(grid[0]))
+    for line in grid:
+        style.percent_axis(line[0].yaxis)
     has_any = len(grid[0][0].collections) > 0
     note = f"{questions_note([len(traces)])}; {interval_note(has_any)}"
     style.note(drawn, f"{', '.join(sorted({t.identity.dataset for t in traces}))}; {note}")
     return drawn
 
 
-def draw(axes: Axes, name: str, per_question: Sequence[Seen]) -> None:
-    """One reliability diagram: tenths as marks with intervals, the isotonic fit, the ideal, and how many tokens."""
+def draw(axes: Axes, shares: Axes, name: str, per_question: Sequence[Seen]) -> None:
+    """One reliability diagram: tenths as marks with intervals, the isotonic fit and the ideal; below it, in `shares`,
+    how many of the tokens each tenth has."""
     seen = [pair for one in per_question for pair in one]
     if not seen:
         raise UserError(f"the traces hold no token of {name}: record more questions")
@@ -65,14 +68,13 @@ def draw(axes: Axes, name: str, per_question: Sequence[Seen]) -> None:
     )
     places, values = [row["mean_confidence"] for row in rows], [point.value for point in points]
     style.marks(axes, (places, values), look, "tenths of the confidences", yerr=style.reach(points))
-    most = max(row["num_tokens"] for row in rows)
-    heights = [BAR * row["num_tokens"] / most for row in rows]
-    bar: dict[str, Any] = {"color": "#CCCCCC", "edgecolor": "white", "zorder": 0, "label": "share of the tokens"}
-    axes.bar([row["low"] for row in rows], heights, 0.1, align="edge", **bar)
+    heights = [row["num_tokens"] / len(seen) for row in rows]
+    bar: dict[str, Any] = {"color": look.colour, "edgecolor": "white", "label": "share of the tokens"}
+    shares.bar([row["low"] for row in rows], heights, 0.1, align="edge", **bar)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
-    axes.set_aspect("equal")
-    axes.set_title(f"{name}: ECE {expected_calibration_error(rows):.3f}\n{len(seen):,} tokens")
+    shares.set_ylim(0, 1)
+    axes.set_title(f"{palette.chains_label(name)}: ECE {expected_calibration_error(rows):.3f}\n{len(seen):,} tokens")
 
 
 def tenth_point(per_question: Sequence[Seen], row: dict[str, float]) -> Value:

@@ -12,6 +12,7 @@ from plotting import style
 from plotting.inputs import by_drafter, read_drafts
 from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS, SEED, Value
 from specdec.records.record import Record
+from specdec.records.turns import row_of
 from specdec.views.captions import interval_note, questions_note
 from specdec.views.palette import Look
 
@@ -27,8 +28,8 @@ def read(options: Namespace) -> tuple[Records]:
 
 
 def finish(drawn: Figure, panels: Sequence[Axes], records: Records, about: str = "") -> Figure:
-    """The legend, in the last panel, and the note: `about`, over which questions, and with which intervals."""
-    panels[-1].legend(loc="lower right")
+    """The key, above the panels, and the note: `about`, over which questions, and with which intervals."""
+    style.legend(drawn)
     datasets = ", ".join(sorted({record.identity.dataset for found in records.values() for record in found}))
     questions = questions_note(len(question_values(found, lambda _: [0])) for found in records.values())
     style.note(drawn, f"{about}{datasets}; {questions}; {interval_note(bool(panels[0].collections))}")
@@ -36,10 +37,10 @@ def finish(drawn: Figure, panels: Sequence[Axes], records: Records, about: str =
 
 
 def question_values(records: Sequence[Record], values: Callable[[Record], list[int]]) -> list[list[int]]:
-    """The values of every question, those of a data set's question together; questions without any left out."""
+    """The values of every question, the turns of a conversation together; questions without any left out."""
     found: dict[tuple[str, int], list[int]] = {}
     for record in records:
-        found.setdefault((record.identity.dataset, record.question_id), []).extend(values(record))
+        found.setdefault((record.identity.dataset, row_of(record.question_id)), []).extend(values(record))
     return [one for one in found.values() if one]
 
 
@@ -65,6 +66,6 @@ def draw_cdf(axes: Axes, xs: Sequence[int], per_question: Sequence[Sequence[int]
     points = cdf_points(xs, per_question)
     places = [(x, point.value) for x, point in zip(xs, points, strict=True)]
     style.line(axes, places, look, drawstyle="steps-post", label=label)
-    style.band(axes, xs, points, look, "post")
+    style.band(axes, xs, points, look, label, "post")
     axes.set_ylim(-0.02, 1.02)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 4, 5, 10]))

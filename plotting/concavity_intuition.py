@@ -19,7 +19,6 @@ from specdec.drafters.block_diffusion import DllmStatic
 from specdec.ranking.table import Row, Table
 from specdec.views import palette
 from specdec.views.captions import full_note
-from specdec.views.palette import Look
 
 X, Y = "passes_per_round", "acceptance_rate"
 
@@ -38,29 +37,33 @@ def figure(
             found = sweeps(reference.rows, DllmStatic, "unmask_threshold", X, Y)
             if found:
                 rows = reference.rows if has_ar else ()
-                draw(axes, found[0], rows, palette.REFERENCE, f"{reference.title}: ")
+                draw(axes, found[0], rows, f"{reference.title}: ")
         axes.set_title(table.title)
-        axes.set_xlabel("drafter passes per round")
         style.percent_axis(axes.yaxis)
-    grid[0][0].set_ylabel("acceptance rate")
-    drawn.legend(handles=grid[0][0].get_legend_handles_labels()[0], loc="outside upper left", ncols=2 if has_ar else 1)
-    style.note(drawn, f"numbers: unmask thresholds; {full_note(tables, references)}")
+    rows = [row for table in tables for row in table.rows if row.has(X, Y)]
+    if limits := style.framed([row.values[Y] for row in rows]):
+        grid[0][0].set_ylim(limits)
+    style.name_axes(grid, "drafter passes per round", "acceptance rate")
+    style.legend(drawn)
+    style.note(drawn, full_note(tables, references))
     return drawn
 
 
-def draw(axes: Axes, series: Series, rows: Sequence[Row], look: Look | None = None, prefix: str = "") -> None:
-    """The series as a line in the order of passes, its ends named; and the AR drafter of its length. `look`: of all."""
+def draw(axes: Axes, series: Series, rows: Sequence[Row], reference: str = "") -> None:
+    """The series as a line in the order of passes, its ends named; and the AR drafter of its length. Of a `reference`,
+    which its labels begin with, all in grey."""
     ordered = sorted(zip(series.xs, series.rows, strict=True), key=lambda pair: pair[1].values[X].value)
     members = [one for _, one in ordered]
-    length, line = number_text(series.fixed["draft_len"]), look or series.look
-    style.points(axes, members, X, Y, f"{prefix}dLLM, static {length}", look)
+    length, look = number_text(series.fixed["draft_len"]), palette.reference(series.kind) if reference else None
+    style.points(axes, members, X, Y, f"{reference}dLLM, static {length}", look)
     where = [(one.values[X].value, one.values[Y].value) for one in members]
-    style.line(axes, where, line)
+    style.line(axes, where, look or series.look)
     for (threshold, _), place in ((ordered[0], where[0]), (ordered[-1], where[-1])):
-        axes.annotate(number_text(threshold), place, (4, -10), textcoords="offset points", fontsize=7)
+        style.name_point(axes, f"unmask {number_text(threshold)}", place, (look or series.look).colour)
     ar = [one for one in rows if one.spec == ArStatic(int(series.fixed["draft_len"])) and one.has(X, Y)]
     if ar:
-        style.points(axes, ar, X, Y, f"{prefix}AR, static {length}", look)
+        grey = palette.reference(ArStatic) if reference else None
+        style.points(axes, ar, X, Y, f"{reference}AR, static {length}", grey)
 
 
 main = Command("concavity_intuition", __doc__, figure, RANKINGS, rankings)

@@ -30,10 +30,9 @@ def figure(records: Mapping[str, Sequence[Record]]) -> Figure:
         draw_cdf(grid[0][0], xs, found, look_of(name), label_of(name))
         weighted = [[run for run in one for _ in range(run)] for one in found]
         draw_cdf(grid[0][1], xs, weighted, look_of(name), label_of(name))
-    grid[0][0].set_ylabel("share in runs of as many or fewer\n(mean of questions)")
+    style.name_axes(grid, "consecutive easy tokens (tokens)", "share in runs of as many or fewer\n(mean of questions)")
     for axes, title in zip(grid[0], ("of all runs", "of all easy tokens"), strict=True):
         axes.set_title(title)
-        axes.set_xlabel("consecutive easy tokens (tokens)")
     return finish(drawn, grid[0], records, "easy: accepted, or the bonus after a wholly accepted draft; ")
 
 

@@ -20,6 +20,7 @@ from specdec.views import palette
 from specdec.views.palette import label_of
 
 MAX_QUESTIONS = 30
+COLOURS = {"accepted": style.ACCEPTED, "bonus": palette.SKY, "the target's correction": style.CORRECTION}
 
 
 @style.styled
@@ -38,25 +39,20 @@ def figure(records: Sequence[Record]) -> Figure:
     axes.set_xlabel("position in the output (tokens)")
     axes.set_ylabel("question")
     axes.set_title(label_of(records[0].drafter_name))
-    key = [
-        Patch(facecolor=style.ACCEPTED, label="accepted"),
-        Patch(facecolor=palette.SKY, label="bonus"),
-        Patch(facecolor=style.CORRECTION, label="the target's correction"),
-    ]
-    drawn.legend(handles=key, loc="outside upper right", ncols=3)
+    style.legend(drawn, {fate: Patch(facecolor=colour) for fate, colour in COLOURS.items()})
     return drawn
 
 
 def draw_row(axes: Axes, row: int, record: Record) -> None:
     """One question's tokens as cells, 1 token wide."""
     rounds = list(zip(spans(record), record.rounds, strict=True))
-    parts = {
-        style.ACCEPTED: [(start, turn.accepted_len) for (start, _), turn in rounds if turn.accepted_len],
-        palette.SKY: [(end - 1, 1) for (_, end), turn in rounds if turn.bonus_token is not None],
-        style.CORRECTION: [(end - 1, 1) for (_, end), turn in rounds if turn.correction_token is not None],
+    cells = {
+        "accepted": [(start, turn.accepted_len) for (start, _), turn in rounds if turn.accepted_len],
+        "bonus": [(end - 1, 1) for (_, end), turn in rounds if turn.bonus_token is not None],
+        "the target's correction": [(end - 1, 1) for (_, end), turn in rounds if turn.correction_token is not None],
     }
-    for colour, cells in parts.items():
-        axes.broken_barh(cells, (row - 0.36, 0.72), facecolor=colour, linewidth=0)
+    for fate, colour in COLOURS.items():
+        axes.broken_barh(cells[fate], (row - 0.36, 0.72), facecolor=colour, linewidth=0, gid=fate)
 
 
 def build(options: Namespace) -> Figure:

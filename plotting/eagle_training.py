@@ -38,7 +38,7 @@ def figure(logs: dict[str, list[tuple[int, float]]]) -> Figure:
     axes.set_xlabel("training step (batches)")
     axes.set_ylabel("accuracy (share of tokens)")
     style.percent_axis(axes.yaxis)
-    drawn.legend(loc="outside upper left", ncols=len(logs))
+    style.legend(drawn)
     style.note(drawn, f"mean of the last {WINDOW} readings, fewer at the beginning")
     return drawn
 

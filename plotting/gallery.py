@@ -53,6 +53,8 @@ PICTURES = (
             "Where texts are easy and where the target had to correct the draft."),
     Picture("acc_pro_len_cdf", (REPLAYED, "--drafters", AR, DLLM, FAILFAST),
             "How long drafts are, and how much of them is accepted."),
+    Picture("acceptance_by_position", (REPLAYED, "--drafters", AR, DLLM, FAILFAST),
+            "How often a draft's tokens are accepted by their place in it, and how many of a draft."),
     Picture("consecutive_easy_cdf", (REPLAYED, "--drafters", AR, DLLM, FAILFAST),
             "How many tokens come in a row that the target need not correct."),
     Picture("frequency_insights_dataset", (REPLAYED, NO_LOOPS),
@@ -83,7 +85,8 @@ PICTURES = (
             "The latency model against the clock: the bundled models on the CPU that drew the gallery, and real shapes "
             "with the paper's acceptance on a GPU."),
     Picture("pretty_table", (REPLAYED, NO_LOOPS, "--drafters", *SEVERAL),
-            "A ranking as a table; `--out table.tex` gives it for LaTeX.", ".md"),
+            "A ranking as a table; `--out table.tex` gives it for LaTeX (booktabs, graphicx), `--layout datasets` with "
+            "the data sets as columns, `--columns` those quantities alone.", ".md"),
 )  # fmt: skip
 # Drawn from what does not come of this project's results: figure -> what.
 ELSEWHERE = {"eagle_training": "the log of SpecForge's training of an EAGLE-3 drafter"}
@@ -98,6 +101,18 @@ Every figure of `plotting/`, drawn by `make gallery` from the bundled models on 
 tokens; the paper's 64 settings replayed from one recording, and a live run of 12 questions for what is measured). The
 bundled models are small and their questions short: this shows what the figures look like and how the drafters of this
 repository behave, not the paper's results, whose published numbers are the grey lines (`docs/reference/`).
+
+Every figure is a command: `failfast plot NAME RESULTS --out figure.pdf` (or .png, .svg). All of them take
+
+- `--width 3.3` for a column of a paper (also `--height`, in inches; letters get smaller, labels are broken, panels that
+  find no room beside each other stand below each other), `--dpi`, `--font`, `--font_size`;
+- `--no_note` for no line below, `--title TEXT` or `--no_title`: in a paper both are the caption's;
+- `--data figure.csv`: what is drawn, a row per mark, bar or cell: panel, series, x, y, low and high (the interval of
+  y), x_low and x_high (that of x, or where a bar or cell begins and ends), and the name of a mark.
+
+A colour is a kind of drafter, the same in the HTML report; lighter is a shorter draft, darker a longer one. Names that
+find no room beside their points are left out; `--data` has them. Axes are set by values, so that a wide interval may go
+beyond them.
 """
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from specdec.config import PricingConfig
 from specdec.errors import UserError
 from specdec.latency.accounting import OURS
+from specdec.latency.asked import PricingConfig
 from specdec.latency.pricing import Pricing
 from specdec.ranking.entries import PLAIN, Entry, entry_of, merge, records_of
 from specdec.ranking.oracle import Judges
@@ -124,7 +124,7 @@ def under_engine(tables: Sequence[Table], engine: str | None) -> list[Table]:
     """The tables under `engine` (default: all). UserError where it is not there."""
     engines = list(dict.fromkeys(table.engine for table in tables))
     if engine is not None and engine not in engines:
-        raise UserError(f"no --engine {engine!r} (there are: {', '.join(map(repr, engines)) or 'none'})")
+        raise UserError(f"no --pricing {engine!r} (there are: {', '.join(map(repr, engines)) or 'none'})")
     return [table for table in tables if engine in (None, table.engine)]
 
 

@@ -6,12 +6,13 @@
 
 from argparse import Namespace
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from plotting import cli, style
+from plotting import cli, fit, style
 from plotting.cli import RANKINGS, Command
 from plotting.inputs import read_tables, under_engine
 from specdec.errors import UserError
@@ -32,12 +33,15 @@ def figure(tables: Sequence[Table]) -> Figure:
         raise UserError("the input has no times of drafting and verifying: give records, or parse_log.py --json's")
     if len(names) > MAX_DRAFTERS:
         raise UserError(f"{len(names)} drafters do not fit: choose {MAX_DRAFTERS} by --drafters")
-    drawn, grid = style.panels(1, 1, 1.6 + 0.25 * len(tables) * (len(names) + 2))
+    more = int(style.page().is_narrow)  # a row, for heads of two lines or three
+    drawn, grid = style.panels(1, 1, 1.6 + 0.25 * len(tables) * (len(names) + 2 + more))
     axes, row, ticks = grid[0][0], 0, []
     for table in tables:
         found = {one.drafter_name: one for one in table.rows if one.has(*NEEDED)}
         whose = f"{table.target + ' on ' if table.target else ''}{table.title}; {table.engine}"
-        axes.annotate(whose, (0, row), va="center", fontsize=8, weight="bold")
+        row += more
+        look: dict[str, Any] = {"fontsize": style.page().letters - 1, "weight": "bold", "gid": fit.HEAD}
+        axes.annotate(whose, (0, row - more / 2), va="center", in_layout=False, **look)
         first = next((one for one in found.values() if one.has("baseline_ms")), None)
         if first is not None:
             row += 1
@@ -51,7 +55,10 @@ def figure(tables: Sequence[Table]) -> Figure:
         row += 1
     axes.set_yticks([place for place, _ in ticks], [label for _, label in ticks])
     axes.set_ylim(row - 0.5, -0.7)
-    axes.set_xlim(left=0)
+    rows = [one for table in tables for one in table.rows]
+    times = [one.per_question(name) for one in rows for name in ("total_ms", "baseline_ms") if one.has(name)]
+    limits = style.framed([one.times(1e-3) for one in times]) if times else None
+    axes.set_xlim(0, limits[1] if limits else None)
     axes.grid(visible=False, axis="y")
     axes.set_ylabel("drafter setting")
     axes.set_xlabel("time per question (s)")
@@ -59,7 +66,7 @@ def figure(tables: Sequence[Table]) -> Figure:
         Patch(facecolor="white", edgecolor="black", hatch="////", label="drafting"),
         Patch(facecolor=palette.GREY, edgecolor="black", label="verifying"),
     ]
-    drawn.legend(handles=key, loc="outside upper right", ncols=2)
+    style.legend(drawn, {str(one.get_label()): one for one in key})
     style.note(drawn, full_note(tables))
     return drawn
 
@@ -71,10 +78,10 @@ def draw_bar(axes: Axes, place: int, row: Row) -> None:
     axes.barh(place, draft, color="white", edgecolor=look.colour, hatch="////", label="drafting")
     axes.barh(place, verify, left=draft, color=look.colour, edgecolor=look.colour, label="verifying")
     total = row.per_question("total_ms") if row.has("total_ms") else None
-    if total is not None and total.low is not None and total.high is not None:
-        low, high = total.low / 1e3, total.high / 1e3
-        axes.hlines(place, low, high, color="black", linewidth=1)
-        axes.vlines([low, high], place - 0.15, place + 0.15, color="black", linewidth=1)
+    if total is not None and total.low is not None:
+        bars: dict[str, Any] = {"marker": "", "linestyle": "", "ecolor": "black", "elinewidth": 1, "capsize": 3}
+        seconds = total.times(1e-3)
+        axes.errorbar([seconds.value], [place], xerr=style.reach([seconds]), label="_drafting and verifying", **bars)
 
 
 def build(options: Namespace) -> Figure:

@@ -10,6 +10,7 @@ to passes that a better choice of drafter, or a kept cache, would save (`specdec
 
 from argparse import Namespace
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,7 +18,8 @@ from matplotlib.figure import Figure
 from plotting import cli, style
 from plotting.cli import TABLES, Command
 from specdec.errors import UserError
-from specdec.ranking.table import CEILING_SHARES, Row, Table
+from specdec.ranking.quantities import CEILING_SHARES
+from specdec.ranking.table import Row, Table
 from specdec.views import palette
 from specdec.views.captions import engine_note, full_note
 from specdec.views.palette import label_of
@@ -42,10 +44,9 @@ def figure(tables: Sequence[Table]) -> Figure:
         draw(axes, settings)
         shown = "" if len(settings) == len(table.rows) else f", best {len(settings)} of {len(table.rows)}"
         axes.set_title(f"{table.title}{shown}")
-        axes.set_xlabel("share of the time taken")
         style.percent_axis(axes.xaxis)
-    grid[0][0].set_ylabel("drafter setting")
-    drawn.legend(handles=grid[0][0].get_legend_handles_labels()[0], loc="outside upper left", ncols=2)
+    style.name_axes(grid, "share of the time taken", "drafter setting")
+    style.legend(drawn)
     style.note(drawn, f"{engine_note(tables[0].engine)}; {full_note(tables)}")
     return drawn
 
@@ -73,7 +74,8 @@ def draw(axes: Axes, settings: Sequence[Row]) -> None:
     if known:
         places, points = zip(*known, strict=True)
         values = [point.value for point in points]
-        axes.errorbar(values, places, xerr=style.reach(points), fmt="none", ecolor="black", elinewidth=1, capsize=2)
+        bars: dict[str, Any] = {"marker": "", "linestyle": "", "ecolor": "black", "elinewidth": 1, "capsize": 2}
+        axes.errorbar(values, places, xerr=style.reach(points), label="_interval of the share of the ceiling", **bars)
     axes.set_yticks(rows, [label_of(one.drafter_name) for one in settings])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")

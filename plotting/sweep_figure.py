@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from plotting import style
 from plotting.sweeps import Series, require_sweep, sweeps
 from specdec.drafters.base import Spec
+from specdec.ranking.statistics import Value
 from specdec.ranking.table import Table
 from specdec.views import palette
 from specdec.views.captions import engine_note, full_note
@@ -38,31 +39,37 @@ class Sweep:
         """A column per ranking, a row per quantity. UserError where nothing varies."""
         rows = len(self.quantities)
         drawn, grid = style.panels(rows, len(tables), 0.7 + 2.1 * rows, sharex=True, sharey="row")
-        for column, table in enumerate(tables):
-            found = [series for kind in self.kinds for series in sweeps(table.rows, kind, self.axis)]
-            require_sweep(found, " or ".join(palette.short(kind) for kind in self.kinds), self.flag)
-            for row, quantity in enumerate(self.quantities):
-                draw_quantity(grid[row][column], [one.having(quantity) for one in found], quantity)
+        for row, quantity in enumerate(self.quantities):
+            values: list[Value] = []
+            for column, table in enumerate(tables):
+                found = [series for kind in self.kinds for series in sweeps(table.rows, kind, self.axis)]
+                require_sweep(found, " or ".join(palette.short(kind) for kind in self.kinds), self.flag)
+                values += draw_quantity(grid[row][column], [one.having(quantity) for one in found], quantity)
                 for one in references:
                     known = [series for kind in self.kinds for series in sweeps(one.rows, kind, self.axis, quantity)]
-                    draw_quantity(grid[row][column], known, quantity, f"{one.title}: ")
-                if quantity == "acceptance_rate":
-                    style.percent_axis(grid[row][column].yaxis)
-            grid[0][column].set_title(table.title)
-            grid[-1][column].set_xlabel(self.x_label)
-        for line, quantity in zip(grid, self.quantities, strict=True):
-            line[0].set_ylabel(QUANTITY_LABELS[quantity])
-        handles = {handle.get_label(): handle for line in grid for axes in line for handle in axes.lines}
-        drawn.legend(handles=list(handles.values()), loc="outside upper left", ncols=2)
+                    values += draw_quantity(grid[row][column], known, quantity, f"{one.title}: ")
+            if limits := style.framed(values):
+                grid[row][0].set_ylim(limits)
+            if quantity == "acceptance_rate":
+                style.percent_axis(grid[row][0].yaxis)
+            grid[row][0].set_ylabel(QUANTITY_LABELS[quantity])
+        for axes, table in zip(grid[0], tables, strict=True):
+            axes.set_title(table.title)
+        style.name_axes(grid, self.x_label)
+        style.legend(drawn)
         style.note(drawn, f"{engine_note(tables[0].engine)}; {full_note(tables, references)}")
         return drawn
 
 
-def draw_quantity(axes: Axes, found: Sequence[Series], quantity: str, reference: str = "") -> None:
-    """A curve per series, its marks in their drafters' own colours; those of a reference all in grey."""
+def draw_quantity(axes: Axes, found: Sequence[Series], quantity: str, reference: str = "") -> list[Value]:
+    """A curve per series, its marks in their drafters' own colours; those of a reference all in grey. What it drew."""
+    drawn: list[Value] = []
     for series in (one for one in found if one.rows):
         values = [row.values[quantity] for row in series.rows]
+        drawn += values
         name = ", ".join(filter(None, [reference + palette.short(series.kind), series.label]))
-        style.curve(axes, series.xs, values, palette.REFERENCE if reference else series.look, name)
+        style.curve(axes, series.xs, values, palette.reference(series.kind) if reference else series.look, name)
+        style.whole_ticks(axes.xaxis, series.xs)
         if not reference:
             style.own_marks(axes, series.xs, [one.value for one in values], series.rows)
+    return drawn

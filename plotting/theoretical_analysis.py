@@ -77,6 +77,7 @@ def figure(tables: Sequence[Table], sub_block: int = 8) -> Figure:
     for column, series in enumerate(chosen):
         draw(grid[0][column], grid[1][column], series, sub_block)
         grid[1][column].set_xlabel("draft length k (tokens)")
+    style.legend(drawn)
     grid[0][0].set_ylabel("acceptance length (tokens\nper round, bonus included)")
     grid[1][0].set_ylabel("speedup (× plain decoding,\nratio of sums)")
     style.note(drawn, f"{tables[0].title}; {engine_note(tables[0].engine)}; {full_note(tables)}")
@@ -103,9 +104,10 @@ def draw(tokens: Axes, speed: Axes, series: Series, sub_block: int) -> None:
     for axes, quantity in ((tokens, "acceptance_len"), (speed, "speedup_ratio")):
         points = [one.values[quantity] for one in series.rows]
         places = series.xs, [point.value for point in points]
-        style.marks(axes, places, look, "settings", yerr=style.reach(points), elinewidth=0.6)
+        names = [palette.label_of(one.drafter_name) for one in series.rows]
+        style.marks(axes, places, look, f"{series.kind.title} k", names, yerr=style.reach(points), elinewidth=0.6)
         style.own_marks(axes, *places, series.rows)
-        axes.legend(loc="lower right")
+        style.whole_ticks(axes.xaxis, series.xs)
     threshold = "" if is_ar else f" {number_text(series.fixed['unmask_threshold'])}"
     tokens.set_title(f"{palette.short(series.kind)}{threshold}: a = {acceptance:.2f}, c = {cost:.3f}")
 

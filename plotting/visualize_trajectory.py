@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from plotting import style
+from plotting import fit, style
 from plotting.cli import DRAFTS, Command
 from plotting.inputs import read_drafts
 from specdec.errors import UserError
@@ -57,42 +57,44 @@ def figure(record: Record, steps: Sequence[Step], first_round: int = 0) -> Figur
     """As many rounds from `first_round` on as fit. UserError if there is no such round."""
     if not 0 <= first_round < len(steps):
         raise UserError(f"there is no round {first_round}: the record has {len(steps)}, from 0")
-    cells = layout(steps, first_round)
+    cells = layout(steps, first_round, columns())
     num_lines, last_round = cells[-1].line + 1, max(cell.opens for cell in cells if cell.opens is not None)
-    height = 1.0 + LINE * num_lines
-    drawn = Figure(figsize=(style.WIDTH, height))
-    axes = drawn.add_axes((0.02, 0.35 / height, 0.96, LINE * num_lines / height))
-    axes.set_xlim(0, COLUMNS)
+    drawn, grid = style.panels(1, 1, 1.0 + LINE * num_lines)
+    axes = grid[0][0]
+    axes.set_xlim(0, columns())
     axes.set_ylim(num_lines - 0.3, -0.7)
     axes.axis("off")
     for cell in cells:
         draw(axes, cell)
-    head = f"{label_of(record.drafter_name)}; {record.identity.dataset}, question {record.question_id}"
-    drawn.text(0.02, 1 - 0.2 / height, head, fontsize=9)
+    axes.set_title(f"{label_of(record.drafter_name)}; {record.identity.dataset}, question {record.question_id}")
     fates_drawn = {cell.fate for cell in cells}
-    shown_grounds = [ground for fate, ground in GROUNDS.items() if fate in fates_drawn]
-    key = [Patch(facecolor=(colour, strength), label=words) for colour, strength, words in shown_grounds]
-    drawn.legend(handles=key, loc="upper left", bbox_to_anchor=(0.005, 1 - 0.22 / height), ncols=4)
+    grounds = [ground for fate, ground in GROUNDS.items() if fate in fates_drawn]
+    style.legend(drawn, {words: Patch(facecolor=(colour, strength)) for colour, strength, words in grounds})
     more = "" if last_round == len(steps) - 1 else f"; --first_round {last_round + 1} goes on"
-    note = f"rounds {first_round} to {last_round} (of {len(steps)}, from 0); small numbers stand where they begin{more}"
-    drawn.text(0.02, 0.1 / height, note, fontsize=7, color="#444444")
+    whole = f"rounds {first_round} to {last_round} (of {len(steps)}, from 0)"
+    style.note(drawn, f"{whole}; small numbers stand where they begin, if there is room{more}")
     return drawn
 
 
-def layout(steps: Sequence[Step], first_round: int) -> list[Cell]:
-    """The pieces in lines of COLUMNS characters; whole rounds, until MAX_LINES are full (but one round at least)."""
+def columns() -> int:
+    """How many characters a line of the page has."""
+    return int(COLUMNS * (style.page().width or style.WIDTH) / style.WIDTH)
+
+
+def layout(steps: Sequence[Step], first_round: int, width: int = COLUMNS) -> list[Cell]:
+    """The pieces in lines of `width` characters; whole rounds, until MAX_LINES are full (but one round at least)."""
     placed: list[Cell] = []
     line = column = 0
     for number in range(first_round, len(steps)):
         begin = len(placed)
         opens: int | None = number
         for piece, fate, confidence in fates(steps[number]):
-            for text in _parts(shown(piece)):
-                width = cells_of(text)
-                if column + width > COLUMNS:
+            for text in _parts(shown(piece), width):
+                taken = cells_of(text)
+                if column + taken > width:
                     line, column = line + 1, 0
-                placed.append(Cell(line, column, width, text, fate, confidence, opens))
-                column, opens = column + width, None
+                placed.append(Cell(line, column, taken, text, fate, confidence, opens))
+                column, opens = column + taken, None
             if "\n" in piece.text and fate != REJECTED:
                 line, column = line + 1, 0
         if begin and line >= MAX_LINES:
@@ -126,7 +128,7 @@ def draw(axes: Axes, cell: Cell) -> None:
     colour, strength, _ = GROUNDS[cell.fate]
     if cell.fate == ACCEPTED:
         strength = 0.08 + 0.37 * (1.0 if cell.confidence is None else cell.confidence)
-    ground: dict[str, Any] = {"facecolor": (colour, strength), "linewidth": 0, "gid": cell.fate}
+    ground: dict[str, Any] = {"facecolor": (colour, strength), "linewidth": 0, "gid": cell.fate, "label": cell.text}
     axes.add_patch(Rectangle((cell.column, top), cell.width, 0.9, **ground))
     colour = {CORRECTION: "white", REJECTED: "#7A2E00"}.get(cell.fate, "black")
     axes.text(cell.column, middle, cell.text, family=FONT, fontsize=FONT_SIZE, color=colour, va="center")
@@ -134,7 +136,8 @@ def draw(axes: Axes, cell: Cell) -> None:
         axes.plot([cell.column, cell.column + cell.width], [middle, middle], color="#7A2E00", linewidth=0.7)
     if cell.opens is not None:
         axes.plot([cell.column, cell.column], [top - 0.2, top + 0.9], color=palette.VERMILLION, linewidth=0.8)
-        axes.text(cell.column + 0.25, top - 0.1, f"{cell.opens}", fontsize=5.5, va="center", color=palette.VERMILLION)
+        number: dict[str, Any] = {"fontsize": 5, "va": "center", "color": palette.VERMILLION, "gid": fit.NAME}
+        axes.text(cell.column + 0.25, middle - 0.5, f"{cell.opens}", **number)
 
 
 @cache
@@ -142,9 +145,9 @@ def _has_glyph(character: str) -> bool:
     return font_manager.get_font(font_manager.findfont(FONT)).get_char_index(ord(character)) != 0
 
 
-def _parts(text: str) -> Iterator[str]:
+def _parts(text: str, width: int) -> Iterator[str]:
     """The text in parts that fit a line."""
-    size = COLUMNS // 2  # even if every character takes two places
+    size = width // 2  # even if every character takes two places
     yield from (text[begin : begin + size] for begin in range(0, len(text), size))
 
 

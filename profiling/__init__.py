@@ -1,1 +1,1 @@
-"""What users run to make latency profiles, one command a file; the last line on stdout is one JSON document."""
+"""What users run to make latency profiles, one command a file; into a pipe or a file they print JSON."""

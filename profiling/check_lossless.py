@@ -3,7 +3,9 @@
     python -m profiling.check_lossless --num_questions 8 --max_new_tokens 128
 
 "exact": no divergence; "tie": both tokens' logits are as near to the best as the engine's rounding goes there, so that
-either may rightly come first; "bug": anything else, and exit status 1. The last line on stdout is JSON.
+either may rightly come first; "bug": anything else, and exit status 1.
+
+On a terminal it prints lines for people; into a pipe or a file (also --out FILE) JSON.
 """
 
 from __future__ import annotations
@@ -32,8 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found.update(check(config, session))
         return found
 
-    status = run_measurement(parser_of("profiling.check_lossless", __doc__, DECODING_FLAGS), measure, arguments)
+    parser = parser_of("profiling.check_lossless", __doc__, DECODING_FLAGS)
+    status = run_measurement(parser, measure, arguments, grade_lines)
     return status or int(found["grades"].get(BUG, 0) > 0)
+
+
+def grade_lines(found: dict[str, Any]) -> list[str]:
+    """How many texts have which grade, and every one that is not exact, for people."""
+    grades = ", ".join(f"{grade} {count}" for grade, count in found["grades"].items())
+    parted = [
+        f"  question {one['question_id']}, {one['drafter']}: {one['kind']}" for one in found.get("divergences", ())
+    ]
+    return [f"texts against plain decoding's: {grades}", *parted]
 
 
 def check(config: RunConfig, session: Session) -> dict[str, Any]:

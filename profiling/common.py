@@ -12,10 +12,12 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from profiling.results import RESULT_FLAGS, add_result_flags, check_out, show_result
 from specdec.commands.flags import StrictParser, add_flags, program_name
 from specdec.commands.help_text import HelpWithDefaults
 from specdec.config import RunConfig
 from specdec.errors import UserError, exit_status
+from specdec.questions.problem import Problem
 from specdec.records.provenance import provenance
 from specdec.runs.resume import asked_problems
 
@@ -45,13 +47,28 @@ def parser_of(module: str, about: str, flags: Collection[str] = ()) -> StrictPar
 
 
 def run_measurement(
-    parser: StrictParser, measure: Callable[[RunConfig, Session], dict[str, Any]], arguments: Sequence[str] | None
+    parser: StrictParser,
+    measure: Callable[[RunConfig, Session], dict[str, Any]],
+    arguments: Sequence[str] | None,
+    lines: Callable[[dict[str, Any]], Sequence[str]] | None = None,
 ) -> int:
-    """`measure` what the command line asks for, and print it as JSON. Returns the exit status."""
+    """`measure` what the command line asks for, and print it as JSON; a profiler's with its `lines` for people.
+
+    Returns the exit status.
+    """
+    if lines is not None:
+        add_result_flags(parser)
 
     def work() -> None:
-        session = session_of(RunConfig.of(**vars(parser.parse_args(arguments))))
-        print_json(measure(session.config, session), str(session.device))
+        flags = parser.parse_args(arguments)
+        check_out(flags)
+        asked = {name: value for name, value in vars(flags).items() if name not in RESULT_FLAGS}
+        session = session_of(RunConfig.of(**asked))
+        found, device = measure(session.config, session), str(session.device)
+        if lines is None:
+            print_json(found, device)
+        else:
+            show_result(found, lines(found), flags, device)
 
     return exit_status(parser.prog, work)
 
@@ -63,6 +80,23 @@ def run_command(
     return exit_status(parser.prog, lambda: print_json(work(parser.parse_args(arguments))))
 
 
+def run_profiler(
+    parser: StrictParser,
+    work: Callable[[argparse.Namespace], dict[str, Any]],
+    lines: Callable[[dict[str, Any]], Sequence[str]],
+    arguments: Sequence[str] | None,
+) -> int:
+    """The same for a profiler, which says in lines for people what it found."""
+
+    def say() -> None:
+        flags = parser.parse_args(arguments)
+        check_out(flags)
+        found = work(flags)
+        show_result(found, lines(found), flags)
+
+    return exit_status(parser.prog, say)
+
+
 def session_of(config: RunConfig) -> Session:
     """`open_session`, once the command line is known to be right."""
     from specdec.session import open_session
@@ -71,7 +105,19 @@ def session_of(config: RunConfig) -> Session:
 
 
 def asked_prompts(config: RunConfig, session: Session) -> list[list[int]]:
-    return [session.encode(problem.prompt) for problem in asked_problems(config)]
+    return [session.encode(problem.messages, problem.title) for problem in first_turns(asked_problems(config))]
+
+
+def first_turns(problems: Sequence[Problem]) -> list[Problem]:
+    """The questions' first turns, with all that was said before them. Raises UserError for a question of one's own that
+    goes on: the next turn needs the target's answer, and here each model answers alone."""
+    for problem in problems:
+        if problem.later and problem.place:
+            raise UserError(
+                f"{problem.place} has {len(problem.later)} more turns, and a profiler asks one: give a prompt, or "
+                "messages with the earlier turns and their answers"
+            )
+    return [problem.alone() for problem in problems]
 
 
 def tokens_of(rounds: Sequence[Round]) -> list[int]:

@@ -59,7 +59,7 @@ class Speaker(Timed):
 
     def ask(self, problem: Problem) -> Answer:
         """Raises InvalidTrial for an answer of a single token."""
-        prompt_ids = self.session.encode(problem.prompt)
+        prompt_ids = self.session.encode(problem.messages, problem.title)
         target = Target(self.lm)
         rounds = self.session.decode(Plain(), prompt_ids, target=target)
         if len(rounds) < 2:
@@ -104,7 +104,7 @@ class Filler(Timed):
         Raises InvalidTrial for an empty answer.
         """
         config = self.session.config
-        prompt_ids = self.session.encode(problem.prompt)
+        prompt_ids = self.session.encode(problem.messages, problem.title)
         how = self.settings.denoising(self.unmask_threshold)
         self.lm.rollback(0)
         begin = self.lm.clock()

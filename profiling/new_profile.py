@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from specdec.commands.flags import StrictParser
 from specdec.errors import UserError
 from specdec.latency.profile import LatencyProfile, check_own_name, known_profiles, load_profile, save_profile
 
@@ -35,12 +36,13 @@ class TargetCost:
     verify_ms: dict[str, float] = field(default_factory=dict)
 
 
-def add_profile_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def add_profile_flags(parser: StrictParser) -> None:
+    profile = parser.group("profile")
+    profile.add_argument(
         "--write_profile", metavar="NAME", help="make, or add this target to, the latency profile ./latency/NAME.json"
     )
-    parser.add_argument("--hardware", help="the GPU (or CPU) that was measured, for the profile: NVIDIA H100 SXM")
-    parser.add_argument(
+    profile.add_argument("--hardware", help="the GPU (or CPU) that was measured, for the profile: NVIDIA H100 SXM")
+    profile.add_argument(
         "--drafter", help="for a profile: what a profiler printed of the drafter (a file), or a profile"
     )
 

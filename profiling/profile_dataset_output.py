@@ -5,7 +5,9 @@
         --base_url http://127.0.0.1:8000/v1
 
 Without --base_url the model answers here, under Hugging Face transformers. Lengths say how long a context a
-verification meets, and how often an answer is cut off at the budget. The last line on stdout is JSON.
+verification meets, and how often an answer is cut off at the budget.
+
+On a terminal it prints lines for people; into a pipe or a file (also --out FILE) JSON.
 """
 
 import argparse
@@ -14,9 +16,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from profiling import profile_tpt_hf
-from profiling.common import QUESTION_FLAGS, parser_of, print_json, session_of
+from profiling.common import QUESTION_FLAGS, first_turns, parser_of, session_of
 from profiling.new_profile import add_profile_flags
 from profiling.profile_tpt_vllm import VLLM
+from profiling.results import add_result_flags, check_out, result_lines, show_result, table_lines
 from profiling.serving import server_profile
 from profiling.serving.asking import Engine, add_server_flags, question_arguments
 from profiling.serving.stream import ALL_ENDS
@@ -33,8 +36,9 @@ SERVER = Engine(NAME, "OpenAI server", URL, VERSION, speculates=False, ends=ALL_
 def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
         flags = _parser().parse_args(arguments)
-        problems = [problem for name in flags.datasets for problem in load_problems(name, **question_arguments(flags))]
-        _answer(flags, problems)
+        check_out(flags)
+        found = (problem for name in flags.datasets for problem in load_problems(name, **question_arguments(flags)))
+        _answer(flags, first_turns(list(found)))
 
     return status_as("profiling.profile_dataset_output", work)
 
@@ -44,6 +48,7 @@ def _parser() -> StrictParser:
     parser.add_argument("--datasets", nargs="+", default=["bundled"], choices=tuple(DATASETS))
     add_server_flags(parser, SERVER)
     add_profile_flags(parser)
+    add_result_flags(parser)
     parser.set_defaults(base_url=None, repeats=1, max_new_tokens=1024)
     return parser
 
@@ -60,7 +65,11 @@ def _answer(flags: argparse.Namespace, problems: Sequence[Problem]) -> None:
 
 def _show(found: dict[str, Any], flags: argparse.Namespace, device: str = "cpu") -> None:
     by_dataset = {name: lengths(found, name) for name in flags.datasets}
-    print_json({**found, "what": "tokens an answer has; spreads over questions", "lengths": by_dataset}, device)
+    result = {**found, "what": "tokens an answer has; spreads over questions", "lengths": by_dataset}
+    known = {name: one["output_tokens"] for name, one in by_dataset.items() if one["output_tokens"]}
+    cut = "; ".join(f"{name} {one['num_cut_off']}" for name, one in by_dataset.items())
+    lines = [*result_lines(found), *table_lines("Tokens of an answer, a question once:", known, digits=0)]
+    show_result(result, [*lines, f"cut off at {flags.max_new_tokens} tokens: {cut}"], flags, device)
 
 
 def lengths(found: dict[str, Any], dataset: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ For each model, at each context length: verify(k), a pass of k tokens with predi
 draft; a denoising pass of one block with predictions for one sub-block; and a step of drafting, which is such a pass
 and what the host makes of its predictions. A dLLM drafter's pass is priced by that step, an AR drafter's by a pass of
 one token. Times are wall clock from tokens on the host to predictions on the host. Writes DIR/NAME.json, a latency
-profile that failfast.py prices with; the last line on stdout is that profile. Models are shapes by name (random
+profile that failfast.py prices with; into a pipe or a file, stdout is that profile. Models are shapes by name (random
 weights) or checkpoints.
 """
 
@@ -21,7 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from profiling.common import machine, parser_of, run_command, save_json
+from profiling.common import machine, parser_of, run_profiler, save_json
+from profiling.results import add_result_flags, table_lines
 from profiling.roofline import BLOCK, SHAPES, SUB_BLOCK, entry_name
 from specdec.commands.flags import StrictParser
 from specdec.decoding.denoising import Denoising, LiveBlocks
@@ -69,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--contexts", nargs="+", type=int, default=[512, 1024], help="committed tokens, whole blocks")
     parser.add_argument("--repeats", type=positive_int, default=50)
     add_engine_flags(parser)
-    return run_command(parser, measure_profile, arguments)
+    add_result_flags(parser, has_file=False)
+    return run_profiler(parser, measure_profile, pass_lines, arguments)
 
 
 def add_engine_flags(parser: StrictParser) -> None:
@@ -123,8 +125,19 @@ def measure_profile(flags: Namespace) -> dict[str, Any]:
             **machine(settings.device),
         },
     }
-    save_json(profile, Path(flags.out, f"{flags.name}.json"))
+    path = Path(flags.out, f"{flags.name}.json")
+    save_json(profile, path)
+    print(f"latency profile: {path}", file=sys.stderr)
     return profile
+
+
+def pass_lines(profile: dict[str, Any]) -> list[str]:
+    """Of each model the passes at the first context, for people."""
+    lines = []
+    for part, found in profile["provenance"]["details"].items():
+        context, passes = next(iter(found["by_context"].items()))
+        lines += table_lines(f"{part} ({found['model']}), ms of a pass after {context} tokens:", passes, digits=3)
+    return lines
 
 
 def make_lm(name: str, role: Role, settings: Settings, vocab_size: int | None = None) -> CachedLM:

@@ -4,7 +4,9 @@
 
 Answers questions with each model alone, greedily, one at a time: a target's and an AR drafter's pass is one token, a
 dLLM's is a block. In the middle of each answer the target also verifies drafts of several lengths. Modules run as they
-are (the program's own engine: profile_engine). The last line on stdout is JSON.
+are (the program's own engine: profile_engine).
+
+On a terminal it prints lines for people; into a pipe or a file (also --out FILE) JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from profiling.common import QUESTION_FLAGS, parser_of, print_json, session_of
+from profiling.common import QUESTION_FLAGS, first_turns, parser_of, session_of
 from profiling.new_profile import (
     DraftCost,
     TargetCost,
@@ -24,6 +26,7 @@ from profiling.new_profile import (
     read_draft_cost,
     write_profile,
 )
+from profiling.results import add_result_flags, check_out, result_lines, show_result
 from profiling.serving.asking import add_trial_flags, question_arguments
 from profiling.serving.trials import InvalidTrial, require_trials, run_trials, summary
 from specdec.commands.flags import status_as
@@ -52,11 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.set_defaults(drafters=list(KINDS))
         add_trial_flags(parser)
         add_profile_flags(parser)
+        add_result_flags(parser)
         flags = parser.parse_args(arguments)
+        check_out(flags)
         chosen = {name: getattr(flags, name) for name in FLAGS}
         session = session_of(RunConfig.of(**chosen, engine="eager", latency_profile=["none"]))
-        problems = load_problems(flags.dataset_name, **question_arguments(flags))
-        profile(session, flags, problems, lambda found: print_json(found, str(session.device)))
+        problems = first_turns(load_problems(flags.dataset_name, **question_arguments(flags)))
+        device = str(session.device)
+        profile(session, flags, problems, lambda found: show_result(found, result_lines(found), flags, device))
 
     return status_as("profiling.profile_tpt_hf", work)
 

@@ -4,7 +4,9 @@
     python parse_log.py results/mine --also eagle3.json
 
 `vanilla.json` is what profile_tpt_vllm printed of the same server without speculation. Any other speculative method of
-vLLM is measured in the same way. The last line on stdout is JSON.
+vLLM is measured in the same way.
+
+On a terminal it prints lines for people; into a pipe or a file (also --out FILE) JSON.
 """
 
 import sys

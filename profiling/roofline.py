@@ -4,7 +4,9 @@
 
 A pass reads every weight that it uses and the keys and values of the context once, and multiplies; the bound is the
 longer of the two (Williams, Waterman and Patterson 2009), as if nothing else took time. Profiles made of it are marked
-`"source": "roofline"`, and every table that prices with one says so. The last line on stdout is JSON.
+`"source": "roofline"`, and every table that prices with one says so.
+
+On a terminal it prints lines for people; into a pipe or a file (also --out FILE) JSON.
 """
 
 import argparse
@@ -15,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from profiling.common import parser_of, run_command
+from profiling.common import parser_of, run_profiler
+from profiling.results import add_result_flags
 from specdec.drafters.ar import AR_DRAFTER
 from specdec.drafters.block_diffusion import DLLM_DRAFTER
 from specdec.errors import UserError
@@ -120,7 +123,10 @@ def find_shape(role: Role, name: str) -> ModelSource:
     """A model, without weights, by its shape's name ("Qwen2.5-7B[-Instruct]") or as failfast.py finds it. UserError."""
     shape = SHAPES.get(name.removesuffix("-Instruct"))
     if shape is None:
-        return find_model(role, name, with_weights=False)
+        source = find_model(role, name, with_weights=False)
+        if "num_experts" in source.architecture.fields:
+            raise UserError(f"{name!r} has experts, of which a pass reads a part: limits are those of dense models")
+        return source
     return ModelSource(role, name, Path(name), {**vars(shape), "model_type": "qwen2"})
 
 
@@ -136,13 +142,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--contexts", nargs="+", type=int, default=[512, 2048], help="a profile prices the first")
     parser.add_argument("--dtype", choices=tuple(BYTES), default="bfloat16")
     parser.add_argument("--write_profile", metavar="NAME", help="as ./latency/NAME.json")
-    return run_command(parser, work, arguments)
+    add_result_flags(parser)
+    return run_profiler(parser, work, tables, arguments)
 
 
 def work(flags: argparse.Namespace) -> dict[str, Any]:
-    """The profile of the bounds, printed as tables and, where that is asked for, written."""
+    """The profile of the bounds, written where that is asked for."""
     fields = bounds(flags, Machine(_gpu(flags), BYTES[flags.dtype]))
-    print("\n\n".join(_tables(fields)), end="\n\n")
     name = flags.write_profile
     if name in known_profiles() and load_profile(name).provenance.get("source") != ROOFLINE:
         # A bound never replaces what was measured or published.
@@ -204,14 +210,14 @@ def _check_fits(model: ModelSource, machine: Machine) -> None:
         )
 
 
-def _tables(fields: dict[str, Any]) -> list[str]:
-    """Ms per pass by model: a line per context, a column per number of tokens."""
-    tables = []
+def tables(fields: dict[str, Any]) -> list[str]:
+    """Ms per pass by model, in lines: one a context, a column per number of tokens."""
+    lines: list[str] = []
     for model, by_context in fields["provenance"]["ms_by_context_and_tokens"].items():
         rows = [[context, *(f"{ms:.3f}" for ms in table.values())] for context, table in by_context.items()]
         title = f"{model}: least ms of a pass (roofline, not measured) by context and tokens"
-        tables.append("\n".join([title, *aligned([["context", *map(str, COUNTS)], *rows])]))
-    return tables
+        lines += [title, *aligned([["context", *map(str, COUNTS)], *rows]), ""]
+    return lines
 
 
 if __name__ == "__main__":

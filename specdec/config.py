@@ -4,16 +4,15 @@ A field is a setting and, by the Flag in its metadata, the command-line flag of 
 nothing and imports no torch; `commands/flags.py` makes parsers of it.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
-from specdec.drafters.base import Spec
-from specdec.drafters.families import BASELINE_SWEEP, GRIDS, families, flags, kinds, switched_kinds, switches
-from specdec.drafters.flags import Flag, Options, count, degree, positive_int, setting, share
+from specdec.drafters.asked import DrafterConfig, model_flags
+from specdec.drafters.families import BASELINE_SWEEP, families, flags, switches
+from specdec.drafters.flags import count, degree, positive_int, setting, share
 from specdec.errors import UserError
-from specdec.latency.accounting import ACCOUNTINGS, OURS
-from specdec.latency.profile import DEFAULT_PROFILES
+from specdec.latency.asked import PricingConfig
 from specdec.models.checkpoints import BUNDLED, SMOLLM2, TARGET, Role
 from specdec.models.heads import HeadRole
 from specdec.questions.asked import QuestionConfig
@@ -21,6 +20,7 @@ from specdec.questions.sets import SHORT
 from specdec.records.identity import LIVE, TRACE, Identity
 from specdec.records.record import target_name
 from specdec.records.turns import turn_of
+from specdec.text import MARKDOWN, TEXT
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DRAFT_SAMPLINGS = ("greedy", "sample")
@@ -76,75 +76,15 @@ class DecodingConfig:
 
 
 @dataclass(frozen=True)
-class DrafterConfig:
-    """Which drafters. `options`: the flags of their families, by name, the names of their models among them."""
-
-    drafters: tuple[str, ...] | None = setting(
-        "exactly these (default: all that need no calibration, and plain decoding)", None, nargs="+", choices=kinds
-    )
-    policy: str = setting(
-        "how the dynamic dLLM drafter decides on a draft's length: FailFast's rule, or by expected tokens per "
-        "millisecond under the --latency_profile",
-        "failfast",
-        choices=lambda: [kind for kind, spec in kinds().items() if spec.is_headline or spec.is_policy],
-    )
-    calibration: str | None = setting("what the cost-aware policy has learnt (python -m specdec.calibrate)", None)
-    grid: str | None = setting(
-        "instead: a list of settings ('paper': the 64 of the paper's sweeps)", None, choices=tuple(GRIDS)
-    )
-    options: Options = field(default_factory=dict)
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds of drafter asked for, plain decoding first."""
-        if self.drafters is not None:
-            return tuple(kind for kind in kinds() if kind in self.drafters)
-        return switched_kinds(self.options, self.policy)
-
-    @property
-    def needs_advice(self) -> bool:
-        return any(kinds()[kind].needs_advice for kind in self.kinds)
-
-    @property
-    def roles(self) -> list[Role]:
-        """The parts of their models."""
-        specs = [kinds()[kind] for kind in self.kinds] if self.grid is None else [type(spec) for spec in self.specs()]
-        return list(dict.fromkeys(spec.role for spec in specs if spec.role is not None))
-
-    def specs(self, pricings: Sequence[str] = ()) -> list[Spec]:
-        """Every configuration to run, each once, in the order of `kinds`; or those of `grid`.
-
-        `pricings`: what a policy by cost reckons with, "TARGET@PROFILE" for each profile of the run.
-        """
-        if self.grid is not None:
-            return [*kinds()["plain"].sweep({}), *GRIDS[self.grid]()]
-        options = {**self.options, "pricings": tuple(pricings)}
-        return list(dict.fromkeys(spec for kind in self.kinds for spec in kinds()[kind].sweep(options)))
-
-
-@dataclass(frozen=True)
 class RecordingConfig:
     """What traces hold."""
 
     record: bool = setting("record a trace per question, for specdec.replay, of the chains that the drafters need")
+    with_traces: bool = setting(
+        "record each question's trace beside its records: the ranking then says how far from the best possible it is"
+    )
     record_batch: int = setting("rows of one pass while recording", 64, type=positive_int)
     chain_len: int | None = setting("record chains of at least N tokens", None, type=positive_int)
-
-
-@dataclass(frozen=True)
-class PricingConfig:
-    """What tokens and passes cost."""
-
-    latency_profile: tuple[str, ...] = setting(
-        "price with these profiles: names, JSON files, or 'none'", DEFAULT_PROFILES
-    )
-    latency_target: str | None = setting("price as if the target were this entry of the profile", None)
-    pass_accounting: str = setting(
-        "count the passes that were made and the tokens that were drafted, or what the published program counts for "
-        "the same drafts (docs/fidelity.md)",
-        OURS,
-        choices=ACCOUNTINGS,
-    )
 
 
 @dataclass(frozen=True)
@@ -154,6 +94,10 @@ class OutputConfig:
     output_dir: str = setting("results folder", "results")
     run_code: bool = setting("grade humaneval and mbpp by running the answers' programs, each in a sandbox (Linux)")
     allow_seen: bool = setting("rank also the questions that a policy has learnt from (default: left out, with a line)")
+    wide: bool = setting("show all columns and all tables, also how far two configurations are apart")
+    top: int | None = setting("show the first N rows of each table (default: all)", None, type=positive_int)
+    format: str = setting("tables for a terminal, or for a page", TEXT, choices=(TEXT, MARKDOWN))
+    no_report: bool = setting("write no OUTPUT_DIR/report.html (shards and --read_pickle never write it)")
     figures: bool = setting("draw acceptance over time for every record with drafts, under OUTPUT_DIR/figures")
     overwrite: bool = setting("compute finished records again; with --read_pickle: draw their figures again")
     read_pickle: bool = setting("re-price and re-report stored records; loads no model, writes no record")
@@ -167,7 +111,8 @@ class OutputConfig:
     dry_run: bool = setting("print what would run and the memory it needs")
     show_trajectory: bool = setting("print every answer with its rejected and corrected tokens, coloured in a terminal")
     log_level: str = setting(
-        "DEBUG adds a line per round and every answer's text, in a terminal with --show_trajectory's colours",
+        "INFO is a line a question; DEBUG adds what goes into OUTPUT_DIR/runs/ID/log.txt, there and here a line per "
+        "round and every answer's text as well, in a terminal with --show_trajectory's colours",
         "INFO",
         choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
     )
@@ -232,6 +177,8 @@ class RunConfig:
         asked: dict[str, Any] = {"prompt_style": self.questions.prompt_style, "prompt_sha256": prompt_ids_sha256}
         if self.questions.prompt_style == SHORT:  # left out: records with our prompts are older than the choice
             del asked["prompt_style"]
+        if self.questions.thinking is not None:  # absent: the template's own default, and in records before the choice
+            asked["thinking"] = self.questions.thinking
         if turn := turn_of(question_id):
             asked["turn"] = turn + 1
         return Identity(*where, {**asked, **settings}, origin)
@@ -253,63 +200,38 @@ def parts() -> dict[str, type[Any]]:
     return {one.name: type(one.default) for one in fields(RunConfig)}
 
 
-def model_flags() -> list[Flag]:
-    """Flags that name the drafters' models."""
-    roles = dict.fromkeys(spec.role for spec in kinds().values() if spec.role is not None)
-    return [Flag(role.setting, role.title + _default_of(role), None) for role in roles]
-
-
-def _default_of(role: Role) -> str:
-    return ": a folder, or a name on the hub" if role.needs_name else f" (default: {BUNDLED}, or {role.default})"
-
-
 def _conflicts(config: RunConfig) -> dict[str, bool]:
     """What cannot be asked together, and what to do about it -> whether it is asked."""
     drafters, output, records = config.drafters, config.output, config.recording.record
     asked = [flag.name for flag in (*switches().values(), BASELINE_SWEEP) if flag.of(drafters.options)]
     switch = next(iter(asked), "")
     is_named, has_policy = drafters.drafters is not None, drafters.policy != DrafterConfig.policy
+    with_traces = config.recording.with_traces
+    makes_traces = records or with_traces
     runs_none = output.read_pickle or output.dry_run
     by_cost, by_trace = drafters.needs_advice, config.decoding.verify == "trace"
-    swept = _swept_beside_grid(drafters)
+    swept = drafters.swept_beside_grid
     is_near = bool(drafters.options.get("use_block_cache"))
     needs_file = by_cost and drafters.calibration is None and not (records or output.read_pickle)
     return {
         f"--drafters and --{switch} exclude each other: name the drafters once": is_named and switch != "",
         f"--grid {drafters.grid} says all settings itself: leave out --{swept}": swept != "",
-        "drafts with --use_block_cache are approximate and cannot be recorded: leave it out": records and is_near,
+        "drafts with --use_block_cache are approximate and cannot be recorded: leave it out": makes_traces and is_near,
         "--read_pickle computes nothing: leave out --dry_run": output.read_pickle and output.dry_run,
         "--drafters and --policy exclude each other: add cost_aware to the drafters": is_named and has_policy,
         "the cost-aware policy needs a --latency_profile": by_cost and "none" in config.pricing.latency_profile,
         "the cost-aware policy needs --calibration FILE: python -m specdec.calibrate TRACE_DIR": needs_file,
+        "--record makes traces alone: leave out --with_traces": records and with_traces,
+        "traces need the target: leave out --with_traces or --verify trace": by_trace and with_traces,
+        "--with_traces runs the models: leave out --read_pickle and --dry_run": with_traces and runs_none,
         "--record runs the models: leave out --read_pickle and --dry_run": records and runs_none,
         "--figures draws records and --record makes none: leave out one of them": records and output.figures,
         "--trace_dir needs --verify trace": config.decoding.trace_dir is not None and not by_trace,
         "--record runs the target, --verify trace does without it: choose one": records and by_trace,
         **_state_conflicts(config),
-        **_sampling_conflicts(config.decoding, records or by_trace, by_cost),
+        **_sampling_conflicts(config.decoding, makes_traces or by_trace, by_cost),
         **_missing_models(config),
     }
-
-
-def _swept_beside_grid(drafters: DrafterConfig) -> str:
-    """A flag, as it is published, that chooses drafters or their settings where a grid does; "" without one."""
-    if drafters.grid is None:
-        return ""
-    own = {flag.name: flag for kind in kinds().values() for flag in kind.swept if flag.name in set(_flag_names())}
-    chosen = [*own.values(), *switches().values(), BASELINE_SWEEP]
-    set_to = [flag for flag in chosen if tuple_of(flag.of(drafters.options)) != tuple_of(flag.default)]
-    names = [(*flag.published, flag.name)[0] for flag in set_to]
-    return next(iter([*(["drafters"] if drafters.drafters is not None else []), *names]), "")
-
-
-def _flag_names() -> list[str]:
-    return [flag.name for flag in flags()]
-
-
-def tuple_of(value: Any) -> Any:
-    """A list as a tuple, anything else as it is: parsers make lists, defaults are tuples."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _sampling_conflicts(decoding: DecodingConfig, has_traces: bool, by_cost: bool) -> dict[str, bool]:

@@ -4,6 +4,7 @@ Not for bugs, which keep their tracebacks.
 """
 
 import difflib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +13,15 @@ from importlib.util import find_spec
 
 # Packages that only some commands need -> the extra of this project that brings them along.
 EXTRAS = {"matplotlib": "plot", "prometheus_client": "serve"}
+
+
+# Commands as messages name them -> verbs of `failfast`; longer names first.
+_VERBS = {
+    "failfast.py --record": "record",
+    "python -m specdec.calibrate": "calibrate",
+    "parse_log.py": "rank",
+    "failfast.py": "run",
+}
 
 
 class UserError(Exception):
@@ -61,16 +71,27 @@ def require_package(name: str) -> None:
         raise UserError(f"this needs the package {name}: pip install 'failfast-benchmark[{EXTRAS[name]}]'")
 
 
+def as_called(program: str, message: str) -> str:
+    """Advice that names commands as they are published, with verbs for who has called the program by one."""
+    if program.startswith("failfast "):
+        for published, verb in _VERBS.items():
+            message = message.replace(published, f"failfast {verb}")
+    return message
+
+
 def exit_status(program: str, work: Callable[[], None]) -> int:
     """Do `work` and return the program's exit status: 0, or 2 after one line on stderr.
 
-    A reader that has gone away (`| head`) is not a mistake; an output that cannot be written is one.
+    A reader that has gone away (`| head`) is not a mistake; an output that cannot be written is one. A character that a
+    terminal has not is spelled out.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         work()
         sys.stdout.flush()
     except UserError as error:
-        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{program}: error: {as_called(program, ' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

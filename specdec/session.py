@@ -100,6 +100,11 @@ class Session:
         return backend_title(self.backend, self.device)
 
     @property
+    def num_threads(self) -> int:
+        """The CPU threads of a pass."""
+        return torch.get_num_threads()
+
+    @property
     def dtype_name(self) -> str:
         """What flags, records and results call the dtype: "float32"."""
         return str(self.dtype).removeprefix("torch.")
@@ -117,7 +122,7 @@ class Session:
     def encode(self, prompt: str | Messages, what: str = "a prompt") -> list[int]:
         """The token ids of a prompt, or of a conversation. Raises UserError, calling it `what`, for one that a model of
         the run cannot read."""
-        prompt_ids = encode_prompt(self.tokenizer, prompt)
+        prompt_ids = encode_prompt(self.tokenizer, prompt, thinking=self.config.questions.thinking)
         if not prompt_ids:
             raise UserError(f"{what} has no token: check the chat template")
         self.require_readable(prompt_ids, what)
@@ -340,6 +345,6 @@ def backend_of(config: RunConfig, device: torch.device, dtype: torch.dtype, sour
 
 def only_eager(config: RunConfig) -> str | None:
     """Why the graph backend cannot do what is asked, whatever the models."""
-    if config.recording.record:
+    if config.recording.record or config.recording.with_traces:
         return "traces are recorded by passes over many rows (specdec/models/pages.py), which it does not run"
     return "it has no sub-block cache" if config.drafters.options.get("use_block_cache") else None

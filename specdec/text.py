@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+TEXT, MARKDOWN = "text", "markdown"  # what a table is written for: a terminal, or a page
+
 
 def aligned(cells: Sequence[Sequence[str]], num_left: int = 1, *, is_ruled: bool = True) -> list[str]:
     """One line per row, the first (titles) ruled off; the first `num_left` columns to the left, the rest to the right.

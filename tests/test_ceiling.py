@@ -12,7 +12,8 @@ from specdec.latency.pricing import Price
 from specdec.ranking.ceiling import Ceiling
 from specdec.ranking.entries import Entry, entry_of
 from specdec.ranking.logs import parse_log_lines
-from specdec.ranking.table import CEILING_PARTS, table_of
+from specdec.ranking.quantities import CEILING_PARTS
+from specdec.ranking.table import table_of
 from specdec.views.record_text import record_lines
 from specdec.views.tables import ceiling_table, ranking_report
 

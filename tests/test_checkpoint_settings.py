@@ -10,16 +10,18 @@ import pytest
 import torch
 import transformers
 from families import edit_config, save_model
-from toys import random_ids, toy_model
+from toys import MAX_POSITIONS, random_ids, toy_model
 
 from specdec.decoding.loop import speculate
 from specdec.decoding.target import Target
 from specdec.drafters.base import Setup
 from specdec.drafters.plain import Plain
 from specdec.errors import UserError
-from specdec.models.architectures import ARCHITECTURES, REFUSED, slides
+from specdec.models.architectures import ARCHITECTURES, find_architecture
 from specdec.models.checkpoints import TARGET, ModelSource, find_model
+from specdec.models.config_fields import REFUSED
 from specdec.models.graph.weights import unsupported
+from specdec.models.layer_settings import says_windows
 from specdec.models.load import check_network, load_lm, model_config
 from specdec.models.tokens import load_tokenizer, stop_ids
 
@@ -32,8 +34,12 @@ WITHOUT_EFFECT = {
     *("initializer_range", "attention_dropout", "use_cache"),  # training, and how others run it
     *("pad_token_id", "bos_token_id", "eos_token_id"),  # tokens: `stop_ids` reads the last
     "pretraining_tp",  # how products were once cut up
-    *("use_sliding_window", "sliding_window", "max_window_layers", "layer_types"),  # read by `slides`
+    *("resid_pdrop", "embd_pdrop", "output_router_logits", "router_aux_loss_coef"),  # training
 }
+SLIDES = {"use_sliding_window": True, "sliding_window": 5}
+FACTORS = {"short_factor": [1.0, 1.5, 2.0, 2.5], "long_factor": [2.0, 4.0, 6.0, 8.0]}
+LONGROPE = {"original_max_position_embeddings": 64, "rope_scaling": {"type": "longrope", **FACTORS}}
+MIXED = ["full_attention", "sliding_attention"]
 
 # What is written into config.json before the weights are made, so that they fit.
 HONOURED = {
@@ -46,6 +52,10 @@ HONOURED = {
         {"rope_theta": 100.0},
         {"use_sliding_window": False, "sliding_window": 2},
         {"use_sliding_window": True, "sliding_window": 2, "max_window_layers": 2},
+        {**SLIDES, "max_window_layers": 1},
+        {**SLIDES, "max_window_layers": 0, "sliding_window": 2},
+        {**SLIDES, "layer_types": MIXED[::-1]},
+        {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}},
     ],
     "llama": [
         {"hidden_act": "relu"},
@@ -63,7 +73,60 @@ HONOURED = {
                 "original_max_position_embeddings": 16,
             }
         },
+        {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}},
+        {**LONGROPE, "rope_scaling": {"rope_type": "longrope", "factor": 2.0, **FACTORS}},
         {"pretraining_tp": 2},
+    ],
+    "qwen3": [
+        {"head_dim": 8},
+        {"num_key_value_heads": 1},
+        {"attention_bias": True},
+        {"tie_word_embeddings": True},
+        {"rms_norm_eps": 0.5},
+        {"hidden_act": "relu"},
+        {**SLIDES, "layer_types": MIXED},
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}},
+    ],
+    "qwen3_moe": [
+        {"num_experts_per_tok": 1},
+        {"num_experts": 3},
+        {"norm_topk_prob": False},
+        {"moe_intermediate_size": 40},
+        {"mlp_only_layers": [0]},
+        {"decoder_sparse_step": 2},
+        {"head_dim": 8},
+        {"attention_bias": True},
+        SLIDES,
+    ],
+    "mistral": [
+        {"sliding_window": 3},
+        {"sliding_window": 5000},
+        {"head_dim": 16},
+        {"num_key_value_heads": 1},
+        {"layer_types": ["sliding_attention"] * 2},
+        {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+    ],
+    "phi3": [
+        {"sliding_window": 3},
+        {"sliding_window": 5000, "partial_rotary_factor": 0.5},
+        {"partial_rotary_factor": 1.0, **LONGROPE},
+        {"partial_rotary_factor": 1.0, **LONGROPE, "max_position_embeddings": 64},
+        {"num_key_value_heads": 1},
+        {"tie_word_embeddings": True},
+    ],
+    "gemma3_text": [
+        {"sliding_window": 3, "layer_types": MIXED[::-1]},
+        {"sliding_window": 3, "sliding_window_pattern": 1},
+        {"sliding_window": 3, "sliding_window_pattern": 3},
+        {"final_logit_softcapping": 2.0},
+        {"query_pre_attn_scalar": 4},
+        {"rope_local_base_freq": 100.0},
+        {"rope_theta": 100.0},
+        {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+        {"hidden_activation": "relu"},
+        {"attention_bias": True},
+        {"tie_word_embeddings": True},
+        {"head_dim": 8},
     ],
 }
 
@@ -73,7 +136,8 @@ def made_by_transformers(folder: Path, name: str, settings: dict) -> Path:
     row = next(one for one in ARCHITECTURES if one.name == name)
     model = toy_model(name, 3)
     save_model(folder, model)
-    edit_config(folder, rope_parameters=None, layer_types=None, **{"rope_theta": 1e4, **settings})
+    aside = dict.fromkeys(("rope_parameters", "layer_types", "sliding_window_pattern", "_sliding_window_pattern"))
+    edit_config(folder, **{**aside, "rope_theta": 1e4, **settings})
     torch.manual_seed(5)
     config = getattr(transformers, row.config_class).from_pretrained(folder)
     model = getattr(transformers, row.model_class)(config)
@@ -120,7 +184,7 @@ def test_every_field_of_transformers_config_is_accounted_for(architecture: objec
     config_class = getattr(transformers, architecture.config_class)
     names = set(inspect.signature(config_class).parameters) - {"kwargs", "args", "self"}
     base = set(inspect.signature(transformers.PretrainedConfig).parameters)
-    refused = {one.name for one in REFUSED} | {name for name, _ in architecture.refused}
+    refused = {one.name for one in (*REFUSED, *architecture.refused)}
     assert names - base - set(architecture.fields) - refused <= WITHOUT_EFFECT
 
 
@@ -146,7 +210,8 @@ BAD_VALUES = {
         {"rope_type": "yarn", "factor": -2.0},
         {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 0},
         {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": "4"},
-        {"rope_type": "dynamic", "factor": 2.0},
+        {"rope_type": "dynamic", "factor": 0},
+        {"rope_type": "spiral", "factor": 2.0},
         {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4},
         {"rope_type": "linear"},
         {"rope_type": "yarn", "factor": "4"},
@@ -175,7 +240,7 @@ def test_a_field_that_is_not_honoured_is_refused_in_one_line(llama: Path, name: 
 @pytest.mark.parametrize("name", [one.name for one in REFUSED])
 def test_a_field_that_is_null_or_neutral_refuses_nothing(llama: Path, name: str) -> None:
     config = json.loads((llama / "config.json").read_text())
-    row = ARCHITECTURES[1]
+    row = find_architecture("llama")
     neutral = next(one for one in REFUSED if one.name == name).neutral
     for value in (None, *neutral):
         assert row.not_supported({**config, name: value}) is None
@@ -188,14 +253,99 @@ def test_files_of_quantizers_are_seen(tmp_path: Path) -> None:
         find_model(TARGET, str(folder))
 
 
-def test_a_window_counts_where_a_layer_slides() -> None:
+def test_windows_of_a_network_that_has_none_are_seen() -> None:
     sizes = {"num_hidden_layers": 4, "max_position_embeddings": 64}
-    asked = {"use_sliding_window": True, "sliding_window": 8}
-    assert slides({**sizes, **asked, "max_window_layers": 3}) and slides({**sizes, "sliding_window": 8})
-    assert not slides({**sizes, **asked, "max_window_layers": 4})
-    assert not slides({**sizes, **asked, "sliding_window": 64, "max_window_layers": 0})
-    assert not slides({**sizes, **asked, "layer_types": ["full_attention"] * 4})
-    assert not slides({**sizes, **asked, "use_sliding_window": False})
+    assert says_windows({**sizes, **SLIDES}) and says_windows({**sizes, "sliding_window": 8})
+    assert says_windows({**sizes, "layer_types": MIXED * 2})
+    assert not says_windows({**sizes, "sliding_window": 64}) and not says_windows({**sizes, "sliding_window": None})
+    assert not says_windows({**sizes, **SLIDES, "layer_types": ["full_attention"] * 4})
+    assert not says_windows({**sizes, **SLIDES, "use_sliding_window": False})
+
+
+SIZES = {"num_hidden_layers": 4, "max_position_embeddings": 64}
+WINDOWS = [
+    ("llama", {}, [None] * 4),
+    ("qwen2", {"sliding_window": 8}, [None] * 4),
+    ("qwen2", {**SLIDES, "max_window_layers": 3}, [None, None, None, 5]),
+    ("qwen2", {**SLIDES, "max_window_layers": 0, "sliding_window": 64}, [None] * 4),
+    ("qwen3", {**SLIDES, "layer_types": MIXED * 2}, [None, 5] * 2),
+    ("qwen3_moe", SLIDES, [5] * 4),
+    ("mistral", {"sliding_window": 8}, [8] * 4),
+    ("mistral", {"sliding_window": None}, [None] * 4),
+    ("mistral", {"max_position_embeddings": 8192}, [4096] * 4),
+    ("phi3", {"max_position_embeddings": 8192}, [None] * 4),
+    ("gemma3_text", {"sliding_window": 8, "num_hidden_layers": 7}, [8] * 5 + [None, 8]),
+    ("gemma3_text", {"sliding_window": 8, "sliding_window_pattern": 2}, [8, None] * 2),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "wanted"), WINDOWS)
+def test_windows_by_layer(name: str, settings: dict, wanted: list) -> None:
+    assert find_architecture(name).windows({**SIZES, **settings}) == wanted
+
+
+BAD_OF_ONE = [
+    ("qwen3", {"head_dim": None}, "head_dim"),
+    ("qwen3", {"use_sliding_window": True, "sliding_window": 2.5}, "sliding_window"),
+    ("qwen3", {**SLIDES, "layer_types": ["full_attention"]}, "1 entries for 2 layers"),
+    ("qwen3", {**SLIDES, "layer_types": ["full_attention", "linear_attention"]}, "layer_types"),
+    ("qwen3", {"use_sliding_window": False, "layer_types": MIXED}, "no window"),
+    ("qwen3", {"mlp_bias": True}, "biases in its MLP"),
+    ("qwen3", {"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "each kind of layer"),
+    ("qwen3_moe", {"num_experts": None}, "num_experts"),
+    ("qwen3_moe", {"num_experts_per_tok": 5}, "5 of 4 experts"),
+    ("qwen3_moe", {"mlp_only_layers": [-1]}, "mlp_only_layers"),
+    ("qwen3_moe", {"n_routed_experts": 8}, "has experts"),
+    ("mistral", {"num_key_value_heads": None}, "num_key_value_heads"),
+    ("mistral", {"sliding_window": 0}, "sliding_window"),
+    ("mistral", {"layer_types": MIXED}, "sliding-window"),
+    ("mistral", {"attention_bias": True}, "biases in its attention"),
+    ("phi3", {"partial_rotary_factor": 1.5}, "partial_rotary_factor"),
+    ("phi3", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "yarn"),
+    ("phi3", {**LONGROPE, "original_max_position_embeddings": None}, "longrope without"),
+    ("phi3", {**LONGROPE, "partial_rotary_factor": 0.5}, "describes no network"),
+    ("gemma3_text", {"attn_logit_softcapping": 50.0}, "caps its attention"),
+    ("gemma3_text", {"final_logit_softcapping": -1}, "final_logit_softcapping"),
+    ("gemma3_text", {"use_bidirectional_attention": True}, "both sides"),
+    ("gemma3_text", {"rope_parameters": {"rope_type": "linear", "factor": 8.0}}, "all kinds of layers"),
+    (
+        "gemma3_text",
+        {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 8.0}}},
+        "'linear' in sliding layers",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("architectures")
+    return {one.name: save_model(folder / one.name, toy_model(one.name, 1)) for one in ARCHITECTURES}
+
+
+@pytest.mark.parametrize(("name", "settings", "said"), BAD_OF_ONE)
+def test_what_an_architecture_cannot_follow_is_refused_in_one_line(
+    checkpoints: dict[str, Path], name: str, settings: dict, said: str
+) -> None:
+    path = checkpoints[name] / "config.json"
+    kept = path.read_text()
+    aside = dict.fromkeys(("rope_parameters", "num_local_experts", "layer_types"))
+    edit_config(checkpoints[name], **{**aside, "num_experts": 4 if name == "qwen3_moe" else None, **settings})
+    try:
+        with pytest.raises(UserError) as error:
+            check_network(find_model(TARGET, str(checkpoints[name]), with_weights=False))
+    finally:
+        path.write_text(kept)
+    assert said in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_a_text_ends_before_angles_change(checkpoints: dict[str, Path]) -> None:
+    path = checkpoints["phi3"] / "config.json"
+    kept = path.read_text()
+    edit_config(checkpoints["phi3"], rope_parameters=None, **LONGROPE)
+    source = find_model(TARGET, str(checkpoints["phi3"]))
+    path.write_text(kept)
+    assert source.context_len == 64
+    assert find_model(TARGET, str(checkpoints["phi3"])).context_len == MAX_POSITIONS
 
 
 STOPS = [

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from sources import ROOT
 
 from specdec import cli, errors
+from specdec.commands import replay
+from specdec.commands.flags import GROUPS
+from specdec.commands.run import EXAMPLES
 
 OF_FOLDERS = [
     *(("plot", name) for name in ("pareto", "gallery", "pretty_table")),
@@ -33,6 +39,41 @@ def test_a_verb_says_its_name_and_what_it_does(verb: str, capsys: pytest.Capture
     assert status_of(verb, "--no_such_flag") == 2
     error = capsys.readouterr().err
     assert error.startswith(f"failfast {verb}: error: ") or f"\nfailfast {verb}: error: " in error
+
+
+def shown_by(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines of --help."""
+    assert status_of(*words, "--help") == 0
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("verb", [verb for verb in cli.VERBS if verb not in cli.FOLDERS])
+def test_every_flag_of_a_verb_stands_in_a_group_with_a_title(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    lines, title, apart = shown_by([verb], capsys), "", []
+    for line in lines:
+        title = line if line.endswith(":") and not line.startswith(" ") else title
+        apart += [line] if line.startswith("  -") and title in ("", "options:") else []
+    assert len(apart) == 1 and apart[0].startswith("  -h, --help")
+    titles = [line[:-1] for line in lines if line[:-1] in GROUPS.values()]
+    assert titles == [title for title in GROUPS.values() if title in titles]  # each once, and in one order
+
+
+@pytest.mark.parametrize(
+    "words", [*OF_FOLDERS, *((verb,) for verb in cli.VERBS if verb not in cli.FOLDERS)], ids=" ".join
+)
+def test_usage_is_short_and_help_begins_with_what_a_command_does(
+    words: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = shown_by(words, capsys)
+    assert 1 <= lines.index("") <= 3 and lines[lines.index("") + 1].strip()
+
+
+def test_the_head_of_the_published_help_says_what_it_does_and_where_to_go(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown_by([], capsys)
+    head, last = lines[:10], lines[-len(EXAMPLES) - 1 :]
+    assert head[0] == "usage: failfast.py [FLAG ...]" and "Run drafters" in head[2] and max(map(len, head)) <= 110
+    assert any("failfast.py help" in line for line in head) and any("Without flags" in line for line in head)
+    assert last == ["examples:", *(f"  {one}" for one in EXAMPLES)]
 
 
 @pytest.mark.parametrize("words", OF_FOLDERS, ids=" ".join)
@@ -92,3 +133,17 @@ def test_a_package_that_only_some_commands_need_is_named_with_its_extra(monkeypa
         error = capsys.readouterr().err
         assert "needs the package matplotlib: pip install 'failfast-benchmark[plot]'" in error, words
         assert error.startswith(f"failfast {words[0]}") and error.count("\n") == 1
+
+
+def test_advice_names_the_verbs_where_a_verb_was_called(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["replay", str(tmp_path)]) == 2
+    assert f"record some with failfast record --output_dir {tmp_path}" in capsys.readouterr().err
+    assert replay.main([str(tmp_path)]) == 2
+    assert "record some with failfast.py --record --output_dir" in capsys.readouterr().err
+
+
+def test_a_terminal_without_a_letter_is_told_its_number() -> None:
+    print_it = "from specdec.errors import exit_status; exit_status('x', lambda: print('\u03c4'))"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", print_it], env=environment, cwd=ROOT, capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"\\u03c4\n")

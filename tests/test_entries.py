@@ -10,7 +10,7 @@ import pytest
 from samples import make_plain, make_record, of_question
 
 from specdec.commands import rank as parse_log
-from specdec.commands.run import Reporter
+from specdec.commands.reporter import Reporter
 from specdec.config import RunConfig
 from specdec.latency.pricing import Pricing
 from specdec.questions import grading
@@ -48,7 +48,7 @@ def test_every_view_of_a_record_shows_the_same_grade(
     """The log line said `"correct": null` of a program that --run_code had found right."""
     found, reporter = answers(), Reporter(RunConfig.of(run_code=True), Pricing())
     entries = [reporter.entry(record) for record in found]
-    with caplog.at_level(logging.INFO, "failfast"):
+    with caplog.at_level(logging.DEBUG, "failfast"):
         for record, entry in zip(found, entries, strict=True):
             reporter.add(record, entry)
             path = record_path(tmp_path, "bundled", "humaneval", 0, record.drafter_name, 64)

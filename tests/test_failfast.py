@@ -15,7 +15,7 @@ from pausing import wait_until_paused
 from toys import toy_model
 
 from specdec import session
-from specdec.commands import rank
+from specdec.commands import rank, reporter
 from specdec.commands import run as failfast
 from specdec.records.record import find_records, load_record
 
@@ -48,7 +48,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def modelled_table(output: str) -> str:
     """The part of a ranking that does not depend on the clock."""
-    return output[output.index("Modelled time") :].split("\n\n")[0]
+    return output[output.index("Modelled time") :].split("\nMeasured: ")[0]
 
 
 def test_every_drafter_writes_the_same_text(family: dict[str, Path], tmp_path: Path) -> None:
@@ -195,11 +195,15 @@ def test_answers_in_a_log_are_quoted(
     family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert failfast.main(flags(family, tmp_path, "--num_questions", "1", "--log_level", "DEBUG")) == 0
-    lines = capsys.readouterr().out.splitlines()
-    before_ranking = lines[: next(i for i, line in enumerate(lines) if line.startswith("Target "))]
-    assert any(line.startswith("| ") for line in before_ranking)
+    shown = capsys.readouterr().out.splitlines()
+    (log,) = tmp_path.glob("runs/*/log.txt")
+    lines = log.read_text().splitlines()
+    assert any(line.startswith("| ") for line in lines)
     ours = ("| ", "[Problem ", "=== [Problem ", "--- Speculation round ")
-    assert all(line.startswith(ours) for line in before_ranking if line)
+    assert all(line.startswith(ours) for line in lines)
+    begin = next(i for i, line in enumerate(shown) if line.startswith(ours))
+    end = next(i for i, line in enumerate(shown) if line.startswith("q0 "))
+    assert shown[begin:end] == lines  # DEBUG shows all that the log has
 
 
 def trajectories(output: str) -> list[str]:
@@ -217,7 +221,7 @@ def test_trajectories_live_and_stored_with_and_without_colours(
     assert live[1] != live[3]
     assert failfast.main([*arguments, "--show_trajectory", "--read_pickle"]) == 0
     assert trajectories(capsys.readouterr().out) == live
-    monkeypatch.setattr(failfast, "wants_colour", lambda *_: True)
+    monkeypatch.setattr(reporter, "wants_colour", lambda *_: True)
     for more in ("--show_trajectory", "--log_level DEBUG"):
         assert failfast.main([*arguments, *more.split(), "--read_pickle"]) == 0
         coloured = trajectories(capsys.readouterr().out)
@@ -255,7 +259,12 @@ def test_stored_records_are_chosen_by_question_and_kind(
     arguments = flags(family, tmp_path, "--num_questions", "2")
     assert failfast.main(arguments) == 0
     capsys.readouterr()
-    assert failfast.main([*arguments, "--read_pickle", "--drafters", "ar_sf", "--question_ids", "1"]) == 0
+    assert (
+        failfast.main(
+            [*arguments, "--read_pickle", "--drafters", "ar_sf", "--question_ids", "1", "--log_level", "DEBUG"]
+        )
+        == 0
+    )
     reported = {line.split("]")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("[Problem")}
     assert reported == {"[Problem 1, ar_None_sf_10"}
     assert failfast.main([*arguments, "--read_pickle", "--question_ids", "1", "5"]) == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from samples import saved, with_settings
+from samples import make_record, saved, with_settings
 
 from specdec import session
 from specdec.commands import run
@@ -16,6 +16,7 @@ from specdec.config import RunConfig
 from specdec.errors import UserError
 from specdec.models.load import backend_title, threads_for
 from specdec.records.identity import Identity
+from specdec.records.record import identity_path, save_record
 from specdec.runs.jobs import time_line
 from specdec.runs.resume import stored_records
 
@@ -73,6 +74,35 @@ def test_records_that_do_not_fit_are_listed(tmp_path: Path) -> None:
         stored_records(asked)
     with pytest.raises(UserError, match="it holds none"):
         stored_records(RunConfig.of(output_dir=str(tmp_path / "empty"), read_pickle=True))
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "said"),
+    [
+        ({}, {"temperature": 0.8}, "decoded greedily: leave out --temperature"),
+        (
+            {"decoding": "sampled", "temperature": 1.0},
+            {"temperature": 0.8},
+            "decoded otherwise: leave out --temperature",
+        ),
+        ({"decoding": "sampled", "temperature": 0.8}, {"temperature": 0.8, "top_p": 0.9}, "leave out --top_p"),
+        ({"decoding": "sampled", "temperature": 0.8}, {"temperature": 0.8}, ""),
+        ({"decoding": "sampled", "temperature": 0.8}, {}, ""),
+    ],
+)
+def test_stored_records_are_not_taken_for_sampled_ones(
+    tmp_path: Path, stored: dict[str, object], asked: dict[str, object], said: str
+) -> None:
+    record = make_record()
+    record = dataclasses.replace(record, identity=with_settings(record.identity, stored))
+    save_record(record, identity_path(tmp_path, record.identity))
+    wanted = {"dataset_name": "gsm8k", "max_new_tokens": 64, "drafters": ("ar_sf",), "read_pickle": True}
+    config = RunConfig.of(output_dir=str(tmp_path), **wanted, **asked)
+    if not said:
+        assert len(stored_records(config)) == 1
+        return
+    with pytest.raises(UserError, match=said):
+        stored_records(config)
 
 
 def test_a_seed_that_decides_nothing_ends_no_resume() -> None:

@@ -145,6 +145,24 @@ def test_lengths_of_drafts(draw: Draw, results: Results) -> None:
         assert len(axes.collections) == 2, "five questions have intervals"
 
 
+def test_acceptance_by_position(draw: Draw, results: Results) -> None:
+    """Against the definitions of docs/measures.md, round by round."""
+    figure = draw(f"acceptance_by_position {{replayed}} --drafters {AR} {FAILFAST}")
+    require_labels(figure)
+    unconditional, conditional, histogram = figure.axes
+    for name in (AR, FAILFAST):
+        turns = [turn for one in results.records(name) for turn in one.rounds if turn.draft_len]
+        came = {i: [t for t in turns if t.draft_len >= i and t.accepted_len >= i - 1] for i in (1, 2, 3)}
+        for position, there in came.items():
+            accepted = sum(turn.accepted_len >= position for turn in turns)
+            assert line_of(unconditional, label_of(name))[position] == approx(accepted / len(turns))
+            assert line_of(conditional, label_of(name))[position] == approx(accepted / len(there))
+        exactly = line_of(histogram, label_of(name))
+        assert exactly[0] == approx(sum(turn.accepted_len == 0 for turn in turns) / len(turns))
+        assert max(line_of(unconditional, label_of(name))) == max(exactly)
+    assert all(len(axes.collections) == 2 for axes in figure.axes), "five questions have intervals"
+
+
 def test_runs_of_easy_tokens(draw: Draw, results: Results) -> None:
     figure = draw(f"consecutive_easy_cdf {{replayed}} --drafters {AR} {FAILFAST}")
     require_labels(figure)

@@ -75,25 +75,29 @@ def test_silu_product(dtype, rows: int, size: int) -> None:
     ("rows", "num_tokens", "first"), [(1, 1, 0), (4, 3, 7), (32, 32, 32), (32, 20, 44), (16, 1, 63)]
 )
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), [(4, 2, 16), (7, 1, 64)])
-def test_rotate_and_store(dtype, rows: int, num_tokens: int, first: int, heads: int, kv_heads: int, size: int) -> None:
+@pytest.mark.parametrize("is_normed", [False, True])
+def test_rotate_and_store(
+    dtype, is_normed, rows: int, num_tokens: int, first: int, heads: int, kv_heads: int, size: int
+) -> None:
     qkv = torch.randn(rows, (heads + 2 * kv_heads) * size).to(dtype)
     angles = torch.rand(64, size // 2) * 6
     rotary, cache = torch.stack((angles.cos(), angles.sin())), torch.randn(2, kv_heads, 64, size).to(dtype)
     state = torch.tensor([first, num_tokens, 1, -1])
-    compare("rotate_and_store", qkv, rotary, cache, state, tolerance=TOLERANCE[dtype])
+    norms = (1 + torch.randn(2, size)).to(dtype) if is_normed else None
+    compare("rotate_and_store", qkv, rotary, cache, state, norms, 1e-6, tolerance=TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("block_size", [1, 32])
+@pytest.mark.parametrize(("block_size", "window"), [(1, None), (32, None), (1, 40), (1, 3)])
 @pytest.mark.parametrize(
     ("rows", "num_tokens", "first"), [(1, 1, 0), (1, 1, 255), (2, 2, 100), (16, 11, 0), (32, 32, 64), (64, 50, 190)]
 )
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), [(4, 2, 16), (6, 2, 64), (7, 1, 32)])
 def test_attend(
-    dtype, block_size, rows: int, num_tokens: int, first: int, heads: int, kv_heads: int, size: int
+    dtype, block_size, window, rows: int, num_tokens: int, first: int, heads: int, kv_heads: int, size: int
 ) -> None:
     queries, cache = torch.randn(rows, heads, size), torch.randn(2, kv_heads, 256, size)
     state = torch.tensor([first, num_tokens, block_size, -1])
-    compare("attend", queries.to(dtype), cache.to(dtype), state, tolerance=TOLERANCE[dtype])
+    compare("attend", queries.to(dtype), cache.to(dtype), state, window, tolerance=TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("never", [-1, 3, 4096, 20_000])
@@ -181,7 +185,7 @@ def test_add_product_and_the_norm_behind_it(dtype, splits: int, rows: int, inner
 
 
 @pytest.mark.parametrize("is_fused", [True, False], ids=["fused", "library"])
-@pytest.mark.parametrize("architecture", ["qwen2", "llama"])
+@pytest.mark.parametrize("architecture", ["qwen2", "llama", "qwen3", "mistral"])
 def test_a_whole_model_on_the_kernels(architecture: str, is_fused: bool) -> None:
     model = toy_model(architecture, 7, scale=2.0, hidden_size=64, tie=architecture == "qwen2").to(DEVICE)
     eager, graph = CachedLM(model), GraphLM(model)

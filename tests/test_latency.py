@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from specdec.config import PricingConfig
 from specdec.errors import UserError
+from specdec.latency.asked import PricingConfig
 from specdec.latency.pricing import Price, Pricing, measured, price
 from specdec.latency.profile import LatencyProfile, known_profiles, load_profile, resolve_target, verification_ms
 from specdec.records.identity import Identity

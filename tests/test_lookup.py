@@ -155,7 +155,7 @@ def test_live_recorded_replayed_priced_ranked_and_shown(tmp_path: Path, capsys: 
         ours, theirs = ([dataclasses.replace(turn, **blank) for turn in one.rounds] for one in (record, again[key]))
         assert ours == theirs and record.output_text == again[key].output_text
     capsys.readouterr()
-    assert rank.main([str(tmp_path / "replayed"), "--trace_dir", str(tmp_path / "traced")]) == 0
+    assert rank.main([str(tmp_path / "replayed"), "--trace_dir", str(tmp_path / "traced"), "--wide"]) == 0
     shown = capsys.readouterr().out
     assert "lookup_3_sf_10" in shown and "Of the ceiling" in shown
     assert report.main([str(tmp_path / "live"), "--out", str(tmp_path / "report.html")]) == 0

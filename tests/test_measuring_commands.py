@@ -72,6 +72,22 @@ def test_help_shows_every_default_once() -> None:
     assert text.count("(default: 7)") == 1 and text.count("default") == 4
 
 
+def test_help_of_a_profiler_tells_its_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, tokens in (("profile_tpt_vllm", 256), ("profile_dataset_output", 1024)):
+        assert failed(f"profiling.{name}", "--help") == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert f"output budget per question (default: {tokens})" in shown
+        assert "the first N questions (default: 8; of your own, all)" in shown
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name.startswith("profiling.profile_tpt")])
+def test_flags_of_profilers_of_models_stand_in_groups(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert failed(name, "--help") == 0
+    lines = capsys.readouterr().out.splitlines()
+    options = lines[lines.index("options:") + 1 :]
+    assert options[0].startswith("  -h, --help") and options[1] == "" and "output:" in options
+
+
 def test_a_live_round_and_its_replay_are_compared_in_all_that_was_decided() -> None:
     """Times and the target's tokens after the first rejected one, which no trace holds, are not."""
     from experiments.compare_live_replay import is_same_round

@@ -43,37 +43,23 @@ def test_a_folder_loads_to_the_same_logits(tmp_path: Path, architecture: str, ti
     assert source.num_parameters == sum(weight.numel() for weight in model.parameters())
 
 
-NEW_ROWS = {
-    "mistral": Architecture(
-        "mistral",
-        "MistralConfig",
-        "MistralForCausalLM",
-        refused=(("sliding_window", "uses sliding-window attention"),),
-        runs_as_graphs=True,
-    ),
-    "qwen3": Architecture("qwen3", "Qwen3Config", "Qwen3ForCausalLM", has_qk_norm=True),
-}
-
-
-@pytest.mark.parametrize("name", NEW_ROWS)
-def test_a_dense_architecture_is_one_row(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither of these two is in the table; with its row alone, its checkpoints are found, counted and run."""
-    model = toy_model(name, 5)
+@pytest.mark.parametrize("row", architectures.ARCHITECTURES, ids=lambda row: row.name)
+def test_an_architecture_is_one_row(tmp_path: Path, row: Architecture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its row its checkpoints are refused; with it alone they are found, counted and run."""
+    model = toy_model(row.name, 5)
     folder = save_model(tmp_path / "model", model)
-    assert f"model type {name!r}" in _refusal(TARGET, folder)
-    monkeypatch.setattr(architectures, "ARCHITECTURES", (*architectures.ARCHITECTURES, NEW_ROWS[name]))
-    monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8,))
-    if NEW_ROWS[name].refused:
-        assert "uses sliding-window attention" in _refusal(TARGET, folder)
-        edit_config(folder, sliding_window=None)
+    others = tuple(one for one in architectures.ARCHITECTURES if one is not row)
+    monkeypatch.setattr(architectures, "ARCHITECTURES", others)
+    assert f"model type {row.name!r}" in _refusal(TARGET, folder)
+    monkeypatch.setattr(architectures, "ARCHITECTURES", (row,))
+    monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8, 16))
     source, ids = find_model(TARGET, str(folder)), random_ids(1, 20)
-    backends = ("eager", "graph") if NEW_ROWS[name].runs_as_graphs else ("eager",)
-    for backend in backends:
+    for backend in ("eager", "graph") if row.runs_as_graphs else ("eager",):
         logits = load_lm(source, CPU, torch.float32, backend=backend).forward(ids)
         torch.testing.assert_close(logits, causal_logits(model, ids), atol=1e-4, rtol=1e-4)
     assert source.num_parameters == sum(weight.numel() for weight in model.parameters())
-    if len(backends) == 1:
-        assert unsupported(model_config(source)) == f"the architecture {name}"
+    if not row.runs_as_graphs:
+        assert unsupported(model_config(source)) == f"the architecture {row.name}"
 
 
 def test_a_fast_dllm_folder_loads_as_qwen2_and_its_code_is_not_run(tmp_path: Path) -> None:
@@ -160,7 +146,7 @@ def test_a_config_that_cannot_be_is_named(tmp_path: Path, name: str) -> None:
         ({"num_hidden_layers": 1, "layer_types": None}, "layers.1"),
         ({"num_attention_heads": 7}, "do they fit"),
         ({"hidden_act": "foo"}, "foo"),
-        ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "dynamic"),
+        ({"rope_parameters": {"rope_type": "spiral", "rope_theta": 1e4, "factor": 2.0}}, "spiral"),
     ],
 )
 def test_weights_under_another_config_are_refused(

@@ -51,9 +51,10 @@ def test_the_log_and_the_folder_give_the_same_ranking(folder, log, form):
 
 
 def test_text(folder, capsys):
-    assert parse_log.main([str(folder)]) == 0
+    assert parse_log.main([str(folder), "--wide"]) == 0
     text = capsys.readouterr().out
     assert text.count("at least 5 needed). Highest: dllm_0.05_df_0.45_60_10") == 2
+    assert text.count("Speedup, mean: ") == 1  # the legend, once under all tables
     assert "as if Qwen2.5-32B-Instruct" in text
 
 

@@ -30,6 +30,7 @@ from specdec.views import captions, palette
 OF_RECORDS = (
     "acc_rate_over_time",
     "acc_pro_len_cdf",
+    "acceptance_by_position",
     "consecutive_easy_cdf",
     "difficulty_intuition",
     "visualize_trajectory",
@@ -197,7 +198,7 @@ def test_no_input(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_one_record(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It draws what one record can show, or says what it takes."""
     enough = ("acc_rate_over_time", "consecutive_easy_cdf", "difficulty_intuition", "visualize_trajectory")
-    enough += ("pareto", "latency_breakdown_by_model", "pretty_table")
+    enough += ("acceptance_by_position", "pareto", "latency_breakdown_by_model", "pretty_table")
     out = tmp_path / ("x.tex" if name == "pretty_table" else "x.png")
     status = run(name, save(tmp_path / "results", make_record()), "--out", out)
     assert status == (0 if name in enough else 2)
@@ -282,7 +283,7 @@ def test_other_mistakes(records: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert run("pareto", records, "--drafters", "ar_None_sf_9", *out) == 2
     assert "no input is of drafter ar_None_sf_9 (there are: " in one_line(capsys, "pareto")
     assert run("pareto", records, "--engine", "nothing", *out) == 2
-    assert "no --engine 'nothing'" in one_line(capsys, "pareto")
+    assert "no --pricing 'nothing'" in one_line(capsys, "pareto")
     assert run("visualize_trajectory", records, *out) == 2
     assert "choose one" in one_line(capsys, "visualize_trajectory")
     with pytest.raises(SystemExit) as stop:

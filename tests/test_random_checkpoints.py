@@ -1,4 +1,4 @@
-"""Random checkpoints: fields of ten architectures, chat templates and tokenizers thrown together. A run writes what
+"""Random checkpoints: fields of a dozen architectures, chat templates and tokenizers thrown together. A run writes what
 transformers' own generate writes, or says in one line, with exit status 2, why not; it never ends in a traceback.
 
 FAILFAST_EXAMPLES=500 python -m pytest tests/test_random_checkpoints.py tries 500 instead of 60.
@@ -31,7 +31,15 @@ SIZES = {
     **{"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4},
     **{"num_key_value_heads": 2, "vocab_size": 64, "max_position_embeddings": 1024, "rms_norm_eps": 1e-6},
 }
-TYPES = ("qwen2", "llama", "mistral", "qwen3", "gemma2", "phi3", "granite", "cohere", "starcoder2", "olmo2")
+KNOWN = ("qwen2", "llama", "mistral", "qwen3", "phi3", "qwen3_moe", "gemma3_text")
+TYPES = (*KNOWN, "gemma2", "granite", "cohere", "starcoder2", "olmo2")
+EXPERTS = {"moe_intermediate_size": 24, "num_experts": 4, "num_experts_per_tok": 2}
+STATED = {  # what checkpoints of a type always say
+    "qwen3": {"head_dim": 16},
+    "qwen3_moe": {"head_dim": 16, **EXPERTS},
+    "phi3": {"pad_token_id": 0, "original_max_position_embeddings": 1024},
+    "gemma3_text": {"head_dim": 16, "pad_token_id": 0},
+}
 SCALINGS = (
     {"rope_type": "linear", "factor": 2.0},
     {"type": "dynamic", "factor": 2.0},
@@ -93,6 +101,13 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "norm_epsilon": (1e-5,),
     "clip_qkv": (8.0,),
     "num_local_experts": (0, 4),
+    # Gemma 3, Qwen3-MoE
+    "sliding_window_pattern": (1, 2, 6, 0),
+    "rope_local_base_freq": (100.0, 0),
+    "norm_topk_prob": (True, False),
+    "mlp_only_layers": ([0], [], [-1]),
+    "decoder_sparse_step": (1, 2),
+    "num_experts_per_tok": (1, 3, 5),
     "mask_token_id": (63,),
 }
 # What is about other programs: with some of it, generate itself ends in a traceback.
@@ -116,10 +131,10 @@ TEMPLATES = (
 @st.composite
 def configs(draw: st.DrawFn) -> dict[str, Any]:
     """Most are those of a supported model with few fields changed, so that many are run."""
-    model_type = draw(st.sampled_from((*TYPES[:2] * 8, *TYPES[2:], "Fast_dLLM_Qwen", "")))
+    model_type = draw(st.sampled_from((*KNOWN * 3, *TYPES, "Fast_dLLM_Qwen", "")))
     names = draw(st.lists(st.sampled_from(sorted(FIELDS)), max_size=3, unique=True))
     values = {name: draw(st.sampled_from((*FIELDS[name] * 3, None))) for name in names}
-    return {"model_type": model_type, **SIZES, **values}
+    return {"model_type": model_type, **SIZES, **STATED.get(model_type, {}), **values}
 
 
 @st.composite

@@ -42,7 +42,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_ranking_shows_the_share_of_the_ceiling(traces: Path) -> None:
-    out = replay.run([str(traces), "--sweep_lowconf_threshold", "0.3", "0.6", "--sweep_max_spec_len", "20"])
+    out = replay.run([str(traces), "--sweep_lowconf_threshold", "0.3", "0.6", "--sweep_max_spec_len", "20", "--wide"])
     assert "dllm_0.05_df_0.3_20_10" in out and "ar_None_sf_10" in out
     assert "of the ceiling  over-drafting  under-drafting  drafter passes" in out
     assert "Plain decoding: not measured." in out and "Every output equals plain decoding." in out
@@ -219,7 +219,7 @@ def test_a_second_recording_does_the_rest(
 ) -> None:
     line = [*flags(family, tmp_path, *SHORT), "--record"]
     assert failfast.main([*line, "--drafters", "plain", "ar_sf"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    _, _, *lines = capsys.readouterr().out.splitlines()  # after what is asked, and by what it is done
     assert lines[:3] == ["Question 0: recorded", "Question 1: recorded", "Recorded 2 of 2 questions. They are in:"]
     assert failfast.main(line) == 0  # the same questions, now with all drafters
     (first, second) = map(load_trace, find_traces(tmp_path))
@@ -231,7 +231,7 @@ def test_a_second_recording_does_the_rest(
     monkeypatch.setattr(session, "load_lm", None)
     assert failfast.main(line) == 0
     out = capsys.readouterr().out
-    assert out.startswith("Question 0: has its trace\n") and "Recorded 0 of 2 questions; the others had" in out
+    assert "\nQuestion 0: has its trace\n" in out and "Recorded 0 of 2 questions; the others had" in out
 
 
 def test_other_models_are_named(family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

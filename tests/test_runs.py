@@ -16,14 +16,17 @@ from families import flags, save_family
 from samples import make_record
 
 from specdec import session
+from specdec.commands import reporter
 from specdec.commands import run as failfast
 from specdec.errors import UserError
 from specdec.ranking.entries import entry_of
 from specdec.records import pickles, provenance
+from specdec.records.places import load_records
 from specdec.records.record import find_records, load_record, record_path, save_record
 from specdec.runs import run_file as runs
+from specdec.runs.footprint import footprints
 from specdec.runs.recording import record_trace
-from specdec.runs.run_file import RunFile, find_runs, read_run, slurm_ids
+from specdec.runs.run_file import RunFile, find_runs, read_run, runs_of, slurm_ids
 from specdec.runs.status import read_status, status_report
 from specdec.text import ranges
 from specdec.traces.trace import find_traces
@@ -57,6 +60,8 @@ def test_a_run_says_what_it_was_asked_and_how_it_ended(family, tmp_path, monkeyp
     assert found["question_ids"] == [1] and found["shard"] == {"index": 1, "count": 2}
     assert found["drafters"] == ["plain", "ar_None_sf_10"] and found["settings"]["num_questions"] == 3
     assert {title: len(one["sha256"]) for title, one in found["models"].items()} == {"target": 64, "AR drafter": 64}
+    (drafter,) = footprints(load_records(tmp_path), runs_of(tmp_path)).values()
+    assert drafter.weight_bytes == 4 * found["models"]["AR drafter"]["num_parameters"] > 0 < drafter.kv_bytes_per_token
     assert len(found["questions_sha256"]) == len(found["chat_template_sha256"]) == 64
     assert found["generation"]["decoding"].startswith("greedy") and found["generation"]["dtype"] == "float32"
     assert {"torch", "transformers", "numpy", "driver", "git_revision", "git_is_dirty"} <= found["provenance"].keys()
@@ -100,7 +105,7 @@ def test_what_cannot_be_graded_is_not_lost(family, tmp_path, monkeypatch, capsys
 
     arguments = flags(family, tmp_path, "--num_questions", "3", "--drafters", "plain")
     with monkeypatch.context() as patched:
-        patched.setattr(failfast, "entry_of", fails_once)
+        patched.setattr(reporter, "entry_of", fails_once)
         assert failfast.main(arguments) == 2
     assert "the sandbox has gone" in capsys.readouterr().err
     kept = find_records(tmp_path)

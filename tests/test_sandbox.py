@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specdec.commands.run import Reporter
+from specdec.commands.reporter import Reporter
 from specdec.config import RunConfig
 from specdec.errors import UserError
 from specdec.latency.pricing import Pricing

@@ -92,6 +92,16 @@ def test_the_end_of_a_run_counts_what_was_left_out(
     assert said.count("Left out: question") == 2 and "Careful: 2 of 3 questions (numbers 1-2)" in said
 
 
+def test_a_plan_lists_what_a_run_leaves_out(
+    line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As far as it is known before there are answers."""
+    assert failfast.main([*line, "--output_dir", str(tmp_path / "out"), "--dry_run"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("Left out: question 1 (") == 1 and "traffic.jsonl, line 2) needs" in said
+    assert "Careful: 1 of 3 questions (numbers 1) are left out" in said and not (tmp_path / "out").exists()
+
+
 def test_a_finished_conversation_is_reported_without_models(
     line: list[str], done: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,23 +10,19 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+import transformers
+from transformers import PreTrainedTokenizerFast
 
+EXPERTS = {"moe_intermediate_size": 24, "num_experts": 4, "num_experts_per_tok": 2, "norm_topk_prob": True}
+# How transformers' classes begin, and what shows in each architecture: windows that a short text crosses.
 ARCHITECTURES = {
-    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
-    "llama": (LlamaConfig, LlamaForCausalLM),
-    "mistral": (MistralConfig, MistralForCausalLM),
-    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    "qwen2": ("Qwen2", {}),
+    "llama": ("Llama", {}),
+    "mistral": ("Mistral", {"sliding_window": 12}),
+    "qwen3": ("Qwen3", {"head_dim": 16}),
+    "qwen3_moe": ("Qwen3Moe", {"head_dim": 16, **EXPERTS}),
+    "phi3": ("Phi3", {"sliding_window": 12, "partial_rotary_factor": 0.75}),
+    "gemma3_text": ("Gemma3Text", {"head_dim": 16, "sliding_window": 12, "sliding_window_pattern": 2}),
 }
 VOCAB_SIZE = 64
 MASK_ID = VOCAB_SIZE - 3
@@ -45,8 +41,8 @@ def toy_model(
     num_layers: int = 2,
 ) -> torch.nn.Module:
     """A random causal LM of `architecture` (a key of ARCHITECTURES), its logits multiplied by `scale`."""
-    config_class, model_class = ARCHITECTURES[architecture]
-    config = config_class(
+    classes, own = ARCHITECTURES[architecture]
+    config = getattr(transformers, f"{classes}Config")(
         vocab_size=vocab_size,
         hidden_size=hidden_size,
         intermediate_size=2 * hidden_size,
@@ -58,11 +54,12 @@ def toy_model(
         tie_word_embeddings=tie,
         bos_token_id=None,
         eos_token_id=None,
-        pad_token_id=None,
+        pad_token_id=0 if architecture == "phi3" else None,  # Phi-3's own is beyond this table
+        **own,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = model_class(config)
+        model = getattr(transformers, f"{classes.removesuffix('Text')}ForCausalLM")(config)
         _randomise_the_constant_parameters(model)
     return sharpen(model.float().eval(), scale)
 

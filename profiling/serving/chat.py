@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +18,7 @@ from profiling.serving.server import KEY_VARIABLE, Refused, Server, error_in, li
 from profiling.serving.stream import LENGTH, OPENAI_ENDS, Stream, read_stream
 from profiling.serving.trials import Answer, InvalidTrial
 from specdec.errors import UserError
-from specdec.questions.sets import Problem
+from specdec.questions.problem import USER, Problem
 
 WARM_UP = "Count from one to one hundred in words."  # no question of any data set, so none is in the server's cache
 SETTLE_S, SETTLE_STEP_S = 2.0, 0.02
@@ -51,11 +51,11 @@ class Chat:
         asked = self.extra.get("max_completion_tokens") or self.extra.get("max_tokens", self.max_tokens)
         return asked if isinstance(asked, int) else 0
 
-    def body(self, prompt: str) -> dict[str, Any]:
+    def body(self, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         """The request: plain argmax, streamed, with usage at the end."""
         fields = {
             "model": self.model,
-            "messages": [{"role": "user", "content": prompt}],
+            "messages": list(messages),
             "max_tokens": self.max_tokens,
             "temperature": 0.0,
             "top_p": 1.0,
@@ -67,10 +67,14 @@ class Chat:
         }
         return {key: value for key, value in fields.items() if value is not None}
 
-    def ask(self, prompt: str) -> Answer:
-        """Raises InvalidTrial for an answer that cannot be timed, UserError for what every question would meet."""
+    def ask(self, prompt: str | Sequence[Mapping[str, str]]) -> Answer:
+        """The answer to a prompt, or to messages.
+
+        Raises InvalidTrial for an answer that cannot be timed, UserError for what every question would meet.
+        """
         try:
-            with self.server.post(self.url, self.body(prompt)) as (response, sent):
+            messages = [{"role": USER, "content": prompt}] if isinstance(prompt, str) else prompt
+            with self.server.post(self.url, self.body(messages)) as (response, sent):
                 kind = response.headers.get("Content-Type", "something without a type")
                 if "event-stream" not in kind:
                     raise self._no_stream(kind, text_of(response))
@@ -182,7 +186,7 @@ class Served:
     def ask(self, problem: Problem) -> Answer:
         """One question's answer, with its speculation where the server tells."""
         before = self.metrics() if self.reads_metrics else None
-        answer = self.chat.ask(problem.prompt)
+        answer = self.chat.ask(problem.messages)
         return answer if before is None else replace(answer, speculation=self._speculation(before, answer))
 
     def metrics(self) -> Metrics | None:

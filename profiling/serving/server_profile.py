@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from profiling.common import QUESTION_FLAGS, parser_of, print_json
+from profiling.common import QUESTION_FLAGS, first_turns, parser_of
 from profiling.new_profile import (
     DraftCost,
     TargetCost,
@@ -22,6 +22,7 @@ from profiling.new_profile import (
     read_result,
     write_profile,
 )
+from profiling.results import add_result_flags, check_out, result_lines, show_result
 from profiling.serving.asking import Engine, add_server_flags, question_arguments
 from profiling.serving.chat import Chat, CountTokens, Served
 from profiling.serving.metrics import NO, UNKNOWN, YES, Metrics, between, speculates, total
@@ -40,12 +41,15 @@ def run_command(engine: Engine, about: str, arguments: Sequence[str] | None) -> 
         parser = parser_of(engine.module, about, ("dataset_name", *QUESTION_FLAGS))
         add_server_flags(parser, engine)
         if engine.speculates is not False:
-            parser.add_argument(
+            parser.group("measuring").add_argument(
                 "--vanilla", help="what this profiler printed of the same server without speculation (a file)"
             )
         add_profile_flags(parser)
+        add_result_flags(parser)
         flags = parser.parse_args(arguments)
-        profile(engine, flags, load_problems(flags.dataset_name, **question_arguments(flags)), print_json)
+        check_out(flags)
+        problems = first_turns(load_problems(flags.dataset_name, **question_arguments(flags)))
+        profile(engine, flags, problems, lambda found: show_result(found, result_lines(found), flags))
 
     return status_as(engine.module, work)
 

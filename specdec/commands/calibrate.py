@@ -8,10 +8,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from specdec.commands.flags import StrictParser, add_flags
-from specdec.config import PricingConfig
 from specdec.decoding.cost_aware import FILE_NAME, Advice, Calibration
 from specdec.drafters.block_diffusion import UNMASK_THRESHOLD, CostAware, FailFast, threshold_of
 from specdec.errors import UserError, exit_status
+from specdec.latency.asked import PricingConfig
 from specdec.latency.pricing import price
 from specdec.latency.profile import LatencyProfile, load_profiles
 from specdec.records.turns import row_of

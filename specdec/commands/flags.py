@@ -11,32 +11,76 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
-from specdec.config import model_flags, parts
+from specdec.config import parts
+from specdec.drafters.asked import model_flags
+from specdec.drafters.families import BASELINE_SWEEP, switches
 from specdec.drafters.families import flags as family_flags
 from specdec.drafters.flags import Flag
 from specdec.errors import exit_status
 
+# The groups of --help, in its order, and their titles there.
 GROUPS = {
+    "input": "what is read",
     "questions": "which questions",
-    "models": "target and backend",
+    "models": "models, and what runs them",
     "decoding": "decoding",
-    "drafters": "drafters",
+    "server": "the server that is asked",
+    "measuring": "how it is measured",
+    "drafters": "which drafters",
+    "sweeps": "their lengths and thresholds: every combination is run",
+    "drafting": "how drafters draft",
     "recording": "traces",
     "pricing": "prices",
+    "profile": "the latency profile that is written",
     "output": "output",
 }
+VIEW_FLAGS = ("wide", "top", "format")  # how a ranking is shown
 
 
 class StrictParser(argparse.ArgumentParser):
     """argparse that takes no abbreviations and says what is wrong in one line, with status 2.
 
-    `examples`: command lines that --help shows last.
+    Its usage is a line: what has to be given, and [FLAG ...]. `examples`: command lines that --help shows last.
     """
 
     def __init__(self, examples: Sequence[str] = (), **kwargs: Any) -> None:
         epilog = "examples:\n" + "\n".join(f"  {line}" for line in examples) if examples else None
         kwargs = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": epilog, **kwargs}
         super().__init__(allow_abbrev=False, **kwargs)
+        self._groups: dict[str, argparse._ArgumentGroup] = {}
+
+    def group(self, name: str) -> argparse._ArgumentGroup:
+        """The section of --help that GROUPS calls so; the same one whoever asks."""
+        if name not in self._groups:
+            self._groups[name] = self.add_argument_group(GROUPS[name])
+        return self._groups[name]
+
+    def explain(self, name: str, help_text: str) -> None:
+        """Another text for a flag that this parser has, where the usual one does not hold."""
+        for action in self._actions:
+            if action.dest == name:
+                action.help = help_text
+
+    def format_usage(self) -> str:
+        self._say_usage()
+        return super().format_usage()
+
+    def format_help(self) -> str:
+        self._say_usage()
+        places = {title: place for place, title in enumerate(GROUPS.values())}
+        self._action_groups.sort(key=lambda group: places.get(str(group.title), -1))
+        return super().format_help()
+
+    def _say_usage(self) -> None:
+        """What has to be given, in order, and that there are flags: --help lists them in groups."""
+        needed = [action for action in self._actions if action.required or not action.option_strings]
+        words = [f"{action.option_strings[0]} " if action.option_strings else "" for action in needed]
+        values = [str(action.metavar or action.dest.upper()) for action in needed]
+        given = [
+            f"{word}{value}{' ...' if action.nargs in ('+', '*') else ''}"
+            for action, word, value in zip(needed, words, values, strict=True)
+        ]
+        self.usage = self.usage or " ".join([self.prog, *given, "[FLAG ...]"]).replace("%", "%%")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         return super().parse_known_args([_at_home(one) for one in (sys.argv[1:] if args is None else args)], namespace)
@@ -78,18 +122,27 @@ def all_flags() -> dict[str, dict[str, Flag]]:
         name: {one.name: one.metadata["flag"] for one in fields(part) if "flag" in one.metadata}
         for name, part in parts().items()
     }
-    found["drafters"] |= {flag.name: flag for flag in (*model_flags(), *family_flags())}
-    return found
+    found["models"] |= {flag.name: flag for flag in model_flags()}
+    found |= {"sweeps": {}, "drafting": {}}
+    for flag in family_flags():
+        found[_group_of(flag)][flag.name] = flag
+    return {name: found[name] for name in GROUPS if name in found}
 
 
-def add_flags(parser: argparse.ArgumentParser, names: Collection[str] | None = None) -> None:
+def _group_of(flag: Flag) -> str:
+    """Of a flag of the drafters' families: which there are, what is swept, or how they draft."""
+    if flag in (*switches().values(), BASELINE_SWEEP):
+        return "drafters"
+    return "sweeps" if flag.more.get("nargs") == "+" else "drafting"
+
+
+def add_flags(parser: StrictParser, names: Collection[str] | None = None) -> None:
     """The flags of all settings, or of those called `names`, in groups."""
     for group, found in all_flags().items():
         chosen = {name: flag for name, flag in found.items() if names is None or name in names}
         if chosen:
-            section = parser.add_argument_group(GROUPS[group])
             for name, flag in chosen.items():
-                _add(section, name, flag)
+                _add(parser.group(group), name, flag)
 
 
 def _add(section: argparse._ArgumentGroup, name: str, flag: Flag) -> None:
@@ -112,15 +165,16 @@ def text(value: str) -> str:
 
 
 def _default_text(default: Any) -> str:
+    """As a command has it, which may have set another (`set_defaults`)."""
     if default is None or default is False:
         return ""
-    return f" (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
+    return f" (default: {' '.join(map(str, default)) if isinstance(default, tuple) else '%(default)s'})"
 
 
-def add_reading_flags(parser: argparse.ArgumentParser) -> None:
+def add_reading_flags(parser: StrictParser) -> None:
     """How records are priced and graded, and whether they must be of the same questions."""
     add_flags(parser, ("latency_profile", "latency_target", "pass_accounting", "run_code", "allow_seen"))
-    parser.add_argument(
+    parser.group("output").add_argument(
         "--allow_unequal",
         action="store_true",
         help="rank configurations that were run on different questions, over those that all of them have",

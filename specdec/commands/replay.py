@@ -13,9 +13,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from specdec.commands.flags import StrictParser, add_flags
-from specdec.config import RunConfig, model_flags
+from specdec.commands.flags import VIEW_FLAGS, StrictParser, add_flags
+from specdec.config import RunConfig
 from specdec.decoding.cost_aware import FILE_NAME, Advice
+from specdec.drafters.asked import model_flags
 from specdec.drafters.base import Spec
 from specdec.drafters.families import flags as family_flags
 from specdec.drafters.flags import positive_int
@@ -34,6 +35,7 @@ from specdec.traces.trace import Trace, find_traces, load_trace
 from specdec.views.record_text import record_lines, record_text
 from specdec.views.table_data import ranking_json
 from specdec.views.tables import ranking_report
+from specdec.views.view import view_of
 
 FLAGS = (
     "question_ids",
@@ -45,9 +47,11 @@ FLAGS = (
     "latency_target",
     "pass_accounting",
     "allow_seen",
+    *VIEW_FLAGS,
 )
 REFUSED = "temperature"  # with a reason
 PROGRAM = "python -m specdec.replay"  # its published name
+ABOUT = "Replay settings on recorded traces, over several processes, and rank them. Loads no model."
 EXAMPLES = (
     "failfast replay results --grid paper --json > ranking.json",
     "failfast replay results --drafters failfast --tau 0.3 0.45 0.6",
@@ -76,13 +80,17 @@ Replayed = tuple[list[Entry], list[str]]  # what a single trace gave, and the li
 
 
 def build_parser(program: str = PROGRAM) -> StrictParser:
-    parser = StrictParser(prog=program, usage=f"{program} TRACE_DIR [FLAG ...]", examples=EXAMPLES, description=__doc__)
+    parser = StrictParser(prog=program, examples=EXAMPLES, description=ABOUT)
     parser.add_argument("traces", metavar="TRACE_DIR", help="folder with traces (failfast.py --record), or one trace")
     add_flags(parser, (*FLAGS, REFUSED, *(flag.name for flag in family_flags())))
-    parser.add_argument("--output_dir", help="write full records there, as a live run would (default: none)")
-    parser.add_argument("--log", help="write a log there that parse_log.py ranks (default: none)")
-    parser.add_argument("--workers", type=positive_int, default=os.cpu_count(), help="processes (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print the ranking as one JSON document")
+    parser.group("output").add_argument(
+        "--output_dir", help="write full records there, as a live run would (default: none)"
+    )
+    parser.group("output").add_argument("--log", help="write a log there that parse_log.py ranks (default: none)")
+    parser.group("output").add_argument(
+        "--workers", type=positive_int, default=os.cpu_count(), help="processes (default: %(default)s)"
+    )
+    parser.group("output").add_argument("--json", action="store_true", help="print the ranking as one JSON document")
     return parser
 
 
@@ -116,7 +124,8 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     entries, note = unseen(entries, config.output.allow_seen)
     if as_json:
         return ranking_json(entries, note) + "\n"
-    return ranking_report(entries) + (f"\n{note}\n" if note else "")
+    view = view_of(config.output)
+    return ranking_report(entries, view) + (f"\n{view.wrapped(note)}\n" if note else "")
 
 
 def replay_all(paths: Sequence[Path], what: Replays, workers: int) -> Iterable[Replayed]:

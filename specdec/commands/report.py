@@ -10,13 +10,13 @@ from specdec.latency.pricing import Pricing
 from specdec.models.token_text import find_tokenizer, read_token_bytes
 from specdec.ranking.entries import Entry, entry_of, merge, records_of
 from specdec.ranking.oracle import Judges
+from specdec.ranking.own_traces import own_judges
 from specdec.ranking.question_sets import comparable
 from specdec.ranking.ranking import engines_of
 from specdec.ranking.seen import unseen
 from specdec.records.pickles import write_atomic
 from specdec.records.record import Record
-from specdec.runs.run_file import find_runs, read_run
-from specdec.traces.trace import trace_path
+from specdec.runs.run_file import runs_of
 from specdec.views.question_data import packed, question_data
 from specdec.views.report_data import by_question, looks, report_data
 from specdec.views.report_page import report_page
@@ -30,10 +30,16 @@ def build_parser(program: str = PROGRAM) -> StrictParser:
     """The command line; flags as in parse_log.py."""
     parser = StrictParser(prog=program, examples=EXAMPLES, description=__doc__)
     parser.add_argument("results", metavar="RESULTS", type=Path, help="results folder, or a folder in it")
-    parser.add_argument("--out", type=Path, default=Path("report.html"), help="file to write (default: %(default)s)")
+    parser.group("output").add_argument(
+        "--out", type=Path, default=Path("report.html"), help="file to write (default: %(default)s)"
+    )
     add_reading_flags(parser)
-    parser.add_argument("--trace_dir", help="show shares of the ceiling, from this folder's traces (default: RESULTS)")
-    parser.add_argument("--tokenizer", help="the target's tokenizer.json, or its folder (default: found by its name)")
+    parser.group("input").add_argument(
+        "--trace_dir", help="show shares of the ceiling, from this folder's traces (default: RESULTS)"
+    )
+    parser.group("input").add_argument(
+        "--tokenizer", help="the target's tokenizer.json, or its folder (default: found by its name)"
+    )
     return parser
 
 
@@ -48,10 +54,10 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
     pricing = Pricing.load(options.latency_profile, options.latency_target, options.pass_accounting, has_measured=True)
     records = records_of(options.results)
     _check_comparable(records, options.results)
-    runs = _runs(options.results)
+    runs = runs_of(options.results)
     reader = Reader(read_token_bytes(_tokenizer(options.tokenizer, records, runs)))
-    trace_dir = options.trace_dir or _own_traces(options.results, records)
-    judges = None if trace_dir is None else Judges(trace_dir, pricing)
+    asked = options.trace_dir
+    judges = Judges(asked, pricing) if asked else own_judges(options.results, records, pricing)
     entries = merge(entry_of(record, pricing, judges, run_code=options.run_code) for record in records)
     stats, left_out = unseen(entries, options.allow_seen)
     stats, note = comparable(stats, options.allow_unequal)
@@ -90,18 +96,6 @@ def _check_comparable(records: Sequence[Record], folder: Path) -> None:
         raise UserError(f"{folder} holds records of several targets ({names}): give one folder, pickles/TARGET")
 
 
-def _runs(folder: Path) -> list[dict[str, Any]]:
-    """What is known of the runs that filled a results folder, oldest first; a damaged run.json is left out."""
-    root = next((one.parent for one in (folder, *folder.resolve().parents) if one.name == "pickles"), folder)
-    runs = []
-    for path in find_runs(root):
-        try:
-            runs.append(read_run(path))
-        except UserError:  # no record depends on it; `failfast.py --status` names it
-            continue
-    return runs
-
-
 def _tokenizer(asked: str | None, records: Sequence[Record], runs: Sequence[Mapping[str, Any]]) -> Path:
     """Where the target's tokens are explained. Raises UserError if nowhere here."""
     if asked is not None:
@@ -114,9 +108,3 @@ def _tokenizer(asked: str | None, records: Sequence[Record], runs: Sequence[Mapp
         if found is not None:
             return found
     raise UserError(f"the tokenizer of {target!r} is not on this machine: give its tokenizer.json as --tokenizer")
-
-
-def _own_traces(folder: Path, records: Sequence[Record]) -> Path | None:
-    """The results folder itself where it holds a trace of every question, else None."""
-    paths = {trace_path(folder, record.identity) for record in records}
-    return folder if all(path.is_file() for path in paths) else None

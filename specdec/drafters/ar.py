@@ -70,6 +70,16 @@ class ArStatic(_Ar, StaticTokens):
     switch = "run_ar"
     is_static_baseline = True
     is_reference = True
+    serving = {
+        "vLLM": {"method": "draft_model", "model": "{model}", "num_speculative_tokens": "{draft_len}"},
+        "SGLang": {
+            "algorithm": "STANDALONE",
+            "draft-model-path": "{model}",
+            "num-steps": "{draft_len}",
+            "eagle-topk": "1",
+            "num-draft-tokens": "{num_verified}",
+        },
+    }
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,7 @@ class ArDynamic(_Ar, DynamicTokens):
     title = "AR, dynamic"
     hue = "#CC79A7"
     marker = "D"
+    not_served = "its draft models write a fixed number of tokens"
     switch = "ar_dynamic"
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from itertools import product
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, get_type_hints
 
 from specdec.decoding.chains import Chain, Chains, Text
@@ -77,6 +78,8 @@ class Spec(ABC):
     also where a switch asks for another; `is_static_baseline`: also under --baseline_sweep; `is_policy`: --policy puts
     it in the headline's place. `is_reference`: rankings compare with the best of these. `draws`: where
     --draft_sampling says so, its drafts are sampled (those of a drafter without a model never are).
+    `serving`: by server, its settings for the same drafts, with fields in braces (`served.py`); `not_served`: why a
+    server that is not there has none.
     """
 
     name_pattern: ClassVar[str]
@@ -96,6 +99,8 @@ class Spec(ABC):
     is_reference: ClassVar[bool] = False
     needs_advice: ClassVar[bool] = False
     draws: ClassVar[bool] = True
+    serving: ClassVar[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
+    not_served: ClassVar[str] = ""
 
     @property
     def name(self) -> str:

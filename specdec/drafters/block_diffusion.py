@@ -62,6 +62,7 @@ class BlockSpec(Spec):
     unmask_threshold: float
 
     role = DLLM_DRAFTER
+    not_served = "it runs no block-diffusion drafter of this kind"
 
     @abstractmethod
     def window(self, budget: int, advice: Advice | None = None) -> Window:
@@ -161,6 +162,7 @@ class FailFast(BlockSpec):
     hue = "#0072B2"
     marker = "o"
     is_headline = True
+    not_served = "it has neither such a drafter nor FailFast's rule for a draft's length"
 
     @property
     def name(self) -> str:
@@ -246,6 +248,7 @@ class CostAware(BlockSpec):
     is_default = False
     is_policy = True
     needs_advice = True
+    not_served = "it has neither such a drafter nor a draft length by cost"
 
     def window(self, budget: int, advice: Advice | None = None) -> Window:
         if advice is None:

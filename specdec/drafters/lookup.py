@@ -38,6 +38,15 @@ class Lookup(Spec):
     title = "prompt lookup"
     hue = "#56B4E9"
     marker = "p"
+    serving = {
+        "vLLM": {
+            "method": "ngram",
+            "num_speculative_tokens": "{draft_len}",
+            "prompt_lookup_max": "{match_len}",
+            "prompt_lookup_min": "1",
+        }
+    }
+    not_served = "its NGRAM looks up what all requests wrote, which is another method"
 
     @property
     def chains_name(self) -> str:

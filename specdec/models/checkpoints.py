@@ -8,13 +8,15 @@ Loading is in `load.py`, tokenizers in `tokens.py`.
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import specdec
 from specdec.errors import UserError, hub_reason
 from specdec.models.architectures import Architecture, fills_masked_blocks, find_architecture, supported_types
+from specdec.models.layer_settings import kept_len
+from specdec.models.sizes import head_size, kv_heads, num_parameters
 
 BUNDLED = "bundled"
 SMOLLM2 = "smollm2"
@@ -89,7 +91,9 @@ class ModelSource:
 
     @property
     def context_len(self) -> int:
-        return self.config["max_position_embeddings"]
+        """Positions that the model can handle, with keys that can be kept."""
+        longest = int(self.config["max_position_embeddings"])
+        return min(longest, kept_len(self.config) or longest)
 
     @property
     def vocab_size(self) -> int:
@@ -98,31 +102,20 @@ class ModelSource:
     @property
     def kv_values_per_token(self) -> int:
         """Numbers in the KV cache per position: keys and values of all layers."""
-        return 2 * self.config["num_hidden_layers"] * self._kv_heads * self.head_dim
+        return 2 * self.config["num_hidden_layers"] * kv_heads(self.config) * head_size(self.config)
+
+    @property
+    def head_dim(self) -> int:
+        return head_size(self.config)
 
     @property
     def num_parameters(self) -> int:
         """Weights, from the config alone (norms and biases included)."""
-        hidden, inner = self.config["hidden_size"], self.config["intermediate_size"]
-        query, key = self.config["num_attention_heads"] * self.head_dim, self._kv_heads * self.head_dim
-        attention = 2 * hidden * query + 2 * hidden * key
-        biases = query + 2 * key if self.architecture.has_qkv_bias else 0
-        norms = 2 * hidden + (2 * self.head_dim if self.architecture.has_qk_norm else 0)
-        layer = attention + biases + 3 * hidden * inner + norms
-        tables = 1 if self.config.get("tie_word_embeddings") else 2
-        return tables * self.vocab_size * hidden + self.config["num_hidden_layers"] * layer + hidden
+        return num_parameters(self.architecture, self.config)
 
     @property
     def _model_type(self) -> str:
         return str(self.config.get("model_type", ""))
-
-    @property
-    def _kv_heads(self) -> int:
-        return self.config.get("num_key_value_heads") or self.config["num_attention_heads"]
-
-    @property
-    def head_dim(self) -> int:
-        return self.config.get("head_dim") or self.config["hidden_size"] // self.config["num_attention_heads"]
 
 
 def find_model(role: Role, name: str, *, with_weights: bool = True) -> ModelSource:
@@ -133,6 +126,7 @@ def find_model(role: Role, name: str, *, with_weights: bool = True) -> ModelSour
     """
     path = find_folder(role, name, with_weights)
     source = ModelSource(role, name, path, read_config(role, path))
+    source = replace(source, config=source.architecture.settled(source.config))
     _check_config(source)
     if with_weights:
         weight_files(source)
@@ -208,6 +202,8 @@ def _check_config(source: ModelSource) -> None:
             f"{role.title} {name!r} is not a block-diffusion model: its config.json has neither a Fast_dLLM model type "
             f"nor a mask_token_id; give {role.flag} another"
         )
+    if source.is_block_diffusion and (any(source.architecture.windows(config)) or kept_len(config)):
+        raise UserError(f"{role.title} {name!r} fills blocks under sliding windows or changing angles: not supported")
     if source.is_block_diffusion and not role.is_block_diffusion:
         raise UserError(f"{role.title} {name!r} is a block-diffusion model: give {role.flag} an AR model")
 

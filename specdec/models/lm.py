@@ -15,10 +15,12 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from transformers import Cache, PreTrainedModel
+from transformers import Cache, PretrainedConfig, PreTrainedModel
 
 from specdec.errors import UserError
+from specdec.models.architectures import find_architecture
 from specdec.models.kv_buffer import KVBuffer
+from specdec.models.layer_settings import FULL, SLIDING, Windows, no_windows
 from specdec.models.taps import Taps
 
 
@@ -47,6 +49,7 @@ class CachedLM:
         self.model = hf_model.eval()
         self.device = hf_model.get_input_embeddings().get_parameter("weight").device
         self.vocab_size = vocab_size
+        self.windows = windows_of(hf_model.config)
         self._num_rows = len(hf_model.get_input_embeddings().get_parameter("weight"))
         self._gaps = torch.tensor(list(gaps), dtype=torch.long, device=self.device)
         self.tokens: list[int] = []
@@ -133,6 +136,12 @@ class CachedLM:
         logits_KV = logits_KV[:, : self.vocab_size]
         return logits_KV.index_fill(1, self._gaps.to(logits_KV.device), -torch.inf) if len(self._gaps) else logits_KV
 
+    def head(self, hidden_KE: torch.Tensor) -> torch.Tensor:
+        """logits_KV of hidden states after the last norm, capped where the network caps them."""
+        logits_KV = self.model.get_output_embeddings()(hidden_KE)
+        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        return self.of_tokens(logits_KV if cap is None else cap * torch.tanh(logits_KV / cap))
+
     @property
     def _name(self) -> str:
         return self.model.name_or_path or type(self.model).__name__
@@ -186,12 +195,27 @@ class CachedLM:
         with self._taps.watched():
             return self._logits(tokens, positions_L, blocks_P <= blocks_P[self.length :, None], keep)
 
+    def masks(self, positions: torch.Tensor, visible: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+        """What the network takes as a mask: `visible` [..., L, P], true where a position may be looked at, with the
+        windows of its layers. `positions` [..., L] are those of the queries; key p stands at position p, but the last L
+        are the queries' own."""
+        if not any(self.windows):
+            return visible
+        num_new = positions.shape[-1]
+        past_P = torch.arange(visible.shape[-1] - num_new, device=visible.device)
+        keys = torch.cat([past_P.expand(*positions.shape[:-1], -1), positions], dim=-1)
+        distances = positions[..., :, None] - keys[..., None, :]
+        near = {window: visible if window is None else visible & (distances < window) for window in set(self.windows)}
+        if len(near) == 1:
+            return next(iter(near.values()))
+        return {FULL if window is None else SLIDING: mask for window, mask in near.items()}
+
     def _logits(
         self, tokens: list[int], positions_L: torch.Tensor, mask_LP: torch.Tensor, keep: Sequence[int] | None
     ) -> torch.Tensor:
         output = self.model(
             input_ids=torch.tensor([tokens], device=self.device),
-            attention_mask=mask_LP[None, None],
+            attention_mask=self.masks(positions_L[None, None], mask_LP[None, None]),
             position_ids=positions_L[None],
             **as_cache(self.model, self._cache),
             use_cache=True,
@@ -277,6 +301,12 @@ def without(never: int, logits_KV: torch.Tensor) -> torch.Tensor:
     logits_KV = logits_KV.clone()
     logits_KV[:, never] = -torch.inf
     return logits_KV
+
+
+def windows_of(config: PretrainedConfig) -> Windows:
+    """What each layer of a network sees, of its own settings; of an unknown architecture: all."""
+    known, settings = find_architecture(config.model_type), config.to_dict()
+    return no_windows(settings) if known is None else known.windows(settings)
 
 
 def as_cache(module: torch.nn.Module, cache: Cache) -> dict[str, Cache]:

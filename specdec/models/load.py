@@ -4,20 +4,22 @@ It also says where a run's models go and which backend runs them.
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
 from specdec.errors import UserError
-from specdec.models.architectures import rope_settings
+from specdec.models.architectures import Architecture
 from specdec.models.checkpoints import TARGET, ModelSource
 from specdec.models.graph.graph_lm import MAX_TOKENS, GraphLM
 from specdec.models.graph.weights import unsupported
+from specdec.models.layer_settings import rope_settings
 from specdec.models.lm import CachedLM
 
 log = logging.getLogger("failfast")
@@ -90,6 +92,15 @@ def load_hf_model(source: ModelSource, dtype: torch.dtype, device_map: str | Non
     misfits = [*info["missing_keys"], *info["mismatched_keys"], *filter(_is_needed, info["unexpected_keys"])]
     if misfits:
         raise UserError(f"the weights in {source.path} do not fit its config.json: see {min(map(str, misfits))}")
+    return with_settled_angles(model)
+
+
+def with_settled_angles(model: PreTrainedModel) -> PreTrainedModel:
+    """`model` itself, whose angles do not change with the length of a text: nothing is run after `context_len`, and up
+    to there they are those that it was made with."""
+    rotary = model.get_submodule("model.rotary_emb")
+    if isinstance(rotary.rope_type, str):  # where kinds of layers have their own, none changes
+        rotary.__dict__["rope_type"] = "default"
     return model
 
 
@@ -99,24 +110,35 @@ def model_config(source: ModelSource) -> PretrainedConfig:
     Only the fields that the architecture reads: what else a config.json has (a way to run attention, what forwards
     return) is about other programs. Spelled as both transformers 4 and 5 understand it.
     """
-    is_rope = ("rope_theta", "rope_scaling", "rope_parameters")
-    known = {name: source.config[name] for name in source.architecture.fields if name in source.config}
-    arguments = {name: value for name, value in known.items() if name not in is_rope and value is not None}
+    row, config = source.architecture, source.config
+    known = {name: config[name] for name in row.fields if name in config}
+    # Null is as good as no field, but for a window, where it says that there is none.
+    arguments = {name: value for name, value in known.items() if value is not None or name == "sliding_window"}
     if "num_key_value_heads" in known:  # where it is null, each head has its own
-        arguments.setdefault("num_key_value_heads", source.config["num_attention_heads"])
-    rope = rope_settings(source.config)
-    if "rope_theta" in rope:
-        arguments["rope_theta"] = rope.pop("rope_theta")
-    if rope["rope_type"] != "default":
-        arguments["rope_scaling"] = rope
-    return getattr(transformers, source.architecture.config_class)(**arguments)
+        arguments.setdefault("num_key_value_heads", config["num_attention_heads"])
+    arguments["pad_token_id"] = None  # classes have ids of their own, which small tables do not have
+    return getattr(transformers, row.config_class)(**{**arguments, **_rope_arguments(row, config)})
+
+
+def _rope_arguments(row: Architecture, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Rotary settings as both versions take them; None for what is left out."""
+    rope = rope_settings(config)
+    bases = {name: rope.pop(name, None) for name in ("rope_theta", "rope_local_base_freq")}
+    arguments = {name: value for name, value in bases.items() if name in row.fields and value is not None}
+    arguments |= {name: rope.pop(name) for name in row.rope_apart if name in rope}
+    if row.rope_apart:
+        rope["type"] = rope.pop("rope_type")
+    is_plain = "default" in (rope.get("rope_type"), rope.get("type"))
+    return {**arguments, "rope_scaling": None if is_plain else rope, "rope_parameters": None}
 
 
 def check_network(source: ModelSource) -> None:
     """Raise UserError where transformers can make no network of a checkpoint's settings. It makes one of a single
     layer, which takes no memory."""
     _silence()
-    single = replace(source, config={**source.config, "num_hidden_layers": 1})
+    kinds = source.config.get("layer_types")
+    one_kind = {} if kinds is None else {"layer_types": kinds[:1]}
+    single = replace(source, config={**source.config, "num_hidden_layers": 1, **one_kind})
     try:
         with torch.device("meta"):
             getattr(transformers, source.architecture.model_class)(model_config(single))

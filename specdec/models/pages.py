@@ -64,18 +64,19 @@ class PagedLM:
         self._pool.select(path_BN.view(len(rows), longest))
         past_BP = torch.arange(longest * size, device=device) < (size * lengths_B)[:, None]
         mask_BP = torch.cat([past_BP, past_BP.new_ones(len(rows), size)], dim=1)
-        body = self.lm.model.get_submodule(self.lm.model.base_model_prefix)  # without its head, which runs for few
+        positions_BL = size * lengths_B[:, None] + torch.arange(size, device=device)
+        body = self.lm.model.get_submodule("model")  # without its head, which runs for few
         hidden_BLE = body(
             input_ids=torch.tensor([row.tokens for row in rows], device=device),
-            attention_mask=mask_BP[:, None, None, :].expand(-1, 1, size, -1),
-            position_ids=size * lengths_B[:, None] + torch.arange(size, device=device),
+            attention_mask=self.lm.masks(positions_BL[:, None], mask_BP[:, None, None, :].expand(-1, 1, size, -1)),
+            position_ids=positions_BL,
             **as_cache(body, self._pool),
             use_cache=True,
         ).last_hidden_state
         self._rows = list(rows)
         kept = torch.tensor([i * size + k for i, row in enumerate(rows) for k in row.keep], device=device)
         hidden_KE = hidden_BLE.flatten(0, 1)[kept]
-        return self.lm.of_tokens(self.lm.model.get_output_embeddings()(hidden_KE))
+        return self.lm.head(hidden_KE)
 
     def commit(self, indices: Sequence[int]) -> list[int]:
         """Keep the blocks of these rows of the last forward: a new page for each."""

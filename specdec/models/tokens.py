@@ -10,6 +10,7 @@ from specdec.errors import UserError
 from specdec.models.checkpoints import ModelSource
 from specdec.models.template_world import PROMPT_DATE, dated, settled_chance
 
+SWITCH = "enable_thinking"  # the variable of a chat template that lets a model think, or not
 FAST_DLLM_MASK = "|<MASK>|"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 
@@ -35,10 +36,14 @@ Messages = Sequence[Mapping[str, str]]  # each with a role and a content
 
 
 def encode_prompt(
-    tokenizer: PreTrainedTokenizerBase, prompt: str | Messages, date: datetime.date = PROMPT_DATE
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str | Messages,
+    date: datetime.date = PROMPT_DATE,
+    thinking: str | None = None,
 ) -> list[int]:
     """The token ids of a user turn, or of a conversation, and the header of the answer. Raises UserError without a chat
-    template, and for one that leaves a system message out.
+    template, for one that leaves a system message out, and for one that knows nothing of `thinking` ("on" or "off";
+    None: as it has it).
 
     A template that writes today's date writes `date`: see `template_world.py`.
     """
@@ -46,10 +51,15 @@ def encode_prompt(
         raise UserError(
             f"{tokenizer.name_or_path} has no chat template: add a chat_template to its tokenizer_config.json"
         )
+    if thinking is not None and SWITCH not in tokenizer.get_chat_template():
+        raise UserError(
+            f"the chat template of {tokenizer.name_or_path} knows no {SWITCH}: leave out --thinking {thinking}"
+        )
+    world = {} if thinking is None else {SWITCH: thinking == "on"}
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(one) for one in prompt]
     try:
-        text = _rendered(tokenizer, messages, date)
-        is_ignored = messages[0]["role"] == "system" and text == _rendered(tokenizer, messages[1:], date)
+        text = _rendered(tokenizer, messages, date, world)
+        is_ignored = messages[0]["role"] == "system" and text == _rendered(tokenizer, messages[1:], date, world)
         ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     except Exception as error:  # a template is a program of the checkpoint's author
         raise UserError(f"the chat template of {tokenizer.name_or_path} fails: {error}") from error
@@ -58,8 +68,10 @@ def encode_prompt(
     return ids
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], date: datetime.date) -> str:
-    world = dated(tokenizer.get_chat_template(), date)
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], date: datetime.date, asked: Mapping[str, bool]
+) -> str:
+    world = {**dated(tokenizer.get_chat_template(), date), **asked}
     with settled_chance():
         return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **world))
 

@@ -10,6 +10,7 @@ from specdec.questions.own import is_own
 from specdec.questions.sets import ALL, DATASETS, FIRST, SHORT, STYLES, TURNS, dataset_name
 
 NUM_QUESTIONS = 30
+THINKING = ("on", "off")
 
 
 def known_dataset(given: str) -> str:
@@ -48,6 +49,12 @@ class QuestionConfig:
         "gpqa's right answer first, mmlu's validation split",
         SHORT,
         choices=STYLES,
+    )
+    thinking: str | None = setting(
+        "whether the target thinks before it answers, for chat templates that know enable_thinking, as Qwen3's "
+        "(default: the template's own)",
+        None,
+        choices=THINKING,
     )
 
     @property

@@ -17,6 +17,7 @@ from specdec.latency.pricing import Price, Pricing, measured
 from specdec.latency.profile import MEASURED
 from specdec.questions.grading import is_correct
 from specdec.questions.repetition import is_degenerate
+from specdec.ranking.acceptance import RoundCounts
 from specdec.ranking.ceiling import Ceiling
 from specdec.ranking.oracle import Judges, TraceJudges
 from specdec.ranking.source import Source
@@ -26,6 +27,7 @@ from specdec.records.places import load_records
 from specdec.records.record import Record, load_record
 
 NO_PRICING, UNKNOWN = Pricing(), Source()
+_FROM_EITHER: tuple[str, ...] = ("has_seen", "ttft_ms", "rounds")  # what one entry of a run may know and another not
 COUNTS = ("num_output_tokens", "num_accepted", "num_drafted", "num_rounds", "num_forward_passes")
 
 
@@ -55,6 +57,8 @@ class Entry:
     category: str = ""  # of the question, as its row has it; "" for none
     other_prices: dict[str, Price] = field(default_factory=dict)  # by profiles that were not asked for
     conditions: Conditions = Conditions()  # how busy the machine was; of a timed record
+    ttft_ms: float | None = None  # wall clock until the first round's tokens (`Record.ttft_ms`); None: not known
+    rounds: RoundCounts | None = None  # its rounds by what they drafted and accepted; None: not known
     has_seen: bool | None = None  # whether the drafter's policy has learnt from this question; None: not said
 
     @property
@@ -95,15 +99,18 @@ def entry_of(
         is_correct=is_correct(record, run_code=run_code),
         is_degenerate=_is_degenerate(tuple(record.output_tokens)),
         accounting=accounting,
-        category=_category(record),
+        category=category_of(record),
         other_prices=pricing.other_prices(record),
         conditions=Conditions.of(record) if is_timed else Conditions(),
         has_seen=has_seen(record.provenance),
+        ttft_ms=record.ttft_ms if is_timed else None,
+        rounds=RoundCounts.of(record),
         losslessness=SAMPLED if record.is_sampled else "" if record.divergence is None else record.divergence.kind,
     )
 
 
-def _category(record: Record) -> str:
+def category_of(record: Record) -> str:
+    """The category that a question's row names; "" for none."""
     category = record.raw_data.get("category")
     return str(category) if isinstance(category, str | int | float) else ""
 
@@ -151,7 +158,7 @@ def _united(earlier: Entry, entry: Entry) -> Entry:
         other_prices=earlier.other_prices | entry.other_prices,
         origin=entry.origin or earlier.origin,
         category=entry.category or earlier.category,
-        has_seen=earlier.has_seen if entry.has_seen is None else entry.has_seen,
+        **{name: getattr(earlier if getattr(entry, name) is None else entry, name) for name in _FROM_EITHER},
     )
 
 
@@ -170,6 +177,7 @@ def _is_renamed(entry: Entry) -> bool:
 
 def _counts(entry: Entry) -> Entry:
     """What two entries of one run have in common."""
+    unknown: dict[str, Any] = dict.fromkeys(_FROM_EITHER)
     return dataclasses.replace(
         entry,
         prices={},
@@ -177,8 +185,8 @@ def _counts(entry: Entry) -> Entry:
         other_prices={},
         origin="",
         category="",
-        has_seen=None,
         conditions=Conditions(),
+        **unknown,
     )
 
 

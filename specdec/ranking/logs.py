@@ -11,6 +11,7 @@ from typing import Any
 from specdec.errors import UserError
 from specdec.latency.accounting import OURS
 from specdec.latency.pricing import Price
+from specdec.ranking.acceptance import RoundCounts
 from specdec.ranking.ceiling import Ceiling
 from specdec.ranking.entries import COUNTS, UNKNOWN, Entry, merge
 from specdec.ranking.source import Source
@@ -145,6 +146,8 @@ def _exact(key: Key, text: str) -> Entry | None:
             other_prices=_prices(totals.get("other_prices", {})),
             conditions=Conditions.from_builtins(totals.get("conditions", {})),
             has_seen=_flag(totals.get("has_seen")),
+            ttft_ms=_ms(totals["ttft_ms"]) if "ttft_ms" in totals else None,
+            rounds=RoundCounts.from_log(totals["shapes"]) if "shapes" in totals else None,
         )
     except (UserError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

@@ -6,11 +6,14 @@ Averages over different questions cannot be compared; this says where that would
 from collections.abc import Callable, Iterable, Sequence
 
 from specdec.errors import UserError
-from specdec.ranking.entries import UNKNOWN, Entry
+from specdec.ranking.entries import PLAIN, UNKNOWN, Entry
 from specdec.ranking.ranking import by_drafter, engines_of, priced_under
 from specdec.ranking.source import Source
+from specdec.ranking.statistics import MIN_QUESTIONS
+from specdec.records.turns import row_of
 
 Question = tuple[Source, int]  # source and index
+Row = tuple[str, int]  # data set and row: what is drawn independently of others
 
 
 def question_key(stats: Iterable[Entry]) -> Callable[[Entry], Question]:
@@ -20,6 +23,44 @@ def question_key(stats: Iterable[Entry]) -> Callable[[Entry], Question]:
     """
     has_sources = all(entry.settings for entry in stats)
     return lambda entry: (entry.source if has_sources else UNKNOWN, entry.question_id)
+
+
+def row_key(stats: Iterable[Entry]) -> Callable[[Entry], Row]:
+    """What questions of one row share: the turns of a conversation, and a question asked under several budgets.
+
+    They resemble each other, so that statistics count them once (`table.py`).
+    """
+    key = question_key(stats)
+
+    def row(entry: Entry) -> Row:
+        source, question_id = key(entry)
+        return source.dataset or source.name, row_of(question_id)
+
+    return row
+
+
+def num_rows(stats: Sequence[Entry]) -> int:
+    """How many rows the drafters' questions are of: conversations, where these have turns."""
+    return len(set(map(row_key(stats), (entry for entry in stats if entry.drafter_name != PLAIN))))
+
+
+def paired(stats: Sequence[Entry], columns: Sequence[list[Entry]]) -> list[list[list[Entry]]]:
+    """Each column's entries by row, the rows in the same order and the questions in them too; [] if they cannot be
+    paired, or are of fewer than MIN_QUESTIONS rows."""
+    key, row = question_key(stats), row_key(stats)
+    ordered = [sorted(column, key=key) for column in columns]
+    questions = [[key(entry) for entry in column] for column in ordered]
+    if not columns or any(other != questions[0] for other in questions) or len(set(questions[0])) < len(questions[0]):
+        return []
+    made = [_grouped(column, row) for column in ordered]
+    return made if len(made[0]) >= MIN_QUESTIONS else []
+
+
+def _grouped(column: Sequence[Entry], row: Callable[[Entry], Row]) -> list[list[Entry]]:
+    found: dict[Row, list[Entry]] = {}
+    for entry in column:
+        found.setdefault(row(entry), []).append(entry)
+    return list(found.values())
 
 
 def unequal(stats: Sequence[Entry]) -> str:

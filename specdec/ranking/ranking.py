@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from specdec.latency.profile import MEASURED
+from specdec.ranking.acceptance import RoundCounts
 from specdec.ranking.entries import PLAIN, Entry, merge
 
 
@@ -43,6 +44,13 @@ def by_drafter(stats: Iterable[Entry]) -> dict[str, list[Entry]]:
         if entry.drafter_name != PLAIN:
             found.setdefault(entry.drafter_name, []).append(entry)
     return found
+
+
+def rounds_by_drafter(stats: Iterable[Entry]) -> dict[str, RoundCounts]:
+    """The rounds of all questions of each configuration but plain decoding, where they are known of all of them."""
+    found = {name: [entry.rounds for entry in own] for name, own in by_drafter(stats).items()}
+    known = {name: [one for one in own if one is not None] for name, own in found.items()}
+    return {name: RoundCounts.united(own) for name, own in known.items() if len(own) == len(found[name])}
 
 
 def plain_entries(stats: Iterable[Entry]) -> list[Entry]:

@@ -68,7 +68,8 @@ def _source_of(row: dict[str, Any], stats: Sequence[Entry], path: Path) -> Sourc
     sources = sorted({entry.source for entry in stats})
     own = row["target"], row["dataset"], row["max_new_tokens"], row.get("prompt_style", "")
     like_it = [one for one in sources if (one.target, one.dataset, one.max_new_tokens, one.prompt_style) == own]
-    fitting = [one for one in like_it if not one.is_sampled]
+    # The server's chat template decided whether its model thinks.
+    fitting = [one for one in like_it if not one.is_sampled and not one.thinking]
     if len(fitting) == 1:
         return fitting[0]
     if len(sources) == 1 and not any(entry.settings for entry in stats):

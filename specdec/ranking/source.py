@@ -9,17 +9,18 @@ from typing import Any
 from specdec.records.fields import is_count, is_number
 from specdec.records.record import Record
 
-_TEXTS = ("target", "dataset", "dtype", "device", "prompt_style", "name")
+_TEXTS = ("target", "dataset", "dtype", "device", "prompt_style", "thinking", "name")
 _COUNTS = ("max_new_tokens", "top_k")
 _DEGREES = ("temperature", "top_p")
-_SAID_WITH_NAME = ("prompt_style", "temperature", "top_k", "top_p")
+_SAID_WITH_NAME = ("prompt_style", "thinking", "temperature", "top_k", "top_p")
 
 
 @dataclass(frozen=True)
 class Source:
     """Where an entry's question comes from; a part that is not known is empty or None.
 
-    `prompt_style`: empty where prompts are ours. `temperature`, `top_k`, `top_p`: None where the target is greedy.
+    `prompt_style`: empty where prompts are ours. `thinking`: "on" or "off"; empty: as the chat template has it.
+    `temperature`, `top_k`, `top_p`: None where the target is greedy.
     `name`: what a log or a file that states none of
     the parts is called. Sources are ordered by title, as people see them.
     """
@@ -30,6 +31,7 @@ class Source:
     dtype: str = ""
     device: str = ""
     prompt_style: str = ""
+    thinking: str = ""
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None

@@ -1,8 +1,7 @@
 """The table: drafter configurations under one engine, best first, every quantity with its interval.
 
-What is measured stands here once: PARTS are summed over questions, QUANTITIES are ratios of those sums. Views
-(`specdec/views/`) and figures choose among them. Not here: reading files (`table_files.py`), and how far two
-configurations can be told apart (`comparisons.py`).
+Views (`specdec/views/`) and figures choose among the quantities (`quantities.py`). Not here: reading files
+(`table_files.py`), and how far two configurations can be told apart (`comparisons.py`).
 """
 
 import math
@@ -25,79 +24,14 @@ from specdec.ranking.comparisons import (
     questions_needed,
     standing_of_first,
 )
-from specdec.ranking.entries import COUNTS, PLAIN, Entry
-from specdec.ranking.question_sets import question_key
+from specdec.ranking.entries import PLAIN, Entry
+from specdec.ranking.quantities import CEILING_SHARES as CEILING_SHARES
+from specdec.ranking.quantities import COMPARED, QUANTITIES, Quantity, parts_of, summed, values_from
+from specdec.ranking.question_sets import num_rows, paired
 from specdec.ranking.ranking import by_drafter, plain_entries, priced_under
 from specdec.ranking.scopes import scope_of
-from specdec.ranking.statistics import MIN_QUESTIONS, PairedBootstrap, Value, ratio_values, values_of
+from specdec.ranking.statistics import PairedBootstrap, Value, ratio_values, values_of
 from specdec.ranking.trust import doubt
-
-_PRICES = ("speedup", "draft_ms", "verify_ms", "baseline_ms")
-_GRADES = (
-    "num_correct",
-    "num_graded",
-    "num_degenerate",
-    "num_checked",
-)  # right, of those graded; loops, of those checked
-CEILING_PARTS = ("best_ms", "over_ms", "under_ms", "passes_ms")
-PARTS = ("num_questions", *COUNTS, *_GRADES, *_PRICES, *CEILING_PARTS)
-_TIME = ("draft_ms", "verify_ms")
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A ratio of sums over questions: of `parts` to `per`, both sums of PARTS; without `per` the sum itself.
-
-    `title` is its head in a table on a terminal; readers of papers and figures get more words (`views/`).
-    """
-
-    name: str
-    title: str
-    form: str
-    parts: tuple[str, ...]
-    per: tuple[str, ...] = ()
-    is_share: bool = False
-
-    @property
-    def key(self) -> str:
-        """What its interval is called in files: `KEY_low`, `KEY_high`."""
-        return self.name.removeprefix("speedup_")
-
-    def pair(self, sums: Mapping[str, float]) -> tuple[float, float] | None:
-        """What is divided and what divides it, of one question's or all questions' parts; None: not all known."""
-        if not sums.keys() >= {*self.parts, *self.per}:
-            return None
-        return sum(sums[part] for part in self.parts), sum(sums[part] for part in self.per) if self.per else 1
-
-    def of(self, sums: Mapping[str, float]) -> float | None:
-        """Its value; None where a part is not known, or there is nothing to divide by."""
-        total, whole = self.pair(sums) or (0, 0)
-        if not whole:
-            return None
-        return total / whole if self.per else total
-
-    def text(self, value: Value | None) -> str:
-        return "-" if value is None else self.form.format(value.value)
-
-
-_QUANTITIES = (
-    Quantity("speedup_mean", "speedup, mean", "{:.2f}x", ("speedup",), ("num_questions",)),
-    Quantity("speedup_ratio", "speedup, ratio", "{:.2f}x", ("baseline_ms",), _TIME),
-    Quantity("acceptance_rate", "acceptance rate", "{:.1%}", ("num_accepted",), ("num_drafted",), is_share=True),
-    Quantity("acceptance_len", "acceptance length", "{:.2f}", ("num_output_tokens",), ("num_rounds",)),
-    Quantity("passes_per_round", "passes per round", "{:.2f}", ("num_forward_passes",), ("num_rounds",)),
-    Quantity("draft_ms", "draft ms", "{:.1f}", ("draft_ms",)),
-    Quantity("verify_ms", "verify ms", "{:.1f}", ("verify_ms",)),
-    Quantity("total_ms", "total ms", "{:.1f}", _TIME),
-    Quantity("baseline_ms", "plain decoding ms", "{:.1f}", ("baseline_ms",)),
-    Quantity("ceiling_share", "of the ceiling", "{:.1%}", ("best_ms",), CEILING_PARTS, is_share=True),
-    Quantity("over_share", "over-drafting", "{:.1%}", ("over_ms",), CEILING_PARTS, is_share=True),
-    Quantity("under_share", "under-drafting", "{:.1%}", ("under_ms",), CEILING_PARTS, is_share=True),
-    Quantity("passes_share", "drafter passes", "{:.1%}", ("passes_ms",), CEILING_PARTS, is_share=True),
-)
-QUANTITIES = {one.name: one for one in _QUANTITIES}
-CEILING_SHARES = ("ceiling_share", "over_share", "under_share", "passes_share")
-COMPARED = {"speedup_mean": "", "speedup_ratio": "ratio_"}  # what differences are of, and how those' names begin
 
 
 @dataclass(frozen=True)
@@ -154,7 +88,8 @@ class Table:
     rows: list[Row]
     title: str = ""
     target: str = ""
-    num_paired: int = 0  # questions that intervals and differences are over; 0 where there are none
+    num_paired: int = 0  # questions that intervals and differences are over, or conversations; 0 where there are none
+    num_rows: int = 0  # of the questions' data sets: less than the questions where these are turns of conversations
     ar_baseline: str | None = None  # the best static AR drafter, where there are differences
     num_degenerate: int = 0  # questions left out because an answer is mostly one loop
     accounting: str = OURS  # whose way of counting passes and drafted tokens
@@ -184,6 +119,12 @@ class Table:
         return [*before, self.plain, *self.rows[len(before) :]]
 
     @property
+    def over(self) -> str:
+        """What intervals and differences are over: "40 questions", or "12 conversations" where these have turns."""
+        num = self.num_paired or self.num_rows
+        return f"{num} {'conversations' if num < max(self.num_questions, default=0) else 'questions'}"
+
+    @property
     def num_questions(self) -> list[int]:
         """Of every row, where it is known."""
         return [row.num_questions for row in self.rows if row.num_questions is not None]
@@ -193,8 +134,8 @@ def table_of(entries: Sequence[Entry], engine: str, intervals: Collection[str] =
     """The configurations but plain decoding, best mean-of-questions speedup first; ties by name.
 
     Questions without the engine's price are left out and counted; configurations without any come last, unranked.
-    Where all others answered the same MIN_QUESTIONS questions or more there are differences, and intervals of the
-    speedups and of the quantities in `intervals`. Where a busy machine was timed, nothing is best or level with it.
+    Where all others answered the same questions, of MIN_QUESTIONS rows or more, there are differences, and intervals
+    of the speedups and of the quantities in `intervals`. Where a busy machine was timed, nothing is best or level.
     """
     table = _table_of(entries, engine, intervals)
     reason = _doubt(entries) if engine == MEASURED else ""
@@ -218,17 +159,19 @@ def _table_of(entries: Sequence[Entry], engine: str, intervals: Collection[str])
     accounting = next((entry.accounting for column in columns.values() for entry in column), OURS)
     ranked = [row for row in rows if row.rank is not None]
     others = rows[len(ranked) :]
-    paired = _paired(entries, [columns[row.drafter_name] for row in ranked])
-    made = Table(engine, rows, accounting=accounting, plain=_plain(entries, engine), **scope_of(entries))
-    if not paired:
+    pairs = paired(entries, [columns[row.drafter_name] for row in ranked])
+    plain, of_rows = _plain(entries, engine), num_rows([entry for column in columns.values() for entry in column])
+    made = Table(engine, rows, accounting=accounting, plain=plain, num_rows=of_rows, **scope_of(entries))
+    if not pairs:
         return made
     baseline = ar_baseline([row.drafter_name for row in ranked])
-    parts = [[_parts(entry, engine) for entry in column] for column in paired]
+    # The turns of a conversation resemble each other: they are one observation, the sums of theirs.
+    parts = [[summed([parts_of(entry, engine) for entry in turns]) for turns in column] for column in pairs]
     ranked = _with_intervals(ranked, parts, intervals, baseline)
     first = None if baseline is None else ranked[baseline].drafter_name
     to_best = {row.drafter_name: row.differences["to_best"] for row in ranked[1:]}
-    needed = questions_needed(to_best, ranked[0].values["speedup_mean"].value, len(paired[0]))
-    return replace(made, rows=[*ranked, *others], num_paired=len(paired[0]), ar_baseline=first, num_needed=needed)
+    needed = questions_needed(to_best, ranked[0].values["speedup_mean"].value, len(parts[0]))
+    return replace(made, rows=[*ranked, *others], num_paired=len(parts[0]), ar_baseline=first, num_needed=needed)
 
 
 def first_by_number(entries: Sequence[Entry], engine: str) -> Row | None:
@@ -254,34 +197,8 @@ def _plain(entries: Sequence[Entry], engine: str) -> Row:
 
 
 def _row(name: str, entries: Sequence[Entry], engine: str, num_left_out: int) -> Row:
-    parts = [_parts(entry, engine) for entry in entries]
-    sums = {part: sum(one[part] for one in parts) for part in PARTS if all(part in one for one in parts)}
+    sums = summed([parts_of(entry, engine) for entry in entries])
     return Row(name, sums, values_from(sums), num_left_out=num_left_out)
-
-
-def values_from(sums: Mapping[str, float]) -> dict[str, Value]:
-    """The quantities that these sums give."""
-    found = {name: quantity.of(sums) for name, quantity in QUANTITIES.items()}
-    return {name: Value(value) for name, value in found.items() if value is not None}
-
-
-def _parts(entry: Entry, engine: str) -> dict[str, float]:
-    """What a question contributes under an engine, as far as it is known of it."""
-    grades = (flag for known in (entry.is_correct, entry.is_degenerate) for flag in (known is True, known is not None))
-    found = {"num_questions": 1} | {name: getattr(entry, name) for name in COUNTS}
-    found |= dict(zip(_GRADES, map(int, grades), strict=True))
-    found |= {name: getattr(entry.prices[engine], name) for name in _PRICES}
-    return found | (vars(entry.ceilings[engine]) if engine in entry.ceilings else {})
-
-
-def _paired(entries: Sequence[Entry], columns: Sequence[list[Entry]]) -> list[list[Entry]]:
-    """The columns, their questions in the same order; [] if they cannot be paired."""
-    key = question_key(entries)
-    ordered = [sorted(column, key=key) for column in columns]
-    questions = [[key(entry) for entry in column] for column in ordered]
-    if not columns or any(other != questions[0] for other in questions):
-        return []
-    return ordered if MIN_QUESTIONS <= len(set(questions[0])) == len(questions[0]) else []
 
 
 Parts = Sequence[Sequence[Mapping[str, float]]]  # by configuration and question

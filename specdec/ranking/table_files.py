@@ -11,9 +11,10 @@ from specdec.drafters.families import parse_name
 from specdec.errors import UserError, user_error
 from specdec.latency.accounting import OURS
 from specdec.ranking.comparisons import BEHIND, BEST, EQUAL, UNDECIDED
+from specdec.ranking.quantities import PARTS, QUANTITIES, values_from
 from specdec.ranking.source import Source
 from specdec.ranking.statistics import Value
-from specdec.ranking.table import PARTS, QUANTITIES, Row, Table, agreeing, values_from
+from specdec.ranking.table import Row, Table, agreeing
 from specdec.records.fields import is_number
 from specdec.records.identity import current_name
 

@@ -105,6 +105,17 @@ class Record:
         """Wall clock of drafting and verifying per output token, without the prompt pass."""
         return _ratio(self.draft_ms + self.verify_ms, self.num_output_tokens)
 
+    @property
+    def ttft_ms(self) -> float | None:
+        """Time to the first token: the target's prompt pass, then drafting and verifying of the first round.
+
+        Here the prompt's pass gives no token, so that the first one comes with the first round, and often others with
+        it. None without times or rounds.
+        """
+        if not self.is_timed or not self.rounds:
+            return None
+        return float(self.prefill_ms + self.rounds[0].draft_ms + self.rounds[0].verify_ms)
+
     def to_builtins(self) -> dict[str, Any]:
         """Plain builtins under the published keys, then ours. TypeError if a field holds anything else."""
         entries = [turn.to_builtins(len(self.prompt_ids)) for turn in self.rounds]

@@ -77,7 +77,9 @@ def _trace_to_verify_with(config: RunConfig, identity: Identity) -> Trace:
     """
     path = trace_path(config.decoding.trace_dir or config.output.output_dir, identity)
     if not path.exists():
-        raise UserError(f"there is no trace {path}: record it with --record, or give its results folder as --trace_dir")
+        raise UserError(
+            f"there is no trace {path}: record it with failfast.py --record, or give its results folder as --trace_dir"
+        )
     trace = load_trace(path)
     keys = (
         "target",
@@ -85,6 +87,7 @@ def _trace_to_verify_with(config: RunConfig, identity: Identity) -> Trace:
         "question_id",
         "max_new_tokens",
         "prompt_style",
+        "thinking",
         "prompt_sha256",
         "stop_ids",
         "decoding",

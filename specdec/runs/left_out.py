@@ -33,3 +33,8 @@ def left_out_line(left_out: Mapping[int, str], num_asked: int) -> str:
         f"Careful: {len(rows)} of {num_asked} questions (numbers {ranges(rows)}) are left out, or their later turns: "
         "they do not fit the models' context. A lower --max_new_tokens leaves more room for prompts.\n"
     )
+
+
+def planned_left_out(left_out: Mapping[int, str], num_asked: int) -> list[str]:
+    """What a run would leave out, as it would say it: a line a question, and how many; [] for none."""
+    return [*(f"Left out: {reason}" for reason in left_out.values()), *left_out_line(left_out, num_asked).splitlines()]

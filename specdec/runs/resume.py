@@ -11,11 +11,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from specdec.config import RunConfig
+from specdec.config import DecodingConfig, RunConfig
 from specdec.drafters.families import kinds, parse_name
 from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
-from specdec.models.checkpoints import stamp
+from specdec.models.checkpoints import TARGET, stamp
 from specdec.models.heads import find_models
 from specdec.questions.asked import QuestionConfig
 from specdec.questions.problem import Problem
@@ -29,11 +29,13 @@ from specdec.records.turns import natural, row_of, turn_of
 from specdec.runs.run_file import find_runs, question_sha256, read_run, this_run
 from specdec.runs.shards import Shard
 from specdec.text import ranges, visible
+from specdec.traces.trace import trace_path
 
 # Settings that decide no record: where it is, which part of the questions, what is printed.
 _FREE = (
     *("output_dir", "shard", "question_ids", "num_questions"),
     *("log_level", "show_trajectory", "figures", "run_code", "allow_seen", "num_threads"),
+    *("wide", "top", "format", "no_report", "with_traces"),
     *("latency_profile", "latency_target", "pass_accounting"),
 )
 _STAMP = ("folder", "files")
@@ -45,6 +47,7 @@ class Repeated:
 
     records: list[Record]
     description: dict[str, Any]
+    num_parameters: int  # of the target
 
 
 def repeated_run(config: RunConfig, problems: Sequence[Problem], shard: Shard) -> Repeated | None:
@@ -58,6 +61,7 @@ def repeated_run(config: RunConfig, problems: Sequence[Problem], shard: Shard) -
     if (
         not can_be
         or config.drafters.needs_advice
+        or (config.recording.with_traces and not all(path.is_file() for path in _trace_paths(config, problems)))
         or not all(path.is_file() or place_of(path) for path in _paths(config, problems))
     ):
         return None
@@ -79,7 +83,7 @@ def repeated_run(config: RunConfig, problems: Sequence[Problem], shard: Shard) -
     kept = {key: value for key, value in document.items() if key not in ("schema_version", "start", "end")}
     alone = [problem.alone() for problem in problems]
     own = {"settings": config.settings(), "questions": questions, **this_run(alone, shard, None)}
-    return Repeated(records, plain(kept | own))
+    return Repeated(records, plain(kept | own), sources[TARGET].num_parameters)
 
 
 def _like_runs(config: RunConfig, models: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -135,10 +139,19 @@ def _paths(config: RunConfig, problems: Sequence[Problem]) -> Iterator[Path]:
         yield record_path(*where, problem.dataset, problem.question_id, spec.name, budget)
 
 
+def _trace_paths(config: RunConfig, problems: Sequence[Problem]) -> Iterator[Path]:
+    target, budget = config.models.target_name, config.decoding.max_new_tokens
+    for problem in problems:
+        yield trace_path(
+            config.output.output_dir, Identity(target, problem.dataset, problem.question_id, PLAIN, budget)
+        )
+
+
 def stored_records(config: RunConfig) -> list[Record]:
     """The finished records of the target, data set, budget, questions and kinds of drafter asked for; plain first.
 
-    Their other settings are as stored. Raises UserError where none is, or a question of --question_ids has none.
+    Their other settings are as stored. Raises UserError where none is, where a question of --question_ids has none, or
+    where they are not sampled as asked.
     """
     there = load_records(config.output.output_dir)
     records = [record for record in there if _is_asked(record, config)]
@@ -150,7 +163,21 @@ def stored_records(config: RunConfig) -> list[Record]:
     missing = set(config.questions.question_ids or ()) - {row_of(record.question_id) for record in records}
     if missing:
         raise UserError(f"no stored record of question {min(missing)} in {config.output.output_dir}: run it first")
+    _check_sampled_alike(records, config.decoding)
     return sorted(records, key=lambda record: (natural(record.question_id), record.drafter_name != PLAIN))
+
+
+def _check_sampled_alike(records: Sequence[Record], asked: DecodingConfig) -> None:
+    """Raise UserError for sampling parameters that were given and are not those of the records."""
+    for name in ("temperature", "top_k", "top_p"):
+        value, usual = getattr(asked, name), getattr(DecodingConfig, name)
+        stored = {record.identity.settings.get(name, usual) for record in records}
+        if value != usual and stored != {value}:
+            made = "greedily" if not any(record.is_sampled for record in records) else "otherwise"
+            raise UserError(
+                f"--read_pickle reads records as they were made, and these were decoded {made}: leave out "
+                f"--{name}, or run without --read_pickle"
+            )
 
 
 def _holds(records: Sequence[Record]) -> str:

@@ -1,4 +1,4 @@
-"""Runs: OUTPUT_DIR/runs/RUN_ID/run.json, what one run was asked to do and with what, and how it ended.
+"""Runs: OUTPUT_DIR/runs/RUN_ID/run.json, what one run was asked to do and with what, and how it ended; and its log.txt.
 
 Written before any work and completed at the end, each time atomically. A run that was killed has no end. What it
 computed are records, which need no run.json to be read.
@@ -13,7 +13,7 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 DONE, STOPPED, FAILED = "done", "stopped", "failed"
 TRACES = "traces"  # in place of a drafter: what a run that records makes
+LOG_NAME = "log.txt"
+SIZES = ("num_parameters", "kv_values_per_token")  # of a model, by its config.json
 MAX_BYTES = 64 * 2**20
 
 
@@ -88,6 +90,16 @@ class RunFile:
         """Note jobs that could not be planned before others had been done: the later turns of a conversation."""
         self._document["questions"] |= questions_of(jobs)
 
+    def write_log(self, lines: Iterable[str]) -> None:
+        """Add lines to the run's own log, which `parse_log.py` ranks. Raises UserError where that cannot be done."""
+        text = "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
+        with user_error(f"write {self.log_path}", "finished records are kept"), open(self.log_path, "ab") as log:
+            log.write(text)
+
+    @property
+    def log_path(self) -> Path:
+        return self.path.with_name(LOG_NAME)
+
     def _write(self) -> None:
         write_atomic(self.path, (json.dumps(self._document, indent=2, ensure_ascii=False) + "\n").encode())
 
@@ -127,9 +139,28 @@ def _present_name(drafter: str, document: dict[str, Any]) -> str:
     return str(current({**known, "drafter": drafter})["drafter"]) if isinstance(known, dict) else drafter
 
 
+def find_logs(folder: Path) -> list[Path]:
+    """The logs of a results folder, of its runs, or of one run, oldest first; maybe none."""
+    return sorted(path for pattern in ("", "*/", "runs/*/") for path in folder.glob(f"{pattern}{LOG_NAME}"))
+
+
 def find_runs(output_dir: str | Path) -> list[Path]:
     """The run.json files of a results folder, maybe none."""
     return sorted(Path(output_dir).glob("runs/*/run.json"))
+
+
+def runs_of(folder: str | Path) -> list[dict[str, Any]]:
+    """What is known of the runs that filled a results folder, or a folder in it, oldest first; a damaged run.json is
+    left out."""
+    place = Path(folder)
+    root = next((one.parent for one in (place, *place.resolve().parents) if one.name == "pickles"), place)
+    runs = []
+    for path in find_runs(root):
+        try:
+            runs.append(read_run(path))
+        except UserError:  # no record depends on it; `failfast.py --status` names it
+            continue
+    return runs
 
 
 def slurm_ids(environment: Mapping[str, str]) -> dict[str, str]:
@@ -173,7 +204,12 @@ def describe_run(session: Session, problems: Sequence[Problem], shard: Shard, jo
                 "context_len": session.context_len,
             },
             "models": {
-                role.title: {"name": source.name, "sha256": session.fingerprints.get(role), **stamp(source)}
+                role.title: {
+                    "name": source.name,
+                    "sha256": session.fingerprints.get(role),
+                    **{size: getattr(source, size) for size in SIZES},
+                    **stamp(source),
+                }
                 for role, source in session.sources.items()
             },
             "chat_template_sha256": _sha256(getattr(session.tokenizer, "chat_template", None)),

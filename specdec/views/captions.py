@@ -50,7 +50,8 @@ def profile_words(engine: str) -> str:
 
 
 def scope_line(stats: Sequence[Entry]) -> str:
-    """Target, data sets and budgets: "Target bundled: gsm8k, 8 questions, up to 96 tokens"; "" if unknown."""
+    """Target, data sets and budgets: "Target bundled: gsm8k, 8 questions, up to 96 tokens"; "" if unknown. Whether the
+    target thinks is said where a run decided it."""
     by_target: dict[str, list[str]] = {}
     for group in each(stats):
         source = group[0].source if group else None
@@ -58,7 +59,8 @@ def scope_line(stats: Sequence[Entry]) -> str:
             continue
         many = questions_note([num_questions(group)])
         budget = "" if source.max_new_tokens is None else f", up to {source.max_new_tokens} tokens"
-        by_target.setdefault(source.target, []).append(f"{source.dataset}, {many}{budget}")
+        thinking = f", thinking {source.thinking}" if source.thinking else ""
+        by_target.setdefault(source.target, []).append(f"{source.dataset}, {many}{budget}{thinking}")
     return visible("; ".join(f"Target {name}: {'; '.join(parts)}" for name, parts in by_target.items()))
 
 

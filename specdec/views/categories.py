@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from specdec.ranking.entries import PLAIN, Entry
+from specdec.ranking.question_sets import num_rows
 from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS
-from specdec.ranking.table import Table, table_of
-from specdec.text import aligned, visible
+from specdec.ranking.table import Table, first_by_number, table_of
+from specdec.text import visible
+from specdec.views.labels import title
+from specdec.views.view import ALL, View
 
 
 def by_category(stats: Sequence[Entry]) -> dict[str, list[Entry]]:
@@ -17,21 +20,34 @@ def by_category(stats: Sequence[Entry]) -> dict[str, list[Entry]]:
     return found if len(found) > 1 else {}
 
 
-def category_table(stats: Sequence[Entry], engine: str) -> str:
+def category_table(stats: Sequence[Entry], engine: str, view: View = ALL) -> str:
     """For each category which configuration is first under an engine, and how many cannot be told from it; "" for a
     single category. Categories with too few questions for an interval are named."""
     cells = [["category", "questions", "first", "speedup, mean", f"{LEVEL:.0%} interval", "not told from it"]]
     few: list[str] = []
     for category, entries in by_category(stats).items():
         num, name = num_questions(entries), visible(category) or "none"
-        if num < MIN_QUESTIONS:
+        if num_rows(entries) < MIN_QUESTIONS:
             few.append(f"{name} ({num})")
         else:
             cells += _cells(name, num, table_of(entries, engine, intervals=()))
-    lines = ["By category", *aligned(cells, num_left=1)] if len(cells) > 1 else []
+    lines = ["By category", *view.table(cells)] if len(cells) > 1 else []
     if few:
-        lines.append(f"Categories of too few questions to be ranked apart: {', '.join(few)}.")
+        lines.append(view.wrapped(f"Categories of too few questions to be ranked apart: {', '.join(few)}."))
     return "\n".join(lines)
+
+
+def category_line(stats: Sequence[Entry], engine: str) -> str:
+    """The first of each category in one line; "" where no two categories have questions enough."""
+    groups = by_category(stats)
+    known = {name: own for name, own in groups.items() if num_questions(own) >= MIN_QUESTIONS}
+    firsts = {name: first for name, own in known.items() if (first := first_by_number(own, engine)) is not None}
+    said = [
+        f"{visible(name) or 'none'} {title(first)} {first.values['speedup_mean'].value:.2f}x"
+        for name, first in firsts.items()
+    ]
+    others = [f"{len(groups) - len(said)} of too few questions"] * (len(groups) > len(said))
+    return f"First by category: {'; '.join([*said, *others])}." if len(said) > 1 else ""
 
 
 def _cells(name: str, num: int, table: Table) -> list[list[str]]:

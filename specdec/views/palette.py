@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from specdec.drafters.base import Spec
-from specdec.drafters.families import kinds, known_spec, parse_name
+from specdec.drafters.families import kind_of_chains, kinds, known_spec, parse_name
 
 BLACK, GREY, WHITE = "#000000", "#767676", "#FFFFFF"
 ORANGE, SKY, BLUE, VERMILLION = "#E69F00", "#56B4E9", "#0072B2", "#D55E00"
@@ -41,8 +41,7 @@ class Kind:
 
 
 OTHER = Kind("other", "other", GREY, "X")  # such as a server's own drafting
-REFERENCE = Look(GREY, "d", (0, (2, 1)))
-SPARE = (Look(SKY, "P", (0, (4, 2))), Look(BLACK, "X", (0, (1, 1))))  # for what is not a drafter
+REFERENCE = Look(GREY, "d", (0, (2, 1)))  # what others published, of several kinds
 
 
 def legend() -> tuple[type[Spec] | Kind, ...]:
@@ -87,6 +86,16 @@ def family_look(kind: type[Spec], settings: Mapping[str, Any] | None = None) -> 
     line = tuple(part for dash in dashes for part in (dash, 1.2))
     colour = kind.hue if length is None else shaded(kind.hue, length)
     return Look(colour, kind.marker, (0, line) if others or length is not None else "-")
+
+
+def reference(kind: type[Spec]) -> Look:
+    """The look of what others published of a kind: grey, with the kind's mark."""
+    return Look(REFERENCE.colour, kind.marker, REFERENCE.line)
+
+
+def chains_label(name: str) -> str:
+    """Recorded chains in words. Examples: `chains_label("ar") == "AR"`, `chains_label("dllm_0.9") == "dLLM 0.9"`."""
+    return " ".join(filter(None, (short(kind_of_chains(name)), name.partition("_")[2])))
 
 
 def shaded(hue: str, length: float) -> str:

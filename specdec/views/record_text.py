@@ -79,6 +79,8 @@ def _totals_json(entry: Entry) -> str:
         "accounting": entry.accounting,
         "category": entry.category,
         **({"conditions": known} if (known := entry.conditions.to_builtins()) else {}),
+        **({} if entry.ttft_ms is None else {"ttft_ms": entry.ttft_ms}),
+        **({} if entry.rounds is None else {"shapes": entry.rounds.to_log()}),
         **({} if entry.has_seen is None else {"has_seen": entry.has_seen}),
         "ceilings": {key: vars(ceiling) for key, ceiling in entry.ceilings.items()},
     }

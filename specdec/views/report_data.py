@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from specdec.latency.profile import MEASURED
-from specdec.ranking.entries import PLAIN, Entry, merge
+from specdec.ranking.entries import PLAIN, Entry, category_of, merge
 from specdec.ranking.lossless import losslessness_line
 from specdec.ranking.question_sets import Question, question_key
 from specdec.ranking.ranking import engines_of
@@ -17,11 +17,18 @@ from specdec.ranking.source import Source
 from specdec.records.record import Record
 from specdec.text import ranges, visible
 from specdec.views.captions import engine_title, scope_line
+from specdec.views.categories import by_category
 from specdec.views.palette import Look, kind_of, legend, look_of
-from specdec.views.table_data import ranking_document
+from specdec.views.table_data import ranking_document, scope_document
 
 MAX_BINS = 24
 _TITLE_LEN = 160
+_SHOWN = (  # of a row, on the page
+    *("rank", "drafter_name", "standing", "num_questions", "speedup_mean", "mean_low", "mean_high", "speedup_ratio"),
+    *("draft_ms", "total_ms", "ceiling_share", "acceptance_rate", "acceptance_len", "request_acceptance_len"),
+    *("passes_per_round", "tpot_ms", "ttft_ms", "num_correct", "num_graded", "num_degenerate", "num_checked"),
+    *("to_best_value", "to_best_low", "to_best_high"),
+)
 _ASKED = ("question", "problem", "Problem", "prompt", "turns", "Question")  # where data sets keep the question
 
 
@@ -44,6 +51,7 @@ def report_data(
             for index, name in enumerate(drafters)
         ],
         "families": {kind.kind: {"title": kind.title, "marker": kind.marker} for kind in legend()},
+        "categories": _categories(records, stats, groups),
         "questions": _questions(records, stats, engines, drafters),
         "position": _position(records),
         "positions": [_position(_of(records, group)) for group in groups] if len(groups) > 1 else [],
@@ -114,6 +122,7 @@ def _questions(
             "id": question_id,
             "dataset": own[0].identity.dataset,
             "budget": own[0].identity.max_new_tokens,
+            "category": visible(category_of(own[0])),
             "title": _title(own[0]),
             "tokens": own[0].num_output_tokens,
             **_grades([entries.get((source, question_id, record.drafter_name)) for record in own]),
@@ -150,10 +159,33 @@ def _result(entry: Entry | None, engines: Sequence[str]) -> list[Any] | None:
     return [speedups, *counts, entry.num_forward_passes]
 
 
+def _categories(
+    records: Sequence[Record], stats: Sequence[Entry], groups: Sequence[Sequence[Entry]]
+) -> list[dict[str, Any]]:
+    """What is said of each category, of all questions and of each data set where there are several; `scope`: which data
+    set, None for all. Empty where there are no categories."""
+    scopes: list[tuple[int | None, Sequence[Entry]]] = [(None, stats), *(enumerate(groups) if len(groups) > 1 else ())]
+    return [
+        {"scope": scope, "category": visible(category), "position": _position(_of(records, own)), **_brief(own)}
+        for scope, group in scopes
+        for category, own in sorted(by_category(group).items(), key=lambda pair: pair[0] == "")
+    ]
+
+
+def _brief(stats: Sequence[Entry]) -> dict[str, Any]:
+    """`scope_document` with what the page shows of a row alone: pages with many categories stay small."""
+    document = scope_document(stats)
+    for engine in document["engines"]:
+        engine["rows"] = [{key: row[key] for key in _SHOWN if key in row} for row in engine["rows"]]
+        if engine["plain_row"] is not None:
+            engine["plain_row"] = {key: engine["plain_row"].get(key) for key in _SHOWN}
+    return document
+
+
 def _of(records: Sequence[Record], group: Sequence[Entry]) -> list[Record]:
     """The records of a group's questions."""
-    sources = {entry.source for entry in group}
-    return [record for record in records if Source.of(record) in sources]
+    asked = {(entry.source, entry.question_id) for entry in group}
+    return [record for record in records if (Source.of(record), record.question_id) in asked]
 
 
 def _position(records: Sequence[Record]) -> dict[str, Any]:

@@ -15,7 +15,16 @@ from typing import Any
 from specdec.views.palette import BLACK, WHITE, Look, mixed
 
 SOURCES = Path(__file__).resolve().parent / "html"
-SCRIPTS = ("dom.js", "charts.js", "ranking.js", "questions.js", "round_view.js", "trajectory.js", "main.js")
+SCRIPTS = (
+    "dom.js",
+    "charts.js",
+    "ranking.js",
+    "acceptance.js",
+    "questions.js",
+    "round_view.js",
+    "trajectory.js",
+    "main.js",
+)
 DASH = 2  # pixels: a dash of one, on a line of this width
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
 

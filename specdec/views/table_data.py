@@ -13,17 +13,19 @@ from typing import Any
 from specdec.ranking.comparisons import MARGIN
 from specdec.ranking.entries import Entry
 from specdec.ranking.lossless import count_grades
-from specdec.ranking.ranking import engines_of, plain_row
+from specdec.ranking.quantities import CEILING_PARTS, CEILING_SHARES, COMPARED, MEASURED_ONLY, QUANTITIES
+from specdec.ranking.ranking import engines_of, plain_row, rounds_by_drafter
 from specdec.ranking.scopes import each
 from specdec.ranking.statistics import LEVEL, NUM_RESAMPLES, Value
-from specdec.ranking.table import CEILING_PARTS, CEILING_SHARES, COMPARED, QUANTITIES, Row, Table, table_of
+from specdec.ranking.table import Row, Table, table_of
 from specdec.views.categories import category_document
 from specdec.views.tables import COLUMNS, winners
 from specdec.views.verdict import headline, profiles_line, too_few_line
 
 SCOPE = ("target", "dataset", "max_new_tokens")  # what a row is over
 _CEILING = (*CEILING_PARTS, "ceiling_share")  # in CSV always, in JSON where it is known
-_BOUNDED = ("acceptance_rate", "acceptance_len", "passes_per_round", "draft_ms", "verify_ms", "total_ms")
+_REQUESTS = ("request_acceptance_len", *MEASURED_ONLY)  # means of the questions' own values, in no column
+_BOUNDED = ("acceptance_rate", "acceptance_len", "passes_per_round", "draft_ms", "verify_ms", "total_ms", *_REQUESTS)
 _DIFFERENCES = ("to_best", "to_ar", "ratio_to_best", "ratio_to_ar")
 
 
@@ -31,6 +33,7 @@ def row_dict(row: Row) -> dict[str, Any]:
     """A row as flat keys: its attributes, unrounded; `mean_low`, ..., `to_best_p_holm`, ...; None where there is no
     value."""
     cells: dict[str, Any] = {key: row.number(key) for column in COLUMNS for key in column.keys}
+    cells |= {key: row.number(key) for key in _REQUESTS}
     cells |= {name: getattr(row, name) for name in ("rank", "drafter_name", "num_left_out")}
     cells["standing"] = row.standing or None
     if row.has("ceiling_share"):
@@ -89,17 +92,28 @@ def ranking_document(stats: Sequence[Entry], note: str = "") -> dict[str, Any]:
     decoding's measured time. `note`: what to know of the questions."""
     plain = plain_row(stats)
     return {
-        "engines": _engines(stats),
-        "data_sets": [_scope(table_of(group, "")) | {"engines": _engines(group)} for group in _data_sets(stats)],
+        **scope_document(stats),
+        "data_sets": [_scope(table_of(group, "")) | scope_document(group) for group in _data_sets(stats)],
         "plain": None if plain is None else vars(plain) | {"ms_per_token": plain.ms_per_token},
         "sources": [source.to_builtins() for source in sorted({entry.source for entry in stats})],
         "losslessness": count_grades(stats),
-        "acceptance_len": "tokens per round, bonus included",
-        "intervals": f"paired symmetric bootstrap-t over questions, {LEVEL:.0%}, {NUM_RESAMPLES} resamples",
+        "acceptance_len": "tokens per round, bonus included; of all rounds together, and the mean of the questions'",
+        "intervals": f"paired symmetric bootstrap-t over questions (turns of a conversation together), {LEVEL:.0%}, "
+        f"{NUM_RESAMPLES} resamples",
         "margin": MARGIN,
         "profiles": profiles_line(winners(stats)),
         "note": note,
     }
+
+
+def scope_document(stats: Sequence[Entry]) -> dict[str, Any]:
+    """What is said of any part of the questions: the rankings, and acceptance by position."""
+    return {"engines": _engines(stats), "acceptance": acceptance_document(stats)}
+
+
+def acceptance_document(stats: Sequence[Entry]) -> dict[str, Any]:
+    """Of every drafter whose rounds are known: by position, and how many tokens were accepted."""
+    return {name: rounds.to_builtins() for name, rounds in rounds_by_drafter(stats).items()}
 
 
 def _engines(stats: Sequence[Entry]) -> list[dict[str, Any]]:

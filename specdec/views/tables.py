@@ -4,15 +4,15 @@ Which columns of `ranking/table.py` are shown. Those for programs: `table_data.p
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from specdec.drafters.families import known_spec
-from specdec.latency.profile import MEASURED
+from specdec.latency.profile import MEASURED, STAND_INS
 from specdec.ranking.comparisons import MARGIN, Difference
 from specdec.ranking.entries import Entry
 from specdec.ranking.lossless import losslessness_line
 from specdec.ranking.question_sets import unequal
-from specdec.ranking.ranking import PlainRow, by_drafter, engines_of, plain_row, under_other_profiles
+from specdec.ranking.ranking import PlainRow, by_drafter, engines_of, plain_entries, plain_row, under_other_profiles
 from specdec.ranking.scopes import each
 from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS, Value
 from specdec.ranking.table import (
@@ -23,10 +23,14 @@ from specdec.ranking.table import (
     first_by_number,
     table_of,
 )
-from specdec.text import aligned, visible
+from specdec.text import visible
+from specdec.views import brief
+from specdec.views.brief import brief_table, brief_tables, notes, shown_rows
 from specdec.views.captions import engine_title, scope_line
-from specdec.views.categories import category_table
+from specdec.views.categories import category_line, category_table
 from specdec.views.verdict import profiles_line, too_few_line, verdict_line
+from specdec.views.view import ALL, View
+from specdec.views.why import ceiling_line, why_line
 
 _INTERVAL = f"{LEVEL:.0%} interval"
 _LEGEND = (
@@ -35,7 +39,8 @@ _LEGEND = (
     "Correct: answers graded right / graded. Degenerate: outputs that are mostly one loop, which inflates acceptance.\n"
     "Best: above plain decoding and all that are not level. Behind: slower than the first. Level: not told from it, "
     f"and closer than {MARGIN:.0%} of its speedup. Undecided: neither is shown (paired bootstrap over questions, Holm "
-    f"correction, {1 - LEVEL:.0%})."
+    f"correction, {1 - LEVEL:.0%}).\n"
+    "Names: kind_THRESHOLD_rule_...; None in ar_None_sf_8: AR drafters unmask nothing, so have no threshold."
 )
 TOP = 5  # rows of each data set's table, where there is one of all of them as well
 _CEILING_LEGEND = (
@@ -52,34 +57,68 @@ class Column:
     title: str
     cell: Callable[[Row], str]
     keys: tuple[str, ...] = ()
-    is_first: bool = False  # stays where there is little room
 
 
-def ranking_report(stats: Sequence[Entry]) -> str:
-    """What is ranked; every engine's table, each followed by what it shows, and before it the first rows of each data
-    set's; then plain decoding's own time."""
-    parts = [scope_line(stats)]
-    groups = each(stats)
-    for engine in engines_of(stats):
+def ranking_report(stats: Sequence[Entry], view: View = ALL) -> str:
+    """What is ranked: tables, each followed by what it shows, before them the first rows of each data set's; then
+    plain decoding's own time. Under the first engine in brief (`brief.py`), or all of everything, as the view says."""
+    parts = _all_tables(stats, view) if view.wide else _brief_tables(stats, view)
+    parts += [view.wrapped(one) for one in _closing(stats)]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _all_tables(stats: Sequence[Entry], view: View) -> list[str]:
+    parts, groups, engines = [scope_line(stats)], each(stats), engines_of(stats)
+    for engine in engines:
         if len(groups) > 1:
-            parts += [top_table(table_of(group, engine, intervals=())) for group in groups]
+            parts += [top_table(table_of(group, engine, intervals=()), view) for group in groups]
         table = table_of(stats, engine, intervals=())  # the speedups have theirs, and no others are shown
-        parts += [ranking_table(table, "All together. " * (len(groups) > 1))]
-        parts += [difference_table(table), ceiling_table(table), category_table(stats, engine)]
-    parts += [
-        unpriced_line(stats),
-        profiles_line(winners(stats)),
-        plain_line(plain_row(stats)),
-        losslessness_line(stats),
-    ]
-    parts = list(filter(None, parts))
-    for group in groups:
+        parts += [ranking_table(table, "All together. " * (len(groups) > 1), view)]
+        parts += [difference_table(table, view), ceiling_table(table, view), category_table(stats, engine, view)]
+    parts += [_LEGEND] if engines else []
+    parts += [unpriced_line(stats), profiles_line(winners(stats)), plain_line(plain_row(stats))]
+    return [*parts, losslessness_line(stats)]
+
+
+def _brief_tables(stats: Sequence[Entry], view: View) -> list[str]:
+    engines, groups = engines_of(stats), each(stats)
+    if not engines:
+        return [view.wrapped(scope_line(stats))]
+    parts = []
+    if len(groups) > 1:
+        parts = [top_table(table_of(group, engines[0], intervals=()), view) for group in groups]
+    tables = [table_of(stats, engine, intervals=()) for engine in engines]
+    scope = scope_line(stats)
+    parts.append(brief_tables(tables, view, f"{scope}. " if scope else ""))
+    said = [*notes(tables[0]), category_line(stats, engines[0]), profiles_line(winners(stats))]
+    said += [unpriced_line(stats), brief.legend(tables[0])]
+    untimed = "" if MEASURED in engines else plain_line(plain_row(stats))
+    closing = untimed, losslessness_line(stats), answers_line(stats)
+    said.append(" ".join(filter(None, closing)))
+    return ["\n\n".join(parts) + "\n" + "\n".join(view.wrapped(one) for one in said if one)]
+
+
+def _closing(stats: Sequence[Entry]) -> list[str]:
+    """What to know of the questions and the answers, beside any ranking of them."""
+    parts = []
+    for group in each(stats):
         sources = sorted({entry.source for entry in group})
         if len(sources) > 1:
             parts.append("Questions of several runs together: " + "; ".join(visible(one.title) for one in sources))
     if counts := unequal(stats):
         parts.append(f"Careful: the configurations were run on different questions ({visible(counts)}).")
-    return "\n\n".join(parts) + "\n"
+    return parts
+
+
+def answers_line(stats: Sequence[Entry]) -> str:
+    """How many of plain decoding's answers are right, and of a toy that it is one; "" where none was graded."""
+    graded = [entry for entry in plain_entries(stats) if entry.is_correct is not None]
+    if not graded:
+        return ""
+    num_right = sum(bool(entry.is_correct) for entry in graded)
+    toys = sorted({entry.source.target for entry in graded} & STAND_INS.keys())
+    note = f" ({toys[0]} is a toy: only its speed counts)" if toys else ""
+    return f"Right answers: {num_right} of {len(graded)}{note}."
 
 
 def unpriced_line(stats: Sequence[Entry]) -> str:
@@ -112,62 +151,59 @@ def winners(stats: Sequence[Entry]) -> list[tuple[str, Row]]:
     return made
 
 
-def top_table(table: Table) -> str:
+def top_table(table: Table, view: View = ALL) -> str:
     """A data set's first rows, and what they show."""
-    columns = [column for column in COLUMNS if column.is_first]
-    rows = [row for row in table.with_plain if row is table.plain or (row.rank or TOP) <= TOP]
-    lines = aligned([[one.title for one in columns], *([one.cell(row) for one in columns] for row in rows)], num_left=2)
+    own = replace(view, top=TOP if view.top is None else view.top)
     title = f"{visible(table.dataset)}, up to {table.max_new_tokens} tokens. {engine_title(table.engine)}"
-    more = len(table.rows) - len(rows) + 1
-    lines += [f"and {more} more"] if more > 0 else []
-    return "\n".join([title, *filter(None, [too_few_line(table)]), *lines, verdict_line(table)])
+    head, verdict = [title, *filter(None, [too_few_line(table)])], view.wrapped(verdict_line(table))
+    return "\n".join([*map(view.wrapped, head), *brief_table(table, own), verdict])
 
 
-def ranking_table(table: Table, before: str = "") -> str:
-    """One engine's ranking as aligned text with a title, a legend and what it shows."""
-    cells = [[column.cell(row) for column in COLUMNS] for row in table.with_plain]
-    lines = aligned([[column.title for column in COLUMNS], *cells], num_left=2)
+def ranking_table(table: Table, before: str = "", view: View = ALL) -> str:
+    """One engine's ranking, all columns, with a title and what it shows."""
+    cells = [[column.cell(row) for column in COLUMNS] for row in shown_rows(table, view)]
+    lines = view.table([[column.title for column in COLUMNS], *cells], num_left=2)
     if not table.num_paired:
         lines.append(f"No intervals: they need the same {MIN_QUESTIONS} questions or more of every configuration.")
     head = [before + engine_title(table.engine), *filter(None, [too_few_line(table)])]
-    return "\n".join([*head, *lines, _LEGEND, verdict_line(table)])
+    return "\n".join([*head, *lines, *filter(None, [verdict_line(table), why_line(table), ceiling_line(table)])])
 
 
-def difference_table(table: Table) -> str:
+def difference_table(table: Table, view: View = ALL) -> str:
     """Every configuration's mean speedup less the best one's and less the AR baseline's, as text; "": none compared."""
-    rows = [row for row in table.rows if row.rank is not None]
+    rows = [row for row in shown_rows(table, view) if row.rank is not None]
     if not table.num_paired or len(rows) < 2:
         return ""
     references = {"to_best": ("best", rows[0].drafter_name), "to_ar": ("AR baseline", table.ar_baseline)}
     known = {key: (title, visible(name)) for key, (title, name) in references.items() if name}
     head = ["drafter"]
     for title, _ in known.values():
-        head += [f"less {title}", _INTERVAL, "p (Holm)", "more questions"]
+        head += [f"minus {title}", _INTERVAL, "p (Holm)", "more questions"]
     cells = [[_name(row), *(text for key in known for text in _differing(row.differences.get(key)))] for row in rows]
     names = "; ".join(f"{title}: {name}" for title, name in known.values())
-    title = f"Paired differences of the mean speedup over {table.num_paired} questions ({names})"
+    title = f"Paired differences of the mean speedup over {table.over} ({names})"
     legend = (
         "More questions: about how many would separate the two with 80% chance, if the difference is as it looks, at "
         "the same corrected level."
     )
-    return "\n".join([title, *aligned([head, *cells]), legend])
+    return "\n".join([title, *view.table([head, *cells]), legend])
 
 
-def ceiling_table(table: Table) -> str:
+def ceiling_table(table: Table, view: View = ALL) -> str:
     """Per drafter the share of the ceiling, and what of its time is lost to what; "" if no ceiling is known."""
     quantities = [QUANTITIES[name] for name in CEILING_SHARES]
-    rows = [row for row in table.rows if row.has(*CEILING_SHARES)]
+    rows = [row for row in shown_rows(table, view) if row.has(*CEILING_SHARES)]
     cells = [(row.drafter_name, *(one.text(row.values[one.name]) for one in quantities)) for row in rows]
     head = ("drafter", *(one.title for one in quantities))
-    return "\n".join([*aligned([head, *cells], is_ruled=False), _CEILING_LEGEND]) if rows else ""
+    return "\n".join([*view.table([head, *cells], is_ruled=False), _CEILING_LEGEND]) if rows else ""
 
 
-def _quantity(name: str, is_first: bool = False) -> Column:
-    return Column(QUANTITIES[name].title, lambda row: QUANTITIES[name].text(row.values.get(name)), (name,), is_first)
+def _quantity(name: str) -> Column:
+    return Column(QUANTITIES[name].title, lambda row: QUANTITIES[name].text(row.values.get(name)), (name,))
 
 
-def _count(title: str, name: str, is_first: bool = False) -> Column:
-    return Column(title, lambda row: f"{row.sums.get(name, '-')}", (name,), is_first)
+def _count(title: str, name: str) -> Column:
+    return Column(title, lambda row: f"{row.sums.get(name, '-')}", (name,))
 
 
 def _counts(title: str, part: str, whole: str) -> Column:
@@ -176,8 +212,8 @@ def _counts(title: str, part: str, whole: str) -> Column:
     )
 
 
-def _interval(name: str, is_first: bool = False) -> Column:
-    return Column(_INTERVAL, lambda row: _bounds(row.values.get(name)), is_first=is_first)
+def _interval(name: str) -> Column:
+    return Column(_INTERVAL, lambda row: _bounds(row.values.get(name)))
 
 
 def _name(row: Row) -> str:
@@ -197,13 +233,13 @@ def _differing(difference: Difference | None) -> list[str]:
 
 
 COLUMNS = (
-    Column("rank", lambda row: "-" if row.rank is None else f"{row.rank}", ("rank",), is_first=True),
-    Column("drafter", _name, ("drafter_name",), is_first=True),
-    _count("questions", "num_questions", is_first=True),
+    Column("rank", lambda row: "-" if row.rank is None else f"{row.rank}", ("rank",)),
+    Column("drafter", _name, ("drafter_name",)),
+    _count("questions", "num_questions"),
     Column("left out", lambda row: f"{row.num_left_out}", ("num_left_out",)),
-    _quantity("speedup_mean", is_first=True),
-    _interval("speedup_mean", is_first=True),
-    Column("standing", lambda row: row.standing or "-", ("standing",), is_first=True),
+    _quantity("speedup_mean"),
+    _interval("speedup_mean"),
+    Column("standing", lambda row: row.standing or "-", ("standing",)),
     _quantity("speedup_ratio"),
     _interval("speedup_ratio"),
     _quantity("acceptance_rate"),

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from specdec.latency.profile import MEASURED
 from specdec.ranking.comparisons import BEHIND, BEST, MARGIN, standing_of_first
+from specdec.ranking.quantities import COMPARED, QUANTITIES
 from specdec.ranking.statistics import MIN_QUESTIONS
-from specdec.ranking.table import COMPARED, QUANTITIES, Row, Table
+from specdec.ranking.table import Row, Table
 from specdec.text import visible
 from specdec.views.captions import profile_words, time_words
 from specdec.views.palette import kind_of
@@ -30,6 +31,15 @@ _LINES = {
     UNPAIRED: "Not the same questions for all, so nothing to say. Highest: {it}",
     NOT_PLAIN: "No drafter beats plain decoding here. Highest: {it}",
     MAYBE_PLAIN: "No drafter can be told from plain decoding here. Highest: {it}",
+}
+_SHORT = {  # after the order of all
+    DOUBTED: "{doubt}",
+    FASTEST: "The first is best",
+    UNDECIDED: "{count} of them cannot be told apart",
+    TOO_FEW: "Too few questions to say (at least {least} needed)",
+    UNPAIRED: "Not the same questions for all, so nothing to say",
+    NOT_PLAIN: "None beats plain decoding",
+    MAYBE_PLAIN: "None can be told from plain decoding",
 }
 _HEADLINES = {  # before the speedup
     DOUBTED: "{doubt}. Highest: {title}, ",
@@ -59,7 +69,7 @@ def kind_of_verdict(table: Table, first: Row) -> str:
     if against_plain == BEHIND:
         return NOT_PLAIN
     if not table.num_paired:
-        return TOO_FEW if max(table.num_questions) < MIN_QUESTIONS else UNPAIRED
+        return TOO_FEW if (table.num_rows or max(table.num_questions)) < MIN_QUESTIONS else UNPAIRED
     if against_plain != BEST:
         return MAYBE_PLAIN
     return UNDECIDED if _num_contenders(table) > 1 else FASTEST
@@ -76,6 +86,16 @@ def verdict_line(table: Table) -> str:
     return _filled(_LINES, table, first, it)
 
 
+def in_short(table: Table) -> str:
+    """The same where the order stands before it: what it is worth."""
+    first = table.first
+    if first is None:
+        return verdict_line(table)
+    return _SHORT[kind_of_verdict(table, first)].format(
+        doubt=table.doubt[:1].upper() + table.doubt[1:], count=_num_contenders(table), least=MIN_QUESTIONS
+    )
+
+
 def headline(table: Table) -> Headline | None:
     """A heading for a page, which says what time it is of; None where nothing is ranked."""
     if table.first is None:
@@ -90,7 +110,7 @@ def too_few_line(table: Table) -> str:
         return ""
     many = "1 setting" if len(table.rows) == 1 else f"{len(table.rows)} settings"
     return (
-        f"{table.num_paired} questions are too few for {many}; about {table.num_needed} would do "
+        f"{table.over} are too few for {many}; about {table.num_needed} would do "
         f"(to show differences of {MARGIN:.0%} of the best)."
     )
 
@@ -114,6 +134,7 @@ def _num_contenders(table: Table) -> int:
 
 def _filled(words: dict[str, str], table: Table, first: Row, it: str) -> str:
     kind = kind_of_verdict(table, first)
-    count = _num_contenders(table) if kind == UNDECIDED else max(table.num_questions)
+    few = table.over.removesuffix(" questions") if table.num_rows else max(table.num_questions)
+    count = _num_contenders(table) if kind == UNDECIDED else few
     title = kind_of(first.drafter_name).title
     return words[kind].format(it=it, title=title, count=count, least=MIN_QUESTIONS, doubt=table.doubt)

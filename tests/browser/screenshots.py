@@ -1,4 +1,5 @@
-"""Pictures of a report for the gallery: `python tests/browser/screenshots.py report.html docs/gallery`. Not a test."""
+"""Pictures of a report for the README and the gallery: `python tests/browser/screenshots.py results/demo/report.html
+docs/gallery`, after `make demo`. Not a test."""
 
 from __future__ import annotations
 

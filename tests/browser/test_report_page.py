@@ -307,3 +307,103 @@ def test_30_questions_of_40_drafters_and_1024_tokens(browser: Browser, tmp_path:
     print(f"{page.stat().st_size / 1e6:.1f} MB, opened in {seconds:.2f} s, a question in {unpacking:.2f} s")
     assert num_opened < 5_000 and num_unpacked < num_opened + 20_000
     assert browser.console() == []
+
+
+# ---- categories, one drafter closer, and room for it all -------------------------------------------------------------
+
+WIDTHS = (400, 1400, 1440)
+
+
+def of_categories(records: list, num_rows: int = 5) -> list:
+    """The records with categories, `num_rows` rows of each."""
+    names = ("writing", "<b>roleplay", "")
+    return [
+        replace(one, raw_data={"question": "?", "category": names[one.question_id // num_rows % 3]}) for one in records
+    ]
+
+
+def choose(browser: Browser, selector: str, value: str) -> None:
+    script = "const s = document.querySelector(arguments[0]); s.value = arguments[1];"
+    browser.run(script + "s.dispatchEvent(new Event('change', {bubbles: true}))", selector, value)
+
+
+def test_categories_are_switched(browser: Browser, tmp_path: Path) -> None:
+    records = of_categories(record_set("spec_bench", 15, 40)) + record_set("gsm8k", 6, 32)
+    browser.open(save_page(tmp_path / "report.html", records).as_uri())
+    assert browser.texts("#category option") == ["all", "writing", "<b>roleplay", "none"]
+    browser.click("#scopes label:nth-child(3)")
+    assert browser.texts("#category option") == ["all", "writing", "<b>roleplay", "none"]
+    assert "15 questions of spec_bench, up to 40 tokens, 95 %" in browser.texts("#lede")[0]
+    together = browser.texts("#ranking-table tbody b")
+    choose(browser, "#category", "1")
+    assert "5 questions of spec_bench, up to 40 tokens, category <b>roleplay" in browser.texts("#lede")[0]
+    assert browser.texts("#ranking-table tbody b") != together
+    assert browser.texts("#question-count") == ["5 of 21 questions."]
+    choose(browser, "#category", "")
+    assert browser.texts("#ranking-table tbody b") == together
+    browser.click("#scopes label:nth-child(2)")  # a set without categories
+    assert browser.run("return document.querySelector('#categories').hidden") is True
+    assert browser.texts("#question-count") == ["6 of 21 questions."]
+    assert browser.console() == []
+
+
+def test_without_categories_there_is_nothing_to_choose(opened: Browser) -> None:
+    assert opened.run("return getComputedStyle(document.querySelector('#categories')).display") == "none"
+
+
+def test_one_drafter_closer(opened: Browser) -> None:
+    """Every number of the table is the records', by brute force; the chart has a bar and a mark a position."""
+    name = "ar_None_sf_8"
+    choose(opened, "#drafter-choice", name)
+    turns = [
+        turn
+        for number, text in enumerate(TEXTS)
+        for turn in written(tokens_of(text), name, question_id=number).rounds
+        if turn.draft_tokens
+    ]
+    rows = [row.split("|") for row in opened.run(
+        "return [...document.querySelectorAll('#acceptance-table tbody tr')].map((row) =>"
+        " [...row.cells].map((cell) => cell.textContent).join('|'))"
+    )]  # fmt: skip
+    for position, cells in enumerate(rows):
+        assert [int(cells[0]), int(cells[1])] == [position, sum(one.accepted_len == position for one in turns)]
+        if not position:
+            continue
+        came = [one for one in turns if one.draft_len >= position and one.accepted_len >= position - 1]
+        accepted = [one for one in turns if one.accepted_len >= position]
+        assert int(cells[2]) == len(came)
+        rates = [float(cell.removesuffix(" %")) for cell in cells[3:]]
+        assert rates == pytest.approx([100 * len(accepted) / len(turns), 100 * len(accepted) / len(came)], abs=0.06)
+    marks = "return document.querySelectorAll('#acceptance-figure .plot rect').length"
+    assert opened.run(marks) == len(rows) - 1
+    assert opened.texts("#drafter-facts b")[2].startswith(f"{len(turns)}/")
+    opened.click("#engines label:nth-child(2)")  # measured: the choice stays, and times come along
+    assert opened.run("return document.querySelector('#drafter-choice').value") == name
+    assert any("TTFT" in text for text in opened.texts("#drafter-facts span"))
+
+
+def test_the_page_is_as_wide_as_the_window(page: Path, tmp_path: Path) -> None:
+    """With every column that there is, and the longest names; light and dark; a table alone may be scrolled."""
+
+    def change(data: dict) -> None:
+        for engine in data["ranking"]["engines"]:
+            for row in [*engine["rows"], engine["plain_row"]]:
+                row |= {"ceiling_share": 0.731, "num_graded": 480, "num_correct": 123, "num_checked": 480}
+                row["num_degenerate"] = 111
+
+    full = changed(page, tmp_path / "report.html", change)
+    for is_dark in (False, True):
+        with Browser(tmp_path / f"{is_dark}", is_dark=is_dark) as browser:
+            for width in WIDTHS:
+                browser.resize(width, 1000)
+                browser.open(full.as_uri())
+                inner, outer = browser.run(
+                    "const page = document.documentElement; return [page.scrollWidth, page.clientWidth]"
+                )
+                assert inner <= outer, (width, is_dark)
+                inner, outer = browser.run(
+                    "const box = document.querySelector('#ranking-table').parentElement;"
+                    "return [box.scrollWidth, box.clientWidth]"
+                )
+                assert inner <= outer or width < 900, (width, is_dark)
+            assert browser.console() == []

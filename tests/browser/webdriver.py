@@ -108,6 +108,11 @@ class Browser:
         """Load a page; returns when it has loaded."""
         self._call("POST", "/url", {"url": url})
 
+    def resize(self, width: int, height: int) -> None:
+        """Show pages this wide and high, also where no window can be so narrow."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._call("POST", "/goog/cdp/execute", {"cmd": "Emulation.setDeviceMetricsOverride", "params": size})
+
     def run(self, script: str, *arguments: Any) -> Any:
         """The value of a script that says `return`; it may use `arguments`."""
         return self._call("POST", "/execute/sync", {"script": script, "args": list(arguments)})

@@ -157,7 +157,9 @@ class GraphLM(CachedLM):
 
     def _rotary_table(self, capacity: int) -> torch.Tensor:
         """cos and sin of every position, float32 [2, P, D / 2], as the model's own module computes them."""
-        positions_1P = torch.arange(capacity, device=self.device)[None]
+        # After the longest text nobody looks, and angles that change with a text's length would change there.
+        last = self.model.config.max_position_embeddings - 1
+        positions_1P = torch.arange(capacity, device=self.device).clamp(max=last)[None]
         wide = torch.zeros(1, dtype=torch.float32, device=self.device)
         both_PD = self.model.get_submodule("model.rotary_emb")(wide, positions_1P)
         return torch.stack([part[0, :, : part.shape[-1] // 2] for part in both_PD]).contiguous()

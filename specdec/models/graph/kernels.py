@@ -50,7 +50,13 @@ class GpuOperations:
         return out_MI
 
     def rotate_and_store(
-        self, qkv_MN: torch.Tensor, rotary_2PE: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor
+        self,
+        qkv_MN: torch.Tensor,
+        rotary_2PE: torch.Tensor,
+        cache_2GPD: torch.Tensor,
+        state: torch.Tensor,
+        norms_2D: torch.Tensor | None = None,
+        eps: float = 0.0,
     ) -> torch.Tensor:
         """See plain.rotate_and_store: one program per token and head."""
         _, num_kv_heads, capacity, head_size = cache_2GPD.shape
@@ -59,12 +65,15 @@ class GpuOperations:
         q_MHD = qkv_MN.new_empty(num_rows, num_heads, head_size)
         _rotate_kernel[(num_rows, num_all_heads)](
             *(qkv_MN, rotary_2PE, cache_2GPD, q_MHD, state),
-            *(capacity, num_heads, num_kv_heads, head_size),
+            *(qkv_MN if norms_2D is None else norms_2D, eps, capacity),  # without norms nobody looks at the first
+            *(num_heads, num_kv_heads, head_size, norms_2D is not None),
             num_warps=1,
         )
         return q_MHD
 
-    def attend(self, q_MHD: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+    def attend(
+        self, q_MHD: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor, window: int | None = None
+    ) -> torch.Tensor:
         """See plain.attend: the rows of all query heads that share a KV head are one tile over its keys.
 
         Each tile's live positions are split among programs, whose results a second kernel merges.
@@ -82,7 +91,7 @@ class GpuOperations:
         _attend_kernel[(num_tiles, num_kv_heads, num_splits)](
             *(q_MHD, cache_2GPD, sums_SMHD, peaks_2SMH, state),
             *(num_tokens, capacity, head_size**-0.5 * 1.4426950408889634),
-            *(num_heads, num_kv_heads, head_size, num_splits, block_rows, block_positions),
+            *(num_heads, num_kv_heads, head_size, num_splits, block_rows, block_positions, window or 0),
             PRECISION="ieee" if q_MHD.dtype == torch.float32 else "tf32",
             num_stages=2,
             **self._overlap,
@@ -153,7 +162,8 @@ def _silu_kernel(gate_up_ptr: tl.tensor, out_ptr: tl.tensor, size: tl.tensor, BL
 @triton.jit
 def _rotate_kernel(
     qkv_ptr: tl.tensor, rotary_ptr: tl.tensor, cache_ptr: tl.tensor, q_ptr: tl.tensor, state_ptr: tl.tensor,
-    capacity: tl.tensor, H: tl.constexpr, G: tl.constexpr, D: tl.constexpr,
+    norms_ptr: tl.tensor, eps: tl.tensor, capacity: tl.tensor,
+    H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, IS_NORMED: tl.constexpr,
 ) -> None:  # fmt: skip
     row, head = tl.program_id(0), tl.program_id(1)
     first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
@@ -166,6 +176,13 @@ def _rotate_kernel(
         rotary = rotary_ptr + tl.minimum(first + row, capacity - 1) * half + columns
         cos, sin = tl.load(rotary), tl.load(rotary + capacity * half)
         wide_left, wide_right = left.to(tl.float32), right.to(tl.float32)
+        if IS_NORMED:
+            norm = norms_ptr + tl.where(head < H, 0, D) + columns
+            norm_left, norm_right = tl.load(norm).to(tl.float32), tl.load(norm + half).to(tl.float32)
+            scale = tl.rsqrt((tl.sum(wide_left * wide_left) + tl.sum(wide_right * wide_right)) / D + eps)
+            # Rounded before the weight is applied, and after, as the model's own module does.
+            wide_left = ((wide_left * scale).to(dtype).to(tl.float32) * norm_left).to(dtype).to(tl.float32)
+            wide_right = ((wide_right * scale).to(dtype).to(tl.float32) * norm_right).to(dtype).to(tl.float32)
         left = (wide_left * cos - wide_right * sin).to(dtype)
         right = (wide_right * cos + wide_left * sin).to(dtype)
     if head < H:
@@ -185,7 +202,8 @@ def _attend_kernel(
     q_ptr: tl.tensor, cache_ptr: tl.tensor, sums_ptr: tl.tensor, peaks_ptr: tl.tensor, state_ptr: tl.tensor,
     num_queries: tl.tensor, capacity: tl.tensor, scale: tl.tensor,
     H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, SPLITS: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr, BLOCK_P: tl.constexpr, PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_P: tl.constexpr, WINDOW: tl.constexpr, PRECISION: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ) -> None:  # fmt: skip
     group, split = tl.program_id(1), tl.program_id(2)
     R: tl.constexpr = H // G
@@ -198,6 +216,8 @@ def _attend_kernel(
     inside = queries < num_queries
     heads = queries * H + group * R + rows % R
     visible_end = tl.minimum(((first + queries) // block_size + 1) * block_size, live)
+    # Rows of padding see the last position at least, so that none has nothing to divide by.
+    visible_begin = tl.minimum(first + queries - WINDOW + 1, live - 1) if WINDOW else queries * 0
     columns = tl.arange(0, D)
     share = tl.cdiv(tl.cdiv(live, SPLITS), BLOCK_P) * BLOCK_P
     if split * share >= live:  # a short cache needs fewer splits
@@ -209,13 +229,17 @@ def _attend_kernel(
     peak = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_ROWS,), tl.float32)
     sums = tl.zeros((BLOCK_ROWS, D), tl.float32)
-    for begin in range(split * share, tl.minimum((split + 1) * share, live), BLOCK_P):
+    earliest = tl.maximum(tl.min(visible_begin, axis=0), 0) // BLOCK_P * BLOCK_P
+    for begin in range(tl.maximum(split * share, earliest), tl.minimum((split + 1) * share, live), BLOCK_P):
         positions = begin + tl.arange(0, BLOCK_P)
         present = positions < live
         k = tl.load(keys_ptr + positions[None, :] * D + columns[:, None], mask=present[None, :], other=0.0)
         v = tl.load(values_ptr + positions[:, None] * D + columns[None, :], mask=present[:, None], other=0.0)
         scores = tl.dot(q, k, input_precision=PRECISION) * scale
-        scores = tl.where(positions[None, :] < visible_end[:, None], scores, float("-inf"))
+        is_visible = positions[None, :] < visible_end[:, None]
+        if WINDOW:
+            is_visible &= positions[None, :] >= visible_begin[:, None]
+        scores = tl.where(is_visible, scores, float("-inf"))
         new_peak = tl.maximum(peak, tl.max(scores, axis=1))
         # A row that sees nothing yet has a peak of minus infinity, which must not be subtracted from itself.
         base = tl.where(new_peak == float("-inf"), 0.0, new_peak)

@@ -30,9 +30,17 @@ class Operations(Protocol):
     ) -> torch.Tensor: ...
     def silu_product(self, gate_up_M2I: torch.Tensor) -> torch.Tensor: ...
     def rotate_and_store(
-        self, qkv_MN: torch.Tensor, rotary_2PE: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor
+        self,
+        qkv_MN: torch.Tensor,
+        rotary_2PE: torch.Tensor,
+        cache_2GPD: torch.Tensor,
+        state: torch.Tensor,
+        norms_2D: torch.Tensor | None = None,
+        eps: float = 0.0,
     ) -> torch.Tensor: ...
-    def attend(self, q_MHD: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor) -> torch.Tensor: ...
+    def attend(
+        self, q_MHD: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor, window: int | None = None
+    ) -> torch.Tensor: ...
     def most_probable(self, logits_KV: torch.Tensor, state: torch.Tensor, found_K2: torch.Tensor) -> None: ...
 
 
@@ -59,11 +67,13 @@ class Stream:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the keys and values of a pass go: the angles of all positions, a layer's cache, `state`."""
+    """Where the keys and values of a pass go, and how they are made ready: the angles of all positions, a layer's
+    cache, `state`, the norms of a layer's heads (None: there are none)."""
 
     rotary_2PE: torch.Tensor
     cache_2GPD: torch.Tensor
     state: torch.Tensor
+    norms_2D: torch.Tensor | None = None
 
 
 class Products(Protocol):
@@ -93,7 +103,8 @@ class LibraryProducts:
 
     def queries(self, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None, place: Place) -> torch.Tensor:
         qkv_MN = self._normed(stream, w_NC, bias_N)
-        return self.operations.rotate_and_store(qkv_MN, place.rotary_2PE, place.cache_2GPD, place.state)
+        where = place.rotary_2PE, place.cache_2GPD, place.state
+        return self.operations.rotate_and_store(qkv_MN, *where, place.norms_2D, stream.eps)
 
     def gated(self, stream: Stream, w_2IC: torch.Tensor) -> torch.Tensor:
         return self.operations.silu_product(self._normed(stream, w_2IC, None))
@@ -197,9 +208,9 @@ class Network:
         next_norms = [*(layer.attention_norm_C for layer in weights.layers[1:]), weights.norm_C]
         layers = zip(weights.layers, buffers.cache_L2GPD, next_norms, strict=True)
         for index, (layer, cache_2GPD, next_norm_C) in enumerate(layers):
-            place = Place(buffers.rotary_2PE, cache_2GPD, buffers.state)
+            place = Place(buffers.rotary_2PE, cache_2GPD, buffers.state, layer.head_norms_2D)
             q_MHD = products.queries(stream, layer.qkv_NC, layer.qkv_bias_N, place)
-            attended_MN = operations.attend(q_MHD, cache_2GPD, buffers.state)
+            attended_MN = operations.attend(q_MHD, cache_2GPD, buffers.state, layer.window)
             products.add(stream, attended_MN, layer.output_CHD, layer.mlp_norm_C)
             gated_MI = products.gated(stream, layer.gate_up_2IC)
             products.add(stream, gated_MI, layer.down_CI, next_norm_C)

@@ -16,7 +16,8 @@ import torch
 import triton
 import triton.language as tl
 
-from specdec.models.graph.network import Place, Stream
+from specdec.models.graph.kernels import GpuOperations
+from specdec.models.graph.network import LibraryProducts, Place, Stream
 from specdec.models.graph.overlap import admit_next, launch_options, wait_for_previous
 from specdec.models.graph.plans import Plan, plan_product
 from specdec.models.graph.weights import Weights
@@ -47,6 +48,7 @@ class FusedProducts:
     def __init__(self, overlaps: bool) -> None:
         """`plans` overrides `plan_product` for some (kind, rows, outer, inner)."""
         self._overlap = launch_options(overlaps)
+        self._library = LibraryProducts(GpuOperations(overlaps))
         self.plans: dict[tuple[str, int, int, int], Plan] = {}
         self._arrived: torch.Tensor | None = None
 
@@ -60,6 +62,8 @@ class FusedProducts:
         )
 
     def queries(self, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None, place: Place) -> torch.Tensor:
+        if place.norms_2D is not None:  # a head's norm needs its whole row, and a tile here has parts of heads
+            return self._library.queries(stream, w_NC, bias_N, place)
         _, num_kv_heads, capacity, head_size = place.cache_2GPD.shape
         num_heads = len(w_NC) // head_size - 2 * num_kv_heads
         q_MHD = stream.hidden_MC.new_empty(len(stream.hidden_MC), num_heads, head_size)

@@ -32,13 +32,22 @@ def silu_product(gate_up_M2I: torch.Tensor) -> torch.Tensor:
 
 
 def rotate_and_store(
-    qkv_MN: torch.Tensor, rotary_2PE: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor
+    qkv_MN: torch.Tensor,
+    rotary_2PE: torch.Tensor,
+    cache_2GPD: torch.Tensor,
+    state: torch.Tensor,
+    norms_2D: torch.Tensor | None = None,
+    eps: float = 0.0,
 ) -> torch.Tensor:
-    """Rotate queries and keys to their positions; real tokens' keys and values go to the cache. Returns q_MHD."""
+    """Rotate queries and keys to their positions; real tokens' keys and values go to the cache. Returns q_MHD.
+
+    `norms_2D`: their heads are normalised before, as rows are by `norm`."""
     _, num_kv_heads, capacity, head_size = cache_2GPD.shape
     first, num_tokens = state[:2].tolist()
     heads = qkv_MN.unflatten(1, (-1, head_size))
     q_MHD, k_MGD, v_MGD = heads.split([heads.shape[1] - 2 * num_kv_heads, num_kv_heads, num_kv_heads], dim=1)
+    if norms_2D is not None:
+        q_MHD, k_MGD = norm(q_MHD, norms_2D[0], eps), norm(k_MGD, norms_2D[1], eps)
     positions_M = (first + torch.arange(len(qkv_MN))).clamp(max=capacity - 1)
     cos_ME, sin_ME = rotary_2PE[:, positions_M]
     stored = slice(first, first + num_tokens)
@@ -54,16 +63,21 @@ def rotated(heads_MHD: torch.Tensor, cos_ME: torch.Tensor, sin_ME: torch.Tensor)
     return torch.cat((left * cos - right * sin, right * cos + left * sin), -1).to(heads_MHD.dtype)
 
 
-def attend(q_MHD: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+def attend(
+    q_MHD: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor, window: int | None = None
+) -> torch.Tensor:
     """Attention of M new queries over the cache's live positions under the block mask; [M, H * D].
 
-    Position q sees k iff k // block <= q // block. Rows of padding attend to something, for nobody.
+    Position q sees k iff k // block <= q // block, and q - k < `window` where there is one. Rows of padding attend to
+    something, for nobody.
     """
     first, num_tokens, block_size, _ = state.tolist()
     num_tokens_padded, num_heads, _ = q_MHD.shape
     live = first + num_tokens
     positions_M = first + torch.arange(num_tokens_padded)
     visible_ML = torch.arange(live) // block_size <= positions_M[:, None] // block_size
+    if window is not None:
+        visible_ML &= torch.arange(live) > (positions_M[:, None] - window).clamp(max=live - 2)
     keys, values = (part.repeat_interleave(num_heads // len(part), dim=0) for part in cache_2GPD[:, :, :live])
     attended_HMD = torch.nn.functional.scaled_dot_product_attention(
         q_MHD.transpose(0, 1)[None], keys[None], values[None], attn_mask=visible_ML

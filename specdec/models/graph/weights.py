@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from specdec.models.architectures import find_architecture
+from specdec.models.lm import windows_of
 
 HEAD_SIZES = (16, 32, 64, 128, 256)
 HEAD_ROWS = 64  # the head has a multiple of them, where the table has: products are slow where rows lie askew
@@ -20,7 +21,8 @@ HEAD_ROWS = 64  # the head has a multiple of them, where the table has: products
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One decoder layer. `qkv_NC` stacks the query, key and value rows, `gate_up_2IC` gate and up."""
+    """One decoder layer. `qkv_NC` stacks the query, key and value rows, `gate_up_2IC` gate and up. `head_norms_2D`:
+    norms of query and key heads; None: there are none. `window`: see `layer_settings.Windows`."""
 
     attention_norm_C: torch.Tensor
     qkv_NC: torch.Tensor
@@ -29,6 +31,8 @@ class LayerWeights:
     mlp_norm_C: torch.Tensor
     gate_up_2IC: torch.Tensor
     down_CI: torch.Tensor
+    head_norms_2D: torch.Tensor | None = None
+    window: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,11 @@ def join_weights(hf_model: PreTrainedModel, vocab_size: int | None, gaps: Sequen
     head_VC = _weights(hf_model, "lm_head.weight")
     num_predicted = len(head_VC) if vocab_size is None else min(vocab_size, len(head_VC))
     head_VC = head_VC[: -(-num_predicted // HEAD_ROWS) * HEAD_ROWS]
+    layers = hf_model.get_submodule("model.layers").children()
     never = [*gaps, *range(num_predicted, len(head_VC))]
     return Weights(
         embedding_VC=_weights(hf_model, "model.embed_tokens.weight"),
-        layers=[_join_layer(layer) for layer in hf_model.get_submodule("model.layers").children()],
+        layers=[_join_layer(layer, window) for layer, window in zip(layers, windows_of(config), strict=True)],
         norm_C=_weights(hf_model, "model.norm.weight"),
         head_VC=head_VC,
         never_U=torch.tensor(never, device=head_VC.device) if never else None,
@@ -101,9 +106,11 @@ def join_weights(hf_model: PreTrainedModel, vocab_size: int | None, gaps: Sequen
     )
 
 
-def _join_layer(layer: nn.Module) -> LayerWeights:
+def _join_layer(layer: nn.Module, window: int | None) -> LayerWeights:
     query_key_value = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-    has_bias = "self_attn.q_proj.bias" in dict(layer.named_parameters())
+    names = dict(layer.named_parameters())
+    has_bias, has_norms = "self_attn.q_proj.bias" in names, "self_attn.q_norm.weight" in names
+    norms = [_weights(layer, f"self_attn.{one}_norm.weight") for one in "qk"] if has_norms else []
     return LayerWeights(
         attention_norm_C=_weights(layer, "input_layernorm.weight"),
         qkv_NC=_joined(layer, query_key_value, "weight"),
@@ -112,6 +119,8 @@ def _join_layer(layer: nn.Module) -> LayerWeights:
         mlp_norm_C=_weights(layer, "post_attention_layernorm.weight"),
         gate_up_2IC=_joined(layer, ("mlp.gate_proj", "mlp.up_proj"), "weight"),
         down_CI=_weights(layer, "mlp.down_proj.weight"),
+        head_norms_2D=torch.stack(norms) if norms else None,
+        window=window,
     )
 
 

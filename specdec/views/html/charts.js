@@ -31,8 +31,8 @@ function icon(drafter) {
   return draw('svg', { class: 'icon', viewBox: '-8 -8 16 16', width: 14, height: 14, 'aria-hidden': 'true' }, mark(drafter, 0, 0, 5));
 }
 
-/** Axes, grid and titles around a plot: {svg, x, y} with `x` and `y` from values to pixels. */
-function axes({ width, height, xs, ys, xTitle, yTitle, label, yText = String }) {
+/** Axes, grid and titles around a plot: {svg, x, y} with `x` and `y` from values to pixels. `isWhole`: of whole xs. */
+function axes({ width, height, xs, ys, xTitle, yTitle, label, yText = String, isWhole = false }) {
   const [left, right, top, bottom] = [64, 16, 12, 44];
   const scale = (range, from, to) => (value) => from + ((value - range[0]) / (range[1] - range[0] || 1)) * (to - from);
   const [x, y] = [scale(xs, left, width - right), scale(ys, height - bottom, top)];
@@ -41,7 +41,7 @@ function axes({ width, height, xs, ys, xTitle, yTitle, label, yText = String }) 
     svg.append(draw('line', { class: 'grid', x1: left, x2: width - right, y1: y(value), y2: y(value) }));
     svg.append(draw('text', { class: 'tick', x: left - 8, y: y(value) + 4, 'text-anchor': 'end', text: yText(value) }));
   }
-  for (const value of ticks(xs[0], xs[1], 6)) {
+  for (const value of ticks(xs[0], xs[1], 6).filter((one) => !isWhole || Number.isInteger(one))) {
     svg.append(draw('text', { class: 'tick', x: x(value), y: height - bottom + 18, 'text-anchor': 'middle', text: String(value) }));
     svg.append(draw('line', { class: 'axis', x1: x(value), x2: x(value), y1: height - bottom, y2: height - bottom + 4 }));
   }

@@ -4,6 +4,8 @@ const state = {
   engineIndex: 0,
   scopeIndex: null, // which data set; null: all together
   dataSet: null, // the data set itself
+  category: null, // which category of it, from report.categories; null: all
+  drafter: null, // whose details are shown; null: the best one's
   rows: [],
   baseline: null, // the best static AR drafter's name
   filter: '',
@@ -17,13 +19,14 @@ const trajectories = new Trajectories(report, state);
 function refresh() {
   const engine = report.engines[state.engineIndex];
   state.dataSet = state.scopeIndex === null ? null : report.ranking.data_sets[state.scopeIndex];
-  const scope = state.dataSet ?? report.ranking;
+  const scope = state.category ?? state.dataSet ?? report.ranking;
   const ranked = scope.engines.find((one) => one.engine === engine.name);
   state.rows = rankedRows(report, ranked);
   state.baseline = ranked ? ranked.ar_baseline : null;
   showHeadline(engine, ranked, scope);
   refreshRanking();
-  positionFigure(byId('position-figure'), state.scopeIndex === null ? report.position : report.positions[state.scopeIndex], state.rows);
+  positionFigure(byId('position-figure'), state.category?.position ?? report.positions[state.scopeIndex] ?? report.position, state.rows);
+  showDrafter(byId('drafter'), byId('drafter-choice'), scope, state);
   refreshQuestions();
 }
 
@@ -81,8 +84,23 @@ function behind(row) {
 
 /** What a ranking of one data set is over, in words; nothing where it is all that there is. */
 function scopeText(scope) {
-  if (scope !== report.ranking) return ` of ${scope.dataset}, up to ${scope.max_new_tokens} tokens`;
-  return report.ranking.data_sets.length ? ' of all data sets together' : '';
+  const category = scope === state.category ? `, category ${categoryName(scope)}` : '';
+  const set = category ? state.dataSet : scope;
+  if (set && set !== report.ranking) return ` of ${set.dataset}, up to ${set.max_new_tokens} tokens${category}`;
+  return `${report.ranking.data_sets.length ? ' of all data sets together' : ''}${category}`;
+}
+
+const categoryName = (one) => one.category || 'none';
+
+/** The categories of the data set that is shown, as choices; hidden where there are none. */
+function buildCategories() {
+  state.category = null;
+  const found = report.categories.filter((one) => one.scope === state.scopeIndex);
+  const options = found.map((one, index) => make('option', { value: index, text: categoryName(one) }));
+  const select = byId('category');
+  select.replaceChildren(make('option', { value: '', text: 'all' }), ...options);
+  select.onchange = () => { state.category = found[select.value] ?? null; refresh(); };
+  byId('categories').hidden = !found.length;
 }
 
 function buildScopes() {
@@ -90,7 +108,7 @@ function buildScopes() {
   const several = (name) => new Set(found.map((one) => one[name])).size > 1;
   const title = (one) => [one.dataset, several('max_new_tokens') ? `${one.max_new_tokens} tokens` : ''].filter(Boolean).join(', ');
   const choices = [[null, 'All together'], ...found.map((one, index) => [index, title(one)])].map(([index, text]) => {
-    const input = make('input', { type: 'radio', name: 'scope', value: index ?? 'all', checked: index === null, on: { change: () => { state.scopeIndex = index; refresh(); } } });
+    const input = make('input', { type: 'radio', name: 'scope', value: index ?? 'all', checked: index === null, on: { change: () => { state.scopeIndex = index; buildCategories(); refresh(); } } });
     return make('label', {}, input, make('span', { text }));
   });
   byId('scopes').replaceChildren(...choices);
@@ -128,9 +146,11 @@ function start() {
   byId('note').hidden = !report.ranking.note;
   byId('filter').addEventListener('input', (event) => { state.filter = event.target.value; refreshRanking(); });
   byId('question-filter').addEventListener('input', (event) => { state.questionFilter = event.target.value; refreshQuestions(); });
+  byId('drafter-choice').addEventListener('change', (event) => { state.drafter = event.target.value; refresh(); });
   byId('scope').textContent = report.scope;
   buildSwitch();
   buildScopes();
+  buildCategories();
   buildChips();
   refresh();
   const asked = /^#question-(\d+)$/.exec(location.hash);

@@ -58,7 +58,8 @@ function showQuestions(table, report, state, onSort, open) {
   const columns = questionColumns(report, most, open);
   const words = state.questionFilter.toLowerCase().split(/\s+/).filter(Boolean);
   const set = state.dataSet;
-  const isAsked = (question) => !set || (question.dataset === set.dataset && question.budget === set.max_new_tokens);
+  const isOfSet = (question) => !set || (question.dataset === set.dataset && question.budget === set.max_new_tokens);
+  const isAsked = (question) => isOfSet(question) && (!state.category || question.category === state.category.category);
   const passes = ({ question }) => isAsked(question) && words.every((word) => `${question.dataset} ${question.id} ${question.title}`.toLowerCase().includes(word));
   const chosen = columns.find((column) => column.key === state.questionSort.key) ?? columns[0];
   const shown = sorted(items.filter(passes), chosen.value, state.questionSort.descending);

@@ -1,6 +1,6 @@
 // The ranking: one row per drafter, with its interval drawn in place; sorted and filtered.
 
-const PLOT = { width: 168, height: 24, pad: 8 };
+const PLOT = { width: 150, height: 24, pad: 8 };
 
 /** The rows of an engine's ranking and plain decoding, each with its drafter's family and look. */
 function rankedRows(report, ranked) {
@@ -63,8 +63,9 @@ function standing(row) {
 
 function drafterCell(row) {
   const name = make('code', { text: row.drafter_name });
-  const kind = make('span', { class: 'kind', text: FAMILIES[row.family].title });
-  return make('span', { class: 'drafter' }, icon(row), make('span', {}, name, kind), standing(row));
+  // The standing stands below the name: beside it, a table of all columns would be wider than the page.
+  const kind = make('span', { class: 'kind' }, FAMILIES[row.family].title, standing(row));
+  return make('span', { class: 'drafter' }, icon(row), make('span', {}, name, kind));
 }
 
 function speedupCell(row, scale) {

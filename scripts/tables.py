@@ -1,0 +1,45 @@
+"""Prints the tables of the pages from the data they show; `--write` puts them into README.md and docs.
+
+python -m scripts.tables --write
+
+A page has a table where it says `<!-- table: NAME -->`, up to `<!-- end of table -->`. What makes them: `results.py`,
+`costs.py`, `checks.py`, `paper.py`, `findings.py`, `index.py`.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from scripts.cells import PROJECT
+from scripts.checks import TABLES as CHECKS
+from scripts.costs import TABLES as COSTS
+from scripts.findings import findings
+from scripts.index import index
+from scripts.paper import runs
+from scripts.results import TABLES as RESULTS
+
+TABLES = {**RESULTS, **COSTS, **CHECKS, "paper": runs, "first-hour": findings, "index": index}
+BLOCK = re.compile(r"(<!-- table: ([a-z0-9-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+
+def pages() -> list[Path]:
+    """Every page that people read."""
+    return [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+
+
+def page_with(text: str) -> str:
+    """A page with its tables made anew. KeyError for a name that no table has."""
+    return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}\n{found[3]}", text)
+
+
+def main() -> int:
+    if sys.argv[1:] == ["--write"]:
+        for page in pages():
+            page.write_text(page_with(page.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        print("\n\n".join(f"{name}\n\n{make()}" for name, make in TABLES.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Say which drafter and draft length to serve a target with, how sure that is, what it costs, and in a server's words.
+
+By the records of a results folder; loads no model. Today for one request at a time.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from specdec.commands.flags import StrictParser, add_reading_flags
+from specdec.errors import UserError, exit_status
+from specdec.latency.pricing import Pricing
+from specdec.ranking.entries import Entry, entry_of, merge, records_of
+from specdec.ranking.lossless import graded_outputs
+from specdec.ranking.question_sets import comparable
+from specdec.ranking.ranking import engines_of
+from specdec.ranking.scopes import each, scope_of
+from specdec.ranking.seen import unseen
+from specdec.ranking.table import Table, table_of
+from specdec.records.divergence import BUG
+from specdec.runs.footprint import Footprint, footprints
+from specdec.runs.run_file import runs_of
+from specdec.views.captions import scope_line
+from specdec.views.recommendation import CONCURRENCY, Recommendation, recommend, recommendation_dict
+from specdec.views.recommendation_text import recommendation_text
+from specdec.views.tables import winners
+from specdec.views.verdict import profiles_line
+
+EXAMPLES = (
+    "failfast recommend results",
+    "failfast recommend results --latency_profile H100_graph --latency_target Qwen2.5-7B-Instruct",
+    "failfast recommend results --json",
+)
+
+
+def build_parser(program: str) -> StrictParser:
+    parser = StrictParser(prog=program, examples=EXAMPLES, description=__doc__)
+    parser.add_argument("results", metavar="RESULTS", type=Path, help="results folder, or a folder in it")
+    add_reading_flags(parser)
+    parser.group("output").add_argument("--json", action="store_true", help="print one JSON document")
+    return parser
+
+
+def main(arguments: Sequence[str], program: str) -> int:
+    """Exit status: 0 said, also where nothing is recommended; 2 a mistake of the user's (one line says which)."""
+    return exit_status(program, lambda: print(run(arguments, program), end=""))
+
+
+def run(arguments: Sequence[str], program: str = "failfast recommend") -> str:
+    """The text to print for a command line. Raises UserError."""
+    options = build_parser(program).parse_args(arguments)
+    pricing = Pricing.load(options.latency_profile, options.latency_target, options.pass_accounting, has_measured=True)
+    records = records_of(options.results)
+    targets = sorted({record.identity.target for record in records})
+    if len(targets) > 1:
+        raise UserError(
+            f"{options.results} holds records of several targets ({', '.join(targets)}): give one, pickles/TARGET"
+        )
+    entries = merge(entry_of(record, pricing, run_code=options.run_code) for record in records)
+    stats, left_out = unseen(entries, options.allow_seen)
+    stats, note = comparable(stats, options.allow_unequal)
+    notes = [note, left_out, pricing.without_model(targets[0]) or ""]
+    models = footprints(records, runs_of(options.results))
+    return (as_json if options.json else as_text)(stats, models, list(filter(None, notes)))
+
+
+def as_text(stats: Sequence[Entry], models: dict[str, Footprint], notes: Sequence[str] = ()) -> str:
+    """For people."""
+    found, apart = by_engine(stats, models), by_dataset(stats, models)
+    differ = [own for own in apart.values() if len({one.first.drafter_name for one in own if one.first}) > 1]
+    own = differ[0] if differ else []
+    return recommendation_text(scope_line(stats), found, own, [profiles_line(winners(stats)), *notes])
+
+
+def as_json(stats: Sequence[Entry], models: dict[str, Footprint], notes: Sequence[str] = ()) -> str:
+    """For programs: under each engine, and each data set's where there are several."""
+    document: dict[str, Any] = {
+        **scope_of(stats),
+        "concurrency": CONCURRENCY,
+        "engines": [recommendation_dict(one) for one in by_engine(stats, models)],
+        "data_sets": [
+            {"dataset": one.table.dataset, "max_new_tokens": one.table.max_new_tokens, **recommendation_dict(one)}
+            for own in by_dataset(stats, models).values()
+            for one in own
+        ],
+        "profiles": profiles_line(winners(stats)),
+        "notes": list(notes),
+    }
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+
+
+def by_engine(stats: Sequence[Entry], models: dict[str, Footprint]) -> list[Recommendation]:
+    """Under every engine; modelled and measured times are never mixed. UserError where there are no times at all."""
+    engines = engines_of(stats)
+    if not engines:
+        raise UserError("no drafter has a time to rank by: run plain decoding too, or give a --latency_profile")
+    return [_recommend(stats, engine, models) for engine in engines]
+
+
+def by_dataset(stats: Sequence[Entry], models: dict[str, Footprint]) -> dict[str, list[Recommendation]]:
+    """Engine -> each data set's, where there are several."""
+    groups = each(stats)
+    if len(groups) < 2:
+        return {}
+    return {engine: [_recommend(group, engine, models) for group in groups] for engine in engines_of(stats)}
+
+
+def _recommend(stats: Sequence[Entry], engine: str, models: dict[str, Footprint]) -> Recommendation:
+    table: Table = table_of(stats, engine, intervals=())
+    return recommend(table, models, {entry.drafter_name for entry, grade in graded_outputs(stats) if grade == BUG})

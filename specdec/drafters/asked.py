@@ -1,0 +1,84 @@
+"""Asked: which drafters a run is to have, as a small dataclass of settings with their flags."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from specdec.drafters.base import Spec
+from specdec.drafters.families import BASELINE_SWEEP, GRIDS, flags, kinds, switched_kinds, switches
+from specdec.drafters.flags import Flag, Options, setting
+from specdec.models.checkpoints import BUNDLED, Role
+
+
+@dataclass(frozen=True)
+class DrafterConfig:
+    """Which drafters. `options`: the flags of their families, by name, the names of their models among them."""
+
+    drafters: tuple[str, ...] | None = setting(
+        "exactly these (default: all that need no calibration, and plain decoding)", None, nargs="+", choices=kinds
+    )
+    policy: str = setting(
+        "how the dynamic dLLM drafter decides on a draft's length: FailFast's rule, or by expected tokens per "
+        "millisecond under the --latency_profile",
+        "failfast",
+        choices=lambda: [kind for kind, spec in kinds().items() if spec.is_headline or spec.is_policy],
+    )
+    calibration: str | None = setting("what the cost-aware policy has learnt (python -m specdec.calibrate)", None)
+    grid: str | None = setting(
+        "instead: a list of settings ('paper': the 64 of the paper's sweeps)", None, choices=tuple(GRIDS)
+    )
+    options: Options = field(default_factory=dict)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of drafter asked for, plain decoding first."""
+        if self.drafters is not None:
+            return tuple(kind for kind in kinds() if kind in self.drafters)
+        return switched_kinds(self.options, self.policy)
+
+    @property
+    def needs_advice(self) -> bool:
+        return any(kinds()[kind].needs_advice for kind in self.kinds)
+
+    @property
+    def roles(self) -> list[Role]:
+        """The parts of their models."""
+        specs = [kinds()[kind] for kind in self.kinds] if self.grid is None else [type(spec) for spec in self.specs()]
+        return list(dict.fromkeys(spec.role for spec in specs if spec.role is not None))
+
+    def specs(self, pricings: Sequence[str] = ()) -> list[Spec]:
+        """Every configuration to run, each once, in the order of `kinds`; or those of `grid`.
+
+        `pricings`: what a policy by cost reckons with, "TARGET@PROFILE" for each profile of the run.
+        """
+        if self.grid is not None:
+            return [*kinds()["plain"].sweep({}), *GRIDS[self.grid]()]
+        options = {**self.options, "pricings": tuple(pricings)}
+        return list(dict.fromkeys(spec for kind in self.kinds for spec in kinds()[kind].sweep(options)))
+
+    @property
+    def swept_beside_grid(self) -> str:
+        """A flag, as it is published, that chooses drafters or their settings where a grid does; "" without one."""
+        if self.grid is None:
+            return ""
+        own_names = {flag.name for flag in flags()}
+        own = {flag.name: flag for kind in kinds().values() for flag in kind.swept if flag.name in own_names}
+        chosen = [*own.values(), *switches().values(), BASELINE_SWEEP]
+        set_to = [flag for flag in chosen if _tuple_of(flag.of(self.options)) != _tuple_of(flag.default)]
+        names = [(*flag.published, flag.name)[0] for flag in set_to]
+        return next(iter([*(["drafters"] if self.drafters is not None else []), *names]), "")
+
+
+def model_flags() -> list[Flag]:
+    """Flags that name the drafters' models."""
+    roles = dict.fromkeys(spec.role for spec in kinds().values() if spec.role is not None)
+    return [Flag(role.setting, role.title + _default_of(role), None) for role in roles]
+
+
+def _default_of(role: Role) -> str:
+    return ": a folder, or a name on the hub" if role.needs_name else f" (default: {BUNDLED}, or {role.default})"
+
+
+def _tuple_of(value: Any) -> Any:
+    """A list as a tuple, anything else as it is: parsers make lists, defaults are tuples."""
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,326 @@
+"""One look: a ranking fits the terminal, says why and how far from the best; a run's lines, log, page, next steps."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from samples import make_plain, make_record, many
+from test_verdicts import noisy, ranked, two_sets
+
+from specdec import session
+from specdec.commands import next_steps, rank
+from specdec.commands import run as failfast
+from specdec.commands.run import parse_args
+from specdec.errors import UserError
+from specdec.latency.pricing import Price, Pricing
+from specdec.ranking.ceiling import Ceiling
+from specdec.ranking.entries import Entry, entry_of
+from specdec.ranking.table import table_of
+from specdec.runs.run_file import RunFile, find_logs
+from specdec.text import MARKDOWN
+from specdec.views.brief import COLUMNS
+from specdec.views.labels import short_labels
+from specdec.views.progress import question_line
+from specdec.views.tables import answers_line, ranking_report
+from specdec.views.verdict import in_short
+from specdec.views.view import View
+from specdec.views.why import ceiling_line, why_line
+
+FAILFAST, AR, LOOKUP, STATIC = "dllm_0.05_df_0.45_60_10", "ar_None_sf_10", "lookup_3_sf_10", "dllm_0.05_sf_10"
+PRICING = Pricing.load(["vLLM_A6000"])
+
+
+def account(
+    name: str, tokens: int, passes: int, draft_ms: float, verify_ms: float, accepted: float = 0.5
+) -> list[Entry]:
+    """Entries of 6 questions, 10 rounds each: `tokens` in 10 rounds; a plain token costs 10 ms."""
+    return [
+        Entry(
+            question_id=question,
+            drafter_name=name,
+            num_output_tokens=tokens,
+            num_accepted=int(100 * accepted),
+            num_drafted=100,
+            num_forward_passes=passes,
+            num_rounds=10,
+            prices={"E": Price(draft_ms, verify_ms, 10.0 * tokens + question % 2)},
+        )
+        for question in range(6)
+    ]
+
+
+def why(*entries: list[Entry]) -> str:
+    return why_line(table_of([one for own in entries for one in own], "E"))
+
+
+# ---- why -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_drafter_that_accepts_more_and_loses_is_told_by_its_passes() -> None:
+    said = why(account(FAILFAST, 51, 26, 30.0, 100.0, 0.44), account(AR, 64, 87, 100.0, 100.0, 0.70))
+    assert said == (
+        "Why: AR static accepts more of its draft (70% against 44%) and gives more tokens a round (6.4 against 5.1), "
+        "but needs 8.7 passes a round against 2.6: drafting is 50% of its time, against 23%."
+    )
+
+
+def test_a_drafter_that_loses_by_verification_is_told_so() -> None:
+    said = why(account(FAILFAST, 51, 26, 30.0, 100.0), account(AR, 64, 20, 30.0, 200.0))
+    assert "but to verify its drafts costs as much as 20.0 tokens of plain decoding a round" not in said
+    assert "to verify its drafts costs as much as 2.0 tokens of plain decoding a round, against 1.0" in said
+
+
+def test_as_many_passes_that_cost_more_are_told_so() -> None:
+    said = why(account(FAILFAST, 51, 26, 30.0, 100.0), account(AR, 64, 26, 100.0, 100.0))
+    assert "its passes cost more: drafting is 50% of its time, against 23%" in said
+
+
+def test_ar_wins_by_tokens_over_the_best_of_another_kind() -> None:
+    others = account(FAILFAST, 40, 20, 30.0, 100.0, 0.3), account(LOOKUP, 12, 0, 0.0, 100.0)
+    said = why(account(AR, 64, 87, 20.0, 100.0, 0.7), *others)
+    assert said.startswith("Why: a round of AR static gives more (6.4 tokens against FailFast's 4.0, 70% of a draft")
+    assert "and costs 1.2 tokens of plain decoding against 1.3" in said and "prompt lookup" not in said
+
+
+def test_dearer_rounds_may_win() -> None:
+    said = why(account(FAILFAST, 80, 40, 60.0, 100.0), account(AR, 40, 40, 40.0, 100.0))
+    assert said.startswith(
+        "Why: a round of AR static costs less (1.4 tokens of plain decoding against FailFast's 1.6), but gives"
+    )
+
+
+def test_none_beats_plain_decoding_because_rounds_cost_more_than_they_give() -> None:
+    said = why(account(AR, 15, 90, 180.0, 100.0), account(LOOKUP, 11, 0, 10.0, 200.0))
+    assert said == (
+        "Why: a round of AR static costs as much as 2.8 tokens of plain decoding (64% of it drafting) and gives 1.5."
+    )
+
+
+def test_undecided_settings_of_one_kind_are_called_by_their_names() -> None:
+    table = table_of(ranked(noisy((3.0, 2.9), 8, 1.0)), "E")
+    assert "cannot be told apart" in in_short(table)
+    first, second = account(STATIC, 51, 26, 30.0, 100.0), account("dllm_0.05_sf_4", 40, 20, 25.0, 100.0)
+    assert "dllm_0.05_sf_10" in why(first, second) and "dllm_0.05_sf_4" in why(first, second)
+
+
+def test_the_order_of_the_means_that_is_not_that_of_the_sums_is_told() -> None:
+    fast, slow = account(FAILFAST, 51, 26, 30.0, 100.0), account(AR, 64, 87, 100.0, 100.0)
+    fast[0] = replace(fast[0], prices={"E": Price(1.0, 1.0, 510.0)}, num_output_tokens=51)
+    slow[0] = replace(slow[0], prices={"E": Price(10.0, 10.0, 9000.0)}, num_output_tokens=900)
+    slow[1:] = [replace(one, prices={"E": Price(100.0, 200.0, 640.0)}) for one in slow[1:]]
+    table = table_of([*fast, *slow], "E")
+    first, second = table.rows
+    if (first.number("speedup_ratio") or 0) < (second.number("speedup_ratio") or 0):
+        assert "over all tokens together it is not slower" in why_line(table)
+
+
+def test_a_single_drafter_has_its_account_and_a_busy_machine_none() -> None:
+    assert "gives 5.1 tokens and costs as much as 1.3 of plain decoding (23% of it" in why(
+        account(STATIC, 51, 26, 30.0, 100.0)
+    )
+    table = replace(table_of(account(STATIC, 51, 26, 30.0, 100.0), "E"), doubt="the machine was busy")
+    assert why_line(table) == "" and why_line(table_of([], "E")) == ""
+
+
+def test_the_ceiling_is_told_where_it_is_known() -> None:
+    known = [
+        replace(one, ceilings={"E": Ceiling(65.0, 26.0, 13.0, 26.0)}) for one in account(STATIC, 51, 26, 30.0, 100.0)
+    ]
+    said = ceiling_line(table_of(known, "E"))
+    assert "give 7.85x (ratio of sums); dLLM static reaches 50% of it, and loses 20% to drafting too far, 10%" in said
+    assert ceiling_line(table_of(account(STATIC, 51, 26, 30.0, 100.0), "E")) == ""
+
+
+# ---- width, rows, form -----------------------------------------------------------------------------------------------
+
+
+@many(30)
+@given(st.integers(45, 120), st.integers(1, 6), st.sampled_from([None, 1, 3]))
+def test_no_line_is_wider_than_the_terminal(width: int, num_questions: int, top: int | None) -> None:
+    stats = ranked(noisy((3.0, 2.9, 2.8, 1.0), num_questions, 0.8)) + two_sets()
+    for line in ranking_report(stats, View(width=width, top=top)).splitlines():
+        assert len(line) <= width, line
+
+
+def test_the_least_columns_go_first_and_are_named() -> None:
+    stats = [one for own in (account(FAILFAST, 51, 26, 30.0, 100.0), account(AR, 64, 87, 100.0, 100.0)) for one in own]
+    wide, narrow = (ranking_report(stats, View(width=width)) for width in (100, 70))
+    assert all(column.title in wide for column in COLUMNS) and "No room" not in wide
+    assert "No room for: accepted, passes" in narrow
+    assert "FailFast τ 0.45, N_max 60, N 10" in narrow and FAILFAST in narrow  # in words; in the verdict as on disk
+
+
+def test_so_many_rows_as_are_asked_for_and_plain_decoding() -> None:
+    stats = ranked(noisy((3.0, 2.9, 2.8, 1.5), 6, 0.1))
+    text = ranking_report(stats, View(top=2))
+    assert "and 2 more" in text and re.findall(r"^(\d|-)  ", text, re.M) == ["1", "2", "-"]
+    assert re.findall(r"^(\d|-)  ", ranking_report(stats, View(wide=True, top=2)), re.M) == ["1", "2", "-"]
+
+
+def test_markdown_has_tables_that_a_page_shows() -> None:
+    for view in (View(format=MARKDOWN), View(format=MARKDOWN, wide=True)):
+        text = ranking_report(ranked(noisy((3.0, 2.9), 6, 0.1)), view)
+        head = next(line for line in text.splitlines() if line.startswith("| rank"))
+        rows = [line for line in text.splitlines() if line.startswith("| 1 ")]
+        assert "\n\n| rank" in text and rows[0].count("|") == head.count("|")
+
+
+def test_the_same_flags_show_a_ranking_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("rank", "run", "replay"):
+        program = f"failfast {verb}"
+        with pytest.raises(SystemExit):
+            {"rank": rank, "run": failfast}.get(verb, failfast).main(["--help"], program)
+        shown = capsys.readouterr().out
+        assert all(flag in shown for flag in ("--wide", "--top", "--format"))
+
+
+def test_a_toys_answers_are_not_held_against_the_drafters() -> None:
+    plain = [replace(entry_of(make_plain(one), PRICING), is_correct=False) for one in range(3)]
+    assert answers_line(plain) == "Right answers: 0 of 3 (bundled is a toy: only its speed counts)."
+    assert answers_line([]) == ""
+
+
+# ---- a line a question -----------------------------------------------------------------------------------------------
+
+
+def test_short_labels_say_no_more_than_tells_them_apart() -> None:
+    names = ["plain", AR, "dllm_0.05_sf_4", STATIC, FAILFAST]
+    assert list(short_labels(names).values()) == ["plain decoding", "AR", "dLLM 4", "dLLM 10", "FailFast"]
+    both = short_labels([AR, "ar_None_df_0.45_60_10", "from_a_server"])
+    assert list(both.values()) == ["AR static", "AR dynamic", "from_a_server"]
+
+
+def test_a_questions_line_has_the_best_that_fit() -> None:
+    records = [make_plain(3), make_record(3), make_record(3, FAILFAST), make_record(3, STATIC)]
+    entries = [entry_of(record, PRICING) for record in records]
+    (engine,) = PRICING.entries("bundled")
+    line = question_line(entries, engine)
+    assert line.startswith("q3   5 tokens | ") and line.count("x | ") == 3
+    speeds = [float(text) for text in re.findall(r"(\d\.\d\d)x", line)]
+    assert speeds == sorted(speeds, reverse=True)
+    assert "+2" in question_line(entries, engine, 45) and len(question_line(entries, engine, 45)) <= 45
+
+
+# ---- a run's own log -------------------------------------------------------------------------------------------------
+
+
+def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    with RunFile(tmp_path, {"left_out": {}}) as run_file:
+        run_file.write_log(["one", "tw\udce9"])
+        assert find_logs(tmp_path) == find_logs(run_file.path.parent) == [run_file.log_path]
+        assert run_file.log_path.read_text() == "one\ntw\\udce9\n"
+        run_file.log_path.unlink()
+        run_file.log_path.mkdir()
+        with pytest.raises(UserError, match=r"cannot write .*log.txt: .*; finished records are kept"):
+            run_file.write_log(["three"])
+
+
+def test_several_runs_logs_rank_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from specdec.views.record_text import record_lines
+
+    for question in (0, 1):
+        with RunFile(tmp_path, {}) as run_file:
+            for record in (make_plain(question), make_record(question)):
+                run_file.write_log(record_lines(record, entry_of(record, PRICING)))
+    assert rank.main([str(tmp_path)]) == rank.main([str(tmp_path / "runs")]) == 0
+    assert capsys.readouterr().out.count("2 questions") == 2
+
+
+def test_a_file_that_is_no_log_says_where_a_runs_log_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.out").write_text("q0   49 tokens | dLLM 3.41x | all exact\n")
+    assert rank.main([str(tmp_path / "run.out")]) == 2
+    assert "OUTPUT_DIR/runs/ID/log.txt" in capsys.readouterr().err
+
+
+def test_next_steps_are_called_as_the_program_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = parse_args(["--output_dir", "results of mine"])
+    assert "failfast rank 'results of mine' --wide" in next_steps.next_lines(config)
+    monkeypatch.setattr(sys, "argv", ["failfast.py"])
+    assert "parse_log.py 'results of mine' --wide" in next_steps.next_lines(config)
+    recorded = next_steps.next_lines(parse_args(["--record"]))
+    assert "-m specdec.replay results" in recorded
+    assert "once all shards are done" in next_steps.next_lines(parse_args(["--shard", "0/2"]))
+
+
+def test_what_is_asked_is_said_before_anything_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def find(*_: object) -> None:
+        raise UserError("found: " + capsys.readouterr().out)
+
+    monkeypatch.setattr(failfast, "asked_problems", find)
+    assert failfast.main(["--output_dir", str(tmp_path)]) == 2
+    assert f"found: Target bundled on bundled, up to 1024 tokens each -> {tmp_path}" in capsys.readouterr().err
+
+
+# ---- the demo --------------------------------------------------------------------------------------------------------
+
+MAKE = Path(__file__).parent.parent / "Makefile"
+
+
+def demo_flags() -> list[str]:
+    """What `make demo` gives failfast.py, but the folder."""
+    line = re.search(r"failfast\.py (.*) --output_dir \$\(DEMO_DIR\)$", MAKE.read_text(), re.M)
+    assert line is not None
+    return line[1].split()
+
+
+@pytest.mark.slow
+def test_the_demo_answers_in_one_look(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = parse_args(demo_flags())
+    assert (asked.questions.limit or 0) >= 8
+    folder = Path("results", "demo")
+    monkeypatch.chdir(tmp_path)
+    fewer = ["--num_questions", "5", "--max_new_tokens", "24", "--device", "cpu", "--output_dir", str(folder)]
+    line = [*demo_flags(), *fewer]
+    assert failfast.main(line) == 0
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    more = (asked.questions.limit or 0) - 5  # lines of questions that the demo has and this test has not
+    assert len(lines) + more < 40 and max(map(len, lines)) <= 100
+    assert lines[0].startswith("Target bundled on bundled") and lines[1].startswith("12 M parameters, float32, cpu")
+    assert [one.split()[0] for one in lines[2:7]] == ["q0", "q1", "q2", "q3", "q4"]
+    assert not re.search(r"^\[Problem", shown, re.M)
+    for said in (
+        "\nWhy: ",
+        "\nCeiling: ",
+        "\nMeasured: ",
+        "plain decoding  ",
+        f"Report: {folder}/report.html",
+        "Next: ",
+    ):
+        assert said in shown, said
+    assert (folder / "report.html").stat().st_size > 50_000
+    (log,) = find_logs(folder)
+    assert rank.run([str(log)]) == rank.run([str(log.parent)]) == rank.run([str(folder)])
+    assert rank.run([str(folder)]).strip() in shown
+    monkeypatch.setattr(session, "load_lm", None)
+    assert failfast.main(line) == 0 and capsys.readouterr().out == shown  # also of the log of a run that found all
+    newest = find_logs(folder)[-1]
+    assert newest != log or len(find_logs(folder)) == 2
+    assert rank.run([str(folder / "runs")]) == rank.run([str(log)])
+
+
+@pytest.mark.slow
+def test_a_report_that_fails_loses_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["--num_questions", "1", "--max_new_tokens", "8", "--device", "cpu", "--drafters", "plain", "lookup",
+            "--output_dir", str(tmp_path)]  # fmt: skip
+    (tmp_path / "report.html").mkdir()
+    assert failfast.main(line) == 0
+    assert "No report: cannot write" in capsys.readouterr().out
+    (tmp_path / "report.html").rmdir()
+    assert failfast.main([*line, "--no_report"]) == 0 and not (tmp_path / "report.html").exists()
+    assert failfast.main([*line, "--shard", "0/1"]) == 0 and not (tmp_path / "report.html").exists()
+    assert "once all shards are done" in capsys.readouterr().out
+    monkeypatch.setattr("specdec.commands.page.report_html", lambda *_: 1 / 0)
+    assert failfast.main(line) == 0 and "No report: division by zero" in capsys.readouterr().out
