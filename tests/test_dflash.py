@@ -35,12 +35,15 @@ from specdec.decoding.target import Target
 from specdec.drafters.base import Setup
 from specdec.drafters.dflash import DflashDrafter, DflashDynamic, DflashStatic
 from specdec.drafters.families import parse_name
+from specdec.latency.pricing import Pricing
+from specdec.latency.profile import LatencyProfile
 from specdec.models import dflash_network
 from specdec.models.dflash import default_taps
 from specdec.models.graph.graph_lm import GraphLM
 from specdec.models.graph.weights import unsupported
 from specdec.models.lm import CachedLM
 from specdec.questions.sets import load_problems
+from specdec.ranking.oracle import TraceJudges
 from specdec.records.identity import LIVE
 from specdec.records.record import Record
 from specdec.runs.jobs import Job, run_job
@@ -279,6 +282,21 @@ def test_replay_equals_live_in_every_round_of_every_setting(session: Session, tr
                 reasons.add(theirs.stop_reason)
                 accepted.add(theirs.accepted_len)
     assert reasons >= {"length", "low_confidence", "max_len", "none"} and len(accepted) >= 2
+
+
+def test_they_are_priced_where_a_profile_knows_them_and_beat_no_ceiling(traces: list[Trace]) -> None:
+    target = {"T": 10.0}, {"T": {1: 10.0, 8: 12.0}}
+    known, unknown = (LatencyProfile("P", 5.0, *target, {}, family_pass_ms=own) for own in ({"dflash": 2.0}, {}))
+    for trace in traces:
+        judges = TraceJudges(trace, Pricing((known,), "T"))
+        for spec in SETTINGS[::3]:
+            record = replay(trace, spec)
+            (price,) = Pricing((known,), "T").prices(record).values()
+            assert price.draft_ms == 2.0 * sum(turn.draft_len > 0 for turn in record.rounds)
+            assert Pricing((unknown,), "T").prices(record) == {}
+            (ceiling,) = judges.ceilings(record).values()
+            assert ceiling.total_ms == pytest.approx(price.total_ms) and ceiling.share <= 1 + 1e-9
+            assert min(ceiling.over_ms, ceiling.under_ms, ceiling.passes_ms) > -1e-6
 
 
 def test_names_are_read_back() -> None:

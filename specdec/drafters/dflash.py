@@ -83,6 +83,10 @@ class DflashStatic(_Dflash):
     title = "DFlash, static"
     hue = "#6A3D9A"
     marker = "P"
+    serving = {
+        "vLLM": {"method": "dflash", "model": "{model}", "num_speculative_tokens": "{draft_len}"},
+        "SGLang": {"algorithm": "DFLASH", "draft-model-path": "{model}", "num-draft-tokens": "{num_verified}"},
+    }
 
     def cut(self, confidences: Sequence[float]) -> tuple[int, str]:
         return len(confidences), "length"
@@ -112,6 +116,7 @@ class DflashDynamic(_Dflash):
     title = "DFlash, dynamic"
     hue = "#C51B7D"
     marker = "X"
+    not_served = "it verifies blocks of one length"
 
     @property
     def first_asked(self) -> int:

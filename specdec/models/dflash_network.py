@@ -56,8 +56,9 @@ class DflashNetwork:
         self._cache_A2GPD = torch.zeros(len(head.layer_kinds), *size, dtype=dtype, device=self.device)
 
     def _table(self, name: str, targets: torch.nn.Module) -> Tensor:
+        """Its own, or the target's, which may be spread over GPUs."""
         own = self._w.get(name)
-        return targets.get_parameter("weight").detach() if own is None else own
+        return targets.get_parameter("weight").detach().to(self.device) if own is None else own
 
     def clear(self) -> None:
         """Forget the text."""
@@ -70,7 +71,7 @@ class DflashNetwork:
         if not count:
             return
         self._make_room(self.length + count)
-        context_NC = self._normed(linear(features_NF, self._w["fc.weight"]), "hidden_norm")
+        context_NC = self._normed(linear(features_NF.to(self.device), self._w["fc.weight"]), "hidden_norm")
         angles = self._angles(torch.arange(self.length, self.length + count, device=self.device))
         for index, cache_2GPD in enumerate(self._cache_A2GPD):
             place = f"layers.{index}.self_attn"
