@@ -281,6 +281,11 @@ def open_session(config: RunConfig) -> Session:
     """Find the models that `config` needs and check that they fit each other; loads no weights. Raises UserError."""
     device, priced, needs_advice = resolve_device(config.models.device), config.pricing, config.drafters.needs_advice
     dtype, names = resolve_dtype(config.models.dtype, device), config.model_names
+    reader = config.reads_states
+    if reader is not None and config.decoding.verify == "trace":
+        raise UserError(
+            f"the {reader.title} reads the target's hidden states, which no trace holds: leave out it or --verify trace"
+        )
     sources = find_models(names, config.needs_weights)
     tokenizer = load_tokenizer(sources[TARGET])
     masks: dict[Role, int] = {}

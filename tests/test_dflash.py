@@ -26,6 +26,7 @@ from dflash_heads import (
 from families import edit_config, save_model
 from toys import TOO_CLOSE, greedy_tokens, random_ids, toy_model, weaken_attention
 
+from specdec.commands import replay as replay_command
 from specdec.commands import run as failfast
 from specdec.config import RunConfig
 from specdec.decoding.loop import speculate
@@ -45,7 +46,7 @@ from specdec.models.lm import CachedLM
 from specdec.questions.sets import load_problems
 from specdec.ranking.oracle import TraceJudges
 from specdec.records.identity import LIVE
-from specdec.records.record import Record
+from specdec.records.record import Record, find_records, load_record
 from specdec.runs.jobs import Job, run_job
 from specdec.runs.recording import plan_traces, record_trace
 from specdec.session import Session, open_session
@@ -392,10 +393,21 @@ def test_a_cut_file_is_one_line(
 
 
 @pytest.mark.parametrize("variant", ["JetSpec", "anchor first"])
-def test_a_run_records_and_ranks(folders: Path, variant: str, tmp_path: Path) -> None:
-    assert _run(folders, folders / variant, tmp_path) == 0
-    names = {path.parent.name for path in tmp_path.rglob("*.pickle")}
-    assert names == {"plain", "dflash_sf_5", "dflash_df_0.45_60_10"}
+def test_live_recorded_and_replayed_by_commands(
+    folders: Path, variant: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(folders, folders / variant, tmp_path / "live") == 0
+    assert _run(folders, folders / variant, tmp_path / "traced", "--record") == 0
+    chosen = ["--drafters", "plain", "dflash_sf", "dflash_df", "--spec_len", "5", "--latency_profile", "none"]
+    out = ["--output_dir", str(tmp_path / "replayed"), "--workers", "1"]
+    assert replay_command.main([str(tmp_path / "traced"), *chosen, *out]) == 0
+    live, again = (
+        {one.drafter_name: [turn.draft_tokens for turn in one.rounds] for one in map(load_record, find_records(folder))}
+        for folder in (tmp_path / "live", tmp_path / "replayed")
+    )
+    assert set(live) == {"plain", "dflash_sf_5", "dflash_df_0.45_60_10"} and live == again
+    assert _run(folders, folders / variant, tmp_path / "not", "--verify", "trace") == 2
+    assert "reads the target's hidden states, which no trace holds" in capsys.readouterr().err
 
 
 def test_a_target_that_samples_judges_fixed_tokens(target: torch.nn.Module, tmp_path: Path) -> None:
