@@ -162,10 +162,14 @@ class RunConfig:
         defaults = {role: BUNDLED if target == BUNDLED else role.default for role in names}
         return {TARGET: target} | {role: name or defaults[role] for role, name in names.items()}
 
-    @property
-    def reads_states(self) -> Role | None:
-        """The part of a drafter of the run that reads the target's hidden states; None where none does."""
-        return next((role for role in self.drafters.roles if isinstance(role, HeadRole)), None)
+    def require_states(self) -> None:
+        """Raise UserError for a live run without a target, of a drafter that reads the target's hidden states."""
+        reader = next((role for role in self.drafters.roles if isinstance(role, HeadRole)), None)
+        if reader is not None and self.decoding.verify == "trace":
+            raise UserError(
+                f"the {reader.title} reads the target's hidden states, which no trace holds: leave out it or "
+                "--verify trace"
+            )
 
     def identity(
         self, dataset: str, question_id: int, drafter: str, prompt_ids_sha256: str, settings: Mapping[str, Any]

@@ -21,7 +21,8 @@ from specdec.decoding.sampled import SampledTarget
 from specdec.decoding.sampling import Sampler, Warp
 from specdec.decoding.target import Target
 from specdec.drafters.base import Setup, Spec
-from specdec.drafters.families import kinds, settled_options, stated_options
+from specdec.drafters.earlier import NOTHING, Earlier
+from specdec.drafters.families import settled_options, stated_options
 from specdec.drafters.flags import Options
 from specdec.errors import UserError
 from specdec.latency.pricing import Pricing
@@ -150,14 +151,14 @@ class Session:
         *,
         sampler: Sampler | None = None,
         target: Verifier | None = None,
+        earlier: Earlier = NOTHING,
         check_stop: Callable[[], None] = lambda: None,
     ) -> list[Round]:
         """One answer under one drafter, round by round; times wait for the device.
 
         `sampler` (`self.sampler`): draws the tokens; None: greedy. `target`: another than the run's own, to verify by.
-        `check_stop` may raise, between the calls of a round.
+        `earlier`: what was asked before. `check_stop` may raise, between the calls of a round.
         """
-
         cpu_s: list[float] = []
 
         def clock() -> float:
@@ -168,7 +169,7 @@ class Session:
 
         rounds = speculate(
             self.target(sampler) if target is None else target,
-            self.drafter(spec, sampler),
+            self.drafter(spec, sampler, earlier),
             prompt_ids,
             max_new_tokens=self.config.decoding.max_new_tokens,
             stop_ids=self.stop_ids,
@@ -194,14 +195,14 @@ class Session:
 
     def features_of(self, ids: Sequence[int], taps: Sequence[int]) -> torch.Tensor | None:
         """The outputs of the target's layers `taps` for a text, [L, F]."""
-        after = ids[-1:]  # of a prompt the last token is not run
-        return Target(self._lm(TARGET)).start([*ids, *after], taps)
+        return Target(self._lm(TARGET)).start([*ids, *ids[-1:]], taps)  # of a prompt the last token is not run
 
-    def drafter(self, spec: Spec, sampler: Sampler | None = None) -> Drafter:
+    def drafter(self, spec: Spec, sampler: Sampler | None = None, earlier: Earlier = NOTHING) -> Drafter:
         """A drafter over the model of its part, which all specs of that part share; greedy without a `sampler`, or
         where --draft_sampling says so."""
         is_drawn = spec.can_draw and self.config.decoding.draft_sampling == "sample"
-        return spec.drafter(self.setup(spec, lm=self.model_of(spec), sampler=sampler if is_drawn else None))
+        setup = self.setup(spec, lm=self.model_of(spec), sampler=sampler if is_drawn else None)
+        return spec.drafter(replace(setup, earlier=earlier))
 
     def setup(self, spec: Spec, *, lm: Any = None, sampler: Sampler | None = None) -> Setup:
         """What the run gives a drafter of `spec`, with or without its model."""
@@ -209,18 +210,17 @@ class Session:
 
     def _unlearnt(self, spec: Spec) -> Setup:
         """The same without a model, a sampler and what a policy has learnt."""
-        mask = None if spec.role is None else self.mask_ids.get(spec.role)
+        mask = None if spec.model_role is None else self.mask_ids.get(spec.model_role)
         return Setup(self.stop_ids, self.options, mask_id=mask)
 
     def model_of(self, spec: Spec) -> Any:
         """The model, or the head over the target, of a drafter's part, loaded; None for a drafter without one."""
-        source = None if spec.role is None else self.sources[spec.role]
+        source = None if spec.model_role is None else self.sources[spec.model_role]
         if not isinstance(source, HeadSource):
             return None if source is None else self._lm(source.role)
         if source.role not in self._heads:
-            target = self._lm(TARGET)
-            self._heads[source.role] = source.head.load(source, target, self.backend)
-            target.warm_up(self._heads[source.role].taps)
+            self._heads[source.role] = source.head.load(source, self._lm(TARGET), self.backend)
+            self._lm(TARGET).warm_up(self._heads[source.role].taps)
         return self._heads[source.role]
 
     def results_identity(self, spec: Spec) -> dict[str, Any]:
@@ -243,7 +243,7 @@ class Session:
 
     def chains_identity(self, spec: Spec) -> dict[str, Any]:
         """What decides what a drafter would write after a prefix of a text."""
-        model = {} if spec.role is None else {"drafter_sha256": self.fingerprints.get(spec.role)}
+        model = {} if spec.model_role is None else {"drafter_sha256": self.fingerprints.get(spec.model_role)}
         return model | spec.chain_settings(self._unlearnt(spec))
 
     def _sampling(self, spec: Spec) -> dict[str, Any]:
@@ -281,16 +281,11 @@ def open_session(config: RunConfig) -> Session:
     """Find the models that `config` needs and check that they fit each other; loads no weights. Raises UserError."""
     device, priced, needs_advice = resolve_device(config.models.device), config.pricing, config.drafters.needs_advice
     dtype, names = resolve_dtype(config.models.dtype, device), config.model_names
-    reader = config.reads_states
-    if reader is not None and config.decoding.verify == "trace":
-        raise UserError(
-            f"the {reader.title} reads the target's hidden states, which no trace holds: leave out it or --verify trace"
-        )
+    config.require_states()
     sources = find_models(names, config.needs_weights)
-    tokenizer = load_tokenizer(sources[TARGET])
-    masks: dict[Role, int] = {}
-    with_tokenizer = [role for role in sources if role is not TARGET and not isinstance(role, HeadRole)]
-    for role in sorted(with_tokenizer, key=lambda role: role.title):
+    tokenizer, masks = load_tokenizer(sources[TARGET]), dict[Role, int]()
+    heads = [role for role in sources if isinstance(role, HeadRole)]  # which have no tokenizer
+    for role in sorted(sources.keys() - {TARGET, *heads}, key=lambda role: role.title):
         drafter_tokenizer = load_tokenizer(sources[role])
         if role.is_block_diffusion:
             masks[role] = mask_id(sources[role], drafter_tokenizer)
@@ -343,7 +338,7 @@ def backend_of(config: RunConfig, device: torch.device, dtype: torch.dtype, sour
     """What runs the models that this run loads; a target that a trace stands for is not among them."""
     loaded = [one for role, one in sources.items() if role is not TARGET or config.decoding.verify == "target"]
     options = settled_options(config.drafters.options, configs_of(sources))
-    block_size = max(kinds()[kind].block_len(options) for kind in config.drafters.kinds)
+    block_size = max(kind.block_len(options) for kind in config.drafters.part_kinds)
     reason = only_eager(config)
     return resolve_backend(config.models.engine, device, dtype, loaded, block_size=block_size, only_eager=reason)
 

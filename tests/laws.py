@@ -31,7 +31,9 @@ from specdec.drafters.base import Setup
 from specdec.drafters.block_diffusion import BlockSettings, DllmDrafter, DllmStatic, FailFast
 from specdec.drafters.dflash import DflashDrafter, DflashDynamic, DflashStatic
 from specdec.drafters.eagle3 import Eagle3Drafter, Eagle3Dynamic, Eagle3Static
+from specdec.drafters.hybrid import Hybrid
 from specdec.drafters.plain import NoDrafter
+from specdec.drafters.suffix import Suffix
 from specdec.models.dflash_network import DflashNetwork
 from specdec.models.eagle3_network import Eagle3Network
 from specdec.models.lm import CachedLM
@@ -50,7 +52,10 @@ SPECS = {
     "eagle3_df": Eagle3Dynamic(0.35, 3, 1),
     "dflash_sf": DflashStatic(2),
     "dflash_df": DflashDynamic(0.5, 3, 1),
+    "suffix": Suffix(8, factor=3.0, floor=0.0),
+    "hybrid": Hybrid("suffix_8_f3.0_p0.0", "ar_None_sf_2"),
 }
+MODEL_FREE = ("suffix",)  # whose drafts are never drawn
 POOL = 16  # drafts of a dLLM that samples, after the same prefix: the rule for them holds whatever they are
 
 
@@ -127,6 +132,8 @@ def make_drafter(kind: str, sampler: Sampler | None) -> object:
         return FedDrafter(tiny_head(), SPECS[kind], ())
     if kind.startswith("dflash"):
         return FedBlockDrafter(tiny_block_head(), SPECS[kind], Setup(()))
+    if kind in ("hybrid", *MODEL_FREE):
+        return SPECS[kind].drafter(Setup((), lm=tiny_models()["ar"], sampler=sampler))
     spec, lm = SPECS[kind], tiny_models()["ar" if kind.startswith("ar") else "dllm"]
     lm = lm if sampler is None else SampledLM(lm, sampler)
     if isinstance(spec, ArStatic | ArDynamic):
@@ -199,7 +206,7 @@ def drafts_behind(kind: str, is_sampled: bool, warp: Warp, text: Sequence[int]) 
 
     if not is_sampled:
         return [(draft(None), 1.0)]
-    if kind.startswith("ar"):
+    if kind.startswith("ar") or kind == "hybrid":
         return all_drafts(warp, draft)
     return [(draft(Sampler(warp, f"{text} {number}")), 1 / POOL) for number in range(POOL)]
 

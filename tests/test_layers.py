@@ -37,6 +37,7 @@ HEAVY = (
     "models/taps",
     "models/tokens",
     "runs/against_plain",
+    "runs/earlier",
     "runs/jobs",
     "runs/recording",
     "session",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from laws import PROMPT, SPECS, TEXTS, all_drafts, come_out, exact_law, make_drafter, p_value, tiny_models
+from laws import MODEL_FREE, PROMPT, SPECS, TEXTS, all_drafts, come_out, exact_law, make_drafter, p_value, tiny_models
 
 from specdec.decoding import sampling
 from specdec.decoding.loop import speculate
@@ -22,11 +22,9 @@ from specdec.models.taps import Taps
 
 pytestmark = pytest.mark.slow
 NUM_SAMPLES = 200_000
-WITH_ONE_DRAFT = ("plain", "eagle3_sf", "eagle3_df", "dflash_sf", "dflash_df")  # whose drafts are never drawn
-KINDS = [
-    *((kind, False) for kind in WITH_ONE_DRAFT),
-    *itertools.product([kind for kind in SPECS if kind not in WITH_ONE_DRAFT], (False, True)),
-]
+POINTS = [*MODEL_FREE, "eagle3_sf", "eagle3_df", "dflash_sf", "dflash_df"]  # whose drafts are never drawn
+DRAWING = [kind for kind in SPECS if kind not in ("plain", *POINTS)]
+KINDS = [("plain", False), *((kind, False) for kind in POINTS), *itertools.product(DRAWING, (False, True))]
 WARPS = [Warp(*each) for each in itertools.product((0.7, 1.0), (0, 3), (1.0, 0.8))]
 BUGS = {
     "one token too many": (
@@ -86,7 +84,8 @@ def in_earnest(kind: str, is_sampled: bool, warp: Warp, num_samples: int, *, has
 
 
 @pytest.mark.parametrize(
-    ("kind", "is_sampled"), [("plain", False), ("ar_df", True), ("dllm_sf", True), ("failfast", False)]
+    ("kind", "is_sampled"),
+    [("plain", False), ("suffix", False), ("hybrid", True), ("ar_df", True), ("dllm_sf", True), ("failfast", False)],
 )
 def test_the_loop_draws_from_that_law_too(kind: str, is_sampled: bool) -> None:
     warp = Warp(0.9, top_k=3)

@@ -29,9 +29,11 @@ BACKENDS = {"eager": CachedLM, "graph": GraphLM}
 TAPS = [(0,), (1,), (1, 0), (1, 1)]
 
 
-@pytest.fixture(scope="module", params=["qwen2", "llama", "qwen2-tied", "mistral", "qwen3"])
+@pytest.fixture(
+    scope="module", params=["qwen2", "llama", "qwen2-tied", "mistral", "qwen3", "qwen3_moe", "phi3", "gemma3_text"]
+)
 def model(request: pytest.FixtureRequest, one_thread: None) -> torch.nn.Module:
-    return toy_model(request.param.split("-")[0], 61, scale=4.0, tie="tied" in request.param)
+    return toy_model(request.param.partition("-")[0], 61, scale=4.0, tie="tied" in request.param)
 
 
 @pytest.fixture(params=BACKENDS)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, get_type_hints
 
 from specdec.decoding.chains import Chain, Chains, Text
 from specdec.decoding.loop import Drafter
+from specdec.drafters.earlier import NOTHING, Earlier
 from specdec.drafters.flags import Flag, Options
 from specdec.models.checkpoints import Role
 from specdec.records.rounds import Round
@@ -33,7 +34,8 @@ class Setup:
     """What a drafter is given by those who run it.
 
     `lm`: the model, or the head, of its part (`Spec.role`), None in a replay. `sampler`: draws the drafts; None:
-    greedy. `advice`: what a policy that has learnt knows.
+    greedy. `advice`: what a policy that has learnt knows. `earlier`: the answers to the questions before, for a spec
+    that reads them.
     """
 
     stop_ids: Collection[int]
@@ -42,6 +44,7 @@ class Setup:
     mask_id: int | None = None
     sampler: Sampler | None = None
     advice: Advice | None = None
+    earlier: Earlier = NOTHING
 
 
 class Recorded(Protocol):
@@ -115,16 +118,32 @@ class Spec(ABC):
     @property
     def has_own_price(self) -> bool:
         """Whether it is priced by profiles alone that know its family."""
-        return self.priced_as not in ("ar", "block")
+        return self.parts[-1].priced_as not in ("ar", "block")
 
     @property
     def can_draw(self) -> bool:
-        return self.draws and self.role is not None
+        return self.parts[-1].draws and self.model_role is not None
 
     @property
     def variant(self) -> str:
         """In as few letters as will do, what marks it beside others of its kind in a figure; "" as published."""
         return ""
+
+    @property
+    def parts(self) -> tuple[Spec, ...]:
+        """What it drafts with, in the order in which it asks them: itself, as a rule. Only the last may need a model,
+        and a pass is one of that part's."""
+        return (self,)
+
+    @property
+    def model_role(self) -> Role | None:
+        """The model that it needs: its last part's."""
+        return self.parts[-1].role
+
+    @property
+    def reads_earlier(self) -> bool:
+        """Whether it drafts from the answers to the questions before (`Setup.earlier`)."""
+        return False
 
     def _filled(self, pattern: str, spelled: Callable[[float], str]) -> str:
         words = {one.name: getattr(self, one.name) for one in fields(self)}
@@ -144,7 +163,7 @@ class Spec(ABC):
     def sweep(cls, options: Options) -> list[Spec]:
         """What the flags ask for: every combination once."""
         asked = [flag.of(options) for flag in cls.swept]
-        return [cls(*chosen) for chosen in product(*((one,) if isinstance(one, str) else one for one in asked))]
+        return [cls(*chosen) for chosen in product(*((one,) if isinstance(one, str | bool) else one for one in asked))]
 
     @property
     def first_asked(self) -> int:

@@ -52,8 +52,9 @@ def price(record: Record, profile: LatencyProfile, target: str, accounting: str 
     Raises UserError for an unknown target or an empty record.
     """
     entry = resolve_target(profile, target)
+    drafts_last = parse_name(record.drafter_name).parts[-1]
     return Price(
-        draft_ms=num_passes(record, accounting) * profile.pass_ms(parse_name(record.drafter_name).priced_as),
+        draft_ms=num_passes(record, accounting) * profile.pass_ms(drafts_last.priced_as),
         verify_ms=math.fsum(verification_ms(profile, entry, r.draft_len + 1) for r in record.rounds),
         baseline_ms=_num_output_tokens(record) * profile.target_ms_per_token[entry],
     )
@@ -132,7 +133,7 @@ class Pricing:
         return self._prices(record, self._entries(known, target))
 
     def _prices(self, record: Record, entries: Mapping[str, tuple[LatencyProfile, str]]) -> dict[str, Price]:
-        kind = parse_name(record.drafter_name).priced_as
+        kind = parse_name(record.drafter_name).parts[-1].priced_as
         known = {engine: one for engine, one in entries.items() if one[0].knows(kind)}
         return {engine: price(record, profile, entry, self.accounting) for engine, (profile, entry) in known.items()}
 

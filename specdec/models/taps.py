@@ -30,7 +30,7 @@ class Taps:
 
     @cached_property
     def _layers(self) -> list[torch.nn.Module]:
-        return list(self.model.get_submodule(f"{self.model.base_model_prefix}.layers").children())
+        return list(self.model.get_submodule("model.layers").children())
 
     def begin(self, asked: Sequence[int]) -> None:
         """A new pass. Raises UserError for a layer that is not there."""
