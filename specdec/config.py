@@ -162,10 +162,14 @@ class RunConfig:
         defaults = {role: BUNDLED if target == BUNDLED else role.default for role in names}
         return {TARGET: target} | {role: name or defaults[role] for role, name in names.items()}
 
-    @property
-    def reads_states(self) -> Role | None:
-        """The part of a drafter of the run that reads the target's hidden states; None where none does."""
-        return next((role for role in self.drafters.roles if isinstance(role, HeadRole)), None)
+    def require_states(self) -> None:
+        """Raise UserError for a live run without a target, of a drafter that reads the target's hidden states."""
+        reader = next((role for role in self.drafters.roles if isinstance(role, HeadRole)), None)
+        if reader is not None and self.decoding.verify == "trace":
+            raise UserError(
+                f"the {reader.title} reads the target's hidden states, which no trace holds: leave out it or "
+                "--verify trace"
+            )
 
     def identity(
         self, dataset: str, question_id: int, drafter: str, prompt_ids_sha256: str, settings: Mapping[str, Any]
@@ -228,7 +232,6 @@ def _conflicts(config: RunConfig) -> dict[str, bool]:
         "--figures draws records and --record makes none: leave out one of them": records and output.figures,
         "--trace_dir needs --verify trace": config.decoding.trace_dir is not None and not by_trace,
         "--record runs the target, --verify trace does without it: choose one": records and by_trace,
-        **_state_conflicts(config),
         **_sampling_conflicts(config.decoding, makes_traces or by_trace, by_cost),
         **_missing_models(config),
     }
@@ -256,16 +259,4 @@ def _missing_models(config: RunConfig) -> dict[str, bool]:
     return {
         **{nothing.format(role.flag): is_smollm2 for role in roles if not role.needs_name},
         **{f"no {role.title} comes with a target: give {role.flag} FOLDER": True for role in of_nobody},
-    }
-
-
-def _state_conflicts(config: RunConfig) -> dict[str, bool]:
-    """Where there is no target whose hidden states a drafter could read."""
-    role = config.reads_states
-    if role is None:
-        return {}
-    return {
-        f"the {role.title} reads the target's hidden states, which no trace holds: leave out it or --verify trace": (
-            config.decoding.verify == "trace"
-        )
     }

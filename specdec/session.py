@@ -161,7 +161,6 @@ class Session:
         `sampler` (`self.sampler`): draws the tokens; None: greedy. `target`: another than the run's own, to verify by.
         `earlier`: what was asked before. `check_stop` may raise, between the calls of a round.
         """
-
         cpu_s: list[float] = []
 
         def clock() -> float:
@@ -268,11 +267,11 @@ def open_session(config: RunConfig) -> Session:
     """Find the models that `config` needs and check that they fit each other; loads no weights. Raises UserError."""
     device, priced, needs_advice = resolve_device(config.models.device), config.pricing, config.drafters.needs_advice
     dtype, names = resolve_dtype(config.models.dtype, device), config.model_names
+    config.require_states()
     sources = find_models(names, config.needs_weights)
-    tokenizer = load_tokenizer(sources[TARGET])
-    masks: dict[Role, int] = {}
-    with_tokenizer = [role for role in sources if role is not TARGET and not isinstance(role, HeadRole)]
-    for role in sorted(with_tokenizer, key=lambda role: role.title):
+    tokenizer, masks = load_tokenizer(sources[TARGET]), dict[Role, int]()
+    heads = [role for role in sources if isinstance(role, HeadRole)]  # which have no tokenizer
+    for role in sorted(sources.keys() - {TARGET, *heads}, key=lambda role: role.title):
         drafter_tokenizer = load_tokenizer(sources[role])
         if role.is_block_diffusion:
             masks[role] = mask_id(sources[role], drafter_tokenizer)

@@ -12,8 +12,12 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
+from dflash_heads import FULL, loaded_dflash, toy_dflash
+from dflash_heads import taught as taught_dflash
 from heads import features_of, loaded_head, taught, toy_head
 from reference import full_logits
 from toys import perturbed, toy_model
@@ -25,10 +29,12 @@ from specdec.decoding.stopping import Draft
 from specdec.drafters.ar import ArDrafter, ArDynamic, ArStatic, SampledArDrafter
 from specdec.drafters.base import Setup
 from specdec.drafters.block_diffusion import BlockSettings, DllmDrafter, DllmStatic, FailFast
+from specdec.drafters.dflash import DflashDrafter, DflashDynamic, DflashStatic
 from specdec.drafters.eagle3 import Eagle3Drafter, Eagle3Dynamic, Eagle3Static
 from specdec.drafters.hybrid import Hybrid
 from specdec.drafters.plain import NoDrafter
 from specdec.drafters.suffix import Suffix
+from specdec.models.dflash_network import DflashNetwork
 from specdec.models.eagle3_network import Eagle3Network
 from specdec.models.lm import CachedLM
 
@@ -42,10 +48,12 @@ SPECS = {
     "ar_df": ArDynamic(0.35, 3, 1),
     "dllm_sf": DllmStatic(0.4, 3),
     "failfast": FailFast(0.4, 0.4, 5, 1, first_window=2),
-    "suffix": Suffix(8, factor=3.0, floor=0.0),
-    "hybrid": Hybrid("suffix_8_f3.0_p0.0", "ar_None_sf_2"),
     "eagle3_sf": Eagle3Static(2),
     "eagle3_df": Eagle3Dynamic(0.35, 3, 1),
+    "dflash_sf": DflashStatic(2),
+    "dflash_df": DflashDynamic(0.5, 3, 1),
+    "suffix": Suffix(8, factor=3.0, floor=0.0),
+    "hybrid": Hybrid("suffix_8_f3.0_p0.0", "ar_None_sf_2"),
 }
 MODEL_FREE = ("suffix",)  # whose drafts are never drawn
 POOL = 16  # drafts of a dLLM that samples, after the same prefix: the rule for them holds whatever they are
@@ -93,14 +101,39 @@ class FedDrafter(Eagle3Drafter):
         return super().propose(prefix_ids, budget)
 
 
+@cache
+def tiny_block_head() -> DflashNetwork:
+    """A DFlash head with a Markov head that has learnt a little of the target; its blocks begin at the anchor."""
+    lm = tiny_models()["target"]
+    how = {"taps": (0,), "block_size": 3, "kinds": (FULL,), "mask_id": MASK_ID, "extra": {"markov_rank": 8}}
+    head = taught_dflash(
+        toy_dflash("Qwen3DSparkModel", lm.model, 9, **how),
+        lm.model,
+        [[*PROMPT, *text] for text in TEXTS[::9]],
+        steps=40,
+    )
+    with TemporaryDirectory() as folder:
+        return loaded_dflash(Path(folder), head, lm)
+
+
+class FedBlockDrafter(DflashDrafter):
+    """A DFlash drafter that is given the features of every prefix anew."""
+
+    def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
+        self.reset(features_of(tiny_models()["target"].model, prefix_ids[:-1], self.taps))
+        return super().propose(prefix_ids, budget)
+
+
 def make_drafter(kind: str, sampler: Sampler | None) -> object:
     """A drafter of SPECS over the tiny models; it draws if it has a sampler."""
     if kind == "plain":
         return NoDrafter()
-    if kind in ("hybrid", *MODEL_FREE):
-        return SPECS[kind].drafter(Setup((), lm=tiny_models()["ar"], sampler=sampler))
     if kind.startswith("eagle3"):
         return FedDrafter(tiny_head(), SPECS[kind], ())
+    if kind.startswith("dflash"):
+        return FedBlockDrafter(tiny_block_head(), SPECS[kind], Setup(()))
+    if kind in ("hybrid", *MODEL_FREE):
+        return SPECS[kind].drafter(Setup((), lm=tiny_models()["ar"], sampler=sampler))
     spec, lm = SPECS[kind], tiny_models()["ar" if kind.startswith("ar") else "dllm"]
     lm = lm if sampler is None else SampledLM(lm, sampler)
     if isinstance(spec, ArStatic | ArDynamic):

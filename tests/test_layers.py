@@ -27,6 +27,7 @@ HEAVY = (
     "decoding/block_recorder",
     "decoding/sampled",
     "decoding/sampling",
+    "models/dflash",
     "models/eagle3",
     "models/graph/",
     "models/kv_buffer",

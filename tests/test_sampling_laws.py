@@ -22,11 +22,9 @@ from specdec.models.taps import Taps
 
 pytestmark = pytest.mark.slow
 NUM_SAMPLES = 200_000
-WITH_ONE_DRAFT = ("plain", "eagle3_sf", "eagle3_df", *MODEL_FREE)  # whose drafts are never drawn
-KINDS = [
-    *((kind, False) for kind in WITH_ONE_DRAFT),
-    *itertools.product([kind for kind in SPECS if kind not in WITH_ONE_DRAFT], (False, True)),
-]
+POINTS = [*MODEL_FREE, "eagle3_sf", "eagle3_df", "dflash_sf", "dflash_df"]  # whose drafts are never drawn
+DRAWING = [kind for kind in SPECS if kind not in ("plain", *POINTS)]
+KINDS = [("plain", False), *((kind, False) for kind in POINTS), *itertools.product(DRAWING, (False, True))]
 WARPS = [Warp(*each) for each in itertools.product((0.7, 1.0), (0, 3), (1.0, 0.8))]
 BUGS = {
     "one token too many": (

@@ -38,6 +38,7 @@ def toy_model(
     hidden_size: int = 32,
     vocab_size: int = VOCAB_SIZE,
     tie: bool = False,
+    num_layers: int = 2,
 ) -> torch.nn.Module:
     """A random causal LM of `architecture` (a key of ARCHITECTURES), its logits multiplied by `scale`."""
     classes, own = ARCHITECTURES[architecture]
@@ -45,7 +46,7 @@ def toy_model(
         vocab_size=vocab_size,
         hidden_size=hidden_size,
         intermediate_size=2 * hidden_size,
-        num_hidden_layers=2,
+        num_hidden_layers=num_layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=MAX_POSITIONS,

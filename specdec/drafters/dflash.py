@@ -1,0 +1,221 @@
+"""DFlash and its kin: a head that reads some of the target's hidden states and fills a whole block in one pass, of
+which a static length is verified, or what FailFast's rule leaves by the slots' confidences. Its tokens are the most
+probable ones, also where the target samples (then each is a point mass, which is lossless).
+
+The block's length is the checkpoint's and never changed. `models/dflash.py` reads checkpoints, and
+`models/dflash_network.py` runs them; a pass takes in what the target has confirmed since the last one, the prompt
+included. Sources: DFlash (z-lab), JetSpec (arXiv 2606.18394), DSpark (arXiv 2607.05147); FailFast (arXiv 2512.20573).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from specdec.decoding.chains import Chain
+from specdec.decoding.stopping import Draft, Passes, cut_after_stop
+from specdec.decoding.target import Verification
+from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup, Spec
+from specdec.drafters.flags import DRAFT_LEN, DRAFT_STEP, MAX_DRAFT_LEN, TAU, Options
+from specdec.errors import UserError
+from specdec.models.heads import Head, HeadRole, HeadSource
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from specdec.models.dflash_network import DflashNetwork
+
+NAME = "dflash"
+BLOCK = "dflash_block"  # no flag: how long the checkpoint's blocks are, by its config.json
+
+
+def _read(source: HeadSource) -> Head:
+    from specdec.models.dflash import read_dflash
+
+    return read_dflash(source)
+
+
+DFLASH_HEAD = HeadRole("DFlash head", "--dflash_dir", "", read=_read)
+
+
+class _Dflash(Spec):
+    """What both have in common: which of a block's slots are verified."""
+
+    role = DFLASH_HEAD
+    priced_as = NAME
+    chains_name = NAME
+    is_default = False
+    draws = False
+
+    @classmethod
+    def stated(cls, config: Mapping[str, Any]) -> Options:
+        from specdec.models.dflash import block_size_of
+
+        return {BLOCK: block_size_of(config)}
+
+    @abstractmethod
+    def cut(self, confidences: Sequence[float]) -> tuple[int, str]:
+        """How many of so many sure slots are verified, and why no more."""
+
+    def asked_len(self, draft_len: int) -> int:
+        """The window that was asked for, where no stop token ended the draft."""
+        return self.first_asked
+
+    def drafter(self, setup: Setup) -> Drafter:
+        return DflashDrafter(setup.lm, self, setup)
+
+    def replayed(self, trace: Recorded, setup: Setup) -> Drafter:
+        return RecordedDflash(trace, self)
+
+
+@dataclass(frozen=True)
+class DflashStatic(_Dflash):
+    """The first `draft_len` tokens of a block, or all that it has."""
+
+    draft_len: int
+
+    name_pattern = "dflash_sf_{draft_len}"
+    label_pattern = "DFlash, static {draft_len}"
+    swept = (DRAFT_LEN,)
+    kind = "dflash_sf"
+    title = "DFlash, static"
+    hue = "#6A3D9A"
+    marker = "P"
+    serving = {
+        "vLLM": {"method": "dflash", "model": "{model}", "num_speculative_tokens": "{draft_len}"},
+        "SGLang": {"algorithm": "DFLASH", "draft-model-path": "{model}", "num-draft-tokens": "{num_verified}"},
+    }
+
+    def cut(self, confidences: Sequence[float]) -> tuple[int, str]:
+        return len(confidences), "length"
+
+    def check_context(self, options: Options, context_len: int) -> None:
+        block = options.get(BLOCK)
+        if block is not None and self.draft_len > block:
+            raise UserError(
+                f"{self.name} asks for more than the checkpoint's block of {block}: a head is of no use at another "
+                "length than it was trained for"
+            )
+
+
+@dataclass(frozen=True)
+class DflashDynamic(_Dflash):
+    """A block under FailFast's stopping rule: chunks of `draft_step` tokens, up to the first chunk with a confidence
+    below `tau`, at most `max_draft_len` or all that the block has."""
+
+    tau: float
+    max_draft_len: int
+    draft_step: int
+
+    name_pattern = "dflash_df_{tau}_{max_draft_len}_{draft_step}"
+    label_pattern = "DFlash, dynamic τ {tau}, N_max {max_draft_len}, N {draft_step}"
+    swept = (TAU, MAX_DRAFT_LEN, DRAFT_STEP)
+    kind = "dflash_df"
+    title = "DFlash, dynamic"
+    hue = "#C51B7D"
+    marker = "X"
+    not_served = "it verifies blocks of one length"
+
+    @property
+    def first_asked(self) -> int:
+        return min(self.draft_step, self.max_draft_len)
+
+    def cut(self, confidences: Sequence[float]) -> tuple[int, str]:
+        for end in range(self.draft_step, len(confidences) + 1, self.draft_step):
+            if min(confidences[:end]) < self.tau:
+                return end, "low_confidence"
+        return len(confidences), "max_len"
+
+    def asked_len(self, draft_len: int) -> int:
+        """Whole chunks."""
+        return min(-(-draft_len // self.draft_step) * self.draft_step, self.max_draft_len)
+
+
+class BlockOfDrafts(Drafter):
+    """Drafts by one pass, whatever is verified of it; what became of a draft shows in the next prefix."""
+
+    def __init__(self, spec: _Dflash, stop_ids: frozenset[int]) -> None:
+        self.spec, self.stop_ids = spec, stop_ids
+
+    @abstractmethod
+    def _block(self, prefix_ids: Sequence[int]) -> tuple[list[int], list[float]]:
+        """All drafts of the block after a prefix (up to a stop token at least), and how sure each is."""
+
+    def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
+        limit = min(budget, self.spec.chain_len({}))
+        if limit < 1:
+            return Draft(asked_len=self.spec.first_asked)
+        tokens, confidences = self._block(prefix_ids)
+        tokens = cut_after_stop(tokens[:limit], self.stop_ids)
+        draft_len, reason = self.spec.cut(confidences[: len(tokens)])
+        is_stopped = tokens[draft_len - 1] in self.stop_ids
+        sure = confidences[:draft_len]
+        return Draft(
+            tokens[:draft_len],
+            sure,
+            Passes(denoise=1),
+            "stop_token" if is_stopped else reason,
+            list(sure),
+            asked_len=draft_len if is_stopped else self.spec.asked_len(draft_len),
+        )
+
+
+class DflashDrafter(BlockOfDrafts):
+    """A head answers. What it is given of the target waits until it is asked: its passes are under the clock."""
+
+    def __init__(self, network: DflashNetwork, spec: _Dflash, setup: Setup) -> None:
+        super().__init__(spec, frozenset(setup.stop_ids))
+        self.network, self.taps = network, network.taps
+        self._waiting: list[Tensor] = []
+
+    def reset(self, features: Tensor | None = None) -> None:
+        self.network.clear()
+        self._waiting = [] if features is None else [features]
+
+    def observe(self, verification: Verification) -> None:
+        if verification.features is not None:
+            self._waiting.append(verification.features)
+
+    def _block(self, prefix_ids: Sequence[int]) -> tuple[list[int], list[float]]:
+        for features_LF in self._waiting:
+            self.network.read(features_LF)
+        self._waiting = []
+        return self.network.target.on_host(self.network.draft(prefix_ids[-1:], [len(prefix_ids) - 1])[0])
+
+
+class RecordedDflash(BlockOfDrafts):
+    """Read back from chains."""
+
+    def __init__(self, trace: Recorded, spec: _Dflash) -> None:
+        super().__init__(spec, trace.stop_ids)
+        self._chains, self._prompt_len = trace.chains_of(spec).chains, len(trace.prompt_ids)
+
+    def _block(self, prefix_ids: Sequence[int]) -> tuple[list[int], list[float]]:
+        chain = self._chains[len(prefix_ids) - self._prompt_len]
+        return chain.tokens, chain.confidences
+
+
+def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Chain]]:
+    """One block per prefix, `batch` of them in a pass. The target's features of a text are the same whoever drafted it.
+
+    Chains are whole blocks whatever length is wanted, or end with a stop token.
+    """
+    from specdec.models.pages import in_groups
+
+    text, network, stop_ids = recording.text, recording.setup.lm, frozenset(recording.setup.stop_ids)
+    made: list[Chain] = []
+    network.clear()
+    if text.num_prefixes and text.prefix_lens[-1] > 1:
+        network.read(recording.features_of(text.ids[: text.prefix_lens[-1] - 1], network.taps))
+    for group in in_groups(text.prefix_lens, recording.batch):
+        blocks = network.draft([text.ids[at - 1] for at in group], [at - 1 for at in group])
+        for block in blocks:
+            tokens, confidences = network.target.on_host(block)
+            tokens = cut_after_stop(tokens, stop_ids)
+            made.append(Chain(tokens, confidences[: len(tokens)], [1] * len(tokens), [0], [0], []))
+    return dict.fromkeys(wanted, made)
+
+
+FAMILY = Family((DflashStatic, DflashDynamic), (DRAFT_LEN, TAU, MAX_DRAFT_LEN, DRAFT_STEP), record)
