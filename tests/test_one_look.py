@@ -102,6 +102,47 @@ def test_none_beats_plain_decoding_because_rounds_cost_more_than_they_give() -> 
     )
 
 
+def test_rounds_that_give_or_cost_the_same_are_said_to() -> None:
+    said = why(account(FAILFAST, 51, 26, 30.0, 100.0), account(AR, 51, 87, 100.0, 100.0))
+    assert said.startswith("Why: a round of FailFast gives as many tokens as one of AR static (5.1) and costs 1.3")
+    said = why(account(FAILFAST, 51, 26, 30.0, 100.0), account(AR, 40, 87, 50.0, 80.0))
+    assert said.endswith("(5.1 tokens against AR static's 4.0) and costs as much: 1.3 tokens of plain decoding.")
+
+
+def test_a_reason_is_one_for_what_it_explains() -> None:
+    said = why(account(FAILFAST, 80, 26, 500.0, 100.0), account(AR, 85, 30, 600.0, 190.0))  # drafting 83 %, then 76 %
+    assert said.endswith("but to draft costs as much as 6.0 tokens of plain decoding a round, against 5.0.")
+    said = why(account(FAILFAST, 51, 26, 30.0, 100.0), account(AR, 50, 30, 30.0, 200.0))
+    assert said.endswith("costs 1.3 tokens of plain decoding against 2.3: verification is 1.0 against 2.0 of that.")
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(10, 80), st.integers(0, 90), st.sampled_from((0.0, 1.0, 50.0, 50.1, 99.0)),
+                  st.sampled_from((1.0, 50.0, 50.01, 200.0)), st.sampled_from((0.0, 0.5, 0.501, 1.0))),
+        min_size=2, max_size=3,
+    )
+)  # fmt: skip
+def test_numbers_that_a_reason_compares_are_told_apart_and_stand_in_its_direction(
+    settings: list[tuple[int, int, float, float, float]],
+) -> None:
+    names = (FAILFAST, AR, LOOKUP)
+    said = why(*(account(name, *values) for name, values in zip(names, settings, strict=False)))
+    for pattern, is_up in (
+        (r"more of its draft \(([\d.]+)% against ([\d.]+)%\)", True),
+        (r"more tokens a round \(([\d.]+) against ([\d.]+)\)", True),
+        (r"gives more \(([\d.]+) tokens against .*?'s ([\d.]+)[,)]", True),
+        (r"needs ([\d.]+) passes a round against ([\d.]+)", True),
+        (r"drafting is ([\d.]+)% of its time, against ([\d.]+)%", True),
+        (r"drafting is ([\d.]+)% of its time against ([\d.]+)%", False),
+        (r"and costs ([\d.]+) tokens of plain decoding against ([\d.]+)", False),
+        (r"costs less \(([\d.]+) tokens of plain decoding against .*?'s ([\d.]+)\)", False),
+        (r"as much as ([\d.]+) tokens of plain decoding \(.*gives ([\d.]+)\.$", True),
+    ):
+        for one, other in re.findall(pattern, said):
+            assert (float(one.rstrip(".")) > float(other.rstrip("."))) is is_up and one != other, said
+
+
 def test_undecided_settings_of_one_kind_are_called_by_their_names() -> None:
     table = table_of(ranked(noisy((3.0, 2.9), 8, 1.0)), "E")
     assert "cannot be told apart" in in_short(table)
