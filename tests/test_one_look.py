@@ -102,6 +102,13 @@ def test_none_beats_plain_decoding_because_rounds_cost_more_than_they_give() -> 
     )
 
 
+def test_shares_stand_in_the_order_of_the_tokens_before_them() -> None:
+    said = why(account(AR, 74, 90, 80.0, 110.0, 0.78), account(FAILFAST, 46, 26, 30.0, 100.0, 0.48))
+    assert "gives 4.6 tokens against 7.4, 48% of a draft accepted against 78%." in said
+    said = why(account(AR, 74, 90, 20.0, 110.0, 0.78), account(FAILFAST, 46, 26, 30.0, 100.0, 0.48))
+    assert "gives more (7.4 tokens against FailFast's 4.6, 78% of a draft accepted against 48%)" in said
+
+
 def test_rounds_that_give_or_cost_the_same_are_said_to() -> None:
     said = why(account(FAILFAST, 51, 26, 30.0, 100.0), account(AR, 51, 87, 100.0, 100.0))
     assert said.startswith("Why: a round of FailFast gives as many tokens as one of AR static (5.1) and costs 1.3")

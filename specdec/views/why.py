@@ -128,7 +128,7 @@ def _compared(first: Account, rival: Account) -> str:
     if _is_more(first.cost, rival.cost):
         return (
             f"a round of {rival.name} costs less ({rival_cost} tokens of plain decoding against {first.name}'s "
-            f"{cost}), but gives {rival_tokens} tokens against {tokens}{_shares(first, rival)}"
+            f"{cost}), but gives {rival_tokens} tokens against {tokens}{_shares(rival, first)}"
         )
     if not _is_more(first.tokens, rival.tokens):
         same = f"a round of {first.name} gives as many tokens as one of {rival.name} ({tokens})"
@@ -192,12 +192,15 @@ def _pays_less(first: Account, rival: Account) -> str:
     return f"{costs}: verification is {_against(first.verify_cost, rival.verify_cost)} of that"
 
 
-def _shares(first: Account, rival: Account) -> str:
-    """The acceptance of both, where it says the same as the tokens do."""
-    if first.acceptance is None or rival.acceptance is None or not _is_more(first.acceptance, rival.acceptance):
+def _shares(one: Account, other: Account) -> str:
+    """The acceptance of both, in the order of the tokens before it, where it says the same as they do."""
+    if one.acceptance is None or other.acceptance is None:
         return ""
-    one, other = _apart(first.acceptance, rival.acceptance, "%")
-    return f", {one} of a draft accepted against {other}"
+    is_same_way = (one.acceptance > other.acceptance) == (one.tokens > other.tokens)
+    if not is_same_way or math.isclose(one.acceptance, other.acceptance, rel_tol=ALIKE):
+        return ""
+    share, other_share = _apart(one.acceptance, other.acceptance, "%")
+    return f", {share} of a draft accepted against {other_share}"
 
 
 def ceiling_line(table: Table) -> str:
