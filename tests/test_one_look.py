@@ -23,12 +23,12 @@ from specdec.ranking.ceiling import Ceiling
 from specdec.ranking.entries import Entry, entry_of
 from specdec.ranking.table import table_of
 from specdec.runs.run_file import RunFile, find_logs
-from specdec.text import MARKDOWN
-from specdec.views.brief import COLUMNS
+from specdec.text import MARKDOWN, columns, cut
+from specdec.views.brief import COLUMNS, brief_table
 from specdec.views.labels import short_labels
 from specdec.views.progress import question_line
 from specdec.views.tables import answers_line, ranking_report
-from specdec.views.verdict import in_short
+from specdec.views.verdict import headline, in_short
 from specdec.views.view import View
 from specdec.views.why import ceiling_line, why_line
 
@@ -183,6 +183,12 @@ def test_the_ceiling_is_told_where_it_is_known() -> None:
     said = ceiling_line(table_of(known, "E"))
     assert "give 7.85x (ratio of sums); dLLM static reaches 50% of it, and loses 20% to drafting too far, 10%" in said
     assert ceiling_line(table_of(account(STATIC, 51, 26, 30.0, 100.0), "E")) == ""
+
+
+def test_a_drafter_of_no_family_is_called_by_its_name() -> None:
+    table = table_of([*account("their_engine", 51, 26, 30.0, 100.0), *account(AR, 20, 87, 100.0, 100.0)], "E")
+    found = headline(table)
+    assert found is not None and "their_engine is fastest" in found.before and "other" not in found.before
 
 
 # ---- width, rows, form -----------------------------------------------------------------------------------------------
@@ -372,3 +378,13 @@ def test_a_report_that_fails_loses_no_run(
     assert "once all shards are done" in capsys.readouterr().out
     monkeypatch.setattr("specdec.commands.page.report_html", lambda *_: 1 / 0)
     assert failfast.main(line) == 0 and "No report: division by zero" in capsys.readouterr().out
+
+
+def test_names_of_wide_characters_take_the_columns_that_a_terminal_gives_them() -> None:
+    names = ("\u901f\u3044\u4e0b\u66f8\u304d\u6a5f" * 9, "\u901f\u3044", "a\u0301b")
+    entries = [one for at, name in enumerate(names) for one in account(name, 60 - at, 26, 30.0, 100.0)]
+    for width in (40, 60, 100):
+        lines = "\n".join(brief_table(table_of(entries, "E"), View(width=width))).splitlines()
+        assert max(map(columns, lines)) <= width
+        assert len({columns(line[: line.index("x") + 1]) for line in lines if re.search(r"\dx", line)}) == 1
+    assert columns(cut(names[0], 9)) == 9 and cut(names[1], 4) == names[1]
