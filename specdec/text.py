@@ -1,6 +1,7 @@
 """Columns: rows of text, aligned."""
 
 from collections.abc import Iterable, Sequence
+from unicodedata import combining, east_asian_width
 
 TEXT, MARKDOWN = "text", "markdown"  # what a table is written for: a terminal, or a page
 
@@ -11,15 +12,39 @@ def aligned(cells: Sequence[Sequence[str]], num_left: int = 1, *, is_ruled: bool
     >>> aligned([["a", "b"], ["x", "10"]], is_ruled=False)
     ['a   b', 'x  10']
     """
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(columns, column)) for column in zip(*cells, strict=True)]
     lines = [
         "  ".join(
-            text.ljust(width) if index < num_left else text.rjust(width)
+            text + _pad(text, width) if index < num_left else _pad(text, width) + text
             for index, (text, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in cells
     ]
     return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]] if is_ruled else lines
+
+
+def _pad(text: str, width: int) -> str:
+    return " " * (width - columns(text))
+
+
+def columns(text: str) -> int:
+    """The columns that a text takes on a terminal: Chinese, Japanese and Korean characters take two, accents none.
+
+    >>> columns("AR"), columns("\u540d\u524d")
+    (2, 4)
+    """
+    if text.isascii():
+        return len(text)
+    return sum(2 if east_asian_width(one) in "WF" else 0 if combining(one) else 1 for one in text)
+
+
+def cut(text: str, room: int) -> str:
+    """`text` in at most `room` columns; "~" at the end of what is cut. `cut("abcdef", 4) == "abc~"`."""
+    if columns(text) <= room:
+        return text
+    while text and columns(text) > room - 1:
+        text = text[:-1]
+    return text + "~"
 
 
 def quote_text(text: str) -> list[str]:

@@ -338,6 +338,24 @@ def test_what_an_architecture_cannot_follow_is_refused_in_one_line(
     assert said in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
+@pytest.mark.parametrize(
+    "by_kind",
+    [{"full_attention": "yarn"}, {"sliding_attention": [1]}, {"full_attention": {"rope_theta": "x"}}],
+)
+@pytest.mark.parametrize("name", ["qwen3", "gemma3_text"])
+def test_rotary_settings_of_a_kind_of_layer_that_are_none_are_a_misfit(name: str, by_kind: dict) -> None:
+    row = find_architecture(name)
+    assert row is not None
+    config = model_config_of(name) | {"rope_parameters": by_kind}
+    assert "'rope_parameters' of" in str(row.misfit(config))
+
+
+def model_config_of(name: str) -> dict:
+    """What a config.json of this kind says at least."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return {**sizes, "vocab_size": 64, "max_position_embeddings": 64, "num_key_value_heads": 2, "head_dim": 8}
+
+
 def test_a_text_ends_before_angles_change(checkpoints: dict[str, Path]) -> None:
     path = checkpoints["phi3"] / "config.json"
     kept = path.read_text()

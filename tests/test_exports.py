@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import csv
 import json
+from dataclasses import fields
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
@@ -21,9 +22,10 @@ from specdec.errors import UserError
 from specdec.latency.pricing import Pricing
 from specdec.latency.profile import load_profile
 from specdec.ranking.entries import entry_of, merge
+from specdec.ranking.source import Source
 from specdec.records.record import Record, identity_path, save_record
 from specdec.records.turns import row_of, turn_id, turn_of
-from specdec.views.record_rows import record_rows, round_rows
+from specdec.views.record_rows import KEYS, record_rows, round_rows
 from specdec.views.record_text import record_lines
 from specdec.views.specdec_bench import acceptance_rate, runs_of, timing
 
@@ -215,3 +217,16 @@ def test_replayed_records_have_no_times_and_names_are_names_of_folders() -> None
     ((sweep, run),) = runs_of([hostile])
     assert "/" not in sweep + run and not sweep.startswith(".")
     assert runs_of([make_record(rounds=[])]) == {}
+
+
+def test_two_targets_never_share_a_folder() -> None:
+    targets = ("Qwen/Qwen3", "Qwen_Qwen3", "qwen_qwen3")
+    found = runs_of([of_question(make_plain(0), target=target) for target in targets])
+    assert len(found) == 3 and len({sweep.casefold() for sweep, _ in found}) == 3
+
+
+def test_rows_are_told_apart_by_all_that_tells_questions_apart() -> None:
+    parts = {part.name for part in fields(Source)} - {"name"}  # a record states its parts
+    assert parts | {"question_id", "drafter_name"} == set(KEYS)
+    thought = [of_question(make_plain(0), settings={"thinking": way}) for way in ("on", "off")]
+    assert {row["thinking"] for row in round_rows(thought).rows} == {"on", "off"}

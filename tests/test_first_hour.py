@@ -89,9 +89,14 @@ def test_records_that_do_not_fit_are_listed(tmp_path: Path) -> None:
         ({"decoding": "sampled", "temperature": 0.8}, {"temperature": 0.8, "top_p": 0.9}, "leave out --top_p"),
         ({"decoding": "sampled", "temperature": 0.8}, {"temperature": 0.8}, ""),
         ({"decoding": "sampled", "temperature": 0.8}, {}, ""),
+        ({}, {"thinking": "on"}, "asked otherwise: leave out --thinking"),
+        ({"thinking": "on"}, {"thinking": "off"}, "asked otherwise: leave out --thinking"),
+        ({}, {"prompt_style": "published"}, "asked otherwise: leave out --prompt_style"),
+        ({"thinking": "on"}, {"thinking": "on"}, ""),
+        ({"thinking": "on"}, {}, ""),
     ],
 )
-def test_stored_records_are_not_taken_for_sampled_ones(
+def test_stored_records_are_not_taken_for_others(
     tmp_path: Path, stored: dict[str, object], asked: dict[str, object], said: str
 ) -> None:
     record = make_record()

@@ -23,12 +23,12 @@ from specdec.ranking.ceiling import Ceiling
 from specdec.ranking.entries import Entry, entry_of
 from specdec.ranking.table import table_of
 from specdec.runs.run_file import RunFile, find_logs
-from specdec.text import MARKDOWN
-from specdec.views.brief import COLUMNS
+from specdec.text import MARKDOWN, columns, cut
+from specdec.views.brief import COLUMNS, brief_table
 from specdec.views.labels import short_labels
 from specdec.views.progress import question_line
 from specdec.views.tables import answers_line, ranking_report
-from specdec.views.verdict import in_short
+from specdec.views.verdict import headline, in_short
 from specdec.views.view import View
 from specdec.views.why import ceiling_line, why_line
 
@@ -102,6 +102,54 @@ def test_none_beats_plain_decoding_because_rounds_cost_more_than_they_give() -> 
     )
 
 
+def test_shares_stand_in_the_order_of_the_tokens_before_them() -> None:
+    said = why(account(AR, 74, 90, 80.0, 110.0, 0.78), account(FAILFAST, 46, 26, 30.0, 100.0, 0.48))
+    assert "gives 4.6 tokens against 7.4, 48% of a draft accepted against 78%." in said
+    said = why(account(AR, 74, 90, 20.0, 110.0, 0.78), account(FAILFAST, 46, 26, 30.0, 100.0, 0.48))
+    assert "gives more (7.4 tokens against FailFast's 4.6, 78% of a draft accepted against 48%)" in said
+
+
+def test_rounds_that_give_or_cost_the_same_are_said_to() -> None:
+    said = why(account(FAILFAST, 51, 26, 30.0, 100.0), account(AR, 51, 87, 100.0, 100.0))
+    assert said.startswith("Why: a round of FailFast gives as many tokens as one of AR static (5.1) and costs 1.3")
+    said = why(account(FAILFAST, 51, 26, 30.0, 100.0), account(AR, 40, 87, 50.0, 80.0))
+    assert said.endswith("(5.1 tokens against AR static's 4.0) and costs as much: 1.3 tokens of plain decoding.")
+
+
+def test_a_reason_is_one_for_what_it_explains() -> None:
+    said = why(account(FAILFAST, 80, 26, 500.0, 100.0), account(AR, 85, 30, 600.0, 190.0))  # drafting 83 %, then 76 %
+    assert said.endswith("but to draft costs as much as 6.0 tokens of plain decoding a round, against 5.0.")
+    said = why(account(FAILFAST, 51, 26, 30.0, 100.0), account(AR, 50, 30, 30.0, 200.0))
+    assert said.endswith("costs 1.3 tokens of plain decoding against 2.3: verification is 1.0 against 2.0 of that.")
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(10, 80), st.integers(0, 90), st.sampled_from((0.0, 1.0, 50.0, 50.1, 99.0)),
+                  st.sampled_from((1.0, 50.0, 50.01, 200.0)), st.sampled_from((0.0, 0.5, 0.501, 1.0))),
+        min_size=2, max_size=3,
+    )
+)  # fmt: skip
+def test_numbers_that_a_reason_compares_are_told_apart_and_stand_in_its_direction(
+    settings: list[tuple[int, int, float, float, float]],
+) -> None:
+    names = (FAILFAST, AR, LOOKUP)
+    said = why(*(account(name, *values) for name, values in zip(names, settings, strict=False)))
+    for pattern, is_up in (
+        (r"more of its draft \(([\d.]+)% against ([\d.]+)%\)", True),
+        (r"more tokens a round \(([\d.]+) against ([\d.]+)\)", True),
+        (r"gives more \(([\d.]+) tokens against .*?'s ([\d.]+)[,)]", True),
+        (r"needs ([\d.]+) passes a round against ([\d.]+)", True),
+        (r"drafting is ([\d.]+)% of its time, against ([\d.]+)%", True),
+        (r"drafting is ([\d.]+)% of its time against ([\d.]+)%", False),
+        (r"and costs ([\d.]+) tokens of plain decoding against ([\d.]+)", False),
+        (r"costs less \(([\d.]+) tokens of plain decoding against .*?'s ([\d.]+)\)", False),
+        (r"as much as ([\d.]+) tokens of plain decoding \(.*gives ([\d.]+)\.$", True),
+    ):
+        for one, other in re.findall(pattern, said):
+            assert (float(one.rstrip(".")) > float(other.rstrip("."))) is is_up and one != other, said
+
+
 def test_undecided_settings_of_one_kind_are_called_by_their_names() -> None:
     table = table_of(ranked(noisy((3.0, 2.9), 8, 1.0)), "E")
     assert "cannot be told apart" in in_short(table)
@@ -135,6 +183,12 @@ def test_the_ceiling_is_told_where_it_is_known() -> None:
     said = ceiling_line(table_of(known, "E"))
     assert "give 7.85x (ratio of sums); dLLM static reaches 50% of it, and loses 20% to drafting too far, 10%" in said
     assert ceiling_line(table_of(account(STATIC, 51, 26, 30.0, 100.0), "E")) == ""
+
+
+def test_a_drafter_of_no_family_is_called_by_its_name() -> None:
+    table = table_of([*account("their_engine", 51, 26, 30.0, 100.0), *account(AR, 20, 87, 100.0, 100.0)], "E")
+    found = headline(table)
+    assert found is not None and "their_engine is fastest" in found.before and "other" not in found.before
 
 
 # ---- width, rows, form -----------------------------------------------------------------------------------------------
@@ -324,3 +378,13 @@ def test_a_report_that_fails_loses_no_run(
     assert "once all shards are done" in capsys.readouterr().out
     monkeypatch.setattr("specdec.commands.page.report_html", lambda *_: 1 / 0)
     assert failfast.main(line) == 0 and "No report: division by zero" in capsys.readouterr().out
+
+
+def test_names_of_wide_characters_take_the_columns_that_a_terminal_gives_them() -> None:
+    names = ("\u901f\u3044\u4e0b\u66f8\u304d\u6a5f" * 9, "\u901f\u3044", "a\u0301b")
+    entries = [one for at, name in enumerate(names) for one in account(name, 60 - at, 26, 30.0, 100.0)]
+    for width in (40, 60, 100):
+        lines = "\n".join(brief_table(table_of(entries, "E"), View(width=width))).splitlines()
+        assert max(map(columns, lines)) <= width
+        assert len({columns(line[: line.index("x") + 1]) for line in lines if re.search(r"\dx", line)}) == 1
+    assert columns(cut(names[0], 9)) == 9 and cut(names[1], 4) == names[1]

@@ -88,3 +88,11 @@ def test_questions_under_another_choice_are_of_another_source() -> None:
     ours, theirs = Source.of(record), Source.of(thinking)
     assert ours != theirs and theirs.title == f"{ours.title} thinking on"
     assert Source.from_builtins(theirs.to_builtins()) == theirs
+
+
+@pytest.mark.parametrize("thinking", [None, "on"])
+def test_several_templates_without_a_default_are_a_line(thinking: str | None) -> None:
+    tokenizer = toy_tokenizer(["a"])
+    tokenizer.chat_template = {"rag": "enable_thinking", "tool": "b"}  # type: ignore[assignment]
+    with pytest.raises(UserError, match="chat template"):
+        encode_prompt(tokenizer, "a", thinking=thinking)

@@ -216,6 +216,12 @@ ARCHITECTURES = (
 
 def misfit_of_rope(config: Mapping[str, Any]) -> str | None:
     """What is wrong with the numbers of rotary settings; None if nothing is."""
+    by_kind = config.get("rope_parameters") or {}
+    if is_by_kind(by_kind):
+        for kind, own in by_kind.items():
+            base = own.get("rope_theta", 1.0) if isinstance(own, dict) else None
+            if own is not None and not NUMBER.is_fine(base):
+                return f"'rope_parameters' of {kind!r} is {short(own)}, without a 'rope_theta' above 0"
     rope = rope_settings(config)
     wrong = next((name for name in ROPE_NUMBERS if name in rope and not NUMBER.is_fine(rope[name])), None)
     if wrong is not None:

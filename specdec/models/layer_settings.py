@@ -88,7 +88,7 @@ def rope_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
     if isinstance(config.get("rope_parameters"), dict) and is_by_kind(config["rope_parameters"]):
-        by_kind = config["rope_parameters"]
+        by_kind = {kind: own for kind, own in config["rope_parameters"].items() if isinstance(own, dict)}
         found = {**(by_kind.get(FULL) or {}), **(config.get("rope_scaling") or {})}
         local = (by_kind.get(SLIDING) or {}).get("rope_theta")
         found |= {} if local is None else {"rope_local_base_freq": local}

@@ -51,7 +51,7 @@ def encode_prompt(
         raise UserError(
             f"{tokenizer.name_or_path} has no chat template: add a chat_template to its tokenizer_config.json"
         )
-    if thinking is not None and SWITCH not in tokenizer.get_chat_template():
+    if thinking is not None and SWITCH not in _template(tokenizer):
         raise UserError(
             f"the chat template of {tokenizer.name_or_path} knows no {SWITCH}: leave out --thinking {thinking}"
         )
@@ -66,6 +66,14 @@ def encode_prompt(
     if is_ignored:
         raise UserError(f"the chat template of {tokenizer.name_or_path} has no system role: put it into the prompt")
     return ids
+
+
+def _template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The chat template that is used. Raises UserError where there are several, and none of them is the default."""
+    try:
+        return str(tokenizer.get_chat_template())
+    except ValueError as error:
+        raise UserError(f"{tokenizer.name_or_path} has several chat templates and none is the default") from error
 
 
 def _rendered(

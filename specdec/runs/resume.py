@@ -165,6 +165,7 @@ def stored_records(config: RunConfig) -> list[Record]:
     if missing:
         raise UserError(f"no stored record of question {min(missing)} in {config.output.output_dir}: run it first")
     _check_sampled_alike(records, config.decoding)
+    _check_asked_alike(records, config.questions)
     return sorted(records, key=lambda record: (natural(record.question_id), record.drafter_name != PLAIN))
 
 
@@ -178,6 +179,17 @@ def _check_sampled_alike(records: Sequence[Record], asked: DecodingConfig) -> No
             raise UserError(
                 f"--read_pickle reads records as they were made, and these were decoded {made}: leave out "
                 f"--{name}, or run without --read_pickle"
+            )
+
+
+def _check_asked_alike(records: Sequence[Record], asked: QuestionConfig) -> None:
+    """Raise UserError for a prompt style, or a way of thinking, that was given and is not that of the records."""
+    for name in ("prompt_style", "thinking"):
+        value, usual = getattr(asked, name), getattr(QuestionConfig, name)
+        if value != usual and {record.identity.settings.get(name, usual) for record in records} != {value}:
+            raise UserError(
+                f"--read_pickle reads records as they were made, and these were asked otherwise: leave out --{name}, "
+                "or run without --read_pickle"
             )
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from specdec.ranking.comparisons import BEHIND, BEST, EQUAL, MARGIN, UNDECIDED
 from specdec.ranking.statistics import LEVEL, MIN_QUESTIONS
 from specdec.ranking.table import QUANTITIES, Row, Table
-from specdec.text import TEXT
+from specdec.text import TEXT, cut
+from specdec.text import columns as text_columns
 from specdec.views.captions import engine_title, time_words
 from specdec.views.labels import label, short_labels
 from specdec.views.verdict import in_short, too_few_line, verdict_line
@@ -93,16 +94,15 @@ def fitting_columns(rows: Sequence[Row], view: View) -> tuple[list[Brief], list[
 
 
 def _width(rows: Sequence[Row], columns: Sequence[Brief]) -> int:
-    widths = [max(len(one.title), *(len(one.cell(row)) for row in rows)) for one in columns]
+    widths = [max(text_columns(one.title), *(text_columns(one.cell(row)) for row in rows)) for one in columns]
     return sum(widths) + 2 * (len(columns) - 1)
 
 
 def _cut(cells: list[list[str]], width: int) -> list[list[str]]:
     """The cells with names cut so that the lines fit, where nothing else could be left out."""
-    others = sum(max(len(row[index]) for row in cells) + 2 for index in range(len(cells[0])) if index != 1)
+    others = sum(max(text_columns(row[index]) for row in cells) + 2 for index in range(len(cells[0])) if index != 1)
     room = max(width - others, 8)
-    return [[text if index != 1 or len(text) <= room else text[: room - 1] + "~" for index, text in enumerate(row)]
-            for row in cells]  # fmt: skip
+    return [[text if index != 1 else cut(text, room) for index, text in enumerate(row)] for row in cells]
 
 
 def brief_tables(tables: Sequence[Table], view: View, before: str = "") -> str:

@@ -18,7 +18,7 @@ from specdec.records.turns import row_of, turn_of
 Cell = bool | int | float | str | None
 KEYS: dict[str, type] = {  # what tells rows of the first table apart, and joins the second to it
     **{"target": str, "dataset": str, "max_new_tokens": int, "dtype": str, "device": str, "prompt_style": str},
-    **{"temperature": float, "top_k": int, "top_p": float, "question_id": int, "drafter_name": str},
+    **{"thinking": str, "temperature": float, "top_k": int, "top_p": float, "question_id": int, "drafter_name": str},
 }
 _WHAT: dict[str, type] = {"row": int, "turn": int, "category": str, "family": str, "origin": str}
 _RATES = ("acceptance_rate", "acceptance_len", "passes_per_round")

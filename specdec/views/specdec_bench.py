@@ -5,7 +5,7 @@ differ. Our own measures are not here (`ranking/acceptance.py`).
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from statistics import mean
 from typing import Any
@@ -29,14 +29,28 @@ def runs_of(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
     Records without a round are left out: theirs have a step at least.
     """
     found: dict[tuple[str, str], list[Record]] = {}
-    for record in sorted((one for one in records if one.rounds), key=lambda one: natural(one.question_id)):
-        found.setdefault((_folder(Source.of(record).title), _folder(record.drafter_name)), []).append(record)
+    ordered = sorted((one for one in records if one.rounds), key=lambda one: natural(one.question_id))
+    sweeps = _folders(Source.of(record).title for record in ordered)
+    runs = _folders(record.drafter_name for record in ordered)
+    for record in ordered:
+        found.setdefault((sweeps[Source.of(record).title], runs[record.drafter_name]), []).append(record)
     return found
 
 
-def _folder(name: str) -> str:
-    """A name that is a folder's on every system, and never one above."""
-    return _UNSAFE.sub("_", name).lstrip(".") or "_"
+def _folders(names: Iterable[str]) -> dict[str, str]:
+    """Name -> a folder's name that is one on every system, and never one above; of two names never the same, whatever
+    a system thinks of capitals: the second of two that are alike ends in "-2"."""
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in sorted(set(names)):
+        plain = folder = _UNSAFE.sub("_", name).lstrip(".") or "_"
+        number = 1
+        while folder.casefold() in taken:
+            number += 1
+            folder = f"{plain}-{number}"
+        taken.add(folder.casefold())
+        found[name] = folder
+    return found
 
 
 def acceptance_rate(records: Sequence[Record]) -> list[dict[str, Any]]:

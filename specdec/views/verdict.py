@@ -5,6 +5,7 @@ few questions to say, or nothing that beats plain decoding. One wording for text
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from specdec.drafters.families import known_spec
 from specdec.latency.profile import MEASURED
 from specdec.ranking.comparisons import BEHIND, BEST, MARGIN, standing_of_first
 from specdec.ranking.quantities import COMPARED, QUANTITIES
@@ -136,5 +137,6 @@ def _filled(words: dict[str, str], table: Table, first: Row, it: str) -> str:
     kind = kind_of_verdict(table, first)
     few = table.over.removesuffix(" questions") if table.num_rows else max(table.num_questions)
     count = _num_contenders(table) if kind == UNDECIDED else few
-    title = kind_of(first.drafter_name).title
+    is_known = known_spec(first.drafter_name) is not None
+    title = kind_of(first.drafter_name).title if is_known else visible(first.drafter_name)
     return words[kind].format(it=it, title=title, count=count, least=MIN_QUESTIONS, doubt=table.doubt)

@@ -5,6 +5,7 @@ A speedup is the tokens of a round over what a round costs in tokens of plain de
 verification. Not here: how sure the order is (`verdict.py`).
 """
 
+import math
 from dataclasses import dataclass
 
 from specdec.drafters.families import known_spec
@@ -13,6 +14,9 @@ from specdec.text import visible
 from specdec.views.labels import title
 from specdec.views.palette import kind_of
 from specdec.views.verdict import DOUBTED, NOT_PLAIN, kind_of_verdict
+
+ALIKE = 1e-3  # two numbers that are nearer, relatively, are said to be as much
+MOST_DIGITS = 6  # of two numbers that differ more
 
 
 @dataclass(frozen=True)
@@ -91,71 +95,112 @@ def _titles(first: Row, rival: Row | None) -> tuple[str, str]:
 
 
 def _against_plain(one: Account) -> str:
+    if one.speedup >= 1:  # the mean of the questions is not the ratio of the sums
+        return f"{_alone(one)}: over all tokens together it is not slower than plain decoding, but over questions it is"
     most = "drafting" if one.draft_cost > one.verify_cost else "verification"
     share = max(one.draft_share, 1 - one.draft_share)
+    cost, tokens = _apart(one.cost, one.tokens)
     return (
-        f"a round of {one.name} costs as much as {one.cost:.1f} tokens of plain decoding ({share:.0%} of it {most}) "
-        f"and gives {one.tokens:.1f}"
+        f"a round of {one.name} costs as much as {cost} tokens of plain decoding ({share:.0%} of it {most}) "
+        f"and gives {tokens}"
     )
 
 
 def _alone(one: Account) -> str:
+    tokens, cost = _apart(one.tokens, one.cost)
     return (
-        f"a round of {one.name} gives {one.tokens:.1f} tokens and costs as much as {one.cost:.1f} of plain decoding "
+        f"a round of {one.name} gives {tokens} tokens and costs as much as {cost} of plain decoding "
         f"({one.draft_share:.0%} of it drafting)"
     )
 
 
 def _compared(first: Account, rival: Account) -> str:
     """The two accounts beside each other: what the rival has more of, and what it loses that by."""
+    tokens, rival_tokens = _apart(first.tokens, rival.tokens)
+    cost, rival_cost = _apart(first.cost, rival.cost)
     if rival.speedup >= first.speedup:  # the order of the means is not that of the sums
         return (
-            f"{_alone(first)}; of {rival.name} {rival.tokens:.1f} tokens for {rival.cost:.1f} ({rival.draft_share:.0%} "
+            f"{_alone(first)}; of {rival.name} {rival_tokens} tokens for {rival_cost} ({rival.draft_share:.0%} "
             "drafting): over all tokens together it is not slower"
         )
-    if rival.tokens > first.tokens:
+    if _is_more(rival.tokens, first.tokens):
         return f"{rival.name} {_accepts_more(first, rival)}, but {_pays(first, rival)}"
-    if rival.cost < first.cost:
+    if _is_more(first.cost, rival.cost):
         return (
-            f"a round of {rival.name} costs less ({rival.cost:.1f} tokens of plain decoding against {first.name}'s "
-            f"{first.cost:.1f}), but gives {rival.tokens:.1f} tokens against {first.tokens:.1f}{_shares(first, rival)}"
+            f"a round of {rival.name} costs less ({rival_cost} tokens of plain decoding against {first.name}'s "
+            f"{cost}), but gives {rival_tokens} tokens against {tokens}{_shares(rival, first)}"
         )
+    if not _is_more(first.tokens, rival.tokens):
+        same = f"a round of {first.name} gives as many tokens as one of {rival.name} ({tokens})"
+        return f"{same} and {_pays_less(first, rival)}"
     return (
-        f"a round of {first.name} gives more ({first.tokens:.1f} tokens against {rival.name}'s {rival.tokens:.1f}"
+        f"a round of {first.name} gives more ({tokens} tokens against {rival.name}'s {rival_tokens}"
         f"{_shares(first, rival)}) and {_pays_less(first, rival)}"
     )
 
 
+def _is_more(one: float, other: float) -> bool:
+    return one > other and not math.isclose(one, other, rel_tol=ALIKE)
+
+
+def _apart(one: float, other: float, kind: str = "f") -> tuple[str, str]:
+    """Two numbers with as many digits as tell them apart: 1.0 and 1.04 are "1.00" and "1.04". `kind`: "f", or "%"."""
+    texts = ("", "")
+    for digits in range(int(kind == "f"), MOST_DIGITS):
+        texts = f"{one:.{digits}{kind}}", f"{other:.{digits}{kind}}"
+        if texts[0] != texts[1]:
+            return texts
+    return f"{one:.{int(kind == 'f')}{kind}}", f"{other:.{int(kind == 'f')}{kind}}"
+
+
 def _accepts_more(first: Account, rival: Account) -> str:
-    tokens = f"more tokens a round ({rival.tokens:.1f} against {first.tokens:.1f})"
-    if rival.acceptance is None or first.acceptance is None or rival.acceptance <= first.acceptance:
+    tokens = f"more tokens a round ({_against(rival.tokens, first.tokens)})"
+    if rival.acceptance is None or first.acceptance is None or not _is_more(rival.acceptance, first.acceptance):
         return f"gives {tokens}"
-    return f"accepts more of its draft ({rival.acceptance:.0%} against {first.acceptance:.0%}) and gives {tokens}"
+    return f"accepts more of its draft ({_against(rival.acceptance, first.acceptance, '%')}) and gives {tokens}"
+
+
+def _against(one: float, other: float, kind: str = "f") -> str:
+    return " against ".join(_apart(one, other, kind))
 
 
 def _pays(first: Account, rival: Account) -> str:
     """What the dearer rounds of the rival cost more for."""
+    what, costs = "to draft", (rival.draft_cost, first.draft_cost)
     if rival.draft_cost - first.draft_cost < rival.verify_cost - first.verify_cost:
-        return (
-            f"to verify its drafts costs as much as {rival.verify_cost:.1f} tokens of plain decoding a round, against "
-            f"{first.verify_cost:.1f}"
-        )
-    share = f"drafting is {rival.draft_share:.0%} of its time, against {first.draft_share:.0%}"
-    if rival.passes <= first.passes:
-        return f"its passes cost more: {share}"
-    return f"needs {rival.passes:.1f} passes a round against {first.passes:.1f}: {share}"
+        what, costs = "to verify its drafts", (rival.verify_cost, first.verify_cost)
+    elif _is_more(rival.draft_share, first.draft_share):
+        one, other = _apart(rival.draft_share, first.draft_share, "%")
+        share = f"drafting is {one} of its time, against {other}"
+        if not _is_more(rival.passes, first.passes):
+            return f"its passes cost more: {share}"
+        one, other = _apart(rival.passes, first.passes)
+        return f"needs {one} passes a round against {other}: {share}"
+    one, other = _apart(*costs)
+    return f"{what} costs as much as {one} tokens of plain decoding a round, against {other}"
 
 
 def _pays_less(first: Account, rival: Account) -> str:
-    share = f"drafting is {first.draft_share:.0%} of its time against {rival.draft_share:.0%}"
-    return f"costs {first.cost:.1f} tokens of plain decoding against {rival.cost:.1f}: {share}"
+    """What the rounds of the first cost less for; drafting's share where it is the reason."""
+    if not _is_more(rival.cost, first.cost):
+        return f"costs as much: {first.cost:.1f} tokens of plain decoding"
+    one, other = _apart(first.cost, rival.cost)
+    costs = f"costs {one} tokens of plain decoding against {other}"
+    if _is_more(rival.draft_share, first.draft_share):
+        one, other = _apart(first.draft_share, rival.draft_share, "%")
+        return f"{costs}: drafting is {one} of its time against {other}"
+    return f"{costs}: verification is {_against(first.verify_cost, rival.verify_cost)} of that"
 
 
-def _shares(first: Account, rival: Account) -> str:
-    """The acceptance of both, where it says the same as the tokens do."""
-    if first.acceptance is None or rival.acceptance is None or first.acceptance <= rival.acceptance:
+def _shares(one: Account, other: Account) -> str:
+    """The acceptance of both, in the order of the tokens before it, where it says the same as they do."""
+    if one.acceptance is None or other.acceptance is None:
         return ""
-    return f", {first.acceptance:.0%} of a draft accepted against {rival.acceptance:.0%}"
+    is_same_way = (one.acceptance > other.acceptance) == (one.tokens > other.tokens)
+    if not is_same_way or math.isclose(one.acceptance, other.acceptance, rel_tol=ALIKE):
+        return ""
+    share, other_share = _apart(one.acceptance, other.acceptance, "%")
+    return f", {share} of a draft accepted against {other_share}"
 
 
 def ceiling_line(table: Table) -> str:
