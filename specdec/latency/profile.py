@@ -47,9 +47,14 @@ class LatencyProfile:
     ar_draft_pass_ms: float | None = None
 
     @property
+    def is_bound(self) -> bool:
+        """Whether it was calculated and not measured."""
+        return self.provenance.get("source") == ROOFLINE
+
+    @property
     def title(self) -> str:
-        """The name for tables: of a profile that was calculated and not measured, it says so."""
-        return f"{self.name} ({ROOFLINE})" if self.provenance.get("source") == ROOFLINE else self.name
+        """The name for tables, which says of a bound that it is one."""
+        return f"{self.name} ({ROOFLINE})" if self.is_bound else self.name
 
     def pass_ms(self, priced_as: str) -> float:
         """A pass of a drafter that is priced as "ar" (one token) or as "block"."""
