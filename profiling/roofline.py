@@ -46,6 +46,14 @@ class Shape:
     tie_word_embeddings: bool = False
 
 
+@dataclass(frozen=True)
+class OtherShape(Shape):
+    """Of another architecture than Qwen2's; only reckoned with."""
+
+    model_type: str = "qwen3"
+    head_dim: int = 128
+
+
 SHAPES = {
     "Qwen2.5-0.5B": Shape(896, 4864, 24, 14, 2, 151936, True),
     "Qwen2.5-1.5B": Shape(1536, 8960, 28, 12, 2, 151936, True),
@@ -55,12 +63,12 @@ SHAPES = {
     "SmolLM2-135M": Shape(576, 1536, 30, 9, 3, 49152, True),
     "tiny": Shape(64, 128, 2, 4, 2, 512, True),
 }
-# Of other architectures, which are only reckoned with: from config.json of Qwen/Qwen3-* and meta-llama/Llama-3.1-*.
-OTHERS: dict[str, dict[str, Any]] = {
-    "Qwen3-8B": {**vars(Shape(4096, 12288, 36, 32, 8, 151936)), "model_type": "qwen3", "head_dim": 128},
-    "Qwen3-14B": {**vars(Shape(5120, 17408, 40, 40, 8, 151936)), "model_type": "qwen3", "head_dim": 128},
-    "Qwen3-32B": {**vars(Shape(5120, 25600, 64, 64, 8, 151936)), "model_type": "qwen3", "head_dim": 128},
-    "Llama-3.1-8B-Instruct": {**vars(Shape(4096, 14336, 32, 32, 8, 128256)), "model_type": "llama"},
+# From config.json of Qwen/Qwen3-* and meta-llama/Llama-3.1-*.
+OTHERS = {
+    "Qwen3-8B": OtherShape(4096, 12288, 36, 32, 8, 151936),
+    "Qwen3-14B": OtherShape(5120, 17408, 40, 40, 8, 151936),
+    "Qwen3-32B": OtherShape(5120, 25600, 64, 64, 8, 151936),
+    "Llama-3.1-8B-Instruct": OtherShape(4096, 14336, 32, 32, 8, 128256, model_type="llama"),
 }
 
 
@@ -130,13 +138,13 @@ def num_flops(model: ModelSource, num_tokens: int, context: int, num_outputs: in
 def find_shape(role: Role, name: str) -> ModelSource:
     """A model, without weights, by its shape's name ("Qwen2.5-7B[-Instruct]") or as failfast.py finds it. UserError."""
     shape = SHAPES.get(name.removesuffix("-Instruct"))
-    known = OTHERS.get(name) if shape is None else {**vars(shape), "model_type": "qwen2"}
+    known = OTHERS.get(name) if shape is None else shape
     if known is None:
         source = find_model(role, name, with_weights=False)
         if "num_experts" in source.architecture.fields:
             raise UserError(f"{name!r} has experts, of which a pass reads a part: limits are those of dense models")
         return source
-    return ModelSource(role, name, Path(name), known)
+    return ModelSource(role, name, Path(name), {"model_type": "qwen2", **vars(known)})
 
 
 def build_parser() -> StrictParser:

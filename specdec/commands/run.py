@@ -138,7 +138,8 @@ def _rank_again(config: RunConfig, pricing: Pricing, repeated: Repeated, num_que
 
 def _run_models(config: RunConfig, pricing: Pricing, asked: tuple[Sequence[Problem], Shard], stop: StopRequest) -> None:
     """What needs models, which come with torch and transformers: everything else answers without them."""
-    from specdec.runs.jobs import describe_plan, fitting, plan_jobs
+    from specdec.runs.jobs import fitting, plan_jobs
+    from specdec.runs.plan import describe_run_plan
     from specdec.runs.run_file import describe_run
     from specdec.session import open_session
 
@@ -148,11 +149,11 @@ def _run_models(config: RunConfig, pricing: Pricing, asked: tuple[Sequence[Probl
     num_asked = len(problems)
     problems, left_out = fitting(session, problems)
     _introduce(config, pricing, _machine_of(session), (len(session.specs), num_asked))
+    if output.dry_run:
+        print("\n".join([describe_run_plan(session, problems), *planned_left_out(left_out, num_asked)]))
+        return
     report = None if config.recording.record else Reporter(config, pricing, session.token_bytes)
     jobs = [] if config.recording.record else plan_jobs(session, problems)
-    if output.dry_run:
-        print("\n".join([describe_plan(session, jobs), *planned_left_out(left_out, num_asked)]))
-        return
     check_writable(output.output_dir)
     with RunFile(output.output_dir, describe_run(session, problems, shard, jobs)) as run_file:
         leave_out(run_file, left_out)

@@ -128,14 +128,14 @@ def find_model(role: Role, name: str, *, with_weights: bool = True) -> ModelSour
     source = replace(source, config=source.architecture.settled(source.config))
     _check_config(source)
     if with_weights:
-        _weight_files(source)
+        weight_files(source)
     return source
 
 
 def fingerprint(source: ModelSource) -> str:
     """SHA-256 over config.json and the weights (files over 64 MiB: 64 evenly spaced MiB of each)."""
     digest = hashlib.sha256((source.path / "config.json").read_bytes())
-    for file in _weight_files(source):
+    for file in weight_files(source):
         size = file.stat().st_size
         digest.update(f"{file.name} {size}".encode())
         step = max(HASH_CHUNK, math.ceil(size / HASH_CHUNKS_PER_FILE))
@@ -195,7 +195,7 @@ def _check_config(source: ModelSource) -> None:
         raise UserError(f"{role.title} {name!r} is a block-diffusion model: give {role.flag} an AR model")
 
 
-def _weight_files(source: ModelSource) -> list[Path]:
+def weight_files(source: ModelSource) -> list[Path]:
     """The safetensors files, in order. Raises UserError if there are none, or a shard is missing."""
     files = sorted(source.path.glob("*.safetensors"))
     if not files:
