@@ -23,4 +23,5 @@ def main(arguments: Sequence[str], program: str) -> int:
     """Exit status: 0 done, 2 a mistake of the user's, 130 or 143 interrupted."""
     parser = StrictParser(prog=program, description=__doc__, examples=EXAMPLES)
     add_flags(parser, (*names_of("questions", "models", "drafters", "sweeps", "drafting"), *FLAGS))
+    parser.add_settings_flag()
     return carry_out(program, lambda: RunConfig.of(**vars(parser.parse_args(arguments)), record=True))

@@ -53,6 +53,7 @@ EXAMPLES = (
 RUN_EXAMPLES = (
     "failfast run --dataset_name gsm8k --num_questions 30 --output_dir results/gsm8k",
     "failfast run --drafters ar_sf failfast --tau 0.3 0.45 --draft_len 8",
+    "failfast run --settings sweep.toml --num_questions 8",
 )
 
 
@@ -61,6 +62,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> RunConfig:
     about = f"{ABOUT}\n'python {PROGRAM} help' lists the verbs: run, rank, recommend, record, replay, report, ..."
     parser = StrictParser(prog=PROGRAM, description=about, examples=EXAMPLES)
     add_flags(parser)
+    parser.add_settings_flag()
     return RunConfig.of(**vars(parser.parse_args(arguments)))
 
 
@@ -69,6 +71,7 @@ def parse_verb(program: str, arguments: Sequence[str] | None) -> RunConfig:
     parser = StrictParser(prog=program, description=ABOUT, examples=RUN_EXAMPLES)
     own = names_of("questions", "models", "decoding", "drafters", "sweeps", "drafting", "pricing", "output")
     add_flags(parser, [*(name for name in own if name not in ("read_pickle", "status")), "with_traces"])
+    parser.add_settings_flag()
     return RunConfig.of(**vars(parser.parse_args(arguments)))
 
 
