@@ -97,7 +97,8 @@ class StrictParser(argparse.ArgumentParser):
         if f"--{SETTINGS}" in self._option_string_actions:
             self._take_settings(words)
         found, others = super().parse_known_args(words, namespace)
-        vars(found).pop(SETTINGS, None)
+        if hasattr(found, SETTINGS):
+            delattr(found, SETTINGS)
         return found, others
 
     def _take_settings(self, words: Sequence[str]) -> None:
