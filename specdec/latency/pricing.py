@@ -52,10 +52,11 @@ def price(record: Record, profile: LatencyProfile, target: str, accounting: str 
     Raises UserError for an unknown target or an empty record.
     """
     entry = resolve_target(profile, target)
+    drafts_last = parse_name(record.drafter_name).parts[-1]
     counts = [r.draft_len + 1 for r in record.rounds]
     verify_ms = {count: verification_ms(profile, entry, count) for count in set(counts)}
     return Price(
-        draft_ms=num_passes(record, accounting) * profile.pass_ms(parse_name(record.drafter_name).priced_as),
+        draft_ms=num_passes(record, accounting) * profile.pass_ms(drafts_last.priced_as),
         verify_ms=math.fsum(verify_ms[count] for count in counts),
         baseline_ms=_num_output_tokens(record) * profile.target_ms_per_token[entry],
     )

@@ -12,16 +12,16 @@ from specdec.latency.profile import STAND_INS
 from specdec.models.downloads import missing_bytes
 from specdec.questions.sets import Problem
 from specdec.records.places import place_of
-from specdec.runs.jobs import Job, fitting_prompt, plan_jobs
+from specdec.runs.jobs import Job, fitting_prompt
 from specdec.runs.recording import wanted_chains
 from specdec.runs.resume import trace_paths
 from specdec.session import Session
 
 
-def describe_run_plan(session: Session, problems: Sequence[Problem]) -> str:
-    """Configurations with rounds at most, traces where they are made as well, time, memory, downloads."""
+def describe_run_plan(session: Session, problems: Sequence[Problem], jobs: Sequence[Job]) -> str:
+    """Configurations with rounds at most, traces where they are made as well, time, memory, downloads. `jobs`: none
+    where only traces are made."""
     config = session.config
-    jobs = [] if config.recording.record else plan_jobs(session, problems)
     has_traces = config.recording.record or config.recording.with_traces
     lines = [*(run_lines(session, jobs) if jobs else []), *(trace_lines(session, problems) if has_traces else [])]
     num_positions = config.decoding.max_new_tokens + max(len(fitting_prompt(session, one)) for one in problems)
