@@ -4,13 +4,12 @@ By the records of a results folder; loads no model. Today for one request at a t
 """
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from specdec.commands.flags import StrictParser, add_reading_flags
-from specdec.drafters.flags import number
+from specdec.drafters.flags import price
 from specdec.errors import UserError, exit_status
 from specdec.latency.pricing import Pricing
 from specdec.ranking.entries import Entry, entry_of, merge, records_of
@@ -29,7 +28,6 @@ from specdec.views.recommendation_text import recommendation_text
 from specdec.views.tables import winners
 from specdec.views.verdict import profiles_line
 
-price = number(float, lambda value: 0 < value < math.inf, "a price above 0")
 EXAMPLES = (
     "failfast recommend results",
     "failfast recommend results --latency_profile H100_graph --latency_target Qwen2.5-7B-Instruct",
