@@ -35,6 +35,7 @@ HEAVY = (
     "runs/against_plain",
     "runs/earlier",
     "runs/jobs",
+    "runs/plan",
     "runs/recording",
     "session",
 )
