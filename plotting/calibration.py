@@ -20,6 +20,7 @@ from plotting.inputs import read_traces
 from specdec.drafters.families import kind_of_chains
 from specdec.errors import UserError
 from specdec.ranking.statistics import Value, ratio_values
+from specdec.records.turns import row_of
 from specdec.traces.calibration import expected_calibration_error, fit_curve, reliability_table, tokens_seen
 from specdec.traces.trace import Trace
 from specdec.views import palette
@@ -39,7 +40,7 @@ def figure(traces: Sequence[Trace], names: Sequence[str]) -> Figure:
         if lacking:
             where = f"the trace of question {lacking[0]}"
             raise UserError(f"{where} has no chains {name}: record them with failfast.py --record")
-        draw(axes, shares, name, [list(tokens_seen(trace, name)) for trace in traces])
+        draw(axes, shares, name, list(seen_by_question(traces, name).values()))
         shares.set_xlabel("drafter's confidence")
     grid[0][0].set_ylabel("accepted tokens / tokens seen")
     grid[1][0].set_ylabel("share of\nthe tokens")
@@ -47,9 +48,18 @@ def figure(traces: Sequence[Trace], names: Sequence[str]) -> Figure:
     for line in grid:
         style.percent_axis(line[0].yaxis)
     has_any = len(grid[0][0].collections) > 0
-    note = f"{questions_note([len(traces)])}; {interval_note(has_any)}"
+    note = f"{questions_note([len(seen_by_question(traces, names[0]))])}; {interval_note(has_any)}"
     style.note(drawn, f"{', '.join(sorted({t.identity.dataset for t in traces}))}; {note}")
     return drawn
+
+
+def seen_by_question(traces: Sequence[Trace], name: str) -> dict[tuple[str, int], Seen]:
+    """The tokens of the chains `name`; the turns of a conversation, which hang together, are of one question."""
+    found: dict[tuple[str, int], Seen] = {}
+    for trace in traces:
+        key = trace.identity.dataset, row_of(trace.question_id)
+        found.setdefault(key, []).extend(tokens_seen(trace, name))
+    return found
 
 
 def draw(axes: Axes, shares: Axes, name: str, per_question: Sequence[Seen]) -> None:

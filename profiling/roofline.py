@@ -1,6 +1,6 @@
 """Roofline: the least time a pass can take on a GPU, by its memory bandwidth and its FLOP/s. Measures nothing.
 
-    python -m profiling.roofline --gpu H100 --targets Qwen2.5-7B Qwen2.5-32B --write_profile H100_bound
+    python -m profiling.roofline --gpu H100 --targets Qwen2.5-7B Qwen3-32B --write_profile mine
 
 A pass reads every weight that it uses and the keys and values of the context once, and multiplies; the bound is the
 longer of the two (Williams, Waterman and Patterson 2009), as if nothing else took time. Profiles made of it are marked
@@ -19,6 +19,7 @@ from typing import Any
 
 from profiling.common import parser_of, run_profiler
 from profiling.results import add_result_flags
+from specdec.commands.flags import StrictParser
 from specdec.drafters.ar import AR_DRAFTER
 from specdec.drafters.block_diffusion import DLLM_DRAFTER
 from specdec.errors import UserError
@@ -34,7 +35,7 @@ BLOCK, SUB_BLOCK = 32, 8  # of the block-diffusion drafters that are measured
 
 @dataclass(frozen=True)
 class Shape:
-    """The numbers of a Qwen2 model's config.json that decide what a pass costs."""
+    """The numbers of a config.json that decide what a pass costs."""
 
     hidden_size: int
     intermediate_size: int
@@ -45,6 +46,14 @@ class Shape:
     tie_word_embeddings: bool = False
 
 
+@dataclass(frozen=True)
+class OtherShape(Shape):
+    """Of another architecture than Qwen2's; only reckoned with."""
+
+    model_type: str = "qwen3"
+    head_dim: int = 128
+
+
 SHAPES = {
     "Qwen2.5-0.5B": Shape(896, 4864, 24, 14, 2, 151936, True),
     "Qwen2.5-1.5B": Shape(1536, 8960, 28, 12, 2, 151936, True),
@@ -53,6 +62,13 @@ SHAPES = {
     "Qwen2.5-32B": Shape(5120, 27648, 64, 40, 8, 152064),
     "SmolLM2-135M": Shape(576, 1536, 30, 9, 3, 49152, True),
     "tiny": Shape(64, 128, 2, 4, 2, 512, True),
+}
+# From config.json of Qwen/Qwen3-* and meta-llama/Llama-3.1-*.
+OTHERS = {
+    "Qwen3-8B": OtherShape(4096, 12288, 36, 32, 8, 151936),
+    "Qwen3-14B": OtherShape(5120, 17408, 40, 40, 8, 151936),
+    "Qwen3-32B": OtherShape(5120, 25600, 64, 64, 8, 151936),
+    "Llama-3.1-8B-Instruct": OtherShape(4096, 14336, 32, 32, 8, 128256, model_type="llama"),
 }
 
 
@@ -122,20 +138,21 @@ def num_flops(model: ModelSource, num_tokens: int, context: int, num_outputs: in
 def find_shape(role: Role, name: str) -> ModelSource:
     """A model, without weights, by its shape's name ("Qwen2.5-7B[-Instruct]") or as failfast.py finds it. UserError."""
     shape = SHAPES.get(name.removesuffix("-Instruct"))
-    if shape is None:
+    known = OTHERS.get(name) if shape is None else shape
+    if known is None:
         source = find_model(role, name, with_weights=False)
         if "num_experts" in source.architecture.fields:
             raise UserError(f"{name!r} has experts, of which a pass reads a part: limits are those of dense models")
         return source
-    return ModelSource(role, name, Path(name), {**vars(shape), "model_type": "qwen2"})
+    return ModelSource(role, name, Path(name), {"model_type": "qwen2", **vars(known)})
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def build_parser() -> StrictParser:
     parser = parser_of("profiling.roofline", __doc__)
     parser.add_argument("--gpu", choices=tuple(GPUS), help="of the table in profiling/roofline.py")
     parser.add_argument("--memory_TB_per_s", type=float, help="another GPU: its memory bandwidth")
     parser.add_argument("--dense_TFLOP_per_s", type=float, help="another GPU: dense FLOP/s of the dtype")
-    known = f"one of {', '.join(SHAPES)}, or what failfast.py takes for a model"
+    known = f"one of {', '.join([*SHAPES, *OTHERS])}, or what failfast.py takes for a model"
     parser.add_argument("--targets", nargs="+", default=["Qwen2.5-7B", "Qwen2.5-14B", "Qwen2.5-32B"], help=known)
     parser.add_argument("--drafter", default="Qwen2.5-1.5B", help="block-diffusion drafter, by its shape")
     parser.add_argument("--ar_drafter", help="if not of the same shape")
@@ -143,14 +160,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=tuple(BYTES), default="bfloat16")
     parser.add_argument("--write_profile", metavar="NAME", help="as ./latency/NAME.json")
     add_result_flags(parser)
-    return run_profiler(parser, work, tables, arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_profiler(build_parser(), work, tables, arguments)
 
 
 def work(flags: argparse.Namespace) -> dict[str, Any]:
     """The profile of the bounds, written where that is asked for."""
     fields = bounds(flags, Machine(_gpu(flags), BYTES[flags.dtype]))
     name = flags.write_profile
-    if name in known_profiles() and load_profile(name).provenance.get("source") != ROOFLINE:
+    if name in known_profiles() and not load_profile(name).is_bound:
         # A bound never replaces what was measured or published.
         raise UserError(
             f"the latency profile {name} is there already and is not a roofline: write another --write_profile"

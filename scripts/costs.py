@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from scripts.cells import PROJECT, document, percent, result, table, times
+from scripts.cells import PROJECT, percent, result, table, times
+from specdec.latency.profile import load_profile
 
 
 def rounds() -> str:
@@ -119,17 +120,16 @@ def profiles() -> str:
     """The latency profiles that come with the program."""
     rows = []
     for path in sorted((PROJECT / "assets" / "latency").glob("*.json")):
-        one = document(path)
-        about = one["provenance"]
-        targets = ", ".join(f"{name} {ms:.2f} ms" for name, ms in one["target_ms_per_token"].items())
+        one = load_profile(path)
+        about = one.provenance
         mine = "this project" if about.get("measured_by_this_project", True) else "the FailFast paper"
         rows.append(
             [
                 f"`{path.stem}`",
                 about.get("hardware") or about["device_name"],
-                f"{one['draft_pass_ms']:.2f} ms",
-                targets,
-                mine,
+                f"{one.draft_pass_ms:.2f} ms",
+                ", ".join(f"{name} {ms:.2f} ms" for name, ms in one.target_ms_per_token.items()),
+                "nobody: a bound, calculated" if one.is_bound else mine,
             ]
         )
     return table(("profile", "hardware", "a draft pass", "a token of the target", "measured by"), rows)

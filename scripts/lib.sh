@@ -18,6 +18,10 @@ split() { # NAME DEFAULT
 }
 
 PYTHON=${PYTHON:-.venv/bin/python}
+if [ -n "${SETTINGS:-}" ]; then # flags in a file; the ranking needs to know its results folder, too
+  read_folder='import sys, tomllib; print(tomllib.load(open(sys.argv[1], "rb")).get("output_dir", ""))'
+  OUTPUT_DIR=${OUTPUT_DIR:-$("$PYTHON" -c "$read_folder" "$SETTINGS" 2> /dev/null || true)} # failfast.py says what is wrong
+fi
 OUTPUT_DIR=${OUTPUT_DIR:-results/sweep}
 split TARGETS bundled
 DATASETS=(${DATASETS:-bundled})
@@ -51,7 +55,7 @@ sweep() {
   local target dataset
   for target in "${TARGETS[@]}"; do
     for dataset in "${DATASETS[@]}"; do
-      run "$PYTHON" failfast.py --target_model_name "$target" --dataset_name "$dataset" \
+      run "$PYTHON" failfast.py ${SETTINGS:+--settings "$SETTINGS"} --target_model_name "$target" --dataset_name "$dataset" \
         --num_questions "$NUM_QUESTIONS" --max_new_tokens "$MAX_NEW_TOKENS" --output_dir "$OUTPUT_DIR" \
         --latency_profile "${LATENCY_PROFILES[@]}" --shard slurm "$@" ${EXTRA_ARGS[@]+"${EXTRA_ARGS[@]}"}
     done

@@ -108,7 +108,7 @@ class OutputConfig:
         const=True,
         metavar="OUTPUT_DIR",
     )
-    dry_run: bool = setting("print what would run and the memory it needs")
+    dry_run: bool = setting("print what would run or be recorded, its time, memory and downloads")
     show_trajectory: bool = setting("print every answer with its rejected and corrected tokens, coloured in a terminal")
     log_level: str = setting(
         "INFO is a line a question; DEBUG adds what goes into OUTPUT_DIR/runs/ID/log.txt, there and here a line per "
@@ -189,7 +189,12 @@ class RunConfig:
 
     def needs_weights(self, role: Role) -> bool:
         """Whether the run loads the model: not in a dry run, and no target where drafts are verified by a trace."""
-        return not self.output.dry_run and not (role is TARGET and self.decoding.verify == "trace")
+        return not self.output.dry_run and role in self.loaded_roles
+
+    @property
+    def loaded_roles(self) -> list[Role]:
+        """The models that the run itself would load: no target where drafts are verified by a trace."""
+        return [role for role in self.model_names if not (role is TARGET and self.decoding.verify == "trace")]
 
     def __post_init__(self) -> None:
         for family in families():
@@ -212,7 +217,6 @@ def _conflicts(config: RunConfig) -> dict[str, bool]:
     is_named, has_policy = drafters.drafters is not None, drafters.policy != DrafterConfig.policy
     with_traces = config.recording.with_traces
     makes_traces = records or with_traces
-    runs_none = output.read_pickle or output.dry_run
     by_cost, by_trace = drafters.needs_advice, config.decoding.verify == "trace"
     swept = drafters.swept_beside_grid
     is_near = bool(drafters.options.get("use_block_cache"))
@@ -227,8 +231,8 @@ def _conflicts(config: RunConfig) -> dict[str, bool]:
         "the cost-aware policy needs --calibration FILE: python -m specdec.calibrate TRACE_DIR": needs_file,
         "--record makes traces alone: leave out --with_traces": records and with_traces,
         "traces need the target: leave out --with_traces or --verify trace": by_trace and with_traces,
-        "--with_traces runs the models: leave out --read_pickle and --dry_run": with_traces and runs_none,
-        "--record runs the models: leave out --read_pickle and --dry_run": records and runs_none,
+        "--with_traces runs the models: leave out --read_pickle": with_traces and output.read_pickle,
+        "--record runs the models: leave out --read_pickle": records and output.read_pickle,
         "--figures draws records and --record makes none: leave out one of them": records and output.figures,
         "--trace_dir needs --verify trace": config.decoding.trace_dir is not None and not by_trace,
         "--record runs the target, --verify trace does without it: choose one": records and by_trace,

@@ -18,7 +18,7 @@ from specdec.models import loaded
 from specdec.models.load import backend_title, threads_for
 from specdec.records.identity import Identity
 from specdec.records.record import identity_path, save_record
-from specdec.runs.jobs import time_line
+from specdec.runs.plan import time_line
 from specdec.runs.resume import stored_records
 
 CPU = torch.device("cpu")

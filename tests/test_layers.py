@@ -39,6 +39,7 @@ HEAVY = (
     "runs/against_plain",
     "runs/earlier",
     "runs/jobs",
+    "runs/plan",
     "runs/recording",
     "session",
 )

@@ -123,6 +123,24 @@ def test_the_command_lays_data_sets_side_by_side(tmp_path: Path, capsys: pytest.
     assert text.count(r"\begin{table}") == 1 and r"\multicolumn{2}{c}{gsm8k}" in text and r"\cmidrule(lr){2-3}" in text
 
 
+def test_a_table_that_no_page_holds_is_told_so_and_can_be_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"ar_None_sf_{length}" for length in range(1, pretty_table.PAGE_ROWS + 2)]
+    for record in (make_plain(0), *(make_record(0, name) for name in names)):
+        save_record(record, identity_path(tmp_path / "r", record.identity))
+    out = tmp_path / "x.tex"
+    line = [str(tmp_path / "r"), "--out", str(out)]
+    assert pretty_table.main(line) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{out}\n" and said.err.count("\n") == 1 and "--top N, or --drafters" in said.err
+    assert f"a table of {len(names)} rows is longer than a page" in said.err
+    assert pretty_table.main([*line, "--top", "3"]) == 0
+    assert capsys.readouterr().err == "" and len(list(statements(out.read_text(encoding="utf-8")))) == 4
+    assert pretty_table.main([str(tmp_path / "r"), "--out", str(tmp_path / "x.md")]) == 0
+    assert capsys.readouterr().err == "", "a page of Markdown has no end"
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_pdflatex_takes_it(tmp_path: Path) -> None:
     titles = [f"a rather long name {at}" for at in range(8)]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up import made_up_trace
+from matplotlib.text import Text
 from pytest import approx
 from samples import FAILFAST, make_record, make_round
 
 from plotting import gallery, style
+from plotting.calibration import figure, seen_by_question
 from plotting.cdfs import cdf_points
 from plotting.consecutive_easy_cdf import easy_runs
 from plotting.pareto import frontier
@@ -21,7 +25,8 @@ from specdec.drafters.ar import ArStatic
 from specdec.drafters.block_diffusion import DllmStatic, FailFast
 from specdec.ranking.statistics import Value, ratio_values
 from specdec.ranking.table import Row
-from specdec.traces.calibration import expected_calibration_error
+from specdec.records.turns import turn_id
+from specdec.traces.calibration import expected_calibration_error, tokens_seen
 from specdec.views import palette
 from specdec.views.paper import escaped
 from specdec.views.trajectory import BYTES, Piece, Step
@@ -103,6 +108,17 @@ def test_calibration_error() -> None:
         {"num_tokens": 10, "mean_confidence": 0.5, "acceptance_rate": 0.5},
     ]
     assert expected_calibration_error(rows) == approx(0.15)
+
+
+def test_turns_of_a_conversation_are_one_question_of_a_calibration() -> None:
+    first, second, other = (made_up_trace(seed) for seed in range(3))
+    dataset, row = first.identity.dataset, first.question_id
+    turn = replace(second, identity=replace(second.identity, dataset=dataset, question_id=turn_id(row, 1)))
+    seen = seen_by_question([first, turn, other], "ar")
+    assert list(seen) == [(dataset, row), (other.identity.dataset, other.question_id)]
+    assert len(seen[dataset, row]) == sum(len(list(tokens_seen(trace, "ar"))) for trace in (first, second))
+    text = [one.get_text() for one in figure([first, turn, other], ["ar"]).findobj(Text)]
+    assert any("2 questions" in one for one in text)
 
 
 def test_drafters_differ_in_colour_line_marker_and_grey() -> None:

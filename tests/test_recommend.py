@@ -219,6 +219,35 @@ def test_a_model_with_a_strange_name_cannot_draw_on_a_terminal() -> None:
     assert "\x1b" not in text and "Drafter's memory: unknown" in text
 
 
+def priced(stats: Sequence[Entry], price_per_hour: float = 3.6) -> str:
+    text = as_text(stats, MODELS, (), price_per_hour)
+    assert len(text.splitlines()) <= LINES and max(map(len, text.splitlines())) <= WIDTH, text
+    return " ".join(text.split())
+
+
+def test_a_million_tokens_cost_what_their_time_costs() -> None:
+    (one,) = by_engine(AR_WINS, MODELS)
+    assert one.first is not None and one.first.ms_per_token
+    cost = one.cost(3.6)
+    assert cost is not None and cost.first == pytest.approx(one.first.ms_per_token) and cost.plain is None
+    assert not cost.is_measured and not cost.is_bound and one.cost(None) is None
+    assert replace(one, kind=DOUBTED).cost(3.6) is None
+    said = f"A million output tokens at 3.6 an hour: {one.first.ms_per_token:.2f}; modelled, one request at a time."
+    assert said in priced(AR_WINS) and "A million" not in text_of(AR_WINS)
+    document = json.loads(as_json(AR_WINS, MODELS, (), 3.6))
+    assert document["engines"][0]["cost_per_million_tokens"]["first"] == pytest.approx(cost.first)
+    assert json.loads(as_json(AR_WINS, MODELS))["engines"][0]["cost_per_million_tokens"] is None
+
+
+def test_a_cost_is_no_better_than_its_time() -> None:
+    bound = [replace(one, prices={"P (roofline) as if Q": one.prices["E"]}) for one in AR_WINS]
+    assert "a modelled bound, real time costs more" in priced(bound)
+    measured = [replace(one, prices={MEASURED: one.prices["E"]}) for one in AR_WINS]
+    assert "; measured, one request" in priced(measured)
+    nothing = of_order((AR_8, AR_4), (0.8, 0.7))
+    assert json.loads(as_json(nothing, MODELS, (), 2.0))["engines"][0]["cost_per_million_tokens"]["first"] is None
+
+
 def test_json_says_all_of_it() -> None:
     document = json.loads(as_json(FAILFAST_WINS, MODELS, ["a note"]))
     (one,) = document["engines"]

@@ -265,7 +265,7 @@ def test_verifying_needs_no_target_weights(
         ("--verify trace", "--record"),
         ("--trace_dir x", "--verify trace"),
         ("--record --verify trace", "choose one"),
-        ("--record --dry_run", "leave out"),
+        ("--record --read_pickle", "leave out"),
     ],
 )
 def test_bad_lines(

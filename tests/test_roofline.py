@@ -10,14 +10,16 @@ import pytest
 from samples import make_record
 
 from profiling import roofline
-from profiling.roofline import GPUS, SHAPES, Gpu, Machine, find_shape, gpu_of, num_flops, values_moved
+from profiling.roofline import GPUS, OTHERS, SHAPES, Gpu, Machine, find_shape, gpu_of, num_flops, values_moved
+from scripts import bounds
 from specdec.latency import profile as latency
 from specdec.latency.pricing import Pricing
-from specdec.latency.profile import known_profiles, load_profile
+from specdec.latency.profile import PROFILE_DIR, known_profiles, load_profile, shipped_profiles
 from specdec.models.checkpoints import TARGET, ModelSource
 from specdec.models.graph.graph_lm import TOKEN_COUNTS
 from specdec.ranking import entries
 from specdec.views import tables
+from specdec.views.captions import profile_words
 
 H200 = Machine(GPUS["H200"], 2)
 # Measured on an H200 for this project in bfloat16 with random weights at 512 tokens of context (transformers 5.17,
@@ -64,6 +66,8 @@ def test_a_pass_takes_the_longer_of_reading_and_multiplying():
 def test_shapes_have_the_sizes_of_their_names():
     billions = {"Qwen2.5-0.5B": 0.494, "Qwen2.5-1.5B": 1.54, "Qwen2.5-7B": 7.62, "Qwen2.5-14B": 14.8}
     billions |= {"Qwen2.5-32B": 32.8, "SmolLM2-135M": 0.135}
+    billions |= {"Qwen3-8B": 8.19, "Qwen3-14B": 14.77, "Qwen3-32B": 32.76, "Llama-3.1-8B-Instruct": 8.03}
+    assert set(OTHERS) <= set(billions)
     for name, expected in billions.items():
         assert 1e-9 * find_shape(TARGET, name).num_parameters == pytest.approx(expected, rel=0.01)
 
@@ -133,6 +137,24 @@ def test_a_profile_of_bounds_says_so_in_every_table(profile_dir, capsys):
     assert (
         "bound (roofline) as if Qwen2.5-32B-Instruct: lower bounds of every pass, calculated and not measured" in text
     )
+
+
+@pytest.mark.parametrize("gpu", bounds.COMMON)
+def test_bounds_that_come_along_are_what_roofline_calculates(gpu):
+    assert (PROFILE_DIR / f"{gpu}_bound.json").read_text(encoding="utf-8") == bounds.text(gpu)
+
+
+def test_every_bound_that_comes_along_is_called_one_and_the_only_ones():
+    shipped = [load_profile(name) for name in shipped_profiles()]
+    assert {one.name for one in shipped if one.is_bound} == {f"{gpu}_bound" for gpu in bounds.COMMON}
+    for one in shipped:
+        assert one.title.endswith(" (roofline)") == profile_words(one.title).endswith(" (bound)") == one.is_bound
+    targets = {gpu: set(load_profile(f"{gpu}_bound").target_ms_per_token) for gpu in bounds.COMMON}
+    sizes = {"Qwen2.5-7B-Instruct", "Qwen2.5-14B-Instruct", "Qwen3-8B", "Qwen3-14B", "Llama-3.1-8B-Instruct"}
+    assert all(sizes <= known for known in targets.values())
+    assert [gpu for gpu, known in targets.items() if {"Qwen2.5-32B-Instruct", "Qwen3-32B"} <= known] == [
+        *("A100", "H100", "H200")  # 66 GB do not fit on an A6000
+    ]
 
 
 def test_a_bound_replaces_a_bound_and_nothing_else(profile_dir, capsys):

@@ -243,6 +243,23 @@ def test_lists_are_words_or_where_they_have_line_ends_lines(environment):
         assert (done.stdout, done.stderr) == (shown, "")
 
 
+def test_a_file_of_settings_is_a_run(environment, tmp_path):
+    stand_in, noted = noting_python(tmp_path)
+    path, folder = tmp_path / "my sweep.toml", tmp_path / "my results"
+    path.write_text(f'output_dir = "{folder}"\n')
+    known = {key: value for key, value in environment.items() if key not in ("OUTPUT_DIR", "EXTRA_ARGS")}
+    known |= {"PYTHON": str(stand_in), "SETTINGS": str(path)}
+    for script in ("run_settings", "sweep_ar_drafter_freqs"):
+        assert bash(script, known | {"OUTPUT_DIR": str(folder)}).returncode == 0
+    first, second = [line.split("\037") for line in noted.read_text().splitlines()]
+    assert first[:-1] == ["failfast.py", "--settings", str(path), "--output_dir", str(folder), "--shard", "slurm"]
+    assert second[1:3] == ["--settings", str(path)] and "--spec_len" in second  # what the script says comes later
+    done = bash("rank", known | {"PYTHON": sys.executable})
+    assert done.returncode == 1 and f"{folder} holds no runs" in done.stderr  # the file's folder
+    refused = bash("run_settings", {key: value for key, value in known.items() if key != "SETTINGS"})
+    assert refused.returncode == 2 and "SETTINGS=FILE.toml" in refused.stderr
+
+
 def test_submitting_says_where_the_logs_go(environment, tmp_path):
     (tmp_path / "sbatch").write_text("#!/bin/sh\necho 17\n")
     (tmp_path / "sbatch").chmod(0o755)

@@ -223,17 +223,21 @@ def test_a_log_that_states_no_source_is_ranked_whole() -> None:
 
 
 def test_a_line_says_where_the_winner_changes() -> None:
-    stats = ranked([(3.0, 2.0)] * 6)
-    others = {"X (roofline)": {NAMES[0]: 2.0, NAMES[1]: 4.0}}
-    stats = [
-        replace(one, other_prices={name: Price(0, 100, 100 * by[one.drafter_name]) for name, by in others.items()})
-        for one in stats
-    ]
+    def under(*profiles: str) -> list[Entry]:
+        won = {NAMES[0]: 2.0, NAMES[1]: 4.0}
+        return [
+            replace(one, other_prices={name: Price(0, 100, 100 * won[one.drafter_name]) for name in profiles})
+            for one in ranked([(3.0, 2.0)] * 6)
+        ]
+
+    stats = under("X (roofline)")
     said = (
         f"The first by number changes with the profile: under E: {NAMES[0]} 3.00x; under X (bound): {NAMES[1]} 4.00x."
     )
     assert said in ranking_report(stats) and ranking_document(stats)["profiles"] == said
     assert [one["engine"] for one in ranking_document(stats)["engines"]] == ["E"]
+    both = said.replace("X (bound)", "X (bound), Y (bound)")  # of one winner, together; a bound is called so once
+    assert ranking_document(under("X (roofline)", "Y_bound (roofline)"))["profiles"] == both
     same = [replace(one, other_prices={"X": one.prices["E"]}) for one in stats]
     assert ranking_document(same)["profiles"] == ""
 

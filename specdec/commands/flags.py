@@ -11,12 +11,13 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
+from specdec.commands.settings_file import SETTINGS, read_settings
 from specdec.config import parts
 from specdec.drafters.asked import model_flags
 from specdec.drafters.families import BASELINE_SWEEP, switches
 from specdec.drafters.families import flags as family_flags
 from specdec.drafters.flags import Flag
-from specdec.errors import exit_status
+from specdec.errors import UserError, exit_status
 
 # The groups of --help, in its order, and their titles there.
 GROUPS = {
@@ -55,6 +56,15 @@ class StrictParser(argparse.ArgumentParser):
             self._groups[name] = self.add_argument_group(GROUPS[name])
         return self._groups[name]
 
+    def add_settings_flag(self) -> None:
+        """--settings FILE.toml: every flag of this parser by its name, under those of the command line."""
+        self.group("input").add_argument(
+            f"--{SETTINGS}",
+            action="append",
+            metavar="FILE",
+            help="take flags from this TOML file, by name: tau = [0.3, 0.45]; the command line wins (default: none)",
+        )
+
     def explain(self, name: str, help_text: str) -> None:
         """Another text for a flag that this parser has, where the usual one does not hold."""
         for action in self._actions:
@@ -83,7 +93,23 @@ class StrictParser(argparse.ArgumentParser):
         self.usage = self.usage or " ".join([self.prog, *given, "[FLAG ...]"]).replace("%", "%%")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        return super().parse_known_args([_at_home(one) for one in (sys.argv[1:] if args is None else args)], namespace)
+        words = [_at_home(one) for one in (sys.argv[1:] if args is None else args)]
+        if f"--{SETTINGS}" in self._option_string_actions:
+            self._take_settings(words)
+        found, others = super().parse_known_args(words, namespace)
+        if hasattr(found, SETTINGS):
+            delattr(found, SETTINGS)
+        return found, others
+
+    def _take_settings(self, words: Sequence[str]) -> None:
+        """Make what the files say the defaults; a later file wins over an earlier one."""
+        files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        files.add_argument(f"--{SETTINGS}", action="append", nargs="?", default=[])
+        try:
+            for path in filter(None, files.parse_known_args(words)[0].settings):
+                self.set_defaults(**read_settings(path, self._option_string_actions, self._get_values))
+        except UserError as error:
+            self.error(str(error))
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}{self._meant(message)} (see --help)\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from specdec.commands.flags import StrictParser, add_reading_flags
+from specdec.drafters.flags import price
 from specdec.errors import UserError, exit_status
 from specdec.latency.pricing import Pricing
 from specdec.ranking.entries import Entry, entry_of, merge, records_of
@@ -30,6 +31,7 @@ from specdec.views.verdict import profiles_line
 EXAMPLES = (
     "failfast recommend results",
     "failfast recommend results --latency_profile H100_graph --latency_target Qwen2.5-7B-Instruct",
+    "failfast recommend results --price_per_hour 2.5",
     "failfast recommend results --json",
 )
 
@@ -38,6 +40,12 @@ def build_parser(program: str) -> StrictParser:
     parser = StrictParser(prog=program, examples=EXAMPLES, description=__doc__)
     parser.add_argument("results", metavar="RESULTS", type=Path, help="results folder, or a folder in it")
     add_reading_flags(parser)
+    parser.group("pricing").add_argument(
+        "--price_per_hour",
+        type=price,
+        metavar="X",
+        help="what the machine costs an hour: say what a million output tokens cost (default: nothing is said)",
+    )
     parser.group("output").add_argument("--json", action="store_true", help="print one JSON document")
     return parser
 
@@ -62,25 +70,39 @@ def run(arguments: Sequence[str], program: str = "failfast recommend") -> str:
     stats, note = comparable(stats, options.allow_unequal)
     notes = [note, left_out, pricing.without_model(targets[0]) or ""]
     models = footprints(records, runs_of(options.results))
-    return (as_json if options.json else as_text)(stats, models, list(filter(None, notes)))
+    return (as_json if options.json else as_text)(stats, models, list(filter(None, notes)), options.price_per_hour)
 
 
-def as_text(stats: Sequence[Entry], models: dict[str, Footprint], notes: Sequence[str] = ()) -> str:
+def as_text(
+    stats: Sequence[Entry],
+    models: dict[str, Footprint],
+    notes: Sequence[str] = (),
+    price_per_hour: float | None = None,
+) -> str:
     """For people."""
     found, apart = by_engine(stats, models), by_dataset(stats, models)
     differ = [own for own in apart.values() if len({one.first.drafter_name for one in own if one.first}) > 1]
     own = differ[0] if differ else []
-    return recommendation_text(scope_line(stats), found, own, [profiles_line(winners(stats)), *notes])
+    return recommendation_text(scope_line(stats), found, own, [profiles_line(winners(stats)), *notes], price_per_hour)
 
 
-def as_json(stats: Sequence[Entry], models: dict[str, Footprint], notes: Sequence[str] = ()) -> str:
+def as_json(
+    stats: Sequence[Entry],
+    models: dict[str, Footprint],
+    notes: Sequence[str] = (),
+    price_per_hour: float | None = None,
+) -> str:
     """For programs: under each engine, and each data set's where there are several."""
     document: dict[str, Any] = {
         **scope_of(stats),
         "concurrency": CONCURRENCY,
-        "engines": [recommendation_dict(one) for one in by_engine(stats, models)],
+        "engines": [recommendation_dict(one, price_per_hour) for one in by_engine(stats, models)],
         "data_sets": [
-            {"dataset": one.table.dataset, "max_new_tokens": one.table.max_new_tokens, **recommendation_dict(one)}
+            {
+                "dataset": one.table.dataset,
+                "max_new_tokens": one.table.max_new_tokens,
+                **recommendation_dict(one, price_per_hour),
+            }
             for own in by_dataset(stats, models).values()
             for one in own
         ],

@@ -54,6 +54,7 @@ EXAMPLES = (
 RUN_EXAMPLES = (
     "failfast run --dataset_name gsm8k --num_questions 30 --output_dir results/gsm8k",
     "failfast run --drafters ar_sf failfast --tau 0.3 0.45 --draft_len 8",
+    "failfast run --settings sweep.toml --num_questions 8",
 )
 
 
@@ -62,6 +63,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> RunConfig:
     about = f"{ABOUT}\n'python {PROGRAM} help' lists the verbs: run, rank, recommend, record, replay, report, ..."
     parser = StrictParser(prog=PROGRAM, description=about, examples=EXAMPLES)
     add_flags(parser)
+    parser.add_settings_flag()
     return RunConfig.of(**vars(parser.parse_args(arguments)))
 
 
@@ -70,6 +72,7 @@ def parse_verb(program: str, arguments: Sequence[str] | None) -> RunConfig:
     parser = StrictParser(prog=program, description=ABOUT, examples=RUN_EXAMPLES)
     own = names_of("questions", "models", "decoding", "drafters", "sweeps", "drafting", "pricing", "output")
     add_flags(parser, [*(name for name in own if name not in ("read_pickle", "status")), "with_traces"])
+    parser.add_settings_flag()
     return RunConfig.of(**vars(parser.parse_args(arguments)))
 
 
@@ -139,7 +142,8 @@ def _rank_again(config: RunConfig, pricing: Pricing, repeated: Repeated, num_que
 
 def _run_models(config: RunConfig, pricing: Pricing, asked: tuple[Sequence[Problem], Shard], stop: StopRequest) -> None:
     """What needs models, which come with torch and transformers: everything else answers without them."""
-    from specdec.runs.jobs import describe_plan, fitting, plan_jobs
+    from specdec.runs.jobs import fitting, plan_jobs
+    from specdec.runs.plan import describe_run_plan
     from specdec.runs.run_file import describe_run
     from specdec.session import open_session
 
@@ -152,7 +156,7 @@ def _run_models(config: RunConfig, pricing: Pricing, asked: tuple[Sequence[Probl
     report = None if config.recording.record else Reporter(config, pricing, session.token_bytes)
     jobs = [] if config.recording.record else plan_jobs(session, problems, _earlier(session, problems))
     if output.dry_run:
-        print("\n".join([describe_plan(session, jobs), *planned_left_out(left_out, num_asked)]))
+        print("\n".join([describe_run_plan(session, problems, jobs), *planned_left_out(left_out, num_asked)]))
         return
     check_writable(output.output_dir)
     with RunFile(output.output_dir, describe_run(session, problems, shard, jobs)) as run_file:

@@ -53,9 +53,11 @@ def price(record: Record, profile: LatencyProfile, target: str, accounting: str 
     """
     entry = resolve_target(profile, target)
     passes_as = parse_name(record.drafter_name).passes_priced_as
+    counts = [r.draft_len + 1 for r in record.rounds]
+    verify_ms = {count: verification_ms(profile, entry, count) for count in set(counts)}
     return Price(
         draft_ms=num_passes(record, accounting) * profile.pass_ms(passes_as),
-        verify_ms=math.fsum(verification_ms(profile, entry, r.draft_len + 1) for r in record.rounds),
+        verify_ms=math.fsum(verify_ms[count] for count in counts),
         baseline_ms=_num_output_tokens(record) * profile.target_ms_per_token[entry],
     )
 

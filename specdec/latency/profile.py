@@ -50,9 +50,14 @@ class LatencyProfile:
     family_pass_ms: dict[str, float] = field(default_factory=dict)
 
     @property
+    def is_bound(self) -> bool:
+        """Whether it was calculated and not measured."""
+        return self.provenance.get("source") == ROOFLINE
+
+    @property
     def title(self) -> str:
-        """The name for tables: of a profile that was calculated and not measured, it says so."""
-        return f"{self.name} ({ROOFLINE})" if self.provenance.get("source") == ROOFLINE else self.name
+        """The name for tables, which says of a bound that it is one."""
+        return f"{self.name} ({ROOFLINE})" if self.is_bound else self.name
 
     def knows(self, priced_as: str) -> bool:
         """Whether it says what a pass of such a drafter costs."""

@@ -71,6 +71,12 @@ class Row:
         """A quantity's value, or a part's sum."""
         return self.values[name].value if name in self.values else self.sums.get(name)
 
+    @property
+    def ms_per_token(self) -> float | None:
+        """Its time an output token, under the table's engine."""
+        total, tokens = self.number("total_ms"), self.sums.get("num_output_tokens")
+        return total / tokens if total and tokens else None
+
     def per_question(self, quantity: str) -> Value:
         """A time of one question, mean of all; of a single one where a file does not count them."""
         return self.values[quantity].times(1 / (self.num_questions or 1))

@@ -1,6 +1,5 @@
 """Jobs: one question under one drafter each, with where its record goes and what must match to reuse it."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,11 +10,9 @@ from specdec.decoding.cost_aware import learning_of
 from specdec.drafters.base import Spec
 from specdec.drafters.earlier import NOTHING, Earlier
 from specdec.errors import UserError
-from specdec.latency.pricing import Pricing
-from specdec.latency.profile import STAND_INS
 from specdec.questions.sets import Problem
 from specdec.records.identity import Identity, first_difference, prompt_sha256
-from specdec.records.places import load_finished, place_of
+from specdec.records.places import load_finished
 from specdec.records.provenance import load_now, num_cores, provenance
 from specdec.records.record import Record, identity_path
 from specdec.session import Session
@@ -148,41 +145,6 @@ def run_job(session: Session, job: Job, check_stop: Callable[[], None]) -> Recor
         prefill_ms=target.prefill_ms,
         rounds=rounds,
     )
-
-
-def describe_plan(session: Session, jobs: Sequence[Job]) -> str:
-    """What a run would do: configurations, rounds at most, and an estimate of the memory it needs."""
-    budget = session.config.decoding.max_new_tokens
-    by_drafter = Counter(job.spec.name for job in jobs if session.config.output.overwrite or place_of(job.path) is None)
-    lines = [f"{name}: {count} questions, at most {count * budget} rounds" for name, count in by_drafter.items()]
-    num_to_run = by_drafter.total()
-    others = "; the others have a record (settings not compared)" if num_to_run < len(jobs) else ""
-    lines += [f"to run: {num_to_run} of {len(jobs)}{others}", time_line(session.config, num_to_run)]
-    num_positions = max(len(job.prompt_ids) for job in jobs) + budget
-    memory = session.memory_bytes(num_positions)
-    for title, (weights, cache) in memory.items():
-        lines.append(f"{title}: {_size(weights)} of weights, {_size(cache)} of KV cache at {num_positions} tokens")
-    total = sum(weights + cache for weights, cache in memory.values())
-    lines.append(f"memory on {session.device}: about {_size(total)} and what the activations need")
-    return "\n".join(lines)
-
-
-def time_line(config: RunConfig, num_jobs: int) -> str:
-    """How long the jobs take by the first profile that knows the target itself, if each decodes its whole budget as
-    slowly as plain decoding does; or that no profile says."""
-    priced, target = config.pricing, config.models.target_name
-    pricing = Pricing.load(priced.latency_profile, priced.latency_target)
-    known = {} if target in STAND_INS or priced.latency_target is not None else pricing.entries(target)
-    for profile, entry in known.values():
-        ms, budget = profile.target_ms_per_token[entry], config.decoding.max_new_tokens
-        hours = num_jobs * budget * ms / 3.6e6
-        shown = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
-        return f"time: about {shown} by {profile.name}, if all {budget} tokens were written at plain's {ms:g} ms each"
-    return "time: cannot be said: no --latency_profile is of this target on this machine"
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.1f} MiB"
 
 
 class TooLong(UserError):

@@ -62,7 +62,7 @@ def repeated_run(config: RunConfig, problems: Sequence[Problem], shard: Shard) -
         not can_be
         or config.drafters.needs_advice
         or any(spec.reads_earlier for spec in config.drafters.specs())
-        or (config.recording.with_traces and not all(path.is_file() for path in _trace_paths(config, problems)))
+        or (config.recording.with_traces and not all(path.is_file() for path in trace_paths(config, problems)))
         or not all(path.is_file() or place_of(path) for path in _paths(config, problems))
     ):
         return None
@@ -140,7 +140,7 @@ def _paths(config: RunConfig, problems: Sequence[Problem]) -> Iterator[Path]:
         yield record_path(*where, problem.dataset, problem.question_id, spec.name, budget)
 
 
-def _trace_paths(config: RunConfig, problems: Sequence[Problem]) -> Iterator[Path]:
+def trace_paths(config: RunConfig, problems: Sequence[Problem]) -> Iterator[Path]:
     target, budget = config.models.target_name, config.decoding.max_new_tokens
     for problem in problems:
         yield trace_path(

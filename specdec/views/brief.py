@@ -124,15 +124,9 @@ def other_line(table: Table) -> str:
     names = short_labels([row.drafter_name for row in rows])
     shown = [f"{names[row.drafter_name]} {QUANTITIES['speedup_mean'].text(row.values['speedup_mean'])}" for row in rows]
     more = [f"and {len(shown) - NUM_NAMED} more"] * (len(shown) > NUM_NAMED)
-    plain = table.plain and plain_ms_per_token(table.plain)
+    plain = table.plain and table.plain.ms_per_token
     shown = [*shown[:NUM_NAMED], *more, *([f"plain decoding {plain:.1f} ms a token"] if plain else [])]
     return f"{time_words(table.engine)}: {', '.join(shown)}. {in_short(table)}."
-
-
-def plain_ms_per_token(plain: Row) -> float | None:
-    """What plain decoding took a token under the row's engine."""
-    total, tokens = plain.number("total_ms"), plain.sums.get("num_output_tokens")
-    return total / tokens if total and tokens else None
 
 
 def notes(table: Table) -> list[str]:

@@ -42,11 +42,12 @@ def time_words(engine: str) -> str:
 
 
 def profile_words(engine: str) -> str:
-    """A modelled engine's profile with a mark: "H100 (bound)"; "A6000 (vLLM)", an engine that is not this program's,
-    unless the profile's own name says it."""
+    """A modelled engine's profile with a mark: "H100 (bound)", of H100_bound; "A6000 (vLLM)", an engine that is not
+    this program's, unless the profile's own name says it."""
     profile = engine.partition(" as if ")[0]
     other = engine_of(profile.partition(" ")[0])
-    return profile.replace(f"({ROOFLINE})", "(bound)") + (f" ({other})" if other and other not in profile else "")
+    words = profile.replace(f"_bound ({ROOFLINE})", f" ({ROOFLINE})").replace(f"({ROOFLINE})", "(bound)")
+    return words + (f" ({other})" if other and other not in profile else "")
 
 
 def scope_line(stats: Sequence[Entry]) -> str:

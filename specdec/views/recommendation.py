@@ -12,14 +12,16 @@ from typing import Any
 from specdec.drafters.base import Spec
 from specdec.drafters.families import known_spec
 from specdec.drafters.served import SERVERS, Words, words_of
+from specdec.latency.profile import MEASURED, ROOFLINE
 from specdec.ranking.comparisons import BEST, EQUAL, Difference, standing_of_first
 from specdec.ranking.statistics import LEVEL, Estimate, more_questions, student
 from specdec.ranking.table import Row, Table
 from specdec.runs.footprint import Footprint
 from specdec.views.captions import time_words
-from specdec.views.verdict import FASTEST, MAYBE_PLAIN, UNDECIDED, kind_of_verdict
+from specdec.views.verdict import DOUBTED, FASTEST, MAYBE_PLAIN, UNDECIDED, kind_of_verdict
 
 NO_PRICE, LOSSY = "no_price", "another_text"  # beside the verdict's kinds
+MS_PER_HOUR = 3.6e6
 CONCURRENCY = 1  # requests at a time: of every record and profile that there is
 
 
@@ -35,6 +37,16 @@ class Served:
     words: Words | None
     why_not: str  # "" where it has the wanted drafter
     difference: Difference | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a million output tokens cost, in the price's currency; None: not known. `is_measured`: else modelled."""
+
+    first: float | None
+    plain: float | None
+    is_measured: bool
+    is_bound: bool
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,16 @@ class Recommendation:
     def spec(self) -> Spec | None:
         """The drafter that settings and memory are of."""
         return known_spec(self.first.drafter_name) if self.first and self.served else None
+
+    def cost(self, price_per_hour: float | None) -> Cost | None:
+        """Of one request at a time, on a machine of that price, without the prompt's pass; of the first drafter where
+        it may be used, and of plain decoding. None without a price, and of times that are not to be trusted."""
+        if price_per_hour is None or self.kind in (NO_PRICE, DOUBTED):
+            return None
+        rows = self.first if self.served else None, self.table.plain
+        times = [None if row is None else row.ms_per_token for row in rows]
+        first, plain = (None if ms is None else price_per_hour * ms * 1e6 / MS_PER_HOUR for ms in times)
+        return Cost(first, plain, self.table.engine == MEASURED, f"({ROOFLINE})" in self.table.engine)
 
 
 def recommend(table: Table, models: Mapping[str, Footprint], lossy: Collection[str] = ()) -> Recommendation:
@@ -110,8 +132,9 @@ def _to_tell_from_plain(table: Table, kind: str) -> int | None:
     return more_questions(Estimate(value.value - 1, spread, 0.0, 0.0, 1.0), table.num_paired) or None
 
 
-def recommendation_dict(one: Recommendation) -> dict[str, Any]:
+def recommendation_dict(one: Recommendation, price_per_hour: float | None = None) -> dict[str, Any]:
     """For programs, unrounded."""
+    cost = one.cost(price_per_hour)
     return {
         "engine": one.table.engine,
         "time": time_words(one.table.engine),
@@ -125,6 +148,7 @@ def recommendation_dict(one: Recommendation) -> dict[str, Any]:
         "num_more_questions": one.num_more,
         "servers": {served.server: _served_dict(served) for served in one.served},
         "memory": _memory_dict(one),
+        "cost_per_million_tokens": cost and vars(cost),
     }
 
 

@@ -35,6 +35,7 @@ def recommendation_text(
     found: Sequence[Recommendation],
     by_dataset: Sequence[Recommendation] = (),
     notes: Sequence[str] = (),
+    price_per_hour: float | None = None,
 ) -> str:
     """`scope`: target, data sets and budgets, in words. `by_dataset`: each data set's, where the winner differs.
 
@@ -43,19 +44,20 @@ def recommendation_text(
     lines = [*_wrapped(scope), _LOAD]
     shown: set[str] = set()  # settings and memory stand once
     for one in found:
-        lines += _section(one, shown) if len(lines) + _SECTION <= LINES or one is found[0] else _brief(one)
+        cost = _cost(one, price_per_hour)
+        lines += _section(one, shown, cost) if len(lines) + _SECTION <= LINES or one is found[0] else _brief(one, cost)
     lines += [line for note in [_by_dataset(by_dataset), *notes] if note for line in _wrapped(note)]
     shown_lines = lines if len(lines) <= LINES else [*lines[: LINES - 1], _MORE]
     return "\n".join(shown_lines) + "\n"
 
 
-def _brief(one: Recommendation) -> list[str]:
+def _brief(one: Recommendation, cost: str) -> list[str]:
     """What is said, without settings."""
-    return _indented(f"{time_words(one.table.engine)}: {_says(one)}", "")
+    return [*_indented(f"{time_words(one.table.engine)}: {_says(one)}", ""), *_indented(cost)]
 
 
-def _section(one: Recommendation, shown: set[str]) -> list[str]:
-    lines = [*_brief(one), *_indented(_alike(one))]
+def _section(one: Recommendation, shown: set[str], cost: str) -> list[str]:
+    lines = [*_brief(one, cost), *_indented(_alike(one))]
     groups: dict[tuple[str, str], list[Served]] = {}
     for served in one.served:
         groups.setdefault((served.why_not, served.row.drafter_name if served.row else ""), []).append(served)
@@ -133,6 +135,17 @@ def _memory(one: Recommendation) -> str:
         f"Drafter's memory, as run: {_count(known.num_parameters or 0)} parameters, {_size(known.weight_bytes)} "
         f"in {known.dtype}; KV cache {_size(known.kv_bytes_per_token)} a token."
     )
+
+
+def _cost(one: Recommendation, price_per_hour: float | None) -> str:
+    """Example: "A million output tokens at 2.5 an hour: 7.31 (plain decoding 21.93); modelled, one request ..."."""
+    cost = one.cost(price_per_hour)
+    if cost is None or (cost.first is None and cost.plain is None):
+        return ""
+    plain = None if cost.plain is None else f"plain decoding {cost.plain:,.2f}"
+    amount = plain or "" if cost.first is None else f"{cost.first:,.2f}" + (f" ({plain})" if plain else "")
+    how = "measured" if cost.is_measured else "a modelled bound, real time costs more" if cost.is_bound else "modelled"
+    return f"A million output tokens at {price_per_hour:g} an hour: {amount}; {how}, one request at a time."
 
 
 def _by_dataset(found: Sequence[Recommendation]) -> str:

@@ -122,10 +122,11 @@ def profiles_line(tables: Sequence[tuple[str, Row]]) -> str:
     if len({row.drafter_name for _, row in tables}) < 2:
         return ""
     mean = QUANTITIES["speedup_mean"]
-    parts = (
-        f"under {profile_words(engine)}: {visible(row.drafter_name)} {mean.text(row.values[mean.name])}"
-        for engine, row in tables
-    )
+    profiles: dict[str, list[str]] = {}
+    for engine, row in tables:
+        won = f"{visible(row.drafter_name)} {mean.text(row.values[mean.name])}"
+        profiles.setdefault(won, []).append(profile_words(engine))
+    parts = (f"under {', '.join(names)}: {won}" for won, names in profiles.items())
     return f"The first by number changes with the profile: {'; '.join(parts)}."
 
 
