@@ -1,5 +1,5 @@
-"""A headless Firefox with the same face as webdriver.Browser: Marionette, which Firefox itself answers to, is WebDriver's
-commands as JSON over a socket, so that no geckodriver is needed (Debian has none).
+"""A headless Firefox with the same face as webdriver.Browser. It speaks Marionette, which Firefox itself answers to:
+WebDriver's commands as JSON over a socket, so that no geckodriver is needed (Debian has none).
 
 Only what the tests use. It has no list of requests: Firefox gets a proxy that is not there, so that every request to a
 host fails and says so on the console.

@@ -21,7 +21,8 @@ return [...document.querySelectorAll(arguments[1])].map((one) => one.getBounding
   .filter((one) => one.width && (one.left < box.left || one.right > box.right + 1)).length;
 """
 OVERLAPS = """
-const boxes = [...document.querySelectorAll('.panel .info, .panel .answer, .panel-head')].map((one) => one.getBoundingClientRect());
+const parts = document.querySelectorAll('.panel .info, .panel .answer, .panel-head');
+const boxes = [...parts].map((one) => one.getBoundingClientRect());
 const meet = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
 return boxes.filter((one, place) => boxes.some((other, at) => at > place && meet(one, other))).length;
 """
