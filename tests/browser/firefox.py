@@ -146,13 +146,13 @@ class Firefox(Browser):
         self.until(f"return innerWidth === {width}")
 
     def console(self) -> list[str]:
-        """What the console said since it was last asked."""
+        """What the console said of pages since it was last asked. RSLoader is Firefox's own, which misses its servers."""
         errors = list(self._system(_ERRORS))
         with open(self._said.name, encoding="utf-8", errors="replace") as said:
             said.seek(self._num_read)
             lines = said.read().splitlines()
             self._num_read = said.tell()
-        return errors + [line for line in lines if line.startswith("console.")]
+        return errors + [line for line in lines if line.startswith("console.") and "RSLoader" not in line]
 
     def requests(self) -> list[str]:
         """None are known here."""
