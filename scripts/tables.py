@@ -3,7 +3,8 @@
 python -m scripts.tables --write
 
 A page has a table where it says `<!-- table: NAME -->`, up to `<!-- end of table -->`. What makes them: `results.py`,
-`costs.py`, `checks.py`, `paper.py`, `findings.py`, `index.py`.
+`costs.py`, `checks.py`, `paper.py`, `findings.py`, `index.py`,
+`targets.py`.
 """
 
 import re
@@ -17,8 +18,9 @@ from scripts.findings import findings
 from scripts.index import index
 from scripts.paper import runs
 from scripts.results import TABLES as RESULTS
+from scripts.targets import table as targets
 
-TABLES = {**RESULTS, **COSTS, **CHECKS, "paper": runs, "first-hour": findings, "index": index}
+TABLES = {**RESULTS, **COSTS, **CHECKS, "paper": runs, "first-hour": findings, "index": index, "targets": targets}
 BLOCK = re.compile(r"(<!-- table: ([a-z0-9-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 

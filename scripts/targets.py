@@ -1,15 +1,7 @@
-"""Prints the table of targets, a row per architecture; `--write` puts it into docs/targets.md.
-
-python -m scripts.targets --write
-"""
-
-import sys
-from pathlib import Path
+"""Targets: what runs on which backend, a row per architecture, from the table of architectures."""
 
 from specdec.models.architectures import ARCHITECTURES, Architecture
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "targets.md"
-BEGIN, END = "<!-- targets -->\n", "<!-- end of targets -->\n"
 HEADS = ("model type", "transformers' class", "eager", "graph", "sliding windows", "rotary scaling", "blocks of masks")
 
 
@@ -24,24 +16,6 @@ def row(one: Architecture) -> list[str]:
 
 
 def table() -> str:
+    """All of them, as Markdown."""
     rows = [HEADS, ["---"] * len(HEADS), *map(row, ARCHITECTURES)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows) + "\n"
-
-
-def page_with(text: str, made: str) -> str:
-    """The page with its table replaced."""
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}{made}{END}{tail}"
-
-
-def main() -> int:
-    if sys.argv[1:] == ["--write"]:
-        PAGE.write_text(page_with(PAGE.read_text(encoding="utf-8"), table()), encoding="utf-8")
-    else:
-        print(table())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)

@@ -53,20 +53,15 @@ def __getattr__(name: str) -> Any:
 def open_session(target: str = "bundled", drafters: Sequence[str] | None = None, **settings: Any) -> Session:
     """The models of a target and of its drafters, found and checked; weights are loaded by the first `decode`.
 
-    `target`: "bundled", a folder, or a name on the hub. `drafters`: words of --drafters, such as ["plain", "failfast"]
-    (None: plain decoding and every drafter that needs no calibration). `settings`: any flag of `failfast run` by its
-    name: ar_model_name, dllm_dir, max_new_tokens, device, dtype, spec_len=[4, 8], ... `session.specs` are the
-    configurations that this makes; `parse_name` makes one of a name. Raises UserError for what cannot be run, TypeError
-    for a setting that does not exist.
+    `target`: "bundled", a folder, or a name on the hub. `drafters`: words of --drafters, kinds or names, such as
+    ["plain", "failfast"] (None: plain decoding and every drafter that needs no calibration). `settings`: any flag of
+    `failfast run` by its name: ar_model_name, dllm_dir, max_new_tokens, device, dtype, spec_len=[4, 8], ...
+    `session.specs` are the configurations that this makes; `parse_name` makes one of a name. Raises UserError for what
+    cannot be run, TypeError for a setting that does not exist.
     """
     from specdec.config import RunConfig
-    from specdec.drafters.families import kinds
-    from specdec.errors import UserError
     from specdec.session import open_session as open_configured
 
-    unknown = sorted(set(drafters or ()) - kinds().keys())
-    if unknown:
-        raise UserError(f"no drafter is called {unknown[0]!r}: {', '.join(kinds())}")
     if drafters is not None:
         settings["drafters"] = tuple(drafters)
     return open_configured(RunConfig.of(target_model_name=target, **settings))

@@ -21,7 +21,8 @@ from specdec.decoding.sampled import SampledTarget
 from specdec.decoding.sampling import Sampler, Warp
 from specdec.decoding.target import Target
 from specdec.drafters.base import Setup, Spec
-from specdec.drafters.families import kinds, settled_options, stated_options
+from specdec.drafters.earlier import NOTHING, Earlier
+from specdec.drafters.families import settled_options, stated_options
 from specdec.drafters.flags import Options
 from specdec.errors import UserError
 from specdec.latency.pricing import Pricing
@@ -147,12 +148,13 @@ class Session:
         *,
         sampler: Sampler | None = None,
         target: Verifier | None = None,
+        earlier: Earlier = NOTHING,
         check_stop: Callable[[], None] = lambda: None,
     ) -> list[Round]:
         """One answer under one drafter, round by round; times wait for the device.
 
         `sampler` (`self.sampler`): draws the tokens; None: greedy. `target`: another than the run's own, to verify by.
-        `check_stop` may raise, between the calls of a round.
+        `earlier`: what was asked before. `check_stop` may raise, between the calls of a round.
         """
 
         cpu_s: list[float] = []
@@ -165,7 +167,7 @@ class Session:
 
         rounds = speculate(
             self.target(sampler) if target is None else target,
-            self.drafter(spec, sampler),
+            self.drafter(spec, sampler, earlier),
             prompt_ids,
             max_new_tokens=self.config.decoding.max_new_tokens,
             stop_ids=self.stop_ids,
@@ -189,11 +191,12 @@ class Session:
             raise UserError("this program decodes greedily: leave out --temperature")
         return Target(self._lm(TARGET))
 
-    def drafter(self, spec: Spec, sampler: Sampler | None = None) -> Drafter:
+    def drafter(self, spec: Spec, sampler: Sampler | None = None, earlier: Earlier = NOTHING) -> Drafter:
         """A drafter over the model of its part, which all specs of that part share; greedy without a `sampler`, or
         where --draft_sampling says so."""
         is_drawn = sampler is not None and self.config.decoding.draft_sampling == "sample"
-        return spec.drafter(self.setup(spec, lm=self.model_of(spec), sampler=sampler if is_drawn else None))
+        setup = self.setup(spec, lm=self.model_of(spec), sampler=sampler if is_drawn else None)
+        return spec.drafter(replace(setup, earlier=earlier))
 
     def setup(self, spec: Spec, *, lm: CachedLM | None = None, sampler: Sampler | None = None) -> Setup:
         """What the run gives a drafter of `spec`, with or without its model."""
@@ -201,12 +204,12 @@ class Session:
 
     def _unlearnt(self, spec: Spec) -> Setup:
         """The same without a model, a sampler and what a policy has learnt."""
-        mask = None if spec.role is None else self.mask_ids.get(spec.role)
+        mask = None if spec.model_role is None else self.mask_ids.get(spec.model_role)
         return Setup(self.stop_ids, self.options, mask_id=mask)
 
     def model_of(self, spec: Spec) -> CachedLM | None:
         """The model of a drafter's part, loaded; None for a drafter without one."""
-        return None if spec.role is None else self._lm(spec.role)
+        return None if spec.model_role is None else self._lm(spec.model_role)
 
     def results_identity(self, spec: Spec) -> dict[str, Any]:
         """Everything about models and settings that decides what a configuration's results are."""
@@ -228,11 +231,11 @@ class Session:
 
     def chains_identity(self, spec: Spec) -> dict[str, Any]:
         """What decides what a drafter would write after a prefix of a text."""
-        model = {} if spec.role is None else {"drafter_sha256": self.fingerprints.get(spec.role)}
+        model = {} if spec.model_role is None else {"drafter_sha256": self.fingerprints.get(spec.model_role)}
         return model | spec.chain_settings(self._unlearnt(spec))
 
     def _sampling(self, spec: Spec) -> dict[str, Any]:
-        names = ("temperature", "top_k", "top_p") + (() if spec.role is None else ("draft_sampling",))
+        names = ("temperature", "top_k", "top_p") + (() if spec.model_role is None else ("draft_sampling",))
         return {name: getattr(self.config.decoding, name) for name in names}
 
     def _advice(self, spec: Spec) -> Advice | None:
@@ -333,7 +336,7 @@ def backend_of(config: RunConfig, device: torch.device, dtype: torch.dtype, sour
     """What runs the models that this run loads; a target that a trace stands for is not among them."""
     loaded = [one for role, one in sources.items() if role is not TARGET or config.decoding.verify == "target"]
     options = settled_options(config.drafters.options, configs_of(sources))
-    block_size = max(kinds()[kind].block_len(options) for kind in config.drafters.kinds)
+    block_size = max(kind.block_len(options) for kind in config.drafters.part_kinds)
     reason = only_eager(config)
     return resolve_backend(config.models.engine, device, dtype, loaded, block_size=block_size, only_eager=reason)
 

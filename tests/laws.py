@@ -22,8 +22,11 @@ from specdec.decoding.sampled import SampledLM
 from specdec.decoding.sampling import Sampler, Warp
 from specdec.decoding.stopping import Draft
 from specdec.drafters.ar import ArDrafter, ArDynamic, ArStatic, SampledArDrafter
+from specdec.drafters.base import Setup
 from specdec.drafters.block_diffusion import BlockSettings, DllmDrafter, DllmStatic, FailFast
+from specdec.drafters.hybrid import Hybrid
 from specdec.drafters.plain import NoDrafter
+from specdec.drafters.suffix import Suffix
 from specdec.models.lm import CachedLM
 
 NUM_WORDS, NUM_TOKENS = 4, 3
@@ -36,7 +39,10 @@ SPECS = {
     "ar_df": ArDynamic(0.35, 3, 1),
     "dllm_sf": DllmStatic(0.4, 3),
     "failfast": FailFast(0.4, 0.4, 5, 1, first_window=2),
+    "suffix": Suffix(8, factor=3.0, floor=0.0),
+    "hybrid": Hybrid("suffix_8_f3.0_p0.0", "ar_None_sf_2"),
 }
+MODEL_FREE = ("suffix",)  # whose drafts are never drawn
 POOL = 16  # drafts of a dLLM that samples, after the same prefix: the rule for them holds whatever they are
 
 
@@ -70,6 +76,8 @@ def make_drafter(kind: str, sampler: Sampler | None) -> object:
     """A drafter of SPECS over the tiny models; it draws if it has a sampler."""
     if kind == "plain":
         return NoDrafter()
+    if kind in ("hybrid", *MODEL_FREE):
+        return SPECS[kind].drafter(Setup((), lm=tiny_models()["ar"], sampler=sampler))
     spec, lm = SPECS[kind], tiny_models()["ar" if kind.startswith("ar") else "dllm"]
     lm = lm if sampler is None else SampledLM(lm, sampler)
     if isinstance(spec, ArStatic | ArDynamic):
@@ -142,7 +150,7 @@ def drafts_behind(kind: str, is_sampled: bool, warp: Warp, text: Sequence[int]) 
 
     if not is_sampled:
         return [(draft(None), 1.0)]
-    if kind.startswith("ar"):
+    if kind.startswith("ar") or kind == "hybrid":
         return all_drafts(warp, draft)
     return [(draft(Sampler(warp, f"{text} {number}")), 1 / POOL) for number in range(POOL)]
 

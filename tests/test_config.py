@@ -11,7 +11,7 @@ from specdec.commands.run import parse_args
 from specdec.config import RunConfig
 from specdec.drafters.ar import ArDynamic, ArStatic
 from specdec.drafters.block_diffusion import CostAware, DllmStatic, FailFast
-from specdec.drafters.families import kinds, parse_name
+from specdec.drafters.families import drafter_word, kinds, parse_name
 from specdec.drafters.plain import Plain
 from specdec.errors import UserError
 from specdec.questions.asked import known_dataset
@@ -81,6 +81,16 @@ def test_no_flag_means_all_drafters_and_plain_decoding() -> None:
 )
 def test_switches_choose_the_drafters(line: str, kinds: tuple[str, ...]) -> None:
     assert parse_args(line.split()).drafters.kinds == kinds
+
+
+def test_drafters_are_asked_for_by_kind_or_by_name() -> None:
+    """A name beside the kinds, with the settings that it says whatever the flags; nothing twice."""
+    line = "--drafters lookup_3_sf_10 dllm_0.9_sf_4 plain lookup ar_None_sf_8 ar_None_sf_10 --spec_len 10 12"
+    drafters = parse_args(line.split()).drafters
+    assert drafters.kinds == ("plain", "ar_sf", "dllm_sf", "lookup") and drafters.swept_kinds == ("plain", "lookup")
+    names = [spec.name for spec in drafters.specs()]
+    assert names == ["plain", "ar_None_sf_8", "ar_None_sf_10", "dllm_0.9_sf_4", "lookup_3_sf_10", "lookup_3_sf_12"]
+    assert [role.setting for role in drafters.roles] == ["ar_model_name", "dllm_dir"]
 
 
 def test_several_values_sweep() -> None:
@@ -182,7 +192,7 @@ def test_contradictions_are_named(line: str, named: str) -> None:
 def numeric_flags() -> list[str]:
     """Every flag of the program that reads numbers."""
     found = all_flags().values()
-    texts = (text, known_dataset)
+    texts = (text, known_dataset, drafter_word)
     return [name for group in found for name, flag in group.items() if flag.more.get("type", text) not in texts]
 
 
@@ -194,5 +204,5 @@ def test_what_is_not_the_number_that_a_flag_wants_is_told_so(
     with pytest.raises(SystemExit):
         parse_args([f"--{name}={value}"])
     error = capsys.readouterr().err
-    wanted = "(a positive integer|an index|a count|a probability|above 0 and at most 1|a temperature)"
+    wanted = "(a positive integer|an index|a count|a probability|above 0 and at most 1|a temperature|a number of 0)"
     assert re.search(f"--{name}: '{re.escape(value)}' is not {wanted}", error) and error.count("\n") == 1

@@ -33,6 +33,7 @@ HEAVY = (
     "models/pages",
     "models/tokens",
     "runs/against_plain",
+    "runs/earlier",
     "runs/jobs",
     "runs/recording",
     "session",

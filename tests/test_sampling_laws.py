@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from laws import PROMPT, SPECS, TEXTS, all_drafts, come_out, exact_law, make_drafter, p_value, tiny_models
+from laws import MODEL_FREE, PROMPT, SPECS, TEXTS, all_drafts, come_out, exact_law, make_drafter, p_value, tiny_models
 
 from specdec.decoding import sampling
 from specdec.decoding.loop import speculate
@@ -21,7 +21,8 @@ from specdec.models.lm import CachedLM
 
 pytestmark = pytest.mark.slow
 NUM_SAMPLES = 200_000
-KINDS = [("plain", False), *itertools.product([kind for kind in SPECS if kind != "plain"], (False, True))]
+DRAWING = [kind for kind in SPECS if kind not in ("plain", *MODEL_FREE)]
+KINDS = [("plain", False), *((kind, False) for kind in MODEL_FREE), *itertools.product(DRAWING, (False, True))]
 WARPS = [Warp(*each) for each in itertools.product((0.7, 1.0), (0, 3), (1.0, 0.8))]
 BUGS = {
     "one token too many": (
@@ -81,7 +82,8 @@ def in_earnest(kind: str, is_sampled: bool, warp: Warp, num_samples: int, *, has
 
 
 @pytest.mark.parametrize(
-    ("kind", "is_sampled"), [("plain", False), ("ar_df", True), ("dllm_sf", True), ("failfast", False)]
+    ("kind", "is_sampled"),
+    [("plain", False), ("suffix", False), ("hybrid", True), ("ar_df", True), ("dllm_sf", True), ("failfast", False)],
 )
 def test_the_loop_draws_from_that_law_too(kind: str, is_sampled: bool) -> None:
     warp = Warp(0.9, top_k=3)

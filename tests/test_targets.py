@@ -11,7 +11,6 @@ import torch
 from toys import MASK_ID, TOO_CLOSE, causal_logits, greedy_tokens, random_ids, toy_model, toy_pair
 
 from experiments.targets import REAL, compared
-from scripts import targets as page
 from specdec.decoding.loop import speculate
 from specdec.decoding.target import Target
 from specdec.drafters.ar import ArDrafter, ArDynamic, ArStatic
@@ -127,8 +126,3 @@ def test_every_drafter_leaves_the_text_as_it_is(name: str) -> None:
             assert [token for turn in rounds for token in turn.emitted_tokens] == greedy, (label, length)
         checked += 1
     assert checked
-
-
-def test_the_page_of_targets_is_the_tables() -> None:
-    text = page.PAGE.read_text(encoding="utf-8")
-    assert page.page_with(text, page.table()) == text, "run: python -m scripts.targets --write"

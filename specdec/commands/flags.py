@@ -149,6 +149,8 @@ def _add(section: argparse._ArgumentGroup, name: str, flag: Flag) -> None:
     more: dict[str, Any] = {"action": "store_true"} if flag.default is False else {"type": text, **flag.more}
     if callable(more.get("choices")):
         more["choices"] = tuple(more["choices"]())
+    if callable(more.get("metavar")):
+        more["metavar"] = more["metavar"]()
     if all(str(choice).isupper() for choice in more.get("choices", ("",))):
         more["type"] = str.upper  # names in capitals are read in any case
     help_text = flag.help.replace("%", "%%") + _default_text(flag.default)

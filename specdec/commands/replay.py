@@ -8,7 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -18,6 +18,7 @@ from specdec.config import RunConfig
 from specdec.decoding.cost_aware import FILE_NAME, Advice
 from specdec.drafters.asked import model_flags
 from specdec.drafters.base import Spec
+from specdec.drafters.earlier import NOTHING, ONE_TURN, Earlier
 from specdec.drafters.families import flags as family_flags
 from specdec.drafters.flags import positive_int
 from specdec.errors import UserError, exit_status, user_error
@@ -28,7 +29,7 @@ from specdec.ranking.seen import unseen
 from specdec.records.pickles import write_atomic
 from specdec.records.places import load_finished, put_record
 from specdec.records.record import check_writable, identity_path
-from specdec.records.turns import row_of
+from specdec.records.turns import row_of, turn_of
 from specdec.traces.calibration import advice_of
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
@@ -65,6 +66,13 @@ class Replays:
     config: RunConfig
     pricing: Pricing
     output_dir: str | None
+    paths: tuple[Path, ...] = ()
+
+    def earlier(self, path: Path) -> Earlier:
+        """What was asked before a trace's question: the traces before it of the same data set. Raises UserError."""
+        same = [one for one in self.paths[: self.paths.index(path)] if one.parent.parent == path.parent.parent]
+        found = [_answer(one) for one in same]
+        return Earlier([question for question, _ in found], lambda: [tokens for _, tokens in found])
 
     @property
     def specs(self) -> list[Spec]:
@@ -74,6 +82,15 @@ class Replays:
         """What a policy that has learnt knows; None for one that has not."""
         drafter = {} if spec.chains_name is None else trace.chains_of(spec).identity
         return advice_of(spec, self.config.drafters.calibration, self.pricing.profiles, drafter)
+
+
+@cache
+def _answer(path: Path) -> tuple[tuple[int, str], list[int]]:
+    """A trace's question, as `Earlier` has it, and the tokens of its text."""
+    trace = load_trace(path)
+    if turn_of(trace.question_id):
+        raise UserError(ONE_TURN)
+    return (trace.question_id, str(trace.identity.settings["prompt_sha256"])), trace.output_tokens
 
 
 Replayed = tuple[list[Entry], list[str]]  # what a single trace gave, and the lines of its log
@@ -114,7 +131,7 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
         check_writable(output_dir)
     priced = config.pricing
     pricing = Pricing.load(priced.latency_profile, priced.latency_target, priced.pass_accounting)
-    what = Replays(config, pricing, output_dir)
+    what = Replays(config, pricing, output_dir, tuple(paths))
     made = list(tqdm(replay_all(paths, what, workers), total=len(paths), desc="traces", disable=None))
     if log is not None:
         text = "".join(f"{line}\n" for _, lines in made for line in lines)
@@ -149,7 +166,8 @@ def replay_trace(path: Path, what: Replays) -> Replayed:
         raise UserError(f"{path} lies under the number of another question: its own is {trace.question_id}")
     judges = TraceJudges(trace, what.pricing)
     for spec in what.specs:
-        record = replay(trace, spec, what.config.drafters.options, what.advice(trace, spec))
+        earlier = what.earlier(path) if spec.reads_earlier else NOTHING
+        record = replay(trace, spec, what.config.drafters.options, what.advice(trace, spec), earlier)
         entry = entry_of(record, what.pricing, judges)
         entries.append(entry)
         lines.extend(record_lines(record, entry))

@@ -19,6 +19,7 @@ from specdec.commands.flags import StrictParser, add_flags, all_flags
 from specdec.commands.reporter import Reporter
 from specdec.commands.work import record_traces, run_jobs
 from specdec.config import RunConfig
+from specdec.drafters.earlier import NOTHING, Earlier
 from specdec.errors import UserError, exit_status, require_package
 from specdec.latency.pricing import Pricing
 from specdec.models.checkpoints import TARGET
@@ -150,7 +151,7 @@ def _run_models(config: RunConfig, pricing: Pricing, asked: tuple[Sequence[Probl
     problems, left_out = fitting(session, problems)
     _introduce(config, pricing, _machine_of(session), (len(session.specs), num_asked))
     report = None if config.recording.record else Reporter(config, pricing, session.token_bytes)
-    jobs = [] if config.recording.record else plan_jobs(session, problems)
+    jobs = [] if config.recording.record else plan_jobs(session, problems, _earlier(session, problems))
     if output.dry_run:
         said = view_of(output).wrapped("\n".join(planned_left_out(left_out, num_asked)))
         print("\n".join(filter(None, [describe_plan(session, jobs), said])))
@@ -180,6 +181,15 @@ def _introduce(config: RunConfig, pricing: Pricing, machine: Machine, counts: tu
     is_quiet = config.recording.record or config.output.dry_run
     speedups = "modelled" if pricing.entries(config.models.target_name) else "measured"
     log.info(machine_line(replace(machine, speedups="" if is_quiet else speedups), *counts))
+
+
+def _earlier(session: Session, problems: Sequence[Problem]) -> Callable[[Problem], Earlier]:
+    """What was asked before each question, where a drafter of the run reads that. Raises UserError."""
+    from specdec.runs.earlier import EarlierAnswers
+
+    if any(spec.reads_earlier for spec in session.specs):
+        return EarlierAnswers(session, problems).before
+    return lambda problem: NOTHING
 
 
 def _check_answers_are_one(config: RunConfig, problems: Sequence[Problem]) -> None:

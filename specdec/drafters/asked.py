@@ -5,7 +5,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from specdec.drafters.base import Spec
-from specdec.drafters.families import BASELINE_SWEEP, GRIDS, flags, kinds, switched_kinds, switches
+from specdec.drafters.families import (
+    BASELINE_SWEEP,
+    GRIDS,
+    asked_spec,
+    drafter_word,
+    flags,
+    kinds,
+    switched_kinds,
+    switches,
+)
 from specdec.drafters.flags import Flag, Options, setting
 from specdec.models.checkpoints import BUNDLED, Role
 
@@ -15,7 +24,11 @@ class DrafterConfig:
     """Which drafters. `options`: the flags of their families, by name, the names of their models among them."""
 
     drafters: tuple[str, ...] | None = setting(
-        "exactly these (default: all that need no calibration, and plain decoding)", None, nargs="+", choices=kinds
+        "exactly these, by kind or name (default: all that need no calibration, and plain decoding)",
+        None,
+        nargs="+",
+        type=drafter_word,
+        metavar=lambda: f"{{{','.join(kinds())},NAME}}",
     )
     policy: str = setting(
         "how the dynamic dLLM drafter decides on a draft's length: FailFast's rule, or by expected tokens per "
@@ -33,18 +46,32 @@ class DrafterConfig:
     def kinds(self) -> tuple[str, ...]:
         """The kinds of drafter asked for, plain decoding first."""
         if self.drafters is not None:
-            return tuple(kind for kind in kinds() if kind in self.drafters)
+            return tuple(kind for kind in kinds() if kind in {*self.drafters, *(spec.kind for spec in self.named)})
         return switched_kinds(self.options, self.policy)
 
     @property
+    def swept_kinds(self) -> tuple[str, ...]:
+        """Those of them of which every combination of settings is asked for."""
+        return tuple(kind for kind in self.kinds if self.drafters is None or kind in self.drafters)
+
+    @property
+    def named(self) -> list[Spec]:
+        """Those that are asked for by name."""
+        return [asked_spec(word) for word in self.drafters or () if word not in kinds()]
+
+    @property
+    def part_kinds(self) -> list[type[Spec]]:
+        """The kinds asked for, and those that these draft with."""
+        asked = [] if self.grid is not None else [kinds()[kind] for kind in self.kinds]
+        return list(dict.fromkeys([*asked, *(type(part) for spec in self.specs() for part in spec.parts)]))
+
+    @property
     def needs_advice(self) -> bool:
-        return any(kinds()[kind].needs_advice for kind in self.kinds)
+        return any(kind.needs_advice for kind in self.part_kinds)
 
     @property
     def roles(self) -> list[Role]:
-        """The parts of their models."""
-        specs = [kinds()[kind] for kind in self.kinds] if self.grid is None else [type(spec) for spec in self.specs()]
-        return list(dict.fromkeys(spec.role for spec in specs if spec.role is not None))
+        return list(dict.fromkeys(kind.role for kind in self.part_kinds if kind.role is not None))
 
     def specs(self, pricings: Sequence[str] = ()) -> list[Spec]:
         """Every configuration to run, each once, in the order of `kinds`; or those of `grid`.
@@ -54,7 +81,8 @@ class DrafterConfig:
         if self.grid is not None:
             return [*kinds()["plain"].sweep({}), *GRIDS[self.grid]()]
         options = {**self.options, "pricings": tuple(pricings)}
-        return list(dict.fromkeys(spec for kind in self.kinds for spec in kinds()[kind].sweep(options)))
+        found = [spec for kind in self.swept_kinds for spec in kinds()[kind].sweep(options)]
+        return list(dict.fromkeys(sorted([*found, *self.named], key=lambda spec: self.kinds.index(spec.kind))))
 
     @property
     def swept_beside_grid(self) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, get_type_hints
 
 from specdec.decoding.chains import Chain, Chains, Text
 from specdec.decoding.loop import Drafter
+from specdec.drafters.earlier import NOTHING, Earlier
 from specdec.drafters.flags import Flag, Options
 from specdec.models.checkpoints import Role
 from specdec.records.rounds import Round
@@ -31,7 +32,7 @@ class Setup:
     """What a drafter is given by those who run it.
 
     `lm`: the model of its part (`Spec.role`), None in a replay. `sampler`: draws the drafts; None: greedy. `advice`:
-    what a policy that has learnt knows.
+    what a policy that has learnt knows. `earlier`: the answers to the questions before, for a spec that reads them.
     """
 
     stop_ids: Collection[int]
@@ -40,6 +41,7 @@ class Setup:
     mask_id: int | None = None
     sampler: Sampler | None = None
     advice: Advice | None = None
+    earlier: Earlier = NOTHING
 
 
 class Recorded(Protocol):
@@ -112,6 +114,22 @@ class Spec(ABC):
         """In as few letters as will do, what marks it beside others of its kind in a figure; "" as published."""
         return ""
 
+    @property
+    def parts(self) -> tuple[Spec, ...]:
+        """What it drafts with, in the order in which it asks them: itself, as a rule. Only the last may need a model,
+        and a pass is one of that part's."""
+        return (self,)
+
+    @property
+    def model_role(self) -> Role | None:
+        """The model that it needs: its last part's."""
+        return self.parts[-1].role
+
+    @property
+    def reads_earlier(self) -> bool:
+        """Whether it drafts from the answers to the questions before (`Setup.earlier`)."""
+        return False
+
     def _filled(self, pattern: str, spelled: Callable[[float], str]) -> str:
         words = {one.name: getattr(self, one.name) for one in fields(self)}
         numbers = {one.name: spelled(words[one.name]) for one in fields(self) if one.type in (float, "float")}
@@ -130,7 +148,7 @@ class Spec(ABC):
     def sweep(cls, options: Options) -> list[Spec]:
         """What the flags ask for: every combination once."""
         asked = [flag.of(options) for flag in cls.swept]
-        return [cls(*chosen) for chosen in product(*((one,) if isinstance(one, str) else one for one in asked))]
+        return [cls(*chosen) for chosen in product(*((one,) if isinstance(one, str | bool) else one for one in asked))]
 
     @property
     def first_asked(self) -> int:

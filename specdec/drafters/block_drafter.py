@@ -76,8 +76,9 @@ class BlockDrafter(Drafter):
         return draft
 
     def observe(self, verification: Verification) -> None:
-        """Remember what stood after the rejected token, for draft reuse."""
+        """Remember what stood after the rejected token, for draft reuse; nothing of a round that another drafted."""
         self._rejected = self._draft_tokens[verification.accepted_len + 1 :]
+        self._draft_tokens = []
 
 
 class DllmDrafter(BlockDrafter):

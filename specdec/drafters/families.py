@@ -5,6 +5,7 @@ Nothing is listed by hand: a new family is in it as soon as its file is there.
 """
 
 import pkgutil
+from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
@@ -46,6 +47,24 @@ def parse_name(name: str) -> Spec:
         if spec is not None:
             return spec
     raise UserError(f"{name!r} does not name a drafter: expected for example ar_None_sf_8 or dllm_0.05_df_0.45_60_10")
+
+
+def asked_spec(word: str) -> Spec:
+    """The drafter that a word of --drafters names which is not a kind. Raises UserError."""
+    spec = known_spec(word)
+    if spec is None:
+        raise UserError(
+            f"no drafter is called {word!r}: give a kind ({', '.join(kinds())}) or a name, such as ar_None_sf_8"
+        )
+    return spec
+
+
+def drafter_word(word: str) -> str:
+    """What argparse reads --drafters by."""
+    try:
+        return word if word in kinds() else asked_spec(word).name
+    except UserError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def known_spec(name: str) -> Spec | None:

@@ -62,10 +62,12 @@ index = number(int, lambda value: value >= 0, "an index (0, 1, ...)")
 count = number(int, lambda value: value >= 0, "a count (0, 1, ...)")
 probability = number(float, lambda value: 0 <= value <= 1, "a probability (0 to 1)")
 share = number(float, lambda value: 0 < value <= 1, "above 0 and at most 1")
+amount = number(float, lambda value: 0 <= value < math.inf, "a number of 0 or more")
 degree = number(float, lambda value: 0 <= value < math.inf, "a temperature (0 or more)")
 
 # Flags that several families read. Lengths and thresholds are lists: every combination is run.
 LENGTHS = {"nargs": "+", "type": positive_int}
+AMOUNTS = {"nargs": "+", "type": amount}
 PROBABILITIES = {"nargs": "+", "type": probability}
 DRAFT_LEN = Flag("draft_len", "static draft lengths", (10,), ("spec_len",), LENGTHS)
 TAU = Flag("tau", "FailFast's tau: stop below this confidence", (0.45,), ("sweep_lowconf_threshold",), PROBABILITIES)

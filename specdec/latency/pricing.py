@@ -52,8 +52,9 @@ def price(record: Record, profile: LatencyProfile, target: str, accounting: str 
     Raises UserError for an unknown target or an empty record.
     """
     entry = resolve_target(profile, target)
+    drafts_last = parse_name(record.drafter_name).parts[-1]
     return Price(
-        draft_ms=num_passes(record, accounting) * profile.pass_ms(parse_name(record.drafter_name).priced_as),
+        draft_ms=num_passes(record, accounting) * profile.pass_ms(drafts_last.priced_as),
         verify_ms=math.fsum(verification_ms(profile, entry, r.draft_len + 1) for r in record.rounds),
         baseline_ms=_num_output_tokens(record) * profile.target_ms_per_token[entry],
     )

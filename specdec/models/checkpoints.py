@@ -25,7 +25,9 @@ BUNDLED_DIR = specdec.HOME / "assets" / "models"
 KNOWN_NAMES = (
     *(f"Qwen/Qwen2.5-{size}-Instruct" for size in ("0.5B", "1.5B", "3B", "7B", "14B", "32B", "72B")),
     *(f"Efficient-Large-Model/Fast_dLLM_v2_{size}" for size in ("1.5B", "7B")),
+    *(f"Qwen/Qwen3-{size}" for size in ("0.6B", "1.7B", "4B", "8B", "14B", "32B", "30B-A3B")),
     *(f"meta-llama/Llama-3.{name}-Instruct" for name in ("1-8B", "1-70B", "2-1B", "2-3B")),
+    *("mistralai/Mistral-7B-Instruct-v0.3", "microsoft/Phi-4-mini-instruct", "google/gemma-3-1b-it"),
 )
 SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model"]
 QUANTIZATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")  # of GPTQ, AWQ, ModelOpt

@@ -211,14 +211,15 @@ class Judge:
         """Where the time of a record of this question goes. Raises UserError if its own drafter was not recorded."""
         spec, settings = parse_name(record.drafter_name), dict(record.identity.settings)
         reuse = bool(settings.get("reuse_drafts"))
-        chains = None if spec.chains_name is None else self.trace.chains_of(spec)
-        known = {key: value for key, value in (chains.identity if chains else {}).items() if key in settings}
+        own_chains = [self.trace.chains_of(part) for part in spec.parts if part.chains_name is not None]
+        said = {key: value for chains in own_chains for key, value in chains.identity.items()}
+        known = {key: value for key, value in said.items() if key in settings}
         difference = first_difference(known, {key: settings[key] for key in known})
         if difference is not None:
             raise UserError(f"the trace of question {record.question_id} is of another drafter ({difference})")
         # Chains that follow from the text are in no older trace.
-        names = () if chains is None else (chains.name,)
-        if chains is not None:
+        names = tuple(chains.name for chains in own_chains)
+        for chains in own_chains:
             self._boards[reuse].chains.setdefault(chains.name, chains)
         own, best = self.oracle(names, reuse), self.oracle(tuple(sorted({*self.trace.chains, *names})), reuse)
         lost = {"over_ms": 0.0, "under_ms": 0.0, "passes_ms": own.best_ms - best.best_ms}
@@ -233,14 +234,15 @@ def _charge(own: Oracle, turn: Round, state: tuple[int, bool], lost: dict[str, f
     (at, is_cached), board, costs = state, own.board, own.board.costs
     num_passes = turn.num_denoise_passes + turn.num_commit_passes
     next_at = at + turn.accepted_len + (turn.next_token is not None)
-    chains = board.chains[own.names[0]] if own.names else None
-    is_block_draft = chains is not None and turn.draft_len > 0 and chains.has_blocks
+    chains = next((board.chains[name] for name in own.names if board.chains[name].has_blocks), None)
+    # A block draft without any pass, whose cache was kept, leaves the cache as a draft by others does.
+    is_block_draft = turn.draft_len > 0 and turn.num_forward_passes > 0
     if chains is not None and is_block_draft:
         is_cached_after = board.cached_after(at, chains.chains[at], num_passes, next_at)
     else:
         is_cached_after = board.cached_without(at, is_cached, next_at)
-    needs_prefill = is_block_draft and not is_cached and board.wholes[at] > 0
-    pass_ms = costs.pass_ms(chains is not None and chains.has_blocks)
+    needs_prefill = chains is not None and is_block_draft and not is_cached and board.wholes[at] > 0
+    pass_ms = costs.pass_ms(chains is not None)
     needless_ms = pass_ms * (turn.num_prefill_passes - needs_prefill)
     spent_ms = pass_ms * turn.num_forward_passes + costs.verify_ms[turn.draft_len]
     regret_ms = spent_ms - needless_ms + own.values[is_cached_after][next_at] - own.values[is_cached][at]
@@ -260,7 +262,10 @@ class TraceJudges:
         self._judges = {engine: Judge(trace, profile, entry) for engine, (profile, entry) in entries.items()}
 
     def ceilings(self, record: Record) -> dict[str, Ceiling]:
-        """By engine name, as `Pricing.prices`, of a record of the trace's text."""
+        """By engine name, as `Pricing.prices`, of a record of the trace's text; none where its drafts come from other
+        texts as well."""
+        if parse_name(record.drafter_name).reads_earlier:
+            return {}
         return {engine: judge.ceiling(record) for engine, judge in self._judges.items()}
 
 

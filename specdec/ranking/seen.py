@@ -40,7 +40,7 @@ def unseen(stats: Sequence[Entry], allow_seen: bool = False) -> tuple[list[Entry
 
 def _has_learnt(entry: Entry) -> bool:
     spec = known_spec(entry.drafter_name)
-    return spec is not None and spec.needs_advice
+    return spec is not None and any(part.needs_advice for part in spec.parts)
 
 
 def _questions(stats: Sequence[Entry], seen: set) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from specdec.config import RunConfig
 from specdec.decoding.cost_aware import learning_of
 from specdec.drafters.base import Spec
+from specdec.drafters.earlier import NOTHING, Earlier
 from specdec.errors import UserError
 from specdec.latency.pricing import Pricing
 from specdec.latency.profile import STAND_INS
@@ -34,10 +35,13 @@ class Job:
     path: Path
     done: Record | None = field(repr=False)
     trace: Trace | None = field(default=None, repr=False)
+    earlier: Earlier = NOTHING
 
 
-def plan_jobs(session: Session, problems: Sequence[Problem]) -> list[Job]:
-    """Every question under every drafter, question by question.
+def plan_jobs(
+    session: Session, problems: Sequence[Problem], before: Callable[[Problem], Earlier] = lambda problem: NOTHING
+) -> list[Job]:
+    """Every question under every drafter, question by question. `before`: what was asked before a question.
 
     Raises UserError, before any weight is loaded, for a prompt that does not fit the context and
     for a stored record that was made with other settings.
@@ -47,7 +51,7 @@ def plan_jobs(session: Session, problems: Sequence[Problem]) -> list[Job]:
     prompts = [fitting_prompt(session, problem) for problem in problems]
     by_spec = {spec: session.results_identity(spec) for spec in session.specs}
     jobs = [
-        _plan_job(session.config, (problem, prompt_ids), spec, settings)
+        _plan_job(session.config, (problem, prompt_ids), spec, settings, before)
         for problem, prompt_ids in zip(problems, prompts, strict=True)
         for spec, settings in by_spec.items()
     ]
@@ -57,8 +61,16 @@ def plan_jobs(session: Session, problems: Sequence[Problem]) -> list[Job]:
     return jobs
 
 
-def _plan_job(config: RunConfig, question: tuple[Problem, list[int]], spec: Spec, settings: Mapping[str, Any]) -> Job:
+def _plan_job(
+    config: RunConfig,
+    question: tuple[Problem, list[int]],
+    spec: Spec,
+    settings: Mapping[str, Any],
+    before: Callable[[Problem], Earlier],
+) -> Job:
     problem, prompt_ids = question
+    earlier = before(problem) if spec.reads_earlier else NOTHING
+    settings = {**settings, **(earlier.settings if spec.reads_earlier else {})}
     where = problem.dataset, problem.question_id, spec.name, prompt_sha256(prompt_ids)
     identity, trace = config.identity(*where, settings), None
     if config.decoding.verify == "trace":
@@ -67,7 +79,7 @@ def _plan_job(config: RunConfig, question: tuple[Problem, list[int]], spec: Spec
     path = identity_path(config.output.output_dir, identity)
     starts_afresh = config.output.overwrite or config.output.dry_run
     done = None if starts_afresh else load_finished(path, identity)
-    return Job(problem, prompt_ids, spec, identity, path, done, trace)
+    return Job(problem, prompt_ids, spec, identity, path, done, trace, earlier)
 
 
 def _trace_to_verify_with(config: RunConfig, identity: Identity) -> Trace:
@@ -118,7 +130,9 @@ def run_job(session: Session, job: Job, check_stop: Callable[[], None]) -> Recor
     sampler = session.sampler(job.problem.dataset, job.problem.question_id, job.spec)
     target = session.target(sampler) if job.trace is None else RecordedTarget(job.trace)
     load = load_now()
-    rounds = session.decode(job.spec, job.prompt_ids, sampler=sampler, target=target, check_stop=check_stop)
+    rounds = session.decode(
+        job.spec, job.prompt_ids, sampler=sampler, target=target, earlier=job.earlier, check_stop=check_stop
+    )
     if job.trace is not None:
         rounds = [
             replace(turn, verify_ms=0.0, cpu_ms=None) for turn in rounds

@@ -66,14 +66,19 @@ def next_traces(session: Session, job: TraceJob, answer: str) -> list[TraceJob]:
 
 def chain_specs(session: Session) -> dict[str, Spec]:
     """A drafter of the run for each chain that it needs, by the chain's name."""
-    return {spec.chains_name: spec for spec in session.specs if spec.chains_name is not None}
+    return {part.chains_name: part for part in drafting_parts(session) if part.chains_name is not None}
+
+
+def drafting_parts(session: Session) -> list[Spec]:
+    """What the drafters of the run draft with."""
+    return [part for spec in session.specs for part in spec.parts]
 
 
 def wanted_chains(session: Session) -> dict[str, int]:
     """The chains that the asked drafters need, and how long: name -> tokens (--chain_len at least)."""
     config = session.config
     wanted = dict.fromkeys(chain_specs(session), config.recording.chain_len or 0)
-    for spec in session.specs:
+    for spec in drafting_parts(session):
         if spec.chains_name is not None:
             wanted[spec.chains_name] = max(wanted[spec.chains_name], spec.chain_len(session.options))
     return wanted

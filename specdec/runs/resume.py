@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from specdec.config import DecodingConfig, RunConfig
-from specdec.drafters.families import kinds, parse_name
+from specdec.drafters.families import parse_name
 from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
 from specdec.models.checkpoints import find_model, stamp
@@ -60,6 +60,7 @@ def repeated_run(config: RunConfig, problems: Sequence[Problem], shard: Shard) -
     if (
         not can_be
         or config.drafters.needs_advice
+        or any(spec.reads_earlier for spec in config.drafters.specs())
         or (config.recording.with_traces and not all(path.is_file() for path in _trace_paths(config, problems)))
         or not all(path.is_file() or place_of(path) for path in _paths(config, problems))
     ):
@@ -195,13 +196,13 @@ def _holds(records: Sequence[Record]) -> str:
 
 
 def _is_asked(record: Record, config: RunConfig) -> bool:
-    identity = record.identity
+    identity, spec = record.identity, parse_name(record.drafter_name)
     return (
         identity.target == config.models.target_name
         and identity.dataset == config.questions.dataset
         and identity.max_new_tokens == config.decoding.max_new_tokens
         and _is_asked_for(record.question_id, config.questions)
-        and type(parse_name(record.drafter_name)) in [kinds()[kind] for kind in config.drafters.kinds]
+        and (spec.kind in config.drafters.swept_kinds or spec in config.drafters.named)
     )
 
 

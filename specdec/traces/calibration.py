@@ -147,6 +147,7 @@ def advice_of(
 
     Raises UserError for a calibration of another drafter, or one without the rate of the spec's engine.
     """
+    spec = spec.parts[-1]
     if not isinstance(spec, CostAware) or calibration_file is None:
         return None
     entry, _, profile_name = spec.pricing.rpartition("@")

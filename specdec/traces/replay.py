@@ -12,6 +12,7 @@ from specdec.decoding.loop import speculate
 from specdec.decoding.stopping import Draft
 from specdec.decoding.target import Verification, count_accepted
 from specdec.drafters.base import Setup, Spec
+from specdec.drafters.earlier import NOTHING, Earlier
 from specdec.drafters.flags import Options
 from specdec.errors import UserError
 from specdec.records.identity import REPLAY
@@ -43,13 +44,19 @@ class RecordedTarget:
         return Verification(accepted_len, next_token)
 
 
-def replay(trace: Trace, spec: Spec, options: Options = MappingProxyType({}), advice: Advice | None = None) -> Record:
+def replay(
+    trace: Trace,
+    spec: Spec,
+    options: Options = MappingProxyType({}),
+    advice: Advice | None = None,
+    earlier: Earlier = NOTHING,
+) -> Record:
     """The record of a live run of `spec` on the trace's question; its times are zero, for nothing was measured.
 
-    `options`, `advice`: as for a live drafter. Raises UserError if the trace lacks the drafter's chains or holds too
-    short ones.
+    `options`, `advice`, `earlier`: as for a live drafter. Raises UserError if the trace lacks the drafter's chains or
+    holds too short ones.
     """
-    setup = Setup(trace.stop_ids, options, advice=advice)
+    setup = Setup(trace.stop_ids, options, advice=advice, earlier=earlier)
     rounds = speculate(
         RecordedTarget(trace),
         spec.replayed(trace, setup),
@@ -60,7 +67,9 @@ def replay(trace: Trace, spec: Spec, options: Options = MappingProxyType({}), ad
     )
     chains = None if spec.chains_name is None else trace.chains_of(spec)
     settings = {} if chains is None else chains.identity
-    identity = trace.identity.of_drafter(spec.name, {**vars(spec), **settings, **spec.kept_settings(setup)}, REPLAY)
+    settings = {**vars(spec), **settings, **spec.kept_settings(setup)}
+    settings |= earlier.settings if spec.reads_earlier else {}
+    identity = trace.identity.of_drafter(spec.name, settings, REPLAY)
     learnt = learning_of(advice, identity)
     return Record(
         identity=identity,

@@ -1,0 +1,54 @@
+"""Live: a target's plain text as a trace, and the rounds of a drafter over that target, comparable with replayed ones.
+
+Not tests; those of model-free drafters and of hybrids use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from specdec.decoding.loop import Drafter, speculate
+from specdec.decoding.target import Target
+from specdec.drafters.plain import NoDrafter
+from specdec.models.lm import CachedLM
+from specdec.records.identity import Identity
+from specdec.records.rounds import Round
+from specdec.traces.trace import Trace
+
+
+def plain_trace(lm: CachedLM, prompt_ids: Sequence[int], max_new_tokens: int, stop_ids: Sequence[int] = ()) -> Trace:
+    """What a target writes after a prompt by itself, without any chain."""
+    known = {"prompt_sha256": "", "stop_ids": sorted(stop_ids)}
+    identity = Identity("toy", "toys", 0, "plain", max_new_tokens, known)
+    empty = Trace(identity, {}, {}, list(prompt_ids), [], [], "", {})
+    text = [token for turn in decoded(lm, NoDrafter(), empty) for token in turn.emitted_tokens]
+    return replace(empty, output_tokens=text, gaps=[1.0] * len(text))
+
+
+def decoded(lm: CachedLM, drafter: Drafter, trace: Trace) -> list[Round]:
+    """A drafter's rounds on the question of a trace."""
+    how = {"max_new_tokens": trace.identity.max_new_tokens, "stop_ids": trace.stop_ids}
+    return speculate(Target(lm), drafter, trace.prompt_ids, **how)
+
+
+def rounds_of(lm: CachedLM, drafter: Drafter, trace: Trace) -> list[Round]:
+    """The same without what no replay has; the text must be the trace's."""
+    rounds = decoded(lm, drafter, trace)
+    assert [token for turn in rounds for token in turn.emitted_tokens] == trace.output_tokens
+    return blank(rounds)
+
+
+def blank(rounds: Sequence[Round]) -> list[Round]:
+    """Without times, and without what the target says of tokens that it rejects."""
+    return [replace(turn, draft_ms=0.0, verify_ms=0.0, cpu_ms=None, target_tokens=None) for turn in rounds]
+
+
+def assert_same(live: Sequence[Round], replayed: Sequence[Round]) -> None:
+    """Confidences to rounding, for a recorded pass runs many rows at once; everything else exactly."""
+    without = [[replace(turn, confidences=[]) for turn in rounds] for rounds in (live, replayed)]
+    assert without[0] == without[1]
+    for ours, theirs in zip(live, replayed, strict=True):
+        assert ours.confidences == pytest.approx(theirs.confidences, abs=1e-5, rel=0)
