@@ -146,7 +146,7 @@ class Firefox(Browser):
         self.until(f"return innerWidth === {width}")
 
     def console(self) -> list[str]:
-        """What the console said of pages since it was last asked. RSLoader is Firefox's own, which misses its servers."""
+        """What pages said on the console since it was last asked. RSLoader is Firefox's own: it misses its servers."""
         errors = list(self._system(_ERRORS))
         with open(self._said.name, encoding="utf-8", errors="replace") as said:
             said.seek(self._num_read)
