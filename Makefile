@@ -30,7 +30,7 @@ help:
 	@echo "make test-pinned  the tests with $(PINNED_TRANSFORMERS), in .venv-pinned"
 	@echo "make test-wheel   the installed program: its wheel in an empty environment, $(WHEEL), run from another folder"
 	@echo "make test-slurm   the sweeps on a single-node Slurm (root, Debian's slurm-wlm: tests/slurm/install.sh)"
-	@echo "make test-browser the HTML report in a headless Chromium (root, Debian's chromium: tests/browser/install.sh)"
+	@echo "make test-browser the HTML report in headless Chromium and Firefox (root, Debian's: tests/browser/install.sh)"
 	@echo "make test-serve   the profilers on a real server, transformers serve with SmolLM2, in $(SERVERS)"
 	@echo "make test-servers the same, and on llama-cpp-python's, which is built first (7 minutes)"
 	@echo "make test-gpu     the tests of the GPU engine, with a python that has CUDA's torch: GPU_PYTHON=$(GPU_PYTHON)"

@@ -47,6 +47,29 @@ def save(folder, found):
         save_record(one, identity_path(folder, one.identity))
 
 
+def test_own_questions_are_named_by_what_was_asked() -> None:
+    """Turns by their own words, messages by the last; rows are counted, and turns beside them."""
+    turns = {"turns": ["One?", "And two?"], "category": "x"}
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
+    rows = {0: turns, 1_000_000: turns, 1: {"messages": [*said, {"role": "user", "content": "1+1?"}]}}
+    found = [
+        written(tokens_of("Yes. "), drafter, question_id=number, raw_data=row)
+        for number, row in rows.items()
+        for drafter in DRAFTERS[:2]
+    ]
+    data = report_data(found, entries(found), [])
+    assert [(one["name"], one["title"]) for one in data["questions"]] == [
+        ("0", "One?"),
+        ("0 turn 2", "And two?"),
+        ("1", "1+1?"),
+    ]
+    assert dict(data["facts"])["Questions"].endswith(" 0-1 (2, 3 turns)")
+    assert "2 conversations of 3 turns" in data["scope"]
+    assert {engine["over"] for engine in data["ranking"]["engines"]} == {"2 conversations"}
+    (shown,) = [value for name, value in question_data(found[4:], reader())["row"] if name == "messages"]
+    assert shown == "user: Hi\nassistant: Yes?\nuser: 1+1?"
+
+
 class _Page(HTMLParser):
     """The texts of a page's script and style elements by id (or kind), its tags, and its policy."""
 

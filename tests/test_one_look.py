@@ -292,13 +292,17 @@ def test_a_file_that_is_no_log_says_where_a_runs_log_is(tmp_path: Path, capsys: 
     assert "OUTPUT_DIR/runs/ID/log.txt" in capsys.readouterr().err
 
 
-def test_next_steps_are_called_as_the_program_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_next_steps_are_called_as_the_program_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = parse_args(["--output_dir", "results of mine"])
     assert "failfast rank 'results of mine' --wide" in next_steps.next_lines(config)
     monkeypatch.setattr(sys, "argv", ["failfast.py"])
     assert "parse_log.py 'results of mine' --wide" in next_steps.next_lines(config)
     recorded = next_steps.next_lines(parse_args(["--record"]))
     assert "-m specdec.replay results" in recorded
+    traffic = tmp_path / "traffic.jsonl"
+    traffic.write_text('{"prompt": "x"}\n')
+    asked = next_steps.next_lines(parse_args(["--dataset_name", str(traffic)]))
+    assert "failfast.py recommend results" in asked and "FILE.jsonl" not in asked
     assert "once all shards are done" in next_steps.next_lines(parse_args(["--shard", "0/2"]))
 
 

@@ -99,7 +99,7 @@ def test_a_plan_lists_what_a_run_leaves_out(
     assert failfast.main([*line, "--output_dir", str(tmp_path / "out"), "--dry_run"]) == 0
     said = capsys.readouterr().out
     assert said.count("Left out: question 1 (") == 1 and "traffic.jsonl, line 2) needs" in said
-    assert "Careful: 1 of 3 questions (numbers 1) are left out" in said and not (tmp_path / "out").exists()
+    assert "Careful: 1 of 3 questions (number 1) is left out" in said and not (tmp_path / "out").exists()
 
 
 def test_a_finished_conversation_is_reported_without_models(

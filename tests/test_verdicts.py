@@ -31,7 +31,16 @@ from specdec.records.record import identity_path, save_record
 from specdec.views.captions import profile_words, time_words
 from specdec.views.table_data import ranking_csv, ranking_document
 from specdec.views.tables import ranking_report
-from specdec.views.verdict import FASTEST, MAYBE_PLAIN, NOT_PLAIN, TOO_FEW, headline, too_few_line, verdict_line
+from specdec.views.verdict import (
+    FASTEST,
+    MAYBE_FIRST,
+    MAYBE_PLAIN,
+    NOT_PLAIN,
+    TOO_FEW,
+    headline,
+    too_few_line,
+    verdict_line,
+)
 
 GSM8K, MATH = Source("bundled", "gsm8k", 96), Source("bundled", "math", 64)
 
@@ -116,6 +125,9 @@ def test_the_headline_is_no_stronger_than_its_evidence() -> None:
         "unpaired": ranked(noisy((3.0, 1.5), 8, 0.1))[:-1],
         NOT_PLAIN: ranked(noisy((0.9, 0.7), 8, 0.05)),
         MAYBE_PLAIN: ranked(noisy((1.05, 0.5), 8, 0.6)),
+        MAYBE_FIRST: ranked(
+            [[*wide, *narrow] for wide, narrow in zip(noisy((3.5,), 6, 4.0), noisy((2.0,), 6, 0.1), strict=True)]
+        ),
     }
     for kind, stats in cases.items():
         table = table_of(stats, "E")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from specdec.config import RunConfig
+from specdec.questions.own import is_own
 
 PUBLISHED = {"run": "failfast.py", "rank": "parse_log.py"}
 ROOM = 92  # columns for a command and what it does
@@ -23,8 +24,11 @@ def next_lines(config: RunConfig) -> str:
     else:
         steps = {
             f"{called('rank')} {folder} --wide": "all columns and differences",
-            f"{called('run')} --dataset_name FILE.jsonl": 'your questions, a {"prompt": ...} a line',
         }
+        if is_own(config.questions.dataset):
+            steps[f"{called('recommend')} {folder}"] = "which drafter to serve"
+        else:
+            steps[f"{called('run')} --dataset_name FILE.jsonl"] = 'your questions, a {"prompt": ...} a line'
     width = max(map(len, steps))
     width = 0 if width + max(map(len, steps.values())) > ROOM else width
     lines = [f"{command.ljust(width)}  {what}" for command, what in steps.items()]
@@ -38,7 +42,9 @@ def called(verb: str) -> str:
         return f"failfast {verb}"
     if verb in PUBLISHED:
         return f"{python()} {shlex.quote(str(started.parent / PUBLISHED[verb]))}"
-    return f"{python()} -m {MODULES[verb]}"
+    if verb in MODULES:
+        return f"{python()} -m {MODULES[verb]}"
+    return f"{called('run')} {verb}"
 
 
 def python() -> str:

@@ -34,6 +34,7 @@ from specdec.runs.shards import Shard, parse_shard
 from specdec.runs.status import read_status, status_report
 from specdec.runs.stop import StopRequest
 from specdec.views.progress import Machine, asked_line, machine_line
+from specdec.views.view import view_of
 
 if TYPE_CHECKING:
     from specdec.session import Session
@@ -156,7 +157,8 @@ def _run_models(config: RunConfig, pricing: Pricing, asked: tuple[Sequence[Probl
     report = None if config.recording.record else Reporter(config, pricing, session.token_bytes)
     jobs = [] if config.recording.record else plan_jobs(session, problems, _earlier(session, problems))
     if output.dry_run:
-        print("\n".join([describe_run_plan(session, problems, jobs), *planned_left_out(left_out, num_asked)]))
+        said = view_of(output).wrapped("\n".join(planned_left_out(left_out, num_asked)))
+        print("\n".join(filter(None, [describe_run_plan(session, problems, jobs), said])))
         return
     check_writable(output.output_dir)
     with RunFile(output.output_dir, describe_run(session, problems, shard, jobs)) as run_file:
@@ -166,7 +168,8 @@ def _run_models(config: RunConfig, pricing: Pricing, asked: tuple[Sequence[Probl
         else:
             report.run_file = run_file
             run_jobs(session, jobs, report, run_file, stop)
-        print(left_out_line(run_file.left_out, num_asked), end="")
+        if said := left_out_line(run_file.left_out, num_asked):
+            print(view_of(output).wrapped(said))
     if report is not None:
         report.close()
 

@@ -22,6 +22,12 @@ def turn_of(question_id: int) -> int:
     return question_id // STRIDE
 
 
+def question_name(question_id: int) -> str:
+    """For people: "3", or "3 turn 2"."""
+    turn = turn_of(question_id)
+    return f"{row_of(question_id)} turn {turn + 1}" if turn else str(row_of(question_id))
+
+
 def natural(question_id: int) -> tuple[int, int]:
     """For sorting: the turns of a row stand together."""
     return row_of(question_id), turn_of(question_id)

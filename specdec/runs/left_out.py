@@ -29,9 +29,14 @@ def left_out_line(left_out: Mapping[int, str], num_asked: int) -> str:
     if not left_out:
         return ""
     rows = {row_of(number) for number in left_out}
+    which = (
+        f"(number {ranges(rows)}) is left out, or its later turns: it does"
+        if len(rows) == 1
+        else (f"(numbers {ranges(rows)}) are left out, or their later turns: they do")
+    )
     return (
-        f"Careful: {len(rows)} of {num_asked} questions (numbers {ranges(rows)}) are left out, or their later turns: "
-        "they do not fit the models' context. A lower --max_new_tokens leaves more room for prompts.\n"
+        f"Careful: {len(rows)} of {num_asked} questions {which} not fit the models' context. "
+        "A lower --max_new_tokens leaves more room for prompts that are shorter than it.\n"
     )
 
 

@@ -11,6 +11,7 @@ from specdec.ranking.entries import Entry
 from specdec.ranking.scopes import each, num_questions
 from specdec.ranking.statistics import LEVEL, Value
 from specdec.ranking.table import Table
+from specdec.records.turns import row_of
 from specdec.text import visible
 
 
@@ -58,11 +59,17 @@ def scope_line(stats: Sequence[Entry]) -> str:
         source = group[0].source if group else None
         if source is None or not (source.target and source.dataset):
             continue
-        many = questions_note([num_questions(group)])
+        many = _asked(group)
         budget = "" if source.max_new_tokens is None else f", up to {source.max_new_tokens} tokens"
         thinking = f", thinking {source.thinking}" if source.thinking else ""
         by_target.setdefault(source.target, []).append(f"{source.dataset}, {many}{budget}{thinking}")
     return visible("; ".join(f"Target {name}: {'; '.join(parts)}" for name, parts in by_target.items()))
+
+
+def _asked(stats: Sequence[Entry]) -> str:
+    """How many questions one data set's entries are of, and where these are turns, of how many conversations."""
+    num_turns, num_rows = num_questions(stats), len({row_of(entry.question_id) for entry in stats})
+    return questions_note([num_turns]) if num_rows == num_turns else f"{num_rows} conversations of {num_turns} turns"
 
 
 def engine_note(engine: str) -> str:

@@ -14,7 +14,7 @@ from specdec.latency.profile import MEASURED
 from specdec.ranking.entries import Entry
 from specdec.ranking.lossless import SAMPLED, graded_outputs
 from specdec.records.divergence import EXACT
-from specdec.records.turns import row_of, turn_of
+from specdec.records.turns import question_name
 from specdec.text import visible
 from specdec.views.labels import short_labels
 from specdec.views.view import WIDTH
@@ -62,8 +62,7 @@ def question_line(entries: Sequence[Entry], engine: str, width: int = WIDTH) -> 
 
     The best first, as many as fit into `width`; under one engine, or measured where it has no price.
     """
-    number = entries[0].question_id
-    name = f"q{row_of(number)}" + (f" turn {turn_of(number) + 1}" if turn_of(number) else "")
+    name = f"q{question_name(entries[0].question_id)}"
     head = f"{name:4} {entries[0].num_output_tokens} tokens"
     labels = short_labels([entry.drafter_name for entry in entries])
     drafted = [entry for entry in entries if entry.drafter_name != PLAIN]

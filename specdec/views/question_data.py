@@ -6,7 +6,7 @@ The drafters wrote the same text, or nearly: it is kept once, and of each drafte
 import base64
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from specdec.ranking.entries import PLAIN
@@ -37,7 +37,7 @@ def question_data(records: Sequence[Record], reader: Reader) -> dict[str, Any]:
     runs = [packing.run(record) for record in ordered]
     kinds = [piece.kind for piece in packing.indices]
     return {
-        "row": [[key, str(value)] for key, value in records[0].raw_data.items()],
+        "row": [[key, _words(value)] for key, value in records[0].raw_data.items()],
         "texts": [piece.text for piece in packing.indices],
         "bytes": [index for index, kind in enumerate(kinds) if kind == BYTES],
         "special": [index for index, kind in enumerate(kinds) if kind == SPECIAL],
@@ -48,6 +48,15 @@ def question_data(records: Sequence[Record], reader: Reader) -> dict[str, Any]:
         "rejected": packing.rejected,
         "sure": "".join(packing.sure),
     }
+
+
+def _words(value: Any) -> str:
+    """A field of a question, as people read it: lists line by line, messages with who says them."""
+    if isinstance(value, list):
+        return "\n".join(map(_words, value))
+    if isinstance(value, Mapping) and {"role", "content"} <= set(value):
+        return f"{value['role']}: {value['content']}"
+    return str(value)
 
 
 class _Packing:

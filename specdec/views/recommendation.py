@@ -13,12 +13,12 @@ from specdec.drafters.base import Spec
 from specdec.drafters.families import known_spec
 from specdec.drafters.served import SERVERS, Words, words_of
 from specdec.latency.profile import MEASURED, ROOFLINE
-from specdec.ranking.comparisons import BEST, EQUAL, Difference, standing_of_first
+from specdec.ranking.comparisons import BEST, EQUAL, Difference
 from specdec.ranking.statistics import LEVEL, Estimate, more_questions, student
 from specdec.ranking.table import Row, Table
 from specdec.runs.footprint import Footprint
 from specdec.views.captions import time_words
-from specdec.views.verdict import DOUBTED, FASTEST, MAYBE_PLAIN, UNDECIDED, kind_of_verdict
+from specdec.views.verdict import DOUBTED, FASTEST, MAYBE_FIRST, MAYBE_PLAIN, UNDECIDED, beats_plain, kind_of_verdict
 
 NO_PRICE, LOSSY = "no_price", "another_text"  # beside the verdict's kinds
 MS_PER_HOUR = 3.6e6
@@ -88,7 +88,7 @@ def recommend(table: Table, models: Mapping[str, Footprint], lossy: Collection[s
     if first is None:
         return Recommendation(table, NO_PRICE, None, None, [], None, [], None)
     kind = LOSSY if first.drafter_name in lossy else kind_of_verdict(table, first)
-    faster = [row for row in table.rows if row.rank and _beats_plain(row) and row.drafter_name not in lossy]
+    faster = [row for row in table.rows if beats_plain(row) and row.drafter_name not in lossy]
     alike = [row for row in faster if row is not first and row.may_be_best]
     is_sure = kind == FASTEST or (kind == UNDECIDED and first.standing == BEST)
     if not is_sure and kind != UNDECIDED:
@@ -98,10 +98,6 @@ def recommend(table: Table, models: Mapping[str, Footprint], lossy: Collection[s
     return Recommendation(
         table, kind, first, first if is_sure else None, alike, more, served, models.get(first.drafter_name)
     )
-
-
-def _beats_plain(row: Row) -> bool:
-    return row.has("speedup_mean") and standing_of_first(row.values["speedup_mean"]) == BEST
 
 
 def _served(server: str, first: Row, faster: Sequence[Row], models: Mapping[str, Footprint]) -> Served:
@@ -126,7 +122,7 @@ def _to_decide(table: Table, first: Row) -> int | None:
 def _to_tell_from_plain(table: Table, kind: str) -> int | None:
     """The same for the first one's speedup against plain decoding's, which is 1."""
     value = None if table.first is None else table.first.values["speedup_mean"]
-    if kind != MAYBE_PLAIN or value is None or value.low is None or value.high is None:
+    if kind not in (MAYBE_PLAIN, MAYBE_FIRST) or value is None or value.low is None or value.high is None:
         return None
     spread = (value.high - value.low) / 2 / student((1 + LEVEL) / 2, table.num_paired - 1)
     return more_questions(Estimate(value.value - 1, spread, 0.0, 0.0, 1.0), table.num_paired) or None

@@ -11,7 +11,7 @@ from specdec.runs.footprint import Footprint
 from specdec.text import visible
 from specdec.views.captions import time_words
 from specdec.views.recommendation import LOSSY, NO_PRICE, Recommendation, Served
-from specdec.views.verdict import DOUBTED, MAYBE_PLAIN, NOT_PLAIN, TOO_FEW, UNPAIRED
+from specdec.views.verdict import DOUBTED, MAYBE_FIRST, MAYBE_PLAIN, NOT_PLAIN, TOO_FEW, UNPAIRED
 
 WIDTH, LINES = 100, 25
 MOST_NAMES = 2  # of drafters that are alike
@@ -24,6 +24,7 @@ _WHY_NOT = {
     DOUBTED: "{doubt}.",
     NOT_PLAIN: "no drafter beats plain decoding. Highest: {it}.",
     MAYBE_PLAIN: "no drafter can be told from plain decoding. Highest: {it}.",
+    MAYBE_FIRST: "the highest cannot be told from plain decoding, though others can: {it}.",
     TOO_FEW: "too few questions ({count}; at least {least} are needed). Highest: {it}.",
     UNPAIRED: "the drafters were not run on the same questions. Highest: {it}.",
     LOSSY: "the highest ({it}) writes another text than plain decoding, and no tie explains it.",

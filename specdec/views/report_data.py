@@ -15,6 +15,7 @@ from specdec.ranking.ranking import engines_of
 from specdec.ranking.scopes import each
 from specdec.ranking.source import Source
 from specdec.records.record import Record
+from specdec.records.turns import question_name, row_of, turn_of
 from specdec.text import ranges, visible
 from specdec.views.captions import engine_title, scope_line
 from specdec.views.categories import by_category
@@ -29,7 +30,15 @@ _SHOWN = (  # of a row, on the page
     *("passes_per_round", "tpot_ms", "ttft_ms", "num_correct", "num_graded", "num_degenerate", "num_checked"),
     *("to_best_value", "to_best_low", "to_best_high"),
 )
-_ASKED = ("question", "problem", "Problem", "prompt", "turns", "Question")  # where data sets keep the question
+_ASKED = (
+    "question",
+    "problem",
+    "Problem",
+    "prompt",
+    "turns",
+    "messages",
+    "Question",
+)  # where data sets keep the question
 
 
 def report_data(
@@ -81,7 +90,7 @@ def _facts(records: Sequence[Record], runs: Sequence[Mapping[str, Any]]) -> list
     last = records[-1].provenance
     facts = [
         ["Target", _listed(identities, "target")],
-        ["Questions", "; ".join(f"{name} {ranges(ids)} ({len(ids)})" for name, ids in sets.items())],
+        ["Questions", "; ".join(f"{name} {_numbers(ids)}" for name, ids in sets.items())],
         ["Output budget", f"{_listed(identities, 'max_new_tokens')} tokens"],
         ["Arithmetic", f"{_listed(identities, 'dtype')} on {_listed(identities, 'device')}"],
         ["Decoding", _listed(identities, "decoding")],
@@ -95,6 +104,13 @@ def _facts(records: Sequence[Record], runs: Sequence[Mapping[str, Any]]) -> list
     outcomes = [(run["end"] or {"outcome": "without an end"})["outcome"] for run in runs]
     counts = ", ".join(f"{outcomes.count(one)} {one}" for one in dict.fromkeys(outcomes))
     return [*facts, *([["Runs", counts]] if counts else [])]
+
+
+def _numbers(question_ids: set[int]) -> str:
+    """Which rows of a data set were asked: "0-7 (8)", or "0-7 (8, 12 turns)"."""
+    rows, num_turns = set(map(row_of, question_ids)), len(question_ids)
+    turns = "" if len(rows) == num_turns else f", {num_turns} turns"
+    return f"{ranges(rows)} ({len(rows)}{turns})"
 
 
 def _listed(identities: Sequence[Mapping[str, Any]], key: str) -> str:
@@ -120,6 +136,7 @@ def _questions(
     return [
         {
             "id": question_id,
+            "name": question_name(question_id),
             "dataset": own[0].identity.dataset,
             "budget": own[0].identity.max_new_tokens,
             "category": visible(category_of(own[0])),
@@ -143,8 +160,11 @@ def _grades(entries: Sequence[Entry | None]) -> dict[str, int]:
 
 def _title(record: Record) -> str:
     row = record.raw_data
-    asked = next((row[key] for key in _ASKED if row.get(key)), next(iter(row.values()), ""))
-    asked = asked[0] if isinstance(asked, list) and asked else asked
+    key = next((key for key in _ASKED if row.get(key)), next(iter(row), ""))
+    asked = row.get(key, "")
+    if isinstance(asked, list) and asked:  # messages end with what is asked; of turns, this one
+        asked = asked[-1 if key == "messages" else min(turn_of(record.identity.question_id), len(asked) - 1)]
+    asked = asked.get("content", asked) if isinstance(asked, Mapping) else asked
     text = visible(" ".join(str(asked).split()))
     return text if len(text) <= _TITLE_LEN else text[: _TITLE_LEN - 1] + "…"
 

@@ -126,6 +126,7 @@ def _engines(stats: Sequence[Entry]) -> list[dict[str, Any]]:
             **({"doubt": table.doubt} if table.doubt else {}),
             "num_questions_needed": table.num_needed,
             "too_few": too_few_line(table),
+            "over": table.over,
             "ar_baseline": table.ar_baseline,
             "rows": [row_dict(row) | _scope(table) for row in table.rows],
             "plain_row": None if table.plain is None else row_dict(table.plain) | _scope(table),

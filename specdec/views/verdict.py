@@ -15,7 +15,7 @@ from specdec.text import visible
 from specdec.views.captions import profile_words, time_words
 from specdec.views.palette import kind_of
 
-DOUBTED, FASTEST, UNDECIDED, TOO_FEW, UNPAIRED, NOT_PLAIN, MAYBE_PLAIN = (
+DOUBTED, FASTEST, UNDECIDED, TOO_FEW, UNPAIRED, NOT_PLAIN, MAYBE_PLAIN, MAYBE_FIRST = (
     "doubted",
     "fastest",
     "undecided",
@@ -23,6 +23,7 @@ DOUBTED, FASTEST, UNDECIDED, TOO_FEW, UNPAIRED, NOT_PLAIN, MAYBE_PLAIN = (
     "unpaired",
     "none",
     "not_told_from_plain",
+    "first_not_told_from_plain",
 )
 _LINES = {
     DOUBTED: "Best configuration: none ({doubt}). Highest: {it}",
@@ -32,6 +33,7 @@ _LINES = {
     UNPAIRED: "Not the same questions for all, so nothing to say. Highest: {it}",
     NOT_PLAIN: "No drafter beats plain decoding here. Highest: {it}",
     MAYBE_PLAIN: "No drafter can be told from plain decoding here. Highest: {it}",
+    MAYBE_FIRST: "The highest cannot be told from plain decoding, though others can: {it}",
 }
 _SHORT = {  # after the order of all
     DOUBTED: "{doubt}",
@@ -41,6 +43,7 @@ _SHORT = {  # after the order of all
     UNPAIRED: "Not the same questions for all, so nothing to say",
     NOT_PLAIN: "None beats plain decoding",
     MAYBE_PLAIN: "None can be told from plain decoding",
+    MAYBE_FIRST: "The first cannot be told from plain decoding, though others can",
 }
 _HEADLINES = {  # before the speedup
     DOUBTED: "{doubt}. Highest: {title}, ",
@@ -50,6 +53,7 @@ _HEADLINES = {  # before the speedup
     UNPAIRED: "not the same questions for all, so nothing to say. Highest: {title}, ",
     NOT_PLAIN: "no drafter beats plain decoding here. Highest: {title}, ",
     MAYBE_PLAIN: "no drafter can be told from plain decoding here. Highest: {title}, ",
+    MAYBE_FIRST: "the highest cannot be told from plain decoding, though others can: {title}, ",
 }
 
 
@@ -72,8 +76,14 @@ def kind_of_verdict(table: Table, first: Row) -> str:
     if not table.num_paired:
         return TOO_FEW if (table.num_rows or max(table.num_questions)) < MIN_QUESTIONS else UNPAIRED
     if against_plain != BEST:
-        return MAYBE_PLAIN
+        return MAYBE_FIRST if any(map(beats_plain, table.rows)) else MAYBE_PLAIN
     return UNDECIDED if _num_contenders(table) > 1 else FASTEST
+
+
+def beats_plain(row: Row) -> bool:
+    """Whether a ranked row is surely faster than plain decoding: its interval is above 1."""
+    is_ranked = bool(row.rank) and row.has("speedup_mean")
+    return is_ranked and standing_of_first(row.values["speedup_mean"]) == BEST
 
 
 def verdict_line(table: Table) -> str:

@@ -12,6 +12,7 @@ const SHAPES = {
   '>': [[1.15, 0], [-0.85, -1.1], [-0.85, 1.1]],
   p: [[0, -1.15], [1.1, -0.36], [0.68, 0.93], [-0.68, 0.93], [-1.1, -0.36]],
   h: [[0, -1.15], [1, -0.58], [1, 0.58], [0, 1.15], [-1, 0.58], [-1, -0.58]],
+  '*': [[0, -1.25], [0.31, -0.42], [1.19, -0.39], [0.49, 0.16], [0.73, 1.01], [0, 0.52], [-0.73, 1.01], [-0.49, 0.16], [-1.19, -0.39], [-0.31, -0.42]],
   X: [[0, -0.4], [0.7, -1.1], [1.1, -0.7], [0.4, 0], [1.1, 0.7], [0.7, 1.1], [0, 0.4], [-0.7, 1.1], [-1.1, 0.7], [-0.4, 0], [-1.1, -0.7], [-0.7, -1.1]],
   x: [[0, -0.4], [0.7, -1.1], [1.1, -0.7], [0.4, 0], [1.1, 0.7], [0.7, 1.1], [0, 0.4], [-0.7, 1.1], [-1.1, 0.7], [-0.4, 0], [-1.1, -0.7], [-0.7, -1.1]],
 };
@@ -88,6 +89,21 @@ function positionFigure(figure, position, rows) {
   show(figure, svg, key(shown));
 }
 
+const boxAround = (x, y, reach) => ({ left: x - reach, right: x + reach, top: y - reach, bottom: y + reach });
+const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+
+/** Where a point's name meets no mark and no other name: beside it, else a line or two above or below. */
+function freePlace(x, y, width, taken) {
+  const isLeftFirst = x > 400;
+  const places = [4, 18, -10, 32, -24, 46, -38, 60].flatMap((down) => [isLeftFirst, !isLeftFirst].map((isLeft) => {
+    const at = x + (isLeft ? -11 : 11);
+    const [left, right] = isLeft ? [at - width, at] : [at, at + width];
+    return { x: at, y: y + down, isLeft, box: { left, right, top: y + down - 11, bottom: y + down + 3 } };
+  }));
+  const inside = places.filter(({ box }) => box.left > 0 && box.right < 560 && box.top > 0 && box.bottom < 260);
+  return inside.find(({ box }) => !taken.some((one) => meet(one, box))) ?? inside[0] ?? places[0];
+}
+
 function passesFigure(figure, rows) {
   const points = rows.filter((row) => row.rank !== null && row.acceptance_len !== null);
   const most = (name) => Math.max(1, ...points.map((row) => row[name]));
@@ -103,14 +119,12 @@ function passesFigure(figure, rows) {
     if (!best.has(row)) drawn.classList.add('faint');
     svg.append(drawn);
   }
-  let below = -Infinity;
+  const taken = [...best].map((row) => boxAround(x(row.passes_per_round), y(row.acceptance_len), 7));
   for (const row of sorted([...best], (one) => -one.acceptance_len, false)) {
-    const isRight = x(row.passes_per_round) > 400;
-    below = Math.max(y(row.acceptance_len) + 4, below + 14); // names of near points, one under the other
-    svg.append(draw('text', {
-      class: 'label', x: x(row.passes_per_round) + (isRight ? -11 : 11), y: below,
-      'text-anchor': isRight ? 'end' : 'start', text: `${FAMILIES[row.family].title} ${times(row.speedup_mean)}`,
-    }));
+    const text = `${FAMILIES[row.family].title} ${times(row.speedup_mean)}`;
+    const place = freePlace(x(row.passes_per_round), y(row.acceptance_len), 7.2 * text.length, taken);
+    taken.push(place.box);
+    svg.append(draw('text', { class: 'label', x: place.x, y: place.y, 'text-anchor': place.isLeft ? 'end' : 'start', text }));
   }
   show(figure, svg, key([...best]));
 }

@@ -56,7 +56,7 @@ function showHeadline(engine, ranked, scope) {
   byId('headline').replaceChildren(ranked.headline.before, make('em', { class: `ink-${best.look}`, text: times(best.speedup_mean) }), ranked.headline.after);
   const interval = best.mean_low === null ? '' : `, 95 % interval ${best.mean_low.toFixed(2)} to ${best.mean_high.toFixed(2)}`;
   const more = [ranked.too_few, report.ranking.profiles].filter(Boolean).map((text) => ` ${text}`).join('');
-  byId('lede').replaceChildren(make('code', { text: best.drafter_name }), ` over ${plural(best.num_questions, 'question')}${scopeText(scope)}${interval}. ${engine.title}.${more}`);
+  byId('lede').replaceChildren(make('code', { text: best.drafter_name }), ` over ${ranked.over}${scopeText(scope)}${interval}. ${engine.title}.${more}`);
   byId('cards').replaceChildren(...cards(best));
 }
 

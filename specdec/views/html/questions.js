@@ -35,7 +35,7 @@ function gradeCell(question) {
 
 function questionColumns(report, most, open) {
   const isMixed = new Set(report.questions.map((question) => question.dataset)).size > 1;
-  const name = (item) => (isMixed ? `${item.question.dataset} ${item.question.id}` : String(item.question.id));
+  const name = (item) => (isMixed ? `${item.question.dataset} ${item.question.name}` : item.question.name);
   return [
     { key: 'id', title: '#', value: (item) => item.index, cell: name },
     {
@@ -60,7 +60,7 @@ function showQuestions(table, report, state, onSort, open) {
   const set = state.dataSet;
   const isOfSet = (question) => !set || (question.dataset === set.dataset && question.budget === set.max_new_tokens);
   const isAsked = (question) => isOfSet(question) && (!state.category || question.category === state.category.category);
-  const passes = ({ question }) => isAsked(question) && words.every((word) => `${question.dataset} ${question.id} ${question.title}`.toLowerCase().includes(word));
+  const passes = ({ question }) => isAsked(question) && words.every((word) => `${question.dataset} ${question.name} ${question.title}`.toLowerCase().includes(word));
   const chosen = columns.find((column) => column.key === state.questionSort.key) ?? columns[0];
   const shown = sorted(items.filter(passes), chosen.value, state.questionSort.descending);
   const heads = columns.map((column) => sortHead(column, state.questionSort, onSort));

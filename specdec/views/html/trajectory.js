@@ -29,7 +29,7 @@ class Trajectories {
     const turn = ++this.opening;
     this.index = index;
     const summary = this.report.questions[index];
-    byId('trajectory-title').textContent = `${summary.dataset} ${summary.id}: ${summary.title}`;
+    byId('trajectory-title').replaceChildren(make('bdi', { text: summary.dataset }), ` ${summary.name}: `, make('bdi', { text: summary.title }));
     byId('previous-question').disabled = index === 0;
     byId('next-question').disabled = index === this.report.questions.length - 1;
     byId('trajectory-state').textContent = 'Unpacking…';
