@@ -35,7 +35,7 @@ def drafted(name: str, **settings: Any) -> Record:
     return replace(record, identity=with_settings(record.identity, {"drafter_sha256": "d", **settings}))
 
 
-def facts_of(model: dict[str, Any], *records: Record) -> dict[str, DrafterFacts]:
+def known_of(model: dict[str, Any], *records: Record) -> dict[str, DrafterFacts]:
     return {one.drafter_name: one for one in drafter_facts(records, [asked(model)])}
 
 
@@ -76,34 +76,36 @@ def test_what_a_card_says_is_bounded_and_prints(tmp_path: Path) -> None:
 
 
 def test_a_hybrids_facts_are_its_last_parts(tmp_path: Path) -> None:
-    found = facts_of(MODEL, drafted(AR), drafted(HYBRID), drafted(LOOKUP), make_plain())
+    found = known_of(MODEL, drafted(AR), drafted(HYBRID), drafted(LOOKUP), make_plain())
     assert found[HYBRID] == replace(found[AR], drafter_name=HYBRID) and "plain" not in found
     assert (found[LOOKUP].has_model, found[LOOKUP].model) == (False, None)
     assert found[AR].model is not None and found[AR].model.datasets == "a/b, c"
 
 
 def test_blocks_and_thinking_are_those_of_the_records() -> None:
-    found = facts_of({**MODEL, "block_size": 16}, drafted(AR), drafted("dllm_0.05_sf_8", block_size=32, thinking="on"))
-    assert (found[AR].block_size, found[AR].thinking) == (16, "")
-    assert (found["dllm_0.05_sf_8"].block_size, found["dllm_0.05_sf_8"].thinking) == (32, "on")
-    assert facts_of(MODEL, drafted(AR), drafted(AR, thinking="off"))[AR].thinking == "template's, off"
+    found = known_of({**MODEL, "block_size": 16}, drafted(AR), drafted("dllm_0.05_sf_8", block_size=32, thinking="on"))
+    assert (found[AR].block_size, found["dllm_0.05_sf_8"].block_size) == (16, 32)
+    records = drafted(AR), drafted(AR, thinking="off"), drafted(LOOKUP)
+    said = {one["drafter_name"]: one["thinking"] for one in drafters_document([], merge(map(entry_of, records)))}
+    assert said == {AR: "template's, off", LOOKUP: "template's"}
     assert filled_block(DFLASH_HEAD, {"dflash_block": 16}) == 16 and filled_block(DFLASH_HEAD, {}) is None
 
 
 def test_what_is_not_known_is_not_guessed() -> None:
     older = {key: value for key, value in MODEL.items() if key != "card"}
     stats = merge(map(entry_of, [drafted(AR), make_plain()]))
-    (known,) = drafters_document(list(facts_of(MODEL, drafted(AR)).values()), stats)
+    (known,) = drafters_document(list(known_of(MODEL, drafted(AR)).values()), stats)
     assert known["card"] == CARD and known["weight_bytes_per_pass"] == 12 * 10**6
     assert known["passes_per_round"] == drafted(AR).num_forward_passes / 2 and known["acceptance_len_counts_bonus"]
-    (without_card,) = drafters_document(list(facts_of(older, drafted(AR)).values()), stats)
+    (without_card,) = drafters_document(list(known_of(older, drafted(AR)).values()), stats)
     assert without_card["card"] is None and without_card["num_parameters"] == 3 * 10**6
     (unknown,) = drafters_document(drafter_facts([drafted(AR)], []), stats)
+    assert drafters_document([], stats) == [unknown] and drafters_table([], stats) == ""
     assert unknown["has_model"] and unknown["num_parameters"] is unknown["model"] is unknown["card"] is None
     assert "unknown" in drafters_table(drafter_facts([drafted(AR)], []), stats)
-    assert "not said" in drafters_table(list(facts_of(MODEL, drafted(AR)).values()), stats)
+    assert "not said" in drafters_table(list(known_of(MODEL, drafted(AR)).values()), stats)
     for card in (["a"], {"datasets": 3, "base_model": ["x"]}, "text", None):
-        facts_of({**MODEL, "card": card, "block_size": "x"}, drafted(AR))
+        known_of({**MODEL, "card": card, "block_size": "x"}, drafted(AR))
 
 
 # --- where they are shown ---

@@ -16,14 +16,12 @@ from specdec.runs.footprint import Footprint, footprints
 @dataclass(frozen=True)
 class DrafterFacts:
     """Of one configuration. `has_model`: whether it drafts with one (None: not one of ours); `model`: what is known of
-    it, a hybrid's last part's. `block_size`: positions of a block that it fills; None: none. `thinking`: "on", "off",
-    or "" where the chat template decided; joined where its records differ."""
+    it, a hybrid's last part's. `block_size`: positions of a block that it fills; None: none, or not known."""
 
     drafter_name: str
     has_model: bool | None
-    model: Footprint | None
-    block_size: int | None
-    thinking: str
+    model: Footprint | None = None
+    block_size: int | None = None
 
 
 def drafter_facts(records: Sequence[Record], runs: Sequence[Mapping[str, Any]]) -> list[DrafterFacts]:
@@ -33,17 +31,16 @@ def drafter_facts(records: Sequence[Record], runs: Sequence[Mapping[str, Any]]) 
     for record in records:
         if record.drafter_name != PLAIN:
             by_name.setdefault(record.drafter_name, []).append(record.identity.settings)
-    return [_facts(name, settings, models.get(name)) for name, settings in sorted(by_name.items())]
+    return [facts_of(name, settings, models.get(name)) for name, settings in sorted(by_name.items())]
 
 
-def _facts(name: str, settings: Sequence[Mapping[str, Any]], model: Footprint | None) -> DrafterFacts:
+def facts_of(name: str, settings: Sequence[Mapping[str, Any]] = (), model: Footprint | None = None) -> DrafterFacts:
+    """Of a drafter by what is known of it, if only its name; `settings`: of its records."""
     spec = known_spec(name)
     sizes = {one["block_size"] for one in settings if is_count(one.get("block_size"))}  # as it ran, not as it is made
     block_size = sizes.pop() if len(sizes) == 1 else getattr(model, "block_size", None)
-    thinking = sorted({str(one.get("thinking") or "") for one in settings})
-    how = thinking[0] if len(thinking) == 1 else ", ".join(one or "template's" for one in thinking)
     has_model = None if spec is None else spec.model_role is not None
-    return DrafterFacts(name, has_model, model, block_size, how)
+    return DrafterFacts(name, has_model, model, block_size)
 
 
 def united(facts: Iterable[DrafterFacts]) -> list[DrafterFacts]:

@@ -10,7 +10,7 @@ from typing import Any
 from specdec.models.card import KEYS
 from specdec.ranking.entries import Entry
 from specdec.ranking.ranking import by_drafter
-from specdec.runs.drafter_facts import DrafterFacts
+from specdec.runs.drafter_facts import DrafterFacts, facts_of
 from specdec.runs.footprint import Footprint
 from specdec.text import count_text, cut, size_text, visible
 from specdec.views.view import ALL, View
@@ -21,7 +21,7 @@ _HEAD = (
     *("training data", "made for or from"),
 )
 _CARD_WIDTH = 40  # columns of what a card says, in text; data has all of it
-_UNKNOWN, _NOT_SAID = "unknown", "not said"
+_UNKNOWN, _NOT_SAID, _OF_TEMPLATE = "unknown", "not said", "template's"
 _LEGEND = (
     "Acceptance lengths count the bonus, of all drafters. Weights a pass: all of the drafter's own, read once. "
     "Training data, made for or from: as the checkpoint's card says. Unknown: the run did not record it."
@@ -29,21 +29,23 @@ _LEGEND = (
 
 
 def drafters_document(facts: Sequence[DrafterFacts], stats: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Of each drafter that is ranked and of which there are facts; None for what is not known, 0 where there is no
-    model. `card`: None: not looked at; a None in it: it does not say."""
-    passes = {name: _passes(own) for name, own in by_drafter(stats).items()}
-    return [
-        {
-            "drafter_name": one.drafter_name,
-            **_model(one),
-            "passes_per_round": passes[one.drafter_name],
-            "block_size": one.block_size,
-            "thinking": one.thinking or "template's",
-            "acceptance_len_counts_bonus": True,
-        }
-        for one in facts
-        if one.drafter_name in passes
-    ]
+    """Of each drafter that is ranked, by name; None for what is not known, 0 where there is no model. `card`: None: not
+    looked at; a None in it: it does not say. Of whom different folders say different things, each."""
+    ranked = sorted(by_drafter(stats).items())
+    known = {name: [one for one in facts if one.drafter_name == name] for name, _ in ranked}
+    return [_document(one, own) for name, own in ranked for one in known[name] or [facts_of(name)]]
+
+
+def _document(one: DrafterFacts, entries: Sequence[Entry]) -> dict[str, Any]:
+    thinking = sorted({entry.source.thinking for entry in entries})
+    return {
+        "drafter_name": one.drafter_name,
+        **_model(one),
+        "passes_per_round": _passes(entries),
+        "block_size": one.block_size,
+        "thinking": ", ".join(how or _OF_TEMPLATE for how in thinking),
+        "acceptance_len_counts_bonus": True,
+    }
 
 
 def _model(one: DrafterFacts) -> dict[str, Any]:
@@ -64,9 +66,11 @@ def _passes(entries: Sequence[Entry]) -> float | None:
 
 
 def drafters_table(facts: Sequence[DrafterFacts], stats: Sequence[Entry], view: View = ALL) -> str:
-    """The same as text; "" where nothing is known of any drafter."""
+    """The same as text; "" without facts."""
+    if not facts:
+        return ""
     rows = [[visible(one["drafter_name"]), *_cells(one)] for one in drafters_document(facts, stats)]
-    return "\n".join(["Drafters", *view.table([_HEAD, *rows], 2), view.wrapped(_LEGEND)]) if rows else ""
+    return "\n".join(["Drafters", *view.table([_HEAD, *rows], 2), view.wrapped(_LEGEND)])
 
 
 def fact_pairs(one: Mapping[str, Any]) -> list[tuple[str, str]]:
