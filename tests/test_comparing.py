@@ -103,6 +103,10 @@ def test_what_is_not_known_is_not_guessed() -> None:
     assert drafters_document([], stats) == [unknown] and drafters_table([], stats) == ""
     assert unknown["has_model"] and unknown["num_parameters"] is unknown["model"] is unknown["card"] is None
     assert "unknown" in drafters_table(drafter_facts([drafted(AR)], []), stats)
+    lines = [
+        drafters_table(list(known_of({**MODEL, "name": "x" * 50 + end}, drafted(AR)).values()), stats) for end in "ab"
+    ]
+    assert "~" + "x" * 38 + "a " in lines[0] and "~" + "x" * 38 + "b " in lines[1]
     assert "not said" in drafters_table(list(known_of(MODEL, drafted(AR)).values()), stats)
     for card in (["a"], {"datasets": 3, "base_model": ["x"]}, "text", None):
         known_of({**MODEL, "card": card, "block_size": "x"}, drafted(AR))

@@ -20,7 +20,7 @@ _HEAD = (
     *("drafter", "model", "parameters", "weights a pass", "KV cache a token", "passes a round", "block", "thinking"),
     *("training data", "made for or from"),
 )
-_CARD_WIDTH = 40  # columns of what a card says, in text; data has all of it
+_TEXT_WIDTH = 40  # columns of a model's name and of what a card says, in text; data has all of it
 _UNKNOWN, _NOT_SAID, _OF_TEMPLATE = "unknown", "not said", "template's"
 _LEGEND = (
     "Acceptance lengths count the bonus, of all drafters. Weights a pass: all of the drafter's own, read once. "
@@ -84,11 +84,16 @@ def fact_pairs(one: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _cells(one: Mapping[str, Any]) -> list[str]:
     has_none = one["has_model"] is False
-    model = "none" if has_none else cut(visible(one["model"] or _UNKNOWN), _CARD_WIDTH)
+    model = "none" if has_none else _end(visible(one["model"] or _UNKNOWN))
     sizes = [_shown(one[name], text) for name, text in zip(_SIZES, (count_text, size_text, size_text), strict=True)]
     card = ["-", "-"] if has_none else [_said(one["card"], key) for key in KEYS]
     block = "-" if one["block_size"] is None else f"{one['block_size']}"
     return [model, *(["-"] * 3 if has_none else sizes), _passes_text(one), block, one["thinking"], *card]
+
+
+def _end(name: str) -> str:
+    """Of a long name its end: folders begin alike."""
+    return name if len(name) <= _TEXT_WIDTH else f"~{name[1 - _TEXT_WIDTH :]}"
 
 
 def _shown(value: float | None, text: Any) -> str:
@@ -100,4 +105,4 @@ def _passes_text(one: Mapping[str, Any]) -> str:
 
 
 def _said(card: Mapping[str, str | None] | None, key: str) -> str:
-    return _UNKNOWN if card is None else cut(visible(card[key] or _NOT_SAID), _CARD_WIDTH)
+    return _UNKNOWN if card is None else cut(visible(card[key] or _NOT_SAID), _TEXT_WIDTH)
