@@ -20,7 +20,7 @@ from specdec.models.architectures import find_architecture
 from specdec.models.checkpoints import ModelSource
 from specdec.models.dflash_network import DflashNetwork
 from specdec.models.dflash_parts import Convolution, Markov, Part, Selector
-from specdec.models.heads import HeadSource, MadeFor, require_tensors
+from specdec.models.heads import HeadSource, LlamaLike, MadeFor, require_tensors
 from specdec.models.lm import CachedLM
 from specdec.models.load import model_config
 from specdec.models.tensors import load_tensors
@@ -45,7 +45,7 @@ class LayerKind:
 
 
 @dataclass(frozen=True)
-class DflashHead:
+class DflashHead(LlamaLike):
     """A head as its config.json describes it.
 
     `layer`: the settings of its layers, under the names of a Llama's. `block_size`: tokens of a pass, the anchor
@@ -65,22 +65,6 @@ class DflashHead:
     logit_scale: float = 1.0
     logit_cap: float = 0.0
     parts: tuple[Part, ...] = ()
-
-    @property
-    def taps(self) -> tuple[int, ...]:
-        return self.made_for.taps
-
-    @property
-    def vocab_size(self) -> int:
-        return self.made_for.vocab_size
-
-    @property
-    def head_size(self) -> int:
-        return int(self.layer.get("head_dim") or self.layer["hidden_size"] // self.layer["num_attention_heads"])
-
-    @property
-    def num_kv_heads(self) -> int:
-        return int(self.layer.get("num_key_value_heads") or self.layer["num_attention_heads"])
 
     @property
     def kv_values_per_token(self) -> int:

@@ -19,7 +19,7 @@ from specdec.errors import UserError
 from specdec.models.architectures import find_architecture
 from specdec.models.checkpoints import ModelSource
 from specdec.models.eagle3_network import Eagle3Network
-from specdec.models.heads import HeadSource, MadeFor, require_tensors
+from specdec.models.heads import HeadSource, LlamaLike, MadeFor, require_tensors
 from specdec.models.lm import CachedLM
 from specdec.models.load import model_config
 from specdec.models.tensors import load_tensors
@@ -29,7 +29,7 @@ LEFT_ASIDE = ("verifier_norm.weight", "verifier_lm_head.weight")
 
 
 @dataclass(frozen=True)
-class Eagle3Head:
+class Eagle3Head(LlamaLike):
     """A head as its config.json describes it. `layer`: the settings of its one layer, under the names of a Llama's.
     `body`: how its layer's tensors begin. `is_normed_residual`: the residual is the normed state; `has_normed_input`,
     `has_normed_taps`: a norm of all taps together, or of each, before `fc`; `feeds_normed`: the next step is given the
@@ -45,22 +45,6 @@ class Eagle3Head:
     has_normed_taps: bool = False
     feeds_normed: bool = False
     has_qk_norm: bool = False
-
-    @property
-    def taps(self) -> tuple[int, ...]:
-        return self.made_for.taps
-
-    @property
-    def vocab_size(self) -> int:
-        return self.made_for.vocab_size
-
-    @property
-    def head_size(self) -> int:
-        return self.layer.get("head_dim") or self.layer["hidden_size"] // self.layer["num_attention_heads"]
-
-    @property
-    def num_kv_heads(self) -> int:
-        return self.layer.get("num_key_value_heads") or self.layer["num_attention_heads"]
 
     @property
     def kv_values_per_token(self) -> int:

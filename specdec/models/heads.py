@@ -114,6 +114,29 @@ def _find_head(role: HeadRole, name: str, target: ModelSource, with_weights: boo
     return source
 
 
+class LlamaLike:
+    """What heads have in common whose layers have the sizes of a Llama's. `layer`: their settings, under its names."""
+
+    made_for: MadeFor
+    layer: dict[str, Any]
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        return self.made_for.taps
+
+    @property
+    def vocab_size(self) -> int:
+        return self.made_for.vocab_size
+
+    @property
+    def head_size(self) -> int:
+        return int(self.layer.get("head_dim") or self.layer["hidden_size"] // self.layer["num_attention_heads"])
+
+    @property
+    def num_kv_heads(self) -> int:
+        return int(self.layer.get("num_key_value_heads") or self.layer["num_attention_heads"])
+
+
 @dataclass(frozen=True)
 class MadeFor:
     """The target that a head was made for, as far as it says (None: it does not)."""
