@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from samples import make_plain, make_record, many
 from test_verdicts import noisy, ranked, two_sets
 
-from specdec import session
 from specdec.commands import next_steps, rank
 from specdec.commands import run as failfast
 from specdec.commands.run import parse_args
 from specdec.errors import UserError
 from specdec.latency.pricing import Price, Pricing
+from specdec.models import loaded
 from specdec.ranking.ceiling import Ceiling
 from specdec.ranking.entries import Entry, entry_of
 from specdec.ranking.table import table_of
@@ -360,7 +360,7 @@ def test_the_demo_answers_in_one_look(
     (log,) = find_logs(folder)
     assert rank.run([str(log)]) == rank.run([str(log.parent)]) == rank.run([str(folder)])
     assert rank.run([str(folder)]).strip() in shown
-    monkeypatch.setattr(session, "load_lm", None)
+    monkeypatch.setattr(loaded, "load_lm", None)
     assert failfast.main(line) == 0 and capsys.readouterr().out == shown  # also of the log of a run that found all
     newest = find_logs(folder)[-1]
     assert newest != log or len(find_logs(folder)) == 2

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 
-from specdec import session
 from specdec.cli import main as failfast
 from specdec.commands import run
+from specdec.models import loaded
 from specdec.models.checkpoints import TARGET, ModelSource
 from specdec.models.downloads import missing_bytes
 from specdec.runs import plan
@@ -38,7 +38,7 @@ class NoHub:
 def test_a_recording_is_planned(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(session, "load_lm")
+    monkeypatch.delattr(loaded, "load_lm")
     line = [
         *words,
         "--dry_run",

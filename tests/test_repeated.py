@@ -19,6 +19,7 @@ from samples import with_settings
 from specdec import session
 from specdec.commands import run as failfast
 from specdec.commands.run import parse_args
+from specdec.models import loaded
 from specdec.records.identity import former_name
 from specdec.records.record import find_records, load_record, save_record
 from specdec.runs.resume import Repeated, asked_problems, repeated_run
@@ -174,7 +175,7 @@ def test_the_records_of_an_older_version_are_not_made_again_nor_in_the_way(made,
     as_before(tmp_path)
     before = {path: path.read_bytes() for path in find_records(tmp_path)}
     with monkeypatch.context() as patched:
-        patched.setattr(session, "load_lm", lambda *_: pytest.fail("a model is loaded"))
+        patched.setattr(loaded, "load_lm", lambda *_: pytest.fail("a model is loaded"))
         assert failfast.main([*own, "--first_window", "9"]) == 0
     assert {path: path.read_bytes() for path in find_records(tmp_path)} == before
     assert failfast.main([*own, "--dry_run"]) == 0

@@ -15,11 +15,11 @@ from families import flags, save_family, save_model
 from made_up import made_up_trace
 from toys import toy_model
 
-from specdec import session
 from specdec.commands import rank as parse_log
 from specdec.commands import replay
 from specdec.commands import run as failfast
 from specdec.errors import UserError
+from specdec.models import loaded
 from specdec.ranking.logs import parse_log_lines
 from specdec.records.identity import LIVE, REPLAY, TRACE
 from specdec.records.record import find_records, load_record
@@ -228,7 +228,7 @@ def test_a_second_recording_does_the_rest(
     assert failfast.main([*line, "--drafters", "ar_sf", "--chain_len", "25"]) == 0
     assert load_trace(find_traces(tmp_path)[0]).chains["ar"].chain_len == 25
     capsys.readouterr()
-    monkeypatch.setattr(session, "load_lm", None)
+    monkeypatch.setattr(loaded, "load_lm", None)
     assert failfast.main(line) == 0
     out = capsys.readouterr().out
     assert "\nQuestion 0: has its trace\n" in out and "Recorded 0 of 2 questions; the others had" in out

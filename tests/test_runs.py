@@ -15,10 +15,10 @@ import pytest
 from families import flags, save_family
 from samples import make_record
 
-from specdec import session
 from specdec.commands import reporter
 from specdec.commands import run as failfast
 from specdec.errors import UserError
+from specdec.models import loaded
 from specdec.ranking.entries import entry_of
 from specdec.records import pickles, provenance
 from specdec.records.places import load_records
@@ -80,7 +80,7 @@ def test_run_json_is_there_before_any_work(family, tmp_path, monkeypatch, capsys
         assert read_run(path)["end"] is None
         raise RuntimeError("CUDA out of memory")
 
-    monkeypatch.setattr(session, "load_lm", fail)
+    monkeypatch.setattr(loaded, "load_lm", fail)
     arguments = flags(family, tmp_path, "--num_questions", "2", "--drafters", "plain")
     with pytest.raises(RuntimeError):
         failfast.main(arguments)

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from families import edit_config, flags, save_family
 
-from specdec import session
 from specdec.commands import replay
 from specdec.commands import run as failfast
 from specdec.commands.calibrate import chosen_half
 from specdec.commands.rank import run as rank
+from specdec.models import loaded
 from specdec.records.record import Record, find_records, load_record
 from specdec.records.turns import natural
 from specdec.runs.run_file import find_runs
@@ -86,7 +86,7 @@ def test_what_does_not_fit_is_left_out_and_counted(done: Path) -> None:
 def test_the_end_of_a_run_counts_what_was_left_out(
     line: list[str], done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "load_lm", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(loaded, "load_lm", lambda *_: pytest.fail("a model was loaded"))
     assert failfast.main([*line, "--output_dir", str(done)]) == 0
     said = capsys.readouterr().out
     assert said.count("Left out: question") == 2 and "Careful: 2 of 3 questions (numbers 1-2)" in said

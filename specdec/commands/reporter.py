@@ -43,7 +43,7 @@ class Reporter:
         if output.run_code:
             check_can_run_code(config.questions.dataset)
         if line := pricing.without_model(models.target_name):
-            print(line)
+            print(view_of(output).wrapped(line))
         is_coloured = wants_colour(sys.stdout, os.environ)
         tokens = tokens or stored_tokens(models.target_model_name, output.show_trajectory)
         shows = output.show_trajectory or (is_coloured and output.log_level == "DEBUG")

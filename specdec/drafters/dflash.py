@@ -120,7 +120,7 @@ class DflashDynamic(_Dflash):
     kind = "dflash_df"
     title = "DFlash, dynamic"
     hue = "#C51B7D"
-    marker = "X"
+    marker = "8"
     not_served = "it verifies blocks of one length"
 
     @property

@@ -69,8 +69,8 @@ class Eagle3Static(_Eagle3, StaticTokens):
     label_pattern = "EAGLE-3, static {draft_len}"
     kind = "eagle3_sf"
     title = "EAGLE-3, static"
-    hue = "#D55E00"
-    marker = "^"
+    hue = "#8C6D31"
+    marker = "<"
     serving = {
         "vLLM": {"method": "eagle3", "model": "{model}", "num_speculative_tokens": "{draft_len}"},
         "SGLang": {
@@ -92,7 +92,7 @@ class Eagle3Dynamic(_Eagle3, DynamicTokens):
     kind = "eagle3_df"
     title = "EAGLE-3, dynamic"
     hue = "#8B4A2B"
-    marker = "v"
+    marker = ">"
     not_served = "its EAGLE-3 heads write a fixed number of tokens"
 
 
