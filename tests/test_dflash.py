@@ -49,6 +49,8 @@ from specdec.records.identity import LIVE
 from specdec.records.record import Record, find_records, load_record
 from specdec.runs.jobs import Job, run_job
 from specdec.runs.recording import plan_traces, record_trace
+from specdec.runs.run_file import describe_run
+from specdec.runs.shards import EVERYTHING
 from specdec.session import Session, open_session
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, load_trace, save_trace
@@ -249,6 +251,12 @@ def session(
             record_batch=7,
         )
     )
+
+
+def test_a_run_says_the_block_of_its_head(session: Session) -> None:
+    models = describe_run(session, [], EVERYTHING, [])["models"]
+    sizes = {title: model["block_size"] for title, model in models.items()}
+    assert sizes == {"target": None, "DFlash head": session.options["dflash_block"]} and sizes["DFlash head"] > 1
 
 
 @pytest.fixture(scope="module")

@@ -212,6 +212,10 @@ def test_memory_is_what_the_runs_say_and_else_unknown() -> None:
     assert footprints([record, other], [RUN]) == {}  # two models under one name
     assert "Drafter's memory: unknown" in as_text(AR_WINS, {})
     assert "Drafter's memory: none" in as_text(of_order(("lookup_3_sf_10",), (2.0,)), {})
+    hybrid = "lookup_3_sf_10_else_ar_None_sf_8"  # its last part has one
+    stats = of_order((hybrid, "lookup_3_sf_10"), (3.0, 2.0))
+    assert "Drafter's memory: unknown" in as_text(stats, {})
+    assert "Drafter's memory, as run: 0.0 M parameters, 40 bytes" in as_text(stats, {hybrid: known})
 
 
 def test_a_model_with_a_strange_name_cannot_draw_on_a_terminal() -> None:

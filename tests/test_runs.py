@@ -62,6 +62,7 @@ def test_a_run_says_what_it_was_asked_and_how_it_ended(family, tmp_path, monkeyp
     assert {title: len(one["sha256"]) for title, one in found["models"].items()} == {"target": 64, "AR drafter": 64}
     (drafter,) = footprints(load_records(tmp_path), runs_of(tmp_path)).values()
     assert drafter.weight_bytes == 4 * found["models"]["AR drafter"]["num_parameters"] > 0 < drafter.kv_bytes_per_token
+    assert [one["card"] for one in found["models"].values()] == [{"datasets": None, "base_model": None}] * 2
     assert len(found["questions_sha256"]) == len(found["chat_template_sha256"]) == 64
     assert found["generation"]["decoding"].startswith("greedy") and found["generation"]["dtype"] == "float32"
     assert {"torch", "transformers", "numpy", "driver", "git_revision", "git_is_dirty"} <= found["provenance"].keys()

@@ -19,7 +19,8 @@ from specdec.ranking.seen import unseen
 from specdec.ranking.server_rows import also_ranked
 from specdec.ranking.source import Source
 from specdec.records.record import find_records
-from specdec.runs.run_file import LOG_NAME, find_logs
+from specdec.runs.drafter_facts import DrafterFacts, drafter_facts, united
+from specdec.runs.run_file import LOG_NAME, find_logs, runs_of
 from specdec.views import table_data, tables
 from specdec.views.view import View, width_of
 
@@ -34,15 +35,19 @@ EXAMPLES = (
 
 @dataclass(frozen=True)
 class Reading:
-    """How records become entries. `judges`: None: by the traces that lie beside the records of a folder, if they do."""
+    """How records become entries. `judges`: None: by the traces that lie beside the records of a folder, if they do.
+    `facts`: takes in those of the drafters of all records that are read; None: not asked."""
 
     pricing: Pricing
     judges: Judges | None = None
     run_code: bool = False
+    facts: list[DrafterFacts] | None = None
 
     def entries(self, path: Path) -> list[Entry]:
         """Those of a folder's records, or of one."""
         records = records_of(path)
+        if self.facts is not None:
+            self.facts.extend(drafter_facts(records, runs_of(path)))
         judges = self.judges or own_judges(path, records, self.pricing)
         return [entry_of(record, self.pricing, judges, run_code=self.run_code) for record in records]
 
@@ -114,7 +119,8 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     exports = Exports.asked(options)
     pricing = Pricing.load(options.latency_profile, options.latency_target, options.pass_accounting, has_measured=True)
     judges = None if options.trace_dir is None else Judges(options.trace_dir, pricing)
-    reading = Reading(pricing, judges, options.run_code)
+    facts: list[DrafterFacts] = []
+    reading = Reading(pricing, judges, options.run_code, facts if options.json or options.wide else None)
     stats = entries.merge(entry for path in options.paths for entry in read_path(path, reading))
     if options.category is not None:
         stats = of_category(stats, options.category)
@@ -126,12 +132,12 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     unmodelled = [pricing.without_model(target) for target in sorted(measured_only - {""})]
     note = "\n".join(filter(None, [note, left_out, *notes, *unmodelled]))
     if options.json:
-        return table_data.ranking_json(stats, note) + "\n"
+        return table_data.ranking_json(stats, note, united(facts)) + "\n"
     if options.csv:
         print(note, end="\n" if note else "", file=sys.stderr)
         return table_data.ranking_csv(stats)
     view = View(options.wide, options.top, options.format, width_of(sys.stdout))
-    return tables.ranking_report(stats, view) + (f"\n{view.wrapped(note)}\n" if note else "")
+    return tables.ranking_report(stats, view, united(facts)) + (f"\n{view.wrapped(note)}\n" if note else "")
 
 
 def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:

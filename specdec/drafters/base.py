@@ -185,6 +185,12 @@ class Spec(ABC):
         """Positions that see each other in a pass; 1: causal attention."""
         return 1
 
+    @classmethod
+    def filled_block(cls, options: Options) -> int | None:
+        """Positions that a pass fills together, a known one included; None: it fills no block, or that is not said."""
+        size = cls.block_len(options)
+        return size if size > 1 else None
+
     @abstractmethod
     def drafter(self, setup: Setup) -> Drafter:
         """A live drafter."""

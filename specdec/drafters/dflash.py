@@ -55,6 +55,11 @@ class _Dflash(Spec):
 
         return {BLOCK: block_size_of(config)}
 
+    @classmethod
+    def filled_block(cls, options: Options) -> int | None:
+        size: int | None = options.get(BLOCK)
+        return size
+
     @abstractmethod
     def cut(self, confidences: Sequence[float]) -> tuple[int, str]:
         """How many of so many sure slots are verified, and why no more."""

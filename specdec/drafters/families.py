@@ -141,6 +141,12 @@ def settled_options(asked: Options, configs: Mapping[Role, Mapping[str, Any]]) -
     return options
 
 
+def filled_block(role: Role, options: Options) -> int | None:
+    """Positions that a pass of a role's model fills together; None: it fills no block."""
+    found = (spec.filled_block(options) for spec in kinds().values() if spec.role == role)
+    return next((size for size in found if size is not None), None)
+
+
 _THRESHOLDS = tuple(f"{percent / 100}" for percent in range(5, 100, 5))
 
 # The sweeps of the FailFast paper (arXiv 2512.20573): 8 lengths of the AR drafter, 19 unmask thresholds at length 8 and

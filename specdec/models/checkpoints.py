@@ -14,6 +14,7 @@ from typing import Any
 
 import specdec
 from specdec.errors import UserError, hub_reason
+from specdec.models import card
 from specdec.models.architectures import Architecture, fills_masked_blocks, find_architecture, supported_types
 from specdec.models.layer_settings import kept_len
 from specdec.models.sizes import head_size, kv_heads, num_parameters
@@ -167,7 +168,7 @@ def _fetch(role: Role, name: str, with_weights: bool) -> Path:
     from huggingface_hub.utils import logging as hub_logging
 
     hub_logging.set_verbosity_error()  # its retries are not the user's; the outcome is one line
-    patterns = [*SMALL_FILES, *role.weight_patterns] if with_weights else SMALL_FILES
+    patterns = [*SMALL_FILES, card.NAME, *(role.weight_patterns if with_weights else ())]
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:

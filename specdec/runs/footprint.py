@@ -1,4 +1,4 @@
-"""Footprint: what a drafter's model takes in memory, by what the run.json of its run says of it. It loads no model.
+"""Footprint: what a drafter's model takes in memory and where it is from, by the run.json of its run. Loads no model.
 
 A run.json of before says no sizes: then nothing is known, and nothing is guessed from folders that may have changed.
 """
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from specdec.drafters.families import known_spec
+from specdec.models.card import KEYS
 from specdec.models.checkpoints import BUNDLED, SMOLLM2
 from specdec.records.fields import is_count
 from specdec.records.record import Record
@@ -18,12 +19,17 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # of a number
 
 @dataclass(frozen=True)
 class Footprint:
-    """A model that drafted: its name, its numbers (None: not said), and the type of each in the run."""
+    """A model that drafted: its name, its numbers (None: not said), and the type of each in the run; the positions of a
+    block that it fills in a pass (None: none, or not said); what its card says, if the run looked."""
 
     name: str
     dtype: str
     num_parameters: int | None = None
     kv_values_per_token: int | None = None
+    block_size: int | None = None
+    has_card: bool = False
+    datasets: str | None = None
+    base_model: str | None = None
 
     @property
     def weight_bytes(self) -> int | None:
@@ -43,7 +49,7 @@ def footprints(records: Sequence[Record], runs: Sequence[Mapping[str, Any]]) -> 
     found: dict[str, set[Footprint | None]] = {}
     for record in records:
         spec, settings = known_spec(record.drafter_name), record.identity.settings
-        if spec is not None and spec.role is not None:
+        if spec is not None and spec.model_role is not None:
             key = str(settings.get("drafter_sha256")), str(settings.get("dtype"))
             found.setdefault(record.drafter_name, set()).add(known.get(key))
     alone = {name: next(iter(ones)) for name, ones in found.items() if len(ones) == 1}
@@ -59,9 +65,14 @@ def _models_of(run: Mapping[str, Any]) -> dict[tuple[str, str], Footprint]:
     found = {}
     for model in models.values():
         if isinstance(model, dict) and isinstance(model.get("sha256"), str):
-            sizes = {size: model[size] for size in SIZES if is_count(model.get(size))}
-            found[model["sha256"], dtype] = Footprint(_served_name(model), dtype, **sizes)
+            sizes = {size: model[size] for size in (*SIZES, "block_size") if is_count(model.get(size))}
+            found[model["sha256"], dtype] = Footprint(_served_name(model), dtype, **sizes, **_card(model.get("card")))
     return found
+
+
+def _card(card: object) -> dict[str, Any]:
+    said = {key: card[key] for key in KEYS if isinstance(card.get(key), str)} if isinstance(card, dict) else {}
+    return {"has_card": isinstance(card, dict), **said}
 
 
 def _served_name(model: Mapping[str, Any]) -> str:

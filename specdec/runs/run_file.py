@@ -20,7 +20,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from specdec.config import RunConfig
+from specdec.drafters.families import filled_block
 from specdec.errors import UserError, user_error
+from specdec.models.card import read_card
 from specdec.models.checkpoints import stamp
 from specdec.questions.sets import Problem
 from specdec.records import fields
@@ -208,6 +210,8 @@ def describe_run(session: Session, problems: Sequence[Problem], shard: Shard, jo
                     "name": source.name,
                     "sha256": session.fingerprints.get(role),
                     **{size: getattr(source, size) for size in SIZES},
+                    "block_size": filled_block(role, session.options),
+                    "card": read_card(source.path),
                     **stamp(source),
                 }
                 for role, source in session.sources.items()

@@ -175,7 +175,7 @@ def _memory_dict(one: Recommendation) -> dict[str, Any] | None:
     if one.spec is None:
         return None
     names = ("num_parameters", "weight_bytes", "kv_bytes_per_token")
-    if one.spec.role is None:
+    if one.spec.model_role is None:
         return {"model": None} | dict.fromkeys(names, 0)
     known = one.footprint
     model = {name: getattr(known, name, None) for name in ("name", "dtype")}

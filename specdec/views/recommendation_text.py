@@ -8,7 +8,7 @@ from specdec.ranking.comparisons import BEHIND, EQUAL, MARGIN
 from specdec.ranking.statistics import MIN_QUESTIONS, Estimate, Value
 from specdec.ranking.table import Row
 from specdec.runs.footprint import Footprint
-from specdec.text import visible
+from specdec.text import count_text, size_text, visible
 from specdec.views.captions import time_words
 from specdec.views.recommendation import LOSSY, NO_PRICE, Recommendation, Served
 from specdec.views.verdict import DOUBTED, MAYBE_FIRST, MAYBE_PLAIN, NOT_PLAIN, TOO_FEW, UNPAIRED
@@ -127,14 +127,14 @@ def _slower(served: Served) -> str:
 def _memory(one: Recommendation) -> str:
     if one.spec is None:
         return ""
-    if one.spec.role is None:
+    if one.spec.model_role is None:
         return "Drafter's memory: none, it has no model."
     known: Footprint | None = one.footprint
     if known is None or known.weight_bytes is None or known.kv_bytes_per_token is None:
         return "Drafter's memory: unknown, the records do not say it."
     return (
-        f"Drafter's memory, as run: {_count(known.num_parameters or 0)} parameters, {_size(known.weight_bytes)} "
-        f"in {known.dtype}; KV cache {_size(known.kv_bytes_per_token)} a token."
+        f"Drafter's memory, as run: {count_text(known.num_parameters or 0)} parameters, "
+        f"{size_text(known.weight_bytes)} in {known.dtype}; KV cache {size_text(known.kv_bytes_per_token)} a token."
     )
 
 
@@ -175,19 +175,6 @@ def _speedup(value: Value) -> str:
 def _in_words(row: Row) -> str:
     spec = known_spec(row.drafter_name)
     return visible(row.drafter_name if spec is None else spec.label)
-
-
-def _count(number: float) -> str:
-    return f"{number / 1e9:.2f} B" if number >= 1e9 else f"{number / 1e6:.1f} M"
-
-
-def _size(num_bytes: float) -> str:
-    """Example: "2.9 GiB"."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if num_bytes < 1024 or unit == "GiB":
-            break
-        num_bytes /= 1024
-    return f"{num_bytes:.0f} {unit}" if unit == "bytes" else f"{num_bytes:.1f} {unit}"
 
 
 def _wrapped(text: str) -> list[str]:

@@ -16,9 +16,11 @@ from specdec.ranking.scopes import each
 from specdec.ranking.source import Source
 from specdec.records.record import Record
 from specdec.records.turns import question_name, row_of, turn_of
+from specdec.runs.drafter_facts import drafter_facts
 from specdec.text import ranges, visible
 from specdec.views.captions import engine_title, scope_line
 from specdec.views.categories import by_category
+from specdec.views.drafters_table import drafters_document, fact_pairs
 from specdec.views.palette import Look, kind_of, legend, look_of
 from specdec.views.table_data import ranking_document, scope_document
 
@@ -47,16 +49,18 @@ def report_data(
     """Everything but the trajectories, as JSON data. `stats`: the records' entries that are ranked."""
     engines, groups = engines_of(stats), each(stats)
     drafters = sorted({record.drafter_name for record in records}, key=lambda name: (name != PLAIN, name))
+    facts = drafter_facts(records, runs)
+    said = {one["drafter_name"]: fact_pairs(one) for one in drafters_document(facts, stats)}
     return {
         "made": datetime.now(UTC).isoformat(timespec="minutes"),
         "facts": _facts(records, runs),
         "settings": _flat(runs[-1]) if runs else _flat(records[-1].identity.to_builtins()),
         "engines": [{"name": name, "title": engine_title(name), "is_measured": name == MEASURED} for name in engines],
-        "ranking": ranking_document(stats, note),
+        "ranking": ranking_document(stats, note, facts),
         "scope": scope_line(stats),
         "lossless": losslessness_line(stats),
         "drafters": [
-            {"name": name, "family": kind_of(name).kind, "look": f"drafter-{index}"}
+            {"name": name, "family": kind_of(name).kind, "look": f"drafter-{index}", "facts": said.get(name, [])}
             for index, name in enumerate(drafters)
         ],
         "families": {kind.kind: {"title": kind.title, "marker": kind.marker} for kind in legend()},

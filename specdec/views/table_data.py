@@ -18,7 +18,9 @@ from specdec.ranking.ranking import engines_of, plain_row, rounds_by_drafter
 from specdec.ranking.scopes import each
 from specdec.ranking.statistics import LEVEL, NUM_RESAMPLES, Value
 from specdec.ranking.table import Row, Table, table_of
+from specdec.runs.drafter_facts import DrafterFacts
 from specdec.views.categories import category_document
+from specdec.views.drafters_table import drafters_document
 from specdec.views.tables import COLUMNS, winners
 from specdec.views.verdict import headline, profiles_line, too_few_line
 
@@ -82,20 +84,21 @@ def ranking_csv(stats: Sequence[Entry]) -> str:
     return out.getvalue()
 
 
-def ranking_json(stats: Sequence[Entry], note: str = "") -> str:
+def ranking_json(stats: Sequence[Entry], note: str = "", facts: Sequence[DrafterFacts] = ()) -> str:
     """`ranking_document` as JSON text."""
-    return json.dumps(ranking_document(stats, note), indent=2, allow_nan=False)
+    return json.dumps(ranking_document(stats, note, facts), indent=2, allow_nan=False)
 
 
-def ranking_document(stats: Sequence[Entry], note: str = "") -> dict[str, Any]:
+def ranking_document(stats: Sequence[Entry], note: str = "", facts: Sequence[DrafterFacts] = ()) -> dict[str, Any]:
     """Per engine the rows and the best, of all questions and, where there are several data sets, of each; plain
-    decoding's measured time. `note`: what to know of the questions."""
+    decoding's measured time. `note`: what to know of the questions; `facts`: of the drafters."""
     plain = plain_row(stats)
     return {
         **scope_document(stats),
         "data_sets": [_scope(table_of(group, "")) | scope_document(group) for group in _data_sets(stats)],
         "plain": None if plain is None else vars(plain) | {"ms_per_token": plain.ms_per_token},
         "sources": [source.to_builtins() for source in sorted({entry.source for entry in stats})],
+        "drafters": drafters_document(facts, stats),
         "losslessness": count_grades(stats),
         "acceptance_len": "tokens per round, bonus included; of all rounds together, and the mean of the questions'",
         "intervals": f"paired symmetric bootstrap-t over questions (turns of a conversation together), {LEVEL:.0%}, "

@@ -23,11 +23,13 @@ from specdec.ranking.table import (
     first_by_number,
     table_of,
 )
+from specdec.runs.drafter_facts import DrafterFacts
 from specdec.text import visible
 from specdec.views import brief
 from specdec.views.brief import brief_table, brief_tables, notes, shown_rows
 from specdec.views.captions import engine_title, scope_line
 from specdec.views.categories import category_line, category_table
+from specdec.views.drafters_table import drafters_table
 from specdec.views.verdict import profiles_line, too_few_line, verdict_line
 from specdec.views.view import ALL, View
 from specdec.views.why import ceiling_line, why_line
@@ -59,10 +61,11 @@ class Column:
     keys: tuple[str, ...] = ()
 
 
-def ranking_report(stats: Sequence[Entry], view: View = ALL) -> str:
+def ranking_report(stats: Sequence[Entry], view: View = ALL, facts: Sequence[DrafterFacts] = ()) -> str:
     """What is ranked: tables, each followed by what it shows, before them the first rows of each data set's; then
-    plain decoding's own time. Under the first engine in brief (`brief.py`), or all of everything, as the view says."""
-    parts = _all_tables(stats, view) if view.wide else _brief_tables(stats, view)
+    plain decoding's own time. Under the first engine in brief (`brief.py`), or all of everything, as the view says:
+    then with a table of the drafters themselves, by `facts`."""
+    parts = [*_all_tables(stats, view), drafters_table(facts, stats, view)] if view.wide else _brief_tables(stats, view)
     parts += [view.wrapped(one) for one in _closing(stats)]
     return "\n\n".join(filter(None, parts)) + "\n"
 

@@ -17,10 +17,10 @@ function showDrafter(section, select, scope, state) {
 
 function drafterFacts(row, found) {
   const ms = (value) => `${value.toFixed(2)} ms`;
-  const facts = [[fixed(row.acceptance_len), 'tokens a round, of all rounds together'], [fixed(row.request_acceptance_len), "mean of the questions'"]];
+  const facts = [[fixed(row.acceptance_len), 'tokens a round, bonus included, of all rounds together'], [fixed(row.request_acceptance_len), "mean of the questions'"]];
   if (row.tpot_ms !== null) facts.push([ms(row.tpot_ms), 'a token (TPOT)']);
   if (row.ttft_ms !== null) facts.push([ms(row.ttft_ms), 'to the first token (TTFT)']);
-  return [...facts, [`${found.num_drafts}/${found.num_rounds}`, 'rounds with a draft']];
+  return [...facts, [`${found.num_drafts}/${found.num_rounds}`, 'rounds with a draft'], ...row.facts];
 }
 
 function acceptanceFigure(figure, row, found) {
