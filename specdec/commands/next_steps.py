@@ -22,13 +22,11 @@ def next_lines(config: RunConfig) -> str:
     elif config.questions.shard:
         steps = {f"{called('rank')} {folder}": "once all shards are done"}
     else:
-        steps = {
-            f"{called('rank')} {folder} --wide": "all columns and differences",
-        }
+        steps = {f"{called('rank')} {folder} --wide": "all columns and differences"}
         if is_own(config.questions.dataset):
             steps[f"{called('recommend')} {folder}"] = "which drafter to serve"
         else:
-            steps[f"{called('run')} --dataset_name FILE.jsonl"] = 'your questions, a {"prompt": ...} a line'
+            steps[f"{called('run')} --dataset_name FILE.jsonl"] = "questions of your own"
     width = max(map(len, steps))
     width = 0 if width + max(map(len, steps.values())) > ROOM else width
     lines = [f"{command.ljust(width)}  {what}" for command, what in steps.items()]
