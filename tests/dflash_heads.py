@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from heads import features_of
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy, silu
-from toys import causal_logits
 
 from specdec.drafters.dflash import DFLASH_HEAD
 from specdec.models.checkpoints import TARGET, ModelSource
@@ -269,22 +269,6 @@ def _selected(head: ToyDflash, state: torch.Tensor, logits: torch.Tensor, before
     for token in logits.topk(4).indices.tolist():
         scores[token] = logits[token] + asked @ books[1][token]
     return scores
-
-
-def features_of(target: torch.nn.Module, tokens: Sequence[int], taps: Sequence[int]) -> torch.Tensor:
-    """Outputs of layers, by hooks on the raw model and one uncached forward."""
-    found: dict[int, torch.Tensor] = {}
-
-    def keep(index: int) -> Any:
-        return lambda _, given, out: found.__setitem__(index, (out[0] if isinstance(out, tuple) else out)[0])
-
-    handles = [target.model.layers[index].register_forward_hook(keep(index)) for index in set(taps)]
-    try:
-        causal_logits(target, tokens)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return torch.cat([found[tap] for tap in taps], -1).clone()
 
 
 def taught(head: ToyDflash, target: torch.nn.Module, texts: Sequence[Sequence[int]], *, steps: int = 120) -> ToyDflash:

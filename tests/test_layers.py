@@ -29,6 +29,7 @@ HEAVY = (
     "decoding/sampling",
     "models/dflash",
     "models/eagle3",
+    "models/llama_like",
     "models/graph/",
     "models/kv_buffer",
     "models/lm",

@@ -21,6 +21,7 @@ from specdec.drafters.token_drafter import (
     StaticTokens,
     TokenDrafter,
     TokenSpec,
+    chain_serving,
     token_chain,
 )
 from specdec.models.checkpoints import Role
@@ -70,16 +71,7 @@ class ArStatic(_Ar, StaticTokens):
     switch = "run_ar"
     is_static_baseline = True
     is_reference = True
-    serving = {
-        "vLLM": {"method": "draft_model", "model": "{model}", "num_speculative_tokens": "{draft_len}"},
-        "SGLang": {
-            "algorithm": "STANDALONE",
-            "draft-model-path": "{model}",
-            "num-steps": "{draft_len}",
-            "eagle-topk": "1",
-            "num-draft-tokens": "{num_verified}",
-        },
-    }
+    serving = chain_serving("draft_model", "STANDALONE")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from specdec.decoding.chains import Chain
 from specdec.decoding.stopping import Draft, Passes, cut_after_stop
 from specdec.decoding.target import Verification
 from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup, Spec
+from specdec.drafters.chunks import InChunks
 from specdec.drafters.flags import DRAFT_LEN, DRAFT_STEP, MAX_DRAFT_LEN, TAU, Options
 from specdec.errors import UserError
 from specdec.models.heads import Head, HeadRole, HeadSource
@@ -62,7 +63,7 @@ class _Dflash(Spec):
 
     @abstractmethod
     def cut(self, confidences: Sequence[float]) -> tuple[int, str]:
-        """How many of so many sure slots are verified, and why no more."""
+        """How many slots of these confidences are verified, and why no more."""
 
     def asked_len(self, draft_len: int) -> int:
         """The window that was asked for, where no stop token ended the draft."""
@@ -106,26 +107,16 @@ class DflashStatic(_Dflash):
 
 
 @dataclass(frozen=True)
-class DflashDynamic(_Dflash):
-    """A block under FailFast's stopping rule: chunks of `draft_step` tokens, up to the first chunk with a confidence
-    below `tau`, at most `max_draft_len` or all that the block has."""
-
-    tau: float
-    max_draft_len: int
-    draft_step: int
+class DflashDynamic(_Dflash, InChunks):
+    """A block under FailFast's stopping rule, at most all that it has."""
 
     name_pattern = "dflash_df_{tau}_{max_draft_len}_{draft_step}"
     label_pattern = "DFlash, dynamic τ {tau}, N_max {max_draft_len}, N {draft_step}"
-    swept = (TAU, MAX_DRAFT_LEN, DRAFT_STEP)
     kind = "dflash_df"
     title = "DFlash, dynamic"
     hue = "#C51B7D"
     marker = "8"
     not_served = "it verifies blocks of one length"
-
-    @property
-    def first_asked(self) -> int:
-        return min(self.draft_step, self.max_draft_len)
 
     def cut(self, confidences: Sequence[float]) -> tuple[int, str]:
         for end in range(self.draft_step, len(confidences) + 1, self.draft_step):
@@ -134,8 +125,7 @@ class DflashDynamic(_Dflash):
         return len(confidences), "max_len"
 
     def asked_len(self, draft_len: int) -> int:
-        """Whole chunks."""
-        return min(-(-draft_len // self.draft_step) * self.draft_step, self.max_draft_len)
+        return self.whole_chunks(draft_len)
 
 
 class BlockOfDrafts(Drafter):

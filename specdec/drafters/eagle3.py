@@ -23,6 +23,7 @@ from specdec.drafters.token_drafter import (
     StaticTokens,
     TokenDrafter,
     TokenSpec,
+    chain_serving,
     token_chain,
 )
 from specdec.models.heads import Head, HeadRole, HeadSource
@@ -71,16 +72,7 @@ class Eagle3Static(_Eagle3, StaticTokens):
     title = "EAGLE-3, static"
     hue = "#8C6D31"
     marker = "<"
-    serving = {
-        "vLLM": {"method": "eagle3", "model": "{model}", "num_speculative_tokens": "{draft_len}"},
-        "SGLang": {
-            "algorithm": "EAGLE3",
-            "draft-model-path": "{model}",
-            "num-steps": "{draft_len}",
-            "eagle-topk": "1",
-            "num-draft-tokens": "{num_verified}",
-        },
-    }
+    serving = chain_serving("eagle3", "EAGLE3")
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,30 @@ The rules are the live drafter's and the replayed one's alike.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from specdec.decoding.chains import Chain
 from specdec.decoding.stopping import Draft
 from specdec.drafters.base import Drafter, Recorded, Spec
+from specdec.drafters.chunks import InChunks
 from specdec.drafters.flags import DRAFT_LEN, DRAFT_STEP, MAX_DRAFT_LEN, TAU
 
 LENGTH_FLAGS = (DRAFT_LEN, TAU, MAX_DRAFT_LEN, DRAFT_STEP)
+
+
+def chain_serving(method: str, algorithm: str) -> Mapping[str, Mapping[str, str]]:
+    """`Spec.serving` of chains of `draft_len` tokens: vLLM's method, SGLang's algorithm."""
+    return {
+        "vLLM": {"method": method, "model": "{model}", "num_speculative_tokens": "{draft_len}"},
+        "SGLang": {
+            "algorithm": algorithm,
+            "draft-model-path": "{model}",
+            "num-steps": "{draft_len}",
+            "eagle-topk": "1",
+            "num-draft-tokens": "{num_verified}",
+        },
+    }
 
 
 class TokenSpec(Spec):
@@ -42,19 +57,10 @@ class StaticTokens(TokenSpec):
 
 
 @dataclass(frozen=True)
-class DynamicTokens(TokenSpec):
-    """FailFast's stopping rule: chunks of `draft_step` tokens, at most `max_draft_len`."""
+class DynamicTokens(InChunks, TokenSpec):
+    """FailFast's stopping rule."""
 
-    tau: float
-    max_draft_len: int
-    draft_step: int
-
-    swept = (TAU, MAX_DRAFT_LEN, DRAFT_STEP)
     full_reason = "max_len"
-
-    @property
-    def first_asked(self) -> int:
-        return min(self.draft_step, self.max_draft_len)
 
     def is_unsure(self, confidences: Sequence[float]) -> bool:
         return len(confidences) % self.draft_step == 0 and min(confidences) < self.tau
@@ -63,7 +69,7 @@ class DynamicTokens(TokenSpec):
         """Whole chunks, where no stop token ended the draft."""
         if draft.stop_reason == "stop_token":
             return len(draft.tokens)
-        return min(-(-len(draft.tokens) // self.draft_step) * self.draft_step, self.max_draft_len)
+        return self.whole_chunks(len(draft.tokens))
 
 
 class TokenDrafter(Drafter):

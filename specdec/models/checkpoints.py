@@ -76,6 +76,11 @@ class ModelSource:
     config: dict[str, Any] = field(repr=False)
 
     @property
+    def title(self) -> str:
+        """What errors call it: "AR drafter 'x'"."""
+        return f"{self.role.title} {self.name!r}"
+
+    @property
     def architecture(self) -> Architecture:
         """What kind of network it is. Raises UserError for one that is not supported."""
         found = find_architecture(self._model_type)
@@ -83,9 +88,7 @@ class ModelSource:
             return found
         is_foreign = "auto_map" in self.config
         why = "needs remote code, which is never run" if is_foreign else f"has model type {self._model_type!r}"
-        raise UserError(
-            f"{self.role.title} {self.name!r} {why}: {self.role.flag} takes {supported_types()} checkpoints"
-        )
+        raise UserError(f"{self.title} {why}: {self.role.flag} takes {supported_types()} checkpoints")
 
     @property
     def is_block_diffusion(self) -> bool:

@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from transformers import Qwen3Config
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from specdec.errors import UserError
-from specdec.models.architectures import find_architecture
 from specdec.models.checkpoints import ModelSource
 from specdec.models.dflash_network import DflashNetwork
 from specdec.models.dflash_parts import Convolution, Markov, Part, Selector
-from specdec.models.heads import HeadSource, LlamaLike, MadeFor, require_tensors
+from specdec.models.heads import HeadSource, MadeFor, require_tensors
+from specdec.models.llama_like import ACTIVATIONS, LLAMA, LlamaLike, layer_settings
 from specdec.models.lm import CachedLM
-from specdec.models.load import model_config
 from specdec.models.tensors import load_tensors
 
 PUBLISHED_BLOCK = 16  # where a config.json of DFlash names none
@@ -75,9 +73,9 @@ class DflashHead(LlamaLike):
         self.made_for.require(source, target)
         layers = target.config["num_hidden_layers"]
         if layers - 1 in self.taps:  # what they were trained on passed the final norm, which a tap does not
-            raise UserError(f"{_title(source)} reads the output of the target's last layer, {layers - 1}: not run here")
+            raise UserError(f"{source.title} reads the output of the target's last layer, {layers - 1}: not run here")
         if not 0 <= self.mask_id < self.vocab_size:
-            raise UserError(f"{_title(source)} has the mask {self.mask_id}, and its table {self.vocab_size} rows")
+            raise UserError(f"{source.title} has the mask {self.mask_id}, and its table {self.vocab_size} rows")
         if source.files:
             tables = dict.fromkeys(TABLES, (self.vocab_size, self.layer["hidden_size"]))
             require_tensors(source, self.wanted(source.shapes), tables)
@@ -103,9 +101,7 @@ class DflashHead(LlamaLike):
         """See `Head`. It runs as it is, whatever the backend."""
         own = [name for name in TABLES if name in source.shapes]
         tensors = load_tensors(source.shapes, [*self.wanted(source.shapes), *own])
-        as_llama = ModelSource(source.role, source.name, source.path, {**self.layer, "model_type": "llama"})
-        rotary = LlamaRotaryEmbedding(config=model_config(as_llama))  # type: ignore[arg-type]  # is one
-        return DflashNetwork(self, tensors, target, rotary)
+        return DflashNetwork(self, tensors, target, self.rotary(source))
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,7 +122,7 @@ def read_dflash(source: HeadSource) -> DflashHead:
     kinds = [str(one) for one in stated] if isinstance(stated, list) else []
     for name, (value, title) in FOREIGN.items():
         if str(settings.get(name)).lower() == value:
-            raise UserError(f"{_title(source)} is a {title} head ({name} {value!r}), which is not run here")
+            raise UserError(f"{source.title} is a {title} head ({name} {value!r}), which is not run here")
     reader = next((read for kind, read in _READERS.items() if kind in kinds), None)
     if reader is None:
         raise UserError(
@@ -191,7 +187,7 @@ def _with(head: DflashHead, **changes: Any) -> DflashHead:
 
 def _size(block_size: int, source: HeadSource) -> int:
     if block_size < 2:
-        raise UserError(f"{_title(source)} has blocks of {block_size}: with the anchor they have 2 slots at least")
+        raise UserError(f"{source.title} has blocks of {block_size}: with the anchor they have 2 slots at least")
     return block_size
 
 
@@ -202,10 +198,10 @@ def _dspark_parts(settings: Mapping[str, Any], source: HeadSource) -> tuple[Part
         return ()
     kind = str(settings.get("markov_head_type", "vanilla")).lower()
     if rank and kind != "vanilla":
-        raise UserError(f"{_title(source)} has a Markov head of the kind {kind!r}: known is 'vanilla'")
+        raise UserError(f"{source.title} has a Markov head of the kind {kind!r}: known is 'vanilla'")
     reads_markov = bool(settings.get("confidence_head_with_markov")) if has_confidences else False
     if reads_markov and not rank:
-        raise UserError(f"{_title(source)} has a confidence head over a Markov head, and no Markov head")
+        raise UserError(f"{source.title} has a confidence head over a Markov head, and no Markov head")
     return (Markov(rank, has_confidences, reads_markov),)
 
 
@@ -242,7 +238,7 @@ def _layer_kinds(settings: Mapping[str, Any], source: HeadSource) -> tuple[Layer
         raise ValueError(f"layer_types {kinds} of {count} layers, window {window}")
     stated = [settings[name] for name in ("is_causal", "causal_head", "causal") if settings.get(name) is not None]
     if len(set(map(bool, stated))) > 1:
-        raise UserError(f"{_title(source)} says both that its blocks are causal and that they are not")
+        raise UserError(f"{source.title} says both that its blocks are causal and that they are not")
     return tuple(
         LayerKind(bool(stated[0]) if stated else kind == SLIDING, window if kind == SLIDING else None) for kind in kinds
     )
@@ -253,22 +249,14 @@ def _layer_of(settings: Mapping[str, Any], source: HeadSource) -> dict[str, Any]
 
     Raises UserError for what is not supported.
     """
-    llama = find_architecture("llama")
-    assert llama is not None
     aside = (*WINDOWS, "final_logit_softcapping", "dflash_config")
     stated = {name: value for name, value in settings.items() if name not in aside}
-    defaults = {name: value for name, value in Qwen3Config().to_dict().items() if name in llama.fields}
-    layer = {**{name: value for name, value in defaults.items() if not name.startswith("rope")}, **stated}
-    layer.setdefault("rope_theta", 10000.0)
-    refusal = llama.misfit(layer) or llama.not_supported(layer)
+    layer = layer_settings(stated, Qwen3Config())
+    refusal = LLAMA.misfit(layer) or LLAMA.not_supported(layer)
     if layer.get("attention_bias") or layer.get("mlp_bias"):
         refusal = refusal or "has biases"
-    if layer["hidden_act"] not in ("silu", "swish"):
+    if layer["hidden_act"] not in ACTIVATIONS:
         refusal = refusal or f"has the activation {layer['hidden_act']}"
     if refusal:
-        raise UserError(f"{_title(source)}: {refusal}, which is not run here")
+        raise UserError(f"{source.title}: {refusal}, which is not run here")
     return layer
-
-
-def _title(source: HeadSource) -> str:
-    return f"{source.role.title} {source.name!r}"

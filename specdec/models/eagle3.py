@@ -12,19 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transformers
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers import LlamaConfig, Qwen3Config
 
 from specdec.errors import UserError
-from specdec.models.architectures import find_architecture
 from specdec.models.checkpoints import ModelSource
 from specdec.models.eagle3_network import Eagle3Network
-from specdec.models.heads import HeadSource, LlamaLike, MadeFor, require_tensors
+from specdec.models.heads import HeadSource, MadeFor, require_tensors
+from specdec.models.llama_like import ACTIVATIONS, LLAMA, LlamaLike, layer_settings
 from specdec.models.lm import CachedLM
-from specdec.models.load import model_config
 from specdec.models.tensors import load_tensors
 
-DEFAULTS_OF = {"llama": "LlamaConfig", "qwen3": "Qwen3Config"}  # for what layer settings leave out
+DEFAULTS_OF = {"llama": LlamaConfig, "qwen3": Qwen3Config}  # for what layer settings leave out
 LEFT_ASIDE = ("verifier_norm.weight", "verifier_lm_head.weight")
 
 
@@ -65,9 +63,9 @@ class Eagle3Head(LlamaLike):
         own |= {"embed_tokens.weight": (self.vocab_size, size)}
         require_tensors(source, self.wanted(), own, LEFT_ASIDE)
         if self.has_own_words and "d2t" not in source.shapes:
-            raise UserError(f"{_title(source)} has no tensor d2t, which says what its words are")
+            raise UserError(f"{source.title} has no tensor d2t, which says what its words are")
         if "embed_tokens.weight" not in source.shapes and size != target.config["hidden_size"]:
-            raise UserError(f"{_title(source)} has no embed_tokens.weight, and the target's is of another size")
+            raise UserError(f"{source.title} has no embed_tokens.weight, and the target's is of another size")
 
     def wanted(self) -> dict[str, Sequence[int]]:
         """The tensors that it must have, and their sizes."""
@@ -102,17 +100,12 @@ class Eagle3Head(LlamaLike):
         names = [*self.wanted(), *(name for name in ("d2t", "t2d", "embed_tokens.weight") if name in source.shapes)]
         tensors = load_tensors(source.shapes, names)
         if self.has_own_words and not _is_map(tensors["d2t"], tensors.get("t2d"), self.vocab_size):
-            raise UserError(f"{_title(source)}: d2t and t2d do not map its words to the target's {self.vocab_size}")
-        rotary = LlamaRotaryEmbedding(config=model_config(_as_llama(source, self.layer)))  # type: ignore[arg-type]  # is one
-        return Eagle3Network(self, tensors, target, rotary, backend == "graph")
-
-
-def _title(source: HeadSource) -> str:
-    return f"{source.role.title} {source.name!r}"
+            raise UserError(f"{source.title}: d2t and t2d do not map its words to the target's {self.vocab_size}")
+        return Eagle3Network(self, tensors, target, self.rotary(source), backend == "graph")
 
 
 def _is_map(d2t_V: torch.Tensor, t2d: torch.Tensor | None, vocab_size: int) -> bool:
-    """Whether `d2t`, offsets, leads to so many different tokens, and to those that `t2d` marks."""
+    """Whether `d2t`, offsets, leads to different tokens, and to those that `t2d` marks."""
     if d2t_V.dtype.is_floating_point or d2t_V.dtype == torch.bool:
         return False
     tokens_V = torch.arange(len(d2t_V)) + d2t_V.long()
@@ -142,9 +135,9 @@ def read_eagle3(source: HeadSource) -> Eagle3Head:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{source.path / 'config.json'} does not describe an EAGLE-3 head ({error!r:.80})") from error
     if head.layer["num_hidden_layers"] != 1:
-        raise UserError(f"{_title(source)} has {head.layer['num_hidden_layers']} layers: heads of one are run here")
+        raise UserError(f"{source.title} has {head.layer['num_hidden_layers']} layers: heads of one are run here")
     if head.has_normed_input and head.has_normed_taps:
-        raise UserError(f"{_title(source)} has norm_before_fc and fc_norm, of which one excludes the other")
+        raise UserError(f"{source.title} has norm_before_fc and fc_norm, of which one excludes the other")
     return head
 
 
@@ -209,21 +202,14 @@ def _layer_of(config: Mapping[str, Any], kind: str, source: HeadSource) -> dict[
 
     Raises UserError for what is not supported.
     """
-    llama = find_architecture("llama")
-    if kind not in DEFAULTS_OF or llama is None:
-        raise UserError(f"{_title(source)} has layers of {kind!r}: known are {' and '.join(DEFAULTS_OF)}")
-    defaults = getattr(transformers, DEFAULTS_OF[kind])().to_dict()
-    known = {name: defaults[name] for name in llama.fields if name in defaults and not name.startswith("rope")}
-    layer = {**known, "rope_theta": 10000.0, **config}
+    if kind not in DEFAULTS_OF:
+        raise UserError(f"{source.title} has layers of {kind!r}: known are {' and '.join(DEFAULTS_OF)}")
+    layer = layer_settings(config, DEFAULTS_OF[kind]())
     if not config.get("head_dim") and kind == "llama":
         layer.pop("head_dim", None)
-    misfit, refusal = llama.misfit(layer), llama.not_supported(layer)
+    misfit, refusal = LLAMA.misfit(layer), LLAMA.not_supported(layer)
     if misfit or refusal:
-        raise UserError(f"{source.path / 'config.json'}: {misfit}" if misfit else f"{_title(source)} {refusal}")
-    if layer["hidden_act"] not in ("silu", "swish"):
-        raise UserError(f"{_title(source)} has the activation {layer['hidden_act']}: known is silu")
+        raise UserError(f"{source.path / 'config.json'}: {misfit}" if misfit else f"{source.title} {refusal}")
+    if layer["hidden_act"] not in ACTIVATIONS:
+        raise UserError(f"{source.title} has the activation {layer['hidden_act']}: known is silu")
     return layer
-
-
-def _as_llama(source: HeadSource, layer: Mapping[str, Any]) -> ModelSource:
-    return ModelSource(source.role, source.name, source.path, {**layer, "model_type": "llama"})

@@ -114,29 +114,6 @@ def _find_head(role: HeadRole, name: str, target: ModelSource, with_weights: boo
     return source
 
 
-class LlamaLike:
-    """What heads have in common whose layers have the sizes of a Llama's. `layer`: their settings, under its names."""
-
-    made_for: MadeFor
-    layer: dict[str, Any]
-
-    @property
-    def taps(self) -> tuple[int, ...]:
-        return self.made_for.taps
-
-    @property
-    def vocab_size(self) -> int:
-        return self.made_for.vocab_size
-
-    @property
-    def head_size(self) -> int:
-        return int(self.layer.get("head_dim") or self.layer["hidden_size"] // self.layer["num_attention_heads"])
-
-    @property
-    def num_kv_heads(self) -> int:
-        return int(self.layer.get("num_key_value_heads") or self.layer["num_attention_heads"])
-
-
 @dataclass(frozen=True)
 class MadeFor:
     """The target that a head was made for, as far as it says (None: it does not)."""
@@ -151,12 +128,10 @@ class MadeFor:
         """Raise UserError where that is another target."""
         own = target.config
         if difference := next(self._differences(own), None):
-            raise UserError(
-                f"{source.role.title} {source.name!r} was made for another target than {target.name!r}: {difference}"
-            )
+            raise UserError(f"{source.title} was made for another target than {target.name!r}: {difference}")
         if self.verifier is not None and not _is_called(target, self.verifier):
             raise UserError(
-                f"{source.role.title} {source.name!r} names its target, {self.verifier!r}, and not {target.name!r}: "
+                f"{source.title} names its target, {self.verifier!r}, and not {target.name!r}: "
                 "give that target, or call its folder so if it is the same"
             )
 
@@ -193,7 +168,7 @@ def require_tensors(
 ) -> None:
     """Raise UserError unless a head's tensors are those of `wanted`, and some of `optional`, each of its sizes; nothing
     is asked of those of `left_aside`."""
-    found, where = source.shapes, f"{source.role.title} {source.name!r}"
+    found, where = source.shapes, source.title
     if missing := [name for name in wanted if name not in found]:
         raise UserError(f"{where} has no tensor {missing[0]}: its file is not whole, or of another layout")
     sizes = {**wanted, **{name: sizes for name, sizes in optional.items() if name in found}}
