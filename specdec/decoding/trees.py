@@ -1,0 +1,289 @@
+"""Trees: drafts that branch, how they are built from what a drafter holds probable, and which path of one is accepted.
+
+A tree is its tokens and, of each, its parent: an index into the tree, or -1 after the last known token; every parent
+comes before its children. A chain has the parents -1, 0, 1, ... No network and no torch here: who has the probabilities
+calls a builder, live or from a trace, and both get the same tree.
+
+All builders work in two steps. What might be drafted is put in an order of falling path probability, so that the first
+n of it are the best tree of n nodes there is (more nodes never change those before); then a rule says how many are
+worth their verification. Sources: EAGLE-2 (arXiv 2406.16858), DDTree, CaDDTree; FailFast (arXiv 2512.20573).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
+from math import exp, inf, log
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+ROOT = -1  # the last known token, as a parent
+
+State = TypeVar("State")
+Child = tuple[int, float, State]  # a token, the logarithm of its probability after its parent, and where it leads
+Expand = Callable[[Sequence[tuple[int, ...]]], "Candidates"]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Tokens, their parents, and the logarithm of each path's probability from the root to the node."""
+
+    tokens: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def token_probs(self) -> list[float]:
+        """Of each node, its token's probability after its parent."""
+        above = [*self.log_probs, 0.0]
+        return [exp(own - above[parent]) for own, parent in zip(self.log_probs, self.parents, strict=True)]
+
+    def add(self, token: int, parent: int, log_prob: float) -> int:
+        """A new node; returns its index. `log_prob`: of its path."""
+        self.tokens.append(token)
+        self.parents.append(parent)
+        self.log_probs.append(log_prob)
+        return len(self.tokens) - 1
+
+    def taken(self, nodes: Iterable[int]) -> Tree:
+        """The tree of these nodes in this order, in which every one's parent comes before it."""
+        made, places = Tree(), {ROOT: ROOT}
+        for node in nodes:
+            places[node] = made.add(self.tokens[node], places[self.parents[node]], self.log_probs[node])
+        return made
+
+    def falling(self) -> Tree:
+        """The same in the order of falling path probability; of equals in the order that was."""
+        return self.taken(sorted(range(len(self)), key=lambda node: -self.log_probs[node]))
+
+    def first(self, num_nodes: int) -> Tree:
+        """The first nodes, level by level, and those of one parent by their tokens: which nodes there are alone decides
+        on their order, so that no rounding of near equals does."""
+        children: dict[int, list[int]] = {}
+        for node, parent in enumerate(self.parents[:num_nodes]):
+            children.setdefault(parent, []).append(node)
+        level, ordered = [ROOT], list[int]()
+        while level:
+            level = [child for node in level for child in sorted(children.get(node, ()), key=self.tokens.__getitem__)]
+            ordered += level
+        return self.taken(ordered)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The most probable tokens of every slot, or after every path: S rows of K ids, and their log-probabilities.
+
+    Slot 0 is the first token after the last known one. A row is in order of falling probability, equals by their ids;
+    what has no probability is no candidate.
+    """
+
+    tokens_SK: np.ndarray
+    log_probs_SK: np.ndarray
+
+    @classmethod
+    def of(cls, tokens_SK: Sequence[Sequence[int]], log_probs_SK: Sequence[Sequence[float]]) -> Candidates:
+        """From rows in any order. Log-probabilities are kept as float32, as networks give them."""
+        tokens, log_probs = np.asarray(tokens_SK, np.int32), np.asarray(log_probs_SK, np.float32)
+        order_SK = np.lexsort((tokens, -log_probs), axis=-1)
+        return cls(np.take_along_axis(tokens, order_SK, -1), np.take_along_axis(log_probs, order_SK, -1))
+
+    def rows(self) -> list[list[tuple[int, float]]]:
+        """Of each slot its candidates with their log-probabilities."""
+        pairs = zip(self.tokens_SK.tolist(), self.log_probs_SK.tolist(), strict=True)
+        return [[(token, p) for token, p in zip(*row, strict=True) if p > -inf] for row in pairs]
+
+
+class NodeRule(Protocol):
+    """How many nodes are verified of those that a drafter offers, at most `max_nodes`."""
+
+    max_nodes: int
+
+    def num_nodes(self, log_probs: Sequence[float]) -> int:
+        """Of nodes with falling path log-probabilities, of which there are `max_nodes` at most."""
+
+
+@dataclass(frozen=True)
+class FixedNodes(NodeRule):
+    """All that there are."""
+
+    max_nodes: int
+
+    def num_nodes(self, log_probs: Sequence[float]) -> int:
+        return min(self.max_nodes, len(log_probs))
+
+
+@dataclass(frozen=True)
+class SureNodes(NodeRule):
+    """FailFast's idea on trees: nodes only where the drafter is sure, so that a tree ends early where it is not, and
+    grows deep where it is: those whose path has at least the probability `floor`. The first is always verified."""
+
+    floor: float
+    max_nodes: int
+
+    def num_nodes(self, log_probs: Sequence[float]) -> int:
+        least = log(self.floor) if self.floor > 0 else -inf
+        num_sure = next((n for n, log_prob in enumerate(log_probs) if log_prob < least), len(log_probs))
+        return min(max(num_sure, 1), self.max_nodes, len(log_probs))
+
+
+@dataclass(frozen=True)
+class CostAwareNodes(NodeRule):
+    """CaDDTree's rule: as many as give the most expected tokens a millisecond, (1 + sum of path probabilities) / (draft
+    + verification), as if probabilities were calibrated and all rounds like this one.
+
+    `verify_ms[n]`: the verification of n nodes; a longer tree than it knows costs as its last. Where verification grows
+    ever faster, as the authors fit it, that is to add nodes while the rate rises; over steps it is the best of all.
+    """
+
+    draft_ms: float
+    verify_ms: Sequence[float]
+    max_nodes: int
+
+    def num_nodes(self, log_probs: Sequence[float]) -> int:
+        best, best_rate, expected = min(len(log_probs), 1), -inf, 1.0
+        for n, log_prob in enumerate(log_probs[: self.max_nodes], start=1):
+            expected += exp(log_prob)
+            rate = expected / (self.draft_ms + self.verify_ms[min(n, len(self.verify_ms) - 1)])
+            if rate > best_rate:
+                best, best_rate = n, rate
+        return best
+
+
+def most_probable_first(
+    start: State, children_of: Callable[[State], Sequence[Child]], max_nodes: int, stop_ids: Collection[int] = ()
+) -> Tree:
+    """The `max_nodes` most probable nodes of all that grow from `start`, in the order of falling path probability.
+
+    `children_of`: most probable first. After a stop token nothing grows. A heap holds, of every parent so far, its next
+    child: best first is DDTree's search, and over counts of a text a suffix tree's.
+    """
+    tree, order = Tree(), count()  # among equals the first that was found comes first
+    heap: list[tuple[float, int, int, float, Sequence[Child], int]] = []
+
+    def push(parent: int, above: float, siblings: Sequence[Child], rank: int) -> None:
+        if rank < len(siblings):
+            heappush(heap, (-above - siblings[rank][1], next(order), parent, above, siblings, rank))
+
+    push(ROOT, 0.0, children_of(start), 0)
+    while heap and len(tree) < max_nodes:
+        minus, _, parent, above, siblings, rank = heappop(heap)
+        token, _, state = siblings[rank]
+        node = tree.add(token, parent, -minus)
+        push(parent, above, siblings, rank + 1)
+        if token not in stop_ids:
+            push(node, -minus, children_of(state), 0)
+    return tree
+
+
+def slots_first(candidates: Candidates, max_nodes: int, stop_ids: Collection[int] = ()) -> Tree:
+    """The most probable paths over slots that do not know of each other, in the order of falling probability."""
+    rows = [[(token, p, slot) for token, p in row] for slot, row in enumerate(candidates.rows(), start=1)]
+    return most_probable_first(0, [*rows, []].__getitem__, max_nodes, stop_ids)
+
+
+def best_first(candidates: Candidates, num_nodes: int, stop_ids: Collection[int] = ()) -> Tree:
+    """DDTree: of all trees of `num_nodes` nodes over the slots the one with the greatest sum of path probabilities."""
+    return by_rule(slots_first(candidates, num_nodes, stop_ids), FixedNodes(num_nodes))
+
+
+def sure_tree(candidates: Candidates, floor: float, max_nodes: int, stop_ids: Collection[int] = ()) -> Tree:
+    """The nodes that a drafter is sure of (`SureNodes`)."""
+    return by_rule(slots_first(candidates, max_nodes, stop_ids), SureNodes(floor, max_nodes))
+
+
+def cost_aware_tree(
+    candidates: Candidates,
+    verify_ms_of: Callable[[int], float],
+    draft_ms: float,
+    max_nodes: int,
+    stop_ids: Collection[int] = (),
+) -> Tree:
+    """CaDDTree (`CostAwareNodes`). `verify_ms_of(n)`: the verification of n nodes beside the last known token."""
+    rule = CostAwareNodes(draft_ms, [verify_ms_of(n) for n in range(max_nodes + 1)], max_nodes)
+    return by_rule(slots_first(candidates, max_nodes, stop_ids), rule)
+
+
+def by_rule(falling: Tree, rule: NodeRule) -> Tree:
+    """The tree that a rule leaves of nodes in the order of falling path probability."""
+    return falling.first(rule.num_nodes(falling.log_probs[: rule.max_nodes]))
+
+
+def growing_tree(
+    expand: Expand, depth: int, top_k: int, num_nodes: int, *, sure: float = 0.0, stop_ids: Collection[int] = ()
+) -> Tree:
+    """EAGLE-2's dynamic tree: see `scored_tree`, of which the `num_nodes` most probable nodes are left."""
+    return by_rule(scored_tree(expand, depth, top_k, sure=sure, stop_ids=stop_ids).falling(), FixedNodes(num_nodes))
+
+
+def scored_tree(expand: Expand, depth: int, top_k: int, *, sure: float = 0.0, stop_ids: Collection[int] = ()) -> Tree:
+    """All nodes that EAGLE-2 scores, level by level: the `top_k` most probable of a level are expanded, to `depth`
+    levels at most (the authors' `depth` counts the levels after the first).
+
+    `expand(paths)`: after each path of tokens (the first is empty) its `top_k` most probable tokens: one pass a level,
+    each path's head among those of the call before. `sure`: FailFast's idea on its levels: no other pass once no leaf
+    has this path probability. After a stop token nothing grows. A smaller `depth` gives the same nodes up to it; a
+    smaller `top_k` may give others.
+    """
+    tree, least = Tree(), log(sure) if sure > 0 else -inf
+    frontier: list[tuple[int, tuple[int, ...]]] = [(ROOT, ())]
+    for _ in range(depth):
+        begin = len(tree)
+        found = expand([path for _, path in frontier]).rows()
+        paths = {}
+        for (parent, path), row in zip(frontier, found, strict=True):
+            above = tree.log_probs[parent] if path else 0.0
+            for token, log_prob in row[:top_k]:
+                paths[tree.add(token, parent, above + log_prob)] = (*path, token)
+        leaves = [node for node in range(begin, len(tree)) if tree.tokens[node] not in stop_ids]
+        leaves = sorted(leaves, key=lambda node: -tree.log_probs[node])[:top_k]
+        frontier = [(node, paths[node]) for node in leaves]
+        if not leaves or tree.log_probs[leaves[0]] < least:
+            break
+    return tree
+
+
+def walk(tokens: Sequence[int], parents: Sequence[int], token_after: Callable[[int], int | None]) -> list[int]:
+    """The accepted path of a tree: from the root to the child that is the target's token, as long as there is one.
+
+    `token_after(node)`: the target's token after a node, or after ROOT; asked once of every node on the path, in its
+    order; None: there is none. Returns the nodes. Example: of tokens [5, 6, 7], parents [-1, -1, 1] and a target that
+    says 6, 7, 9 the nodes 1, 2.
+    """
+    path: list[int] = []
+    at, wanted = ROOT, token_after(ROOT)
+    for node, token in enumerate(tokens):
+        if token == wanted and parents[node] == at:
+            path.append(node)
+            at, wanted = node, token_after(node)
+    return path
+
+
+def walk_text(tokens: Sequence[int], parents: Sequence[int], continuation: Iterable[int]) -> list[int]:
+    """The accepted path where the target's text goes on as `continuation`."""
+    following = iter(continuation)
+    return walk(tokens, parents, lambda node: next(following, None))
+
+
+def depths(parents: Sequence[int]) -> list[int]:
+    """How many steps each node is from the root. Example: `depths([-1, -1, 1]) == [1, 1, 2]`."""
+    found: list[int] = []
+    for parent in parents:
+        found.append(1 if parent == ROOT else found[parent] + 1)
+    return found
+
+
+def is_chain(parents: Sequence[int]) -> bool:
+    """Whether every node but the last has one child."""
+    return list(parents) == list(range(-1, len(parents) - 1))
+
+
+def is_tree(parents: Sequence[int], tokens: Sequence[int]) -> bool:
+    """Whether every parent comes before its child, and no parent has a token twice."""
+    fits = len(parents) == len(tokens) and all(ROOT <= parent < node for node, parent in enumerate(parents))
+    return fits and len(set(zip(parents, tokens, strict=True))) == len(tokens)
