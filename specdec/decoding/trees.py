@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from heapq import heappop, heappush
-from itertools import count
+from itertools import count, repeat
 from math import exp, inf, log
 from typing import Protocol, TypeVar
 
@@ -62,17 +63,22 @@ class Tree:
         """The same in the order of falling path probability; of equals in the order that was."""
         return self.taken(sorted(range(len(self)), key=lambda node: -self.log_probs[node]))
 
+    @cached_property
+    def _levels(self) -> list[int]:
+        """The nodes level by level, and those of one parent by their tokens."""
+        children: dict[int, list[int]] = {}
+        for node in sorted(range(len(self)), key=self.tokens.__getitem__):
+            children.setdefault(self.parents[node], []).append(node)
+        level, ordered = children.get(ROOT, []), list[int]()
+        while level:
+            ordered += level
+            level = [child for node in level for child in children.get(node, ())]
+        return ordered
+
     def first(self, num_nodes: int) -> Tree:
         """The first nodes, level by level, and those of one parent by their tokens: which nodes there are alone decides
         on their order, so that no rounding of near equals does."""
-        children: dict[int, list[int]] = {}
-        for node, parent in enumerate(self.parents[:num_nodes]):
-            children.setdefault(parent, []).append(node)
-        level, ordered = [ROOT], list[int]()
-        while level:
-            level = [child for node in level for child in sorted(children.get(node, ()), key=self.tokens.__getitem__)]
-            ordered += level
-        return self.taken(ordered)
+        return self.taken([node for node in self._levels if node < num_nodes])
 
 
 @dataclass(frozen=True)
@@ -93,10 +99,10 @@ class Candidates:
         order_SK = np.lexsort((tokens, -log_probs), axis=-1)
         return cls(np.take_along_axis(tokens, order_SK, -1), np.take_along_axis(log_probs, order_SK, -1))
 
-    def rows(self) -> list[list[tuple[int, float]]]:
-        """Of each slot its candidates with their log-probabilities."""
-        pairs = zip(self.tokens_SK.tolist(), self.log_probs_SK.tolist(), strict=True)
-        return [[(token, p) for token, p in zip(*row, strict=True) if p > -inf] for row in pairs]
+    def rows(self) -> list[list[Child[int]]]:
+        """Of each slot its candidates: token, log-probability, and the slot after it."""
+        lists = zip(self.tokens_SK.tolist(), self.log_probs_SK.tolist(), strict=True)
+        return [list(zip(*row, repeat(slot))) for slot, row in enumerate(lists, start=1)]
 
 
 class NodeRule(Protocol):
@@ -167,7 +173,7 @@ def most_probable_first(
     heap: list[tuple[float, int, int, float, Sequence[Child], int]] = []
 
     def push(parent: int, above: float, siblings: Sequence[Child], rank: int) -> None:
-        if rank < len(siblings):
+        if rank < len(siblings) and siblings[rank][1] > -inf:
             heappush(heap, (-above - siblings[rank][1], next(order), parent, above, siblings, rank))
 
     push(ROOT, 0.0, children_of(start), 0)
@@ -183,8 +189,7 @@ def most_probable_first(
 
 def slots_first(candidates: Candidates, max_nodes: int, stop_ids: Collection[int] = ()) -> Tree:
     """The most probable paths over slots that do not know of each other, in the order of falling probability."""
-    rows = [[(token, p, slot) for token, p in row] for slot, row in enumerate(candidates.rows(), start=1)]
-    return most_probable_first(0, [*rows, []].__getitem__, max_nodes, stop_ids)
+    return most_probable_first(0, [*candidates.rows(), []].__getitem__, max_nodes, stop_ids)
 
 
 def best_first(candidates: Candidates, num_nodes: int, stop_ids: Collection[int] = ()) -> Tree:
@@ -238,8 +243,9 @@ def scored_tree(expand: Expand, depth: int, top_k: int, *, sure: float = 0.0, st
         paths = {}
         for (parent, path), row in zip(frontier, found, strict=True):
             above = tree.log_probs[parent] if path else 0.0
-            for token, log_prob in row[:top_k]:
-                paths[tree.add(token, parent, above + log_prob)] = (*path, token)
+            for token, log_prob, _ in row[:top_k]:
+                if log_prob > -inf:
+                    paths[tree.add(token, parent, above + log_prob)] = (*path, token)
         leaves = [node for node in range(begin, len(tree)) if tree.tokens[node] not in stop_ids]
         leaves = sorted(leaves, key=lambda node: -tree.log_probs[node])[:top_k]
         frontier = [(node, paths[node]) for node in leaves]
