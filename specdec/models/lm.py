@@ -283,8 +283,9 @@ class CachedLM:
         over them, so whoever keeps them copies them."""
         return self._cache.first(self.length)
 
-    def warm_up(self, taps: Sequence[int] = ()) -> None:
-        """Run a few throw-away passes, so that no measured one pays for first-use initialisation."""
+    def warm_up(self, taps: Sequence[int] = (), num_nodes: int = 0) -> None:
+        """Run a few throw-away passes, so that no measured one pays for first-use initialisation. `num_nodes`: of the
+        largest tree that there will be."""
         for num_tokens in (1, 16, 32, 64):
             self.forward([0] * num_tokens, taps=taps)
         self.rollback(0)
