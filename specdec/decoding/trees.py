@@ -133,7 +133,7 @@ class SureNodes(NodeRule):
     max_nodes: int
 
     def num_nodes(self, log_probs: Sequence[float]) -> int:
-        least = log(self.floor) if self.floor > 0 else -inf
+        least = log_of(self.floor)
         num_sure = next((n for n, log_prob in enumerate(log_probs) if log_prob < least), len(log_probs))
         return min(max(num_sure, 1), self.max_nodes, len(log_probs))
 
@@ -232,26 +232,31 @@ def scored_tree(expand: Expand, depth: int, top_k: int, *, sure: float = 0.0, st
 
     `expand(paths)`: after each path of tokens (the first is empty) its `top_k` most probable tokens: one pass a level,
     each path's head among those of the call before. `sure`: FailFast's idea on its levels: no other pass once no leaf
-    has this path probability. After a stop token nothing grows. A smaller `depth` gives the same nodes up to it; a
-    smaller `top_k` may give others.
+    has this path probability. After a stop token nothing grows. Paths' log-probabilities are sums in float32, as in the
+    authors' program. A smaller `depth` gives the same nodes up to it; a smaller `top_k` may give others.
     """
-    tree, least = Tree(), log(sure) if sure > 0 else -inf
-    frontier: list[tuple[int, tuple[int, ...]]] = [(ROOT, ())]
+    tree, frontier = Tree(), [(ROOT, tuple[int, ...]())]
     for _ in range(depth):
         begin = len(tree)
-        found = expand([path for _, path in frontier]).rows()
+        found = expand([path for _, path in frontier])
+        above_P = np.array([tree.log_probs[node] if path else 0.0 for node, path in frontier], np.float32)
+        log_probs = (above_P[:, None] + found.log_probs_SK[:, :top_k]).tolist()
         paths = {}
-        for (parent, path), row in zip(frontier, found, strict=True):
-            above = tree.log_probs[parent] if path else 0.0
-            for token, log_prob, _ in row[:top_k]:
+        for (parent, path), tokens, own in zip(frontier, found.tokens_SK.tolist(), log_probs, strict=True):
+            for token, log_prob in zip(tokens, own, strict=False):
                 if log_prob > -inf:
-                    paths[tree.add(token, parent, above + log_prob)] = (*path, token)
+                    paths[tree.add(token, parent, log_prob)] = (*path, token)
         leaves = [node for node in range(begin, len(tree)) if tree.tokens[node] not in stop_ids]
         leaves = sorted(leaves, key=lambda node: -tree.log_probs[node])[:top_k]
         frontier = [(node, paths[node]) for node in leaves]
-        if not leaves or tree.log_probs[leaves[0]] < least:
+        if not leaves or tree.log_probs[leaves[0]] < log_of(sure):
             break
     return tree
+
+
+def log_of(probability: float) -> float:
+    """Its logarithm, also of 0."""
+    return log(probability) if probability > 0 else -inf
 
 
 def walk(tokens: Sequence[int], parents: Sequence[int], token_after: Callable[[int], int | None]) -> list[int]:

@@ -67,8 +67,8 @@ def replay(
         stop_ids=trace.stop_ids,
         clock=lambda: 0.0,
     )
-    chains = None if spec.chains_name is None else trace.chains_of(spec)
-    settings = {} if chains is None else chains.identity
+    recorded = trace.recorded_of(spec)
+    settings = {} if recorded is None else recorded.identity
     settings = {**vars(spec), **settings, **spec.kept_settings(setup)}
     settings |= earlier.settings if spec.reads_earlier else {}
     identity = trace.identity.of_drafter(spec.name, settings, REPLAY)
