@@ -64,6 +64,10 @@ class Offers(ABC):
     def num_passes(self, at: int, depth: int, sure: float, stop_ids: Collection[int]) -> int:
         """The passes after prefix `at` of a tree of up to this depth that grows on while a leaf is sure."""
 
+    def levels_of(self, num_passes: int, depth: int) -> int:
+        """How many levels, of `depth` at most, that many passes give."""
+        return depth
+
     @abstractmethod
     def _search(self, at: int, depth: int, max_nodes: int, stop_ids: Collection[int]) -> Tree: ...
 
@@ -235,6 +239,9 @@ class Levels(Offers):
             return 0
         unsure = np.flatnonzero(self._best_leaves(stop_ids)[at, : depth - 1] < log_of(sure))
         return min([depth, int(self._depths[end - 1]), *(unsure[:1] + 1).tolist()])
+
+    def levels_of(self, num_passes: int, depth: int) -> int:
+        return num_passes
 
     def _search(self, at: int, depth: int, max_nodes: int, stop_ids: Collection[int]) -> Tree:
         begin, end = self._ends[at : at + 2]

@@ -17,9 +17,10 @@ from functools import cached_property
 from heapq import heappop, heappush
 from itertools import count, repeat
 from math import exp, inf, log
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 ROOT = -1  # the last known token, as a parent
 
@@ -93,11 +94,15 @@ class Candidates:
     log_probs_SK: np.ndarray
 
     @classmethod
-    def of(cls, tokens_SK: Sequence[Sequence[int]], log_probs_SK: Sequence[Sequence[float]]) -> Candidates:
+    def of(cls, tokens_SK: ArrayLike, log_probs_SK: ArrayLike) -> Candidates:
         """From rows in any order. Log-probabilities are kept as float32, as networks give them."""
         tokens, log_probs = np.asarray(tokens_SK, np.int32), np.asarray(log_probs_SK, np.float32)
         order_SK = np.lexsort((tokens, -log_probs), axis=-1)
         return cls(np.take_along_axis(tokens, order_SK, -1), np.take_along_axis(log_probs, order_SK, -1))
+
+    def first(self, num_slots: int) -> Candidates:
+        """Of the first slots."""
+        return Candidates(self.tokens_SK[:num_slots], self.log_probs_SK[:num_slots])
 
     def rows(self) -> list[list[Child[int]]]:
         """Of each slot its candidates: token, log-probability, and the slot after it."""
@@ -109,9 +114,14 @@ class NodeRule(Protocol):
     """How many nodes are verified of those that a drafter offers, at most `max_nodes`."""
 
     max_nodes: int
+    stop_reason: ClassVar[str]
 
     def num_nodes(self, log_probs: Sequence[float]) -> int:
         """Of nodes with falling path log-probabilities, of which there are `max_nodes` at most."""
+
+    def reason(self, num_nodes: int, num_offered: int) -> str:
+        """Why a tree has no more nodes (`Draft.stop_reason`)."""
+        return self.stop_reason if num_nodes < min(self.max_nodes, num_offered) else "max_len"
 
 
 @dataclass(frozen=True)
@@ -119,9 +129,13 @@ class FixedNodes(NodeRule):
     """All that there are."""
 
     max_nodes: int
+    stop_reason = "length"
 
     def num_nodes(self, log_probs: Sequence[float]) -> int:
         return min(self.max_nodes, len(log_probs))
+
+    def reason(self, num_nodes: int, num_offered: int) -> str:
+        return self.stop_reason
 
 
 @dataclass(frozen=True)
@@ -131,6 +145,7 @@ class SureNodes(NodeRule):
 
     floor: float
     max_nodes: int
+    stop_reason = "low_confidence"
 
     def num_nodes(self, log_probs: Sequence[float]) -> int:
         least = log_of(self.floor)
@@ -150,6 +165,7 @@ class CostAwareNodes(NodeRule):
     draft_ms: float
     verify_ms: Sequence[float]
     max_nodes: int
+    stop_reason = "low_gain"
 
     def num_nodes(self, log_probs: Sequence[float]) -> int:
         best, best_rate, expected = min(len(log_probs), 1), -inf, 1.0
