@@ -22,6 +22,7 @@ from specdec.models.architectures import find_architecture
 from specdec.models.kv_buffer import KVBuffer
 from specdec.models.layer_settings import FULL, SLIDING, Windows, no_windows
 from specdec.models.taps import Taps
+from specdec.models.tree_rows import TreeRows, is_path
 
 
 class CachedLM:
@@ -58,6 +59,7 @@ class CachedLM:
         self._cache = KVBuffer()
         self._pending: list[int] = []
         self._taps = Taps(hf_model)
+        self._parents: list[int] | None = None  # of the last forward's tokens, where they are a tree
         self._num_open = 0  # tokens of the last forward, whose keys and values stand after the committed ones
         self._block_size = self._pending_block_size = 1
 
@@ -71,18 +73,22 @@ class CachedLM:
         tokens: Sequence[int],
         *,
         block_size: int = 1,
+        parents: Sequence[int] | None = None,
         keep: Sequence[int] | None = None,
         taps: Sequence[int] = (),
     ) -> torch.Tensor:
         """Run `tokens` at positions length .. length+L-1 and return logits_KV of the kept ones.
 
         Position q attends to position k iff k // block_size <= q // block_size: 1 is causal
-        attention, 32 block diffusion. `keep` are ascending indices into `tokens` (None: all); the
-        LM head is computed for no others. Nothing is committed; an exception leaves the cache as it was.
+        attention, 32 block diffusion. `parents`: the tokens are a tree instead, each with the index of the one before
+        it that it goes on from (-1: the committed ones). A token sees the committed ones, those that it goes on from
+        and itself, and stands at position length + the number of those that it goes on from. `keep` are
+        ascending indices into `tokens` (None: all); the LM head is computed for no others. Nothing is committed; an
+        exception leaves the cache as it was.
         `taps`: layers, from 0, whose outputs (the last layer's: before the final norm) `commit` leaves in `features`.
-        Raises UserError for a layer that is not there.
+        Raises UserError for a layer that is not there, and for a tree that a pass of this backend cannot take.
         """
-        with self._pass(tokens, block_size, taps):
+        with self._pass(tokens, block_size, parents, taps):
             return self._run(list(tokens), block_size, keep)
 
     def predict(
@@ -90,6 +96,7 @@ class CachedLM:
         tokens: Sequence[int],
         *,
         block_size: int = 1,
+        parents: Sequence[int] | None = None,
         keep: Sequence[int] | None = None,
         never: int | None = None,
         taps: Sequence[int] = (),
@@ -99,7 +106,7 @@ class CachedLM:
         Chosen where the logits are, so that two short lists are all that comes from the device, in one
         transfer. `never` is an id that is not predicted (a mask): its logit counts as minus infinity.
         """
-        logits_KV = self.forward(tokens, block_size=block_size, keep=keep, taps=taps)
+        logits_KV = self.forward(tokens, block_size=block_size, parents=parents, keep=keep, taps=taps)
         return self.on_host(most_probable(logits_KV, -1 if never is None else never))
 
     def on_host(self, packed_K2: torch.Tensor | np.ndarray) -> tuple[list[int], list[float]]:
@@ -175,10 +182,15 @@ class CachedLM:
         return self.on_host(most_probable(self.forward_within(tokens, at, keep), -1 if never is None else never))
 
     @contextmanager
-    def _pass(self, tokens: Sequence[int], block_size: int, taps: Sequence[int] = ()) -> Iterator[None]:
+    def _pass(
+        self, tokens: Sequence[int], block_size: int, parents: Sequence[int] | None = None, taps: Sequence[int] = ()
+    ) -> Iterator[None]:
         """Around a pass over `tokens`: afterwards they may be committed, unless it failed."""
         if not tokens:
             raise ValueError("forward needs at least one token")
+        if parents is not None and (len(parents) != len(tokens) or block_size != 1):
+            raise ValueError(f"{len(tokens)} tokens in blocks of {block_size} are no tree of {len(parents)} tokens")
+        self._parents = None if parents is None else list(parents)
         self.require_known(tokens)
         self._taps.begin(taps)
         self._pending, self._num_open = [], 0
@@ -191,9 +203,14 @@ class CachedLM:
         end = self.length + len(tokens)
         positions_L = torch.arange(self.length, end, device=self.device)
         blocks_P = torch.arange(end, device=self.device) // block_size
+        mask_LP = blocks_P <= blocks_P[self.length :, None]
+        if self._parents is not None:
+            rows = TreeRows.of(self._parents)
+            positions_L = self.length + torch.from_numpy(rows.depths_L).to(self.device)
+            mask_LP[:, self.length :] = torch.from_numpy(rows.sees_LL).to(self.device)
         self._cache.length = self.length
         with self._taps.watched():
-            return self._logits(tokens, positions_L, blocks_P <= blocks_P[self.length :, None], keep)
+            return self._logits(tokens, positions_L, mask_LP, keep)
 
     def masks(self, positions: torch.Tensor, visible: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         """What the network takes as a mask: `visible` [..., L, P], true where a position may be looked at, with the
@@ -223,14 +240,24 @@ class CachedLM:
         )
         return self.of_tokens(output.logits[0])
 
-    def commit(self, num_tokens: int) -> None:
-        """Keep the first `num_tokens` of the last forward and drop the rest."""
-        if not 0 <= num_tokens <= len(self._pending):
-            raise ValueError(f"cannot commit {num_tokens} of {len(self._pending)} tokens")
-        self.tokens += self._pending[:num_tokens]
-        self.features = self._taps.take(num_tokens)
+    @torch.inference_mode()
+    def commit(self, kept: int | Sequence[int]) -> None:
+        """Keep the first `kept` tokens of the last forward, or those with these indices, a path of a tree from its
+        first token on, and drop the rest."""
+        path = range(kept) if isinstance(kept, int) else kept
+        is_negative = isinstance(kept, int) and kept < 0
+        if is_negative or len(path) > len(self._pending) or not is_path(path, self._parents):
+            raise ValueError(f"cannot commit {kept} of {len(self._pending)} tokens")
+        if not is_path(path, None):
+            self._move(path)
+        self.tokens += [self._pending[row] for row in path]
+        self.features = self._taps.take(path)
         self._block_size = self._pending_block_size
         self._pending, self._num_open = [], 0
+
+    def _move(self, path: Sequence[int]) -> None:
+        """Keys and values of these rows of the last forward go to the places right after the committed ones."""
+        self._cache.move(path)
 
     def rollback(self, length: int) -> None:
         """Forget the committed positions from `length` on (and the last forward's tokens)."""

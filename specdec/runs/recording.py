@@ -156,7 +156,7 @@ class WatchedTarget(Target):
         greedy, _ = self.lm.on_host(most_probable(logits_LV))
         accepted_len = count_accepted(draft.tokens, greedy)
         self.gaps += (best_L2[:, 0] - best_L2[:, 1]).tolist()[: accepted_len + 1]
-        return Verification(accepted_len, greedy[accepted_len])
+        return Verification(range(accepted_len), greedy[accepted_len])
 
 
 def _helper(session: Session) -> Spec:

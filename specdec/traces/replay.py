@@ -43,7 +43,7 @@ class RecordedTarget:
         # After the text's end the bonus is cut off by the loop, whatever it is.
         next_token = text[min(begin + accepted_len, len(text) - 1)]
         self._num_emitted = begin + accepted_len + 1
-        return Verification(accepted_len, next_token)
+        return Verification(range(accepted_len), next_token)
 
 
 def replay(

@@ -59,13 +59,14 @@ class GraphLM(CachedLM):
         tokens: Sequence[int],
         *,
         block_size: int = 1,
+        parents: Sequence[int] | None = None,
         keep: Sequence[int] | None = None,
         never: int | None = None,
         taps: Sequence[int] = (),
     ) -> tuple[list[int], list[float]]:
         chosen: list[int] = []
         sure: list[float] = []
-        with self._pass(tokens, block_size, taps):
+        with self._pass(tokens, block_size, parents, taps):
             for _, num_kept in self._chunks(list(tokens), block_size, keep, -1 if never is None else never):
                 if num_kept:
                     self._finish()
@@ -97,6 +98,8 @@ class GraphLM(CachedLM):
         self, tokens: list[int], block_size: int, keep: Sequence[int] | None, never: int
     ) -> Iterator[tuple[torch.Tensor, int]]:
         """Run `tokens` in whole blocks; yields logits_KV, good until the next chunk, and how many rows count."""
+        if self._parents is not None:
+            raise NotImplementedError("the graph backend runs no trees yet")
         if self.length + len(tokens) > self.capacity:
             self._grow(self.length + len(tokens))
         keep = range(len(tokens)) if keep is None else keep
