@@ -21,6 +21,7 @@ from specdec.decoding.chains import Chain, Chains
 from specdec.decoding.trees import Candidates, Tree, log_of, slots_first, walk_text
 from specdec.errors import UserError
 
+OTHER = -1  # a token that no text has
 LEAST_NODES = 64  # a search costs little more for this many than for few, and the next setting asks for more
 
 
@@ -87,11 +88,17 @@ class Offers(ABC):
         """How many tokens of a text, one after the other, stand on one path after prefix `at`."""
 
     def true_chain(self, at: int, text: Sequence[int]) -> Chain:
-        """The path of a text after prefix `at`: whoever knows the text drafts no other node."""
-        tokens = list(text[: self.match(at, text)])
+        """The path of a text after prefix `at`: whoever knows the text drafts no other node. Where it is not on offer,
+        any other token stands there, for what is wrong may be worth its verification where plain decoding is dear."""
+        tokens = list(text[: self.match(at, text)]) or [OTHER] * (self.num_passes(at, 1, 0.0, ()) > 0)
         passes = [self.passes_for(depth) for depth in range(1, len(tokens) + 1)]
         num_passes = max(passes, default=0)
         return Chain(tokens, [1.0] * len(tokens), passes, [0] * num_passes, [0] * num_passes, [])
+
+    def true_chains(self, text: Sequence[int]) -> Chains:
+        """Such a path after every prefix of a text."""
+        made = [self.true_chain(at, text[at:]) for at in range(self.num_prefixes)]
+        return Chains.pack(self.name, self.identity, self.depth, made)
 
     def require(self, size: int, drafter_name: str, question_id: int) -> None:
         """UserError for a drafter that needs a greater size."""

@@ -11,6 +11,7 @@ from specdec.decoding.cost_aware import Advice, learning_of
 from specdec.decoding.loop import speculate
 from specdec.decoding.stopping import Draft
 from specdec.decoding.target import Verification, count_accepted
+from specdec.decoding.trees import walk_text
 from specdec.drafters.base import Setup, Spec
 from specdec.drafters.earlier import NOTHING, Earlier
 from specdec.drafters.flags import Options
@@ -39,11 +40,18 @@ class RecordedTarget:
 
     def verify(self, draft: Draft) -> Verification:
         begin, text = self._num_emitted, self.trace.output_tokens
-        accepted_len = count_accepted(draft.tokens, text[begin : begin + len(draft.tokens)])
+        path = accepted_text(draft, text[begin : begin + len(draft.tokens)])
         # After the text's end the bonus is cut off by the loop, whatever it is.
-        next_token = text[min(begin + accepted_len, len(text) - 1)]
-        self._num_emitted = begin + accepted_len + 1
-        return Verification(range(accepted_len), next_token)
+        next_token = text[min(begin + len(path), len(text) - 1)]
+        self._num_emitted = begin + len(path) + 1
+        return Verification(path, next_token)
+
+
+def accepted_text(draft: Draft, text: Sequence[int]) -> Sequence[int]:
+    """What a target keeps of a draft whose own text goes on so."""
+    if draft.parents is None:
+        return range(count_accepted(draft.tokens, text))
+    return walk_text(draft.tokens, draft.parents, text)
 
 
 def replay(
