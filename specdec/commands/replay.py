@@ -80,7 +80,8 @@ class Replays:
 
     def advice(self, trace: Trace, spec: Spec) -> Advice | None:
         """What a policy that has learnt knows; None for one that has not."""
-        drafter = {} if spec.chains_name is None else trace.chains_of(spec).identity
+        recorded = trace.recorded_of(spec)
+        drafter = {} if recorded is None else recorded.identity
         return advice_of(spec, self.config.drafters.calibration, self.pricing.profiles, drafter)
 
 

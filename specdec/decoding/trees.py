@@ -17,9 +17,10 @@ from functools import cached_property
 from heapq import heappop, heappush
 from itertools import count, repeat
 from math import exp, inf, log
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 ROOT = -1  # the last known token, as a parent
 
@@ -93,11 +94,15 @@ class Candidates:
     log_probs_SK: np.ndarray
 
     @classmethod
-    def of(cls, tokens_SK: Sequence[Sequence[int]], log_probs_SK: Sequence[Sequence[float]]) -> Candidates:
+    def of(cls, tokens_SK: ArrayLike, log_probs_SK: ArrayLike) -> Candidates:
         """From rows in any order. Log-probabilities are kept as float32, as networks give them."""
         tokens, log_probs = np.asarray(tokens_SK, np.int32), np.asarray(log_probs_SK, np.float32)
         order_SK = np.lexsort((tokens, -log_probs), axis=-1)
         return cls(np.take_along_axis(tokens, order_SK, -1), np.take_along_axis(log_probs, order_SK, -1))
+
+    def first(self, num_slots: int) -> Candidates:
+        """Of the first slots."""
+        return Candidates(self.tokens_SK[:num_slots], self.log_probs_SK[:num_slots])
 
     def rows(self) -> list[list[Child[int]]]:
         """Of each slot its candidates: token, log-probability, and the slot after it."""
@@ -109,9 +114,14 @@ class NodeRule(Protocol):
     """How many nodes are verified of those that a drafter offers, at most `max_nodes`."""
 
     max_nodes: int
+    stop_reason: ClassVar[str]
 
     def num_nodes(self, log_probs: Sequence[float]) -> int:
         """Of nodes with falling path log-probabilities, of which there are `max_nodes` at most."""
+
+    def reason(self, num_nodes: int, num_offered: int) -> str:
+        """Why a tree has no more nodes (`Draft.stop_reason`)."""
+        return self.stop_reason if num_nodes < min(self.max_nodes, num_offered) else "max_len"
 
 
 @dataclass(frozen=True)
@@ -119,9 +129,13 @@ class FixedNodes(NodeRule):
     """All that there are."""
 
     max_nodes: int
+    stop_reason = "length"
 
     def num_nodes(self, log_probs: Sequence[float]) -> int:
         return min(self.max_nodes, len(log_probs))
+
+    def reason(self, num_nodes: int, num_offered: int) -> str:
+        return self.stop_reason
 
 
 @dataclass(frozen=True)
@@ -131,9 +145,10 @@ class SureNodes(NodeRule):
 
     floor: float
     max_nodes: int
+    stop_reason = "low_confidence"
 
     def num_nodes(self, log_probs: Sequence[float]) -> int:
-        least = log(self.floor) if self.floor > 0 else -inf
+        least = log_of(self.floor)
         num_sure = next((n for n, log_prob in enumerate(log_probs) if log_prob < least), len(log_probs))
         return min(max(num_sure, 1), self.max_nodes, len(log_probs))
 
@@ -150,6 +165,7 @@ class CostAwareNodes(NodeRule):
     draft_ms: float
     verify_ms: Sequence[float]
     max_nodes: int
+    stop_reason = "low_gain"
 
     def num_nodes(self, log_probs: Sequence[float]) -> int:
         best, best_rate, expected = min(len(log_probs), 1), -inf, 1.0
@@ -232,26 +248,31 @@ def scored_tree(expand: Expand, depth: int, top_k: int, *, sure: float = 0.0, st
 
     `expand(paths)`: after each path of tokens (the first is empty) its `top_k` most probable tokens: one pass a level,
     each path's head among those of the call before. `sure`: FailFast's idea on its levels: no other pass once no leaf
-    has this path probability. After a stop token nothing grows. A smaller `depth` gives the same nodes up to it; a
-    smaller `top_k` may give others.
+    has this path probability. After a stop token nothing grows. Paths' log-probabilities are sums in float32, as in the
+    authors' program. A smaller `depth` gives the same nodes up to it; a smaller `top_k` may give others.
     """
-    tree, least = Tree(), log(sure) if sure > 0 else -inf
-    frontier: list[tuple[int, tuple[int, ...]]] = [(ROOT, ())]
+    tree, frontier = Tree(), [(ROOT, tuple[int, ...]())]
     for _ in range(depth):
         begin = len(tree)
-        found = expand([path for _, path in frontier]).rows()
+        found = expand([path for _, path in frontier])
+        above_P = np.array([tree.log_probs[node] if path else 0.0 for node, path in frontier], np.float32)
+        log_probs = (above_P[:, None] + found.log_probs_SK[:, :top_k]).tolist()
         paths = {}
-        for (parent, path), row in zip(frontier, found, strict=True):
-            above = tree.log_probs[parent] if path else 0.0
-            for token, log_prob, _ in row[:top_k]:
+        for (parent, path), tokens, own in zip(frontier, found.tokens_SK.tolist(), log_probs, strict=True):
+            for token, log_prob in zip(tokens, own, strict=False):
                 if log_prob > -inf:
-                    paths[tree.add(token, parent, above + log_prob)] = (*path, token)
+                    paths[tree.add(token, parent, log_prob)] = (*path, token)
         leaves = [node for node in range(begin, len(tree)) if tree.tokens[node] not in stop_ids]
         leaves = sorted(leaves, key=lambda node: -tree.log_probs[node])[:top_k]
         frontier = [(node, paths[node]) for node in leaves]
-        if not leaves or tree.log_probs[leaves[0]] < least:
+        if not leaves or tree.log_probs[leaves[0]] < log_of(sure):
             break
     return tree
+
+
+def log_of(probability: float) -> float:
+    """Its logarithm, also of 0."""
+    return log(probability) if probability > 0 else -inf
 
 
 def walk(tokens: Sequence[int], parents: Sequence[int], token_after: Callable[[int], int | None]) -> list[int]:

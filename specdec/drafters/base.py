@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, get_type_hints
 
 from specdec.decoding.chains import Chain, Chains, Text
 from specdec.decoding.loop import Drafter
+from specdec.decoding.offers import Offers
+from specdec.decoding.trees import Candidates, Tree
 from specdec.drafters.earlier import NOTHING, Earlier
 from specdec.drafters.flags import Flag, Options
 from specdec.models.checkpoints import Role
@@ -61,6 +63,7 @@ class Recorded(Protocol):
     @property
     def num_prefixes(self) -> int: ...
     def chains_of(self, spec: Spec) -> Chains: ...
+    def offers_of(self, spec: Spec) -> Offers: ...
 
 
 @cache
@@ -82,7 +85,7 @@ class Spec(ABC):
     it in the headline's place. `is_reference`: rankings compare with the best of these. `draws`: where
     --draft_sampling says so, its drafts are sampled (those of a drafter without a model never are).
     `serving`: by server, its settings for the same drafts, with fields in braces (`served.py`); `not_served`: why a
-    server that is not there has none.
+    server that is not there has none. `is_tree`: its drafts are trees, of what a trace holds as offers.
     """
 
     name_pattern: ClassVar[str]
@@ -102,6 +105,7 @@ class Spec(ABC):
     is_reference: ClassVar[bool] = False
     needs_advice: ClassVar[bool] = False
     draws: ClassVar[bool] = True
+    is_tree: ClassVar[bool] = False
     serving: ClassVar[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
     not_served: ClassVar[str] = ""
 
@@ -239,6 +243,9 @@ class Spec(ABC):
         return {}
 
 
+Recordable = Chain | Candidates | Tree  # what a drafter gives after one prefix
+
+
 @dataclass(frozen=True)
 class Recording:
     """What chains are made from: the model of the family's part, the text, and `batch` rows of one pass.
@@ -256,13 +263,14 @@ class Recording:
 class Family:
     """A kind of drafter, whole: what its file hands to the others.
 
-    `record`: the chains of these lengths (name -> tokens), one per prefix; None for a family whose traces hold none.
+    `record`: the chains of these lengths (name -> tokens), one per prefix, or what trees are made of (name -> size);
+    None for a family whose traces hold none.
     `check`: raises UserError for options that do not fit each other.
     """
 
     specs: tuple[type[Spec], ...]
     flags: tuple[Flag, ...] = ()
-    record: Callable[[Recording, Mapping[str, int]], dict[str, list[Chain]]] | None = None
+    record: Callable[[Recording, Mapping[str, int]], Mapping[str, Sequence[Recordable]]] | None = None
     check: Callable[[Options], None] = lambda options: None
 
 

@@ -13,12 +13,15 @@ that are drafts, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 
+from specdec.errors import UserError
 from specdec.models.dflash_parts import Convolution, Markov, Selector, Walk, convolved, each_alone
 from specdec.models.graph.reference import norm, rotated
 from specdec.models.lm import CachedLM
@@ -82,6 +85,29 @@ class DflashNetwork:
     def draft(self, anchors: Sequence[int], starts: Sequence[int]) -> Tensor:
         """A block after each anchor, a token at one of the positions `starts` (at most `length`); it sees the context
         before that. [B, S, 2] float64: each slot's token and how sure it is."""
+        hidden_BSC = self._slots(anchors, starts)
+        anchors_B = torch.tensor(list(anchors), device=self.device)
+        return self._walk(self._w, hidden_BSC, self._logits(hidden_BSC), anchors_B)
+
+    @torch.inference_mode()
+    def candidates(self, anchors: Sequence[int], starts: Sequence[int], top_k: int) -> np.ndarray:
+        """Of each such block the `top_k` most probable tokens of every slot, [B, S, top_k, 2] float64: tokens and
+        log-probabilities, filled up with what has none where the vocabulary is smaller.
+
+        Raises UserError for a head whose slots know of each other.
+        """
+        if isinstance(self._walk, Selector) or (isinstance(self._walk, Markov) and self._walk.rank):
+            raise UserError("trees need slots that do not know of each other, and those of this DFlash head do")
+        log_probs_BSV = self._logits(self._slots(anchors, starts)).float().log_softmax(-1)
+        best = log_probs_BSV.topk(min(top_k, log_probs_BSV.shape[-1]), dim=-1)
+        # One transfer for both: token ids are exact in float64.
+        found: np.ndarray = torch.stack([best.indices.double(), best.values.double()], dim=-1).cpu().numpy()
+        self.target.require_numbers(found[:, :, 0, 1].flatten().tolist())
+        missing = [(0, 0), (0, 0), (0, top_k - found.shape[2])]
+        return np.stack([np.pad(found[..., 0], missing), np.pad(found[..., 1], missing, constant_values=-inf)], axis=-1)
+
+    def _slots(self, anchors: Sequence[int], starts: Sequence[int]) -> Tensor:
+        """The states of the slots that are drafts, after the last norm, [B, S, C]."""
         self.target.require_known(anchors)
         size, anchors_B = self.head.block_size, torch.tensor(list(anchors), device=self.device)
         starts_B = torch.tensor(list(starts), device=self.device)
@@ -99,8 +125,7 @@ class DflashNetwork:
         for index, kind in enumerate(self.head.layer_kinds):
             x_LC = self._layer(index, x_LC, angles, masks[kind])
         slots = slice(self.head.first_slot, self.head.first_slot + self.head.num_drafts)
-        hidden_BSC = self._normed(x_LC, "norm").unflatten(0, (-1, size))[:, slots]
-        return self._walk(self._w, hidden_BSC, self._logits(hidden_BSC), anchors_B)
+        return self._normed(x_LC, "norm").unflatten(0, (-1, size))[:, slots]
 
     def _logits(self, hidden_BSC: Tensor) -> Tensor:
         """Of what the target writes; the mask is never drafted."""
