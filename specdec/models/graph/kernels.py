@@ -75,13 +75,9 @@ class GpuOperations:
         return q_MHD
 
     def attend(
-        self,
-        q_MHD: torch.Tensor,
-        cache_2GPD: torch.Tensor,
-        state: torch.Tensor,
-        window: int | None = None,
+        self, q_MHD: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor, window: int | None = None,
         tree: Branches | None = None,
-    ) -> torch.Tensor:
+    ) -> torch.Tensor:  # fmt: skip
         """See plain.attend: the rows of all query heads that share a KV head are one tile over its keys.
 
         Each tile's live positions are split among programs, whose results a second kernel merges.
@@ -227,27 +223,24 @@ def _attend_kernel(
     group, split = tl.program_id(1), tl.program_id(2)
     R: tl.constexpr = H // G
     first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
-    block_size = tl.load(state_ptr + 2).to(tl.int32)
-    live = first + num_tokens
+    live, block_size = first + num_tokens, tl.load(state_ptr + 2).to(tl.int32)
     # Row i is query i // R under head i % R of the group.
     rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     queries = rows // R
-    inside = queries < num_queries
+    inside, lines_ptr = queries < num_queries, sees_ptr + queries[:, None] * num_queries
     heads = queries * H + group * R + rows % R
     visible_end = tl.minimum(((first + queries) // block_size + 1) * block_size, live)
     after = tl.load(depths_ptr + queries, mask=inside, other=0).to(tl.int32) if IS_TREE else queries
     # Rows of padding see the last position at least, so that none has nothing to divide by.
     visible_begin = tl.minimum(first + after - WINDOW + 1, live - 1) if WINDOW else queries * 0
-    columns = tl.arange(0, D)
-    share = tl.cdiv(tl.cdiv(live, SPLITS), BLOCK_P) * BLOCK_P
+    columns, share = tl.arange(0, D), tl.cdiv(tl.cdiv(live, SPLITS), BLOCK_P) * BLOCK_P
     if split * share >= live:  # a short cache needs fewer splits
         return
     wait_for_previous(OVERLAPS)
     q = tl.load(q_ptr + heads[:, None] * D + columns[None, :], mask=inside[:, None], other=0.0)
     keys_ptr = cache_ptr + group.to(tl.int64) * capacity * D
     values_ptr = keys_ptr + tl.cast(G, tl.int64) * capacity * D
-    peak = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
-    total = tl.zeros((BLOCK_ROWS,), tl.float32)
+    peak, total = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32), tl.zeros((BLOCK_ROWS,), tl.float32)
     sums = tl.zeros((BLOCK_ROWS, D), tl.float32)
     earliest = tl.maximum(tl.min(visible_begin, axis=0), 0) // BLOCK_P * BLOCK_P
     for begin in range(tl.maximum(split * share, earliest), tl.minimum((split + 1) * share, live), BLOCK_P):
@@ -256,16 +249,9 @@ def _attend_kernel(
         k = tl.load(keys_ptr + positions[None, :] * D + columns[:, None], mask=present[None, :], other=0.0)
         v = tl.load(values_ptr + positions[:, None] * D + columns[None, :], mask=present[:, None], other=0.0)
         scores = tl.dot(q, k, input_precision=PRECISION) * scale
-        if IS_TREE:  # all before it, and of its own rows those that each sees, which stand where their depths say
-            own = positions - first
-            is_own = present & (own >= 0)
-            seen_ptr = sees_ptr + queries[:, None] * num_queries + own[None, :]
-            seen = tl.load(seen_ptr, mask=inside[:, None] & is_own[None, :], other=1)
-            is_visible = present[None, :] & (seen != 0)
-            at = tl.where(is_own, first + tl.load(depths_ptr + own, mask=is_own, other=0).to(tl.int32), positions)
-        else:
-            is_visible = positions[None, :] < visible_end[:, None]
-            at = positions
+        is_visible, at = positions[None, :] < visible_end[:, None], positions
+        if IS_TREE:
+            is_visible, at = _seen_in_tree(lines_ptr, depths_ptr, inside, positions, present, first)
         if WINDOW:
             is_visible &= at[None, :] >= visible_begin[:, None]
         scores = tl.where(is_visible, scores, float("-inf"))
@@ -282,6 +268,18 @@ def _attend_kernel(
     tl.store(sums_ptr + place[:, None] * D + columns[None, :], sums, mask=inside[:, None])
     tl.store(peaks_ptr + place, peak, mask=inside)
     tl.store(peaks_ptr + SPLITS * num_queries * H + place, total, mask=inside)
+
+
+@triton.jit
+def _seen_in_tree(
+    line_ptr: tl.tensor, depths_ptr: tl.tensor, inside: tl.tensor, positions: tl.tensor, present: tl.tensor, first: int
+) -> tuple[tl.tensor, tl.tensor]:
+    """Which keys a tree's rows see, all before it and what each row's line says, and where in the text they stand."""
+    own = positions - first
+    is_own = present & (own >= 0)
+    seen = tl.load(line_ptr + own[None, :], mask=inside[:, None] & is_own[None, :], other=1)
+    at = tl.where(is_own, first + tl.load(depths_ptr + own, mask=is_own, other=0).to(tl.int32), positions)
+    return present[None, :] & (seen != 0), at
 
 
 @triton.jit
