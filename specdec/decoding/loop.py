@@ -128,7 +128,9 @@ def _branches(draft: Draft, nodes: Sequence[int], path: Sequence[int]) -> dict[s
     """What the record of a tree says beside a chain's: parents and path among the `nodes` that are left of it."""
     if draft.parents is None:
         return {}
-    places = {ROOT: ROOT, **{node: place for place, node in enumerate(nodes)}}
-    parents = [places[draft.parents[node]] for node in nodes]
-    is_tree = not is_chain(parents)
-    return {"draft_parents": parents, "accepted_path": [places[node] for node in path]} if is_tree else {}
+    if isinstance(nodes, range):  # all, in their own order
+        parents, kept = draft.parents, list(path)
+    else:
+        places = {ROOT: ROOT, **{node: place for place, node in enumerate(nodes)}}
+        parents, kept = [places[draft.parents[node]] for node in nodes], [places[node] for node in path]
+    return {} if is_chain(parents) else {"draft_parents": parents, "accepted_path": kept}

@@ -18,11 +18,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from specdec.decoding.chains import Chain, Chains
-from specdec.decoding.trees import Candidates, Tree, log_of, slots_first, walk_text
+from specdec.decoding.trees import Candidates, Tree, log_of, slots_search, walk_text
 from specdec.errors import UserError
 
 OTHER = -1  # a token that no text has
-LEAST_NODES = 64  # a search costs little more for this many than for few, and the next setting asks for more
+LEAST_NODES = 32  # a search for these costs little more than one for few, and the next setting asks for more
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,7 @@ class Offers(ABC):
     identity: dict[str, Any]
     size: int
     arrays: dict[str, np.ndarray]
-    _searched: dict[tuple[int, int], tuple[int, Tree]] = field(default_factory=dict, repr=False, compare=False)
-    _best: dict[frozenset[int], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
-    _parts: dict[int, Offers] = field(default_factory=dict, repr=False, compare=False)
+    _known: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)  # what has been found of it
 
     kind: ClassVar[str]  # its word in a trace
     dtypes: ClassVar[Mapping[str, type]]
@@ -70,18 +68,9 @@ class Offers(ABC):
         return depth
 
     @abstractmethod
-    def _search(self, at: int, depth: int, max_nodes: int, stop_ids: Collection[int]) -> Tree: ...
-
     def falling(self, at: int, depth: int, max_nodes: int, stop_ids: Collection[int]) -> Tree:
         """The nodes after prefix `at` of at most this depth, the most probable first: at least `max_nodes` where there
         are that many."""
-        depth = min(depth, self.depth)
-        asked, found = self._searched.get((at, depth), (0, Tree()))
-        if asked < max_nodes:
-            asked = max(max_nodes, LEAST_NODES)
-            found = self._search(at, depth, asked, stop_ids)
-            self._searched[at, depth] = asked, found
-        return found
 
     @abstractmethod
     def match(self, at: int, text: Sequence[int]) -> int:
@@ -147,10 +136,11 @@ class Slots(Offers):
     def of_size(self, size: int) -> Offers:
         if size == self.size:
             return self
-        if size not in self._parts:
+        if size not in self._known:
             arrays = {key: array[:, :, :size] for key, array in self.arrays.items()}
-            self._parts[size] = Slots(self.name, self.identity, size, arrays)
-        return self._parts[size]
+            self._known[size] = Slots(self.name, self.identity, size, arrays)
+        part: Slots = self._known[size]
+        return part
 
     def passes_for(self, depth: int) -> int:
         return min(depth, 1)
@@ -158,9 +148,13 @@ class Slots(Offers):
     def num_passes(self, at: int, depth: int, sure: float, stop_ids: Collection[int]) -> int:
         return 1
 
-    def _search(self, at: int, depth: int, max_nodes: int, stop_ids: Collection[int]) -> Tree:
-        candidates = Candidates(self.arrays["tokens"][at, :depth], self.arrays["log_probs"][at, :depth])
-        return slots_first(candidates, max_nodes, stop_ids)
+    def falling(self, at: int, depth: int, max_nodes: int, stop_ids: Collection[int]) -> Tree:
+        key = at, min(depth, self.depth), frozenset(stop_ids)
+        if key not in self._known:
+            candidates = Candidates(self.arrays["tokens"][at, :depth], self.arrays["log_probs"][at, :depth])
+            self._known[key] = slots_search(candidates, stop_ids)
+        found: Tree = self._known[key].first(rounded(max_nodes))
+        return found
 
     def match(self, at: int, text: Sequence[int]) -> int:
         tokens_SK = self.arrays["tokens"][at][: len(text)]
@@ -232,13 +226,14 @@ class Levels(Offers):
     def _best_leaves(self, stop_ids: Collection[int]) -> np.ndarray:
         """Per prefix and level the log-probability of the most probable node that may be expanded, [P, levels]."""
         key = frozenset(stop_ids)
-        if key not in self._best:
+        if key not in self._known:
             best = np.full((self.num_prefixes, self.size), -np.inf)
             is_open = ~np.isin(self.arrays["tokens"], list(key))
             places = np.repeat(np.arange(self.num_prefixes), self.arrays["num_nodes"]), self._depths - 1
             np.maximum.at(best, tuple(place[is_open] for place in places), self.arrays["log_probs"][is_open])
-            self._best[key] = best
-        return self._best[key]
+            self._known[key] = best
+        found: np.ndarray = self._known[key]
+        return found
 
     def num_passes(self, at: int, depth: int, sure: float, stop_ids: Collection[int]) -> int:
         begin, end = self._ends[at : at + 2]
@@ -250,11 +245,15 @@ class Levels(Offers):
     def levels_of(self, num_passes: int, depth: int) -> int:
         return num_passes
 
-    def _search(self, at: int, depth: int, max_nodes: int, stop_ids: Collection[int]) -> Tree:
-        begin, end = self._ends[at : at + 2]
-        end = begin + bisect_right(self._depths[begin:end], depth)
-        best = np.argsort(-self.arrays["log_probs"][begin:end], kind="stable")[:max_nodes]
-        return self.scored(at).taken(best.tolist())
+    def falling(self, at: int, depth: int, max_nodes: int, stop_ids: Collection[int]) -> Tree:
+        asked, found = self._known.get((at, depth), (0, Tree()))
+        if asked < max_nodes:
+            begin, end = self._ends[at : at + 2]
+            end, asked = begin + bisect_right(self._depths[begin:end], depth), rounded(max_nodes)
+            best = np.argsort(-self.arrays["log_probs"][begin:end], kind="stable")[:asked]
+            found = self.scored(at).taken(best.tolist())
+            self._known[at, depth] = asked, found
+        return found
 
     def match(self, at: int, text: Sequence[int]) -> int:
         scored = self.scored(at)
@@ -277,6 +276,11 @@ class Levels(Offers):
         is_first = np.arange(total) == begins
         if np.any((np.diff(self._depths, prepend=0) < 0) & ~is_first) or np.any(self._depths > self.size):
             raise UserError(f"{self.name}: nodes do not stand level by level, in {self.size} levels")
+
+
+def rounded(max_nodes: int) -> int:
+    """How many nodes are searched for where so many are asked for. Example: `rounded(3), rounded(40) == 32, 64`."""
+    return max(LEAST_NODES, 1 << (max_nodes - 1).bit_length())
 
 
 KINDS: dict[str, type[Offers]] = {"slots": Slots, "levels": Levels}

@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from heapq import heappop, heappush
-from itertools import count, repeat
+from heapq import heappop, heappush, heapreplace
+from itertools import repeat
 from math import exp, inf, log
-from typing import ClassVar, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -55,10 +55,10 @@ class Tree:
 
     def taken(self, nodes: Iterable[int]) -> Tree:
         """The tree of these nodes in this order, in which every one's parent comes before it."""
-        made, places = Tree(), {ROOT: ROOT}
-        for node in nodes:
-            places[node] = made.add(self.tokens[node], places[self.parents[node]], self.log_probs[node])
-        return made
+        kept = list(nodes)
+        places = {ROOT: ROOT, **{node: place for place, node in enumerate(kept)}}
+        parents = [places[self.parents[node]] for node in kept]
+        return Tree([self.tokens[node] for node in kept], parents, [self.log_probs[node] for node in kept])
 
     def falling(self) -> Tree:
         """The same in the order of falling path probability; of equals in the order that was."""
@@ -177,35 +177,65 @@ class CostAwareNodes(NodeRule):
         return best
 
 
-def most_probable_first(
-    start: State, children_of: Callable[[State], Sequence[Child]], max_nodes: int, stop_ids: Collection[int] = ()
-) -> Tree:
-    """The `max_nodes` most probable nodes of all that grow from `start`, in the order of falling path probability.
+class Search(Generic[State]):
+    """The most probable nodes of all that grow from a start, one after the other, as many as are asked for: more of
+    them never change those before.
 
-    `children_of`: most probable first. After a stop token nothing grows. A heap holds, of every parent so far, its next
-    child: best first is DDTree's search, and over counts of a text a suffix tree's.
+    A heap holds, of every parent so far, its next child: best first is DDTree's search, and over counts of a text a
+    suffix tree's.
     """
-    tree, order = Tree(), count()  # among equals the first that was found comes first
-    heap: list[tuple[float, int, int, float, Sequence[Child], int]] = []
 
-    def push(parent: int, above: float, siblings: Sequence[Child], rank: int) -> None:
-        if rank < len(siblings) and siblings[rank][1] > -inf:
-            heappush(heap, (-above - siblings[rank][1], next(order), parent, above, siblings, rank))
+    def __init__(
+        self, start: State, children_of: Callable[[State], Sequence[Child[State]]], stop_ids: Collection[int] = ()
+    ) -> None:
+        """`children_of`: most probable first. After a stop token nothing grows."""
+        self._children_of, self._stop_ids = children_of, stop_ids
+        self._found = Tree()
+        # Minus the path's log-probability, a number by which equals are told apart, parent, the log-probability of the
+        # parent's path, the parent's children, and which of them it is.
+        self._heap: list[tuple[float, int, int, float, Sequence[Child[State]], int]] = []
+        first = children_of(start)
+        if first and first[0][1] > -inf:
+            self._heap.append((-first[0][1], 0, ROOT, 0.0, first, 0))
+        self._num_seen = 1
 
-    push(ROOT, 0.0, children_of(start), 0)
-    while heap and len(tree) < max_nodes:
-        minus, _, parent, above, siblings, rank = heappop(heap)
-        token, _, state = siblings[rank]
-        node = tree.add(token, parent, -minus)
-        push(parent, above, siblings, rank + 1)
-        if token not in stop_ids:
-            push(node, -minus, children_of(state), 0)
-    return tree
+    def first(self, num_nodes: int) -> Tree:
+        """At least so many nodes, or all that there are, in the order of falling path probability."""
+        if len(self._found) < num_nodes and self._heap:
+            # Another tree over the same lists: what one knows of itself is of the nodes that it was made with.
+            self._found = Tree(self._found.tokens, self._found.parents, self._found.log_probs)
+            self._extend(num_nodes)
+        return self._found
+
+    def _extend(self, num_nodes: int) -> None:
+        heap, seen, children_of, stop_ids = self._heap, self._num_seen, self._children_of, self._stop_ids
+        tokens, parents, log_probs = self._found.tokens, self._found.parents, self._found.log_probs
+        while heap and len(tokens) < num_nodes:
+            minus, _, parent, above, siblings, rank = heap[0]
+            token, _, state = siblings[rank]
+            rank += 1
+            if rank < len(siblings) and siblings[rank][1] > -inf:
+                heapreplace(heap, (-above - siblings[rank][1], seen, parent, above, siblings, rank))
+            else:
+                heappop(heap)
+            children = () if token in stop_ids else children_of(state)
+            if children and children[0][1] > -inf:
+                heappush(heap, (minus - children[0][1], seen + 1, len(tokens), -minus, children, 0))
+            seen += 2
+            tokens.append(token)
+            parents.append(parent)
+            log_probs.append(-minus)
+        self._num_seen = seen
+
+
+def slots_search(candidates: Candidates, stop_ids: Collection[int] = ()) -> Search[int]:
+    """For the most probable paths over slots that do not know of each other."""
+    return Search(0, [*candidates.rows(), []].__getitem__, stop_ids)
 
 
 def slots_first(candidates: Candidates, max_nodes: int, stop_ids: Collection[int] = ()) -> Tree:
-    """The most probable paths over slots that do not know of each other, in the order of falling probability."""
-    return most_probable_first(0, [*candidates.rows(), []].__getitem__, max_nodes, stop_ids)
+    """These paths, in the order of falling probability."""
+    return slots_search(candidates, stop_ids).first(max_nodes)
 
 
 def best_first(candidates: Candidates, num_nodes: int, stop_ids: Collection[int] = ()) -> Tree:
