@@ -1,5 +1,5 @@
-"""Figure: what nodes buy: the speedup of trees over how many nodes are verified at most, a line per builder or rule; the
-best draft in a row beside them, and the ceiling that no choice of nodes can beat.
+"""Figure: what nodes buy: the speedup of trees over how many nodes are verified at most, a line per builder or rule,
+beside them the best draft in a row, and the ceiling that no choice of nodes can beat.
 
 A fixed number of nodes rises and falls where verification costs more with every node; a rule that stops where its
 drafter is not sure, or where nodes do not pay, stays where it is best.
