@@ -152,6 +152,11 @@ class Spec(ABC):
         return self.parts[-1].priced_as
 
     @property
+    def most_nodes(self) -> int:
+        """The nodes of its largest tree; 0: its drafts are chains."""
+        return 0
+
+    @property
     def reads_earlier(self) -> bool:
         """Whether it drafts from the answers to the questions before (`Setup.earlier`)."""
         return False

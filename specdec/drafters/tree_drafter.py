@@ -35,6 +35,10 @@ class TreeSpec(Spec):
         """How many nodes are verified."""
 
     @property
+    def most_nodes(self) -> int:
+        return int(vars(self)["tree_nodes"])
+
+    @property
     def most_levels(self) -> int | None:
         """Levels of a tree, at most; None: as many as its drafter has."""
         return None

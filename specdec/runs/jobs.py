@@ -44,7 +44,7 @@ def plan_jobs(
     for a stored record that was made with other settings.
     """
     for spec in session.specs:
-        spec.check_context(session.options, session.context_len)
+        session.check_spec(spec)
     prompts = [fitting_prompt(session, problem) for problem in problems]
     by_spec = {spec: session.results_identity(spec) for spec in session.specs}
     jobs = [

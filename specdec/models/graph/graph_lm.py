@@ -16,7 +16,7 @@ from specdec.errors import UserError
 from specdec.models.graph import reference as plain
 from specdec.models.graph.graphs import Graphs
 from specdec.models.graph.network import Buffers, LibraryProducts, Network, Operations, Products
-from specdec.models.graph.plans import BackendOptions
+from specdec.models.graph.plans import MAX_NODES, TREE_COUNTS, BackendOptions
 from specdec.models.graph.weights import Weights, join_weights, unsupported
 from specdec.models.lm import CachedLM
 from specdec.models.tree_rows import TreeRows
@@ -24,9 +24,6 @@ from specdec.models.tree_rows import TreeRows
 TOKEN_COUNTS = (1, 2, 4, 8, 16, 32, 64, 96, 256, 512)  # the last are for prompts, which run in chunks
 MAX_TOKENS = TOKEN_COUNTS[-1]
 MAX_DRAFT = 96
-# Of trees, with the last known token: 64 are as fast as 33 (`plans.py`), the others leave little room.
-TREE_COUNTS = (16, 32, 64, 80, 144, 272)
-MAX_NODES = TREE_COUNTS[-1] - 1
 INITIAL_CAPACITY = 2048
 
 
