@@ -89,7 +89,10 @@ PICTURES = (
             "the data sets as columns, `--columns` those quantities alone.", ".md"),
 )  # fmt: skip
 # Drawn from what does not come of this project's results: figure -> what.
-ELSEWHERE = {"eagle_training": "the log of SpecForge's training of an EAGLE-3 drafter"}
+ELSEWHERE = {
+    "eagle_training": "the log of SpecForge's training of an EAGLE-3 drafter",
+    "trees": "a ranking of trees over a trained head (docs/trees.md)",
+}
 # Taken in a browser (tests/browser/), not drawn here.
 REPORT = {
     "report.png": "The ranking and its figures.",

@@ -5,6 +5,7 @@ equal live runs in every round of every setting.
 from __future__ import annotations
 
 import dataclasses
+import json
 from itertools import product
 from pathlib import Path
 
@@ -126,6 +127,37 @@ def test_live_recorded_and_replayed_by_commands(
     assert replay_command.main([str(tmp_path / "traced"), *chosen[:-1], "9", "--latency_profile", "none"]) == 2
     shown = capsys.readouterr().err.strip().splitlines()[-1]
     assert "needs 9 candidates of a slot, and the trace of question" in shown and "holds 8: record more" in shown
+
+
+def test_trees_by_cost_are_replayed_as_they_ran_and_are_smaller_where_verification_is_dear(
+    folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = []
+    for name, last_ms in (("cheap", 11.0), ("dear", 300.0)):
+        profile = {"name": name, "draft_pass_ms": 5.0, "target_ms_per_token": {"T": 10.0}, "provenance": {}}
+        profile |= {"verify_ms": {"T": {"1": 10.0, "33": last_ms}}, "family_pass_ms": {"dflash": 2.0}}
+        file = tmp_path / f"{name}.json"
+        file.write_text(json.dumps(profile))
+        chosen = ["--drafters", "plain", "dflash_ca", "--tree_nodes", "32", "--slot_top_k", "8"]
+        chosen += ["--latency_profile", str(file), "--latency_target", "T"]
+        assert _run(folders, folders / "JetSpec", tmp_path / f"{name}_live", *chosen) == 0
+        assert _run(folders, folders / "JetSpec", tmp_path / f"{name}_traced", *chosen, "--record") == 0
+        again = ["--output_dir", str(tmp_path / f"{name}_replayed"), "--workers", "1"]
+        assert replay_command.main([str(tmp_path / f"{name}_traced"), *chosen, *again]) == 0
+        live, replayed = (
+            {one.drafter_name: one for one in map(load_record, find_records(tmp_path / f"{name}_{how}"))}
+            for how in ("live", "replayed")
+        )
+        ours, theirs = replayed[f"dflash_ca_32_T@{name}"], live[f"dflash_ca_32_T@{name}"]
+        assert dataclasses.replace(ours.identity, origin=LIVE) == theirs.identity
+        assert [turn.draft_tokens for turn in ours.rounds] == [turn.draft_tokens for turn in theirs.rounds]
+        sizes.append(sum(turn.draft_len for turn in theirs.rounds) / theirs.num_rounds)
+    assert sizes[0] > 2 * sizes[1]
+    assert _run(folders, folders / "JetSpec", tmp_path / "none", "--drafters", "dflash_ca") == 2
+    assert "a policy by cost needs a --latency_profile" in capsys.readouterr().err
+    unknown = ["--drafters", "dflash_ca", "--latency_profile", "vLLM_A6000", "--latency_target", "Qwen2.5-7B-Instruct"]
+    assert _run(folders, folders / "JetSpec", tmp_path / "none", *unknown) == 2
+    assert "does not say what a pass of dflash costs" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize("variant", ["DSpark", "DFlash2"])

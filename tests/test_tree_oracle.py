@@ -10,11 +10,12 @@ from made_up import made_up_trace, with_slots
 from test_trees import all_trees
 
 from specdec.drafters.base import Spec
-from specdec.drafters.dflash_trees import OFFERS, DflashSureTree, DflashTree
+from specdec.drafters.dflash_trees import OFFERS, DflashCostTree, DflashSureTree, DflashTree
 from specdec.errors import UserError
 from specdec.latency.pricing import price
 from specdec.latency.profile import LatencyProfile
 from specdec.ranking.oracle import Board, Costs, Judge, Oracle
+from specdec.traces.calibration import costs_of
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace
 
@@ -76,6 +77,7 @@ def test_as_good_as_the_best_of_all_trees(name: str) -> None:
 RULES: list[Spec] = [
     *map(DflashTree, (1, 2, 5, 12, 40)),
     *(DflashSureTree(floor, most) for floor, most in product((0.0, 0.02, 0.1, 0.5), (3, 40))),
+    DflashCostTree(40, "Big@made-up"),
 ]
 TOP_K = {"slot_top_k": 4}
 
@@ -88,7 +90,7 @@ def test_never_beaten_and_every_millisecond_has_its_place(name: str) -> None:
         trace = with_slots(trace, OFFERS)
         judge = Judge(trace, PROFILES[name], TARGET)
         for spec in RULES:
-            record = replay(trace, spec, TOP_K)
+            record = replay(trace, spec, TOP_K, costs=costs_of(spec, [PROFILES[name]]))
             total_ms = price(record, PROFILES[name], TARGET).total_ms
             ceiling = judge.ceiling(record)
             assert ceiling.total_ms == pytest.approx(total_ms, abs=1e-6), spec

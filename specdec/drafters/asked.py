@@ -70,6 +70,10 @@ class DrafterConfig:
         return any(kind.needs_advice for kind in self.part_kinds)
 
     @property
+    def needs_costs(self) -> bool:
+        return any(kind.needs_costs for kind in self.part_kinds)
+
+    @property
     def roles(self) -> list[Role]:
         return list(dict.fromkeys(kind.role for kind in self.part_kinds if kind.role is not None))
 

@@ -27,7 +27,7 @@ from specdec.records.rounds import Round
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from specdec.decoding.cost_aware import Advice
+    from specdec.decoding.cost_aware import Advice, RoundCosts
     from specdec.decoding.sampling import Sampler
 
 
@@ -36,8 +36,8 @@ class Setup:
     """What a drafter is given by those who run it.
 
     `lm`: the model, or the head, of its part (`Spec.role`), None in a replay. `sampler`: draws the drafts; None:
-    greedy. `advice`: what a policy that has learnt knows. `earlier`: the answers to the questions before, for a spec
-    that reads them.
+    greedy. `advice`: what a policy that has learnt knows; `costs`: what one reckons with that has not. `earlier`: the
+    answers to the questions before, for a spec that reads them.
     """
 
     stop_ids: Collection[int]
@@ -46,6 +46,7 @@ class Setup:
     mask_id: int | None = None
     sampler: Sampler | None = None
     advice: Advice | None = None
+    costs: RoundCosts | None = None
     earlier: Earlier = NOTHING
 
 
@@ -104,6 +105,7 @@ class Spec(ABC):
     is_policy: ClassVar[bool] = False
     is_reference: ClassVar[bool] = False
     needs_advice: ClassVar[bool] = False
+    needs_costs: ClassVar[bool] = False
     draws: ClassVar[bool] = True
     is_tree: ClassVar[bool] = False
     serving: ClassVar[Mapping[str, Mapping[str, str]]] = MappingProxyType({})

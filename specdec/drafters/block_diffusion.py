@@ -52,7 +52,6 @@ BLOCK_CACHE = Flag(
     "use_block_cache", "run a sub-block alone where it can be (approximate: may change drafts, never the output)"
 )
 BLOCK_CACHE_ALONE = "drafts with the sub-block cache are approximate, and no trace holds them"
-PRICINGS = Flag("pricings", "no flag: what the profiles of the run price", ())
 
 
 @dataclass(frozen=True)
@@ -240,14 +239,14 @@ class CostAware(BlockSpec):
 
     name_pattern = "dllm_{unmask_threshold}_ca_{max_draft_len}_{pricing}"
     label_pattern = "cost-aware, N_max {max_draft_len}, {pricing}"
-    swept = (UNMASK_THRESHOLD, flags.MAX_DRAFT_LEN, PRICINGS)
+    swept = (UNMASK_THRESHOLD, flags.MAX_DRAFT_LEN, flags.PRICINGS)
     kind = "cost_aware"
     title = "cost-aware"
     hue = "#D55E00"
     marker = "v"
     is_default = False
     is_policy = True
-    needs_advice = True
+    needs_advice = needs_costs = True
     not_served = "it has neither such a drafter nor a draft length by cost"
 
     def window(self, budget: int, advice: Advice | None = None) -> Window:

@@ -15,11 +15,12 @@ from specdec.decoding.target import Verification
 from specdec.decoding.trees import Candidates, Tree, slots_first
 from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup
 from specdec.drafters.dflash import BLOCK, DFLASH_HEAD, NAME
-from specdec.drafters.flags import Options
+from specdec.drafters.flags import PRICINGS, Options
 from specdec.drafters.tree_drafter import (
     SLOT_TOP_K,
     TREE_FLOOR,
     TREE_NODES,
+    CostTree,
     FixedTree,
     RecordedTrees,
     SureTree,
@@ -69,7 +70,7 @@ class _DflashTree(TreeSpec):
         return int(SLOT_TOP_K.of(options))
 
     def kept_settings(self, setup: Setup) -> dict[str, Any]:
-        return {"slot_top_k": self.size(setup)}
+        return {**super().kept_settings(setup), "slot_top_k": self.size(setup)}
 
     def drafter(self, setup: Setup) -> Drafter:
         return DflashTreeDrafter(setup.lm, self, setup)
@@ -107,6 +108,22 @@ class DflashSureTree(_DflashTree, SureTree):
     title = "DFlash, dynamic tree"
     hue = "#1F78B4"
     marker = "1"
+
+
+@dataclass(frozen=True)
+class DflashCostTree(_DflashTree, CostTree):
+    """As many of the most probable paths as pay: CaDDTree."""
+
+    tree_nodes: int
+    pricing: str
+
+    name_pattern = "dflash_ca_{tree_nodes}_{pricing}"
+    label_pattern = "DFlash, cost-aware tree, at most {tree_nodes}, {pricing}"
+    swept = (TREE_NODES, PRICINGS)
+    kind = "dflash_ca"
+    title = "DFlash, cost-aware tree"
+    hue = "#A6761D"
+    marker = "4"
 
 
 class DflashTreeDrafter(TreeDrafter):
@@ -153,4 +170,4 @@ def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Ca
     return {OFFERS: made}
 
 
-FAMILY = Family((DflashTree, DflashSureTree), (TREE_NODES, TREE_FLOOR, SLOT_TOP_K), record)
+FAMILY = Family((DflashTree, DflashSureTree, DflashCostTree), (TREE_NODES, TREE_FLOOR, SLOT_TOP_K), record)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 from specdec.decoding.offers import Offers
 from specdec.decoding.stopping import Draft, Passes
-from specdec.decoding.trees import FixedNodes, NodeRule, SureNodes, Tree, by_rule
+from specdec.decoding.trees import CostAwareNodes, FixedNodes, NodeRule, SureNodes, Tree, by_rule
 from specdec.drafters.base import Drafter, Recorded, Setup, Spec
 from specdec.drafters.flags import LENGTHS, PROBABILITIES, Flag, positive_int
 
@@ -68,6 +69,22 @@ class SureTree(TreeSpec):
 
     def rule(self, setup: Setup) -> NodeRule:
         return SureNodes(self.tree_floor, self.tree_nodes)
+
+
+class CostTree(TreeSpec):
+    """As many nodes as pay by `pricing` ("TARGET@PROFILE"), at most `tree_nodes`: CaDDTree's rule."""
+
+    needs_costs = True
+    tree_nodes: int
+
+    def rule(self, setup: Setup) -> NodeRule:
+        if setup.costs is None:
+            raise ValueError(f"{self.name} without costs")
+        return CostAwareNodes(setup.costs.pass_ms, setup.costs.verify_ms, self.tree_nodes)
+
+    def kept_settings(self, setup: Setup) -> dict[str, Any]:
+        costs = {} if setup.costs is None else {"costs_sha256": setup.costs.digest}
+        return {**super().kept_settings(setup), **costs}
 
 
 class TreeDrafter(Drafter):

@@ -12,7 +12,7 @@ import numpy as np
 
 from specdec.decoding import cost_aware
 from specdec.decoding.chains import Chain
-from specdec.decoding.cost_aware import EASE_EDGES, PASSES_AHEAD, Advice, Calibration, Curve
+from specdec.decoding.cost_aware import EASE_EDGES, PASSES_AHEAD, Advice, Calibration, Curve, RoundCosts
 from specdec.decoding.target import count_accepted
 from specdec.drafters.base import Spec
 from specdec.drafters.block_diffusion import CostAware
@@ -135,6 +135,28 @@ def _sights(trace: Trace, name: str, curve: Curve) -> Iterator[tuple[int, int, l
             yield left, ease, [[min(match, k) - known for k in then], [k - known for k in then]]
 
 
+def costs_of(spec: Spec, profiles: Iterable[LatencyProfile]) -> RoundCosts | None:
+    """What a rule by cost that learns nothing reckons with: None for a spec without one.
+
+    Raises UserError for a profile that was not given, or does not know the spec's family or target.
+    """
+    spec = spec.parts[-1]
+    if not spec.needs_costs or spec.needs_advice:
+        return None
+    profile, entry = _priced_by(spec, str(vars(spec)["pricing"]), profiles)
+    verify_ms = engine_costs(profile, entry, int(vars(spec)["tree_nodes"]))[1]
+    return RoundCosts(profile.pass_ms(spec.priced_as), verify_ms)
+
+
+def _priced_by(spec: Spec, pricing: str, profiles: Iterable[LatencyProfile]) -> tuple[LatencyProfile, str]:
+    """The profile and its entry that "TARGET@PROFILE" says."""
+    entry, _, profile_name = pricing.rpartition("@")
+    profile = next((one for one in profiles if one.name == profile_name), None)
+    if profile is None or entry not in profile.target_ms_per_token:
+        raise UserError(f"{spec.name}: give the profile with --latency_profile, which has to hold the target {entry!r}")
+    return profile, entry
+
+
 def engine_costs(profile: LatencyProfile, entry: str, longest: int) -> tuple[float, list[float]]:
     """What a pass costs, and the verification of a draft of 0 .. `longest` tokens, in ms."""
     return profile.draft_pass_ms, [verification_ms(profile, entry, n + 1) for n in range(longest + 1)]
@@ -150,10 +172,7 @@ def advice_of(
     spec = spec.parts[-1]
     if not isinstance(spec, CostAware) or calibration_file is None:
         return None
-    entry, _, profile_name = spec.pricing.rpartition("@")
-    profile = next((one for one in profiles if one.name == profile_name), None)
-    if profile is None or entry not in profile.target_ms_per_token:
-        raise UserError(f"{spec.name}: give the profile with --latency_profile, which has to hold the target {entry!r}")
+    profile, entry = _priced_by(spec, spec.pricing, profiles)
     calibration = cost_aware.load_calibration(Path(calibration_file), spec.chains_name)
     difference = first_difference(calibration.identity, {key: drafter.get(key) for key in calibration.identity})
     if difference is not None:

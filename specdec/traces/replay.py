@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-from specdec.decoding.cost_aware import Advice, learning_of
+from specdec.decoding.cost_aware import Advice, RoundCosts, learning_of
 from specdec.decoding.loop import speculate
 from specdec.decoding.stopping import Draft
 from specdec.decoding.target import Verification, count_accepted
@@ -60,13 +60,14 @@ def replay(
     options: Options = MappingProxyType({}),
     advice: Advice | None = None,
     earlier: Earlier = NOTHING,
+    costs: RoundCosts | None = None,
 ) -> Record:
     """The record of a live run of `spec` on the trace's question; its times are zero, for nothing was measured.
 
-    `options`, `advice`, `earlier`: as for a live drafter. Raises UserError if the trace lacks the drafter's chains or
-    holds too short ones.
+    `options`, `advice`, `earlier`, `costs`: as for a live drafter. Raises UserError if the trace lacks the drafter's
+    chains or holds too short ones.
     """
-    setup = Setup(trace.stop_ids, options, advice=advice, earlier=earlier)
+    setup = Setup(trace.stop_ids, options, advice=advice, earlier=earlier, costs=costs)
     rounds = speculate(
         RecordedTarget(trace),
         spec.replayed(trace, setup),
