@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from profiling.common import parser_of, run_command
-from specdec.decoding.trees import Candidates, depths, growing_tree
+from specdec.decoding.tree_rules import growing_tree
+from specdec.decoding.trees import Candidates, depths
 from specdec.errors import UserError
 
 WORDS, DRAFT_WORDS, SIZE = 60, 40, 32

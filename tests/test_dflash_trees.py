@@ -15,9 +15,10 @@ from dflash_heads import ToyDflash, features_of, logits_of, save_dflash, states_
 from families import save_model
 from test_dflash import _run, apt_head, folders, questions, run_live, target, targets
 
+from specdec.commands import rank, report
 from specdec.commands import replay as replay_command
 from specdec.config import RunConfig
-from specdec.decoding import trees
+from specdec.decoding import tree_rules, trees
 from specdec.drafters.base import Spec
 from specdec.drafters.dflash_trees import DflashSureTree, DflashTree
 from specdec.drafters.families import parse_name
@@ -105,7 +106,7 @@ def test_a_tree_is_what_the_head_holds_probable(session: Session, traces: list[T
             logits_SV = logits_of(toy, model, states)[:, : session.target().lm.vocab_size]
         best = logits_SV.log_softmax(-1).topk(TOP_K)
         depth = min(num_slots, len(record.prompt_ids) + BUDGET - 1 - len(prefix))
-        want = trees.best_first(trees.Candidates.of(best.indices, best.values).first(depth), 24)
+        want = tree_rules.best_first(trees.Candidates.of(best.indices, best.values).first(depth), 24)
         assert turn.draft_tokens == want.tokens and turn.draft_parents == want.parents
 
 
@@ -152,6 +153,21 @@ def test_trees_by_cost_are_replayed_as_they_ran_and_are_smaller_where_verificati
         assert dataclasses.replace(ours.identity, origin=LIVE) == theirs.identity
         assert [turn.draft_tokens for turn in ours.rounds] == [turn.draft_tokens for turn in theirs.rounds]
         sizes.append(sum(turn.draft_len for turn in theirs.rounds) / theirs.num_rounds)
+        priced = [
+            "--latency_profile",
+            str(file),
+            "--latency_target",
+            "T",
+            "--trace_dir",
+            str(tmp_path / f"{name}_traced"),
+        ]
+        ranking = json.loads(rank.run([str(tmp_path / f"{name}_live"), *priced, "--json"]))
+        rows = [row for one in ranking["engines"] if one["engine"] != "measured" for row in one["rows"]]
+        shares = {row["drafter_name"]: row["ceiling_share"] for row in rows}
+        assert set(shares) == {ours.drafter_name} and max(shares.values()) <= 1
+        page = tmp_path / f"{name}.html"
+        assert report.main([str(tmp_path / f"{name}_live"), *priced, "--out", str(page)]) == 0
+        assert ours.drafter_name in page.read_text()
     assert sizes[0] > 2 * sizes[1]
     assert _run(folders, folders / "JetSpec", tmp_path / "none", "--drafters", "dflash_ca") == 2
     assert "a policy by cost needs a --latency_profile" in capsys.readouterr().err

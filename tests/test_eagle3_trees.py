@@ -18,7 +18,8 @@ from test_eagle3 import NUM_TOKENS, VARIANTS, apt_head, made_target, questions, 
 from specdec.config import RunConfig
 from specdec.decoding.loop import speculate
 from specdec.decoding.target import Target
-from specdec.decoding.trees import Candidates, Expand, growing_tree
+from specdec.decoding.tree_rules import growing_tree
+from specdec.decoding.trees import Candidates, Expand
 from specdec.drafters.base import Setup, Spec
 from specdec.drafters.eagle3_trees import Eagle3SureTree, Eagle3Tree, Eagle3TreeDrafter
 from specdec.drafters.families import parse_name

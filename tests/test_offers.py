@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from made_up import made_up_candidates, made_up_trace, with_levels, with_slots
 
-from specdec.decoding import trees
+from specdec.decoding import tree_rules, trees
 from specdec.decoding.chains import Chains
 from specdec.decoding.offers import Levels, Offers, Slots, packed
 from specdec.errors import UserError
@@ -56,9 +56,11 @@ def test_what_follows_from_slots_is_what_the_builder_makes() -> None:
     for at, candidates in enumerate(made):
         for num_nodes in (3, 1, 100, 64):
             falling = offers.falling(at, 5, num_nodes, [3])
-            assert trees.by_rule(falling, trees.FixedNodes(num_nodes)) == trees.best_first(candidates, num_nodes, [3])
+            assert tree_rules.by_rule(falling, tree_rules.FixedNodes(num_nodes)) == tree_rules.best_first(
+                candidates, num_nodes, [3]
+            )
         few = trees.Candidates(candidates.tokens_SK[:2, :3], candidates.log_probs_SK[:2, :3])
-        assert offers.of_size(3).falling(at, 2, 12, ()).first(12) == trees.best_first(few, 12)
+        assert offers.of_size(3).falling(at, 2, 12, ()).first(12) == tree_rules.best_first(few, 12)
     assert offers.num_passes(0, 5, 0.9, ()) == 1 and offers.passes_for(3) == 1
 
 
@@ -82,7 +84,9 @@ def test_what_follows_from_levels_is_what_growing_gives(seed: int) -> None:
             assert passes == max(trees.depths(wanted.parents))
             for num_nodes in (1, 7, 40):
                 falling = offers.falling(1, passes, num_nodes, stop_ids)
-                assert trees.by_rule(falling, trees.FixedNodes(num_nodes)) == wanted.falling().first(num_nodes)
+                assert tree_rules.by_rule(falling, tree_rules.FixedNodes(num_nodes)) == wanted.falling().first(
+                    num_nodes
+                )
 
 
 def test_how_far_a_text_is_on_offer() -> None:

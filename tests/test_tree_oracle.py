@@ -9,8 +9,11 @@ import pytest
 from made_up import made_up_trace, with_slots
 from test_trees import all_trees
 
+from specdec.decoding.target import count_accepted
 from specdec.drafters.base import Spec
 from specdec.drafters.dflash_trees import OFFERS, DflashCostTree, DflashSureTree, DflashTree
+from specdec.drafters.families import parse_name
+from specdec.drafters.text_trees import LookupTree, SuffixDecodingTree, text_paths
 from specdec.errors import UserError
 from specdec.latency.pricing import price
 from specdec.latency.profile import LatencyProfile
@@ -20,6 +23,7 @@ from specdec.traces.replay import replay
 from specdec.traces.trace import Trace
 
 TARGET, PASS_MS = "Big", 2.0
+HYBRID = "lookup_3_tree_12_else_dflash_tree_16"
 
 
 def profile(verify_ms: dict[int, float] | None, pass_ms: float = PASS_MS) -> LatencyProfile:
@@ -118,3 +122,31 @@ def test_a_chains_ceiling_counts_the_trees_that_were_on_offer() -> None:
     (of_tree,) = {judge.ceiling(replay(trace, spec, TOP_K)).best_ms for spec in RULES[:3]}
     record = replay(trace, RULES[3], TOP_K)
     assert judge.ceiling(record).best_ms == of_tree < price(record, PROFILES["rising"], TARGET).total_ms
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_trees_over_the_text_alone_beat_no_ceiling(name: str) -> None:
+    specs = [LookupTree(2, 5), LookupTree(3, 30), SuffixDecodingTree(8, factor=2.0, tree_nodes=12), parse_name(HYBRID)]
+    shares, accepted = [], set()
+    for seed in range(3):
+        trace = made_up_trace(seed, num_tokens=60, vocab_size=2 + seed, max_new_tokens=60 + seed % 2)
+        judge = Judge(with_slots(trace, OFFERS), PROFILES[name], TARGET)
+        for spec in specs:
+            record = replay(judge.trace, spec, TOP_K)
+            ceiling, total_ms = judge.ceiling(record), price(record, PROFILES[name], TARGET).total_ms
+            assert ceiling.total_ms == pytest.approx(total_ms, abs=1e-6), spec
+            assert min(ceiling.over_ms, ceiling.under_ms, ceiling.passes_ms) > -1e-6, spec
+            shares.append(ceiling.share)
+            accepted |= {turn.accepted_len for turn in record.rounds}
+    assert max(shares) <= 1 + 1e-9 and min(shares) < 0.9 and len(accepted) >= 4
+
+
+def test_the_longest_way_on_is_found_as_by_looking_everywhere() -> None:
+    for seed in range(5):
+        trace = made_up_trace(seed, num_tokens=25, vocab_size=2)
+        ids, chains = [*trace.prompt_ids, *trace.output_tokens], text_paths(trace).chains
+        for at, chain in enumerate(chains):
+            end, lengths = len(trace.prompt_ids) + at, [0]
+            for place in (place for place in range(1, end) if ids[place - 1] == ids[end - 1]):
+                lengths.append(count_accepted(ids[place:end], ids[end:]))
+            assert [*chain.tokens] == (ids[end : end + max(lengths)] or [-1])

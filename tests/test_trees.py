@@ -8,8 +8,9 @@ from math import exp, log, prod
 import numpy as np
 import pytest
 
-from specdec.decoding import trees
-from specdec.decoding.trees import ROOT, Candidates, CostAwareNodes, FixedNodes, SureNodes, Tree
+from specdec.decoding import tree_rules, trees
+from specdec.decoding.tree_rules import CostAwareNodes, FixedNodes, SureNodes
+from specdec.decoding.trees import ROOT, Candidates, Tree
 
 Path = tuple[int, ...]
 
@@ -47,7 +48,7 @@ def test_the_heap_is_as_good_as_the_best_of_all_trees():
         num_slots, top_k, num_nodes = (int(rng.integers(1, most + 1)) for most in (3, 3, 5))
         candidates = random_candidates(rng, num_slots, top_k)
         probs = np.exp(candidates.log_probs_SK.astype(float)).tolist()
-        tree = trees.best_first(candidates, num_nodes)
+        tree = tree_rules.best_first(candidates, num_nodes)
         sums = [
             sum(prod(probs[slot][rank] for slot, rank in enumerate(path)) for path in one)
             for one in all_trees(num_slots, top_k, num_nodes)
@@ -64,7 +65,7 @@ def test_a_tree_of_fewer_nodes_is_the_beginning_of_one_of_more():
     whole = trees.slots_first(candidates, 64)
     assert whole.log_probs == sorted(whole.log_probs, reverse=True)
     for num_nodes in (1, 2, 7, 33, 64):
-        fewer = trees.best_first(candidates, num_nodes)
+        fewer = tree_rules.best_first(candidates, num_nodes)
         assert set(paths_of(fewer)) == set(paths_of(whole)[:num_nodes])
         assert trees.is_tree(fewer.parents, fewer.tokens)
         assert trees.depths(fewer.parents) == sorted(trees.depths(fewer.parents))
@@ -74,19 +75,19 @@ def test_the_order_of_the_nodes_hangs_on_which_there_are_alone():
     rng = np.random.default_rng(2)
     candidates = random_candidates(rng, 4, 4)
     nudged = Candidates.of(candidates.tokens_SK, candidates.log_probs_SK + rng.normal(0, 1e-7, (4, 4)))
-    one, other = trees.best_first(candidates, 20), trees.best_first(nudged, 20)
+    one, other = tree_rules.best_first(candidates, 20), tree_rules.best_first(nudged, 20)
     assert (one.tokens, one.parents) == (other.tokens, other.parents)
 
 
 def test_equals_are_told_apart_by_their_ids_and_what_cannot_be_is_left_out():
     candidates = Candidates.of([[9, 3, 5]], [[log(0.5), log(0.5), -np.inf]])
-    assert trees.best_first(candidates, 1).tokens == [3]
-    assert trees.best_first(candidates, 5).tokens == [3, 9]
+    assert tree_rules.best_first(candidates, 1).tokens == [3]
+    assert tree_rules.best_first(candidates, 5).tokens == [3, 9]
 
 
 def test_nothing_grows_after_a_stop_token():
     candidates = Candidates.of([[1, 2], [3, 4]], np.log([[0.9, 0.1], [0.9, 0.1]]))
-    tree = trees.best_first(candidates, 10, stop_ids=[1])
+    tree = tree_rules.best_first(candidates, 10, stop_ids=[1])
     assert sorted(paths_of(tree)) == [(1,), (2,), (2, 3), (2, 4)]
 
 
@@ -106,14 +107,16 @@ def test_the_cost_aware_tree_has_the_best_rate_of_all_budgets():
     rng = np.random.default_rng(3)
     for _ in range(50):
         candidates, step = random_candidates(rng, 5, 6), float(rng.uniform(0.01, 1))
-        tree = trees.cost_aware_tree(candidates, lambda n, step=step: 10 + step * n, 3.0, 40)
-        rates = [(1 + sum(map(exp, trees.best_first(candidates, n).log_probs))) / (13 + step * n) for n in range(1, 41)]
+        tree = tree_rules.cost_aware_tree(candidates, lambda n, step=step: 10 + step * n, 3.0, 40)
+        rates = [
+            (1 + sum(map(exp, tree_rules.best_first(candidates, n).log_probs))) / (13 + step * n) for n in range(1, 41)
+        ]
         assert len(tree) == 1 + int(np.argmax(rates))
 
 
 def test_a_sure_tree_holds_the_paths_that_are_sure():
     candidates = random_candidates(np.random.default_rng(4), 5, 6)
-    tree, whole = trees.sure_tree(candidates, 0.05, 64), trees.slots_first(candidates, 64)
+    tree, whole = tree_rules.sure_tree(candidates, 0.05, 64), trees.slots_first(candidates, 64)
     sure = {path for path, p in zip(paths_of(whole), whole.log_probs, strict=True) if exp(p) >= 0.05}
     assert set(paths_of(tree)) == sure
 
@@ -152,7 +155,7 @@ def test_the_growing_tree_is_as_the_paper_defines_it(seed):
     rng = np.random.default_rng(seed)
     depth, top_k, num_nodes = int(rng.integers(1, 6)), int(rng.integers(1, 6)), int(rng.integers(1, 40))
     network = Bigrams(rng, 12, top_k)
-    tree = trees.growing_tree(network.expand, depth, top_k, num_nodes)
+    tree = tree_rules.growing_tree(network.expand, depth, top_k, num_nodes)
     assert network.num_passes == depth
     assert set(paths_of(tree)) == levels_by_definition(network, depth, top_k, num_nodes)
     assert trees.is_tree(tree.parents, tree.tokens)
@@ -199,5 +202,5 @@ def test_what_is_a_tree_and_what_a_chain():
 
 
 def test_token_probabilities_are_those_after_the_parent():
-    tree = trees.best_first(Candidates.of([[1, 2], [3, 4]], np.log([[0.5, 0.25], [0.5, 0.125]])), 4)
+    tree = tree_rules.best_first(Candidates.of([[1, 2], [3, 4]], np.log([[0.5, 0.25], [0.5, 0.125]])), 4)
     assert tree.token_probs == pytest.approx([0.5, 0.25, 0.5, 0.5])

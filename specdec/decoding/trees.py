@@ -4,9 +4,9 @@ A tree is its tokens and, of each, its parent: an index into the tree, or -1 aft
 comes before its children. A chain has the parents -1, 0, 1, ... No network and no torch here: who has the probabilities
 calls a builder, live or from a trace, and both get the same tree.
 
-All builders work in two steps. What might be drafted is put in an order of falling path probability, so that the first
-n of it are the best tree of n nodes there is (more nodes never change those before); then a rule says how many are
-worth their verification. Sources: EAGLE-2 (arXiv 2406.16858), DDTree, CaDDTree; FailFast (arXiv 2512.20573).
+Builders work in two steps. What might be drafted is put in an order of falling path probability, so that the first n of
+it are the best tree of n nodes there is (more nodes never change those before); then a rule says how many are worth
+their verification (`tree_rules.py`). Sources: EAGLE-2 (arXiv 2406.16858), DDTree.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import cached_property
 from heapq import heappop, heappush, heapreplace
 from itertools import repeat
 from math import exp, inf, log
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -110,73 +110,6 @@ class Candidates:
         return [list(zip(*row, repeat(slot))) for slot, row in enumerate(lists, start=1)]
 
 
-class NodeRule(Protocol):
-    """How many nodes are verified of those that a drafter offers, at most `max_nodes`."""
-
-    max_nodes: int
-    stop_reason: ClassVar[str]
-
-    def num_nodes(self, log_probs: Sequence[float]) -> int:
-        """Of nodes with falling path log-probabilities, of which there are `max_nodes` at most."""
-
-    def reason(self, num_nodes: int, num_offered: int) -> str:
-        """Why a tree has no more nodes (`Draft.stop_reason`)."""
-        return self.stop_reason if num_nodes < min(self.max_nodes, num_offered) else "max_len"
-
-
-@dataclass(frozen=True)
-class FixedNodes(NodeRule):
-    """All that there are."""
-
-    max_nodes: int
-    stop_reason = "length"
-
-    def num_nodes(self, log_probs: Sequence[float]) -> int:
-        return min(self.max_nodes, len(log_probs))
-
-    def reason(self, num_nodes: int, num_offered: int) -> str:
-        return self.stop_reason
-
-
-@dataclass(frozen=True)
-class SureNodes(NodeRule):
-    """FailFast's idea on trees: nodes only where the drafter is sure, so that a tree ends early where it is not, and
-    grows deep where it is: those whose path has at least the probability `floor`. The first is always verified."""
-
-    floor: float
-    max_nodes: int
-    stop_reason = "low_confidence"
-
-    def num_nodes(self, log_probs: Sequence[float]) -> int:
-        least = log_of(self.floor)
-        num_sure = next((n for n, log_prob in enumerate(log_probs) if log_prob < least), len(log_probs))
-        return min(max(num_sure, 1), self.max_nodes, len(log_probs))
-
-
-@dataclass(frozen=True)
-class CostAwareNodes(NodeRule):
-    """CaDDTree's rule: as many as give the most expected tokens a millisecond, (1 + sum of path probabilities) / (draft
-    + verification), as if probabilities were calibrated and all rounds like this one.
-
-    `verify_ms[n]`: the verification of n nodes; a longer tree than it knows costs as its last. Where verification grows
-    ever faster, as the authors fit it, that is to add nodes while the rate rises; over steps it is the best of all.
-    """
-
-    draft_ms: float
-    verify_ms: Sequence[float]
-    max_nodes: int
-    stop_reason = "low_gain"
-
-    def num_nodes(self, log_probs: Sequence[float]) -> int:
-        best, best_rate, expected = min(len(log_probs), 1), -inf, 1.0
-        for n, log_prob in enumerate(log_probs[: self.max_nodes], start=1):
-            expected += exp(log_prob)
-            rate = expected / (self.draft_ms + self.verify_ms[min(n, len(self.verify_ms) - 1)])
-            if rate > best_rate:
-                best, best_rate = n, rate
-        return best
-
-
 class Search(Generic[State]):
     """The most probable nodes of all that grow from a start, one after the other, as many as are asked for: more of
     them never change those before.
@@ -236,40 +169,6 @@ def slots_search(candidates: Candidates, stop_ids: Collection[int] = ()) -> Sear
 def slots_first(candidates: Candidates, max_nodes: int, stop_ids: Collection[int] = ()) -> Tree:
     """These paths, in the order of falling probability."""
     return slots_search(candidates, stop_ids).first(max_nodes)
-
-
-def best_first(candidates: Candidates, num_nodes: int, stop_ids: Collection[int] = ()) -> Tree:
-    """DDTree: of all trees of `num_nodes` nodes over the slots the one with the greatest sum of path probabilities."""
-    return by_rule(slots_first(candidates, num_nodes, stop_ids), FixedNodes(num_nodes))
-
-
-def sure_tree(candidates: Candidates, floor: float, max_nodes: int, stop_ids: Collection[int] = ()) -> Tree:
-    """The nodes that a drafter is sure of (`SureNodes`)."""
-    return by_rule(slots_first(candidates, max_nodes, stop_ids), SureNodes(floor, max_nodes))
-
-
-def cost_aware_tree(
-    candidates: Candidates,
-    verify_ms_of: Callable[[int], float],
-    draft_ms: float,
-    max_nodes: int,
-    stop_ids: Collection[int] = (),
-) -> Tree:
-    """CaDDTree (`CostAwareNodes`). `verify_ms_of(n)`: the verification of n nodes beside the last known token."""
-    rule = CostAwareNodes(draft_ms, [verify_ms_of(n) for n in range(max_nodes + 1)], max_nodes)
-    return by_rule(slots_first(candidates, max_nodes, stop_ids), rule)
-
-
-def by_rule(falling: Tree, rule: NodeRule) -> Tree:
-    """The tree that a rule leaves of nodes in the order of falling path probability."""
-    return falling.first(rule.num_nodes(falling.log_probs[: rule.max_nodes]))
-
-
-def growing_tree(
-    expand: Expand, depth: int, top_k: int, num_nodes: int, *, sure: float = 0.0, stop_ids: Collection[int] = ()
-) -> Tree:
-    """EAGLE-2's dynamic tree: see `scored_tree`, of which the `num_nodes` most probable nodes are left."""
-    return by_rule(scored_tree(expand, depth, top_k, sure=sure, stop_ids=stop_ids).falling(), FixedNodes(num_nodes))
 
 
 def scored_tree(expand: Expand, depth: int, top_k: int, *, sure: float = 0.0, stop_ids: Collection[int] = ()) -> Tree:

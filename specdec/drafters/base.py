@@ -226,6 +226,11 @@ class Spec(ABC):
         """Its chains along a trace that holds none, where they follow from the text alone; else None."""
         return None
 
+    def true_chains(self, trace: Recorded) -> Chains | None:
+        """Where its trees follow from the text alone, after every prefix the text's own path as far as some tree of its
+        kind may hold it; else None."""
+        return None
+
     def token_confidences(self, turn: Round, settings: Mapping[str, Any]) -> list[float | None]:
         """Per drafted token, how probable the drafter held it when it chose it; None where the record does not say.
 

@@ -123,7 +123,7 @@ class DflashCostTree(_DflashTree, CostTree):
     kind = "dflash_ca"
     title = "DFlash, cost-aware tree"
     hue = "#A6761D"
-    marker = "4"
+    marker = "+"
 
 
 class DflashTreeDrafter(TreeDrafter):

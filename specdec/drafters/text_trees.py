@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from math import exp, log
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+
+from specdec.decoding.chains import Chain, Chains
+from specdec.decoding.offers import OTHER
 from specdec.decoding.stopping import Draft
 from specdec.decoding.trees import Search, Tree, log_of
 from specdec.drafters.base import Drafter, Family, Recorded, Setup, Spec
@@ -41,7 +45,7 @@ class LookupTree(Spec):
     swept = (MATCH_LEN, TREE_NODES)
     kind = "lookup_tree"
     title = "prompt lookup, tree"
-    hue = "#0072B2"
+    hue = "#5E7FA8"
     marker = "4"
     not_served = "its lookup drafts in a row"
     is_default = False
@@ -54,6 +58,9 @@ class LookupTree(Spec):
     @property
     def first_asked(self) -> int:
         return self.tree_nodes
+
+    def true_chains(self, trace: Recorded) -> Chains:
+        return text_paths(trace)
 
     def drafter(self, setup: Setup) -> Drafter:
         return LookupTreeDrafter(self, setup.stop_ids)
@@ -100,6 +107,9 @@ class SuffixDecodingTree(Suffix):
     @property
     def most_nodes(self) -> int:
         return self.tree_nodes
+
+    def true_chains(self, trace: Recorded) -> Chains | None:
+        return None if self.earlier else text_paths(trace)
 
     def limit(self, match_len: int) -> int:
         return min(super().limit(match_len), self.tree_nodes)
@@ -229,6 +239,22 @@ class SuffixTreeDrafter(TextTreeDrafter):
 
         found, least = Search((at, 0), children_of, self.stop_ids).first(limit), log_of(self.spec.floor)
         return found.taken(node for node, log_prob in enumerate(found.log_probs) if log_prob >= least)
+
+
+def text_paths(trace: Recorded) -> Chains:
+    """After every prefix of a trace the longest way on that is the text's and followed the prefix's last token before:
+    no lookup tree and no suffix tree over the text holds more of it. Where that is none, any other token."""
+    ids = np.array([*trace.prompt_ids, *trace.output_tokens])
+    first, found = len(trace.prompt_ids) - 1, []
+    common_L = np.zeros(len(ids) + 1, np.int64)  # of every place: how far the text goes on as it does after `at`
+    for at in range(len(ids) - 1, first - 1, -1):
+        common_L[:at] = np.where(ids[:at] == ids[at], 1 + common_L[1 : at + 1], 0)
+        known_L = np.minimum(common_L[:at] - 1, at - np.arange(at))  # what followed, as far as it is known then
+        found.append(int(known_L.max(initial=0)))
+    lengths = found[::-1][: trace.num_prefixes]
+    texts = [trace.output_tokens[at : at + length] or [OTHER] for at, length in enumerate(lengths)]
+    chains = [Chain(tokens, [1.0] * len(tokens), [0] * len(tokens), [], [], []) for tokens in texts]
+    return Chains.pack("text_trees", {}, max(lengths, default=0), chains)
 
 
 def expected_tokens(tree: Tree) -> float:

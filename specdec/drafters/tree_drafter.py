@@ -13,7 +13,8 @@ from typing import Any
 
 from specdec.decoding.offers import Offers
 from specdec.decoding.stopping import Draft, Passes
-from specdec.decoding.trees import CostAwareNodes, FixedNodes, NodeRule, SureNodes, Tree, by_rule
+from specdec.decoding.tree_rules import CostAwareNodes, FixedNodes, NodeRule, SureNodes, by_rule
+from specdec.decoding.trees import Tree
 from specdec.drafters.base import Drafter, Recorded, Setup, Spec
 from specdec.drafters.flags import LENGTHS, PROBABILITIES, Flag, positive_int
 

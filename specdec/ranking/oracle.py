@@ -102,12 +102,15 @@ class Board:
 
     def add(self, recorded: Chains | Offers) -> None:
         """What a drafter that is not there yet drafts from: chains, or of what it makes trees of, the text's path."""
-        if recorded.name in self.chains:
-            return
-        if isinstance(recorded, Offers):
-            self._offered.add(recorded.name)
-            recorded = recorded.true_chains(self.trace.output_tokens)
-        self.chains[recorded.name] = recorded
+        if recorded.name not in self.chains:
+            is_offer = isinstance(recorded, Offers)
+            chains = recorded.true_chains(self.trace.output_tokens) if isinstance(recorded, Offers) else recorded
+            self.add_chains(chains, of_tree=is_offer)
+
+    def add_chains(self, chains: Chains, *, of_tree: bool) -> None:
+        """Chains; `of_tree`: the text's own path through a tree, which may have other nodes too."""
+        self.chains.setdefault(chains.name, chains)
+        self._offered |= {chains.name} if of_tree else set()
 
     @cached_property
     def wholes(self) -> list[int]:
@@ -259,7 +262,10 @@ class Judge:
             if isinstance(recorded, Offers):
                 recorded.require(part.chain_len(settings), record.drafter_name, record.question_id)
             self._boards[reuse].add(recorded)  # chains that follow from the text are in no older trace
-        names = tuple(recorded.name for _, recorded in found)
+        paths = [chains for part in spec.parts if (chains := part.true_chains(self.trace)) is not None]
+        for chains in paths:
+            self._boards[reuse].add_chains(chains, of_tree=True)
+        names = tuple(one.name for one in [*paths, *(recorded for _, recorded in found)])  # the last one's passes
         everything = {*self.trace.chains, *self.trace.offers, *names}
         priced = (name for name in everything if self.profile.knows(family_of(name)))
         own, best = self.oracle(names, reuse), self.oracle(tuple(sorted(priced)), reuse)
