@@ -17,15 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 
-from specdec.models.graph.graphs import Graphs
+from specdec.models.graph.graphs import MAX_ROWS, PADDED, Graphs
 from specdec.models.graph.reference import norm, rotated
 from specdec.models.lm import CachedLM, most_probable
 
 if TYPE_CHECKING:
     from specdec.models.eagle3 import Eagle3Head
 
-PADDED = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # rows of a recorded pass
-MAX_ROWS = PADDED[-1]
 INITIAL_CAPACITY = 2048
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # of queries, keys and values of new rows, [L, H or G, D]
@@ -91,6 +89,16 @@ class Eagle3Network:
         self._angles_2PE = torch.stack([part[0, :, : part.shape[-1] // 2] for part in both_PD])
         if self._graphs is not None:
             self._graphs.clear()
+
+    def warm_up(self) -> None:
+        """Record the passes of drafts, so that no measured one does."""
+        if self._graphs is None:
+            return
+        for count in PADDED:
+            self.clear()
+            self.extend(self._features_LF[:count], [0] * count)
+            self.step()
+        self.clear()
 
     def clear(self) -> None:
         """Forget the text."""
