@@ -327,6 +327,7 @@ def main() -> dict:
     add_prompt_flags(parser)
     parser.add_argument("--work_dir", type=Path, required=True, help="answers, checkpoints, and the drafters")
     parser.add_argument("--families", nargs="+", choices=FOLDERS, default=default.families, help="what to make")
+    parser.add_argument("--stop_after", help="a stage, such as answers (default: the last)")
     parser.add_argument("--num_layers", type=int, default=6, help="layers of AR and dLLM drafters, cut from the target")
     parser.add_argument("--mask_token", help="the tokenizer entry to use as mask (default: its own mask token)")
     answers = default.answers
@@ -354,8 +355,12 @@ def make(arguments: argparse.Namespace) -> dict:
     workplace.work_dir.mkdir(parents=True, exist_ok=True)
     run = DrafterRun(target_dir, texts, settings, workplace, held_back)
     stages = run.stages()
-    results = run_stages(stages, stages[-1].name, workplace.deadline)
-    if ranks.is_leader():
+    names = [stage.name for stage in stages]
+    last = arguments.stop_after or names[-1]
+    if last not in names:
+        raise UserError(f"--stop_after {last}: the stages are {', '.join(names)}")
+    results = run_stages(stages, last, workplace.deadline)
+    if ranks.is_leader() and last == names[-1]:
         tell(run, arguments)
     return {"stages": results}
 

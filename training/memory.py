@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from specdec.errors import UserError
 from training.drafting import Lesson
 from training.heads import HeadSettings, HeadTraining
@@ -31,8 +33,8 @@ def require_memory(made: HeadTraining, lesson: Lesson, settings: HeadSettings) -
     fixed = TRAINED_BYTES * sum(p.numel() for p in made.module.parameters())
     fixed += (len(docs.tokens) * SOFT_TOKENS * 6) if settings.soft_weight else 0
     num_words = lesson.target.config.vocab_size if made.words_T is None else int(made.words_T.max()) + 1
-    longest = int((docs.lengths - docs.prompt_lens).max())
-    a_doc = LOGIT_BYTES * num_words * len(made.slot_weights) * min(settings.num_begins, longest)
+    longest = made.begins(docs, docs.lengths.argsort()[-1:], np.random.default_rng(0))
+    a_doc = LOGIT_BYTES * num_words * len(made.slot_weights) * longest.shape[1]
     num_docs = min(settings.loop.num_docs, len(docs))
     if fixed + num_docs * a_doc > free:
         room = int((free - fixed) // a_doc)
