@@ -2,7 +2,7 @@
 # Families of drafters for one target, trained alike from the same answers, a GPU each, and measured on questions that
 # none of them was trained on (the last rows of the training splits). What is finished already is not done again.
 #   DATA_DIR=data WORK_DIR=results/heads scripts/heads.sh
-#   TARGET=smollm2 PROMPT_FILES="chat.jsonl code.jsonl" MASK_TOKEN='<gh_stars>' scripts/heads.sh
+#   TARGET=smollm2 NUM_CHAT_PROMPTS=6000 NUM_CODE_PROMPTS=4000 MASK_TOKEN='<gh_stars>' scripts/heads.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -10,12 +10,13 @@ PYTHON=${PYTHON:-.venv/bin/python}
 TARGET=${TARGET:-bundled}
 DATA_DIR=${DATA_DIR:-data}         # has gsm8k/train.jsonl and math/train.jsonl
 WORK_DIR=${WORK_DIR:-results/heads}
-STEPS=(${STEPS:-answers train measure pack})
+NUM_CHAT_PROMPTS=${NUM_CHAT_PROMPTS:-0} # that the target invents itself
+NUM_CODE_PROMPTS=${NUM_CODE_PROMPTS:-0}
+STEPS=(${STEPS:-invent answers train measure pack})
 FAMILIES=(${FAMILIES:-dflash eagle3 jetspec dspark dllm ar})
 VARIANTS=${VARIANTS:-}             # more trainings, a line each: NAME FAMILY FLAGS of training.make_drafters
 BUDGET=(${BUDGET:---budget_seconds 300})
 PROMPT_FLAGS=(${PROMPT_FLAGS:---num_variants 2 --num_mixed 3})
-PROMPT_FILES=(${PROMPT_FILES:-})
 MAX_NEW_TOKENS=${MAX_NEW_TOKENS:-256}
 MAX_ROWS=${MAX_ROWS:-4096}
 NUM_DOCS=${NUM_DOCS:-128}
@@ -25,7 +26,13 @@ NUM_QUESTIONS=${NUM_QUESTIONS:-50} # of each data set, measured
 OUT=${OUT:-$WORK_DIR/packed}
 GPUS=(${GPUS:-$(nvidia-smi --query-gpu=index --format=csv,noheader 2> /dev/null || echo -1)}) # -1: none
 
-COMMON=(--target_dir "$TARGET" --data_dir "$DATA_DIR" ${PROMPT_FILES[@]+--prompt_file "${PROMPT_FILES[@]}"}
+# shellcheck source=scripts/invent.sh
+. scripts/invent.sh
+
+PROMPT_FILES=()
+if [ "$NUM_CHAT_PROMPTS" != 0 ]; then PROMPT_FILES+=("$WORK_DIR/prompts_chat.jsonl"); fi
+if [ "$NUM_CODE_PROMPTS" != 0 ]; then PROMPT_FILES+=("$WORK_DIR/prompts_code.jsonl"); fi
+COMMON=(--target_dir "$TARGET" --data_dir "$DATA_DIR" ${PROMPT_FILES[0]+--prompt_file "${PROMPT_FILES[@]}"}
   "${PROMPT_FLAGS[@]}" --max_new_tokens "$MAX_NEW_TOKENS" --max_rows "$MAX_ROWS" --num_docs "$NUM_DOCS"
   ${MASK_TOKEN:+--mask_token "$MASK_TOKEN"} "${BUDGET[@]}" "${TRAIN_FLAGS[@]}")
 
@@ -43,6 +50,11 @@ folder_of() { # NAME FAMILY
     ar | dllm) echo "$WORK_DIR/$1/$2_drafter" ;;
     *) echo "$WORK_DIR/$1/$2" ;;
   esac
+}
+
+invent_all() {
+  if [ "$NUM_CHAT_PROMPTS" != 0 ]; then invent "$TARGET" chat "$NUM_CHAT_PROMPTS"; fi
+  if [ "$NUM_CODE_PROMPTS" != 0 ]; then invent "$TARGET" code "$NUM_CODE_PROMPTS" "${CODE_OPENINGS[@]}"; fi
 }
 
 answer() {
@@ -114,11 +126,13 @@ hold_back() { # the last 100 rows of each training split, as questions
 pack() {
   mkdir -p "$OUT"
   (cd "$WORK_DIR" && tar -cf - --exclude='answers.npz*' --exclude='*.checkpoint.pt' --exclude='*.look' --exclude=measured \
-    --exclude=held_back --exclude=packed --exclude='./answers' .) | split -b 15M - "$OUT/heads.tar."
+    --exclude=held_back --exclude=packed --exclude='./answers' \
+    --exclude='prompts_*' .) | split -b 15M - "$OUT/heads.tar."
 }
 
 mkdir -p "$WORK_DIR"
 status=0
+if wanted invent; then invent_all; fi
 if wanted answers; then answer; fi
 if wanted train; then on_gpus train_one || status=1; fi
 if wanted measure; then hold_back && { on_gpus measure_one || status=1; }; fi

@@ -229,7 +229,9 @@ def train(
     from training.graphs import Gradients, Graphs
 
     identity = {"name": name, **identity, **asdict(settings)}
-    flops_a_token = count_flops(model, steps, place.device) if steps.tokens_a_step else 0.0
+    graphs = Graphs[torch.Tensor](place.device)
+    with graphs.stream():
+        flops_a_token = count_flops(model, steps, place.device) if steps.tokens_a_step else 0.0
     settings = settled(settings, steps.tokens_a_step, flops_a_token)
     optimizer = make_optimizer(model, settings)
     done = load_checkpoint(place.checkpoint, model, optimizer, identity)
@@ -238,7 +240,6 @@ def train(
     model.train()
     if place.is_compiled:
         compile_layers(model)
-    graphs = Graphs[torch.Tensor](place.device)
     gradients = Gradients(model, steps.loss_of, place.device, graphs)
 
     def update(step: int) -> float:
