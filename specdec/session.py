@@ -27,7 +27,6 @@ from specdec.drafters.flags import Options
 from specdec.errors import UserError
 from specdec.latency.pricing import Pricing
 from specdec.models.checkpoints import TARGET, ModelSource, Role, fingerprint
-from specdec.models.graph.plans import MAX_NODES
 from specdec.models.heads import HeadRole, HeadSource, find_models
 from specdec.models.lm import device_clock
 from specdec.models.load import (
@@ -141,18 +140,6 @@ class Session:
                 raise UserError(
                     f"{what} has the token {last} ({self.text_of([last])!r}), and the embedding table of {role.title} "
                     f"{source.name!r} has {source.vocab_size} rows: was it resized with the tokenizer?"
-                )
-
-    def check_spec(self, spec: Spec) -> None:
-        """Raise UserError for a drafter that the models or the backend have no room for."""
-        spec.check_context(self.options, self.context_len)
-        rooms = {"the models' context": (self.context_len - 1, "ask for fewer")}
-        if self.backend == "graph":
-            rooms["a pass of the graph backend"] = MAX_NODES, "ask for fewer, or add --engine eager"
-        for what, (room, advice) in rooms.items():
-            if spec.most_nodes > room:
-                raise UserError(
-                    f"{spec.name} verifies trees of {spec.most_nodes} tokens, {what} takes {room}: {advice}"
                 )
 
     @property

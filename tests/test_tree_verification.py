@@ -6,20 +6,26 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
+from families import save_model
 from test_taps import hidden_states
 from toys import clear_prompt, random_ids, toy_model
 
+from specdec.commands import run as failfast
 from specdec.decoding.loop import Drafter, speculate
 from specdec.decoding.stopping import Draft
 from specdec.decoding.target import Target, Verification
 from specdec.decoding.trees import depths
+from specdec.errors import UserError
 from specdec.models.graph import graph_lm
 from specdec.models.graph.graph_lm import GraphLM
+from specdec.models.graph.plans import MAX_NODES
 from specdec.models.graph.weights import unsupported
 from specdec.models.lm import CachedLM
+from specdec.records.record import find_records, load_record
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 BACKENDS = {"eager": CachedLM, "graph": GraphLM}
@@ -167,3 +173,65 @@ def test_with_any_tree_the_output_is_what_the_target_alone_writes(lm: CachedLM, 
         torch.testing.assert_close(features, want, atol=1e-4, rtol=1e-4)
     weight.data.div_(scale)
     assert accepted > 8 and num_trees > 8
+
+
+def test_a_tree_that_no_recorded_pass_takes_is_one_clear_line(model: torch.nn.Module, lm: CachedLM) -> None:
+    """Up to the largest it runs; the eager backend takes any."""
+    if type(lm) is CachedLM:
+        return
+    target, parents = Target(lm), list(range(-1, MAX_NODES))
+    target.start([5])
+    assert len(lm.predict([1] * len(parents), parents=parents)[0]) == MAX_NODES + 1
+    with pytest.raises(UserError, match=f"trees of at most {MAX_NODES} tokens, not {MAX_NODES + 1}: ask for fewer"):
+        target.verify(Draft([1] * (MAX_NODES + 1), parents=[-1] * (MAX_NODES + 1)))
+    assert lm.length == 0 and lm.forward([3, 4]).shape[0] == 2  # and the model goes on
+
+
+def test_warming_up_records_the_passes_of_trees(lm: CachedLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    if type(lm) is CachedLM or lm.model.config.model_type != "qwen2":
+        return
+    keys: list[object] = []
+    run = lm.graphs.run
+    monkeypatch.setattr(lm.graphs, "run", lambda key, function: keys.append(key) or run(key, function))
+    lm.warm_up(num_nodes=40)
+    recorded = set(keys)
+    assert {key for key in recorded if key[0] == "tree"} == {("tree", 16), ("tree", 32), ("tree", 64)}
+    for num_nodes in (1, 15, 16, 31, 40):
+        lm.predict([1] * (1 + num_nodes), parents=[-1] + [0] * num_nodes)
+    assert set(keys) == recorded
+
+
+@pytest.mark.parametrize(
+    ("drafter", "more", "said"),
+    [
+        ("lookup_3_tree_3000", (), "lookup_3_tree_3000 verifies trees of 3000 tokens, and the models' context takes"),
+        ("suffix_64_tree_272", ("--engine", "graph"), "a pass of the graph backend takes 271: ask for fewer, or add"),
+    ],
+)
+def test_budgets_without_room_are_one_line(
+    drafter: str, more: Sequence[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8,))
+    save_model(tmp_path / "target", toy_model("qwen2", 1))
+    line = ["--target_model_name", str(tmp_path / "target"), "--device", "cpu", "--output_dir", str(tmp_path / "out")]
+    line += ["--max_new_tokens", "8", "--num_questions", "1", "--drafters", "plain", drafter, *more]
+    assert failfast.main(line) == 2
+    shown = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said in shown and not list(tmp_path.rglob("*.pickle"))
+
+
+def test_a_run_of_trees_over_text_is_lossless_and_ranked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], one_thread: None
+) -> None:
+    save_model(tmp_path / "target", toy_model("qwen2", 1, scale=4.0))
+    line = ["--target_model_name", str(tmp_path / "target"), "--device", "cpu", "--output_dir", str(tmp_path / "out")]
+    names = ["lookup_3_tree_12", "suffix_64_f4.0_tree_12", "lookup_1_tree_4_else_suffix_8_tree_6"]
+    line += ["--max_new_tokens", "40", "--num_questions", "2", "--drafters", "plain", *names]
+    assert failfast.main([*line, "--latency_target", "Qwen2.5-7B-Instruct"]) == 0
+    out = capsys.readouterr().out
+    records = list(map(load_record, find_records(tmp_path / "out")))
+    assert len(records) == 8 and "prompt lookup 3, tree of 12" in out
+    plain = {one.question_id: one.output_tokens for one in records if one.drafter_name == "plain"}
+    assert all(one.output_tokens == plain[one.question_id] for one in records)
+    assert any(turn.is_tree for one in records for turn in one.rounds)

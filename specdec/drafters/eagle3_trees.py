@@ -126,6 +126,7 @@ class Eagle3TreeDrafter(TreeDrafter):
         super().__init__(spec, setup)
         self.network, self.taps, self._top_k = network, network.taps, spec.tree_top_k
         self._waiting: list[Tensor] = []
+        network.prepare(self._top_k)
 
     def reset(self, features: Tensor | None = None) -> None:
         self.network.clear()

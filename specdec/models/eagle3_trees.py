@@ -43,14 +43,21 @@ class Eagle3Trees(Eagle3Network):
         super().__init__(head, tensors, target, rotary, is_recorded)
         self._root = -1  # the last row of the text that a tree sees
         self._parents: list[int] = []  # of the nodes that were run
-        self._node_states_NC = self._state_1C.new_zeros(1, self._state_1C.shape[1])  # the root's, then each node's
+        self._node_states_NC = self._states_T1C[0].clone()  # the root's, then each node's
         self._sent = self._ids_L.new_zeros(0)
         self._make_nodes(INITIAL_NODES)
+
+    def prepare(self, top_k: int) -> None:
+        """Record the pass of a level of `top_k` nodes, so that no measured one does. It forgets the text."""
+        self.clear()
+        self._root, self._parents = -1, []
+        if self._graphs is not None:
+            self.grow([0] * top_k, [-1] * top_k, top_k)
 
     def take_root(self, features_LF: Tensor, tokens: Sequence[int], top_k: int) -> np.ndarray:
         """`take_in`, and the candidates of the token after it, as `grow` gives them: the root of a new tree."""
         self.take_in(features_LF, tokens)
-        return self._begin(self.length - 1, self._state_1C, top_k)
+        return self._begin(self.length - 1, self._states_T1C[0], top_k)
 
     @torch.inference_mode()
     def root_at(self, row: int, top_k: int) -> np.ndarray:
