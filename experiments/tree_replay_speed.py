@@ -1,4 +1,4 @@
-"""Time of replaying 64 tree settings on made-up questions of 1,024 tokens, with prices and ceilings, on one CPU core.
+"""Time of replaying the settings of `--grid trees` on made-up questions of 1,024 tokens, with ceilings, on one core.
 
     python -m experiments.tree_replay_speed --num_questions 30
 
@@ -13,7 +13,6 @@ import gc
 import sys
 import time
 from collections.abc import Sequence
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,8 @@ from profiling.common import parser_of, run_command
 from specdec.decoding.offers import Offers, Slots
 from specdec.decoding.trees import Candidates
 from specdec.drafters.base import Spec
-from specdec.drafters.dflash_trees import OFFERS, DflashSureTree, DflashTree
+from specdec.drafters.dflash_trees import OFFERS, DflashTree
+from specdec.drafters.families import GRIDS
 from specdec.latency.pricing import Pricing
 from specdec.latency.profile import LatencyProfile
 from specdec.ranking.entries import entry_of
@@ -32,8 +32,6 @@ from specdec.traces.replay import replay
 from specdec.traces.trace import Trace
 
 SLOTS, TOP_K, NUM_TOKENS, WORDS = 15, 32, 1024, 3000
-BUDGETS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 192, 256)
-FLOORS, BOUNDS = (0.001, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2), (16, 32, 64, 128, 256)
 PROFILE = LatencyProfile(
     name="made-up",
     draft_pass_ms=4.0,
@@ -51,8 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(flags: Any) -> dict[str, Any]:
-    settings: list[Spec] = [*map(DflashTree, BUDGETS)]
-    settings += [DflashSureTree(floor, bound) for floor, bound in product(FLOORS, BOUNDS)]
+    settings = GRIDS["trees"]()
     gc.disable()  # as the processes of `failfast replay` do
     cpu_s, num_bytes, num_rounds, lengths = 0.0, 0, 0, list[float]()
     for seed in range(flags.num_questions):

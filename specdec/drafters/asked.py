@@ -38,7 +38,9 @@ class DrafterConfig:
     )
     calibration: str | None = setting("what the cost-aware policy has learnt (python -m specdec.calibrate)", None)
     grid: str | None = setting(
-        "instead: a list of settings ('paper': the 64 of the paper's sweeps)", None, choices=tuple(GRIDS)
+        "instead: a list of settings ('paper': the 64 of the paper's sweeps; 'trees': 64 of trees over a DFlash head)",
+        None,
+        choices=tuple(GRIDS),
     )
     options: Options = field(default_factory=dict)
 
