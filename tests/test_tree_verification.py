@@ -4,6 +4,7 @@ run alone, and with any tree the output is what the target alone writes.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -225,13 +226,15 @@ def test_a_run_of_trees_over_text_is_lossless_and_ranked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], one_thread: None
 ) -> None:
     save_model(tmp_path / "target", toy_model("qwen2", 1, scale=4.0))
+    prompts = (" ".join(f"word{(7 * at * at + start) % 13}" for at in range(60)) for start in range(2))
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
     line = ["--target_model_name", str(tmp_path / "target"), "--device", "cpu", "--output_dir", str(tmp_path / "out")]
-    names = ["lookup_3_tree_12", "suffix_64_f4.0_tree_12", "lookup_1_tree_4_else_suffix_8_tree_6"]
-    line += ["--max_new_tokens", "40", "--num_questions", "2", "--drafters", "plain", *names]
+    names = ["lookup_1_tree_12", "suffix_64_f4.0_tree_12", "lookup_1_tree_4_else_suffix_8_tree_6"]
+    line += ["--dataset_name", str(tmp_path / "asked.jsonl"), "--max_new_tokens", "40", "--drafters", "plain", *names]
     assert failfast.main([*line, "--latency_target", "Qwen2.5-7B-Instruct"]) == 0
     out = capsys.readouterr().out
     records = list(map(load_record, find_records(tmp_path / "out")))
-    assert len(records) == 8 and "prompt lookup 3, tree of 12" in out
+    assert len(records) == 8 and "prompt lookup 1, tree of 12" in out
     plain = {one.question_id: one.output_tokens for one in records if one.drafter_name == "plain"}
     assert all(one.output_tokens == plain[one.question_id] for one in records)
     assert any(turn.is_tree for one in records for turn in one.rounds)
