@@ -27,7 +27,7 @@ help:
 	@echo "make gallery      every figure, from the bundled models, into docs/gallery (minutes)"
 	@echo "make test         set up .venv, run the tests"
 	@echo "make test-fast    those that run no models and no other processes (a minute): before each commit"
-	@echo "make test-pinned  the tests with $(PINNED_TRANSFORMERS), in .venv-pinned"
+	@echo "make test-pinned  those that need models, with $(PINNED_TRANSFORMERS), in .venv-pinned"
 	@echo "make test-wheel   the installed program: its wheel in an empty environment, $(WHEEL), run from another folder"
 	@echo "make test-slurm   the sweeps on a single-node Slurm (root, Debian's slurm-wlm: tests/slurm/install.sh)"
 	@echo "make test-browser the HTML report in headless Chromium and Firefox (root, Debian's: tests/browser/install.sh)"
@@ -56,14 +56,16 @@ gallery: $(VENV)/.ready-run
 		--drafters plain ar_sf dllm_sf failfast --device cpu --output_dir $(GALLERY_DIR)/live
 	$(VENV)/bin/python -m plotting.gallery $(GALLERY_DIR) --out docs/gallery
 
+# First what needs no library of models, where none can be imported (tests/kinds.py); other versions run the rest alone.
 test: $(VENV)/.ready-dev
-	$(ONE_THREAD) $(VENV)/bin/python $(PYTEST)
+	$(ONE_THREAD) $(VENV)/bin/python $(PYTEST) --models without
+	$(ONE_THREAD) $(VENV)/bin/python $(PYTEST) --models with
 
 test-fast: $(VENV)/.ready-dev
 	$(ONE_THREAD) $(VENV)/bin/python $(PYTEST) -m "not slow and not slurm and not browser and not server and not gpu"
 
 test-pinned: $(PINNED)/.ready-dev
-	$(ONE_THREAD) $(PINNED)/bin/python $(PYTEST)
+	$(ONE_THREAD) $(PINNED)/bin/python $(PYTEST) --models with
 
 test-wheel: $(VENV)/.ready-dev $(WHEEL)/.ready-wheel
 	WHEEL_PYTHON=$(CURDIR)/$(WHEEL)/bin/python $(ONE_THREAD) $(VENV)/bin/python -m pytest -q -rs tests/wheel

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from sources import (
+    MODEL_LIBRARIES,
     ROOT,
     file_of,
     imports_anywhere,
@@ -20,7 +21,6 @@ from sources import (
     tree_of,
 )
 
-MODEL_LIBRARIES = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "accelerate"}
 DRIVERS = {"failfast", "parse_log", "plotting", "profiling", "experiments", "training", "scripts", "tests"}
 # Of specdec/, what runs networks or reads tokenizers; everything else answers without a library of models.
 HEAVY = (
