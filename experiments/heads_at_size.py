@@ -67,6 +67,7 @@ def measure(flags: Namespace) -> dict[str, Any]:
     return {
         "what": "a target and heads of real size with random weights, from disk",
         "shape": flags.shape,
+        "device": records[0].provenance.get("device_name"),
         "backend": records[0].identity.settings.get("backend", "eager"),
         "bytes": {path.name: _size(path) for path in (target.path, *(head.path for head in heads))},
         "losslessness": count_grades([entry_of(record, Pricing.load([], None)) for record in records]),

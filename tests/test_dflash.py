@@ -25,7 +25,7 @@ from dflash_heads import (
     toy_dflash,
 )
 from families import edit_config, save_model
-from toys import TOO_CLOSE, greedy_tokens, random_ids, toy_model, weaken_attention
+from toys import TOO_CLOSE, greedy_tokens, random_ids, run_twice, toy_model, weaken_attention
 
 from specdec.commands import replay as replay_command
 from specdec.commands import run as failfast
@@ -42,6 +42,7 @@ from specdec.latency.profile import LatencyProfile
 from specdec.models import dflash_network
 from specdec.models.dflash import default_taps
 from specdec.models.graph.graph_lm import GraphLM
+from specdec.models.graph.graphs import Graphs
 from specdec.models.graph.weights import unsupported
 from specdec.models.lm import CachedLM
 from specdec.questions.sets import load_problems
@@ -122,6 +123,7 @@ def test_every_draft_of_every_round_is_the_references(
     turns with two targets."""
     target = targets[list(VARIANTS).index(variant) % 2]
     monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8,))
+    monkeypatch.setattr(Graphs, "run", run_twice)
     for name, value in (("INITIAL_CAPACITY", 8), ("LEAST_SPAN", 4), ("PADDED", (1, 2, 4, 16)), ("MAX_ROWS", 16)):
         monkeypatch.setattr(dflash_network, name, value)
     head, lengths, num_rejected = apt_head(variant, target), set(), 0
