@@ -12,7 +12,7 @@ from specdec.errors import UserError
 
 def test_no_kind_of_drafter_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {spec.kind for spec in specs()} == set(kinds())
-    monkeypatch.setattr(losslessness, "NAMES", losslessness.NAMES[1:])
+    monkeypatch.setattr(losslessness, "OVER_ONE", losslessness.OVER_ONE[1:])
     with pytest.raises(UserError, match="no drafter here is of the kind plain"):
         specs()
 

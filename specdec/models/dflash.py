@@ -17,7 +17,7 @@ from transformers import Qwen3Config
 from specdec.errors import UserError
 from specdec.models.checkpoints import ModelSource
 from specdec.models.dflash_network import DflashNetwork, DflashSettings, LayerKind
-from specdec.models.dflash_parts import Convolution, Markov, Part, Selector
+from specdec.models.dflash_parts import MARKOV_KINDS, Convolution, Markov, Part, Selector
 from specdec.models.heads import HeadSource, MadeFor, require_tensors
 from specdec.models.llama_like import ACTIVATIONS, LLAMA, layer_settings
 from specdec.models.lm import CachedLM
@@ -170,12 +170,12 @@ def _dspark_parts(settings: Mapping[str, Any], source: HeadSource) -> tuple[Part
     if not rank and not has_confidences:
         return ()
     kind = str(settings.get("markov_head_type", "vanilla")).lower()
-    if rank and kind != "vanilla":
-        raise UserError(f"{source.title} has a Markov head of the kind {kind!r}: known is 'vanilla'")
+    if rank and kind not in MARKOV_KINDS:
+        raise UserError(f"{source.title} has a Markov head of the kind {kind!r}: known are {', '.join(MARKOV_KINDS)}")
     reads_markov = bool(settings.get("confidence_head_with_markov")) if has_confidences else False
     if reads_markov and not rank:
         raise UserError(f"{source.title} has a confidence head over a Markov head, and no Markov head")
-    return (Markov(rank, has_confidences, reads_markov),)
+    return (Markov(rank, has_confidences, reads_markov, kind if rank else "vanilla"),)
 
 
 def _made_for(settings: Mapping[str, Any], source: HeadSource, layer: Mapping[str, Any]) -> MadeFor:
