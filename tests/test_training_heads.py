@@ -14,8 +14,8 @@ from training import batches, heads, models
 from training.drafting import Lesson
 from training.features import tapped
 from training.head_batches import head_batch
+from training.loop import LoopSettings
 from training.losses import to_device
-from training.loop import LoopSettings, Place
 from training.make_heads import HEADS, head_training
 from training.on_policy import HeldBack
 from training.tokenizer import load_tokenizer

@@ -42,7 +42,8 @@ class BlockTraining:
 
         settings, target = self.settings, self.lesson.target
         require_blocks(self.lesson.docs, settings.block_size)
-        self.taps, self.words_T = self._taps(), None
+        self.taps = self._taps()
+        self.words_T: Tensor | None = None
         is_dspark = self.family == "dspark"
         self.shape = BlockShape(
             len(self.taps),
@@ -54,7 +55,8 @@ class BlockTraining:
         )
         self.slot_weights = decaying(self.shape.num_drafts, settings.decay or usual_decay(settings.block_size))
         self._config = base_config(self.lesson)
-        self.module: torch.nn.Module = BlockHead(self._config, self.shape, target).to(self.lesson.device)
+        self.network = BlockHead(self._config, self.shape, target).to(self.lesson.device)
+        self.module: torch.nn.Module = self.network
         self._table = target.get_input_embeddings().get_parameter("weight").detach()
         self._head = target.get_submodule("lm_head").get_parameter("weight").detach()
 
@@ -83,7 +85,7 @@ class BlockTraining:
         import torch
         from torch.nn.functional import binary_cross_entropy_with_logits
 
-        network, ids_BL = self.module, inputs["ids_BL"]
+        network, ids_BL = self.network, inputs["ids_BL"]
         slots = torch.arange(self.shape.num_drafts, device=ids_BL.device)
         places = (inputs["begins_BR"][..., None] + slots).flatten(1)
         last = ids_BL.shape[1] - 1

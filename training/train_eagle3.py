@@ -46,14 +46,16 @@ class Eagle3Training:
             raise UserError(f"a target of {count} layers has no room for EAGLE-3's three taps: give --taps")
         self.taps = require_taps(settings.taps or (1, count // 2 - 1, count - 4), count)
         words = drafted_words(self.lesson.docs, vocab_size, settings.num_words)
-        self.words, self.words_T = torch.from_numpy(words).to(device), None
+        self.words = torch.from_numpy(words).to(device)
+        self.words_T: Tensor | None = None
         if len(words) < vocab_size:
             self.words_T = torch.full((vocab_size,), -1, device=device)
             self.words_T[self.words] = torch.arange(len(words), device=device)
         self.slot_weights = decaying(settings.num_drafts, settings.decay or DECAY)
         size = target.config.hidden_size
         self._config = {**base_config(self.lesson), "target_hidden_size": size}
-        self.module: torch.nn.Module = Eagle3Head(self._config, len(self.taps), target, self.words).to(device)
+        self.network = Eagle3Head(self._config, len(self.taps), target, self.words).to(device)
+        self.module: torch.nn.Module = self.network
         self._table = target.get_input_embeddings().get_parameter("weight").detach()
 
     def begins(self, docs: TokenDocs, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -68,7 +70,7 @@ class Eagle3Training:
         embedded = embedding(inputs["ids_BL"], self._table)
         steps = self.module(features_BLF, embedded, rows_BR, self.settings.num_drafts)
         for step, hidden_BRC in enumerate(steps):
-            logits = self.module.lm_head(hidden_BRC.flatten(0, 1)).float()
+            logits = self.network.lm_head(hidden_BRC.flatten(0, 1)).float()
             yield Piece(logits.log_softmax(-1), slot=step)
 
     def config(self) -> dict[str, Any]:
