@@ -25,7 +25,7 @@ from training.cli import add_compile_flag, run_command, training_parser
 from training.corpus import add_prompt_flags, read_prompts, split_prompts
 from training.drafter_run import FOLDERS, DrafterRun, DrafterSettings
 from training.heads import HeadSettings
-from training.make_heads import HEADS, print_table, table_of
+from training.make_heads import HEADS, print_table, require_heads, table_of
 from training.models import TARGET_HELP, find_target
 from training.on_policy import HeldBack
 from training.stages import run_stages, workplace_of
@@ -129,6 +129,7 @@ def make(arguments: argparse.Namespace) -> dict:
     target_dir = find_target(arguments.target_dir)
     if set(settings.families) - {"ar", "eagle3"}:
         mask_id_of(load_tokenizer(target_dir), arguments.mask_token)  # a mistake here is better told before the hours
+    require_heads(settings.families, settings.heads, target_dir, arguments.max_new_tokens)
     texts, held_back = cached_prompts(arguments, has_heads=bool(set(settings.families) & set(HEADS)))
     workplace.work_dir.mkdir(parents=True, exist_ok=True)
     run = DrafterRun(target_dir, texts, settings, workplace, held_back)

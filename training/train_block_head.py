@@ -42,7 +42,7 @@ class BlockTraining:
 
         settings, target = self.settings, self.lesson.target
         require_blocks(self.lesson.docs, settings.block_size)
-        self.taps = self._taps()
+        self.taps = block_taps(settings, target.config.num_hidden_layers)
         self.words_T: Tensor | None = None
         is_dspark = self.family == "dspark"
         self.shape = BlockShape(
@@ -130,14 +130,16 @@ class BlockTraining:
         """Nothing: the table and the head are the target's."""
         return {}
 
-    def _taps(self) -> tuple[int, ...]:
-        """Those asked for, else evenly from layer 1 to the last but two, one for each layer of the head."""
-        from specdec.models.dflash import default_taps
 
-        count = self.lesson.target.config.num_hidden_layers
-        if self.settings.taps is None and count < self.settings.num_layers + 3:
-            raise UserError(f"a target of {count} layers has no even {self.settings.num_layers} taps: give --taps")
-        return require_taps(self.settings.taps or tuple(default_taps(count, self.settings.num_layers)), count)
+def block_taps(settings: HeadSettings, num_target_layers: int) -> tuple[int, ...]:
+    """Those asked for, else evenly from layer 1 to the last but two, one for each layer of the head. UserError where
+    the target has no such layers."""
+    from specdec.models.dflash import default_taps
+
+    asked, count = settings.taps, settings.num_layers
+    if asked is None and num_target_layers < count + 3:
+        raise UserError(f"a target of {num_target_layers} layers has no {count} even taps: give --taps")
+    return require_taps(asked or tuple(default_taps(num_target_layers, count)), num_target_layers)
 
 
 def require_blocks(docs: TokenDocs, block_size: int) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from training.graphs import Inputs
 
+LEAST_LAYERS = 8  # of a target, for its taps to be different layers in their order
 DECAY = 0.8  # what a step weighs of the one before it
 
 
@@ -41,10 +42,8 @@ class Eagle3Training:
         from training.eagle3_train_network import Eagle3Head
 
         settings, target, device = self.settings, self.lesson.target, self.lesson.device
-        count, vocab_size = target.config.num_hidden_layers, target.config.vocab_size
-        if settings.taps is None and count < 6:
-            raise UserError(f"a target of {count} layers has no room for EAGLE-3's three taps: give --taps")
-        self.taps = require_taps(settings.taps or (1, count // 2 - 1, count - 4), count)
+        vocab_size = target.config.vocab_size
+        self.taps = eagle3_taps(settings, target.config.num_hidden_layers)
         words = drafted_words(self.lesson.docs, vocab_size, settings.num_words)
         self.words = torch.from_numpy(words).to(device)
         self.words_T: Tensor | None = None
@@ -91,6 +90,14 @@ class Eagle3Training:
         words = self.words.cpu()
         marks = torch.zeros(self._config["vocab_size"], dtype=torch.bool).index_fill(0, words, True)
         return {"d2t": words - torch.arange(len(words)), "t2d": marks}
+
+
+def eagle3_taps(settings: HeadSettings, num_target_layers: int) -> tuple[int, ...]:
+    """Those asked for, else the outputs of layers 1, L // 2 - 1 and L - 4. UserError where the target has none such."""
+    if settings.taps is None and num_target_layers < LEAST_LAYERS:
+        raise UserError(f"a target of {num_target_layers} layers has no room for EAGLE-3's three taps: give --taps")
+    usual = 1, num_target_layers // 2 - 1, num_target_layers - 4
+    return require_taps(settings.taps or usual, num_target_layers)
 
 
 def drafted_words(docs: TokenDocs, vocab_size: int, num_words: int | None) -> np.ndarray:
