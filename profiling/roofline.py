@@ -30,9 +30,9 @@ from specdec.records.record import target_name
 from specdec.text import aligned
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 96)
-# The points at which batches are priced: requests, tokens of each (a prompt's chunk has hundreds), their contexts.
+# Where batches are priced: requests, tokens of each (a chunk of a prompt has up to 2,048), their contexts.
 REQUESTS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
-TOKENS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128, 512)
+TOKENS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128, 2048)
 CONTEXTS = (0, 4096, 32768)
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 BLOCK, SUB_BLOCK = 32, 8  # of the block-diffusion drafters that are measured

@@ -1,6 +1,7 @@
 """Rows: what a pass costs by how many requests it runs, how many tokens of each, and how long their contexts are.
 
-The part of a latency profile that batches are priced by; `profile.py` has what one request costs, `load.py` the batches.
+The part of a latency profile that batches are priced by; `profile.py` has what one request costs, `batch_costs.py` how
+batches are priced.
 """
 
 import json
