@@ -235,5 +235,9 @@ def test_what_cannot_be_simulated_together_is_one_line():
     ):
         with pytest.raises(UserError, match=why):
             requests_of(records)
+    policy = {"policy": {"has_seen": True}}
+    with pytest.raises(UserError, match="a policy has learnt from question 0"):
+        requests_of([make_record(0, AR, provenance=policy)])
+    assert requests_of([make_record(0, AR, provenance=policy)], allow_seen=True).drafters == ("plain", AR)
     both = requests_of([make_record(0, AR), make_record(1, AR), make_record(0, DLLM)], allow_unequal=True)
     assert [number for _, number, _ in both.questions] == [0] and both.drafters == ("plain", AR, DLLM)

@@ -19,6 +19,7 @@ from specdec.latency.batch_costs import BatchCosts
 from specdec.latency.load import serve
 from specdec.latency.profile import load_profile
 from specdec.latency.scheduling import Scheduled
+from specdec.ranking import load_study
 from specdec.latency.serving import Plan
 from specdec.ranking.load_table import CONCURRENCY, Load, LoadRow, table_of, value_of
 from specdec.records.record import identity_path, save_record
@@ -117,9 +118,10 @@ def test_what_halves_of_questions_teach_is_used_on_the_other_half(results):
         prospects(lost, "ar", [0, 1] * 3)
 
 
-def test_a_rate_that_nothing_keeps_up_with_is_saturated_and_not_simulated_for_ever(results):
-    found = asked(results, "--request_rate", "1", "1000000", "--max_batch", "4", "--policies", "fixed", "off")["loads"]
-    slow, fast = found
+def test_a_rate_that_nothing_keeps_up_with_is_saturated_and_not_simulated_for_ever(results, monkeypatch):
+    monkeypatch.setattr(load_study, "LEAST_REQUESTS", 30)
+    flags = ("--request_rate", "10", "1000000", "--max_batch", "4", "--policies", "fixed", "off", "--seeds", "0")
+    slow, fast = asked(results, *flags)["loads"]
     assert not slow["is_saturated"] and slow["kind"] == "request_rate"
     assert {row["policy"] for row in slow["rows"]} == {"fixed", "off"}
     assert all(row["ttft_ms_p99"]["value"] > row["ttft_ms_p50"]["value"] > 0 for row in slow["rows"])

@@ -8,16 +8,13 @@ from pathlib import Path
 from specdec.commands.flags import StrictParser, add_flags
 from specdec.drafters.flags import count, positive_int, rate
 from specdec.errors import UserError, exit_status
-from specdec.latency.pricing import Pricing
-from specdec.latency.profile import DEFAULT_PROFILES
 from specdec.ranking.entries import records_of
-from specdec.ranking.load_study import Asked, Study
+from specdec.ranking.load_study import PROFILE, Asked, Study, priced_by
 from specdec.ranking.load_table import CLAIRVOYANT, FIXED, POLICIES, SCHEDULED
 from specdec.ranking.requests import Requests, requests_of
 from specdec.traces.trace import Trace, find_traces, load_trace
 from specdec.views.load_text import load_dict, load_text
 
-PROFILE = ("H100_bound",)  # has rows
 EXAMPLES = (
     "failfast load results --latency_target Qwen2.5-7B-Instruct",
     "failfast load results --concurrency 1 8 64 --policies fixed scheduled clairvoyant",
@@ -64,7 +61,7 @@ def add_load_flags(parser: StrictParser) -> None:
                       help="go on in a straight line beyond the profile's rows, and say so")  # fmt: skip
     load.add_argument("--allow_unequal", action="store_true",
                       help="of drafters that were run on different questions take the common ones")  # fmt: skip
-    add_flags(parser, ("latency_profile", "latency_target"))
+    add_flags(parser, ("latency_profile", "latency_target", "allow_seen"))
     parser.explain("latency_profile", f"price with this profile, which has rows (default: {' '.join(PROFILE)})")
 
 
@@ -85,12 +82,8 @@ def run(arguments: Sequence[str], program: str = "failfast load") -> str:
 
 def study_of(options: Namespace) -> Study:
     """What the flags ask for, read and checked. Raises UserError."""
-    requests = requests_of(records_of(options.results), options.allow_unequal)
-    names = PROFILE if options.latency_profile is DEFAULT_PROFILES else options.latency_profile
-    pricing = Pricing.load(names, options.latency_target)
-    if len(pricing.profiles) != 1:
-        raise UserError("--latency_profile: a server has one profile, and needs one")
-    profile, entry = next(iter(pricing.entries(requests.target).values()))
+    requests = requests_of(records_of(options.results), options.allow_unequal, options.allow_seen)
+    profile, entry = priced_by(options.latency_profile, options.latency_target, requests.target)
     rates = tuple(getattr(options, "request_rate", None) or ())
     asked = Asked(
         concurrency=tuple(options.concurrency or (() if rates else Asked.concurrency)),

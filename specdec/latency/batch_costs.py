@@ -100,7 +100,7 @@ def _between(points: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nda
     """The point before each value, and how far on the way to the next one it is: beyond the last one more than 1."""
     if len(points) == 1:
         return np.zeros(np.shape(values), int), np.zeros(np.shape(values))
-    left = np.clip(np.searchsorted(points, values, "right") - 1, 0, len(points) - 2)
+    left = np.minimum(np.maximum(np.searchsorted(points, values, "right") - 1, 0), len(points) - 2)  # np.clip is slow
     return left, np.maximum((values - points[left]) / (points[left + 1] - points[left]), 0.0)
 
 

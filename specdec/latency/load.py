@@ -63,7 +63,8 @@ class _Run:
         decision = self.policy.decide(state, sight)
         drafting_ms_B = draft_ms(decision.passes, sight.pass_ms_BR)
         self.clock_B += drafting_ms_B + sight.verify_ms(decision.verified.sum(1))
-        self._account(sight, drafting_ms_B, decision)
+        if self.policy.asks_rate:
+            self._account(sight, drafting_ms_B, decision)
         self._note(self.served.read_BN, (took > 0) & (took == state.unread))
         self._note(self.served.first_BN, is_decoding & state.is_fresh)
         state.is_fresh &= ~is_decoding

@@ -12,6 +12,7 @@ M passes ahead.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -48,6 +49,7 @@ class Scheduled:
     """The policy, over one drafter's prospects."""
 
     prospects: Prospects
+    asks_rate: ClassVar[bool] = True
 
     def begin(self, servers: np.ndarray, questions: np.ndarray, num_running: np.ndarray) -> tuple[np.ndarray, ...]:
         return self.prospects.begins_Q[questions], self.prospects.ends_Q[questions]

@@ -7,7 +7,7 @@ questions, R requests of a batch from 0 on, W drafters.
 
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -116,7 +116,9 @@ class Sight:
 
 
 class Policy(Protocol):
-    """How requests are served."""
+    """How requests are served. `asks_rate`: whether it decides by what the server gives (`Sight.rate_B`)."""
+
+    asks_rate: ClassVar[bool]
 
     def begin(self, servers: np.ndarray, questions: np.ndarray, num_running: np.ndarray) -> tuple[np.ndarray, ...]:
         """Places and ends of requests that enter, by their servers' numbers; `num_running` counts them in."""
@@ -144,6 +146,7 @@ class Recorded:
     drafters_B: np.ndarray
     plain_B: np.ndarray
     off_above_B: np.ndarray
+    asks_rate: ClassVar[bool] = False
 
     def begin(self, servers: np.ndarray, questions: np.ndarray, num_running: np.ndarray) -> tuple[np.ndarray, ...]:
         is_off = num_running > self.off_above_B[servers]

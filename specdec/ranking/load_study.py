@@ -16,7 +16,8 @@ from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
 from specdec.latency.batch_costs import BatchCosts, beyond, pass_rows, verify_rows
 from specdec.latency.load import serve
-from specdec.latency.profile import LatencyProfile
+from specdec.latency.pricing import Pricing
+from specdec.latency.profile import DEFAULT_PROFILES, LatencyProfile
 from specdec.latency.scheduling import Scheduled
 from specdec.latency.serving import CHUNK, Plan, Policy, Served
 from specdec.ranking.load_bound import Boards, bound_ms
@@ -40,6 +41,7 @@ from specdec.traces.prospects import prospects
 from specdec.traces.trace import Trace
 
 LEAST_REQUESTS = 200  # that come at a rate
+PROFILE = ("H100_bound",)  # where nobody asks for one: the default of rankings has no rows
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,14 @@ class Asked:
     def most(self) -> int:
         """Requests at a time, over all loads."""
         return max([1, *self.concurrency, *([self.max_batch] if self.request_rate else [])])
+
+
+def priced_by(names: Sequence[str], as_if: str | None, target: str) -> tuple[LatencyProfile, str]:
+    """The profile of these names, and its entry that `target` is priced as. Raises UserError unless it is one."""
+    pricing = Pricing.load(PROFILE if tuple(names) == DEFAULT_PROFILES else names, as_if)
+    if len(pricing.profiles) != 1:
+        raise UserError("--latency_profile: a server has one profile, and needs one")
+    return next(iter(pricing.entries(target).values()))
 
 
 @dataclass(frozen=True)

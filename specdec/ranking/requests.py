@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from specdec.decoding.cost_aware import has_seen
 from specdec.drafters.families import known_spec, parse_name
 from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
@@ -108,9 +109,9 @@ class Requests:
         ]
 
 
-def requests_of(records: Sequence[Record], allow_unequal: bool = False) -> Requests:
+def requests_of(records: Sequence[Record], allow_unequal: bool = False, allow_seen: bool = False) -> Requests:
     """The requests of some records. Raises UserError: several targets, no drafter, an empty answer, drafters of other
-    questions than the rest (unless `allow_unequal`: the common ones)."""
+    questions than the rest (unless `allow_unequal`: the common ones), a policy on what taught it (but `allow_seen`)."""
     targets = sorted({record.identity.target for record in records})
     if len(targets) > 1:
         raise UserError(f"records of several targets ({', '.join(targets)}): give one, as OUTPUT_DIR/pickles/TARGET")
@@ -127,6 +128,11 @@ def requests_of(records: Sequence[Record], allow_unequal: bool = False) -> Reque
     if not drafters:
         raise UserError("the records are of plain decoding alone: give those of a drafter")
     common = set.intersection(*(set(found[name]) for name in drafters))
+    taught = {key for own in found.values() for key, one in own.items() if has_seen(one.provenance)}
+    if taught & common and not allow_seen:
+        raise UserError(
+            f"a policy has learnt from question {min(taught & common)[1]}: run others, or give --allow_seen"
+        )
     short = next((name for name in drafters if len(common) < len(found[name])), None)
     if not common or (short and not allow_unequal):
         raise UserError(

@@ -152,6 +152,21 @@ def advice(tables: Sequence[LoadTable]) -> list[str]:
     return lines
 
 
+def under_load_line(study: Study, tables: Sequence[LoadTable]) -> str:
+    """What a recommendation says of one load, in a sentence or two. Example: "64 requests at a time, simulated ..."."""
+    table = tables[0]
+    where = f"{table.load.value:g} requests at a time, simulated by {study.profile.title} as if {study.entry}"
+    if (best := table.best) is None:
+        return f"{where}: nothing keeps up."
+    others = [label(row) for row in table.choices if row.may_be_best and row is not best]
+    beside = f"; not told apart from {len(others)} more ({others[0]}, ...)" if others else ""
+    lost = table.batch_1_loss
+    loss = (
+        f" What is best for one request alone loses {lost.value:.0%} of that." if lost and lost.value >= 0.005 else ""
+    )
+    return f"{where}: {label(best)}, {interval(best.values.get('speedup'))} times plain decoding{beside}.{loss}"
+
+
 def _notes(study: Study, tables: Sequence[LoadTable]) -> list[str]:
     lines = [f"{table.load.label}: {note}." for table in tables for note in table.notes]
     for table in tables:
