@@ -75,7 +75,7 @@ class Asked:
 
 def priced_by(names: Sequence[str], as_if: str | None, target: str) -> tuple[LatencyProfile, str]:
     """The profile of these names, and its entry that `target` is priced as. Raises UserError unless it is one."""
-    pricing = Pricing.load(PROFILE if tuple(names) == DEFAULT_PROFILES else names, as_if)
+    pricing = Pricing.load(PROFILE if names is DEFAULT_PROFILES else names, as_if)
     if len(pricing.profiles) != 1:
         raise UserError("--latency_profile: a server has one profile, and needs one")
     return next(iter(pricing.entries(target).values()))
