@@ -241,3 +241,64 @@ def test_what_cannot_be_simulated_together_is_one_line():
     assert requests_of([make_record(0, AR, provenance=policy)], allow_seen=True).drafters == ("plain", AR)
     both = requests_of([make_record(0, AR), make_record(1, AR), make_record(0, DLLM)], allow_unequal=True)
     assert [number for _, number, _ in both.questions] == [0] and both.drafters == ("plain", AR, DLLM)
+
+
+# ---- against a server written down request by request ---------------------------------------------------------------
+
+
+def slow_server(
+    rounds: list[list[tuple[int, int, int, int]]], plan: Plan, server: int
+) -> tuple[list[float], list[float], list[float]]:
+    """When each request's prompt was read, its first and its last tokens came: one request after the other, by the
+    prices that `profile` states in words."""
+    asked = [int(plan.picks_BL[server, at % plan.picks_BL.shape[1]]) for at in range(plan.num_measured)]
+    arrivals = [0.0] * len(asked) if plan.arrivals_BN is None else plan.arrivals_BN[server].tolist()
+    clock, waiting = 0.0, list(range(len(asked)))
+    running: dict[int, list] = {}
+    read, first, last = ([0.0] * len(asked) for _ in range(3))
+    while waiting or running:
+        if not running and waiting and arrivals[waiting[0]] > clock:
+            clock = arrivals[waiting[0]]
+        while waiting and len(running) < plan.num_places and arrivals[waiting[0]] <= clock:
+            one = waiting.pop(0)
+            running[one] = [int(plan.prompt_lens_Q[asked[one]]), list(rounds[asked[one]])]
+        room, took = plan.chunk, {}
+        decoding = [one for one, (unread, _) in running.items() if not unread]
+        for one in sorted(one for one in running if one not in decoding):
+            if room:
+                took[one] = min(room, running[one][0])
+                room -= took[one]
+        turns = {one: running[one][1].pop(0) for one in decoding}
+        wanted = [turn[0] for turn in turns.values()]
+        for j in range(1, max(wanted, default=0) + 1):
+            clock += 2 + 0.5 * (sum(want >= j for want in wanted) - 1)
+        clock += 10 + sum(took.values()) + sum(turn[1] + 1 for turn in turns.values()) - 1
+        for one, amount in took.items():
+            running[one][0] -= amount
+            read[one] = clock if not running[one][0] else read[one]
+        for one in turns:
+            first[one] = first[one] or clock
+            if not running[one][1]:
+                last[one] = clock
+                del running[one]
+    return read, first, last
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_steps_are_those_of_a_server_written_down_request_by_request(seed):
+    rng = np.random.default_rng(seed)
+    rounds = [
+        [(int(p), int(d), int(d), int(d) + 1) for p, d in rng.integers(0, 5, size=(rng.integers(1, 5), 2))]
+        for _ in range(rng.integers(1, 5))
+    ]
+    comes = rng.exponential(rng.choice([5.0, 60.0]), size=(3, 6)).cumsum(1)
+    sizes = rng.integers(1, 6), rng.integers(len(rounds), size=(3, 5)), rng.integers(1, 9, size=len(rounds))
+    plan = Plan(
+        int(sizes[0]), 6, sizes[1], np.zeros(3, int), sizes[2], arrivals_BN=comes, chunk=int(rng.integers(1, 12))
+    )
+    served = serve(plan, recorded(rounds, 3), costs(int(sizes[0])))
+    for server in range(3):
+        for ours, theirs in zip(
+            (served.read_BN, served.first_BN, served.finished_BN), slow_server(rounds, plan, server), strict=True
+        ):
+            assert ours[server] == pytest.approx(theirs, rel=1e-9)

@@ -19,8 +19,8 @@ from specdec.latency.batch_costs import BatchCosts
 from specdec.latency.load import serve
 from specdec.latency.profile import load_profile
 from specdec.latency.scheduling import Scheduled
-from specdec.ranking import load_study
 from specdec.latency.serving import Plan
+from specdec.ranking import load_study
 from specdec.ranking.load_table import CONCURRENCY, Load, LoadRow, table_of, value_of
 from specdec.records.record import identity_path, save_record
 from specdec.traces.prospects import prospects
@@ -162,6 +162,7 @@ def test_the_best_of_a_table_and_what_cannot_be_told_from_it():
         (("--latency_profile", "none"), "a server has one profile"),
         (("--latency_profile", "H100_bound", "A100_bound", "--latency_target", "Qwen3-8B"), "a server has one profile"),
         (("--policies", "scheduled", "--trace_dir", "nowhere"), "nowhere"),
+        (("--policies", "off"), "give --request_rate"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(results, capsys, flags, why):

@@ -111,7 +111,7 @@ def traces_of(requests: Requests, folder: Path) -> list[Trace]:
         raise UserError(
             f"{folder} holds no trace of question {missing[0][1]} of {missing[0][0]}: record it with --record"
         )
-    for question, own in zip(requests.questions, requests.lengths(), strict=True):
-        if own != (len(found[question].prompt_ids), len(found[question].output_tokens)):
+    for question, own in zip(requests.questions, requests.texts(), strict=True):
+        if own != (found[question].prompt_ids, found[question].output_tokens):
             raise UserError(f"the trace of question {question[1]} is of another text than the records: record it again")
     return [found[question] for question in requests.questions]

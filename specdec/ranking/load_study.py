@@ -97,6 +97,10 @@ class Study:
         if self.beyond and not self.asked.extrapolate:
             what = f"latency profile {self.profile.name} does not reach {' or '.join(self.beyond)}"
             raise UserError(f"{what}: ask for less, or go on in a straight line with --extrapolate")
+        if OFF in self.asked.policies and not self.asked.request_rate:
+            raise UserError(
+                "the policy off is for requests that come at a rate, some where more run: give --request_rate"
+            )
         if {SCHEDULED, CLAIRVOYANT} & {*self.asked.policies} and not self.traces:
             raise UserError(
                 "the policies scheduled and clairvoyant need traces of the questions: record them with failfast.py "

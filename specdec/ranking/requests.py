@@ -38,9 +38,10 @@ class Requests:
     def output_lens_Q(self) -> np.ndarray:
         return np.array([self._any(one).num_output_tokens for one in self.questions])
 
-    def lengths(self) -> list[tuple[int, int]]:
-        """Tokens of each question's prompt and answer."""
-        return list(zip(self.prompt_lens_Q.tolist(), self.output_lens_Q.tolist(), strict=True))
+    def texts(self) -> list[tuple[list[int], list[int]]]:
+        """Each question's prompt and answer, in tokens."""
+        found = [self._any(question) for question in self.questions]
+        return [(one.prompt_ids, one.output_tokens) for one in found]
 
     @cached_property
     def groups(self) -> list[np.ndarray]:

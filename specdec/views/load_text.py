@@ -5,7 +5,7 @@ from typing import Any
 
 from specdec.drafters.plain import PLAIN
 from specdec.ranking.load_study import Study
-from specdec.ranking.load_table import CLAIRVOYANT, CONCURRENCY, FIXED, OFF, SCHEDULED, LoadRow, LoadTable
+from specdec.ranking.load_table import CLAIRVOYANT, CONCURRENCY, FIXED, OFF, SCHEDULED, TAILS, LoadRow, LoadTable
 from specdec.ranking.statistics import Value
 from specdec.text import aligned
 from specdec.views.palette import chains_label, label_of
@@ -15,7 +15,7 @@ WORDS = {
     SCHEDULED: "{}, scheduled by load",
     CLAIRVOYANT: "no policy beats (bound)",
 }
-MAX_NAME = 46
+MAX_NAME = 34
 
 
 def label(row: LoadRow) -> str:
@@ -95,17 +95,15 @@ def _by_load(
 
 
 def _bests(tables: Sequence[LoadTable]) -> str:
+    tails = "/".join(map(str, TAILS))
     head = [
         "load",
         "best",
         "speedup",
         "tokens/s",
         "wasted/s",
-        "TPOT ms p50",
-        "p90",
-        "p99",
-        "TTFT ms p50",
-        "p99",
+        f"TPOT ms {tails}",
+        f"TTFT ms {tails}",
         "batch 1's loses",
     ]
     lines = []
@@ -115,8 +113,8 @@ def _bests(tables: Sequence[LoadTable]) -> str:
             lines.append([table.load.label, "saturated: nothing keeps up", *["-"] * (len(head) - 2)])
             continue
         numbers = [f"{row.number('tokens_per_s'):.0f}", f"{row.number('wasted_per_s'):.0f}"]
-        numbers += [f"{row.number(f'tpot_ms_p{share}'):.1f}" for share in (50, 90, 99)]
-        numbers += [f"{row.number(f'ttft_ms_p{share}'):.0f}" for share in (50, 99)]
+        for name, form in (("tpot_ms", "{:.1f}"), ("ttft_ms", "{:.0f}")):
+            numbers.append("/".join(form.format(row.number(f"{name}_p{share}")) for share in TAILS))
         loss = "-" if table.batch_1_loss is None else f"{table.batch_1_loss.value:.0%}"
         speedup = interval(row.values.get("speedup"))
         lines.append([table.load.label, label(row)[:MAX_NAME], speedup, *numbers, loss])
@@ -145,11 +143,19 @@ def advice(tables: Sequence[LoadTable]) -> list[str]:
     for name, own in runs:
         first, last = own[0].load.value, own[-1].load.value
         at = f"{first:g}" if first == last else f"{first:g} to {last:g}"
-        level = {label(row) for table in own for row in table.choices if row.may_be_best} - {name}
-        beside = f"; not told apart from {len(level)} others" if len(level) > 1 else ""
-        beside = f"; not told apart from {min(level)}" if len(level) == 1 else beside
-        lines.append(f"At {at} requests at a time: {name}{beside}.")
+        lines.append(f"At {at} requests at a time: {name}{_beside(own, name)}.")
     return lines
+
+
+def _beside(tables: Sequence[LoadTable], name: str) -> str:
+    """What cannot be told from the best one at some of these loads; plain decoding is always named."""
+    level = {label(row) for table in tables for row in table.choices if row.may_be_best} - {name}
+    plain = label_of(PLAIN)
+    others = level - {plain}
+    words = [plain] * (plain in level) + (
+        [min(others)] if len(others) == 1 else [f"{len(others)} others"] * bool(others)
+    )
+    return f"; not told apart from {' and '.join(words)}" if words else ""
 
 
 def under_load_line(study: Study, tables: Sequence[LoadTable]) -> str:
