@@ -61,6 +61,7 @@ LIGHT_PROFILING = (
     "serving/ranking_row",
     "serving/server",
     "serving/server_profile",
+    "serving/speculating",
     "serving/trials",
     "tune_engine",
 )
