@@ -114,6 +114,8 @@ class Chat:
             decode_ms=1e3 * (end - stream.first),
             counted_by=counted_by,
             finish_reason=stream.finish_reason,
+            prompt_ids=stream.prompt_ids or None,
+            output_ids=stream.output_ids if len(stream.output_ids) == num_tokens else None,
         )
 
     def _count(self, stream: Stream) -> tuple[int, str, float]:

@@ -31,6 +31,7 @@ class Answer:
 
     `ttft_ms`: from the request to the first token. `decode_ms`: from there to the last, in which `num_timed` tokens
     came: those after the first, or after all that arrived together with it. `counted_by`: who counted the tokens.
+    `prompt_ids` and `output_ids`: where the server says them.
     """
 
     num_tokens: int
@@ -40,6 +41,8 @@ class Answer:
     counted_by: str
     finish_reason: str | None = None
     speculation: Speculation | None = None
+    prompt_ids: list[int] | None = None
+    output_ids: list[int] | None = None
 
     @property
     def ms_per_token(self) -> float:
