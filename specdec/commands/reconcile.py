@@ -13,6 +13,8 @@ from pathlib import Path
 
 from profiling.serving.counts import Counter
 from specdec.commands.flags import StrictParser, add_flags
+from specdec.config import RunConfig
+from specdec.drafters.asked import model_flags
 from specdec.drafters.base import Spec
 from specdec.drafters.families import known_spec, parse_name
 from specdec.errors import UserError, exit_status
@@ -31,6 +33,7 @@ EXAMPLES = (
     "failfast reconcile results --base_url http://127.0.0.1:8000/v1",
     "failfast reconcile results --drafter ar_None_sf_5 --counts counts.csv",
 )
+MODELS = ("device", "dtype", "engine")
 AGAIN = 3  # questions with another answer that are asked once more: a server that samples answers otherwise
 
 
@@ -45,7 +48,10 @@ def build_parser(program: str) -> StrictParser:
     )
     parser.group("server").add_argument("--served_name", metavar="NAME", help="of the model (default: the target's)")
     parser.group("models").add_argument("--tokenizer", metavar="FOLDER", help="the target's, to show tokens as text")
-    add_flags(parser, ("data_dir",))
+    parser.group("models").add_argument(
+        "--with_models", action="store_true", help="run a head along the texts again, with the mistakes servers make"
+    )
+    add_flags(parser, ("data_dir", "target_model_name", *(flag.name for flag in model_flags()), *MODELS))
     parser.group("output").add_argument("--json", action="store_true", help="print one JSON document")
     return parser
 
@@ -63,7 +69,9 @@ def run(arguments: Sequence[str], program: str = "failfast reconcile") -> str:
     spec = _drafter(options.drafter, options.results, next(iter(traces.values())))
     served = _served(options, traces)
     used = [traces[one.question_id] for one in served]
-    variants = {OURS: {trace.question_id: written(trace, spec) for trace in used}}
+    variants: dict[str, Answers] = {OURS: {trace.question_id: written(trace, spec) for trace in used}}
+    if options.with_models:
+        variants |= _mistaken(options, spec, used)
     found = _reconciled(used, served, variants, spec, _show(options, used[0]))
     by_question = {one.question_id: one for one in served}
     if options.json:
@@ -81,9 +89,22 @@ def _reconciled(
 ) -> Reconciled:
     pairs = [pair_of(trace, one) for trace, one in zip(traces, served, strict=True)]
     own = Convention(_length_of(spec))
-    longest = max(own.draft_len, min(trace.chains_of(spec).chain_len for trace in traces))
-    longest = min(longest, 2 * own.draft_len + 8)
-    return reconcile(pairs, {one.question_id: one for one in served}, variants, own, longest, show)
+    return reconcile(pairs, {one.question_id: one for one in served}, variants, own, _longest(traces, spec), show)
+
+
+def _longest(traces: Sequence[Trace], spec: Spec) -> int:
+    """The longest drafts that are tried: as far as all chains go, and not far beyond the drafter's own."""
+    own = _length_of(spec)
+    return min(max(own, min(trace.chains_of(spec).chain_len for trace in traces)), 2 * own + 8)
+
+
+def _mistaken(options: argparse.Namespace, spec: Spec, traces: Sequence[Trace]) -> Mapping[str, Answers]:
+    from specdec.runs.drafter_variants import variants_of
+
+    names = ("target_model_name", *(flag.name for flag in model_flags()), *MODELS)
+    given = {name: getattr(options, name) for name in names}
+    config = RunConfig.of(**given, drafters=[spec.kind], draft_len=[_length_of(spec)], latency_profile=["none"])
+    return variants_of(config, spec, traces, _longest(traces, spec))
 
 
 def _require_one_source(traces: Sequence[Trace], results: Path) -> None:
