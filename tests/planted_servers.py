@@ -55,6 +55,29 @@ def written_by(says: Says, text: Sequence[int], stop_ids: Sequence[int], most: i
     return found
 
 
+def oldest_place(text: Sequence[int], most: int, longest: int) -> list[int]:
+    """What followed the longest run of up to `longest` tokens that the text ends with, where it stood first."""
+    for size in range(min(longest, len(text) - 1), 0, -1):
+        for begin in range(len(text) - size):
+            if list(text[begin : begin + size]) == list(text[-size:]):
+                return list(text[begin + size : begin + size + most])
+    return []
+
+
+def ngram_counts(question_id: int, prompt: list[int], text: Sequence[int], longest: int, most: int) -> ServedCounts:
+    """Of a server that looks words up, along a text that the target has written after the prompt."""
+    at, counts = 1, {"num_rounds": 0, "num_drafts": 0, "num_drafted": 0, "num_accepted": 0}
+    while at < len(text):
+        draft = oldest_place([*prompt, *text[:at]], most, longest)
+        accepted = 0
+        while accepted < len(draft) and text[at + accepted : at + accepted + 1] == [draft[accepted]]:
+            accepted += 1
+        for name, value in zip(counts, (1, bool(draft), len(draft), accepted), strict=True):
+            counts[name] += value
+        at += accepted + 1
+    return ServedCounts(question_id, num_tokens=len(text), output_ids=list(text), prompt_ids=prompt, **counts)
+
+
 @dataclass(frozen=True)
 class Planted:
     """A server: what it is asked with, its models, and how it drafts and counts."""

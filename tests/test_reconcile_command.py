@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from fake_server import DONE, STEPS, FakeServer, Handler, Reply, data, hang_up, status, usage_chunk
-from planted_servers import Planted, prompt_of, recorded
+from planted_servers import Planted, ngram_counts, prompt_of, recorded
 
 from specdec import cli
 from specdec.commands import reconcile
 from specdec.decoding.chains import Chains
+from specdec.drafters.lookup import OLDEST
 from specdec.drafters.token_drafter import token_chain
 from specdec.ranking.served_counts import ServedCounts, read_counts
 from specdec.records.identity import Identity
@@ -122,6 +123,16 @@ def test_a_server_that_samples_is_asked_again(results, capsys):
         assert run(results, "--base_url", server.url, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["findings"][0]["kind"] == "sampling defaults" and not found["is_explained"]
+
+
+def test_a_server_that_looks_up_the_oldest_place_is_known_by_its_drafts(results, tmp_path, capsys):
+    """vLLM's ngram; half of its rounds have no draft."""
+    counts = [ngram_counts(number, prompt_of(number), list(recorded(number).tokens), 2, 4) for number in QUESTIONS]
+    assert 0 < sum(one.num_drafts for one in counts) < sum(one.num_rounds for one in counts)
+    asked = [str(results), "--drafter", "lookup_2_sf_4", "--counts", save(tmp_path, counts), "--json"]
+    assert reconcile.main(asked, "failfast reconcile") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["is_explained"] and found["findings"][0]["text"] == OLDEST
 
 
 def save(folder: Path, entries: Sequence[ServedCounts], name: str = "counts.json") -> str:

@@ -70,6 +70,7 @@ def run(arguments: Sequence[str], program: str = "failfast reconcile") -> str:
     served = _served(options, traces)
     used = [traces[one.question_id] for one in served]
     variants: dict[str, Answers] = {OURS: {trace.question_id: written(trace, spec) for trace in used}}
+    variants |= _served_otherwise(spec, used)
     if options.with_models:
         variants |= _mistaken(options, spec, used)
     found = _reconciled(used, served, variants, spec, _show(options, used[0]))
@@ -165,6 +166,16 @@ def written(trace: Trace, spec: Spec) -> Written:
     """A trace's answer with what the drafter would write after each of its tokens."""
     drafts = [chain.tokens for chain in trace.chains_of(spec).chains]
     return Written(trace.output_tokens, drafts, trace.stop_ids, trace.identity.max_new_tokens)
+
+
+def _served_otherwise(spec: Spec, traces: Sequence[Trace]) -> dict[str, dict[int, Written]]:
+    """The answers with what servers' drafter of this kind drafts, by what it does otherwise."""
+    found: dict[str, dict[int, Written]] = {}
+    for trace in traces:
+        for name, drafts in spec.served_drafts(trace).items():
+            answer = Written(trace.output_tokens, drafts, trace.stop_ids, trace.identity.max_new_tokens)
+            found.setdefault(name, {})[trace.question_id] = answer
+    return found
 
 
 def pair_of(trace: Trace, one: ServedCounts) -> Pair:
