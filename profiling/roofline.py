@@ -74,6 +74,7 @@ OTHERS = {
     "Qwen3-14B": OtherShape(5120, 17408, 40, 40, 8, 151936),
     "Qwen3-32B": OtherShape(5120, 25600, 64, 64, 8, 151936),
     "Llama-3.1-8B-Instruct": OtherShape(4096, 14336, 32, 32, 8, 128256, model_type="llama"),
+    "tiny-qwen3": OtherShape(64, 128, 8, 4, 2, 4608, head_dim=16),
 }
 
 

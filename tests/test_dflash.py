@@ -24,7 +24,7 @@ from dflash_heads import (
     toy_dflash,
 )
 from families import edit_config, save_model
-from toys import TOO_CLOSE, greedy_tokens, random_ids, toy_model, weaken_attention
+from toys import TOO_CLOSE, greedy_tokens, random_ids, run_twice, toy_model, weaken_attention
 
 from specdec.commands import replay as replay_command
 from specdec.commands import run as failfast
@@ -41,6 +41,7 @@ from specdec.latency.profile import LatencyProfile
 from specdec.models import dflash_network
 from specdec.models.dflash import default_taps
 from specdec.models.graph.graph_lm import GraphLM
+from specdec.models.graph.graphs import Graphs
 from specdec.models.graph.weights import unsupported
 from specdec.models.lm import CachedLM
 from specdec.questions.sets import load_problems
@@ -115,10 +116,13 @@ def apt_head(variant: str, target: torch.nn.Module) -> ToyDflash:
 def test_every_draft_of_every_round_is_the_references(
     targets: list[torch.nn.Module], variant: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Rejected tokens included; a cache that grows is met. Kinds of heads take turns with two targets."""
+    """Rejected tokens included; graphs' padding, a cache that grows, and prompts in pieces are met. Kinds of heads take
+    turns with two targets."""
     target = targets[list(VARIANTS).index(variant) % 2]
     monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8,))
-    monkeypatch.setattr(dflash_network, "INITIAL_CAPACITY", 8)
+    monkeypatch.setattr(Graphs, "run", run_twice)
+    for name, value in (("INITIAL_CAPACITY", 8), ("LEAST_SPAN", 4), ("PADDED", (1, 2, 4, 16)), ("MAX_ROWS", 16)):
+        monkeypatch.setattr(dflash_network, name, value)
     head, lengths, num_rejected = apt_head(variant, target), set(), 0
     for backend, engine in ENGINES.items():
         lm = engine(target)
@@ -156,7 +160,7 @@ def test_forty_answers_are_plain_decodings(
     head = taught(toy_dflash(kind, target, 5, **how), target, [[*one, *two] for one, two in asked[::2]])
     engines = [CachedLM, CachedLM if unsupported(target.config) else GraphLM]
     models = [engine(target) for engine in engines]
-    networks = [loaded_dflash(tmp_path, head, lm) for lm in models]
+    networks = [loaded_dflash(tmp_path, head, lm, name) for name, lm in zip(ENGINES, models, strict=True)]
     accepted = []
     for index, (prompt, greedy) in enumerate(asked):
         drafter = DflashDrafter(networks[index % 2], SPECS[index // 2 % len(SPECS)], Setup(()))

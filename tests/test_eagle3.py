@@ -11,7 +11,7 @@ import pytest
 import torch
 from families import save_model
 from heads import ToyHead, draft_of, features_of, loaded_head, save_head, taught, toy_head
-from toys import TOO_CLOSE, greedy_tokens, random_ids, toy_model, weaken_attention
+from toys import TOO_CLOSE, greedy_tokens, random_ids, run_twice, toy_model, weaken_attention
 
 from specdec.config import RunConfig
 from specdec.decoding.loop import speculate
@@ -23,6 +23,7 @@ from specdec.drafters.families import parse_name
 from specdec.errors import UserError
 from specdec.models import eagle3_network
 from specdec.models.graph.graph_lm import GraphLM
+from specdec.models.graph.graphs import Graphs
 from specdec.models.graph.weights import unsupported
 from specdec.models.lm import CachedLM
 from specdec.questions.sets import load_problems
@@ -88,6 +89,7 @@ def test_every_draft_of_every_round_is_the_references(
 ) -> None:
     """Rejected tokens included; graphs' padding, a cache that grows, and prompts in pieces are met."""
     monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8,))
+    monkeypatch.setattr(Graphs, "run", run_twice)
     monkeypatch.setattr(eagle3_network, "INITIAL_CAPACITY", 8)
     monkeypatch.setattr(eagle3_network, "PADDED", (1, 2, 4, 16))
     monkeypatch.setattr(eagle3_network, "MAX_ROWS", 16)

@@ -7,7 +7,7 @@ enough that their outputs depend on every token they see. All of them are float3
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import transformers
@@ -110,6 +110,13 @@ def toy_pair(architecture: str) -> tuple[torch.nn.Module, torch.nn.Module]:
     torch.set_num_threads(1)
     target = weaken_attention(toy_model(architecture, 31, scale=4.0, tie=architecture == "qwen2"), 0.3)
     return target, perturbed(target, 32, 0.2)
+
+
+def run_twice(graphs: object, key: object, function: Callable[[], object]) -> object:
+    """What `Graphs.run` does on a GPU at first use: it runs a function some times before it records it."""
+    with torch.inference_mode():
+        function()
+        return function()
 
 
 def random_ids(seed: int, length: int, *, exclude: Sequence[int] = (), vocab_size: int = VOCAB_SIZE) -> list[int]:

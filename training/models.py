@@ -119,12 +119,13 @@ def cut_layers(model: PreTrainedModel, num_kept: int) -> PreTrainedModel:
     return small.to(next(model.parameters()).device)
 
 
-def compile_layers(model: PreTrainedModel) -> None:
+def compile_layers(model: torch.nn.Module) -> None:
     """Has torch.compile join the small operations of every decoder layer, in place.
 
     They are bound by memory. The layers are alike, so one compilation (20 s) serves all of them and all shapes.
     """
-    for layer in model.get_submodule("model.layers").children():
+    layers = getattr(model, "layers", None) or model.get_submodule("model.layers")  # a head's own, or a model's
+    for layer in layers.children():
         layer.compile(dynamic=True)
 
 

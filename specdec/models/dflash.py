@@ -98,10 +98,10 @@ class DflashHead(LlamaLike):
         return wanted
 
     def load(self, source: HeadSource, target: CachedLM, backend: str) -> DflashNetwork:
-        """See `Head`. It runs as it is, whatever the backend."""
+        """See `Head`."""
         own = [name for name in TABLES if name in source.shapes]
         tensors = load_tensors(source.shapes, [*self.wanted(source.shapes), *own])
-        return DflashNetwork(self, tensors, target, self.rotary(source))
+        return DflashNetwork(self, tensors, target, self.rotary(source), backend == "graph")
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
