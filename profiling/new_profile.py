@@ -114,7 +114,11 @@ def _fields(
             "targets": {**provenance.get("targets", {}), target.entry: target.evidence},
         },
     }
-    return fields if draft.ar_draft_pass_ms is None else {**fields, "ar_draft_pass_ms": draft.ar_draft_pass_ms}
+    fields |= {} if draft.ar_draft_pass_ms is None else {"ar_draft_pass_ms": draft.ar_draft_pass_ms}
+    if earlier is not None:  # what others wrote into it stays
+        fields |= {"family_pass_ms": earlier.family_pass_ms} if earlier.family_pass_ms else {}
+        fields |= earlier.rows.to_builtins(fields["verify_ms"]) if earlier.rows else {}
+    return fields
 
 
 def read_draft_cost(name: str) -> DraftCost:

@@ -15,7 +15,7 @@ from specdec.latency.pricing import price
 from specdec.latency.profile import LatencyProfile, load_profile
 from specdec.latency.rows import Rows, RowTables
 from specdec.latency.serving import Plan, Recorded, Served
-from specdec.ranking.requests import NEVER, requests_of
+from specdec.ranking.requests import NEVER, requests_of, without_loops
 from specdec.records.record import Record
 
 AR, DLLM = "ar_None_sf_3", "dllm_0.05_sf_4"
@@ -239,6 +239,10 @@ def test_what_cannot_be_simulated_together_is_one_line():
     with pytest.raises(UserError, match="a policy has learnt from question 0"):
         requests_of([make_record(0, AR, provenance=policy)])
     assert requests_of([make_record(0, AR, provenance=policy)], allow_seen=True).drafters == ("plain", AR)
+    loop = make_record(2, AR, [make_round(3 + 4 * at, (5, 5, 5), 3, next_token=5) for at in range(30)])
+    assert [one.question_id for one in without_loops([make_record(0, AR), loop, make_record(2, DLLM)])] == [0]
+    with pytest.raises(UserError, match="every answer is mostly one loop"):
+        without_loops([loop])
     both = requests_of([make_record(0, AR), make_record(1, AR), make_record(0, DLLM)], allow_unequal=True)
     assert [number for _, number, _ in both.questions] == [0] and both.drafters == ("plain", AR, DLLM)
 

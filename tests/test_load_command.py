@@ -113,6 +113,8 @@ def test_what_halves_of_questions_teach_is_used_on_the_other_half(results):
     assert np.array_equal(known.survival_FL[first], others.survival_FL[first])
     assert not np.array_equal(known.gain_2JM[0], known.gain_2JM[1])
     assert np.all(np.diff(known.survival_FL, axis=1) <= 1e-12) and known.survival_FL.max() <= 1
+    short = prospects(traces, "ar", [0, 1] * 3, longest=2)
+    assert short.known_FJ.max() == short.survival_FL.shape[1] == short.match_F.max() == 2
     lost = [one for one in traces if one.chains.pop("ar")]
     with pytest.raises(UserError, match="has no chains ar"):
         prospects(lost, "ar", [0, 1] * 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from profiling.new_profile import TargetCost, write_profile
 from profiling.roofline import BYTES, GPUS, Machine, find_shape
 from scripts import bounds
 from specdec.errors import UserError
+from specdec.latency import profile as latency
 from specdec.latency.profile import load_profile, profile_text, verification_ms
 from specdec.latency.rows import Rows
 from specdec.models.checkpoints import TARGET
@@ -106,3 +109,15 @@ def test_a_batch_reads_weights_once_and_multiplies_for_every_row():
     assert machine.pass_ms(model, 8, 0, requests=256) == pytest.approx(2 * machine.pass_ms(model, 8, 0, requests=128))
     # 80 GB less 15.2 GB of weights, 56 kB a token: 2 x 28 layers x 4 heads x 128 numbers
     assert machine.kv_tokens(model) == int((80e9 - 2 * model.num_parameters) // (2 * 28 * 4 * 128 * 2))
+
+
+def test_a_profile_that_grows_keeps_its_rows_and_what_families_cost(tmp_path, monkeypatch):
+    """Targets are measured one after the other into one profile."""
+    monkeypatch.setattr(latency, "WRITTEN_DIR", tmp_path)
+    origin = {"measured_by_this_project": True, "engine": "e", "hardware": "h"}
+    (tmp_path / "p.json").write_text(json.dumps({**PROFILE, "provenance": origin, "family_pass_ms": {"eagle3": 2.0}}))
+    flags = argparse.Namespace(write_profile="p", hardware="h")
+    write_profile(flags, "e", TargetCost("u", 5.0, {}, {"1": 5.0}), None)
+    grown = load_profile("p")
+    assert grown.rows is not None and grown.rows.verify["t"] == read(tmp_path, PROFILE).rows.verify["t"]
+    assert grown.family_pass_ms == {"eagle3": 2.0} and set(grown.verify_ms) == {"t", "u"}

@@ -11,7 +11,7 @@ from specdec.errors import UserError, exit_status
 from specdec.ranking.entries import records_of
 from specdec.ranking.load_study import PROFILE, Asked, Study, priced_by
 from specdec.ranking.load_table import CLAIRVOYANT, FIXED, POLICIES, SCHEDULED
-from specdec.ranking.requests import Requests, requests_of
+from specdec.ranking.requests import Requests, requests_of, without_loops
 from specdec.traces.trace import Trace, find_traces, load_trace
 from specdec.views.load_text import load_dict, load_text
 
@@ -61,6 +61,8 @@ def add_load_flags(parser: StrictParser) -> None:
                       help="go on in a straight line beyond the profile's rows, and say so")  # fmt: skip
     load.add_argument("--allow_unequal", action="store_true",
                       help="of drafters that were run on different questions take the common ones")  # fmt: skip
+    load.add_argument("--without_degenerate", action="store_true",
+                      help="leave out questions whose answer is mostly one loop")  # fmt: skip
     add_flags(parser, ("latency_profile", "latency_target", "allow_seen"))
     parser.explain("latency_profile", f"price with this profile, which has rows (default: {' '.join(PROFILE)})")
 
@@ -82,7 +84,9 @@ def run(arguments: Sequence[str], program: str = "failfast load") -> str:
 
 def study_of(options: Namespace) -> Study:
     """What the flags ask for, read and checked. Raises UserError."""
-    requests = requests_of(records_of(options.results), options.allow_unequal, options.allow_seen)
+    records = records_of(options.results)
+    records = without_loops(records) if options.without_degenerate else records
+    requests = requests_of(records, options.allow_unequal, options.allow_seen)
     profile, entry = priced_by(options.latency_profile, options.latency_target, requests.target)
     rates = tuple(getattr(options, "request_rate", None) or ())
     asked = Asked(

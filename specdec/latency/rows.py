@@ -5,7 +5,7 @@ batches are priced.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -33,6 +33,11 @@ class Rows:
     ms: tuple[tuple[tuple[float, ...], ...], ...]
     kv_tokens: int | None = None
 
+    def to_builtins(self) -> dict[str, Any]:
+        """As a profile's file has it."""
+        found = {**{axis: list(getattr(self, axis)) for axis in AXES}, "ms": self.ms_RKX.tolist()}
+        return found if self.kv_tokens is None else {**found, "kv_tokens": self.kv_tokens}
+
     @cached_property
     def ms_RKX(self) -> np.ndarray:
         return np.array(self.ms, float)
@@ -55,6 +60,12 @@ class RowTables:
     context: int
     verify: Mapping[str, Rows]
     passes: Mapping[str, Rows]
+
+    def to_builtins(self, targets: Collection[str]) -> dict[str, Any]:
+        """As a profile's file has it, of these targets alone; {} where none of them has rows."""
+        verify = {name: one.to_builtins() for name, one in self.verify.items() if name in targets}
+        passes = {name: one.to_builtins() for name, one in self.passes.items()}
+        return {"rows": {"context": self.context, "verify": verify, "passes": passes}} if verify else {}
 
 
 def along(values: np.ndarray, axis: int, known: Sequence[float], asked: Sequence[float]) -> np.ndarray:

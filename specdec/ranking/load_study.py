@@ -155,7 +155,9 @@ class Study:
         halves = np.zeros(len(self.requests.questions), int)
         for place, group in enumerate(self.requests.groups):
             halves[group] = place % 2
-        return {name: Scheduled(prospects(self.traces, name, halves.tolist())) for name in self.chains}
+        reach = max(verify_rows(self.profile, self.entry).tokens) - 1  # no longer drafts than the profile prices
+        longest = None if self.asked.extrapolate else reach
+        return {name: Scheduled(prospects(self.traces, name, halves.tolist(), longest)) for name in self.chains}
 
     @cached_property
     def chains(self) -> list[str]:

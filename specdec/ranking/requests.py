@@ -14,6 +14,7 @@ from specdec.drafters.families import known_spec, parse_name
 from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
 from specdec.latency.serving import Recorded
+from specdec.questions.repetition import is_degenerate
 from specdec.records.record import Record
 from specdec.records.turns import row_of
 
@@ -110,6 +111,19 @@ class Requests:
         ]
 
 
+def without_loops(records: Sequence[Record]) -> list[Record]:
+    """Those of questions that no drafter answered with mostly one loop, which is easy to draft. UserError if none."""
+    loops = {_key(record) for record in records if is_degenerate(record.output_tokens)}
+    kept = [record for record in records if _key(record) not in loops]
+    if not kept:
+        raise UserError("every answer is mostly one loop: leave out --without_degenerate")
+    return kept
+
+
+def _key(record: Record) -> Question:
+    return record.identity.dataset, record.question_id, record.identity.max_new_tokens
+
+
 def requests_of(records: Sequence[Record], allow_unequal: bool = False, allow_seen: bool = False) -> Requests:
     """The requests of some records. Raises UserError: several targets, no drafter, an empty answer, drafters of other
     questions than the rest (unless `allow_unequal`: the common ones), a policy on what taught it (but `allow_seen`)."""
@@ -120,8 +134,7 @@ def requests_of(records: Sequence[Record], allow_unequal: bool = False, allow_se
     for record in records:
         if not record.rounds:
             raise UserError(f"question {record.question_id}, {record.drafter_name}: an empty answer cannot be served")
-        key = record.identity.dataset, record.question_id, record.identity.max_new_tokens
-        found.setdefault(record.drafter_name, {})[key] = record
+        found.setdefault(record.drafter_name, {})[_key(record)] = record
     drafters = [name for name in found if name != PLAIN]
     for name in drafters:
         if known_spec(name) is None:

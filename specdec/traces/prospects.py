@@ -20,8 +20,9 @@ PASSES_AHEAD = 6
 PRIOR_WEIGHT = 20.0  # observations that the mean over all passes counts for in each
 
 
-def prospects(traces: Sequence[Trace], name: str, halves: Sequence[int]) -> Prospects:
-    """Of the chains `name` of some questions, whose `halves` are 0 or 1. UserError where a trace lacks them."""
+def prospects(traces: Sequence[Trace], name: str, halves: Sequence[int], longest: int | None = None) -> Prospects:
+    """Of the chains `name` of some questions, whose `halves` are 0 or 1, as drafts of at most `longest` tokens.
+    UserError where a trace lacks them."""
     for trace in traces:
         if name not in trace.chains:
             raise UserError(
@@ -29,7 +30,9 @@ def prospects(traces: Sequence[Trace], name: str, halves: Sequence[int]) -> Pros
             )
     lengths = [len(trace.output_tokens) for trace in traces]
     half_F = np.repeat(halves, lengths)
-    limit_F, match_F = (np.concatenate(part) for part in zip(*(_limits(one, name) for one in traces), strict=True))
+    limit_F, match_F = (
+        np.concatenate(part) for part in zip(*(_limits(one, name, longest) for one in traces), strict=True)
+    )
     known_FJ, commits_FJ = (np.minimum(_padded(rows), limit) for rows, limit in _by_pass(traces, name, limit_F))
     sure_FL = _padded([one.confidences for trace in traces for one in _chains(trace, name)], float("nan"))
     survival_FL = np.zeros((len(half_F), max(1, int(limit_F.max()))))
@@ -68,12 +71,12 @@ def _chains(trace: Trace, name: str) -> list[Chain]:
     return [*found, *[NOTHING] * (len(trace.output_tokens) - len(found))]
 
 
-def _limits(trace: Trace, name: str) -> tuple[list[int], list[int]]:
+def _limits(trace: Trace, name: str, longest: int | None) -> tuple[list[int], list[int]]:
     """How many tokens of each chain may be drafted, and how many of those the text has too."""
     text, budget, stop_ids = trace.output_tokens, trace.identity.max_new_tokens, trace.stop_ids
     limits, matches = [], []
     for at, chain in enumerate(_chains(trace, name)):
-        tokens = cut_after_stop(chain.tokens[: max(0, budget - at - 1)], stop_ids)
+        tokens = cut_after_stop(chain.tokens[: max(0, budget - at - 1)], stop_ids)[:longest]
         limits.append(len(tokens))
         matches.append(count_accepted(tokens, text[at : at + len(tokens)]))
     return limits, matches
