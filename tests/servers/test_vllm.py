@@ -107,7 +107,7 @@ def plain(results: Path, traces: dict[int, Trace]) -> tuple[Path, dict[str, Any]
     with serving(results, None) as url:
         path = results / "vanilla.json"
         found = profiled(profile_tpt_vllm, url, path)
-        served = Counter(url, "bundled", BUDGET)._served
+        served = Counter(url, "bundled", BUDGET).served
         for problem in load_problems("bundled", num_questions=NUM_QUESTIONS):
             answer, trace = served.ask(problem), traces[problem.question_id]
             assert (answer.prompt_ids, answer.output_ids) == (trace.prompt_ids, trace.output_tokens)
@@ -164,7 +164,7 @@ def test_suffix_decoding_writes_our_text_and_its_memory_is_left_out(results, tra
     with serving(tmp_path, {"method": "suffix", "num_speculative_tokens": 8}) as url:
         more = ("--vanilla", str(plain[0]), "--method", "suffix")
         found = profiled(profile_tpt_vllm_eagle3, url, tmp_path / "suffix.json", *more)
-        served = Counter(url, "bundled", BUDGET)._served
+        served = Counter(url, "bundled", BUDGET).served
         for problem in load_problems("bundled", num_questions=NUM_QUESTIONS):
             assert served.ask(problem).output_ids == traces[problem.question_id].output_tokens
     assert found["row"]["drafter_name"] == "suffix_vllm_8"
