@@ -19,11 +19,13 @@ from specdec.latency.profile import LatencyProfile, check_own_name, known_profil
 
 @dataclass(frozen=True)
 class DraftCost:
-    """What a drafter's pass costs, in ms, and where that is from. `ar_draft_pass_ms`: if an AR drafter's differs."""
+    """What a drafter's pass costs, in ms, and where that is from. `ar_draft_pass_ms`: if an AR drafter's differs;
+    `family`: whose pass it is, where no other drafter is priced by it (`Spec.priced_as`)."""
 
     draft_pass_ms: float
     source: dict[str, Any]
     ar_draft_pass_ms: float | None = None
+    family: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,13 @@ def _fields(
             "targets": {**provenance.get("targets", {}), target.entry: target.evidence},
         },
     }
-    fields |= {} if draft.ar_draft_pass_ms is None else {"ar_draft_pass_ms": draft.ar_draft_pass_ms}
-    if earlier is not None:  # what others wrote into it stays
-        fields |= {"family_pass_ms": earlier.family_pass_ms} if earlier.family_pass_ms else {}
-        fields |= earlier.rows.to_builtins(fields["verify_ms"]) if earlier.rows else {}
+    families = {} if earlier is None else dict(earlier.family_pass_ms)
+    if draft.family is not None:
+        families[draft.family] = draft.draft_pass_ms
+    more = {"ar_draft_pass_ms": draft.ar_draft_pass_ms, "family_pass_ms": families or None}
+    fields |= {key: value for key, value in more.items() if value is not None}
+    if earlier is not None and earlier.rows:  # what others wrote into it stays
+        fields |= earlier.rows.to_builtins(fields["verify_ms"])
     return fields
 
 

@@ -64,6 +64,7 @@ LIGHT_PROFILING = (
     "serving/server",
     "serving/server_profile",
     "serving/speculating",
+    "serving/step_costs",
     "serving/trials",
     "tune_engine",
 )

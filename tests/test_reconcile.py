@@ -110,6 +110,11 @@ def test_other_weights_are_named_where_nothing_else_explains_it():
     assert kinds(one) == ["model"] and not one.questions
 
 
+def test_another_tokenizer_is_no_template():
+    one = found(Planted(prompt=lambda ids: [30 + token for token in ids]))
+    assert kinds(one) == ["tokenizer"] and not one.questions
+
+
 def test_tokens_are_shown_as_text_and_a_thinking_prompt_is_known_by_it():
     words = {5: "/no_", 6: "think", 7: "\n"}
     one = found(Planted(prompt=with_system), show=lambda ids: "".join(words.get(token, "x") for token in ids))

@@ -215,7 +215,7 @@ def broken_off(handler: Handler) -> None:
     [
         (broken_off, "question 2 has no whole answer, so nothing is counted"),
         (hang_up, "closed the connection without an answer"),
-        (status(404, {"error": {"message": "no such model"}}), "asked for the model 'planted'"),
+        (status(404, {"error": {"message": "no such model"}}), "asked for the model 'planted' (--served_name; "),
     ],
     ids=["in_the_middle", "gone", "model"],
 )

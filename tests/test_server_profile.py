@@ -191,6 +191,50 @@ def test_eagle3_gives_its_acceptance_length_a_row_and_a_profile_by_difference(tm
     assert profile.draft_pass_ms == pytest.approx((2.5 * found["ms_per_token"]["median"] - plain) / 3)
 
 
+def test_two_draft_lengths_price_a_drafted_token_and_the_step(tmp_path, profile_dir, clock, capsys):
+    """Steps of 3 drafted tokens take 15 ms, of 5 take 19: a token 2 ms, the step 9; plain tokens take 12."""
+    once = ("--repeats", "1")
+    vanilla = saved(
+        tmp_path, "vanilla", profile_tpt_vllm, capsys, answer(11, gap_s=0.012 / 1.1), clock=clock, more=once
+    )
+    asked = ("--vanilla", str(vanilla), "--method", "draft_model", *once)
+    three, five = (vllm_metrics(4, each, (3, 2, 1), steps_per_answer=4) for each in (3, 5))
+    with FakeServer([answer(11, gap_s=0.004 * 15 / 11)], metrics=three, clock=clock) as server:
+        assert run(profile_tpt_vllm_eagle3, server, *asked, "--out", str(tmp_path / "three.json")) == 0
+    more = ("--other_length", str(tmp_path / "three.json"), "--write_profile", "steps", "--hardware", "GPU")
+    with FakeServer([answer(11, gap_s=0.004 * 19 / 11)], metrics=five, clock=clock) as server:
+        assert run(profile_tpt_vllm_eagle3, server, *asked, *more) == 0
+        profile = load_profile("steps")
+        assert profile.draft_pass_ms == pytest.approx(2) and profile.target_ms_per_token["big"] == pytest.approx(12)
+        assert profile.verify_ms["big"] == pytest.approx({1: 12, 4: 9, 6: 9}) and not profile.family_pass_ms
+        again = [*asked[:2], "--method", "eagle3", *once, *more[:2], "--write_profile", "head", *more[4:]]
+        assert run(profile_tpt_vllm_eagle3, server, *again) == 0
+        assert load_profile("head").family_pass_ms == pytest.approx({"eagle3": 2})
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"engine": "SGLang"}, "was made with engine 'SGLang'"),
+        ({"speculates": "no"}, "is not of a server that speculates"),
+        ({"trials": []}, "no rounds and times"),
+        ({}, "in as long rounds as this"),
+    ],
+)
+def test_another_length_that_tells_nothing_is_refused(change, why, tmp_path, profile_dir, clock, capsys):
+    metrics = vllm_metrics(4, steps_per_answer=4)
+    vanilla = saved(tmp_path, "vanilla", profile_tpt_vllm, capsys, answer(11), clock=clock, more=("--repeats", "1"))
+    asked, other = ("--vanilla", str(vanilla), "--repeats", "1"), tmp_path / "other.json"
+    with FakeServer([answer(11)], metrics=metrics, clock=clock) as server:
+        assert run(profile_tpt_vllm_eagle3, server, *asked, "--out", str(other)) == 0
+        other.write_text(json.dumps(json.loads(other.read_text()) | change))
+        assert run(profile_tpt_vllm_eagle3, server, *asked, "--other_length", str(other)) == 2
+        assert "give --write_profile and --vanilla" in capsys.readouterr().err
+        more = ("--other_length", str(other), "--write_profile", "none_such", "--hardware", "GPU")
+        assert run(profile_tpt_vllm_eagle3, server, *asked, *more) == 2
+    assert why in capsys.readouterr().err and not (profile_dir / "none_such.json").exists()
+
+
 def test_sglang_has_gauges_and_its_counts_are_derived(tmp_path, capsys):
     vanilla = saved(tmp_path, "vanilla", profile_tpt_sglang, capsys, answer(11), metrics=sglang_metrics())
     with FakeServer([answer(11)], metrics=sglang_metrics(2.5, 0.5)) as server:

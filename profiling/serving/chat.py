@@ -31,7 +31,7 @@ class Chat:
 
     `extra`: fields added to the request or, where None, left out of it; what a server knows beyond the protocol
     (repetition_penalty). `count_tokens`: of a text, by the model's tokenizer; None: not at hand. `ends`: the reasons
-    for which this server finishes a whole answer.
+    for which this server finishes a whole answer. `name_flag`: by which a user names the model.
     """
 
     server: Server
@@ -40,6 +40,7 @@ class Chat:
     extra: dict[str, Any] = field(default_factory=dict)
     count_tokens: CountTokens | None = None
     ends: Mapping[str, str] = field(default_factory=lambda: OPENAI_ENDS)
+    name_flag: str = "--target_model_name"
 
     @property
     def url(self) -> str:
@@ -159,7 +160,7 @@ class Chat:
         if _is_of_length(str(refused)):
             return f"{refused}: ask for fewer tokens (--max_new_tokens), or start it with a longer context"
         names = ", ".join(self._model_names()) or "it does not say which"
-        return f"{refused}: asked for the model {self.model!r} (--target_model_name; models there: {names})"
+        return f"{refused}: asked for the model {self.model!r} ({self.name_flag}; models there: {names})"
 
     def _model_names(self) -> list[str]:
         try:

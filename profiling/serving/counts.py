@@ -30,15 +30,13 @@ class Counter:
     timeout_s: float = Server.timeout_s
 
     @property
-    def _served(self) -> Served:
-        chat = Chat(
-            Server(self.base_url, self.timeout_s), self.model, self.max_new_tokens, {**VLLM.extra, **RETURN_IDS}
-        )
-        return Served(chat)
+    def served(self) -> Served:
+        server, extra = Server(self.base_url, self.timeout_s), {**VLLM.extra, **RETURN_IDS}
+        return Served(Chat(server, self.model, self.max_new_tokens, extra, name_flag="--served_name"))
 
     def counts(self, problems: Sequence[Problem]) -> list[ServedCounts]:
         """Of every question. Raises UserError, and counts nothing, where one cannot be counted."""
-        served = self._served
+        served = self.served
         served.warm_up(1)
         if served.metrics() is None:
             raise UserError(f"{served.chat.server.root_url}/metrics does not answer: start the server with its metrics")
@@ -46,7 +44,7 @@ class Counter:
 
     def asked_again(self, found: Sequence[ServedCounts], problems: Sequence[Problem]) -> list[ServedCounts]:
         """The same with what the server answers to `problems` when it is asked once more."""
-        served = self._served
+        served = self.served
         again = {problem.question_id: _ask(served, problem).output_ids for problem in problems}
         return [replace(one, output_again=again.get(one.question_id)) for one in found]
 

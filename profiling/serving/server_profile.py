@@ -26,6 +26,7 @@ from profiling.serving.metrics import UNKNOWN
 from profiling.serving.ranking_row import check_vanilla, ranking_row
 from profiling.serving.server import Server
 from profiling.serving.speculating import Kind, add_method_flag, method_of, speculation_of, told, warn_of_memory
+from profiling.serving.step_costs import check_other_length, draft_cost_of_steps
 from profiling.serving.trials import require_trials, run_trials, summary, without_remembered
 from specdec.commands.flags import status_as
 from specdec.errors import UserError
@@ -41,6 +42,12 @@ def run_command(engine: Engine, about: str, arguments: Sequence[str] | None) -> 
         if engine.speculates is not False:
             parser.group("measuring").add_argument(
                 "--vanilla", help="what this profiler printed of the same server without speculation (a file)"
+            )
+            parser.group("profile").add_argument(
+                "--other_length",
+                metavar="FILE",
+                help="what this profiler printed of the same server with another draft length: prices drafting by the "
+                "difference of their steps (default: by the speedup over --vanilla)",
             )
             add_method_flag(parser, engine)
         add_profile_flags(parser)
@@ -69,17 +76,29 @@ def profile(
         asked["prompt_style"] = flags.prompt_style
     if vanilla is not None:
         check_vanilla(vanilla, asked, (problem.question_id for problem in problems))
+    other = _other_length(flags, asked)
     found = {**asked, **measure(engine, flags, problems)}
     if vanilla is not None:
         found["vanilla_ms_per_token"] = vanilla["ms_per_token"]
         found["vanilla_speculates"] = vanilla.get("speculates", UNKNOWN)
         if flags.concurrency == 1:
             method = method_of(engine, flags, Server(flags.base_url, timeout_s=flags.timeout_s), found["speculation"])
-            found["row"] = ranking_row(found, vanilla, method)
+            found["method"], found["row"] = method, ranking_row(found, vanilla, method)
     show(found)
     if flags.write_profile:
         require_trials(found, "a latency profile")
-        write_server_profile(engine, flags, found, draft)
+        write_server_profile(engine, flags, found, draft, other)
+
+
+def _other_length(flags: argparse.Namespace, asked: dict[str, Any]) -> dict[str, Any] | None:
+    """What --other_length names. Raises UserError where it has no use, or is of another server."""
+    if not getattr(flags, "other_length", None):
+        return None
+    if not flags.write_profile or not flags.vanilla:
+        raise UserError("--other_length prices a profile: give --write_profile and --vanilla as well")
+    other = read_result(flags.other_length, "--other_length")
+    check_other_length(other, asked)
+    return other
 
 
 def measure(engine: Engine, flags: argparse.Namespace, problems: Sequence[Problem]) -> dict[str, Any]:
@@ -119,17 +138,26 @@ def describe(engine: Engine, flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def write_server_profile(
-    engine: Engine, flags: argparse.Namespace, found: dict[str, Any], draft: DraftCost | None
+    engine: Engine,
+    flags: argparse.Namespace,
+    found: dict[str, Any],
+    draft: DraftCost | None,
+    other: dict[str, Any] | None = None,
 ) -> None:
-    """The profile of a target on a server; of one that speculates, with its drafter's cost by difference."""
+    """The profile of a target on a server; of one that speculates, with its drafter's cost by difference: of the steps
+    at two draft lengths, or of a round and a plain token."""
     keys = ("base_url", "model", "engine_version", "dataset", "num_valid", "concurrency", "ms_per_token", "speculates")
     evidence = {key: found[key] for key in keys}
     plain = found.get("vanilla_ms_per_token")
+    table: dict[str, float] = {}
     if plain is not None:
-        draft = draft_cost_by_difference(found, plain["median"])
+        if other is not None:
+            draft, table = draft_cost_of_steps(found, other, plain["median"], found["method"])
+        else:
+            draft = draft_cost_by_difference(found, plain["median"])
         evidence["ms_per_token_without_speculation"] = plain
         evidence["vanilla_speculates"] = found["vanilla_speculates"]
-    cost = TargetCost(found["target"], (plain or found["ms_per_token"])["median"], evidence)
+    cost = TargetCost(found["target"], (plain or found["ms_per_token"])["median"], evidence, table)
     write_profile(flags, engine.name, cost, draft)
 
 

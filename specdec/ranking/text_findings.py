@@ -85,10 +85,12 @@ def prompt_findings(pairs: Sequence[Pair], show: Show | None = None) -> list[Fin
 
 def _of_prompt(ours: list[int], theirs: list[int], show: Show | None) -> tuple[str, str]:
     """The kind of a difference of two prompts, and the difference."""
-    head, tail = _common(ours, theirs), 0
+    head = _common(ours, theirs)
     longest = min(len(ours), len(theirs)) - head
     tail = min(longest, _common(ours[::-1], theirs[::-1]))
     mine, other = ours[head : len(ours) - tail], theirs[head : len(theirs) - tail]
+    if mine and other and 5 * (head + tail) < min(len(ours), len(theirs)):
+        return "tokenizer", f"prompts share {head + tail} tokens at their ends: another tokenizer, or other questions"
     said = f"ours has {_shown(mine, show)} where the server has {_shown(other, show)}, at token {head} of the prompt"
     if head == 0 and len(mine) + len(other) == 1 or theirs[:1] * 2 + ours[1:] == theirs:
         return "BOS", f"one token at the beginning: {said}"
