@@ -104,11 +104,13 @@ def _fields(
     if draft is None:
         assert earlier is not None, "check_profile lets no new profile begin without a drafter's cost"
         draft = DraftCost(earlier.draft_pass_ms, provenance.get("draft", {}), earlier.ar_draft_pass_ms)
+    if target.verify_ms:
+        tables[target.entry] = target.verify_ms
     fields = {
         "name": name,
         "draft_pass_ms": draft.draft_pass_ms,
         "target_ms_per_token": {**tokens, target.entry: target.ms_per_token},
-        "verify_ms": {**tables, **({target.entry: target.verify_ms} if target.verify_ms else {})},
+        "verify_ms": tables,
         "provenance": {
             **origin,
             "remark": "medians over trials; batch 1; a target without verify_ms is flat: a verification, one token",
@@ -122,7 +124,7 @@ def _fields(
     more = {"ar_draft_pass_ms": draft.ar_draft_pass_ms, "family_pass_ms": families or None}
     fields |= {key: value for key, value in more.items() if value is not None}
     if earlier is not None and earlier.rows:  # what others wrote into it stays
-        fields |= earlier.rows.to_builtins(fields["verify_ms"])
+        fields |= earlier.rows.to_builtins(tables)
     return fields
 
 
