@@ -24,7 +24,7 @@ from specdec.errors import UserError
 from specdec.latency.pricing import price
 from specdec.latency.profile import LatencyProfile, load_profile, resolve_target
 from specdec.ranking.oracle import Judge
-from specdec.traces.calibration import costs_of
+from specdec.traces.calibration import tree_costs
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
 
@@ -82,7 +82,7 @@ def tuned(
 
     def records(traces: Sequence[Trace], spec: Spec) -> list[Any]:
         sizes = {"slot_top_k": traces[0].offers[OFFERS].size}
-        return [replay(trace, spec, sizes, costs=costs_of(spec, [profile])) for trace in traces]
+        return [replay(trace, spec, sizes, costs=tree_costs(spec, [profile])) for trace in traces]
 
     best = min(grid, key=lambda spec: sum(times(tuned_on, spec)))
     made = records(reported, best)

@@ -51,7 +51,7 @@ from specdec.models.tokens import (
 )
 from specdec.records.identity import GREEDY, SAMPLED
 from specdec.records.rounds import Round, with_cpu_times
-from specdec.traces.calibration import advice_of, costs_of
+from specdec.traces.calibration import advice_of, tree_costs
 
 log = logging.getLogger("failfast")
 
@@ -210,7 +210,7 @@ class Session:
 
     def setup(self, spec: Spec, *, lm: Any = None, sampler: Sampler | None = None) -> Setup:
         """What the run gives a drafter of `spec`, with or without its model."""
-        costs = costs_of(spec, self.pricing.profiles)
+        costs = tree_costs(spec, self.pricing.profiles)
         return replace(self._unlearnt(spec), lm=lm, sampler=sampler, advice=self._advice(spec), costs=costs)
 
     def _unlearnt(self, spec: Spec) -> Setup:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from specdec.decoding.block_recorder import Answer, ChainBlocks
+from specdec.decoding.chain_blocks import Answer, ChainBlocks
 from specdec.decoding.chains import Chain, Chains
 from specdec.decoding.denoising import Denoising, masked_positions
 from specdec.decoding.offers import Levels, Slots

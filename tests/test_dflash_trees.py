@@ -139,7 +139,7 @@ def test_trees_by_cost_are_replayed_as_they_ran_and_are_smaller_where_verificati
         profile |= {"verify_ms": {"T": {"1": 10.0, "33": last_ms}}, "family_pass_ms": {"dflash": 2.0}}
         file = tmp_path / f"{name}.json"
         file.write_text(json.dumps(profile))
-        chosen = ["--drafters", "plain", "dflash_ca", "--tree_nodes", "32", "--slot_top_k", "8"]
+        chosen = ["--drafters", "plain", "dflash_tree_ca", "--tree_nodes", "32", "--slot_top_k", "8"]
         chosen += ["--latency_profile", str(file), "--latency_target", "T"]
         assert _run(folders, folders / "JetSpec", tmp_path / f"{name}_live", *chosen) == 0
         assert _run(folders, folders / "JetSpec", tmp_path / f"{name}_traced", *chosen, "--record") == 0
@@ -149,7 +149,7 @@ def test_trees_by_cost_are_replayed_as_they_ran_and_are_smaller_where_verificati
             {one.drafter_name: one for one in map(load_record, find_records(tmp_path / f"{name}_{how}"))}
             for how in ("live", "replayed")
         )
-        ours, theirs = replayed[f"dflash_ca_32_T@{name}"], live[f"dflash_ca_32_T@{name}"]
+        ours, theirs = replayed[f"dflash_tree_ca_32_T@{name}"], live[f"dflash_tree_ca_32_T@{name}"]
         assert dataclasses.replace(ours.identity, origin=LIVE) == theirs.identity
         assert [turn.draft_tokens for turn in ours.rounds] == [turn.draft_tokens for turn in theirs.rounds]
         sizes.append(sum(turn.draft_len for turn in theirs.rounds) / theirs.num_rounds)
@@ -169,9 +169,10 @@ def test_trees_by_cost_are_replayed_as_they_ran_and_are_smaller_where_verificati
         assert report.main([str(tmp_path / f"{name}_live"), *priced, "--out", str(page)]) == 0
         assert ours.drafter_name in page.read_text()
     assert sizes[0] > 2 * sizes[1]
-    assert _run(folders, folders / "JetSpec", tmp_path / "none", "--drafters", "dflash_ca") == 2
+    assert _run(folders, folders / "JetSpec", tmp_path / "none", "--drafters", "dflash_tree_ca") == 2
     assert "a policy by cost needs a --latency_profile" in capsys.readouterr().err
-    unknown = ["--drafters", "dflash_ca", "--latency_profile", "vLLM_A6000", "--latency_target", "Qwen2.5-7B-Instruct"]
+    unknown = ["--drafters", "dflash_tree_ca", "--latency_profile", "vLLM_A6000"]
+    unknown += ["--latency_target", "Qwen2.5-7B-Instruct"]
     assert _run(folders, folders / "JetSpec", tmp_path / "none", *unknown) == 2
     assert "does not say what a pass of dflash costs" in capsys.readouterr().err.strip().splitlines()[-1]
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 import csv
 import importlib
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
@@ -20,7 +18,6 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from samples import AR, FAILFAST, make_plain, make_record, make_round
 
-import plotting
 from plotting import cli, fit, gallery, style
 from specdec.commands import rank
 from specdec.latency.pricing import Pricing
@@ -30,14 +27,13 @@ from specdec.ranking.oracle import TraceJudges
 from specdec.ranking.statistics import Value
 from specdec.records.record import Record, identity_path, save_record
 from specdec.records.rounds import Round
-from specdec.traces.calibration import costs_of
+from specdec.traces.calibration import tree_costs
 from specdec.traces.replay import replay
 from specdec.traces.trace import save_trace, trace_path
 from specdec.views import palette
 from specdec.views.table_data import ranking_json
 
 pytestmark = pytest.mark.slow
-ROOT = Path(plotting.__file__).parent.parent
 FIGURES = sorted({*(picture.name for picture in gallery.PICTURES if picture.suffix == ".png"), *gallery.ELSEWHERE})
 NARROW = 3.3  # inches: a column of a paper
 SETTINGS = (
@@ -107,13 +103,13 @@ def ranking_of_trees() -> str:
     pricing, entries = Pricing((profile,), "bundled"), []
     names = [f"dflash_tree_{nodes}" for nodes in (4, 8, 16, 32, 64, 128, 256)]
     names += [f"dflash_tree_df_0.05_{nodes}" for nodes in (16, 64, 256)]
-    names += [f"dflash_ca_{nodes}_bundled@made-up" for nodes in (16, 64, 256)]
+    names += [f"dflash_tree_ca_{nodes}_bundled@made-up" for nodes in (16, 64, 256)]
     for seed in range(3):
         trace = made_up_trace(seed, num_tokens=40, vocab_size=8)
         trace = with_slots(trace, "dflash_slots", num_slots=6, top_k=8)
         judges = TraceJudges(trace, pricing)
         for spec in map(palette.parse_name, ["plain", "lookup_3_sf_4", *names]):
-            record = replay(trace, spec, {"slot_top_k": 8}, costs=costs_of(spec, [profile]))
+            record = replay(trace, spec, {"slot_top_k": 8}, costs=tree_costs(spec, [profile]))
             entries.append(entry_of(record, pricing, judges))
     return ranking_json(entries, "")
 
@@ -320,14 +316,6 @@ def test_help_says_what_it_takes_and_keeps_examples_as_lines(capsys: pytest.Capt
         assert all(ending in shown for ending in cli.FORMATS)
         assert any(kind in shown for kind in ("folders of results", "folders of traces", "SpecForge"))
         assert "--engine" not in shown or "--pricing" in shown
-
-
-def test_without_matplotlib_one_line_says_what_to_install() -> None:
-    code = "import runpy, sys; sys.modules['matplotlib'] = None; import importlib.util as u; real = u.find_spec; "
-    code += "hidden = lambda name, *a: None if name == 'matplotlib' else real(name, *a); u.find_spec = hidden; "
-    code += "sys.argv = ['-m']; runpy.run_module('plotting.pareto', run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "failfast-benchmark[plot]" in done.stderr
 
 
 # ---- single figures --------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from specdec.errors import UserError
 from specdec.latency.pricing import price
 from specdec.latency.profile import LatencyProfile
 from specdec.ranking.oracle import Board, Costs, Judge, Oracle
-from specdec.traces.calibration import costs_of
+from specdec.traces.calibration import tree_costs
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace
 
@@ -94,7 +94,7 @@ def test_never_beaten_and_every_millisecond_has_its_place(name: str) -> None:
         trace = with_slots(trace, OFFERS)
         judge = Judge(trace, PROFILES[name], TARGET)
         for spec in RULES:
-            record = replay(trace, spec, TOP_K, costs=costs_of(spec, [PROFILES[name]]))
+            record = replay(trace, spec, TOP_K, costs=tree_costs(spec, [PROFILES[name]]))
             total_ms = price(record, PROFILES[name], TARGET).total_ms
             ceiling = judge.ceiling(record)
             assert ceiling.total_ms == pytest.approx(total_ms, abs=1e-6), spec

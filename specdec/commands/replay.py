@@ -30,7 +30,7 @@ from specdec.records.pickles import write_atomic
 from specdec.records.places import load_finished, put_record
 from specdec.records.record import check_writable, identity_path
 from specdec.records.turns import row_of, turn_of
-from specdec.traces.calibration import advice_of, costs_of
+from specdec.traces.calibration import advice_of, tree_costs
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
 from specdec.views.record_text import record_lines, record_text
@@ -168,7 +168,7 @@ def replay_trace(path: Path, what: Replays) -> Replayed:
     judges = TraceJudges(trace, what.pricing)
     for spec in what.specs:
         earlier = what.earlier(path) if spec.reads_earlier else NOTHING
-        costs = costs_of(spec, what.pricing.profiles)
+        costs = tree_costs(spec, what.pricing.profiles)
         record = replay(trace, spec, what.config.drafters.options, what.advice(trace, spec), earlier, costs)
         entry = entry_of(record, what.pricing, judges)
         entries.append(entry)

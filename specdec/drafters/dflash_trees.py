@@ -117,10 +117,10 @@ class DflashCostTree(_DflashTree, CostTree):
     tree_nodes: int
     pricing: str
 
-    name_pattern = "dflash_ca_{tree_nodes}_{pricing}"
+    name_pattern = "dflash_tree_ca_{tree_nodes}_{pricing}"
     label_pattern = "DFlash, cost-aware tree, at most {tree_nodes}, {pricing}"
     swept = (TREE_NODES, PRICINGS)
-    kind = "dflash_ca"
+    kind = "dflash_tree_ca"
     title = "DFlash, cost-aware tree"
     hue = "#A6761D"
     marker = "+"

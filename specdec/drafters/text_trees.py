@@ -81,7 +81,7 @@ class SuffixDecodingTree(Suffix):
     kind = "suffix_tree"
     title = "suffix decoding, tree"
     hue = "#B8A400"
-    marker = "d"
+    marker = "|"
     not_served = "it drafts in a row"
 
     @property

@@ -101,7 +101,7 @@ def record_trace(session: Session, job: TraceJob, check_stop: Callable[[], None]
     count = num_prefixes(len(output_tokens), session.config.decoding.max_new_tokens)
     text = Text(job.prompt_ids + output_tokens, len(job.prompt_ids), count)
     check_stop()
-    made = _record_missing(session, text, job.missing)
+    made = record_chains(session, text, job.missing)
     return Trace(
         identity=job.identity,
         provenance=provenance(session.device),
@@ -115,8 +115,8 @@ def record_trace(session: Session, job: TraceJob, check_stop: Callable[[], None]
     )
 
 
-def _record_missing(session: Session, text: Text, missing: Mapping[str, int]) -> list[Chains | Offers]:
-    """The missing chains and offers, those of a family together, for they may share passes."""
+def record_chains(session: Session, text: Text, missing: Mapping[str, int]) -> list[Chains | Offers]:
+    """The missing chains and offers along a text, those of a family together, for they may share passes."""
     specs = chain_specs(session)
     made: list[Chains | Offers] = []
     for family in families():
