@@ -102,7 +102,7 @@ def _fields(
     if draft is None:
         assert earlier is not None, "check_profile lets no new profile begin without a drafter's cost"
         draft = DraftCost(earlier.draft_pass_ms, provenance.get("draft", {}), earlier.ar_draft_pass_ms)
-    fields = {
+    fields: dict[str, Any] = {
         "name": name,
         "draft_pass_ms": draft.draft_pass_ms,
         "target_ms_per_token": {**tokens, target.entry: target.ms_per_token},
