@@ -84,7 +84,16 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         row |= {"ceiling_share": 0.7 - 0.02 * at % 0.4, "over_share": 0.1, "under_share": 0.05, "passes_share": 0.15}
         row |= {"ceiling_share_low": row["ceiling_share"] - 0.05, "ceiling_share_high": row["ceiling_share"] + 0.04}
     (folder / "ranking.json").write_text(json.dumps(ranking))
-    return made | {"log": folder / "a-drafter.log", "ranking": folder / "ranking.json"}
+    looks = [
+        {"tokens": 9e5 * n, "questions": 4, "acceptance_length": 1 + 0.8 * n, "accuracy": 0.2 * n} for n in range(4)
+    ]
+    heads = {name: {"curve": looks[number:]} for number, name in enumerate(("EAGLE-3", "DFlash, longer"))}
+    (folder / "curves.json").write_text(json.dumps({"heads": heads}))
+    return made | {
+        "log": folder / "a-drafter.log",
+        "ranking": folder / "ranking.json",
+        "curves": folder / "curves.json",
+    }
 
 
 def keep(folder: Path, record: Record) -> None:
@@ -93,6 +102,8 @@ def keep(folder: Path, record: Record) -> None:
 
 def arguments(name: str, places: dict[str, Path]) -> list[str]:
     """What draws the figure from what is made up here; of a figure that is new, all of it."""
+    if name == "training_curves":
+        return [str(places["curves"])]
     flags = importlib.import_module(f"plotting.{name}").main.flags
     needs_records = {"drafters": "results", "chains": "traces"}.get(flags[0], "results") if flags else "log"
     source = "ranking" if "engine" in flags and name not in OF_RECORDS else needs_records
