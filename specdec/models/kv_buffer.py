@@ -24,36 +24,45 @@ class KVBuffer(Cache):
         self.length = 0
         self.num_after = 0  # positions after the new ones that are looked at too
         self._capacity = capacity
-        self._buffers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # layer -> keys and values
+        self._buffers: dict[int, torch.Tensor] = {}  # layer -> keys and values, [2, B, H, capacity, D]
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append the new positions of a layer, [B, H, L, D]; returns past and new keys and values, [B, H, P, D]."""
-        end = self.length + key_states.shape[2]
-        keys, values = self._buffers.get(layer_idx, (None, None))
-        keys, values = self._grown(keys, key_states, end), self._grown(values, value_states, end)
-        self._buffers[layer_idx] = keys, values
-        keys[:, :, self.length : end], values[:, :, self.length : end] = key_states, value_states
-        return keys[:, :, : end + self.num_after], values[:, :, : end + self.num_after]
+        begin, end = self.length, self.length + key_states.shape[2]
+        buffer = self._with_room(layer_idx, key_states, end)
+        buffer[0, :, :, begin:end], buffer[1, :, :, begin:end] = key_states, value_states
+        keys, values = buffer.narrow(3, 0, end + self.num_after).unbind()
+        return keys, values
 
-    def _grown(self, buffer: torch.Tensor | None, like_BHLD: torch.Tensor, end: int) -> torch.Tensor:
-        """`buffer` itself if it has room for `end` positions, else a copy of twice the room."""
-        if buffer is not None and buffer.shape[2] >= end:
+    def store(self, new_2BHLD: torch.Tensor, layer_idx: int) -> torch.Tensor:
+        """`update` of keys and values as one; returns both as one, [2, B, H, P, D]."""
+        num_new = new_2BHLD.shape[3]
+        end = self.length + num_new
+        buffer = self._with_room(layer_idx, new_2BHLD[0], end)
+        buffer.narrow(3, self.length, num_new).copy_(new_2BHLD)
+        return buffer.narrow(3, 0, end + self.num_after)
+
+    def _with_room(self, layer_idx: int, like_BHLD: torch.Tensor, end: int) -> torch.Tensor:
+        """A layer's buffer, with room for `end` positions: if need be a copy of twice the room."""
+        buffer = self._buffers.get(layer_idx)
+        if buffer is not None and buffer.shape[3] >= end:
             return buffer
         capacity = self._capacity
         while capacity < end:
             capacity *= 2
         batch, heads, _, size = like_BHLD.shape
-        grown = like_BHLD.new_zeros(batch, heads, capacity, size)
+        grown = like_BHLD.new_zeros(2, batch, heads, capacity, size)
         if buffer is not None:
-            grown[:, :, : self.length] = buffer[:, :, : self.length]
+            grown[:, :, :, : self.length] = buffer[:, :, :, : self.length]
+        self._buffers[layer_idx] = grown
         return grown
 
     def first(self, num_positions: int) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values of the first `num_positions` positions by layer, each [B, H, num_positions, D]: views."""
-        both = self._buffers.items()
-        return {layer: (keys[:, :, :num_positions], values[:, :, :num_positions]) for layer, (keys, values) in both}
+        views = {layer: both[:, :, :, :num_positions].unbind() for layer, both in self._buffers.items()}
+        return {layer: (keys, values) for layer, (keys, values) in views.items()}
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Number of past positions (the model asks before it runs its layers)."""

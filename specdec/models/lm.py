@@ -213,15 +213,15 @@ class CachedLM:
     def _logits(
         self, tokens: list[int], positions_L: torch.Tensor, mask_LP: torch.Tensor, keep: Sequence[int] | None
     ) -> torch.Tensor:
-        output = self.model(
+        body = self.model.get_submodule("model")  # without its head, which runs for few
+        hidden_LE = body(
             input_ids=torch.tensor([tokens], device=self.device),
             attention_mask=self.masks(positions_L[None, None], mask_LP[None, None]),
             position_ids=positions_L[None],
-            **as_cache(self.model, self._cache),
+            **as_cache(body, self._cache),
             use_cache=True,
-            logits_to_keep=0 if keep is None else torch.tensor(list(keep), dtype=torch.long, device=self.device),
-        )
-        return self.of_tokens(output.logits[0])
+        ).last_hidden_state[0]
+        return self.head(hidden_LE if keep is None else hidden_LE[list(keep)])
 
     def commit(self, num_tokens: int) -> None:
         """Keep the first `num_tokens` of the last forward and drop the rest."""

@@ -54,7 +54,7 @@ class Taps:
                 handle.remove()
         if handles:  # layers of a network that is spread over GPUs give what they give where they are
             device = found[self.asked[0]].device
-            self.add(torch.cat([found[tap][0].to(device) for tap in self.asked], dim=-1))
+            self.add(torch.cat([found[tap].flatten(0, -2).to(device) for tap in self.asked], dim=-1))
 
     def take(self, num_tokens: int) -> torch.Tensor | None:
         """Those of the first tokens of the pass, [num_tokens, F]; None where none were asked for. Once a pass."""
@@ -81,5 +81,5 @@ class Taps:
 
 
 def _keep(found: dict[int, torch.Tensor], tap: int, layer: torch.nn.Module, given: object, output: Any) -> None:
-    """A hook: note what a layer gives, [B, L, C]. transformers 4.53 wraps it in a tuple."""
+    """A hook: note what a layer gives, [1, L, C] or [L, C]. transformers 4.53 wraps it in a tuple."""
     found[tap] = output[0] if isinstance(output, tuple) else output
