@@ -129,12 +129,9 @@ def _weights(module: nn.Module, name: str) -> torch.Tensor:
 
 
 def _joined(layer: nn.Module, products: tuple[str, ...], kind: str) -> torch.Tensor:
-    """The parameters one below the other, in memory as they are; each product's own becomes a view of its rows."""
+    """The parameters one below the other; each product's own becomes a view of its rows."""
     parts = [layer.get_parameter(f"{product}.{kind}") for product in products]
-    if parts[0].stride(0) == 1:  # biases, and matrices whose columns lie one after another
-        joined = torch.cat([part.detach().t() for part in parts], dim=-1).t()
-    else:
-        joined = torch.cat([part.detach() for part in parts])
+    joined = torch.cat([part.detach() for part in parts])
     for part, rows in zip(parts, joined.split([len(part) for part in parts]), strict=True):
         part.data = rows
     return joined
