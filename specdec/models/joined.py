@@ -15,47 +15,46 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from specdec.models.graph.weights import LayerWeights, Weights, join_weights, unsupported
+from specdec.models.graph.weights import LayerWeights, Weights, join_weights, not_joinable
+from specdec.models.kv_buffer import JointCache
 from specdec.models.layer_settings import FULL, SLIDING
 
 INITIAL_POSITIONS = 512
 
 
-class LayeredCache(Protocol):
-    """Where the keys and values of a pass go."""
-
-    def store(self, new_BFLD: Tensor, layer_idx: int) -> Tensor:
-        """Append the new keys and values of a layer, F = 2 G; past and new ones, [B, F, P, D]."""
-
-
 def with_joined_layers(model: PreTrainedModel) -> PreTrainedModel:
     """`model` itself, which gives what it gave but for roundings; as it is where it is not a dense decoder in float32
-    on a CPU. Its layers' own parameters are gone."""
-    if model.device.type != "cpu" or model.dtype != torch.float32 or unsupported(model.config) is not None:
+    on a CPU. Of its layers only their outputs can be asked for: their own parts are gone, and no memory is taken."""
+    if model.device.type != "cpu" or model.dtype != torch.float32 or not_joinable(model.config) is not None:
         return model
     weights, body = join_weights(model, None), model.get_submodule("model")
-    head = model.get_submodule("lm_head")
-    head.weight.data = by_columns(head.weight.detach())
-    layers = list(body.get_submodule("layers").children())
-    for index, layer in enumerate(layers):
-        layer.__dict__["forward"] = JoinedLayer(index, weights)
-        layer.__dict__["_modules"].clear()
-        weights.layers[index] = None
+    for index, layer in enumerate(body.get_submodule("layers").children()):
+        for name in [name for name, _ in layer.named_children()]:
+            delattr(layer, name)
+        layer.__dict__["forward"] = JoinedLayer(index, weights, weights.layers.pop(0))
+    head_VC = model.get_submodule("lm_head").get_parameter("weight")
+    head_VC.data = as_columns(head_VC.detach()).t()
     body.__dict__["forward"] = JoinedBody(body, weights)
     return model
 
 
-def by_columns(weight_NC: Tensor) -> Tensor:
-    """The same matrix, whose columns lie one after another: the CPU's library reads it up to twice as fast."""
-    return weight_NC.t().contiguous().t()
+def as_columns(weight_NC: Tensor) -> Tensor:
+    """[C, N], what an input is multiplied with: a CPU's library reads it up to twice as fast as its transpose."""
+    return weight_NC.t().contiguous()
+
+
+@dataclass(frozen=True)
+class Output:
+    """As transformers' networks without a head give it, [B, L, C]."""
+
+    last_hidden_state: Tensor
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Shared:
 
     turns_BLED: Tensor
     masks: Mapping[bool, Tensor | None]
-    cache: LayeredCache
+    cache: JointCache
 
 
 class JoinedBody:
@@ -76,7 +75,8 @@ class JoinedBody:
         self.layers = list(body.get_submodule("layers").children())
         self.norm = Norm(weights.hidden_size, weights.norm_eps)
         self.norm_C = self.norm.root * weights.norm_C
-        self.num_heads, self.num_kv_heads = weights.num_heads, weights.num_kv_heads
+        self.num_turned, self.num_still = weights.num_heads + weights.num_kv_heads, weights.num_kv_heads
+        self._turns_PED = torch.empty(0)
 
     def __call__(
         self,
@@ -84,76 +84,116 @@ class JoinedBody:
         attention_mask: Tensor | Mapping[str, Tensor],
         position_ids: Tensor,
         use_cache: bool = True,
-        **cache: LayeredCache,
-    ) -> BaseModelOutputWithPast:
-        hidden_MC = self.embed(input_ids.flatten())
+        **cache: JointCache,
+    ) -> Output:
+        """See transformers' own: ids and positions [B, L], masks true where a position is seen."""
         [its_cache] = cache.values()  # its name depends on the version of transformers
-        shared = Shared(self._turns(hidden_MC, position_ids), added_masks(attention_mask), its_cache)
+        shared = Shared(self._turns(position_ids), added_masks(attention_mask), its_cache)
+        hidden_MC = self.embed(input_ids.flatten())
         for layer in self.layers:
             hidden_MC = layer(hidden_MC, shared)
-        normed_MC = self.norm(hidden_MC) * self.norm_C
-        return BaseModelOutputWithPast(last_hidden_state=normed_MC.view(*input_ids.shape, -1))
+        return Output((self.norm(hidden_MC) * self.norm_C).view(*input_ids.shape, -1))
 
-    def _turns(self, like: Tensor, positions_BL: Tensor) -> Tensor:
-        """Values are not turned."""
-        cos_BLD, sin_BLD = self.rotary(like, positions_BL)
-        half = cos_BLD.shape[-1] // 2
-        turns_BLE = torch.complex(cos_BLD[..., None, :half], sin_BLD[..., None, :half])
-        num_rows, num_new = positions_BL.shape
-        turned_BLED = turns_BLE.expand(-1, -1, self.num_heads + self.num_kv_heads, -1)
-        return torch.cat([turned_BLED, turns_BLE.new_ones(num_rows, num_new, self.num_kv_heads, half)], dim=2)
+    def _turns(self, positions_BL: Tensor) -> Tensor:
+        """By position, [B, L, E, D / 2]; kept, for twice as many as were asked for."""
+        end = int(positions_BL.max()) + 1
+        if end > len(self._turns_PED):
+            self._turns_PED = self._made_turns(max(INITIAL_POSITIONS, 2 * end))
+        return self._turns_PED[positions_BL]
+
+    def _made_turns(self, num_positions: int) -> Tensor:
+        """As the network's own module turns; values stay as they are."""
+        cos_PD, sin_PD = (part[0] for part in self.rotary(torch.zeros(1), torch.arange(num_positions)[None]))
+        half = cos_PD.shape[-1] // 2
+        turns_P1D = torch.complex(cos_PD[:, None, :half], sin_PD[:, None, :half])
+        still_PGD = turns_P1D.new_ones(num_positions, self.num_still, half)
+        return torch.cat([turns_P1D.expand(-1, self.num_turned, -1), still_PGD], dim=1)
 
 
 class JoinedLayer:
-    """The forward of one layer."""
+    """The forward of one layer: hidden states [M, C] in and out."""
 
-    def __init__(self, index: int, weights: Weights) -> None:
-        own = weights.layers[index]
+    def __init__(self, index: int, weights: Weights, own: LayerWeights) -> None:
         self.index, self.slides = index, own.window is not None
-        self.split = [weights.num_heads, 2 * weights.num_kv_heads]
-        self.num_kv_heads, self.shares_keys = weights.num_kv_heads, weights.num_heads != weights.num_kv_heads
+        self.heads = Heads(weights.num_heads, weights.num_kv_heads, weights.head_size)
         self.norm = Norm(weights.hidden_size, weights.norm_eps)
-        size, num_turned = weights.head_size, weights.num_heads + weights.num_kv_heads
-
-        def paired(x: Tensor) -> Tensor:
-            """Rows of queries and keys, scaled, with each pair that turns together side by side."""
-            turned, values = x.unflatten(0, (-1, size)).split([num_turned, weights.num_kv_heads])
-            turned = turned.unflatten(1, (2, size // 2)).transpose(1, 2).flatten(1, 2).clone()
-            turned[: weights.num_heads] *= size**-0.5
-            return torch.cat([turned, values]).flatten(0, 1)
-
-        root = self.norm.root
-        self.qkv_CN = (paired(own.qkv_NC) * (root * own.attention_norm_C)).t().contiguous()
-        self.bias_N = None if own.qkv_bias_N is None else paired(own.qkv_bias_N)
-        self.output_NC = own.output_CHD.t().contiguous()
-        self.gate_up_C2I = (own.gate_up_2IC * (root * own.mlp_norm_C)).t().contiguous()
-        self.down_IC = own.down_CI.t().contiguous()
+        self.head_norm = Norm(weights.head_size, weights.norm_eps)
+        self.head_norms_ED = None if own.head_norms_2D is None else self._head_norms(own.head_norms_2D)
+        scale = weights.head_size**-0.5 if self.head_norms_ED is None else 1.0
+        attention_C, mlp_C = self.norm.root * own.attention_norm_C, self.norm.root * own.mlp_norm_C
+        self.qkv_CN = as_columns(self.heads.paired(own.qkv_NC, scale) * attention_C)
+        self.bias_N = None if own.qkv_bias_N is None else self.heads.paired(own.qkv_bias_N, scale)
+        self.output_NC = as_columns(own.output_CHD)
+        self.gate_up_C2I = as_columns(own.gate_up_2IC * mlp_C)
+        self.down_IC = as_columns(own.down_CI)
 
     def __call__(self, hidden_MC: Tensor, shared: Shared) -> Tensor:
-        seen_MN = self._attended(self.norm(hidden_MC), shared)
+        all_MN = self._projected(self.norm(hidden_MC))
+        seen_MN = self._attended(all_MN, shared)
         hidden_MC = torch.addmm(hidden_MC, seen_MN, self.output_NC)
         gate_MI, up_MI = torch.mm(self.norm(hidden_MC), self.gate_up_C2I).chunk(2, dim=1)
         return torch.addmm(hidden_MC, silu(gate_MI).mul_(up_MI), self.down_IC)
 
-    def _attended(self, normed_MC: Tensor, shared: Shared) -> Tensor:
+    def _projected(self, normed_MC: Tensor) -> Tensor:
+        """Queries, scaled, keys and values."""
         if self.bias_N is None:
             all_MN = torch.mm(normed_MC, self.qkv_CN)
         else:
             all_MN = torch.addmm(self.bias_N, normed_MC, self.qkv_CN)
+        if self.head_norms_ED is not None:
+            turned_MED = self.heads.turned(all_MN)
+            turned_MED.copy_(self.head_norm(turned_MED) * self.head_norms_ED)
+        return all_MN
+
+    def _attended(self, all_MN: Tensor, shared: Shared) -> Tensor:
+        """What each query saw, head after head; keys and values are stored on the way."""
         turns = shared.turns_BLED
         all_MN.view(torch.complex64).view(turns.shape).mul_(turns)
         all_BELD = all_MN.view(*turns.shape[:3], -1).transpose(1, 2)
-        queries_BHLD, new_BFLD = all_BELD.split_with_sizes(self.split, 1)
+        queries_BHLD, new_BFLD = all_BELD.split_with_sizes(self.heads.split, 1)
         keys_BGPD, values_BGPD = shared.cache.store(new_BFLD, self.index).chunk(2, dim=1)
+        mask = shared.masks[self.slides]
         seen_BHLD = scaled_dot_product_attention(
-            queries_BHLD,
-            keys_BGPD,
-            values_BGPD,
-            shared.masks[self.slides],
-            scale=1.0,
-            enable_gqa=self.shares_keys,
+            queries_BHLD, keys_BGPD, values_BGPD, mask, scale=1.0, enable_gqa=self.heads.share_keys
         )
-        return seen_BHLD.transpose(1, 2).reshape(normed_MC.shape[0], -1)
+        return seen_BHLD.transpose(1, 2).reshape(all_MN.shape[0], -1)
+
+    def _head_norms(self, norms_2D: Tensor) -> Tensor:
+        """The weights of the norms of each head of queries, with their scale, and of keys."""
+        counts = torch.tensor([self.heads.queries, self.heads.keys])
+        weights_ED = (self.head_norm.root * norms_2D).repeat_interleave(counts, dim=0)
+        still_GD = weights_ED.new_empty(self.heads.keys, self.heads.size)
+        paired_N = self.heads.paired(torch.cat([weights_ED, still_GD]).flatten(), self.heads.size**-0.5)
+        return paired_N.view(-1, self.heads.size)[: -self.heads.keys]
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How many heads of `queries`, and of `keys` and as many of values, stand side by side, each of `size` values."""
+
+    queries: int
+    keys: int
+    size: int
+
+    @cached_property
+    def split(self) -> list[int]:
+        return [self.queries, 2 * self.keys]
+
+    @cached_property
+    def share_keys(self) -> bool:
+        return self.queries != self.keys
+
+    def turned(self, all_MN: Tensor) -> Tensor:
+        """Those of queries and keys, a view [M, H + G, D]."""
+        return all_MN.view(all_MN.shape[0], -1, self.size).narrow(1, 0, self.queries + self.keys)
+
+    def paired(self, rows_N: Tensor, scale: float) -> Tensor:
+        """The rows of queries, times `scale`, of keys and of values ([N, ...]), where the two that turn together as one
+        complex number stand side by side: of a head of four 0, 2, 1, 3."""
+        turned, still = rows_N.unflatten(0, (-1, self.size)).split([self.queries + self.keys, self.keys])
+        turned = turned.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+        queries, keys = turned.split([self.queries, self.keys])
+        return torch.cat([scale * queries, keys, still]).flatten(0, 1)
 
 
 class Norm:

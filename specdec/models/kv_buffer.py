@@ -9,32 +9,43 @@ from transformers import Cache
 INITIAL_CAPACITY = 512
 
 
-class KVBuffer(Cache):
-    """Keys and values of all layers, written in place at `length`: rewinding moves a counter.
-
-    transformers' own caches either cannot be rewound (static) or copy themselves in every call (dynamic), and their
-    interfaces differ between versions 4 and 5; the model only asks for `update` and `get_seq_length`.
-    """
+class JointCache(Cache):
+    """A cache that takes the keys and the values of a layer as one tensor, one after the other. Hugging Face modules
+    hand it both (`update`), and ask for `get_seq_length`; layers of our own `store`."""
 
     is_compileable = False
 
-    def __init__(self, capacity: int = INITIAL_CAPACITY) -> None:
+    def __init__(self) -> None:
         # The base class would build layers of its own, differently in versions 4 and 5; 5 looks at `layers`.
         self.layers: list = []
-        self.length = 0
-        self.num_after = 0  # positions after the new ones that are looked at too
-        self._capacity = capacity
-        self._buffers: dict[int, torch.Tensor] = {}  # layer -> keys, then values, [B, F, capacity, D]
+
+    def store(self, new_BFLD: torch.Tensor, layer_idx: int) -> torch.Tensor:
+        """Add the new keys and values of a layer; returns past and new ones, [B, F, P, D]."""
+        raise NotImplementedError
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append the new positions of a layer, [B, H, L, D]; returns past and new keys and values, [B, H, P, D]."""
+        """`store` of keys and values, each [B, H, L, D]; returns past and new ones, each [B, H, P, D]."""
         keys, values = self.store(torch.cat([key_states, value_states], dim=1), layer_idx).chunk(2, dim=1)
         return keys, values
 
+
+class KVBuffer(JointCache):
+    """Keys and values of all layers, written in place at `length`: rewinding moves a counter.
+
+    transformers' own caches either cannot be rewound (static) or copy themselves in every call (dynamic), and their
+    interfaces differ between versions 4 and 5.
+    """
+
+    def __init__(self, capacity: int = INITIAL_CAPACITY) -> None:
+        super().__init__()
+        self.length = 0
+        self.num_after = 0  # positions after the new ones that are looked at too
+        self._capacity = capacity
+        self._buffers: dict[int, torch.Tensor] = {}  # layer -> [B, F, capacity, D]
+
     def store(self, new_BFLD: torch.Tensor, layer_idx: int) -> torch.Tensor:
-        """`update` of keys and values one after the other, [B, F, L, D]; returns both likewise, [B, F, P, D]."""
         num_new = new_BFLD.shape[2]
         end = self.length + num_new
         buffer = self._buffers.get(layer_idx)

@@ -50,6 +50,7 @@ class CachedLM:
         self.device = hf_model.get_input_embeddings().get_parameter("weight").device
         self.vocab_size = vocab_size
         self.windows = windows_of(hf_model.config)
+        self._cap = getattr(hf_model.config, "final_logit_softcapping", None)
         self._num_rows = len(hf_model.get_input_embeddings().get_parameter("weight"))
         self._gaps = torch.tensor(list(gaps), dtype=torch.long, device=self.device)
         self.tokens: list[int] = []
@@ -139,8 +140,7 @@ class CachedLM:
     def head(self, hidden_KE: torch.Tensor) -> torch.Tensor:
         """logits_KV of hidden states after the last norm, capped where the network caps them."""
         logits_KV = self.model.get_output_embeddings()(hidden_KE)
-        cap = getattr(self.model.config, "final_logit_softcapping", None)
-        return self.of_tokens(logits_KV if cap is None else cap * torch.tanh(logits_KV / cap))
+        return self.of_tokens(logits_KV if self._cap is None else self._cap * torch.tanh(logits_KV / self._cap))
 
     @property
     def _name(self) -> str:
@@ -221,7 +221,7 @@ class CachedLM:
             **as_cache(body, self._cache),
             use_cache=True,
         ).last_hidden_state[0]
-        return self.head(hidden_LE if keep is None else hidden_LE[list(keep)])
+        return self.head(hidden_LE if keep is None else hidden_LE[list(keep)]).to(self.device)
 
     def commit(self, num_tokens: int) -> None:
         """Keep the first `num_tokens` of the last forward and drop the rest."""
