@@ -11,7 +11,8 @@ import transformers
 from toys import VOCAB_SIZE, random_ids, sharpen, toy_model
 from transformers import PreTrainedModel
 
-from specdec.models.joined import JoinedBody, with_joined_layers
+from specdec.models import joined
+from specdec.models.joined import JoinedBody, body_of
 from specdec.models.lm import CachedLM
 from specdec.models.pages import PagedLM, Row
 
@@ -33,11 +34,13 @@ def modules(request: pytest.FixtureRequest, one_thread: None) -> PreTrainedModel
     return random_shape(*SHAPES[request.param], random.Random(request.param))
 
 
-@pytest.fixture(scope="module")
-def joined(modules: PreTrainedModel) -> PreTrainedModel:
-    model = with_joined_layers(copy.deepcopy(modules))
-    assert isinstance(model.get_submodule("model").__dict__["forward"], JoinedBody)
-    return model
+@pytest.fixture
+def lms(modules: PreTrainedModel) -> list[CachedLM]:
+    """By transformers' modules, and by joined layers of the same weights."""
+    model = copy.deepcopy(modules)
+    body = body_of(model)
+    assert isinstance(body, JoinedBody)
+    return [CachedLM(modules), CachedLM(model, body=body)]
 
 
 def random_shape(classes: str, own: dict[str, object], rng: random.Random) -> PreTrainedModel:
@@ -58,25 +61,23 @@ def random_shape(classes: str, own: dict[str, object], rng: random.Random) -> Pr
 
 
 @pytest.mark.parametrize("block_size", [1, 8])
-def test_any_history_gives_the_modules_logits_and_taps(modules, joined, block_size: int) -> None:
-    rng, ours, theirs = random.Random(block_size), CachedLM(joined), CachedLM(modules)
+def test_any_history_gives_the_modules_logits_and_taps(lms: list[CachedLM], block_size: int) -> None:
+    rng = random.Random(block_size)
     for step in range(40):
         tokens = random_ids(step, rng.choice((1, 2, 7, 16, 33)))
         keep = rng.choice((None, [], [len(tokens) - 1]))
-        want, got = (lm.forward(tokens, block_size=block_size, keep=keep, taps=(1, 0)) for lm in (theirs, ours))
+        want, got = (lm.forward(tokens, block_size=block_size, keep=keep, taps=(1, 0)) for lm in lms)
         torch.testing.assert_close(got, want, **TOLERANCE)
-        num_kept = rng.randint(0, len(tokens))
-        for lm in (ours, theirs):
+        num_kept, goes_back = rng.randint(0, len(tokens)), rng.random() < 0.2
+        for lm in lms:
             lm.commit(num_kept)
-        torch.testing.assert_close(ours.features, theirs.features, **TOLERANCE)
-        length = rng.randint(0, ours.length) if rng.random() < 0.2 else ours.length
-        for lm in (ours, theirs):
+        torch.testing.assert_close(lms[1].features, lms[0].features, **TOLERANCE)
+        length = rng.randint(0, lms[0].length) if goes_back else lms[0].length
+        for lm in lms:
             lm.rollback(length)
-    assert ours.length > 20
 
 
-def test_part_of_a_pass_run_again_gives_the_modules_logits(modules, joined) -> None:
-    lms = [CachedLM(modules), CachedLM(joined)]
+def test_part_of_a_pass_run_again_gives_the_modules_logits(lms: list[CachedLM]) -> None:
     for lm in lms:
         lm.forward(random_ids(1, 32), block_size=32)
         lm.commit(32)
@@ -85,10 +86,10 @@ def test_part_of_a_pass_run_again_gives_the_modules_logits(modules, joined) -> N
     torch.testing.assert_close(got, want, **TOLERANCE)
 
 
-def test_rows_over_pages_give_the_modules_logits(modules, joined) -> None:
+def test_rows_over_pages_give_the_modules_logits(lms: list[CachedLM]) -> None:
     found = []
-    for model in (modules, joined):
-        paged = PagedLM(CachedLM(model), 8)
+    for lm in lms:
+        paged = PagedLM(lm, 8)
         first, second = paged.add_trunk(random_ids(4, 16), keep=[15])[0]
         rows = [Row(path, tuple(random_ids(len(path), 8)), (0, 7)) for path in ((), (first,), (first, second))]
         logits = paged.forward(rows)
@@ -98,18 +99,26 @@ def test_rows_over_pages_give_the_modules_logits(modules, joined) -> None:
     torch.testing.assert_close(found[1], found[0], **TOLERANCE)
 
 
-def test_a_pass_that_sees_nothing_but_zeros_is_a_number(joined) -> None:
-    model = copy.deepcopy(joined)
+def test_hidden_states_of_nothing_but_zeros_give_numbers() -> None:
+    model = toy_model("llama", 1)
     with torch.no_grad():
         model.get_input_embeddings().get_parameter("weight").zero_()
-    assert CachedLM(model).forward([1, 2]).isfinite().all()
+    assert CachedLM(model, body=body_of(model)).forward([1, 2]).isfinite().all()
 
 
-def test_what_cannot_be_joined_stays_as_it_is() -> None:
+def test_a_model_keeps_working_and_its_weights_their_values(modules: PreTrainedModel) -> None:
+    model = copy.deepcopy(modules)
+    body_of(model)
+    assert all(map(torch.equal, model.parameters(), modules.parameters()))
+    ids = torch.tensor([random_ids(5, 9)])
+    torch.testing.assert_close(model(ids).logits, modules(ids).logits, **TOLERANCE)
+
+
+def test_what_cannot_be_joined_runs_by_its_own_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     others = [toy_model(name, 1) for name in ("phi3", "gemma3_text", "qwen3_moe")]
-    half, gelu = toy_model("qwen2", 1).bfloat16(), toy_model("llama", 1)
+    half, gelu, big = toy_model("qwen2", 1).bfloat16(), toy_model("llama", 1), toy_model("llama", 1)
     gelu.config.hidden_act = "gelu"
     for model in (*others, half, gelu):
-        names = set(dict(model.named_parameters()))
-        assert with_joined_layers(model) is model and set(dict(model.named_parameters())) == names
-        assert "forward" not in model.get_submodule("model").__dict__
+        assert body_of(model) is model.get_submodule("model")
+    monkeypatch.setattr(joined, "JOINED_UP_TO", 100)
+    assert body_of(big) is big.get_submodule("model")

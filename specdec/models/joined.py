@@ -1,6 +1,5 @@
-"""Joined layers: a dense decoder's passes on a CPU in few operations. It replaces the forward of a Hugging Face network
-and takes its layers' weights over; embedding, head, hooks, cache and masks stay what they were. It knows nothing of
-GPUs.
+"""Joined layers: a dense decoder's passes on a CPU in few operations. They stand for a network's own modules up to its
+head; masks, cache and the hooks on layers are the same. It knows nothing of GPUs.
 
 A pass over a small network is mostly the calls of its operations: a layer of transformers makes about forty, this one
 half of them. Products that share an input are one, residual sums are part of the products, queries, keys and values
@@ -27,22 +26,20 @@ from specdec.models.kv_buffer import JointCache
 from specdec.models.layer_settings import FULL, SLIDING
 
 INITIAL_POSITIONS = 512
+# Parameters up to which layers are joined: in bigger networks the calls weigh little, and some weights are held twice.
+JOINED_UP_TO = 256_000_000
 
 
-def with_joined_layers(model: PreTrainedModel) -> PreTrainedModel:
-    """`model` itself, which gives what it gave but for roundings; as it is where it is not a dense decoder in float32
-    on a CPU. Of its layers only their outputs can be asked for: their own parts are gone, and no memory is taken."""
-    if model.device.type != "cpu" or model.dtype != torch.float32 or not_joinable(model.config) is not None:
-        return model
-    weights, body = join_weights(model, None), model.get_submodule("model")
-    for index, layer in enumerate(body.get_submodule("layers").children()):
-        for name in [name for name, _ in layer.named_children()]:
-            delattr(layer, name)
-        layer.__dict__["forward"] = JoinedLayer(index, weights, weights.layers.pop(0))
-    head_VC = model.get_submodule("lm_head").get_parameter("weight")
-    head_VC.data = as_columns(head_VC.detach()).t()
-    body.__dict__["forward"] = JoinedBody(body, weights)
-    return model
+def body_of(model: PreTrainedModel) -> nn.Module:
+    """What runs a model up to its head: its own modules, or what gives the same but for roundings, sooner. In float32
+    on a CPU all its matrices are laid as the matrix library reads them fastest."""
+    own = model.get_submodule("model")
+    if model.device.type != "cpu" or model.dtype != torch.float32:
+        return own
+    for product in (module for module in model.modules() if isinstance(module, nn.Linear)):
+        product.weight.data = as_columns(product.weight.detach()).t()
+    is_small = sum(parameter.numel() for parameter in model.parameters()) <= JOINED_UP_TO
+    return JoinedBody(own, join_weights(model, None)) if is_small and not_joinable(model.config) is None else own
 
 
 def as_columns(weight_NC: Tensor) -> Tensor:
@@ -67,28 +64,30 @@ class Shared:
     cache: JointCache
 
 
-class JoinedBody:
-    """The forward of a network without its head."""
+class JoinedBody(nn.Module):
+    """A network without its head."""
 
-    def __init__(self, body: nn.Module, weights: Weights) -> None:
-        self.embed, self.rotary = body.get_submodule("embed_tokens"), body.get_submodule("rotary_emb")
-        self.layers = list(body.get_submodule("layers").children())
+    def __init__(self, own: nn.Module, weights: Weights) -> None:
+        """Of transformers' `own` modules, which keep working."""
+        super().__init__()
+        self.embed, self.rotary = own.get_submodule("embed_tokens"), own.get_submodule("rotary_emb")
+        layers = (JoinedLayer(index, weights, layer) for index, layer in enumerate(weights.layers))
+        self.layers = nn.ModuleList(layers)
         self.norm = Norm(weights.hidden_size, weights.norm_eps)
         self.norm_C = self.norm.root * weights.norm_C
         self.num_turned, self.num_still = weights.num_heads + weights.num_kv_heads, weights.num_kv_heads
         self._turns_PED = torch.empty(0)
 
-    def __call__(
+    def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | Mapping[str, Tensor],
         position_ids: Tensor,
+        cache: JointCache,
         use_cache: bool = True,
-        **cache: JointCache,
     ) -> Output:
-        """See transformers' own: ids and positions [B, L], masks true where a position is seen."""
-        [its_cache] = cache.values()  # its name depends on the version of transformers
-        shared = Shared(self._turns(position_ids), added_masks(attention_mask), its_cache)
+        """As transformers' own: ids and positions [B, L], masks true where a position is seen."""
+        shared = Shared(self._turns(position_ids), added_masks(attention_mask), cache)
         hidden_MC = self.embed(input_ids.flatten())
         for layer in self.layers:
             hidden_MC = layer(hidden_MC, shared)
@@ -110,10 +109,11 @@ class JoinedBody:
         return torch.cat([turns_P1D.expand(-1, self.num_turned, -1), still_PGD], dim=1)
 
 
-class JoinedLayer:
-    """The forward of one layer: hidden states [M, C] in and out."""
+class JoinedLayer(nn.Module):
+    """One layer: hidden states [M, C] in and out."""
 
     def __init__(self, index: int, weights: Weights, own: LayerWeights) -> None:
+        super().__init__()
         self.index, self.slides = index, own.window is not None
         self.heads = Heads(weights.num_heads, weights.num_kv_heads, weights.head_size)
         self.norm = Norm(weights.hidden_size, weights.norm_eps)
@@ -127,7 +127,7 @@ class JoinedLayer:
         self.gate_up_C2I = as_columns(own.gate_up_2IC * mlp_C)
         self.down_IC = as_columns(own.down_CI)
 
-    def __call__(self, hidden_MC: Tensor, shared: Shared) -> Tensor:
+    def forward(self, hidden_MC: Tensor, shared: Shared) -> Tensor:
         all_MN = self._projected(self.norm(hidden_MC))
         seen_MN = self._attended(all_MN, shared)
         hidden_MC = torch.addmm(hidden_MC, seen_MN, self.output_NC)

@@ -65,12 +65,11 @@ class PagedLM:
         past_BP = torch.arange(longest * size, device=device) < (size * lengths_B)[:, None]
         mask_BP = torch.cat([past_BP, past_BP.new_ones(len(rows), size)], dim=1)
         positions_BL = size * lengths_B[:, None] + torch.arange(size, device=device)
-        body = self.lm.model.get_submodule("model")  # without its head, which runs for few
-        hidden_BLE = body(
+        hidden_BLE = self.lm.body(
             input_ids=torch.tensor([row.tokens for row in rows], device=device),
             attention_mask=self.lm.masks(positions_BL[:, None], mask_BP[:, None, None, :].expand(-1, 1, size, -1)),
             position_ids=positions_BL,
-            **as_cache(body, self._pool),
+            **as_cache(self.lm.body, self._pool),
             use_cache=True,
         ).last_hidden_state
         self._rows = list(rows)

@@ -23,14 +23,15 @@ class Taps:
         asked: the layers.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
+    def __init__(self, model: PreTrainedModel, body: torch.nn.Module) -> None:
+        """`body` runs the layers of `model`."""
+        self.model, self.body = model, body
         self.asked: tuple[int, ...] = ()
         self._pieces: list[torch.Tensor] = []
 
     @cached_property
     def _layers(self) -> list[torch.nn.Module]:
-        return list(self.model.get_submodule("model.layers").children())
+        return list(self.body.get_submodule("layers").children())
 
     def begin(self, asked: Sequence[int]) -> None:
         """A new pass. Raises UserError for a layer that is not there."""
