@@ -71,10 +71,9 @@ class KVBuffer(JointCache):
     def move(self, rows: Sequence[int]) -> None:
         """The new positions `length` + row, of these rows, go to `length`, `length` + 1, ... in the same order."""
         begin, end = self.length, self.length + len(rows)
-        for keys, values in self._buffers.values():
-            places = begin + torch.tensor(list(rows), device=keys.device)
-            for buffer in (keys, values):
-                buffer[:, :, begin:end] = buffer.index_select(2, places)
+        for buffer in self._buffers.values():
+            places = begin + torch.tensor(list(rows), device=buffer.device)
+            buffer[:, :, begin:end] = buffer.index_select(2, places)
 
     def first(self, num_positions: int) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values of the first `num_positions` positions by layer, each [B, H, num_positions, D]: views."""
