@@ -3,7 +3,9 @@
 Shape suffixes: B batch (always 1), D head size, F = 2 H, H KV heads, L new tokens, P past and new positions.
 """
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Callable, Sequence
 
 import torch
 from transformers import Cache
@@ -83,3 +85,14 @@ class KVBuffer(JointCache):
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Number of past positions (the model asks before it runs its layers)."""
         return self.length
+
+
+def as_cache(module: torch.nn.Module, cache: Cache) -> dict[str, Cache]:
+    """`cache` under the name by which the forward of a Hugging Face module takes it."""
+    return {_cache_name(type(module).forward): cache}
+
+
+@functools.cache
+def _cache_name(forward: Callable[..., object]) -> str:
+    """transformers 5.24 says "cache" where versions before it said "past_key_values"."""
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"

@@ -6,20 +6,18 @@ Shape suffixes: B batch (always 1), F taps x hidden size, K kept positions, L ne
 vocabulary.
 """
 
-import functools
-import inspect
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
-from transformers import Cache, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from specdec.errors import UserError
 from specdec.models.architectures import find_architecture
-from specdec.models.kv_buffer import KVBuffer
+from specdec.models.kv_buffer import KVBuffer, as_cache
 from specdec.models.layer_settings import FULL, SLIDING, Windows, no_windows
 from specdec.models.taps import Taps
 from specdec.models.tree_rows import TreeRows, is_path
@@ -342,14 +340,3 @@ def windows_of(config: PretrainedConfig) -> Windows:
     """What each layer of a network sees, of its own settings; of an unknown architecture: all."""
     known, settings = find_architecture(config.model_type), config.to_dict()
     return no_windows(settings) if known is None else known.windows(settings)
-
-
-def as_cache(module: torch.nn.Module, cache: Cache) -> dict[str, Cache]:
-    """`cache` under the name by which the forward of a Hugging Face module takes it."""
-    return {_cache_name(type(module).forward): cache}
-
-
-@functools.cache
-def _cache_name(forward: Callable[..., object]) -> str:
-    """transformers 5.24 says "cache" where versions before it said "past_key_values"."""
-    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
