@@ -14,8 +14,8 @@ from typing import TypeVar
 
 import torch
 
-from specdec.models.kv_buffer import JointCache
-from specdec.models.lm import CachedLM, as_cache
+from specdec.models.kv_buffer import JointCache, as_cache
+from specdec.models.lm import CachedLM
 
 INITIAL_PAGES = 256
 Item = TypeVar("Item")
