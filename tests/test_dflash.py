@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,7 @@ def target(targets: list[torch.nn.Module]) -> torch.nn.Module:
     return targets[1]
 
 
+@cache
 def questions(target: torch.nn.Module) -> list[tuple[list[int], list[int]]]:
     """Prompts and what the target writes after them, without a close call."""
     made = []
@@ -113,6 +115,7 @@ def questions(target: torch.nn.Module) -> list[tuple[list[int], list[int]]]:
     return made
 
 
+@cache
 def apt_head(variant: str, target: torch.nn.Module) -> ToyDflash:
     """One that is right about some questions now and then."""
     architecture, how = VARIANTS[variant]

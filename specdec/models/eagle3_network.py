@@ -103,6 +103,12 @@ class Eagle3Network:
         is_written_V = torch.cat([written, written.new_zeros(self.head.vocab_size - len(written))])[tokens_V]
         return tokens_V, (~is_written_V).nonzero()[:, 0]
 
+    def ignore_map(self, is_ignored: bool) -> None:
+        """Draft the words of a vocabulary of its own as if they were the target's tokens, as a program does that does
+        not read d2t: to know its drafts by. What was recorded of passes reads the map anew."""
+        mapped_V, _ = self._drafted_tokens()
+        self._tokens_V.copy_(torch.arange(len(mapped_V), device=self.device) if is_ignored else mapped_V)
+
     @torch.inference_mode()
     def _allocate(self, capacity: int) -> None:
         """A cache of `capacity` positions; what is in it moves along."""
