@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,14 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "anchor first": ("DFlashDraftModel", {"extra": {"sample_from_anchor": True}, "has_tables": True}),
     "DSpark": ("Qwen3DSparkModel", {"extra": SPARK, "has_tables": True}),
     "DSpark without confidences": ("Qwen3DSparkModel", {"extra": MARKOV, "has_tables": True}),
+    "DSpark, gated": (
+        "Qwen3DSparkModel",
+        {"extra": {**SPARK, "markov_head_type": "gated"}, "has_tables": True},
+    ),
+    "DSpark, recurrent": (
+        "Qwen3DSparkModel",
+        {"extra": {**SPARK, "markov_head_type": "rnn"}, "has_tables": True},
+    ),
     "DFlash2": ("DFlash2DraftModel", {"kinds": (SLIDING, FULL), "window": 5}),
 }
 SPECS = [DflashStatic(1), DflashStatic(6), DflashDynamic(0.5, 60, 2), DflashDynamic(0.9, 4, 1)]
@@ -92,6 +101,7 @@ def target(targets: list[torch.nn.Module]) -> torch.nn.Module:
     return targets[1]
 
 
+@cache
 def questions(target: torch.nn.Module) -> list[tuple[list[int], list[int]]]:
     """Prompts and what the target writes after them, without a close call."""
     made = []
@@ -105,6 +115,7 @@ def questions(target: torch.nn.Module) -> list[tuple[list[int], list[int]]]:
     return made
 
 
+@cache
 def apt_head(variant: str, target: torch.nn.Module) -> ToyDflash:
     """One that is right about some questions now and then."""
     architecture, how = VARIANTS[variant]
@@ -364,7 +375,9 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     "parts": ("DFlash2", {}, {"architectures": ["DFlashDraftModel"]}, "has no place here, candidate_selector"),
     "shape": ("DFlash", {}, {"intermediate_size": 96}, r"mlp.gate_proj.weight is \[48, 32\]"),
     "layer types": ("DFlash", {}, {"layer_types": [FULL]}, "does not describe a DFlash head"),
-    "gated": ("DSpark", {}, {"markov_head_type": "gated"}, "Markov head of the kind 'gated'"),
+    "kind of Markov head": ("DSpark", {}, {"markov_head_type": "lstm"}, "Markov head of the kind 'lstm'"),
+    "gate": ("DSpark", {}, {"markov_head_type": "gated"}, "has no tensor markov_head.gate_proj.weight"),
+    "ungated": ("DSpark, gated", {}, {"markov_head_type": "vanilla"}, "has no place here, markov_head.gate_proj"),
     "no Markov": ("DSpark", {}, {"markov_rank": 0}, "confidence head over a Markov head, and no Markov head"),
     "causal": ("DFlash", {"causal_head": True, "causal": False}, {}, "says both that its blocks are causal"),
     "dflare": ("DFlash", {}, {"model_arch": "dflare"}, "is a DFlare head"),

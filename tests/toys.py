@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 import transformers
@@ -152,6 +153,13 @@ def greedy_tokens(
 
 def clear_prompt(model: torch.nn.Module, length: int, max_new_tokens: int) -> tuple[list[int], list[int]]:
     """A random prompt whose greedy continuation never has a close call, and that continuation (without stop token)."""
+    prompt, greedy = _clear_prompt(model, length, max_new_tokens)
+    return list(prompt), list(greedy)
+
+
+@cache
+def _clear_prompt(model: torch.nn.Module, length: int, max_new_tokens: int) -> tuple[list[int], list[int]]:
+    """Looked for once a model, which nobody changes afterwards."""
     for seed in range(1000 * length, 1000 * length + 20):
         prompt = random_ids(seed, length)
         greedy, gap = greedy_tokens(model, prompt, max_new_tokens=max_new_tokens, stop_ids=())

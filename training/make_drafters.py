@@ -11,250 +11,28 @@ the same stages.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from specdec.errors import UserError
-from specdec.questions.repetition import MOSTLY
 from training import ranks
 from training.answers import DecodeSettings
-from training.checkpoint import Progress
-from training.cli import add_compile_flag, deadline_of, pick_device, run_command, training_parser
+from training.cli import add_compile_flag, run_command, training_parser
 from training.corpus import add_prompt_flags, read_prompts, split_prompts
-from training.drafting import Lesson, load_lesson
-from training.export import write_model
+from training.drafter_run import FOLDERS, DrafterRun, DrafterSettings
 from training.heads import HeadSettings
-from training.loop import LoopSettings, OutOfTime, Place
-from training.made_from import is_made, note, sha256, target_facts, text_facts
-from training.make_heads import HEADS, equal_facts, head_training, make_head, print_table, publish_head, table_of
+from training.make_heads import HEADS, print_table, require_heads, table_of
 from training.models import TARGET_HELP, find_target
 from training.on_policy import HeldBack
-from training.self_generate import answer_texts
+from training.stages import run_stages, workplace_of
 from training.tokenizer import load_tokenizer
-from training.train_ar_drafter import ArSettings, train_ar_drafter
-from training.train_dllm_drafter import DllmSettings, check_mask, dllm_config, mask_id_of, train_dllm_drafter
-from training.train_target import TargetSettings
-
-if TYPE_CHECKING:
-    import torch
+from training.train_dllm_drafter import mask_id_of
 
 MODULE = "training.make_drafters"
-FOLDERS = {"ar": "ar_drafter", "dllm": "dllm_drafter", **{family: family for family in HEADS}}
-MAX_PROMPT = 400  # longer prompts leave too little room for an answer in a training document
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step. When `artefact` exists it is done; `work` makes it and says in builtins what came of it.
-
-    `made_from`: everything that decides the artefact, asked when what came before is there. `trains_together`: all of
-    torchrun's processes work; the other stages are the leader's, and the others wait.
-    """
-
-    name: str
-    artefact: Path
-    work: Callable[[], dict]
-    made_from: Callable[[], dict] | None
-    trains_together: bool = False
-
-    def is_done(self) -> bool:
-        """Raises UserError where the artefact was made from something else. One that nothing is asked of is redone."""
-        if self.made_from is None:
-            return False
-        asked = self.made_from()
-        if is_made(self.artefact, asked):
-            return True
-        note(self.artefact, asked)
-        return False
-
-
-def run_stages(stages: Sequence[Stage], stop_after: str, deadline: float | None) -> dict[str, dict | None]:
-    """What each stage up to `stop_after` did (None: it was done already). Raises OutOfTime between two stages."""
-    results: dict[str, dict | None] = {}
-    for stage in stages:
-        if ranks.on_leader(stage.is_done):
-            results[stage.name] = None
-            ranks.say(f"--- {stage.name}: reused, it is at {stage.artefact}")
-        else:
-            if ranks.is_past(deadline):
-                raise OutOfTime(f"before stage {stage.name}")
-            ranks.say(f"--- {stage.name}")
-            facts = stage.work() if stage.trains_together else ranks.on_leader(stage.work)
-            results[stage.name] = {k: v for k, v in facts.items() if k not in ("losses", "settings")}
-            if ranks.is_leader():
-                print(json.dumps({stage.name: results[stage.name]}), flush=True)
-        if stage.name == stop_after:
-            break
-    return results
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """Where a run's files are and what it runs on; nothing here changes the result (up to rounding)."""
-
-    work_dir: Path
-    device: torch.device
-    deadline: float | None = None
-    is_compiled: bool = False
-
-    def place(self, stage: str) -> Place:
-        checkpoint = self.work_dir / f"{stage}.checkpoint.pt"
-        return Place(checkpoint, self.device, self.deadline, is_compiled=self.is_compiled)
-
-    def answer(self, target_dir: Path, texts: list[str], path: Path, settings: DecodeSettings) -> dict:
-        """Writes the greedy answers of a target to `path`; returns counts."""
-        return answer_texts(
-            target_dir, texts, path, settings, device=self.device, deadline=self.deadline, max_prompt=MAX_PROMPT
-        )
-
-    def finish(self, stage: str, report: Progress, settings: dict) -> dict:
-        """What training.json says of a trained model; deletes its checkpoint, which is not needed any more."""
-        import torch
-
-        self.place(stage).checkpoint.unlink(missing_ok=True)
-        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
-        count = "one" if ranks.size() == 1 else ranks.size()
-        where = f"{count} {device}, torch {torch.__version__}"
-        return {**report.to_builtins(), "device": where, "settings": settings}
-
-
-@dataclass(frozen=True)
-class DrafterSettings:
-    answers: DecodeSettings = DecodeSettings()
-    ar_drafter: ArSettings = ArSettings()
-    dllm_drafter: DllmSettings = DllmSettings()
-    heads: HeadSettings = HeadSettings()
-    families: tuple[str, ...] = ("ar", "dllm")
-    max_repeated: float = MOSTLY  # answers with a larger repeated_share teach nothing
-    mask_token: str | None = None
-
-
-@dataclass(frozen=True)
-class DrafterRun:
-    """A target, who asks it, and what its drafters are to be."""
-
-    target_dir: Path
-    texts: Callable[[], list[str]]
-    settings: DrafterSettings
-    workplace: Workplace
-    held_back: Callable[[], HeldBack] | None = None  # asked for heads
-
-    def stages(self) -> list[Stage]:
-        """The answers, then one drafter after the other; each in the work folder under its name."""
-        makers = {
-            "ar": (self._make_ar_drafter, self._ar_drafter_from),
-            "dllm": (self._make_dllm_drafter, self._dllm_drafter_from),
-            **{family: (partial(self._make_head, family), partial(self._head_from, family)) for family in HEADS},
-        }
-        found = [Stage("answers", self._answers, self._make_answers, self._answers_from)]
-        for family in self.settings.families:
-            name, (work, made_from) = FOLDERS[family], makers[family]
-            found.append(Stage(name, self.workplace.work_dir / name, work, made_from, True))
-        return found
-
-    def folders(self) -> dict[str, Path]:
-        """Family -> its model folder."""
-        return {family: self.workplace.work_dir / FOLDERS[family] for family in self.settings.families}
-
-    def _answers_from(self) -> dict:
-        return {**self._target_facts, **text_facts("prompts", self.texts()), **answer_facts(self.settings.answers)}
-
-    def _ar_drafter_from(self) -> dict:
-        return {**self._lesson_from(), **training_facts(self.settings.ar_drafter)}
-
-    def _dllm_drafter_from(self) -> dict:
-        own = {"mask_token": self.settings.mask_token, **training_facts(self.settings.dllm_drafter)}
-        return {**self._lesson_from(), **own}
-
-    def _lesson_from(self) -> dict:
-        answers = sha256([self._answers.read_bytes()])
-        return {**self._target_facts, "answers_sha256": answers, "max_repeated": self.settings.max_repeated}
-
-    @cached_property
-    def _target_facts(self) -> dict[str, str]:
-        return target_facts(self.target_dir)
-
-    @property
-    def _answers(self) -> Path:
-        return self.workplace.work_dir / "answers.npz"
-
-    def _make_answers(self) -> dict:
-        return self.workplace.answer(self.target_dir, self.texts(), self._answers, self.settings.answers)
-
-    @cached_property
-    def _lesson(self) -> Lesson:
-        return load_lesson(self.target_dir, self._answers, self.workplace.device, self.settings.max_repeated)
-
-    def _make_ar_drafter(self) -> dict:
-        lesson, settings = self._lesson, self.settings.ar_drafter
-        model, report = train_ar_drafter(lesson, settings, self.workplace.place("ar_drafter"))
-        chosen = {"documents": len(lesson.docs), **loop_facts(settings.loop), "soft_weight": settings.soft_weight}
-        facts = {**self.workplace.finish("ar_drafter", report, chosen), **equal_facts(report, lesson)}
-        write_model(model, lesson.tokenizer, self.target_dir, self.workplace.work_dir / "ar_drafter", facts)
-        return facts
-
-    def _make_dllm_drafter(self) -> dict:
-        lesson, settings = self._lesson, self.settings.dllm_drafter
-        mask_id = mask_id_of(lesson.tokenizer, self.settings.mask_token)
-        model, report = train_dllm_drafter(lesson, mask_id, settings, self.workplace.place("dllm_drafter"))
-        chosen = {"documents": len(lesson.docs), **loop_facts(settings.loop), "soft_weight": settings.soft_weight}
-        chosen |= vars(settings.noise)
-        facts = {**self.workplace.finish("dllm_drafter", report, chosen), **equal_facts(report, lesson)}
-        extra = dllm_config(mask_id, settings)
-        folder = self.workplace.work_dir / "dllm_drafter"
-        write_model(model, lesson.tokenizer, self.target_dir, folder, facts, extra)
-        return facts
-
-    def _head_from(self, family: str) -> dict:
-        own = {"family": family, "mask_token": self.settings.mask_token, **training_facts(self.settings.heads)}
-        return {**self._lesson_from(), **own, **text_facts("held_back", self._held_back.texts)}
-
-    @cached_property
-    def _held_back(self) -> HeldBack:
-        assert self.held_back is not None  # whoever asks for a head says what is held back
-        return self.held_back()
-
-    def _make_head(self, family: str) -> dict:
-        lesson, settings, folder = self._lesson, self.settings.heads, self.workplace.work_dir / FOLDERS[family]
-        mask_id = None if family == "eagle3" else mask_id_of(lesson.tokenizer, self.settings.mask_token)
-        if mask_id is not None:
-            check_mask(mask_id, lesson)
-        made = head_training(family, lesson, settings, mask_id)
-        report, own = make_head(family, made, lesson, settings, self.workplace.place(family), self._held_back)
-        chosen = {"documents": len(lesson.docs), **loop_facts(settings.loop), "soft_weight": settings.soft_weight}
-        facts = {"family": family, **self.workplace.finish(family, report, chosen), **own}
-        publish_head(made, folder, facts)
-        return facts
-
-
-def answer_facts(settings: DecodeSettings) -> dict:
-    """What decides an answer; the number of rows does not."""
-    return {"max_prompt": MAX_PROMPT, "max_new_tokens": settings.max_new_tokens, "temperature": settings.temperature}
-
-
-def training_facts(settings: ArSettings | DllmSettings | TargetSettings | HeadSettings) -> dict:
-    """Every setting of a training that is set, by its own name."""
-    found: dict = {}
-    for name, value in asdict(settings).items():
-        found |= value if isinstance(value, dict) else {name: value}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def workplace_of(arguments: argparse.Namespace) -> Workplace:
-    device, deadline = pick_device(arguments.device), deadline_of(arguments.max_minutes)
-    return Workplace(arguments.work_dir, device, deadline, arguments.compile)
-
-
-def loop_facts(loop: LoopSettings) -> dict:
-    """The loop's settings as a card tells them."""
-    return {"documents a step": loop.num_docs, "learning rate": loop.learning_rate, "seed": loop.seed}
 
 
 def settings_of(arguments: argparse.Namespace) -> DrafterSettings:
@@ -351,6 +129,7 @@ def make(arguments: argparse.Namespace) -> dict:
     target_dir = find_target(arguments.target_dir)
     if set(settings.families) - {"ar", "eagle3"}:
         mask_id_of(load_tokenizer(target_dir), arguments.mask_token)  # a mistake here is better told before the hours
+    require_heads(settings.families, settings.heads, target_dir, arguments.max_new_tokens)
     texts, held_back = cached_prompts(arguments, has_heads=bool(set(settings.families) & set(HEADS)))
     workplace.work_dir.mkdir(parents=True, exist_ok=True)
     run = DrafterRun(target_dir, texts, settings, workplace, held_back)

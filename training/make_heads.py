@@ -6,30 +6,49 @@ Stages are run by training.make_drafters.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from specdec.errors import UserError
+from specdec.models.checkpoints import read_config
 from training import ranks
 from training.drafting import Lesson
 from training.export import REPORT_FILE
 from training.heads import HeadSettings, HeadTraining, say_shape, train_head, write_head
 from training.loop import Place
+from training.models import TRAINED, even_layers
 from training.on_policy import HeldBack, read_curve
 from training.train_block_head import FAMILIES as BLOCK_FAMILIES
-from training.train_block_head import BlockTraining
-from training.train_eagle3 import Eagle3Training
+from training.train_block_head import BlockTraining, block_taps
+from training.train_eagle3 import Eagle3Training, eagle3_taps
 
 HEADS = ("eagle3", *BLOCK_FAMILIES)
 TOLD = ("tokens", "passes", "steps", "seconds", "flops", "target_flops", "num_parameters")
 
 
+def require_heads(families: Iterable[str], settings: HeadSettings, target_dir: Path, max_new_tokens: int) -> None:
+    """UserError for a head that a target cannot have, before anything is answered or trained."""
+    num_layers = int(read_config(TRAINED, target_dir)["num_hidden_layers"])
+    heads = [family for family in families if family in HEADS]
+    for family in heads:
+        (eagle3_taps if family == "eagle3" else block_taps)(settings, num_layers)
+        if family != "eagle3":
+            even_layers(num_layers, settings.num_layers)
+            if settings.block_size > max_new_tokens:
+                raise UserError(f"--block_size {settings.block_size}: answers have at most {max_new_tokens} tokens")
+
+
 def head_training(family: str, lesson: Lesson, settings: HeadSettings, mask_id: int | None) -> HeadTraining:
     """A family's network over a target, untrained. UserError where the target cannot have it."""
-    if family == "eagle3":
-        return Eagle3Training(lesson, settings)
-    assert mask_id is not None  # every block head has one
-    return BlockTraining(family, lesson, settings, mask_id)
+    import torch
+
+    with torch.random.fork_rng(devices=[]):  # what begins at random is the same in every process
+        torch.manual_seed(settings.loop.seed)
+        if family == "eagle3":
+            return Eagle3Training(lesson, settings)
+        assert mask_id is not None  # every block head has one
+        return BlockTraining(family, lesson, settings, mask_id)
 
 
 def make_head(

@@ -124,6 +124,7 @@ class HeadWatch:
         session = self.held_back.session(self.family, folder, str(self.lesson.device), len(self.made.slot_weights))
         rounds = accepted = differ = 0
         spec, target = session.specs[-1], self._target.models.of(TARGET)
+        assert spec.model_role is not None  # a head
         source: Any = session.sources[spec.model_role]
         drafter = spec.drafter(session.setup(spec, lm=source.head.load(source, target, "eager")))
         for prompt_ids, plain in zip(self._prompts, self._answers, strict=True):

@@ -42,7 +42,8 @@ class BlockTraining:
 
         settings, target = self.settings, self.lesson.target
         require_blocks(self.lesson.docs, settings.block_size)
-        self.taps, self.words_T = self._taps(), None
+        self.taps = block_taps(settings, target.config.num_hidden_layers)
+        self.words_T: Tensor | None = None
         is_dspark = self.family == "dspark"
         self.shape = BlockShape(
             len(self.taps),
@@ -54,7 +55,8 @@ class BlockTraining:
         )
         self.slot_weights = decaying(self.shape.num_drafts, settings.decay or usual_decay(settings.block_size))
         self._config = base_config(self.lesson)
-        self.module: torch.nn.Module = BlockHead(self._config, self.shape, target).to(self.lesson.device)
+        self.network = BlockHead(self._config, self.shape, target).to(self.lesson.device)
+        self.module: torch.nn.Module = self.network
         self._table = target.get_input_embeddings().get_parameter("weight").detach()
         self._head = target.get_submodule("lm_head").get_parameter("weight").detach()
 
@@ -83,7 +85,7 @@ class BlockTraining:
         import torch
         from torch.nn.functional import binary_cross_entropy_with_logits
 
-        network, ids_BL = self.module, inputs["ids_BL"]
+        network, ids_BL = self.network, inputs["ids_BL"]
         slots = torch.arange(self.shape.num_drafts, device=ids_BL.device)
         places = (inputs["begins_BR"][..., None] + slots).flatten(1)
         last = ids_BL.shape[1] - 1
@@ -128,14 +130,16 @@ class BlockTraining:
         """Nothing: the table and the head are the target's."""
         return {}
 
-    def _taps(self) -> tuple[int, ...]:
-        """Those asked for, else evenly from layer 1 to the last but two, one for each layer of the head."""
-        from specdec.models.dflash import default_taps
 
-        count = self.lesson.target.config.num_hidden_layers
-        if self.settings.taps is None and count < self.settings.num_layers + 3:
-            raise UserError(f"a target of {count} layers has no even {self.settings.num_layers} taps: give --taps")
-        return require_taps(self.settings.taps or tuple(default_taps(count, self.settings.num_layers)), count)
+def block_taps(settings: HeadSettings, num_target_layers: int) -> tuple[int, ...]:
+    """Those asked for, else evenly from layer 1 to the last but two, one for each layer of the head. UserError where
+    the target has no such layers."""
+    from specdec.models.dflash import default_taps
+
+    asked, count = settings.taps, settings.num_layers
+    if asked is None and num_target_layers < count + 3:
+        raise UserError(f"a target of {num_target_layers} layers has no {count} even taps: give --taps")
+    return require_taps(asked or tuple(default_taps(num_target_layers, count)), num_target_layers)
 
 
 def require_blocks(docs: TokenDocs, block_size: int) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from training.graphs import Inputs
 
+LEAST_LAYERS = 8  # of a target, for its taps to be different layers in their order
 DECAY = 0.8  # what a step weighs of the one before it
 
 
@@ -41,19 +42,19 @@ class Eagle3Training:
         from training.eagle3_train_network import Eagle3Head
 
         settings, target, device = self.settings, self.lesson.target, self.lesson.device
-        count, vocab_size = target.config.num_hidden_layers, target.config.vocab_size
-        if settings.taps is None and count < 6:
-            raise UserError(f"a target of {count} layers has no room for EAGLE-3's three taps: give --taps")
-        self.taps = require_taps(settings.taps or (1, count // 2 - 1, count - 4), count)
+        vocab_size = target.config.vocab_size
+        self.taps = eagle3_taps(settings, target.config.num_hidden_layers)
         words = drafted_words(self.lesson.docs, vocab_size, settings.num_words)
-        self.words, self.words_T = torch.from_numpy(words).to(device), None
+        self.words = torch.from_numpy(words).to(device)
+        self.words_T: Tensor | None = None
         if len(words) < vocab_size:
             self.words_T = torch.full((vocab_size,), -1, device=device)
             self.words_T[self.words] = torch.arange(len(words), device=device)
         self.slot_weights = decaying(settings.num_drafts, settings.decay or DECAY)
         size = target.config.hidden_size
         self._config = {**base_config(self.lesson), "target_hidden_size": size}
-        self.module: torch.nn.Module = Eagle3Head(self._config, len(self.taps), target, self.words).to(device)
+        self.network = Eagle3Head(self._config, len(self.taps), target, self.words).to(device)
+        self.module: torch.nn.Module = self.network
         self._table = target.get_input_embeddings().get_parameter("weight").detach()
 
     def begins(self, docs: TokenDocs, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -68,7 +69,7 @@ class Eagle3Training:
         embedded = embedding(inputs["ids_BL"], self._table)
         steps = self.module(features_BLF, embedded, rows_BR, self.settings.num_drafts)
         for step, hidden_BRC in enumerate(steps):
-            logits = self.module.lm_head(hidden_BRC.flatten(0, 1)).float()
+            logits = self.network.lm_head(hidden_BRC.flatten(0, 1)).float()
             yield Piece(logits.log_softmax(-1), slot=step)
 
     def config(self) -> dict[str, Any]:
@@ -89,6 +90,14 @@ class Eagle3Training:
         words = self.words.cpu()
         marks = torch.zeros(self._config["vocab_size"], dtype=torch.bool).index_fill(0, words, True)
         return {"d2t": words - torch.arange(len(words)), "t2d": marks}
+
+
+def eagle3_taps(settings: HeadSettings, num_target_layers: int) -> tuple[int, ...]:
+    """Those asked for, else the outputs of layers 1, L // 2 - 1 and L - 4. UserError where the target has none such."""
+    if settings.taps is None and num_target_layers < LEAST_LAYERS:
+        raise UserError(f"a target of {num_target_layers} layers has no room for EAGLE-3's three taps: give --taps")
+    usual = 1, num_target_layers // 2 - 1, num_target_layers - 4
+    return require_taps(settings.taps or usual, num_target_layers)
 
 
 def drafted_words(docs: TokenDocs, vocab_size: int, num_words: int | None) -> np.ndarray:

@@ -74,4 +74,5 @@ PROBABILITIES = {"nargs": "+", "type": probability}
 DRAFT_LEN = Flag("draft_len", "static draft lengths", (10,), ("spec_len",), LENGTHS)
 TAU = Flag("tau", "FailFast's tau: stop below this confidence", (0.45,), ("sweep_lowconf_threshold",), PROBABILITIES)
 MAX_DRAFT_LEN = Flag("max_draft_len", "FailFast's N_max", (60,), ("sweep_max_spec_len",), LENGTHS)
+PRICINGS = Flag("pricings", "no flag: what the profiles of the run price", ())
 DRAFT_STEP = Flag("draft_step", "FailFast's N: growth of the window", (10,), ("sweep_incr_len",), LENGTHS)

@@ -13,25 +13,59 @@ that are drafts, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 
-from specdec.models.dflash_parts import Convolution, Markov, Selector, Walk, convolved, each_alone
+from specdec.models.dflash_parts import Convolution, Markov, Part, Selector, Walk, convolved, each_alone
 from specdec.models.graph.graphs import MAX_ROWS, PADDED, Graphs
 from specdec.models.graph.reference import norm, rotated
+from specdec.models.heads import MadeFor
+from specdec.models.llama_like import LlamaLike
 from specdec.models.lm import CachedLM
-
-if TYPE_CHECKING:
-    from specdec.models.dflash import DflashHead, LayerKind
 
 INITIAL_CAPACITY = 2048
 LEAST_SPAN = 256  # positions that a recorded pass looks at, twice as many whenever they do not suffice
-Masks = dict["LayerKind", Tensor | None]
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class LayerKind:
+    """What a layer's queries see of the block (`is_causal`: what stands before them and themselves), and how far they
+    see at all (`window` positions; None: everything)."""
+
+    is_causal: bool
+    window: int | None = None
+
+
+@dataclass(frozen=True)
+class DflashSettings(LlamaLike):
+    """What decides how a head computes.
+
+    `layer`: the settings of its layers, under the names of a Llama's. `block_size`: tokens of a pass, the anchor
+    first. `first_slot`: the first slot that is a draft, of `num_drafts`. `embedding_scale`, `logit_scale`, `logit_cap`:
+    what embeddings and logits are multiplied with, and what bounds these (0: nothing). `parts`: what it has beside a
+    DFlash's layers.
+    """
+
+    made_for: MadeFor
+    layer: dict[str, Any]
+    layer_kinds: tuple[LayerKind, ...]
+    block_size: int
+    mask_id: int
+    first_slot: int
+    num_drafts: int
+    embedding_scale: float = 1.0
+    logit_scale: float = 1.0
+    logit_cap: float = 0.0
+    parts: tuple[Part, ...] = ()
+
+
+Masks = dict[LayerKind, Tensor | None]
 
 
 class DflashNetwork:
@@ -45,7 +79,7 @@ class DflashNetwork:
 
     def __init__(
         self,
-        head: DflashHead,
+        head: DflashSettings,
         tensors: Mapping[str, Tensor],
         target: CachedLM,
         rotary: torch.nn.Module,

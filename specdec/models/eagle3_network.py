@@ -11,7 +11,8 @@ query heads, L new rows, P positions of the cache, R = H / G, S steps, T turns, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,14 +20,37 @@ from torch.nn.functional import embedding, linear, scaled_dot_product_attention,
 
 from specdec.models.graph.graphs import MAX_ROWS, PADDED, Graphs
 from specdec.models.graph.reference import norm, rotated
+from specdec.models.heads import MadeFor
+from specdec.models.llama_like import LlamaLike
 from specdec.models.lm import CachedLM, most_probable
-
-if TYPE_CHECKING:
-    from specdec.models.eagle3 import Eagle3Head
 
 INITIAL_CAPACITY = 2048
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # of queries, keys and values of new rows, [L, H or G, D]
+
+
+@dataclass(frozen=True)
+class Eagle3Settings(LlamaLike):
+    """What decides how a head computes. `layer`: the settings of its one layer, under the names of a Llama's.
+    `body`: how its layer's tensors begin. `is_normed_residual`: the residual is the normed state; `has_normed_input`,
+    `has_normed_taps`: a norm of all taps together, or of each, before `fc`; `feeds_normed`: the next step is given the
+    normed output; `has_qk_norm`: norms of query and key heads."""
+
+    made_for: MadeFor
+    layer: dict[str, Any]
+    body: str
+    target_hidden_size: int
+    draft_vocab_size: int
+    is_normed_residual: bool = False
+    has_normed_input: bool = False
+    has_normed_taps: bool = False
+    feeds_normed: bool = False
+    has_qk_norm: bool = False
+
+    @property
+    def has_own_words(self) -> bool:
+        """Whether it drafts from a vocabulary of its own, which `d2t` maps to the target's."""
+        return self.draft_vocab_size != self.vocab_size
 
 
 class Eagle3Network:
@@ -39,7 +63,7 @@ class Eagle3Network:
 
     def __init__(
         self,
-        head: Eagle3Head,
+        head: Eagle3Settings,
         tensors: Mapping[str, Tensor],
         target: CachedLM,
         rotary: torch.nn.Module,
@@ -78,6 +102,12 @@ class Eagle3Network:
         written = self.target.of_tokens(torch.zeros(1, self.head.vocab_size, device=self.device))[0].isfinite()
         is_written_V = torch.cat([written, written.new_zeros(self.head.vocab_size - len(written))])[tokens_V]
         return tokens_V, (~is_written_V).nonzero()[:, 0]
+
+    def ignore_map(self, is_ignored: bool) -> None:
+        """Draft the words of a vocabulary of its own as if they were the target's tokens, as a program does that does
+        not read d2t: to know its drafts by. What was recorded of passes reads the map anew."""
+        mapped_V, _ = self._drafted_tokens()
+        self._tokens_V.copy_(torch.arange(len(mapped_V), device=self.device) if is_ignored else mapped_V)
 
     @torch.inference_mode()
     def _allocate(self, capacity: int) -> None:
