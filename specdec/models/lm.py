@@ -46,7 +46,8 @@ class CachedLM:
         body: torch.nn.Module | None = None,
     ) -> None:
         """`vocab_size` cuts the logits: ids from there on (padding rows of a bigger table) are never predicted, nor are
-        the `gaps` below it, whose logits are minus infinity. `body`: what runs it up to its head, if not its own modules.
+        the `gaps` below it, whose logits are minus infinity. `body`: what runs it up to its head, if not its own
+        modules.
 
         Raises ValueError for a model whose attention would misread the boolean mask.
         """

@@ -4,8 +4,8 @@ The sibling of `lm.CachedLM` for recording. A page holds the keys and values of 
 the pages before it; a row is a path of pages and the block to run after them. Rows that begin alike share their
 pages: the prefix of a text is stored once, however many drafts are written after it. It knows nothing of drafting.
 
-Shape suffixes: B rows, F = 2 H, H KV heads, K kept outputs, L tokens of a block, N pages of the longest path, P past and new
-positions, D head size, V vocabulary.
+Shape suffixes: B rows, F = 2 H, H KV heads, K kept outputs, L tokens of a block, N pages of the longest path, P past
+and new positions, D head size, V vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
