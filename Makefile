@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 PINNED := .venv-pinned
 SERVERS := .venv-servers
+VLLM := .venv-vllm
 WHEEL := .venv-wheel
 LOCK := requirements-lock.txt
 PINNED_TRANSFORMERS := transformers==4.53.3
@@ -20,19 +21,20 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo gallery test test-fast test-pinned test-wheel test-gpu test-slurm test-browser test-serve test-servers lint family clean
+.PHONY: help setup demo gallery test test-fast test-pinned test-wheel test-gpu test-slurm test-browser test-serve test-servers test-vllm lint family clean
 
 help:
 	@echo "make demo         set up .venv, run all drafters on the bundled models and 8 questions, rank them"
 	@echo "make gallery      every figure, from the bundled models, into docs/gallery (minutes)"
 	@echo "make test         set up .venv, run the tests"
 	@echo "make test-fast    those that run no models and no other processes (a minute): before each commit"
-	@echo "make test-pinned  the tests with $(PINNED_TRANSFORMERS), in .venv-pinned"
+	@echo "make test-pinned  those that need models, with $(PINNED_TRANSFORMERS), in .venv-pinned"
 	@echo "make test-wheel   the installed program: its wheel in an empty environment, $(WHEEL), run from another folder"
 	@echo "make test-slurm   the sweeps on a single-node Slurm (root, Debian's slurm-wlm: tests/slurm/install.sh)"
 	@echo "make test-browser the HTML report in headless Chromium and Firefox (root, Debian's: tests/browser/install.sh)"
 	@echo "make test-serve   the profilers on a real server, transformers serve with SmolLM2, in $(SERVERS)"
 	@echo "make test-servers the same, and on llama-cpp-python's, which is built first (7 minutes)"
+	@echo "make test-vllm    the profilers and reconcile on a real vLLM for CPUs (2.5 GB), in $(VLLM)"
 	@echo "make test-gpu     the tests of the GPU engine, with a python that has CUDA's torch: GPU_PYTHON=$(GPU_PYTHON)"
 	@echo "make lint         ruff, then mypy"
 	@echo "make family       train the bundled models again (a GPU; questions in DATA_DIR=$(DATA_DIR))"
@@ -56,14 +58,16 @@ gallery: $(VENV)/.ready-run
 		--drafters plain ar_sf dllm_sf failfast --device cpu --output_dir $(GALLERY_DIR)/live
 	$(VENV)/bin/python -m plotting.gallery $(GALLERY_DIR) --out docs/gallery
 
+# First what needs no library of models, where none can be imported (tests/kinds.py); other versions run the rest alone.
 test: $(VENV)/.ready-dev
-	$(ONE_THREAD) $(VENV)/bin/python $(PYTEST)
+	$(ONE_THREAD) $(VENV)/bin/python $(PYTEST) --models without
+	$(ONE_THREAD) $(VENV)/bin/python $(PYTEST) --models with
 
 test-fast: $(VENV)/.ready-dev
 	$(ONE_THREAD) $(VENV)/bin/python $(PYTEST) -m "not slow and not slurm and not browser and not server and not gpu"
 
 test-pinned: $(PINNED)/.ready-dev
-	$(ONE_THREAD) $(PINNED)/bin/python $(PYTEST)
+	$(ONE_THREAD) $(PINNED)/bin/python $(PYTEST) --models with
 
 test-wheel: $(VENV)/.ready-dev $(WHEEL)/.ready-wheel
 	WHEEL_PYTHON=$(CURDIR)/$(WHEEL)/bin/python $(ONE_THREAD) $(VENV)/bin/python -m pytest -q -rs tests/wheel
@@ -80,6 +84,11 @@ test-serve: $(SERVERS)/.ready-serve
 
 test-servers: $(SERVERS)/.ready-llama test-serve
 
+# Where vLLM cannot be installed, the tests skip and say so.
+test-vllm: $(VENV)/.ready-dev
+	-@$(MAKE) --no-print-directory $(VLLM)/.ready-vllm
+	VLLM=$(CURDIR)/$(VLLM)/bin/vllm $(ONE_THREAD) $(VENV)/bin/python -m pytest -q -rs tests/servers/test_vllm.py
+
 test-gpu:
 	$(GPU_PYTHON) -m pytest -q -rs -n 4 tests/test_gpu.py tests/test_kernels.py
 
@@ -91,7 +100,7 @@ family: $(VENV)/.ready-run
 	$(VENV)/bin/python -m training.family --data_dir $(DATA_DIR) --work_dir $(FAMILY_DIR)
 
 clean:
-	rm -rf $(foreach folder,$(VENV) $(PINNED) $(SERVERS) $(WHEEL),$(folder) $(folder).unfinished) $(DEMO_DIR)
+	rm -rf $(foreach folder,$(VENV) $(PINNED) $(SERVERS) $(VLLM) $(WHEEL),$(folder) $(folder).unfinished) $(DEMO_DIR)
 
 # A .ready stamp is written last, so an interrupted installation never counts as done. What it left is
 # thrown away, because pip takes a half-copied package for an installed one; the mark that says so stands
@@ -138,4 +147,12 @@ $(SERVERS)/.ready-serve: $(SERVERS)/.ready-tools
 
 $(SERVERS)/.ready-llama: $(SERVERS)/.ready-serve
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check 'llama-cpp-python[server]'
+	@touch $@
+
+# The lock is whole: nothing is taken that it does not list.
+$(VLLM)/.ready-packages: requirements-vllm-lock.txt
+	$(call install,--no-deps -r requirements-vllm-lock.txt,$@)
+
+$(VLLM)/.ready-vllm: $(VLLM)/.ready-packages $(VENV)/.ready-dev
+	$(VENV)/bin/python -m scripts.vllm_name $(@D)
 	@touch $@

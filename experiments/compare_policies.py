@@ -23,7 +23,7 @@ from specdec.latency.asked import PricingConfig
 from specdec.latency.pricing import price
 from specdec.latency.profile import LatencyProfile, load_profile
 from specdec.ranking.oracle import Judge
-from specdec.traces.calibration import engine_costs
+from specdec.traces.calibration import costs_of
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
 
@@ -72,9 +72,9 @@ def measure(flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def advice_for(calibration: Calibration, profile: LatencyProfile, entry: str) -> Advice:
-    rate = calibration.rates[f"{entry}@{profile.name}"]
-    pass_ms, verify_ms = engine_costs(profile, entry, 60)
-    return Advice(calibration, pass_ms=pass_ms, verify_ms=verify_ms, rate=rate)
+    spec = CostAware(THRESHOLD, 60, f"{entry}@{profile.name}")
+    pass_ms, verify_ms = costs_of(spec, profile)
+    return Advice(calibration, pass_ms=pass_ms, verify_ms=verify_ms, rate=calibration.rates[spec.pricing])
 
 
 class Engine:

@@ -275,6 +275,8 @@ PACKAGE = [
 DEEPSPEC_MODULE = "deepspec.modeling.dspark.qwen3", "Qwen3DSparkModel", deepspec_rounds
 DEEPSPEC = [
     Case("DSpark", *DEEPSPEC_MODULE, SPARK),
+    Case("DSpark, gated", *DEEPSPEC_MODULE, {**SPARK, "markov_head_type": "gated"}),
+    Case("DSpark, recurrent", *DEEPSPEC_MODULE, {**SPARK, "markov_head_type": "rnn"}),
     Case("DSpark, confidences of states alone", *DEEPSPEC_MODULE, {**SPARK, "confidence_head_with_markov": False}),
     Case("DeepSpec's DFlash", *DEEPSPEC_MODULE, {**SPARK, "markov_rank": 0, "enable_confidence_head": False}),
 ]

@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(config: RunConfig, session: Session) -> dict[str, Any]:
     """Per model and number of tokens."""
-    from specdec.models.load import load_hf_model, load_lm
     from specdec.models.lm import CachedLM
+    from specdec.models.load import load_hf_model, load_lm
 
     found = {}
     for role, source in session.sources.items():

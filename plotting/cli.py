@@ -19,7 +19,7 @@ from plotting.drawn import as_csv
 from plotting.inputs import Asked, read_tables, under_one_engine
 from plotting.style import Page
 from specdec.commands.flags import StrictParser, add_flags, program_name, status_as
-from specdec.drafters.flags import number
+from specdec.drafters.flags import number, positive_int
 from specdec.errors import UserError, user_error
 from specdec.latency.accounting import ACCOUNTINGS
 from specdec.ranking.table import Table
@@ -64,6 +64,12 @@ _FLAGS: dict[str, dict] = {
     "reference": {"type": Path, "metavar": "FILE", "help": "a ranking JSON to draw beside, in grey"},
     "chains": {"nargs": "+", "metavar": "NAME", "help": "recorded drafters, such as ar or dllm_0.05"},
     "tokenizer": {"type": Path, "metavar": "DIR", "help": "the target's folder (default: the bundled target's)"},
+    "concurrency": {
+        "nargs": "+",
+        "type": positive_int,
+        "metavar": "N",
+        "help": "requests at a time (default: 1 to 256)",
+    },
     "first_round": {"type": int, "default": 0, "help": "begin with this round (default: %(default)s)"},
 }
 

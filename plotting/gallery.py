@@ -79,6 +79,9 @@ PICTURES = (
             "How near each setting comes to the clairvoyant, and where the rest of its time is lost."),
     Picture("latency_breakdown_by_model", (REPLAYED, NO_LOOPS, "--drafters", AR, DLLM, FAILFAST, *TARGETS),
             "Where the modelled time of an answer goes, as if for three targets."),
+    Picture("load", (REPLAYED, NO_LOOPS, "--latency_target", "Qwen2.5-7B-Instruct"),
+            "Which drafter under which load: speedup by requests at a time, simulated by an H100's bounds as if for a "
+            "7B target, and the acceptance length that breaks even (docs/load.md)."),
     Picture("calibration", (TRACES, "--chains", "ar", "dllm_0.05", "dllm_0.9"),
             "Whether drafters' confidences mean what they say."),
     Picture("modelled_vs_measured", (LIVE, GPU, "--latency_profile", PROFILE, "--latency_target", "bundled"),

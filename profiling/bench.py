@@ -28,12 +28,12 @@ def make_model(name: str, role: Role, device: torch.device, dtype: torch.dtype) 
     fields |= {"max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "rope_theta": 1e6}
     config = Qwen2Config(**vars(SHAPES[name]), **fields)
     torch.manual_seed(0)
-    with torch.device(device), _default_dtype(dtype):
+    with torch.device(device), default_dtype(dtype):
         return Qwen2ForCausalLM(config).eval()
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

@@ -120,6 +120,11 @@ def first_turns(problems: Sequence[Problem]) -> list[Problem]:
     return [problem.alone() for problem in problems]
 
 
+def datasets_of(problems: Sequence[Problem]) -> str:
+    """The data sets that questions are of, in their order: "gsm8k, math"."""
+    return ", ".join(dict.fromkeys(problem.dataset for problem in problems))
+
+
 def tokens_of(rounds: Sequence[Round]) -> list[int]:
     return [token for turn in rounds for token in turn.emitted_tokens]
 

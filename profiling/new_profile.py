@@ -19,11 +19,13 @@ from specdec.latency.profile import LatencyProfile, check_own_name, known_profil
 
 @dataclass(frozen=True)
 class DraftCost:
-    """What a drafter's pass costs, in ms, and where that is from. `ar_draft_pass_ms`: if an AR drafter's differs."""
+    """What a drafter's pass costs, in ms, and where that is from. `ar_draft_pass_ms`: if an AR drafter's differs;
+    `family`: whose pass it is, where no other drafter is priced by it (`Spec.priced_as`)."""
 
     draft_pass_ms: float
     source: dict[str, Any]
     ar_draft_pass_ms: float | None = None
+    family: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,13 @@ def _fields(
     if draft is None:
         assert earlier is not None, "check_profile lets no new profile begin without a drafter's cost"
         draft = DraftCost(earlier.draft_pass_ms, provenance.get("draft", {}), earlier.ar_draft_pass_ms)
+    if target.verify_ms:
+        tables[target.entry] = target.verify_ms
     fields = {
         "name": name,
         "draft_pass_ms": draft.draft_pass_ms,
         "target_ms_per_token": {**tokens, target.entry: target.ms_per_token},
-        "verify_ms": {**tables, **({target.entry: target.verify_ms} if target.verify_ms else {})},
+        "verify_ms": tables,
         "provenance": {
             **origin,
             "remark": "medians over trials; batch 1; a target without verify_ms is flat: a verification, one token",
@@ -114,7 +118,14 @@ def _fields(
             "targets": {**provenance.get("targets", {}), target.entry: target.evidence},
         },
     }
-    return fields if draft.ar_draft_pass_ms is None else {**fields, "ar_draft_pass_ms": draft.ar_draft_pass_ms}
+    families = {} if earlier is None else dict(earlier.family_pass_ms)
+    if draft.family is not None:
+        families[draft.family] = draft.draft_pass_ms
+    more = {"ar_draft_pass_ms": draft.ar_draft_pass_ms, "family_pass_ms": families or None}
+    fields |= {key: value for key, value in more.items() if value is not None}
+    if earlier is not None and earlier.rows:  # what others wrote into it stays
+        fields |= earlier.rows.to_builtins(tables)
+    return fields
 
 
 def read_draft_cost(name: str) -> DraftCost:

@@ -30,7 +30,7 @@ from specdec.questions.sets import DATASETS, Problem, load_problems
 
 HERE_FLAGS = ("device", "dtype", *QUESTION_FLAGS)
 NAME, URL, VERSION = "profile_dataset_output", VLLM.base_url, VLLM.version_url
-SERVER = Engine(NAME, "OpenAI server", URL, VERSION, speculates=False, ends=ALL_ENDS)
+SERVER = Engine(NAME, "OpenAI server", URL, VERSION, speculates=False, ends=ALL_ENDS, times_are_plain=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

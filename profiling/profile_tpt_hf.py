@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from profiling.common import QUESTION_FLAGS, first_turns, parser_of, session_of
+from profiling.common import QUESTION_FLAGS, datasets_of, first_turns, parser_of, session_of
 from profiling.new_profile import (
     DraftCost,
     TargetCost,
@@ -88,7 +88,7 @@ def measure(session: Session, flags: argparse.Namespace, problems: Sequence[Prob
         "engine": ENGINE,
         "model": config.models.target_model_name,
         "target": config.models.target_name,
-        "dataset": problems[0].dataset,
+        "dataset": datasets_of(problems),
         "max_new_tokens": config.decoding.max_new_tokens,
         "dtype": session.dtype_name,
         "hardware": flags.hardware,

@@ -3,7 +3,7 @@
     python -m profiling.profile_tpt_sglang --target_model_name NAME > vanilla.json
     python -m profiling.profile_tpt_sglang --target_model_name NAME --vanilla vanilla.json > eagle3.json
 
-Start the server first (README: "Latency profiles from engines and servers").
+Start the server first (docs/servers.md).
 
 On a terminal it prints lines for people; into a pipe or a file (also --out FILE) JSON.
 """

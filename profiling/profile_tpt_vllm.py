@@ -2,7 +2,7 @@
 
     python -m profiling.profile_tpt_vllm --target_model_name Qwen/Qwen2.5-7B-Instruct --dataset_name gsm8k
 
-Start the server first (README: "Latency profiles from engines and servers").
+Start the server first (docs/servers.md).
 
 On a terminal it prints lines for people; into a pipe or a file (also --out FILE) JSON.
 """

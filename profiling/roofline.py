@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ from specdec.records.record import target_name
 from specdec.text import aligned
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 96)
+# Where batches are priced: requests, tokens of each (a chunk of a prompt has up to 2,048), their contexts.
+REQUESTS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
+TOKENS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128, 2048)
+CONTEXTS = (0, 4096, 32768)
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 BLOCK, SUB_BLOCK = 32, 8  # of the block-diffusion drafters that are measured
 
@@ -69,6 +74,7 @@ OTHERS = {
     "Qwen3-14B": OtherShape(5120, 17408, 40, 40, 8, 151936),
     "Qwen3-32B": OtherShape(5120, 25600, 64, 64, 8, 151936),
     "Llama-3.1-8B-Instruct": OtherShape(4096, 14336, 32, 32, 8, 128256, model_type="llama"),
+    "tiny-qwen3": OtherShape(64, 128, 8, 4, 2, 4608, head_dim=16),
 }
 
 
@@ -110,20 +116,45 @@ class Machine:
     gpu: Gpu
     value_bytes: int
 
-    def pass_ms(self, model: ModelSource, num_tokens: int, context: int, num_outputs: int | None = None) -> float:
-        """The least ms of a pass of `num_tokens` after `context`; `num_outputs` of them (all) predict a token."""
+    def pass_ms(
+        self, model: ModelSource, num_tokens: int, context: int, num_outputs: int | None = None, requests: int = 1
+    ) -> float:
+        """The least ms of a pass of `num_tokens` after `context` of each request; `num_outputs` of them (all) predict
+        a token."""
         num_outputs = num_tokens if num_outputs is None else num_outputs
-        bytes_s = self.value_bytes * values_moved(model, num_tokens, context) / (1e12 * self.gpu.memory_TB_per_s)
-        products_s = num_flops(model, num_tokens, context, num_outputs) / (1e12 * self.gpu.dense_TFLOP_per_s)
+        values = values_moved(model, num_tokens, context, requests)
+        bytes_s = self.value_bytes * values / (1e12 * self.gpu.memory_TB_per_s)
+        products_s = requests * num_flops(model, num_tokens, context, num_outputs) / (1e12 * self.gpu.dense_TFLOP_per_s)
         return 1e3 * max(bytes_s, products_s)
 
+    def rows(self, model: ModelSource, tokens: Sequence[int], num_outputs: int | None = None) -> dict[str, Any]:
+        """The least ms of passes over several requests, as a profile's `rows` have it."""
+        points: dict[str, Any] = {"requests": REQUESTS, "tokens": tokens, "contexts": CONTEXTS}
+        points = {name: list(one) for name, one in points.items()}
+        ms = [
+            [[_short(self.pass_ms(model, k, c, num_outputs, requests)) for c in CONTEXTS] for k in tokens]
+            for requests in REQUESTS
+        ]
+        return points | {"ms": ms}
 
-def values_moved(model: ModelSource, num_tokens: int, context: int) -> int:
-    """Numbers that a pass reads or writes at least: weights, the tokens' embeddings, keys and values."""
+    def kv_tokens(self, model: ModelSource) -> int | None:
+        """How many tokens of context it has room for beside the model's weights; None: not known."""
+        room = 1e9 * self.gpu.memory_GB - self.value_bytes * model.num_parameters
+        return int(room // (self.value_bytes * model.kv_values_per_token)) if isfinite(room) else None
+
+
+def _short(ms: float) -> float:
+    return float(f"{ms:.5g}")
+
+
+def values_moved(model: ModelSource, num_tokens: int, context: int, requests: int = 1) -> int:
+    """Numbers that a pass reads or writes at least: weights once, of each request its tokens' embeddings, keys and
+    values."""
     table = model.vocab_size * model.config["hidden_size"]
     unread = 0 if model.config.get("tie_word_embeddings") else table
-    rows = num_tokens * model.config["hidden_size"] if unread else 0
-    return model.num_parameters - unread + rows + model.kv_values_per_token * (context + num_tokens)
+    embeddings = num_tokens * model.config["hidden_size"] if unread else 0
+    of_each = embeddings + model.kv_values_per_token * (context + num_tokens)
+    return model.num_parameters - unread + requests * of_each
 
 
 def num_flops(model: ModelSource, num_tokens: int, context: int, num_outputs: int) -> float:
@@ -216,10 +247,20 @@ def bounds(flags: argparse.Namespace, machine: Machine) -> dict[str, Any]:
             "gpu": {**vars(machine.gpu), "memory_GB": None} if flags.gpu is None else vars(machine.gpu),
             "dtype": flags.dtype,
             "drafter": flags.drafter,
-            "remark": f"lower bounds, calculated; batch 1, one GPU; prices at {context} tokens of context",
+            "remark": f"lower bounds, calculated; one GPU; prices of one request at {context} tokens of context",
             "ms_by_context_and_tokens": details,
         },
+        "rows": {
+            "context": context,
+            "verify": {name: _verify_rows(machine, model) for name, model in targets.items()},
+            "passes": {"ar": machine.rows(ar_drafter, (1,)), "block": machine.rows(drafter, (BLOCK,), SUB_BLOCK)},
+        },
     }
+
+
+def _verify_rows(machine: Machine, model: ModelSource) -> dict[str, Any]:
+    room = machine.kv_tokens(model)
+    return machine.rows(model, TOKENS) | ({} if not room or room < 1 else {"kv_tokens": room})
 
 
 def _check_fits(model: ModelSource, machine: Machine) -> None:

@@ -5,12 +5,11 @@ python -m scripts.bounds --write
 A GPU has the targets whose weights it holds in bfloat16. They are calculated, and say so wherever they are shown.
 """
 
-import json
 import sys
 from typing import Any
 
 from profiling.roofline import BYTES, GPUS, OTHERS, Machine, bounds, build_parser, find_shape
-from specdec.latency.profile import PROFILE_DIR
+from specdec.latency.profile import PROFILE_DIR, profile_text
 from specdec.models.checkpoints import TARGET
 
 COMMON = ("A100", "H100", "H200", "RTX_A6000")
@@ -29,7 +28,7 @@ def bound(gpu: str) -> dict[str, Any]:
 
 def text(gpu: str) -> str:
     """Its file."""
-    return json.dumps(bound(gpu), indent=1) + "\n"
+    return profile_text(bound(gpu))
 
 
 def main() -> int:

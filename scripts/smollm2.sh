@@ -22,20 +22,8 @@ TRAIN_FLAGS=(${TRAIN_FLAGS:-}) # of training.make_drafters: --compile, --learnin
 EVAL_FLAGS=(${EVAL_FLAGS:-})   # of failfast.py: --spec_len 8 4, --drafters plain failfast, ...
 MASK_TOKEN=${MASK_TOKEN:-<gh_stars>} # an entry of the tokenizer that no answer holds
 
-CODE_OPENINGS=('Complete this Python function.
-```python
-def ' 'Complete this Python function.
-```python
-from typing import List
-
-
-def ' 'Write a Python function')
-
-invent() { # NAME NUMBER [OPENING ...]
-  local out=$WORK_DIR/prompts_$1.jsonl
-  "$PYTHON" -m training.invent_prompts --target_dir smollm2 --num_prompts "$2" --out "$out" \
-    ${3+--opening "${@:3}"}
-}
+# shellcheck source=scripts/invent.sh
+. scripts/invent.sh
 
 # Hours of work begin below: what the last of them needs is looked for first.
 "$PYTHON" -c 'import sys
@@ -50,8 +38,8 @@ def check():
 sys.exit(exit_status("smollm2.sh", check))' "$DATA_DIR" "$NUM_QUESTIONS" "${DATASETS[@]}"
 
 mkdir -p "$WORK_DIR"
-invent chat "$NUM_CHAT_PROMPTS"
-invent code "$NUM_CODE_PROMPTS" "${CODE_OPENINGS[@]}"
+invent smollm2 chat "$NUM_CHAT_PROMPTS"
+invent smollm2 code "$NUM_CODE_PROMPTS" "${CODE_OPENINGS[@]}"
 "$PYTHON" -m training.make_drafters --target_dir smollm2 --work_dir "$WORK_DIR/drafters" --data_dir "$DATA_DIR" \
   --prompt_file "$WORK_DIR"/prompts_{chat,code}.jsonl --max_new_tokens "$MAX_NEW_TOKENS" --mask_token "$MASK_TOKEN" \
   --num_layers "$NUM_LAYERS" --num_docs "$NUM_DOCS" --ar_drafter_steps "$AR_STEPS" --dllm_drafter_steps "$DLLM_STEPS" \

@@ -4,7 +4,7 @@ python -m scripts.tables --write
 
 A page has a table where it says `<!-- table: NAME -->`, up to `<!-- end of table -->`. What makes them: `results.py`,
 `costs.py`, `checks.py`, `paper.py`, `findings.py`, `index.py`,
-`targets.py`.
+`targets.py`, `under_load.py`.
 """
 
 import re
@@ -19,8 +19,18 @@ from scripts.index import index
 from scripts.paper import runs
 from scripts.results import TABLES as RESULTS
 from scripts.targets import table as targets
+from scripts.under_load import TABLES as UNDER_LOAD
 
-TABLES = {**RESULTS, **COSTS, **CHECKS, "paper": runs, "first-hour": findings, "index": index, "targets": targets}
+TABLES = {
+    **RESULTS,
+    **COSTS,
+    **CHECKS,
+    **UNDER_LOAD,
+    "paper": runs,
+    "first-hour": findings,
+    "index": index,
+    "targets": targets,
+}
 BLOCK = re.compile(r"(<!-- table: ([a-z0-9-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 

@@ -23,7 +23,10 @@ FOLDERS = {
     "train": ("training", "Train drafters for a target: failfast train NAME ..."),
 }
 # In the order of the work.
-VERBS = ("run", "rank", "recommend", "record", "replay", "calibrate", "report", "status", *FOLDERS)
+VERBS = (
+    *("run", "rank", "recommend", "load", "record", "replay", "calibrate", "report", "reconcile", "status"),
+    *FOLDERS,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
+from kinds import needs_models
+from sources import MODEL_LIBRARIES
 
 # Examples have no time limit, and slow ones are not a failure: both would depend on how busy the machine is.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--models", choices=("with", "without"), help="only tests that do, or do not, need such a library")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Without: importing such a library fails, so that no version of it has a part in what these tests find."""
+    if config.getoption("--models") == "without":
+        sys.modules.update(dict.fromkeys(MODEL_LIBRARIES))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    chosen = config.getoption("--models")
+    if chosen is None or not collection_path.match("test_*.py"):
+        return None
+    return True if needs_models(collection_path) != (chosen == "with") else None
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Toy matrices are faster without threads."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

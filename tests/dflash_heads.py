@@ -91,6 +91,10 @@ def toy_dflash(
         t["candidate_selector.hidden_projection.weight"] = random(RANK, size)
     if head.extra.get("markov_rank"):
         t |= {f"markov_head.markov_w{index}.weight": 3 * random(vocab_size, RANK) for index in (1, 2)}
+    for name, kind, rows, width in (("gate", "gated", RANK, size + RANK), ("joint", "rnn", 3 * RANK, size + 2 * RANK)):
+        if head.extra.get("markov_head_type") == kind:
+            t |= {f"markov_head.{name}_proj.weight": 3 * random(rows, width)}
+            t |= {f"markov_head.{name}_proj.bias": random(rows)}
     if head.extra.get("enable_confidence_head"):
         width = size + (RANK if head.extra.get("confidence_head_with_markov") else 0)
         t |= {"confidence_head.proj.weight": random(1, width), "confidence_head.proj.bias": random(1)}
@@ -242,13 +246,15 @@ def draft_of(
 ) -> list[tuple[int, float]]:
     """The block after a prefix, of which `features` are of all tokens but the last: tokens, and how sure each is."""
     t, before, found = head.tensors, prefix[-1], []
+    memory = torch.zeros(RANK)
     with torch.no_grad():
         states = states_of(head, target, before, features[: len(prefix) - 1])
         for state, logits in zip(states, logits_of(head, target, states), strict=True):
             read = [state]
             if head.extra.get("markov_rank"):
                 row = t["markov_head.markov_w1.weight"][before]
-                logits = logits + t["markov_head.markov_w2.weight"] @ row
+                told, memory = _told(head, row, state, memory)
+                logits = logits + t["markov_head.markov_w2.weight"] @ told
                 read += [row] if head.extra.get("confidence_head_with_markov") else []
             if head.architecture == "DFlash2DraftModel":
                 logits = _selected(head, state, logits, before)
@@ -259,6 +265,21 @@ def draft_of(
             before = int(token)
             found.append((before, float(sure)))
     return found
+
+
+def _told(
+    head: ToyDflash, row: torch.Tensor, state: torch.Tensor, memory: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a Markov head multiplies with its second table, and what it remembers, one number after the other."""
+    t, kind = head.tensors, head.extra["markov_head_type"]
+    if kind == "vanilla":
+        return row, memory
+    name, read = ("gate", [state, row]) if kind == "gated" else ("joint", [memory, row, state])
+    made = t[f"markov_head.{name}_proj.weight"] @ torch.cat(read) + t[f"markov_head.{name}_proj.bias"]
+    if kind == "gated":
+        return torch.sigmoid(made) * row, memory
+    kept = torch.sigmoid(made[:RANK])
+    return torch.tanh(made[2 * RANK :]), kept * memory + (1 - kept) * torch.tanh(made[RANK : 2 * RANK])
 
 
 def _selected(head: ToyDflash, state: torch.Tensor, logits: torch.Tensor, before: int) -> torch.Tensor:

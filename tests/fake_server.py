@@ -222,8 +222,20 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
 
-def vllm_metrics(drafts_per_answer: int = 0, drafted_each: int = 3, accepted: tuple[int, ...] = (3, 2, 1)) -> Callable:
-    """Text as vLLM 0.13 serves it, as if every answer took these drafts, this many accepted up to each position."""
+STEPS, OLDER_STEPS = "vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"
+
+
+def vllm_metrics(
+    drafts_per_answer: int = 0,
+    drafted_each: int = 3,
+    accepted: tuple[int, ...] = (3, 2, 1),
+    steps_per_answer: int | None = None,
+    steps_name: str = STEPS,
+) -> Callable:
+    """Text as vLLM 0.13 serves it, as if every answer took these drafts, this many accepted up to each position.
+
+    `steps_per_answer`: decode steps, with a draft or without; None: no histogram of them.
+    """
 
     def text(num_answers: int, num_tokens: int) -> str:
         labels = 'engine="0",model_name="m"'
@@ -253,6 +265,8 @@ def vllm_metrics(drafts_per_answer: int = 0, drafted_each: int = 3, accepted: tu
                 f"{2 - min(position, 2) + num_answers * value}.0"
                 for position, value in enumerate(accepted)
             ]
+        if steps_per_answer is not None:
+            lines.append(f"{steps_name}_count{{{labels}}} {7 + num_answers * steps_per_answer}.0")
         return "\n".join(lines) + "\n"
 
     return text

@@ -148,6 +148,7 @@ def target_rows(warp: Warp, text: Sequence[int], draft: Sequence[int]) -> torch.
     return warp.probabilities(lm.forward([*prefix, *draft], keep=range(len(prefix) - 1, len(prefix) + len(draft))))
 
 
+@cache
 def exact_law(warp: Warp) -> torch.Tensor:
     """The probability of each of TEXTS after PROMPT."""
     chances = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 
-from specdec.decoding.block_recorder import Answer, ChainBlocks
+from specdec.decoding.chain_blocks import Answer, ChainBlocks
 from specdec.decoding.chains import Chain, Chains
 from specdec.decoding.denoising import Denoising, masked_positions
 from specdec.drafters.token_drafter import token_chain

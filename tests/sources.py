@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+MODEL_LIBRARIES = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "accelerate"}
 
 
 def project_files() -> list[Path]:
@@ -55,7 +56,8 @@ def imports_anywhere(path: Path) -> set[str]:
 
 @cache
 def file_of(module: str) -> Path | None:
-    for path in (Path(*module.split(".")).with_suffix(".py"), Path(*module.split("."), "__init__.py")):
+    named = Path(*module.split("."))
+    for path in (named.with_suffix(".py"), named / "__init__.py", Path("tests", f"{module}.py")):
         if (ROOT / path).is_file():
             return path
     return None

@@ -38,7 +38,8 @@ def folder(tmp_path: Path) -> Path:
 
 def row(**changes: object) -> dict:
     """What a profiler prints under "row": 10 rounds a question, at 4 ms against 10 ms a token."""
-    counts = {"num_drafts": 10, "num_drafted": 30, "num_accepted": 15, "accepted_per_position": [8, 5, 2]}
+    counts = {"num_rounds": 10, "num_emitted": 25, "num_drafts": 10, "num_drafted": 30, "num_accepted": 15}
+    counts |= {"accepted_per_position": [8, 5, 2]}
     times = {"ms_per_token": 4.0, "vanilla_ms_per_token": 10.0, "is_derived": False}
     questions = [{"question_id": index, **counts, **times} for index in range(NUM_QUESTIONS)]
     server = {"drafter_name": "eagle3_vllm_3", "engine": "vLLM", "engine_version": "0.13.0", "hardware": "H100"}
@@ -116,10 +117,13 @@ def broken(field: str, value: object) -> dict:
         (row(target="Qwen2.5-14B-Instruct"), "rank what was run alike"),
         (row(dataset="math"), "of target Qwen2.5-7B-Instruct, data set math"),
         (row(max_new_tokens=32), "32 new tokens"),
+        (row(max_new_tokens=32), "(the profiler takes --max_new_tokens 64)"),
+        (row(target="target"), "--served-model-name Qwen2.5-7B-Instruct"),
         (row(drafter_name="a] [b"), "damaged"),
         (row(questions=[]), "damaged"),
         (broken("question_id", 1), "damaged"),
-        (broken("num_drafts", 0), "damaged"),
+        (broken("num_rounds", 0), "damaged"),
+        (broken("num_emitted", True), "damaged"),
         (broken("num_accepted", -1), "damaged"),
         (broken("ms_per_token", 0.0), "damaged"),
         (broken("ms_per_token", None), "damaged"),
@@ -131,6 +135,50 @@ def test_a_row_that_does_not_belong_is_one_line(made, why, folder, tmp_path, cap
     assert parse_log.main([str(folder), "--also", save(tmp_path, made)]) == 2
     error = capsys.readouterr().err
     assert why in error and "--also" in error and error.count("\n") == 1
+
+
+def named(folder: Path, name: str, **changes: object) -> str:
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps({"row": row(drafter_name=name, **changes)}))
+    return str(path)
+
+
+def test_also_twice_is_both_files(folder, tmp_path):
+    both = [named(tmp_path, "ngram_vllm_5"), named(tmp_path, "suffix_vllm_8")]
+    for arguments in (["--also", both[0], "--also", both[1]], ["--also", *both]):
+        document = json.loads(parse_log.run([str(folder), *arguments, "--json"]))
+        names = {one["drafter_name"] for one in document["engines"][0]["rows"]}
+        assert {"ngram_vllm_5", "suffix_vllm_8"} <= names
+
+
+def test_rows_of_one_name_are_not_added_to_each_other(folder, tmp_path, capsys):
+    """draft_model and ngram were both eagle3_vllm_5, and the first of them was lost."""
+    one = named(tmp_path, "eagle3_vllm_5")
+    other = tmp_path / "other.json"
+    other.write_text(Path(one).read_text())
+    assert parse_log.main([str(folder), "--also", one, str(other)]) == 2
+    error = capsys.readouterr().err
+    assert f"{other} has a row called eagle3_vllm_5, and so has --also {one}" in error and "--method" in error
+    assert parse_log.main([str(folder), "--also", named(tmp_path, "ar_None_sf_3")]) == 2
+    assert "so has what is ranked" in capsys.readouterr().err
+
+
+def test_a_row_whose_rounds_were_drafts_is_to_be_measured_again(folder, tmp_path, capsys):
+    old = row()
+    for question in old["questions"]:
+        del question["num_rounds"], question["num_emitted"]
+    assert parse_log.main([str(folder), "--also", save(tmp_path, old)]) == 2
+    assert "an earlier version, which took drafts for rounds" in capsys.readouterr().err
+
+
+def test_tokens_and_rounds_are_those_of_the_answers_not_of_the_drafts(folder, tmp_path):
+    """ngram: 4 of 10 rounds drafted; its tokens are all that its rounds gave."""
+    made = row(drafter_name="ngram_vllm_5")
+    for question in made["questions"]:
+        question.update(num_drafts=4, num_drafted=20, num_accepted=3, num_rounds=22)
+    document = json.loads(parse_log.run([str(folder), "--also", save(tmp_path, made), "--json"]))
+    (found,) = [one for one in document["engines"][0]["rows"] if one["drafter_name"] == "ngram_vllm_5"]
+    assert found["acceptance_len"] == pytest.approx(25 / 22)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"row": ', '{"ms_per_token": {"median": 1.0}}'])

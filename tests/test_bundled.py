@@ -40,8 +40,11 @@ def sessions(one_thread: None) -> list[Session]:
     return [usual, other]
 
 
-@pytest.mark.parametrize("prompt_len", [31, 32, 33, None])
-def test_every_drafter_writes_what_the_target_alone_writes(sessions: list[Session], prompt_len: int | None) -> None:
+@pytest.mark.parametrize(("turn", "prompt_len"), enumerate([31, 32, 33, None]))
+def test_every_drafter_writes_what_the_target_alone_writes(
+    sessions: list[Session], turn: int, prompt_len: int | None
+) -> None:
+    """Each drafter in either session by turns, so that it meets two of the lengths in each."""
     usual = sessions[0]
     problem = load_problems("bundled", question_ids=[2])[0]
     prompt_ids = encode_prompt(usual.tokenizer, problem.prompt)[:prompt_len]
@@ -49,12 +52,12 @@ def test_every_drafter_writes_what_the_target_alone_writes(sessions: list[Sessio
         usual.target().lm.model, prompt_ids, max_new_tokens=BUDGET, stop_ids=sorted(usual.stop_ids)
     )
     assert gap > 1e-4, "the reference itself is a tie: choose another question"
-    for session in sessions:
-        for spec in SPECS:
-            rounds = speculate(
-                session.target(), session.drafter(spec), prompt_ids, max_new_tokens=BUDGET, stop_ids=session.stop_ids
-            )
-            assert [token for turn in rounds for token in turn.emitted_tokens] == expected, spec.name
+    for index, spec in enumerate(SPECS):
+        session = sessions[(index + turn) % 2]
+        rounds = speculate(
+            session.target(), session.drafter(spec), prompt_ids, max_new_tokens=BUDGET, stop_ids=session.stop_ids
+        )
+        assert [token for made in rounds for token in made.emitted_tokens] == expected, spec.name
 
 
 def test_the_drafters_are_of_use(sessions: list[Session]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from dflash_heads import (
     toy_dflash,
 )
 from families import edit_config, save_model
-from toys import TOO_CLOSE, greedy_tokens, random_ids, toy_model, weaken_attention
+from toys import TOO_CLOSE, greedy_tokens, random_ids, run_twice, toy_model, weaken_attention
 
 from specdec.commands import replay as replay_command
 from specdec.commands import run as failfast
@@ -41,6 +42,7 @@ from specdec.latency.profile import LatencyProfile
 from specdec.models import dflash_network
 from specdec.models.dflash import default_taps
 from specdec.models.graph.graph_lm import GraphLM
+from specdec.models.graph.graphs import Graphs
 from specdec.models.graph.weights import unsupported
 from specdec.models.lm import CachedLM
 from specdec.questions.sets import load_problems
@@ -71,6 +73,14 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "anchor first": ("DFlashDraftModel", {"extra": {"sample_from_anchor": True}, "has_tables": True}),
     "DSpark": ("Qwen3DSparkModel", {"extra": SPARK, "has_tables": True}),
     "DSpark without confidences": ("Qwen3DSparkModel", {"extra": MARKOV, "has_tables": True}),
+    "DSpark, gated": (
+        "Qwen3DSparkModel",
+        {"extra": {**SPARK, "markov_head_type": "gated"}, "has_tables": True},
+    ),
+    "DSpark, recurrent": (
+        "Qwen3DSparkModel",
+        {"extra": {**SPARK, "markov_head_type": "rnn"}, "has_tables": True},
+    ),
     "DFlash2": ("DFlash2DraftModel", {"kinds": (SLIDING, FULL), "window": 5}),
 }
 SPECS = [DflashStatic(1), DflashStatic(6), DflashDynamic(0.5, 60, 2), DflashDynamic(0.9, 4, 1)]
@@ -91,6 +101,7 @@ def target(targets: list[torch.nn.Module]) -> torch.nn.Module:
     return targets[1]
 
 
+@cache
 def questions(target: torch.nn.Module) -> list[tuple[list[int], list[int]]]:
     """Prompts and what the target writes after them, without a close call."""
     made = []
@@ -104,6 +115,7 @@ def questions(target: torch.nn.Module) -> list[tuple[list[int], list[int]]]:
     return made
 
 
+@cache
 def apt_head(variant: str, target: torch.nn.Module) -> ToyDflash:
     """One that is right about some questions now and then."""
     architecture, how = VARIANTS[variant]
@@ -115,10 +127,13 @@ def apt_head(variant: str, target: torch.nn.Module) -> ToyDflash:
 def test_every_draft_of_every_round_is_the_references(
     targets: list[torch.nn.Module], variant: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Rejected tokens included; a cache that grows is met. Kinds of heads take turns with two targets."""
+    """Rejected tokens included; graphs' padding, a cache that grows, and prompts in pieces are met. Kinds of heads take
+    turns with two targets."""
     target = targets[list(VARIANTS).index(variant) % 2]
     monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8,))
-    monkeypatch.setattr(dflash_network, "INITIAL_CAPACITY", 8)
+    monkeypatch.setattr(Graphs, "run", run_twice)
+    for name, value in (("INITIAL_CAPACITY", 8), ("LEAST_SPAN", 4), ("PADDED", (1, 2, 4, 16)), ("MAX_ROWS", 16)):
+        monkeypatch.setattr(dflash_network, name, value)
     head, lengths, num_rejected = apt_head(variant, target), set(), 0
     for backend, engine in ENGINES.items():
         lm = engine(target)
@@ -156,7 +171,7 @@ def test_forty_answers_are_plain_decodings(
     head = taught(toy_dflash(kind, target, 5, **how), target, [[*one, *two] for one, two in asked[::2]])
     engines = [CachedLM, CachedLM if unsupported(target.config) else GraphLM]
     models = [engine(target) for engine in engines]
-    networks = [loaded_dflash(tmp_path, head, lm) for lm in models]
+    networks = [loaded_dflash(tmp_path, head, lm, name) for name, lm in zip(ENGINES, models, strict=True)]
     accepted = []
     for index, (prompt, greedy) in enumerate(asked):
         drafter = DflashDrafter(networks[index % 2], SPECS[index // 2 % len(SPECS)], Setup(()))
@@ -360,7 +375,9 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     "parts": ("DFlash2", {}, {"architectures": ["DFlashDraftModel"]}, "has no place here, candidate_selector"),
     "shape": ("DFlash", {}, {"intermediate_size": 96}, r"mlp.gate_proj.weight is \[48, 32\]"),
     "layer types": ("DFlash", {}, {"layer_types": [FULL]}, "does not describe a DFlash head"),
-    "gated": ("DSpark", {}, {"markov_head_type": "gated"}, "Markov head of the kind 'gated'"),
+    "kind of Markov head": ("DSpark", {}, {"markov_head_type": "lstm"}, "Markov head of the kind 'lstm'"),
+    "gate": ("DSpark", {}, {"markov_head_type": "gated"}, "has no tensor markov_head.gate_proj.weight"),
+    "ungated": ("DSpark, gated", {}, {"markov_head_type": "vanilla"}, "has no place here, markov_head.gate_proj"),
     "no Markov": ("DSpark", {}, {"markov_rank": 0}, "confidence head over a Markov head, and no Markov head"),
     "causal": ("DFlash", {"causal_head": True, "causal": False}, {}, "says both that its blocks are causal"),
     "dflare": ("DFlash", {}, {"model_arch": "dflare"}, "is a DFlare head"),

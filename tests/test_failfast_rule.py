@@ -13,7 +13,7 @@ import pytest
 from planted import MASK_ID, PlantedLM, PlantedModel
 from reference import Guess, Outcome, Rules, Window, failfast_draft, static_draft
 
-from specdec.decoding.block_recorder import Answer, ChainBlocks
+from specdec.decoding.chain_blocks import Answer, ChainBlocks
 from specdec.decoding.chains import Chain, Chains
 from specdec.decoding.denoising import Denoising, LiveBlocks, masked_positions
 from specdec.decoding.stopping import Draft, FailFastWindow, FixedWindow, Run, finish_draft

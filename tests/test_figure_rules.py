@@ -7,8 +7,6 @@ from __future__ import annotations
 import csv
 import importlib
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
@@ -20,7 +18,6 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from samples import AR, FAILFAST, make_plain, make_record, make_round
 
-import plotting
 from plotting import cli, fit, gallery, style
 from specdec.commands import rank
 from specdec.ranking.statistics import Value
@@ -30,7 +27,6 @@ from specdec.traces.trace import save_trace, trace_path
 from specdec.views import palette
 
 pytestmark = pytest.mark.slow
-ROOT = Path(plotting.__file__).parent.parent
 FIGURES = sorted({*(picture.name for picture in gallery.PICTURES if picture.suffix == ".png"), *gallery.ELSEWHERE})
 NARROW = 3.3  # inches: a column of a paper
 SETTINGS = (
@@ -291,14 +287,6 @@ def test_help_says_what_it_takes_and_keeps_examples_as_lines(capsys: pytest.Capt
         assert all(ending in shown for ending in cli.FORMATS)
         assert any(kind in shown for kind in ("folders of results", "folders of traces", "SpecForge"))
         assert "--engine" not in shown or "--pricing" in shown
-
-
-def test_without_matplotlib_one_line_says_what_to_install() -> None:
-    code = "import runpy, sys; sys.modules['matplotlib'] = None; import importlib.util as u; real = u.find_spec; "
-    code += "hidden = lambda name, *a: None if name == 'matplotlib' else real(name, *a); u.find_spec = hidden; "
-    code += "sys.argv = ['-m']; runpy.run_module('plotting.pareto', run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "failfast-benchmark[plot]" in done.stderr
 
 
 # ---- single figures --------------------------------------------------------------------------------------------------

@@ -11,13 +11,23 @@ import random
 from pathlib import Path
 
 import pytest
+import test_dflash
+import test_eagle3
 import torch
-from toys import MASK_ID, random_ids, toy_model
+from dflash_heads import loaded_dflash, toy_dflash
+from heads import loaded_head, toy_head
+from toys import MASK_ID, random_ids, toy_model, weaken_attention
 
 from profiling import check_lossless
 from specdec.commands import run as failfast
+from specdec.decoding.loop import Drafter, speculate
+from specdec.decoding.target import Target
 from specdec.drafters.ar import AR_DRAFTER
+from specdec.drafters.base import Setup
 from specdec.drafters.block_diffusion import DLLM_DRAFTER
+from specdec.drafters.dflash import DflashDrafter, DflashStatic
+from specdec.drafters.eagle3 import Eagle3Drafter, Eagle3Static
+from specdec.models import dflash_network, eagle3_network
 from specdec.models.checkpoints import TARGET, find_model
 from specdec.models.graph.graph_lm import GraphLM
 from specdec.models.graph.plans import BackendOptions, Plan
@@ -26,6 +36,7 @@ from specdec.models.load import load_hf_model
 from specdec.models.tokens import encode_prompt, load_tokenizer
 from specdec.questions.sets import load_problems
 from specdec.records.record import find_records, load_record
+from specdec.records.rounds import Round
 
 pytestmark = [
     pytest.mark.gpu,
@@ -39,7 +50,8 @@ OPTIONS = {
 
 
 ROLES = {role.title: role for role in (TARGET, AR_DRAFTER, DLLM_DRAFTER)}
-TOYS = {"llama": ("llama", 64), "qwen2 untied": ("qwen2", 128)}
+TOYS = {"llama": ("llama", 64), "qwen2 untied": ("qwen2", 128), "qwen3": ("qwen3", 64), "mistral": ("mistral", 64)}
+HEADS = [("EAGLE-3", one) for one in test_eagle3.VARIANTS] + [("DFlash", one) for one in test_dflash.VARIANTS]
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +143,36 @@ def test_the_graph_engines_records_say_so(tmp_path: Path) -> None:
     arguments = ["--engine", "graph", "--num_questions", "1", "--max_new_tokens", "32", "--output_dir", str(tmp_path)]
     assert failfast.main(arguments) == 0
     assert {load_record(path).identity.settings["backend"] for path in find_records(tmp_path)} == {"graph"}
+
+
+@pytest.mark.parametrize(("family", "variant"), HEADS)
+def test_a_heads_recorded_passes_draft_what_plain_ones_on_a_cpu_do(
+    family: str, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Round for round, over prompts that are read in pieces and caches that grow."""
+    monkeypatch.setattr(eagle3_network, "INITIAL_CAPACITY", 64)
+    monkeypatch.setattr(dflash_network, "INITIAL_CAPACITY", 64)
+    target = weaken_attention(toy_model("qwen3", 31, scale=4.0, hidden_size=64, num_layers=3), 0.3)
+    plain = _head_rounds(_head_drafter(family, variant, CachedLM(target), "eager", tmp_path))
+    recorded = _head_rounds(_head_drafter(family, variant, GraphLM(target.to("cuda")), "graph", tmp_path))
+    assert [(turn.draft_tokens, turn.emitted_tokens) for turn in recorded] == [
+        (turn.draft_tokens, turn.emitted_tokens) for turn in plain
+    ]
+    sure = [[one for turn in rounds for one in turn.confidences] for rounds in (recorded, plain)]
+    assert sure[0] == pytest.approx(sure[1], abs=1e-3)
+
+
+def _head_drafter(family: str, variant: str, lm: CachedLM, backend: str, folder: Path) -> tuple[Target, Drafter]:
+    if family == "EAGLE-3":
+        layout, how = test_eagle3.VARIANTS[variant]
+        network = loaded_head(toy_head(layout, lm.model, 5, **how), lm, backend)
+        return Target(lm), Eagle3Drafter(network, Eagle3Static(5), ())
+    architecture, how = test_dflash.VARIANTS[variant]
+    block = loaded_dflash(folder, toy_dflash(architecture, lm.model, 5, **how), lm, backend)
+    return Target(lm), DflashDrafter(block, DflashStatic(5), Setup(()))
+
+
+def _head_rounds(pair: tuple[Target, Drafter]) -> list[Round]:
+    prompts = [random_ids(length, length) for length in (1, 2, 9, 30, 300, 700)]
+    asked = {"max_new_tokens": 24, "stop_ids": ()}
+    return [turn for prompt in prompts for turn in speculate(*pair, prompt, **asked)]

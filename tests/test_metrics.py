@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from fake_server import sglang_metrics, vllm_metrics
+from fake_server import OLDER_STEPS, STEPS, sglang_metrics, vllm_metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -66,10 +66,46 @@ def test_sums_and_means_over_labels():
 
 def test_vllm_counters_are_subtracted():
     text = vllm_metrics(4, drafted_each=3, accepted=(4, 2, 1))
-    found = between(read_metrics(text(1, 12)), read_metrics(text(3, 36)), 24)
-    assert found == Speculation(8, 24, 14, (8, 4, 2)) and not found.is_derived
-    assert found.num_emitted == 22 and found.acceptance_len == 1 + 14 / 8
-    assert between(read_metrics(text(1, 12)), read_metrics(text(1, 12)), 5) is None  # nothing was drafted in between
+    found = between(read_metrics(text(1, 12)), read_metrics(text(3, 36)), 22)
+    assert found == Speculation(8, 22, 8, 24, 14, (8, 4, 2)) and not found.is_derived
+    assert found.acceptance_len == 22 / 8 == 1 + 14 / 8
+    assert between(read_metrics(text(1, 12)), read_metrics(text(1, 12)), 5) is None  # nothing was written in between
+
+
+@pytest.mark.parametrize("name", [STEPS, OLDER_STEPS])
+def test_rounds_are_decode_steps_also_those_without_a_draft(name):
+    """ngram proposed in 103 of 334 steps; its acceptance length was said to be 1.94, and is 1.29."""
+    text = vllm_metrics(103, drafted_each=5, accepted=(50, 24, 10, 7, 6), steps_per_answer=334, steps_name=name)
+    found = between(read_metrics(text(0, 0)), read_metrics(text(1, 441)), 431)
+    assert found == Speculation(334, 431, 103, 515, 97, (50, 24, 10, 7, 6))
+    whole = total([found])
+    assert whole["acceptance_len"] == pytest.approx(1.29, abs=0.005)
+    assert whole["server_acceptance_len"] == pytest.approx(1.94, abs=0.005)
+
+
+def test_what_is_accepted_after_the_end_is_not_emitted():
+    """Question 0 of 16 tokens: 4 drafts, 16 accepted; the server says 5.0 tokens a round, and 15 came in 4."""
+    text = vllm_metrics(4, drafted_each=5, accepted=(4, 4, 4, 4), steps_per_answer=4)
+    found = between(read_metrics(text(0, 0)), read_metrics(text(1, 16)), 15)
+    assert found.acceptance_len == 15 / 4 and total([found])["server_acceptance_len"] == 5.0
+
+
+def test_steps_that_are_not_there_or_cannot_be_are_as_few_as_the_counters_allow():
+    for steps in (None, 2, 900):  # 2: fewer than drafts; 900: more than tokens, so tokens or somebody else's steps
+        text = vllm_metrics(3, drafted_each=5, accepted=(3, 1), steps_per_answer=steps)
+        found = between(read_metrics(text(0, 0)), read_metrics(text(1, 31)), 30)
+        assert found.num_rounds == 30 - 4
+    text = vllm_metrics(12, accepted=(1,))
+    assert between(read_metrics(text(0, 0)), read_metrics(text(1, 12)), 11).num_rounds == 12
+
+
+def test_an_answer_without_any_draft_is_rounds_all_the_same():
+    silent = "".join(f"vllm:spec_decode_num_{name} 0\n" for name in ("drafts", "draft_tokens", "accepted_tokens"))
+    pages = [f"vllm:generation_tokens_total {tokens}\n{silent}{STEPS}_count {tokens}\n" for tokens in (0, 9)]
+    found = between(*map(read_metrics, pages), 8)
+    assert found.num_rounds == 8 and not found.num_drafts and found.acceptance_rate is None
+    assert total([found]) is None  # a server that never drafts does not speculate
+    assert total([found, Speculation(2, 4, 2, 6, 2)])["acceptance_len"] == 12 / 10
 
 
 def test_a_server_without_speculation_tells_of_none():
@@ -115,11 +151,11 @@ def test_counters_that_began_anew_are_no_speculation():
 def test_sglang_gauges_become_counts_that_are_marked_as_derived():
     text = sglang_metrics(2.5, 0.5)
     found = between(read_metrics(text(0, 0)), read_metrics(text(0, 100)), 100)
-    assert found == Speculation(40, 120, 60, is_derived=True) and found.acceptance_len == 2.5
+    assert found == Speculation(40, 100, 40, 120, 60, is_derived=True) and found.acceptance_len == 2.5
 
 
 def test_totals_say_what_the_acceptance_length_is():
-    whole = total([Speculation(2, 6, 3, (2, 1)), Speculation(3, 9, 5, (3, 1, 1))])
+    whole = total([Speculation(2, 5, 2, 6, 3, (2, 1)), Speculation(3, 8, 3, 9, 5, (3, 1, 1))])
     assert whole["accepted_per_position"] == [5, 2, 1] and whole["num_emitted"] == 13
     assert whole["acceptance_len"] == 13 / 5 and "bonus included" in whole["acceptance_len_is"]
     assert total([]) is None

@@ -103,6 +103,14 @@ def test_the_import_loads_no_library():
     assert done.stdout.strip() == "set()"
 
 
+def test_without_matplotlib_one_line_says_what_to_install() -> None:
+    code = "import runpy, sys; sys.modules['matplotlib'] = None; import importlib.util as u; real = u.find_spec; "
+    code += "hidden = lambda name, *a: None if name == 'matplotlib' else real(name, *a); u.find_spec = hidden; "
+    code += "sys.argv = ['-m']; runpy.run_module('plotting.pareto', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "failfast-benchmark[plot]" in done.stderr
+
+
 def test_the_face_has_what_it_names_and_no_more():
     assert all(getattr(specdec, name) is not None for name in specdec.__all__)
     with pytest.raises(AttributeError, match="no attribute 'open_sesion'"):

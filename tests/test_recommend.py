@@ -18,6 +18,7 @@ from test_verdicts import GSM8K, noisy, ranked, two_sets
 
 from specdec import cli
 from specdec.commands.recommend import as_json, as_text, by_engine
+from specdec.commands.recommend import run as run_recommend
 from specdec.drafters.ar import ArStatic
 from specdec.drafters.families import kinds, parse_name
 from specdec.drafters.served import SERVERS, words_of
@@ -298,3 +299,16 @@ def test_the_command_reads_a_folder(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_a_table_without_prices_recommends_nothing() -> None:
     bare = [replace(one, prices={}) for one in AR_WINS]
     assert recommend(table_of(bare, "E"), {}).row is None
+
+
+def test_many_requests_at_a_time_are_simulated_where_asked(tmp_path):
+    for question in range(6):
+        for name in ("ar_None_sf_3", "dllm_0.05_sf_3"):
+            record = make_record(question, name)
+            save_record(record, identity_path(tmp_path, record.identity))
+    words = [str(tmp_path), "--latency_profile", "A100_bound", "--latency_target", "Qwen3-8B", "--concurrency", "32"]
+    said = " ".join(run_recommend(words).split())
+    assert "32 requests at a time, simulated by A100_bound (roofline) as if Qwen3-8B: " in said
+    document = json.loads(run_recommend([*words, "--json"]))
+    assert [one["value"] for one in document["load"]["loads"]] == [32] and document["concurrency"] == 1
+    assert json.loads(run_recommend([*words[:-2], "--json"]))["load"] is None

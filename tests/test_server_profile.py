@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from fake_server import HANG_S, FakeServer, answer, sglang_metrics, status, stream, text_chunk, vllm_metrics
+from fake_server import HANG_S, STEPS, FakeServer, answer, sglang_metrics, status, stream, text_chunk, vllm_metrics
 
 from profiling import profile_dataset_output, profile_tpt_sglang, profile_tpt_vllm, profile_tpt_vllm_eagle3
 from specdec.latency import profile as latency
@@ -171,10 +171,10 @@ def test_plain_decoding_is_not_measured_on_a_server_that_speculates(capsys):
 
 def test_eagle3_gives_its_acceptance_length_a_row_and_a_profile_by_difference(tmp_path, clock, capsys):
     once = ["--repeats", "1"]
-    vanilla = saved(tmp_path, "vanilla", profile_tpt_vllm, capsys, answer(10, gap_s=0.012), clock=clock, more=once)
+    vanilla = saved(tmp_path, "vanilla", profile_tpt_vllm, capsys, answer(11, gap_s=0.012), clock=clock, more=once)
     more = ["--vanilla", str(vanilla), "--repeats", "2", "--write_profile", "eagle", "--hardware", "GPU"]
     metrics = vllm_metrics(4, accepted=(3, 2, 1))
-    with FakeServer([answer(10, gap_s=0.006)], metrics=metrics, clock=clock) as server:
+    with FakeServer([answer(11, gap_s=0.006)], metrics=metrics, clock=clock) as server:
         assert run(profile_tpt_vllm_eagle3, server, *more) == 0
     found = last_json(capsys)
     speculation = found["speculation"]
@@ -191,9 +191,53 @@ def test_eagle3_gives_its_acceptance_length_a_row_and_a_profile_by_difference(tm
     assert profile.draft_pass_ms == pytest.approx((2.5 * found["ms_per_token"]["median"] - plain) / 3)
 
 
+def test_two_draft_lengths_price_a_drafted_token_and_the_step(tmp_path, profile_dir, clock, capsys):
+    """Steps of 3 drafted tokens take 15 ms, of 5 take 19: a token 2 ms, the step 9; plain tokens take 12."""
+    once = ("--repeats", "1")
+    vanilla = saved(
+        tmp_path, "vanilla", profile_tpt_vllm, capsys, answer(11, gap_s=0.012 / 1.1), clock=clock, more=once
+    )
+    asked = ("--vanilla", str(vanilla), "--method", "draft_model", *once)
+    three, five = (vllm_metrics(4, each, (3, 2, 1), steps_per_answer=4) for each in (3, 5))
+    with FakeServer([answer(11, gap_s=0.004 * 15 / 11)], metrics=three, clock=clock) as server:
+        assert run(profile_tpt_vllm_eagle3, server, *asked, "--out", str(tmp_path / "three.json")) == 0
+    more = ("--other_length", str(tmp_path / "three.json"), "--write_profile", "steps", "--hardware", "GPU")
+    with FakeServer([answer(11, gap_s=0.004 * 19 / 11)], metrics=five, clock=clock) as server:
+        assert run(profile_tpt_vllm_eagle3, server, *asked, *more) == 0
+        profile = load_profile("steps")
+        assert profile.draft_pass_ms == pytest.approx(2) and profile.target_ms_per_token["big"] == pytest.approx(12)
+        assert profile.verify_ms["big"] == pytest.approx({1: 12, 4: 9, 6: 9}) and not profile.family_pass_ms
+        again = [*asked[:2], "--method", "eagle3", *once, *more[:2], "--write_profile", "head", *more[4:]]
+        assert run(profile_tpt_vllm_eagle3, server, *again) == 0
+        assert load_profile("head").family_pass_ms == pytest.approx({"eagle3": 2})
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"engine": "SGLang"}, "was made with engine 'SGLang'"),
+        ({"speculates": "no"}, "is not of a server that speculates"),
+        ({"trials": []}, "no rounds and times"),
+        ({}, "in as long rounds as this"),
+    ],
+)
+def test_another_length_that_tells_nothing_is_refused(change, why, tmp_path, profile_dir, clock, capsys):
+    metrics = vllm_metrics(4, steps_per_answer=4)
+    vanilla = saved(tmp_path, "vanilla", profile_tpt_vllm, capsys, answer(11), clock=clock, more=("--repeats", "1"))
+    asked, other = ("--vanilla", str(vanilla), "--repeats", "1"), tmp_path / "other.json"
+    with FakeServer([answer(11)], metrics=metrics, clock=clock) as server:
+        assert run(profile_tpt_vllm_eagle3, server, *asked, "--out", str(other)) == 0
+        other.write_text(json.dumps(json.loads(other.read_text()) | change))
+        assert run(profile_tpt_vllm_eagle3, server, *asked, "--other_length", str(other)) == 2
+        assert "give --write_profile and --vanilla" in capsys.readouterr().err
+        more = ("--other_length", str(other), "--write_profile", "none_such", "--hardware", "GPU")
+        assert run(profile_tpt_vllm_eagle3, server, *asked, *more) == 2
+    assert why in capsys.readouterr().err and not (profile_dir / "none_such.json").exists()
+
+
 def test_sglang_has_gauges_and_its_counts_are_derived(tmp_path, capsys):
-    vanilla = saved(tmp_path, "vanilla", profile_tpt_sglang, capsys, answer(10), metrics=sglang_metrics())
-    with FakeServer([answer(10)], metrics=sglang_metrics(2.5, 0.5)) as server:
+    vanilla = saved(tmp_path, "vanilla", profile_tpt_sglang, capsys, answer(11), metrics=sglang_metrics())
+    with FakeServer([answer(11)], metrics=sglang_metrics(2.5, 0.5)) as server:
         assert run(profile_tpt_sglang, server, "--vanilla", str(vanilla)) == 0
     found = last_json(capsys)
     assert found["speculation"]["is_derived"] and found["speculation"]["acceptance_len"] == 2.5
@@ -270,6 +314,106 @@ def test_a_vanilla_that_is_none_is_refused(change, tmp_path, capsys):
     with FakeServer([answer(10)], metrics=vllm_metrics(4)) as server:
         assert run(profile_tpt_vllm_eagle3, server, "--vanilla", str(vanilla)) == 2
     assert "--vanilla " in capsys.readouterr().err and not server.requests
+
+
+def served(folder: Path, capsys, clock, *more: str, metrics, program=profile_tpt_vllm_eagle3, status=0) -> dict:
+    """What a profiler finds of a server that speculates, with its errors under "err"."""
+    vanilla = saved(folder, "vanilla", profile_tpt_vllm, capsys, answer(11), clock=clock, more=("--repeats", "1"))
+    with FakeServer([answer(11)], metrics=metrics, clock=clock) as server:
+        assert run(program, server, "--vanilla", str(vanilla), *more) == status
+    output = capsys.readouterr()
+    return {**(json.loads(output.out.splitlines()[-1]) if output.out else {}), "err": output.err}
+
+
+def test_rows_are_named_by_the_method_and_count_rounds_and_tokens_truly(tmp_path, clock, capsys):
+    metrics = vllm_metrics(2, drafted_each=5, accepted=(1, 1, 0, 0, 0, 0, 0, 0), steps_per_answer=8)
+    found = served(tmp_path, capsys, clock, "--method", "ngram", "--repeats", "1", metrics=metrics)
+    assert found["row"]["drafter_name"] == "ngram_vllm_8"  # as many as it can draft, not as many as it did
+    assert all(one["num_rounds"] == 8 and one["num_emitted"] == 10 for one in found["row"]["questions"])
+    assert found["speculation"]["acceptance_len"] == 10 / 8 and found["speculation"]["server_acceptance_len"] == 2.0
+    assert "warning" not in found["err"].replace("warning: http", "")
+    found = served(tmp_path, capsys, clock, "--repeats", "1", metrics=metrics)
+    assert found["row"]["drafter_name"] == "speculation_vllm_8"
+    assert "18 of 24 rounds had no draft, so this is not eagle3: give --method" in found["err"]
+
+
+@pytest.mark.parametrize("method", ["a b", "../x", "", "x" * 61])
+def test_a_method_is_one_word(method, capsys):
+    with FakeServer([answer(11)]) as server, pytest.raises(SystemExit):
+        run(profile_tpt_vllm_eagle3, server, "--method", method)
+    assert "is not the name of a method" in capsys.readouterr().err
+
+
+def test_sglang_names_its_method_itself(tmp_path, monkeypatch, capsys):
+    vanilla = saved(tmp_path, "vanilla", profile_tpt_sglang, capsys, answer(11), metrics=sglang_metrics())
+    monkeypatch.setattr(FakeServer, "settings", {"speculative_algorithm": "STANDALONE"})
+    with FakeServer([answer(11)], metrics=sglang_metrics(2.5, 0.5)) as server:
+        assert run(profile_tpt_sglang, server, "--vanilla", str(vanilla)) == 0
+    assert last_json(capsys)["row"]["drafter_name"] == "standalone_sglang_3"
+
+
+def remembering(num_answers: int, num_tokens: int) -> str:
+    """Two warm up, three are first answers: 6 of 12 drafted tokens accepted; all of them when they are asked again."""
+    again = max(0, num_answers - 5)
+    counts = {"drafts": 2 * num_answers, "draft_tokens": 12 * num_answers}
+    counts |= {"accepted_tokens": 6 * (num_answers - again) + 9 * again}
+    lines = [f"vllm:spec_decode_num_{name}_total {count}" for name, count in counts.items()]
+    steps = 4 * (num_answers - again) + 2 * again
+    return "\n".join([f"vllm:generation_tokens_total {num_tokens}", f"{STEPS}_count {steps}", *lines]) + "\n"
+
+
+def test_repeats_of_a_server_that_remembers_are_left_out(tmp_path, clock, capsys):
+    found = served(tmp_path, capsys, clock, "--method", "suffix", "--repeats", "3", metrics=remembering)
+    assert found["num_valid"] == 3 and len(found["left_out"]) == 6
+    assert found["speculation"]["num_rounds"] == 12 and found["speculation"]["acceptance_len"] == 2.5
+    assert [one["num_rounds"] for one in found["row"]["questions"]] == [4, 4, 4]
+    assert "5.00 tokens a round, 2.50 at first): the server remembers answers; 6 repeats are left out" in found["err"]
+
+
+def test_a_server_of_the_wrong_kind_is_known_by_the_warm_up(tmp_path, capsys):
+    vanilla = saved(tmp_path, "vanilla", profile_tpt_vllm, capsys, answer(11))
+    pairs = [(profile_tpt_vllm, vllm_metrics(4), ()), (profile_tpt_vllm_eagle3, vllm_metrics(), ("--vanilla", vanilla))]
+    for program, metrics, more in pairs:
+        with FakeServer([answer(11)], metrics=metrics) as server:
+            assert run(program, server, *map(str, more)) == 2
+        assert len(server.requests) == 2
+        assert "speculat" in capsys.readouterr().err
+
+
+def test_more_tokens_than_the_context_holds_are_said_to_be_that(capsys):
+    refusal = status(400, {"error": {"message": "'max_tokens' is too large: 2000. The model's context length"}})
+    with FakeServer([refusal], models={"data": [{"id": "org/big"}]}) as server:
+        assert run(profile_tpt_vllm, server, "--max_new_tokens", "2000") == 2
+    error = capsys.readouterr().err
+    assert "ask for fewer tokens (--max_new_tokens)" in error and "--target_model_name" not in error
+
+
+@pytest.mark.parametrize(("key", "value"), [("engine_version", "0.12.0"), ("hardware", "other")])
+def test_a_vanilla_of_another_version_or_machine_is_refused(key, value, tmp_path, capsys):
+    vanilla = saved(tmp_path, "vanilla", profile_tpt_vllm, capsys, answer(11), metrics=vllm_metrics())
+    vanilla.write_text(json.dumps(json.loads(vanilla.read_text().splitlines()[-1]) | {key: value}))
+    with FakeServer([answer(11)], metrics=vllm_metrics(4)) as server:
+        assert run(profile_tpt_vllm_eagle3, server, "--vanilla", str(vanilla), "--hardware", "GPU") == 2
+    assert f"--vanilla was made with {key} '{value}'" in capsys.readouterr().err and not server.requests
+
+
+def test_questions_at_once_beside_somebody_else_s_are_not_counted(tmp_path, capsys):
+    more = ("--concurrency", "3")
+    vanilla = saved(tmp_path, "vanilla", profile_tpt_vllm, capsys, answer(11), more=more)
+    shared = vllm_metrics(4)
+    with FakeServer([answer(11)], metrics=lambda answers, tokens: shared(answers, 2 * tokens)) as server:
+        assert run(profile_tpt_vllm_eagle3, server, "--vanilla", str(vanilla), *more) == 2
+    assert "while nobody else does" in capsys.readouterr().err
+
+
+def test_lengths_of_answers_may_come_from_a_server_that_speculates(profile_dir, capsys):
+    drafter = {"name": "d", "draft_pass_ms": 2.0, "target_ms_per_token": {"a": 9.0}, "provenance": {}}
+    (profile_dir / "d.json").write_text(json.dumps(drafter))
+    with FakeServer([answer(11)], metrics=vllm_metrics(4)) as server:
+        assert run(profile_dataset_output, server) == 0
+        assert last_json(capsys)["speculates"] == "yes"
+        assert run(profile_dataset_output, server, "--write_profile", "x", "--hardware", "GPU", "--drafter", "d") == 2
+    assert "so this is not plain decoding" in capsys.readouterr().err
 
 
 def test_somebody_else_s_tokens_are_not_counted(capsys):

@@ -29,6 +29,7 @@ from training import train_dllm_drafter as dllm_command
 from training import train_target as target_command
 from training.cli import run_command
 from training.loop import OutOfTime, Place
+from training.stages import Workplace
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
@@ -169,7 +170,7 @@ def test_every_stage_of_the_family_says_what_it_is_made_from(llama, tmp_path):
         (llama / "data" / name).mkdir(parents=True)
         row = {"question": "1 + 1?", "problem": "1 + 1?", "answer": "2\n#### 2", "solution": "It is 2."}
         (llama / "data" / name / "train.jsonl").write_text(json.dumps(row) + "\n")
-    place = make_drafters.Workplace(llama / "work", torch.device("cpu"))
+    place = Workplace(llama / "work", torch.device("cpu"))
     whole = family.Family(llama / "data", llama / "models", family.smoke_settings(), place)
     shutil.copytree(llama / "target", llama / "work" / "tokenizer")
     for name in ("teacher_1", "teacher_2", "target"):
@@ -325,7 +326,7 @@ def test_the_family_refuses_a_folder_of_something_else(llama, monkeypatch, capsy
 
 def test_a_finished_target_gets_drafters_and_stays_as_it_is(llama, monkeypatch):
     work, out = llama / "work", llama / "models"
-    place = make_drafters.Workplace(work, torch.device("cpu"))
+    place = Workplace(work, torch.device("cpu"))
     whole = family.Family(llama, out, family.smoke_settings(), place)
     drafters_alone = replace(whole, target_dir=llama / "target")
     assert [stage.name for stage in drafters_alone.stages()] == ["answers", "ar_drafter", "dllm_drafter", "export"]

@@ -7,7 +7,8 @@ enough that their outputs depend on every token they see. All of them are float3
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 import transformers
@@ -112,6 +113,13 @@ def toy_pair(architecture: str) -> tuple[torch.nn.Module, torch.nn.Module]:
     return target, perturbed(target, 32, 0.2)
 
 
+def run_twice(graphs: object, key: object, function: Callable[[], object]) -> object:
+    """What `Graphs.run` does on a GPU at first use: it runs a function some times before it records it."""
+    with torch.inference_mode():
+        function()
+        return function()
+
+
 def random_ids(seed: int, length: int, *, exclude: Sequence[int] = (), vocab_size: int = VOCAB_SIZE) -> list[int]:
     """`length` uniform token ids, none of them in `exclude`."""
     allowed = torch.tensor([token for token in range(vocab_size) if token not in exclude])
@@ -145,6 +153,13 @@ def greedy_tokens(
 
 def clear_prompt(model: torch.nn.Module, length: int, max_new_tokens: int) -> tuple[list[int], list[int]]:
     """A random prompt whose greedy continuation never has a close call, and that continuation (without stop token)."""
+    prompt, greedy = _clear_prompt(model, length, max_new_tokens)
+    return list(prompt), list(greedy)
+
+
+@cache
+def _clear_prompt(model: torch.nn.Module, length: int, max_new_tokens: int) -> tuple[list[int], list[int]]:
+    """Looked for once a model, which nobody changes afterwards."""
     for seed in range(1000 * length, 1000 * length + 20):
         prompt = random_ids(seed, length)
         greedy, gap = greedy_tokens(model, prompt, max_new_tokens=max_new_tokens, stop_ids=())

@@ -30,6 +30,10 @@ class TokenDocs:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def tokens_a_step(self, num_docs: int) -> float:
+        """On average, in steps of `num_docs` documents."""
+        return float(self.lengths.mean()) * min(num_docs, len(self))
+
     def fingerprint(self) -> str:
         """A hash of the content, to tell one training run from another."""
         digest = hashlib.sha256(self.tokens.tobytes())

@@ -26,10 +26,13 @@ class Progress:
     losses: list[tuple[int, float]]
     seconds: float
     tokens: int
+    flops_a_token: float = 0.0  # of training, as counted in the first step; 0: not counted
 
     def to_builtins(self) -> dict:
         """A finished run, for the JSON line and the model card."""
+        counted = {"flops": round(self.flops_a_token * self.tokens)} if self.flops_a_token else {}
         return {
+            **counted,
             "steps": self.step,
             "first_loss": self.losses[0][1],
             "last_loss": self.losses[-1][1],

@@ -111,9 +111,49 @@ def add_prompt_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", type=Path, help="prompts from the GSM8K and MATH training questions here")
     parser.add_argument("--prompt_file", type=Path, nargs="+", help='JSON lines, each {"prompt": "..."}')
 
+    parser.add_argument("--num_variants", type=int, default=0, help="copies of all of them with other numbers")
+    parser.add_argument("--num_mixed", type=int, default=0, help="copies with another prompt's sentence as well")
+
+
+def split_prompts(arguments: argparse.Namespace, num_held: int) -> tuple[list[str], list[str]]:
+    """All prompts asked for, and `num_held` that are not among them: of the data sets the last rows, which are never
+    trained on, else the last prompts of the files. UserError where that leaves too few."""
+    if num_held < 1:
+        raise UserError(f"--held_back {num_held}: give at least 1")
+    if arguments.data_dir:
+        each = -(-num_held // len(DATASETS))
+        held = [text for dataset in DATASETS for text in held_back_prompts(arguments.data_dir, dataset)[:each]]
+        if len(held) < num_held:
+            raise UserError(f"{arguments.data_dir} has {len(held)} rows to hold back, not {num_held}: give more rows")
+        return read_prompts(arguments), held[:num_held]
+    own = _own_prompts(arguments)
+    if len(own) < 2 * num_held:
+        raise UserError(
+            f"{len(own)} prompts are too few to hold {num_held} back: give more, or --held_back {len(own) // 2}"
+        )
+    return _with_copies(arguments, own[:-num_held]), own[-num_held:]
+
+
+def held_back_prompts(data_dir: Path, dataset: str) -> list[str]:
+    """The prompts of a data set's last training rows, which nothing is trained on."""
+    rows = read_rows(Path(data_dir) / dataset / "train.jsonl")
+    first = max(1, len(rows) - HELD_BACK)
+    return [make_problem(dataset, row, first + number).prompt for number, row in enumerate(rows[first:])]
+
 
 def read_prompts(arguments: argparse.Namespace) -> list[str]:
     """All prompts asked for on the command line. UserError for none, an empty or a damaged file."""
+    return _with_copies(arguments, _own_prompts(arguments))
+
+
+def _with_copies(arguments: argparse.Namespace, prompts: list[str]) -> list[str]:
+    for name in ("num_variants", "num_mixed"):
+        if getattr(arguments, name) < 0:
+            raise UserError(f"--{name} {getattr(arguments, name)}: give 0 or more")
+    return with_variants(prompts, arguments.num_variants, arguments.seed, arguments.num_mixed)
+
+
+def _own_prompts(arguments: argparse.Namespace) -> list[str]:
     if not arguments.data_dir and not arguments.prompt_file:
         raise UserError("no prompts: give --data_dir or --prompt_file, or both")
     examples = load_examples(arguments.data_dir) if arguments.data_dir else []

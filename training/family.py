@@ -22,22 +22,13 @@ from training.batches import TokenDocs
 from training.cards import TITLES, model_card
 from training.cli import add_compile_flag, run_command, training_parser
 from training.corpus import load_examples, with_variants
+from training.drafter_run import DrafterRun, DrafterSettings, answer_facts, loop_facts, training_facts
 from training.export import REPORT_FILE, check_published, publish, replacing, write_model
 from training.loop import LoopSettings
 from training.made_from import sha256, target_facts, text_facts
-from training.make_drafters import (
-    DrafterRun,
-    DrafterSettings,
-    Stage,
-    Workplace,
-    answer_facts,
-    loop_facts,
-    run_stages,
-    training_facts,
-    workplace_of,
-)
 from training.models import Shape, find_target
 from training.self_generate import summary
+from training.stages import Stage, Workplace, run_stages, workplace_of
 from training.tokenizer import VOCAB_SIZE, load_tokenizer, train_bpe, write_tokenizer
 from training.train_ar_drafter import ArSettings
 from training.train_dllm_drafter import DllmSettings

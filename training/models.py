@@ -119,12 +119,14 @@ def cut_layers(model: PreTrainedModel, num_kept: int) -> PreTrainedModel:
     return small.to(next(model.parameters()).device)
 
 
-def compile_layers(model: PreTrainedModel) -> None:
+def compile_layers(model: torch.nn.Module) -> None:
     """Has torch.compile join the small operations of every decoder layer, in place.
 
-    They are bound by memory. The layers are alike, so one compilation (20 s) serves all of them and all shapes.
+    They are bound by memory. The layers are alike, so one compilation (20 s) serves all of them and all shapes. A head
+    of one layer, which has no such list, stays as it is.
     """
-    for layer in model.get_submodule("model.layers").children():
+    lists = [found for name, found in model.named_modules() if name in ("layers", "model.layers")]
+    for layer in (layer for found in lists for layer in found.children()):
         layer.compile(dynamic=True)
 
 

@@ -14,7 +14,7 @@ from training.checkpoint import Progress
 from training.cli import loop_of, place_of, run_command
 from training.drafting import Lesson, drafter_parser, labels_of, load_lesson
 from training.export import write_model
-from training.loop import LoopSettings, Place, train
+from training.loop import LoopSettings, Place, Steps, train
 from training.models import autocast, cut_layers, find_target, hidden_states, weights_digest
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def train_ar_drafter(lesson: Lesson, settings: ArSettings, place: Place) -> tupl
         "soft_weight": settings.soft_weight,
         "is_fresh": settings.is_fresh,
     }
-    report = train("ar_drafter", model, (batch_of, loss_of), settings.loop, place, identity)
+    steps = Steps(batch_of, loss_of, docs.tokens_a_step(settings.loop.num_docs) if settings.loop.has_budget else 0.0)
+    report = train("ar_drafter", model, steps, settings.loop, place, identity)
     return model, report
 
 

@@ -18,7 +18,7 @@ from training.checkpoint import Progress
 from training.cli import loop_of, place_of, run_command
 from training.drafting import Lesson, drafter_parser, labels_of, load_lesson
 from training.export import write_model
-from training.loop import LoopSettings, Place, train
+from training.loop import LoopSettings, Place, Steps, train
 from training.models import autocast, cut_layers, find_target, hidden_states, weights_digest
 from training.noise import NoiseSettings, block_mask, noisy_batch, sort_keys
 
@@ -92,7 +92,8 @@ def train_dllm_drafter(
         "mask_id": mask_id,
         **asdict(settings.noise),
     }
-    report = train("dllm_drafter", model, (batch_of, loss_of), loop, place, identity)
+    steps = Steps(batch_of, loss_of, docs.tokens_a_step(loop.num_docs) if loop.has_budget else 0.0)
+    report = train("dllm_drafter", model, steps, loop, place, identity)
     return model, report
 
 

@@ -15,7 +15,7 @@ from training.checkpoint import Progress
 from training.cli import add_loop_flags, loop_of, place_of, run_command, training_parser
 from training.corpus import Example, load_examples
 from training.export import write_model
-from training.loop import LoopSettings, Place, train
+from training.loop import LoopSettings, Place, Steps, train
 from training.models import Shape, autocast, hidden_states, new_qwen2
 from training.tokenizer import chat_prompts, load_tokenizer
 
@@ -66,7 +66,7 @@ def train_target(
             return batch_loss(model, hidden_states(model, inputs["ids_BL"]), inputs, labels)
 
     identity = {"docs": docs.fingerprint(), "prompt_weight": settings.prompt_weight, **asdict(settings.shape)}
-    report = train("target", model, (batch_of, loss_of), settings.loop, place, identity)
+    report = train("target", model, Steps(batch_of, loss_of), settings.loop, place, identity)
     return model, report
 
 

@@ -28,7 +28,8 @@ class Engine:
 
     `extra`: fields of its requests; `version_url`: where its JSON names its version; `speculates`: whether it must
     speculate, must not, or may (None). `says_method`: the field there that names how it speculates, null: not at all;
-    `ends`: the reasons for which it finishes a whole answer.
+    `method`: how it is taken to speculate where nobody says; `times_are_plain`: whether its times pass for plain
+    decoding's (lengths of answers claim none); `ends`: the reasons for which it finishes a whole answer.
     """
 
     module: str
@@ -38,6 +39,8 @@ class Engine:
     speculates: bool | None
     extra: dict[str, Any] = field(default_factory=lambda: dict(NEUTRAL))
     says_method: str | None = None
+    method: str = "eagle3"
+    times_are_plain: bool = True
     ends: Mapping[str, str] = field(default_factory=lambda: OPENAI_ENDS)
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from profiling.serving.metrics import Metrics, Speculation, between, num_new, read_metrics
+from profiling.serving.metrics import Metrics, Speculation, between, is_alone, num_new, read_metrics
 from profiling.serving.server import KEY_VARIABLE, Refused, Server, error_in, lines, text_of
 from profiling.serving.stream import LENGTH, OPENAI_ENDS, Stream, read_stream
 from profiling.serving.trials import Answer, InvalidTrial
@@ -31,7 +31,7 @@ class Chat:
 
     `extra`: fields added to the request or, where None, left out of it; what a server knows beyond the protocol
     (repetition_penalty). `count_tokens`: of a text, by the model's tokenizer; None: not at hand. `ends`: the reasons
-    for which this server finishes a whole answer.
+    for which this server finishes a whole answer. `name_flag`: by which a user names the model.
     """
 
     server: Server
@@ -40,6 +40,7 @@ class Chat:
     extra: dict[str, Any] = field(default_factory=dict)
     count_tokens: CountTokens | None = None
     ends: Mapping[str, str] = field(default_factory=lambda: OPENAI_ENDS)
+    name_flag: str = "--target_model_name"
 
     @property
     def url(self) -> str:
@@ -114,6 +115,8 @@ class Chat:
             decode_ms=1e3 * (end - stream.first),
             counted_by=counted_by,
             finish_reason=stream.finish_reason,
+            prompt_ids=stream.prompt_ids or None,
+            output_ids=stream.output_ids if len(stream.output_ids) == num_tokens else None,
         )
 
     def _count(self, stream: Stream) -> tuple[int, str, float]:
@@ -154,8 +157,10 @@ class Chat:
             return f"{refused}: its key {has_key}: put it into the environment variable {KEY_VARIABLE}"
         if refused.status not in (400, 404, 422):
             return str(refused)
+        if _is_of_length(str(refused)):
+            return f"{refused}: ask for fewer tokens (--max_new_tokens), or start it with a longer context"
         names = ", ".join(self._model_names()) or "it does not say which"
-        return f"{refused}: asked for the model {self.model!r} (--target_model_name; models there: {names})"
+        return f"{refused}: asked for the model {self.model!r} ({self.name_flag}; models there: {names})"
 
     def _model_names(self) -> list[str]:
         try:
@@ -163,6 +168,11 @@ class Chat:
             return [str(model["id"]) for model in found["data"]]
         except (Refused, UserError, ValueError, KeyError, TypeError):
             return []
+
+
+def _is_of_length(refusal: str) -> bool:
+    """Whether a request was turned away for the tokens that it asks for, in the words of vLLM, SGLang and others."""
+    return any(word in refusal for word in ("max_tokens", "max_completion_tokens", "context length", "context_length"))
 
 
 def _slack(num_tokens: int) -> float:
@@ -195,17 +205,18 @@ class Served:
             return read_metrics(self.chat.server.get(f"{self.chat.server.root_url}/metrics"))
         return None
 
-    def _speculation(self, before: Metrics, answer: Answer) -> Speculation | None:
-        """What the metrics say of one answer; None where counters also hold somebody else's tokens.
-
-        Counters may follow the answer by a moment, so they are read until they have all of its tokens.
-        """
+    def metrics_after(self, before: Metrics, num_tokens: int) -> Metrics | None:
+        """A reading that has all tokens of answers since `before`: counters may follow an answer by a moment."""
         after, deadline = self.metrics(), time.monotonic() + SETTLE_S
-        while after is not None and num_new(before, after) < answer.num_tokens and time.monotonic() < deadline:
+        while after is not None and num_new(before, after) < num_tokens and time.monotonic() < deadline:
             time.sleep(SETTLE_STEP_S)
             after = self.metrics()
+        return after
+
+    def _speculation(self, before: Metrics, answer: Answer) -> Speculation | None:
+        """What the metrics say of one answer; None where counters also hold somebody else's tokens."""
+        after = self.metrics_after(before, answer.num_tokens)
         if after is None:
             return None
-        is_alone = abs(num_new(before, after) - answer.num_tokens) <= max(2, 0.02 * answer.num_tokens)
-        found = between(before, after, answer.num_tokens)
-        return found if found is None or found.is_derived or is_alone else None
+        found = between(before, after, answer.num_tokens - 1)
+        return found if found is None or found.is_derived or is_alone(before, after, answer.num_tokens) else None

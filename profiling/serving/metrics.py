@@ -19,16 +19,48 @@ from prometheus_client.samples import Sample
 from specdec.errors import UserError
 
 YES, NO, UNKNOWN = "yes", "no", "unknown"  # whether a server speculates: no is a thing that it says
-DEFINITION = "tokens emitted per round, bonus included: 1 + accepted / drafts"
+DEFINITION = "tokens emitted per round, bonus included: tokens after the prompt's pass / decode steps"
+SERVER_DEFINITION = "1 + accepted / drafts, as vLLM's log says it"
 _VLLM = "vllm:spec_decode_num_"
 _GENERATED = ("vllm:generation_tokens", "sglang:generation_tokens")
+# A histogram that vLLM fills once a decode step of a request, by its name now and before version 0.11.
+_STEPS = ("vllm:inter_token_latency_seconds_count", "vllm:time_per_output_token_seconds_count")
+
+
+@dataclass(frozen=True)
+class Counters:
+    """vLLM's counters of speculation. A draft is counted where something was proposed; `per_position`: how many drafts
+    were accepted up to each position, the first first, one for every position that there is."""
+
+    num_drafts: int
+    num_drafted: int
+    num_accepted: int
+    per_position: tuple[int, ...] = ()
+
+    def since(self, before: Counters) -> Counters:
+        """What was counted after `before`."""
+        pairs = zip_longest(self.per_position, before.per_position, fillvalue=0)
+        return Counters(
+            self.num_drafts - before.num_drafts,
+            self.num_drafted - before.num_drafted,
+            self.num_accepted - before.num_accepted,
+            tuple(now - then for now, then in pairs),
+        )
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether a difference is of one run of the server: it was not started anew in between."""
+        return self.num_drafts >= 0 and 0 <= self.num_accepted <= self.num_drafted
 
 
 @dataclass(frozen=True)
 class Speculation:
-    """Counts over some rounds. `num_drafts` is the number of rounds; `accepted_per_position`: how many drafts were
-    accepted up to each position, the first first (empty where the server does not say)."""
+    """Counts over some rounds. A round is a decode step, with a draft or without; `num_emitted`: the tokens of the
+    answers that came of rounds, all but the prompt's pass's. The others are the server's own: what it accepted after an
+    answer's end is in `num_accepted`, and `accepted_per_position` is empty where it does not say."""
 
+    num_rounds: int
+    num_emitted: int
     num_drafts: int
     num_drafted: int
     num_accepted: int
@@ -36,14 +68,9 @@ class Speculation:
     is_derived: bool = False
 
     @property
-    def num_emitted(self) -> int:
-        """Tokens that the rounds gave: what was accepted, and each round's own."""
-        return self.num_accepted + self.num_drafts
-
-    @property
     def acceptance_len(self) -> float:
-        """See DEFINITION. `Speculation(10, 30, 15).acceptance_len == 2.5`."""
-        return self.num_emitted / self.num_drafts
+        """See DEFINITION. `Speculation(10, 25, 9, 30, 15).acceptance_len == 2.5`."""
+        return self.num_emitted / self.num_rounds
 
     @property
     def acceptance_rate(self) -> float | None:
@@ -52,17 +79,6 @@ class Speculation:
     @property
     def counts(self) -> dict[str, Any]:
         return asdict(self) | {"accepted_per_position": list(self.accepted_per_position)}
-
-    def since(self, before: Speculation) -> Speculation:
-        """What was counted after `before`."""
-        pairs = zip_longest(self.accepted_per_position, before.accepted_per_position, fillvalue=0)
-        return Speculation(
-            self.num_drafts - before.num_drafts,
-            self.num_drafted - before.num_drafted,
-            self.num_accepted - before.num_accepted,
-            tuple(now - then for now, then in pairs),
-            self.is_derived,
-        )
 
 
 @dataclass(frozen=True)
@@ -74,7 +90,8 @@ class Metrics:
     """
 
     num_generated: int | None
-    counters: Speculation | None = None
+    counters: Counters | None = None
+    num_steps: int | None = None
     accept_len: float | None = None
     accept_rate: float | None = None
     denies: bool = False
@@ -87,8 +104,9 @@ def read_metrics(text: str) -> Metrics:
     accept_len = mean_of(samples, "sglang:spec_accept_length")
     try:
         return Metrics(
-            num_generated=next((n for name in _GENERATED if (n := _count(samples, name)) is not None), None),
+            num_generated=_first_count(samples, _GENERATED),
             counters=_vllm_counters(samples),
+            num_steps=_first_count(samples, _STEPS),
             accept_len=accept_len,
             accept_rate=mean_of(samples, "sglang:spec_accept_rate"),
             denies=accept_len == 0 or (not is_counted and sum_of(samples, _GENERATED[0]) is not None),
@@ -123,7 +141,12 @@ def _count(samples: Sequence[Sample], name: str) -> int | None:
     return None if value is None else round(value)
 
 
-def _vllm_counters(samples: Sequence[Sample]) -> Speculation | None:
+def _first_count(samples: Sequence[Sample], names: Sequence[str]) -> int | None:
+    """`_count` of the first of `names` that is there."""
+    return next((count for name in names if (count := _count(samples, name)) is not None), None)
+
+
+def _vllm_counters(samples: Sequence[Sample]) -> Counters | None:
     names = ("drafts", "draft_tokens", "accepted_tokens")
     drafts, drafted, accepted = (_count(samples, _VLLM + name) for name in names)
     if drafts is None or drafted is None or accepted is None:
@@ -134,24 +157,37 @@ def _vllm_counters(samples: Sequence[Sample]) -> Speculation | None:
             position = int(sample.labels["position"])
             positions[position] = positions.get(position, 0.0) + sample.value
     per_position = tuple(round(positions[position]) for position in sorted(positions))
-    return Speculation(drafts, drafted, accepted, per_position)
+    return Counters(drafts, drafted, accepted, per_position)
 
 
-def between(before: Metrics, after: Metrics, num_tokens: int) -> Speculation | None:
-    """The speculation in one answer of `num_tokens`, by the readings on either side of it; None: there was none.
-
-    Counters are subtracted. Gauges tell a mean, so that the counts which give it are derived.
-    """
+def between(before: Metrics, after: Metrics, num_emitted: int) -> Speculation | None:
+    """The speculation by the readings on either side of answers, of which `num_emitted` tokens came of rounds; None:
+    there was none. Counters are subtracted. Gauges tell a mean, so that the counts which give it are derived."""
     if before.counters is not None and after.counters is not None:
-        found = after.counters.since(before.counters)
-        has_counted = found.num_drafts > 0 and 0 <= found.num_accepted <= found.num_drafted  # not started anew
-        return found if has_counted else None
+        new = after.counters.since(before.counters)
+        if num_emitted < 1 or num_new(before, after) <= 0 or not new.is_possible:
+            return None
+        rounds = _num_rounds(before, after, new, num_emitted)
+        return Speculation(rounds, num_emitted, new.num_drafts, new.num_drafted, new.num_accepted, new.per_position)
     if not after.accept_len or after.accept_len < 1:
         return None
-    num_drafts = max(1, round(num_tokens / after.accept_len))
-    num_accepted = max(0, num_tokens - num_drafts)
+    num_rounds = max(1, round(num_emitted / after.accept_len))
+    num_accepted = max(0, num_emitted - num_rounds)
     num_drafted = round(num_accepted / after.accept_rate) if after.accept_rate else 0
-    return Speculation(num_drafts, num_drafted, num_accepted, is_derived=True)
+    return Speculation(num_rounds, num_emitted, num_rounds, num_drafted, num_accepted, is_derived=True)
+
+
+def _num_rounds(before: Metrics, after: Metrics, new: Counters, num_emitted: int) -> int:
+    """Decode steps: by the server's histogram, where it counts what steps can be, else as few as the counters allow.
+
+    A step emits one token beside those that it accepts, and what is accepted after the end is not emitted: so there are
+    at least `num_emitted - num_accepted` steps, and as many as drafts.
+    """
+    least = max(new.num_drafts, num_emitted - new.num_accepted)
+    if before.num_steps is None or after.num_steps is None:
+        return least
+    steps = after.num_steps - before.num_steps
+    return steps if least <= steps <= num_emitted else least
 
 
 def speculates(before: Metrics | None, after: Metrics | None) -> str:
@@ -176,13 +212,22 @@ def num_new(before: Metrics, after: Metrics) -> float:
     return after.num_generated - before.num_generated
 
 
+def is_alone(before: Metrics, after: Metrics, num_tokens: int) -> bool:
+    """Whether the tokens between two readings are those of the answers, `num_tokens`, and of nobody else."""
+    return abs(num_new(before, after) - num_tokens) <= max(2, 0.02 * num_tokens)
+
+
 def total(parts: Sequence[Speculation]) -> dict[str, Any] | None:
-    """All rounds together, with the acceptance length, its definition, and the rate; None without parts."""
-    if not parts:
+    """All rounds together, with the acceptance length, its definition, the server's own, and the rate; None where no
+    round of `parts` drafted."""
+    num_drafts = sum(part.num_drafts for part in parts)
+    if not num_drafts:
         return None
     columns = zip_longest(*(part.accepted_per_position for part in parts), fillvalue=0)
     whole = Speculation(
-        sum(part.num_drafts for part in parts),
+        sum(part.num_rounds for part in parts),
+        sum(part.num_emitted for part in parts),
+        num_drafts,
         sum(part.num_drafted for part in parts),
         sum(part.num_accepted for part in parts),
         tuple(map(sum, columns)),
@@ -190,8 +235,9 @@ def total(parts: Sequence[Speculation]) -> dict[str, Any] | None:
     )
     return {
         **whole.counts,
-        "num_emitted": whole.num_emitted,
         "acceptance_len": whole.acceptance_len,
         "acceptance_len_is": DEFINITION,
+        "server_acceptance_len": 1 + whole.num_accepted / num_drafts,
+        "server_acceptance_len_is": SERVER_DEFINITION,
         "acceptance_rate": whole.acceptance_rate,
     }

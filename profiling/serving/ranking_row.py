@@ -14,6 +14,9 @@ from specdec.errors import UserError
 from specdec.records.fields import MAX_MS
 
 ALIKE = ("engine", "target", "dataset", "prompt_style", "max_new_tokens", "concurrency")
+ALIKE_IF_SAID = ("engine_version", "hardware")  # a server need not say its version, nor a user the hardware
+# What proposes in every round, by vLLM's and SGLang's names; others (ngram, suffix) propose where they find something.
+ALWAYS_DRAFT = ("eagle3", "eagle", "draft_model", "standalone", "mtp", "nextn", "medusa", "dflash")
 
 
 def check_vanilla(vanilla: dict[str, Any], asked: dict[str, Any], question_ids: Iterable[int]) -> None:
@@ -21,7 +24,8 @@ def check_vanilla(vanilla: dict[str, Any], asked: dict[str, Any], question_ids: 
     trials = vanilla.get("trials")
     if not isinstance(trials, list) or not all(map(_is_trial, trials)):
         raise UserError("--vanilla holds no trials, or damaged ones: give what a server's profiler printed")
-    for key in ALIKE:
+    said = [key for key in ALIKE_IF_SAID if asked.get(key) and vanilla.get(key)]
+    for key in (*ALIKE, *said):
         if asked.get(key) != vanilla.get(key):
             raise UserError(
                 f"--vanilla was made with {key} {vanilla.get(key)!r} and this with {asked.get(key)!r}: make it again"
@@ -36,11 +40,10 @@ def check_vanilla(vanilla: dict[str, Any], asked: dict[str, Any], question_ids: 
         raise UserError(f"--vanilla lacks question {min(missing)}: make it with the same questions")
 
 
-def ranking_row(found: dict[str, Any], vanilla: dict[str, Any], name: str) -> dict[str, Any]:
+def ranking_row(found: dict[str, Any], vanilla: dict[str, Any], method: str) -> dict[str, Any]:
     """Per question: counts of its first answer, and ms per token with and without speculation, medians of its trials.
 
-    `found` and `vanilla` are what a profiler found of the server with and without speculation (`check_vanilla`); the
-    row is called by `name` and the number of tokens drafted per round.
+    `found` and `vanilla` are what a profiler found of the server with and without speculation (`check_vanilla`).
     """
     plain, questions = by_question(vanilla["trials"]), []
     for question_id, trials in by_question(found["trials"]).items():
@@ -48,12 +51,23 @@ def ranking_row(found: dict[str, Any], vanilla: dict[str, Any], name: str) -> di
         if counts is not None:
             times = {"ms_per_token": median_ms(trials), "vanilla_ms_per_token": median_ms(plain[question_id])}
             questions.append({"question_id": question_id, **counts, **times})
-    rounds = sum(question["num_drafts"] for question in questions)
-    drafted = round(sum(question["num_drafted"] for question in questions) / rounds)
     kept = ("engine", "engine_version", "hardware", "target", "dataset", "prompt_style", "max_new_tokens")
     known = {key: found[key] for key in kept if key in found}
-    row = {"drafter_name": f"{name}_{drafted}" if drafted else name, **known}
+    row = {"drafter_name": row_name(found, method), **known}
     return {**row, "vanilla_speculates": vanilla.get("speculates", UNKNOWN), "questions": questions}
+
+
+def row_name(found: dict[str, Any], method: str) -> str:
+    """METHOD_ENGINE_K, where K is the most that the server drafts in a round, as far as it says: "ngram_vllm_5"."""
+    counts = found["speculation"]
+    drafted = len(counts["accepted_per_position"]) or round(counts["num_drafted"] / counts["num_drafts"])
+    name = f"{method}_{found['engine'].lower()}"
+    return f"{name}_{drafted}" if drafted else name
+
+
+def skips_rounds(counts: dict[str, Any], method: str) -> bool:
+    """Whether rounds went without a draft in such number that the server cannot have drafted by this method."""
+    return method in ALWAYS_DRAFT and counts["num_drafts"] < 0.95 * counts["num_rounds"]
 
 
 def _is_trial(trial: Any) -> bool:

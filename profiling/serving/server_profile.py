@@ -1,18 +1,15 @@
 """Server profile: ms per token of a model that a server runs, as a command; the engines differ in little.
 
 `profile_tpt_vllm`, `profile_tpt_vllm_eagle3` and `profile_tpt_sglang` are this with their engine's settings. The server
-is started by hand (README), with or without speculative decoding.
+is started by hand (docs/servers.md), with or without speculative decoding.
 """
 
 import argparse
-import json
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from profiling.common import QUESTION_FLAGS, first_turns, parser_of
+from profiling.common import QUESTION_FLAGS, datasets_of, first_turns, parser_of
 from profiling.new_profile import (
     DraftCost,
     TargetCost,
@@ -25,10 +22,12 @@ from profiling.new_profile import (
 from profiling.results import add_result_flags, check_out, result_lines, show_result
 from profiling.serving.asking import Engine, add_server_flags, question_arguments
 from profiling.serving.chat import Chat, CountTokens, Served
-from profiling.serving.metrics import NO, UNKNOWN, YES, Metrics, between, speculates, total
+from profiling.serving.metrics import UNKNOWN
 from profiling.serving.ranking_row import check_vanilla, ranking_row
-from profiling.serving.server import Refused, Server
-from profiling.serving.trials import require_trials, run_trials, summary
+from profiling.serving.server import Server
+from profiling.serving.speculating import Kind, add_method_flag, method_of, speculation_of, told, warn_of_memory
+from profiling.serving.step_costs import check_other_length, draft_cost_of_steps
+from profiling.serving.trials import require_trials, run_trials, summary, without_remembered
 from specdec.commands.flags import status_as
 from specdec.errors import UserError
 from specdec.models.checkpoints import BUNDLED, SMOLLM2, TARGET, find_model
@@ -44,6 +43,13 @@ def run_command(engine: Engine, about: str, arguments: Sequence[str] | None) -> 
             parser.group("measuring").add_argument(
                 "--vanilla", help="what this profiler printed of the same server without speculation (a file)"
             )
+            parser.group("profile").add_argument(
+                "--other_length",
+                metavar="FILE",
+                help="what this profiler printed of the same server with another draft length: prices drafting by the "
+                "difference of their steps (default: by the speedup over --vanilla)",
+            )
+            add_method_flag(parser, engine)
         add_profile_flags(parser)
         add_result_flags(parser)
         flags = parser.parse_args(arguments)
@@ -65,51 +71,51 @@ def profile(
         raise UserError("--write_profile prices one question at a time: leave out --concurrency")
     if flags.write_profile and engine.speculates and vanilla is None:
         raise UserError("--write_profile of a server that speculates needs --vanilla, its plain decoding")
-    asked = {**describe(engine, flags), "dataset": problems[0].dataset}
+    asked = {**describe(engine, flags), "dataset": datasets_of(problems)}
     if flags.prompt_style != SHORT:
         asked["prompt_style"] = flags.prompt_style
     if vanilla is not None:
         check_vanilla(vanilla, asked, (problem.question_id for problem in problems))
+    other = _other_length(flags, asked)
     found = {**asked, **measure(engine, flags, problems)}
     if vanilla is not None:
         found["vanilla_ms_per_token"] = vanilla["ms_per_token"]
         found["vanilla_speculates"] = vanilla.get("speculates", UNKNOWN)
         if flags.concurrency == 1:
-            found["row"] = ranking_row(found, vanilla, f"eagle3_{engine.name.lower()}")
+            method = method_of(engine, flags, Server(flags.base_url, timeout_s=flags.timeout_s), found["speculation"])
+            found["method"], found["row"] = method, ranking_row(found, vanilla, method)
     show(found)
     if flags.write_profile:
         require_trials(found, "a latency profile")
-        write_server_profile(engine, flags, found, draft)
+        write_server_profile(engine, flags, found, draft, other)
+
+
+def _other_length(flags: argparse.Namespace, asked: dict[str, Any]) -> dict[str, Any] | None:
+    """What --other_length names. Raises UserError where it has no use, or is of another server."""
+    if not getattr(flags, "other_length", None):
+        return None
+    if not flags.write_profile or not flags.vanilla:
+        raise UserError("--other_length prices a profile: give --write_profile and --vanilla as well")
+    other = read_result(flags.other_length, "--other_length")
+    check_other_length(other, asked)
+    return other
 
 
 def measure(engine: Engine, flags: argparse.Namespace, problems: Sequence[Problem]) -> dict[str, Any]:
-    """What the server gives on these problems. Raises UserError, also if it speculates and should not."""
+    """What the server gives on these problems. Raises UserError, also if it speculates and should not: as soon as the
+    warm-up shows it."""
     served = served_model(engine, flags)
+    kind = Kind.wanted(engine, flags)
+    at_first = served.metrics()
     served.warm_up(flags.warm_up)
     before = served.metrics()
+    kind.check_warm_up(at_first, before)
     trials = run_trials(served.ask, problems, flags.repeats, flags.concurrency)
-    found = summary(trials)
-    answers = [trial.answer for trial in trials if trial.answer]
-    found["speculation"] = total([answer.speculation for answer in answers if answer.speculation])
-    wanted, after = engine.speculates or bool(getattr(flags, "vanilla", None)), served.metrics()
-    if found["speculation"] is None and (not wanted or flags.concurrency > 1) and before and after:
-        # Answers at once cannot be told apart by the metrics, nor is one told from somebody else's.
-        of_all = between(before, after, sum(answer.num_tokens for answer in answers))
-        found["speculation"] = total([] if of_all is None else [of_all])
-    found["speculates"] = YES if found["speculation"] else _speculates(engine, served, before, after)
-    _check_speculation(engine, flags, found, wanted)
+    found = summary(kept := without_remembered(trials))
+    found |= speculation_of(engine, served, before, kept)
+    kind.check(found)
+    warn_of_memory(found)
     return found
-
-
-def _speculates(engine: Engine, served: Served, before: Metrics | None, after: Metrics | None) -> str:
-    """YES, NO or UNKNOWN, by the server's metrics, else by what it says of its settings."""
-    found, said = speculates(before, after), {}
-    if found == UNKNOWN and engine.says_method:
-        with suppress(UserError):  # a server that is gone by now leaves what was measured
-            said = _told(engine, served.chat.server)
-    if engine.says_method not in said:
-        return found
-    return NO if said[engine.says_method] is None else YES
 
 
 def served_model(engine: Engine, flags: argparse.Namespace) -> Served:
@@ -120,7 +126,7 @@ def served_model(engine: Engine, flags: argparse.Namespace) -> Served:
 
 
 def describe(engine: Engine, flags: argparse.Namespace) -> dict[str, Any]:
-    version = _told(engine, Server(flags.base_url, timeout_s=flags.timeout_s)).get("version")
+    version = told(engine, Server(flags.base_url, timeout_s=flags.timeout_s)).get("version")
     return {
         "what": "ms per token after the first; medians over trials",
         "engine": engine.name,
@@ -131,40 +137,27 @@ def describe(engine: Engine, flags: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _check_speculation(engine: Engine, flags: argparse.Namespace, found: dict[str, Any], wanted: bool) -> None:
-    """Raises UserError where the server speculates and should not, or the other way round; unknown is a warning."""
-    if found["speculates"] == YES and not wanted:
-        how = "profile_tpt_vllm_eagle3" if engine.speculates is False else "--vanilla FILE, made without it"
-        length = f" (acceptance length {found['speculation']['acceptance_len']:.2f})" if found["speculation"] else ""
-        raise UserError(
-            f"the server at {flags.base_url} speculates{length}, so this is not plain "
-            f"decoding: start it without, or use {how}"
-        )
-    if found["speculates"] == UNKNOWN and not wanted:
-        print(
-            f"warning: {Server(flags.base_url).root_url}/metrics does not say whether the server speculates, so this "
-            'may not be plain decoding ("speculates": "unknown")',
-            file=sys.stderr,
-        )
-    if wanted and not found["speculation"]:
-        raise UserError(
-            f"{Server(flags.base_url).root_url}/metrics tells of no speculation in these answers: start the server "
-            "with it (README) and with its metrics on, and ask while nobody else does"
-        )
-
-
 def write_server_profile(
-    engine: Engine, flags: argparse.Namespace, found: dict[str, Any], draft: DraftCost | None
+    engine: Engine,
+    flags: argparse.Namespace,
+    found: dict[str, Any],
+    draft: DraftCost | None,
+    other: dict[str, Any] | None = None,
 ) -> None:
-    """The profile of a target on a server; of one that speculates, with its drafter's cost by difference."""
+    """The profile of a target on a server; of one that speculates, with its drafter's cost by difference: of the steps
+    at two draft lengths, or of a round and a plain token."""
     keys = ("base_url", "model", "engine_version", "dataset", "num_valid", "concurrency", "ms_per_token", "speculates")
     evidence = {key: found[key] for key in keys}
     plain = found.get("vanilla_ms_per_token")
+    table: dict[str, float] = {}
     if plain is not None:
-        draft = draft_cost_by_difference(found, plain["median"])
+        if other is not None:
+            draft, table = draft_cost_of_steps(found, other, plain["median"], found["method"])
+        else:
+            draft = draft_cost_by_difference(found, plain["median"])
         evidence["ms_per_token_without_speculation"] = plain
         evidence["vanilla_speculates"] = found["vanilla_speculates"]
-    cost = TargetCost(found["target"], (plain or found["ms_per_token"])["median"], evidence)
+    cost = TargetCost(found["target"], (plain or found["ms_per_token"])["median"], evidence, table)
     write_profile(flags, engine.name, cost, draft)
 
 
@@ -172,7 +165,7 @@ def draft_cost_by_difference(found: dict[str, Any], plain_ms: float) -> DraftCos
     """(ms per round - ms per plain token) / drafted tokens, as if verifying cost a token. UserError if not above 0."""
     speculation = found["speculation"]
     round_ms = found["ms_per_token"]["median"] * speculation["acceptance_len"]
-    drafted = speculation["num_drafted"] / speculation["num_drafts"]
+    drafted = speculation["num_drafted"] / speculation["num_rounds"]
     if round_ms <= plain_ms or not drafted:
         raise UserError(
             f"a round takes {round_ms:.2f} ms, no more than a plain token ({plain_ms:.2f} ms): no cost of drafting can "
@@ -198,12 +191,3 @@ def _token_counter(flags: argparse.Namespace) -> CountTokens | None:
 
     tokenizer = load_tokenizer(find_model(TARGET, name, with_weights=False))
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _told(engine: Engine, server: Server) -> dict[str, Any]:
-    """What the server says of itself, where it says its version; {} if it says nothing."""
-    try:
-        found = json.loads(server.get(server.root_url + engine.version_url))
-    except (Refused, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from profiling.serving.trials import InvalidTrial
@@ -29,6 +29,7 @@ class Stream:
     """What has come of an answer. Moments are of `Server.now`; `num_tokens` and `num_first` are the server's words.
 
     `num_parts`: pieces of text. `finish_reason` is the server's until `read_stream` has made it STOP or LENGTH.
+    `prompt_ids` and `output_ids`: tokens, where they were asked for (`return_token_ids`) and the server says them.
     """
 
     text: str = ""
@@ -40,10 +41,13 @@ class Stream:
     num_tokens: int | None = None
     num_first: int | None = None
     num_parts: int = 0
+    prompt_ids: list[int] = field(default_factory=list)
+    output_ids: list[int] = field(default_factory=list)
 
     def add(self, now: float, chunk: dict[str, Any]) -> None:
         """Take a chunk in. Raises KeyError, TypeError, AttributeError, ValueError for one that is not a chunk."""
         text, was_finished = "", self.finished is not None
+        self.prompt_ids = self.prompt_ids or _tokens(chunk)
         for choice in chunk.get("choices") or ():
             text += self._choice(now, choice)
         if text and was_finished:
@@ -68,6 +72,7 @@ class Stream:
             if self.finish_reason not in (None, reason):
                 raise ValueError("another end")
             self.finish_reason, self.finished = reason, now
+        self.output_ids += _tokens(choice)
         delta = choice.get("delta") or {}
         return "".join(delta.get(name) or "" for name in TEXT_FIELDS)
 
@@ -125,6 +130,14 @@ def _error_of(chunk: dict[str, Any]) -> Any:
     if "choices" not in chunk and not chunk.get("usage"):
         return chunk.get("error") or chunk
     return next((part["error"] for part in parts if isinstance(part, dict) and part.get("error")), None)
+
+
+def _tokens(part: dict[str, Any]) -> list[int]:
+    """The tokens that a chunk says of its prompt, or a choice of its text. Raises ValueError for what is none."""
+    found = part.get("prompt_token_ids") or part.get("token_ids") or []
+    if not isinstance(found, list) or not all(type(one) is int and one >= 0 for one in found):
+        raise ValueError("token_ids")
+    return found
 
 
 def _count(value: Any, before: int | None) -> int:

@@ -7,7 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tqdm import tqdm
@@ -17,6 +17,8 @@ from specdec.errors import UserError
 from specdec.questions.sets import Problem
 
 MIN_TRIALS = 3
+REMEMBERS = "the server remembers answers"
+REMEMBERS_FROM = 0.02  # other drafters give the same counts again, but for a near tie
 
 
 class InvalidTrial(Exception):
@@ -29,6 +31,7 @@ class Answer:
 
     `ttft_ms`: from the request to the first token. `decode_ms`: from there to the last, in which `num_timed` tokens
     came: those after the first, or after all that arrived together with it. `counted_by`: who counted the tokens.
+    `prompt_ids` and `output_ids`: where the server says them.
     """
 
     num_tokens: int
@@ -38,6 +41,8 @@ class Answer:
     counted_by: str
     finish_reason: str | None = None
     speculation: Speculation | None = None
+    prompt_ids: list[int] | None = None
+    output_ids: list[int] | None = None
 
     @property
     def ms_per_token(self) -> float:
@@ -73,6 +78,25 @@ def run_trials(ask: Ask, problems: Sequence[Problem], repeats: int, concurrency:
     with ThreadPoolExecutor(concurrency) as pool:
         answers = map(run, tasks) if concurrency == 1 else pool.map(run, tasks)
         return list(tqdm(answers, desc="trials", total=len(tasks), disable=None))
+
+
+def without_remembered(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials, where a repeated question cannot count: one that a drafter which remembers answers (suffix decoding)
+    has met before, so that its acceptance is a cache's. The same trials where repeats are accepted like first answers.
+    """
+    first, again = (_acceptance(trials, is_first) for is_first in (True, False))
+    if first is None or again is None or abs(again / first - 1) <= REMEMBERS_FROM:
+        return list(trials)
+    why = f"asked again, it is drafted otherwise ({again:.2f} tokens a round, {first:.2f} at first): {REMEMBERS}"
+    return [replace(trial, answer=None, error=why) if trial.repeat and trial.answer else trial for trial in trials]
+
+
+def _acceptance(trials: Sequence[Trial], is_first: bool) -> float | None:
+    """Tokens a round over first answers, or over all others; None where the server does not count them."""
+    answers = [trial.answer for trial in trials if trial.answer is not None and is_first == (trial.repeat == 0)]
+    parts = [one.speculation for one in answers if one.speculation is not None and not one.speculation.is_derived]
+    rounds = sum(part.num_rounds for part in parts)
+    return sum(part.num_emitted for part in parts) / rounds if rounds else None
 
 
 def summary(trials: Sequence[Trial]) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from tqdm import tqdm
 
 from specdec.commands.flags import StrictParser, add_flags
 from specdec.decoding.cost_aware import FILE_NAME, Advice, Calibration
-from specdec.drafters.block_diffusion import UNMASK_THRESHOLD, CostAware, FailFast, threshold_of
+from specdec.drafters.advised import Advised, policy_over
+from specdec.drafters.block_diffusion import UNMASK_THRESHOLD, CostAware, FailFast
 from specdec.errors import UserError, exit_status
 from specdec.latency.asked import PricingConfig
 from specdec.latency.pricing import price
 from specdec.latency.profile import LatencyProfile, load_profiles
 from specdec.records.turns import row_of
-from specdec.traces.calibration import calibrate, engine_costs, save_calibration
+from specdec.traces.calibration import calibrate, costs_of, save_calibration
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
 
@@ -42,7 +43,7 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     else:
         learnt_on = [recorded[path] for path in find_traces(options.traces, options.question_ids)]
     profiles, folder = load_profiles(options.latency_profile), Path(options.traces)
-    made = [learn(learnt_on, name, profiles) for name in block_drafters(learnt_on)]
+    made = [learn(learnt_on, name, profiles) for name in learnable(learnt_on, profiles)]
     path = (folder.parent if folder.is_file() else folder) / FILE_NAME
     save_calibration(path, made)
     questions = " ".join(str(trace.question_id) for trace in learnt_on)
@@ -80,28 +81,51 @@ def _replay(program: str) -> list[str]:
 def what_replays(traces: Sequence[Trace], made: Sequence[Calibration]) -> list[str]:
     """The flags of a replay of the policy, and beside it of FailFast where the recorded chains are long enough."""
     longest = min(shortest(traces, one.name) for one in made)
-    thresholds = [threshold_of(one.name) for one in made]
-    usual = FailFast.sweep({UNMASK_THRESHOLD.name: tuple(thresholds)})
-    has_failfast = all(spec.chain_len({}) <= longest for spec in usual)
-    flags = ["--drafters", *(["failfast"] if has_failfast else []), "cost_aware"]
-    if tuple(thresholds) != UNMASK_THRESHOLD.default:
+    policies = [policy(one.name) for one in made]
+    thresholds = tuple(spec.unmask_threshold for spec in policies if isinstance(spec, CostAware))
+    usual = FailFast.sweep({UNMASK_THRESHOLD.name: thresholds})
+    has_failfast = bool(usual) and all(spec.chain_len({}) <= longest for spec in usual)
+    kinds = dict.fromkeys(spec.kind for spec in policies)
+    flags = ["--drafters", *(["failfast"] if has_failfast else []), *kinds]
+    if thresholds not in (UNMASK_THRESHOLD.default, ()):
         flags += ["--drafter_thresholds", *map(str, thresholds)]
     return flags if longest >= MAX_DRAFT_LEN else [*flags, "--sweep_max_spec_len", str(longest)]
 
 
-def block_drafters(traces: Sequence[Trace]) -> list[str]:
-    """The block-diffusion drafters whose chains all traces have, long enough to show where drafts should end.
-
-    Raises UserError if there are none.
+def learnable(traces: Sequence[Trace], profiles: Sequence[LatencyProfile]) -> list[str]:
+    """The drafters with a policy by cost whose chains all traces have, long enough to show where drafts should end, and
+    whose passes a profile prices. Raises UserError if there are none.
     """
-    names = set.intersection(*({c.name for c in trace.chains.values() if c.has_blocks} for trace in traces))
-    long_enough = sorted(name for name in names if shortest(traces, name) >= MIN_CHAIN_LEN)
+    names = set.intersection(*(set(trace.chains) for trace in traces))
+    known = sorted(name for name in names if policy_over(name, MAX_DRAFT_LEN, "") is not None)
+    long_enough = [name for name in known if shortest(traces, name) >= _least_len(traces[0], name)]
     if not long_enough:
         raise UserError(
-            f"no dLLM drafter was recorded for all questions with chains of {MIN_CHAIN_LEN} tokens or more: record "
-            f"one with failfast.py --record --chain_len {MAX_DRAFT_LEN}"
+            f"no dLLM drafter was recorded for all questions with chains of {MIN_CHAIN_LEN} tokens or more, and no "
+            f"head: record one with failfast.py --record --chain_len {MAX_DRAFT_LEN}"
         )
-    return long_enough
+    unpriced = [name for name in long_enough if not _is_priced(policy(name), profiles)]
+    if unpriced == long_enough:
+        kind = policy(unpriced[0]).priced_as
+        raise UserError(f"no --latency_profile says what a pass of {kind} costs (family_pass_ms): give one that does")
+    return [name for name in long_enough if name not in unpriced]
+
+
+def _least_len(trace: Trace, name: str) -> int:
+    """Heads write short chains; a block of a dLLM drafter has to have room for more than one window."""
+    return MIN_CHAIN_LEN if trace.chains[name].has_blocks else 1
+
+
+def _is_priced(spec: Advised, profiles: Sequence[LatencyProfile]) -> bool:
+    return not spec.has_own_price or any(profile.knows(spec.priced_as) for profile in profiles)
+
+
+def policy(name: str, max_draft_len: int = MAX_DRAFT_LEN, pricing: str = "") -> Advised:
+    """The policy over chains of this name. Raises ValueError where there is none."""
+    spec = policy_over(name, max_draft_len, pricing)
+    if spec is None:
+        raise ValueError(f"no policy drafts from {name}")
+    return spec
 
 
 def shortest(traces: Sequence[Trace], name: str) -> int:
@@ -112,7 +136,8 @@ def shortest(traces: Sequence[Trace], name: str) -> int:
 def learn(traces: Sequence[Trace], name: str, profiles: Sequence[LatencyProfile]) -> Calibration:
     """A drafter's calibration with the rates of every target of every profile."""
     calibration = calibrate(traces, name)
-    engines = [(profile, entry) for profile in profiles for entry in profile.target_ms_per_token]
+    priced = [profile for profile in profiles if profile.knows(policy(name).priced_as)]
+    engines = [(profile, entry) for profile in priced for entry in profile.target_ms_per_token]
     rates = {
         f"{entry}@{profile.name}": own_rate(traces, calibration, profile, entry)
         for profile, entry in tqdm(engines, desc=name, disable=None)
@@ -123,11 +148,10 @@ def learn(traces: Sequence[Trace], name: str, profiles: Sequence[LatencyProfile]
 def own_rate(traces: Sequence[Trace], calibration: Calibration, profile: LatencyProfile, entry: str) -> float:
     """The rate, in tokens per ms, that the policy reaches when its time is worth just that: found by Dinkelbach's
     iteration, starting with plain decoding's rate."""
-    threshold = threshold_of(calibration.name)
     longest = min(MAX_DRAFT_LEN, shortest(traces, calibration.name))
-    spec = CostAware(threshold, longest, f"{entry}@{profile.name}")
+    spec = policy(calibration.name, longest, f"{entry}@{profile.name}")
     rate = 1.0 / profile.target_ms_per_token[entry]
-    pass_ms, verify_ms = engine_costs(profile, entry, longest)
+    pass_ms, verify_ms = costs_of(spec, profile)
     for _ in range(MAX_ROUNDS):
         advice = Advice(calibration, pass_ms=pass_ms, verify_ms=verify_ms, rate=rate)
         records = [replay(trace, spec, advice=advice) for trace in traces]

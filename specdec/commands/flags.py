@@ -31,6 +31,7 @@ GROUPS = {
     "sweeps": "their lengths and thresholds: every combination is run",
     "drafting": "how drafters draft",
     "recording": "traces",
+    "load": "how many ask at once",
     "pricing": "prices",
     "profile": "the latency profile that is written",
     "output": "output",

@@ -99,6 +99,7 @@ def build_parser(program: str = PROGRAM) -> StrictParser:
     )
     parser.group("input").add_argument(
         "--also",
+        action="extend",
         nargs="+",
         default=[],
         type=Path,

@@ -1,28 +1,34 @@
 """Say which drafter and draft length to serve a target with, how sure that is, what it costs, and in a server's words.
 
-By the records of a results folder; loads no model. Today for one request at a time.
+By the records of a results folder; loads no model. For one request at a time, and with --concurrency for many.
 """
 
 import json
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from specdec.commands.flags import StrictParser, add_reading_flags
-from specdec.drafters.flags import price
+from specdec.drafters.flags import positive_int, price
 from specdec.errors import UserError, exit_status
 from specdec.latency.pricing import Pricing
 from specdec.ranking.entries import Entry, entry_of, merge, records_of
+from specdec.ranking.load_study import Asked, Study, priced_by
+from specdec.ranking.load_table import LoadTable
 from specdec.ranking.lossless import graded_outputs
 from specdec.ranking.question_sets import comparable
 from specdec.ranking.ranking import engines_of
+from specdec.ranking.requests import requests_of
 from specdec.ranking.scopes import each, scope_of
 from specdec.ranking.seen import unseen
 from specdec.ranking.table import Table, table_of
 from specdec.records.divergence import BUG
+from specdec.records.record import Record
 from specdec.runs.footprint import Footprint, footprints
 from specdec.runs.run_file import runs_of
 from specdec.views.captions import scope_line
+from specdec.views.load_text import load_dict, under_load_line
 from specdec.views.recommendation import CONCURRENCY, Recommendation, recommend, recommendation_dict
 from specdec.views.recommendation_text import recommendation_text
 from specdec.views.tables import winners
@@ -32,6 +38,7 @@ EXAMPLES = (
     "failfast recommend results",
     "failfast recommend results --latency_profile H100_graph --latency_target Qwen2.5-7B-Instruct",
     "failfast recommend results --price_per_hour 2.5",
+    "failfast recommend results --concurrency 64 --latency_target Qwen2.5-7B-Instruct",
     "failfast recommend results --json",
 )
 
@@ -45,6 +52,12 @@ def build_parser(program: str) -> StrictParser:
         type=price,
         metavar="X",
         help="what the machine costs an hour: say what a million output tokens cost (default: nothing is said)",
+    )
+    parser.group("load").add_argument(
+        "--concurrency",
+        type=positive_int,
+        metavar="N",
+        help="also for so many requests at a time, simulated: as failfast load (default: one alone)",
     )
     parser.group("output").add_argument("--json", action="store_true", help="print one JSON document")
     return parser
@@ -70,7 +83,24 @@ def run(arguments: Sequence[str], program: str = "failfast recommend") -> str:
     stats, note = comparable(stats, options.allow_unequal)
     notes = [note, left_out, pricing.without_model(targets[0]) or ""]
     models = footprints(records, runs_of(options.results))
-    return (as_json if options.json else as_text)(stats, models, list(filter(None, notes)), options.price_per_hour)
+    at_once = None if options.concurrency is None else under_load(records, options)
+    if at_once is not None:
+        notes = [under_load_line(*at_once), *notes]
+    said = list(filter(None, notes))
+    if options.json:
+        return as_json(stats, models, said, options.price_per_hour, at_once and load_dict(*at_once))
+    return as_text(stats, models, said, options.price_per_hour)
+
+
+def under_load(records: Sequence[Record], options: Namespace) -> tuple[Study, list[LoadTable]]:
+    """The same records, `options.concurrency` requests at a time. Raises UserError."""
+    requests = requests_of(records, options.allow_unequal, options.allow_seen)
+    study = Study(
+        requests,
+        *priced_by(options.latency_profile, options.latency_target, requests.target),
+        Asked(concurrency=(options.concurrency,)),
+    )
+    return study, study.tables()
 
 
 def as_text(
@@ -91,11 +121,13 @@ def as_json(
     models: dict[str, Footprint],
     notes: Sequence[str] = (),
     price_per_hour: float | None = None,
+    load: Any = None,
 ) -> str:
-    """For programs: under each engine, and each data set's where there are several."""
+    """For programs: under each engine, and each data set's where there are several. `load`: what was simulated."""
     document: dict[str, Any] = {
         **scope_of(stats),
         "concurrency": CONCURRENCY,
+        "load": load,
         "engines": [recommendation_dict(one, price_per_hour) for one in by_engine(stats, models)],
         "data_sets": [
             {

@@ -47,7 +47,7 @@ class Curve:
 @dataclass(frozen=True)
 class Calibration:
     """What was learnt of a drafter. `gains[left][ease][m - 1]`: accepted tokens that m more passes bring while all so
-    far are accepted; `growth` likewise: tokens that become known. `left` and `ease`: see `place_of` and `ease_of`.
+    far are accepted; `growth` likewise: tokens that become known. `left` and `ease`: see `place_in` and `ease_of`.
     `rates`: tokens per ms that the cost-aware policy reaches, by "TARGET@PROFILE". `learnt_from`: [data set, question,
     SHA-256 of its prompt] of each question; empty in files of before, which hold the numbers alone.
     """
@@ -79,7 +79,7 @@ class Calibration:
         if data.pop("version") != VERSION:
             raise ValueError("made by another version")
         made = cls(**data | {"curve": Curve(**data["curve"])})
-        size = [[PASSES_AHEAD] * (len(EASE_EDGES) + 1)] * (made.identity["small_block_size"] + 1)
+        size = [[PASSES_AHEAD] * (len(EASE_EDGES) + 1)] * num_places(made.identity)
         if any([[len(row) for row in rows] for rows in table] != size for table in (made.gains, made.growth)):
             raise ValueError("a table of another size")
         if not 0 < len(made.curve.confidences) == len(made.curve.acceptance):
@@ -94,6 +94,17 @@ def place_of(position: int, block_size: int, small_block_size: int) -> int:
     """Where the first unknown position stands: how many are left in its sub-block; 0: a block begins with it, so that
     the block before is committed next. Example: `place_of(33, 32, 8) == 7`."""
     return small_block_size - position % small_block_size if position % block_size else 0
+
+
+def place_in(identity: Mapping[str, Any], position: int) -> int:
+    """The same for chains of this identity; where they have no blocks, all places are one."""
+    has_blocks = "block_size" in identity
+    return place_of(position, identity["block_size"], identity["small_block_size"]) if has_blocks else 0
+
+
+def num_places(identity: Mapping[str, Any]) -> int:
+    """How many places `place_in` tells apart."""
+    return int(identity["small_block_size"]) + 1 if "block_size" in identity else 1
 
 
 def ease_of(least_acceptance: float) -> int:
@@ -142,13 +153,39 @@ class Advice:
 
 
 @dataclass
-class CostAwareWindow(Window):
-    """A draft under advice, of at most `size` tokens; `size` shrinks to the draft's length when it stops."""
+class Outlook:
+    """What one draft is worth by advice: how probable it is that its first 1, 2, ... tokens are all accepted, and
+    whether more passes pay."""
 
     advice: Advice
-    size: int
-    _survivals: list[float] = field(default_factory=list)
+    survivals: list[float] = field(default_factory=list)
     _least: float = 1.0
+
+    def read(self, confidences: Sequence[float]) -> None:
+        """The draft's confidences so far, of which the first are those that were read before."""
+        for confidence in confidences[len(self.survivals) :]:
+            acceptance = self.advice.calibration.curve(confidence)
+            self.survivals.append(acceptance * (self.survivals[-1] if self.survivals else 1.0))
+            self._least = min(self._least, acceptance)
+
+    def pays(self, prefix_len: int) -> bool:
+        """Whether one more pass does, or several, after what was read of a draft after `prefix_len` tokens."""
+        known = len(self.survivals)
+        left = place_in(self.advice.calibration.identity, prefix_len + known)
+        return self.advice.profit(self.survivals[-1], left, ease_of(self._least), known) > 0
+
+    @property
+    def best_len(self) -> int:
+        """How many of its tokens are worth verifying."""
+        return self.advice.best_len(self.survivals)
+
+
+@dataclass
+class CostAwareWindow(Window):
+    """A draft of at most `size` tokens; `size` shrinks to the draft's length when it stops."""
+
+    outlook: Outlook
+    size: int
 
     def test(self, run: Run) -> str | None:
         known = run.num_known
@@ -156,15 +193,10 @@ class CostAwareWindow(Window):
             return None
         if known >= self.size:
             return "max_len"
-        for confidence in run.confidences(known)[len(self._survivals) :]:
-            acceptance = self.advice.calibration.curve(confidence)
-            self._survivals.append(acceptance * (self._survivals[-1] if self._survivals else 1.0))
-            self._least = min(self._least, acceptance)
-        blocks = self.advice.calibration.identity
-        left = place_of(run.prefix_len + known, blocks["block_size"], blocks["small_block_size"])
-        if self.advice.profit(self._survivals[-1], left, ease_of(self._least), known) > 0:
+        self.outlook.read(run.confidences(known))
+        if self.outlook.pays(run.prefix_len):
             return None
-        self.size = self.advice.best_len(self._survivals)
+        self.size = self.outlook.best_len
         return "low_gain"
 
 

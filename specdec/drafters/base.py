@@ -215,6 +215,11 @@ class Spec(ABC):
         """Its chains along a trace that holds none, where they follow from the text alone; else None."""
         return None
 
+    def served_drafts(self, trace: Recorded) -> Mapping[str, list[list[int]]]:
+        """Where servers' drafter of this kind drafts otherwise: what it does -> its drafts, as long as they may be,
+        after each prefix of a trace."""
+        return {}
+
     def token_confidences(self, turn: Round, settings: Mapping[str, Any]) -> list[float | None]:
         """Per drafted token, how probable the drafter held it when it chose it; None where the record does not say.
 

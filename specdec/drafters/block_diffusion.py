@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from specdec.decoding.chains import Chain
-from specdec.decoding.cost_aware import Advice, CostAwareWindow
+from specdec.decoding.cost_aware import Advice, CostAwareWindow, Outlook
 from specdec.decoding.denoising import Denoising, are_blocks
 from specdec.decoding.stopping import FailFastWindow, FixedWindow, Rule, Window
 from specdec.drafters import flags
+from specdec.drafters.advised import Advised
 from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup, Spec, number_text, threshold_name
 from specdec.drafters.block_counts import published_passes
 from specdec.drafters.block_drafter import BlockSettings, DllmDrafter, RecordedDllm, confidences_again
@@ -52,7 +53,6 @@ BLOCK_CACHE = Flag(
     "use_block_cache", "run a sub-block alone where it can be (approximate: may change drafts, never the output)"
 )
 BLOCK_CACHE_ALONE = "drafts with the sub-block cache are approximate, and no trace holds them"
-PRICINGS = Flag("pricings", "no flag: what the profiles of the run price", ())
 
 
 @dataclass(frozen=True)
@@ -231,33 +231,26 @@ class FailFast(BlockSpec):
 
 
 @dataclass(frozen=True)
-class CostAware(BlockSpec):
-    """A block-diffusion drafter that goes on while it pays: `pricing` ("TARGET@PROFILE") says what a pass and a
-    verification cost, at most `max_draft_len` tokens are drafted."""
-
-    max_draft_len: int
-    pricing: str
+class CostAware(Advised, BlockSpec):
+    """A block-diffusion drafter that goes on while it pays."""
 
     name_pattern = "dllm_{unmask_threshold}_ca_{max_draft_len}_{pricing}"
     label_pattern = "cost-aware, N_max {max_draft_len}, {pricing}"
-    swept = (UNMASK_THRESHOLD, flags.MAX_DRAFT_LEN, PRICINGS)
+    swept = (UNMASK_THRESHOLD, *Advised.swept)
     kind = "cost_aware"
     title = "cost-aware"
     hue = "#D55E00"
     marker = "v"
-    is_default = False
     is_policy = True
-    needs_advice = True
     not_served = "it has neither such a drafter nor a draft length by cost"
 
-    def window(self, budget: int, advice: Advice | None = None) -> Window:
-        if advice is None:
-            raise ValueError(f"{self.name} without advice")
-        return CostAwareWindow(advice, min(self.max_draft_len, budget))
+    @classmethod
+    def over(cls, chains_name: str, max_draft_len: int, pricing: str) -> Self | None:
+        is_ours = chains_name.startswith("dllm_")
+        return cls(threshold_of(chains_name), max_draft_len, pricing) if is_ours else None
 
-    def kept_settings(self, setup: Setup) -> dict[str, Any]:
-        learnt = {} if setup.advice is None else {"advice_sha256": setup.advice.digest}
-        return {**super().kept_settings(setup), **learnt}
+    def window(self, budget: int, advice: Advice | None = None) -> Window:
+        return CostAwareWindow(Outlook(self.required(advice)), min(self.max_draft_len, budget))
 
 
 def settings_of(setup: Setup) -> BlockSettings:

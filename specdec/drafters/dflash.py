@@ -1,6 +1,6 @@
 """DFlash and its kin: a head that reads some of the target's hidden states and fills a whole block in one pass, of
-which a static length is verified, or what FailFast's rule leaves by the slots' confidences. Its tokens are the most
-probable ones, also where the target samples (then each is a point mass, which is lossless).
+which a static length is verified, or what FailFast's rule or the cost-aware policy leaves by the slots' confidences.
+Its tokens are the most probable ones, also where the target samples (then each is a point mass, which is lossless).
 
 The block's length is the checkpoint's and never changed. `models/dflash.py` reads checkpoints, and
 `models/dflash_network.py` runs them; a pass takes in what the target has confirmed since the last one, the prompt
@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from specdec.decoding.chains import Chain
+from specdec.decoding.cost_aware import Advice, Outlook
 from specdec.decoding.stopping import Draft, Passes, cut_after_stop
 from specdec.decoding.target import Verification
+from specdec.drafters.advised import Advised
 from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup, Spec
 from specdec.drafters.chunks import InChunks
 from specdec.drafters.flags import DRAFT_LEN, DRAFT_STEP, MAX_DRAFT_LEN, TAU, Options
@@ -62,7 +64,7 @@ class _Dflash(Spec):
         return size
 
     @abstractmethod
-    def cut(self, confidences: Sequence[float]) -> tuple[int, str]:
+    def cut(self, confidences: Sequence[float], advice: Advice | None = None) -> tuple[int, str]:
         """How many slots of these confidences are verified, and why no more."""
 
     def asked_len(self, draft_len: int) -> int:
@@ -73,7 +75,7 @@ class _Dflash(Spec):
         return DflashDrafter(setup.lm, self, setup)
 
     def replayed(self, trace: Recorded, setup: Setup) -> Drafter:
-        return RecordedDflash(trace, self)
+        return RecordedDflash(trace, self, setup.advice)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class DflashStatic(_Dflash):
         "SGLang": {"algorithm": "DFLASH", "draft-model-path": "{model}", "num-draft-tokens": "{num_verified}"},
     }
 
-    def cut(self, confidences: Sequence[float]) -> tuple[int, str]:
+    def cut(self, confidences: Sequence[float], advice: Advice | None = None) -> tuple[int, str]:
         return len(confidences), "length"
 
     def check_context(self, options: Options, context_len: int) -> None:
@@ -118,7 +120,7 @@ class DflashDynamic(_Dflash, InChunks):
     marker = "8"
     not_served = "it verifies blocks of one length"
 
-    def cut(self, confidences: Sequence[float]) -> tuple[int, str]:
+    def cut(self, confidences: Sequence[float], advice: Advice | None = None) -> tuple[int, str]:
         for end in range(self.draft_step, len(confidences) + 1, self.draft_step):
             if min(confidences[:end]) < self.tau:
                 return end, "low_confidence"
@@ -128,11 +130,32 @@ class DflashDynamic(_Dflash, InChunks):
         return self.whole_chunks(draft_len)
 
 
+@dataclass(frozen=True)
+class DflashCostAware(_Dflash, Advised):
+    """What of a block is worth verifying; all that it has, where a verification costs the same at every length."""
+
+    name_pattern = "dflash_ca_{max_draft_len}_{pricing}"
+    label_pattern = "DFlash, cost-aware, N_max {max_draft_len}, {pricing}"
+    kind = "dflash_ca"
+    title = "DFlash, cost-aware"
+    hue = "#7F7FC4"
+    marker = "d"
+    not_served = "it verifies blocks of one length"
+
+    def cut(self, confidences: Sequence[float], advice: Advice | None = None) -> tuple[int, str]:
+        outlook = Outlook(self.required(advice))
+        outlook.read(confidences)
+        return outlook.best_len, "low_gain" if outlook.best_len < len(confidences) else "max_len"
+
+    def asked_len(self, draft_len: int) -> int:
+        return draft_len
+
+
 class BlockOfDrafts(Drafter):
     """Drafts by one pass, whatever is verified of it; what became of a draft shows in the next prefix."""
 
-    def __init__(self, spec: _Dflash, stop_ids: frozenset[int]) -> None:
-        self.spec, self.stop_ids = spec, stop_ids
+    def __init__(self, spec: _Dflash, stop_ids: frozenset[int], advice: Advice | None) -> None:
+        self.spec, self.stop_ids, self.advice = spec, stop_ids, advice
 
     @abstractmethod
     def _block(self, prefix_ids: Sequence[int]) -> tuple[list[int], list[float]]:
@@ -144,7 +167,7 @@ class BlockOfDrafts(Drafter):
             return Draft(asked_len=self.spec.first_asked)
         tokens, confidences = self._block(prefix_ids)
         tokens = cut_after_stop(tokens[:limit], self.stop_ids)
-        draft_len, reason = self.spec.cut(confidences[: len(tokens)])
+        draft_len, reason = self.spec.cut(confidences[: len(tokens)], self.advice)
         is_stopped = tokens[draft_len - 1] in self.stop_ids
         sure = confidences[:draft_len]
         return Draft(
@@ -161,7 +184,7 @@ class DflashDrafter(BlockOfDrafts):
     """A head answers. What it is given of the target waits until it is asked: its passes are under the clock."""
 
     def __init__(self, network: DflashNetwork, spec: _Dflash, setup: Setup) -> None:
-        super().__init__(spec, frozenset(setup.stop_ids))
+        super().__init__(spec, frozenset(setup.stop_ids), setup.advice)
         self.network, self.taps = network, network.taps
         self._waiting: list[Tensor] = []
 
@@ -183,8 +206,8 @@ class DflashDrafter(BlockOfDrafts):
 class RecordedDflash(BlockOfDrafts):
     """Read back from chains."""
 
-    def __init__(self, trace: Recorded, spec: _Dflash) -> None:
-        super().__init__(spec, trace.stop_ids)
+    def __init__(self, trace: Recorded, spec: _Dflash, advice: Advice | None) -> None:
+        super().__init__(spec, trace.stop_ids, advice)
         self._chains, self._prompt_len = trace.chains_of(spec).chains, len(trace.prompt_ids)
 
     def _block(self, prefix_ids: Sequence[int]) -> tuple[list[int], list[float]]:
@@ -213,4 +236,4 @@ def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Ch
     return dict.fromkeys(wanted, made)
 
 
-FAMILY = Family((DflashStatic, DflashDynamic), (DRAFT_LEN, TAU, MAX_DRAFT_LEN, DRAFT_STEP), record)
+FAMILY = Family((DflashStatic, DflashDynamic, DflashCostAware), (DRAFT_LEN, TAU, MAX_DRAFT_LEN, DRAFT_STEP), record)

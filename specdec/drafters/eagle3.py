@@ -1,6 +1,6 @@
 """EAGLE-3: a head of one layer that reads three or more of the target's hidden states and writes token by token, with a
-static length or FailFast's rule in chunks. Drafts are chains; their tokens are the most probable ones, also where the
-target samples (then each is a point mass, which is lossless).
+static length, FailFast's rule in chunks or the cost-aware policy. Drafts are chains; their tokens are the most probable
+ones, also where the target samples (then each is a point mass, which is lossless).
 
 `models/eagle3.py` reads checkpoints, `models/eagle3_network.py` runs them. A pass of the first token takes in what the
 target has confirmed since the last draft, the prompt included. Source: EAGLE-3 (arXiv 2503.01840).
@@ -18,6 +18,7 @@ from specdec.decoding.target import Verification
 from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup
 from specdec.drafters.token_drafter import (
     LENGTH_FLAGS,
+    AdvisedTokens,
     DynamicTokens,
     RecordedTokens,
     StaticTokens,
@@ -31,6 +32,7 @@ from specdec.models.heads import Head, HeadRole, HeadSource
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from specdec.decoding.cost_aware import Advice
     from specdec.models.eagle3_network import Eagle3Network
 
 NAME = "eagle3"
@@ -56,10 +58,10 @@ class _Eagle3(TokenSpec):
     draws = False
 
     def drafter(self, setup: Setup) -> Drafter:
-        return Eagle3Drafter(setup.lm, self, setup.stop_ids)
+        return Eagle3Drafter(setup.lm, self, setup.stop_ids, setup.advice)
 
     def replayed(self, trace: Recorded, setup: Setup) -> Drafter:
-        return RecordedTokens(trace, self, LEAST_PREFIX)
+        return RecordedTokens(trace, self, LEAST_PREFIX, setup.advice)
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,28 @@ class Eagle3Dynamic(_Eagle3, DynamicTokens):
     not_served = "its EAGLE-3 heads write a fixed number of tokens"
 
 
+@dataclass(frozen=True)
+class Eagle3CostAware(_Eagle3, AdvisedTokens):
+    """A head that goes on while it pays."""
+
+    name_pattern = "eagle3_ca_{max_draft_len}_{pricing}"
+    label_pattern = "EAGLE-3, cost-aware, N_max {max_draft_len}, {pricing}"
+    kind = "eagle3_ca"
+    title = "EAGLE-3, cost-aware"
+    hue = "#4D6B3C"
+    marker = "X"
+    not_served = "its EAGLE-3 heads write a fixed number of tokens"
+
+
 class Eagle3Drafter(TokenDrafter):
     """A head answers. What it is given of the target waits until it is asked: its passes are under the clock."""
 
     least_prefix = LEAST_PREFIX
 
-    def __init__(self, network: Eagle3Network, spec: TokenSpec, stop_ids: Collection[int]) -> None:
-        super().__init__(spec, stop_ids)
+    def __init__(
+        self, network: Eagle3Network, spec: TokenSpec, stop_ids: Collection[int], advice: Advice | None = None
+    ) -> None:
+        super().__init__(spec, stop_ids, advice)
         self.network, self.taps = network, network.taps
         self._waiting: list[Tensor] = []
         self._confirmed: list[int] | None = None  # tokens of the rows that wait; None: a draft has begun
@@ -148,4 +165,4 @@ def _chain(pairs: Sequence[tuple[float, float]], stop_ids: Collection[int]) -> C
     return token_chain(tokens, [probability for _, probability in pairs[: len(tokens)]])
 
 
-FAMILY = Family((Eagle3Static, Eagle3Dynamic), LENGTH_FLAGS, record)
+FAMILY = Family((Eagle3Static, Eagle3Dynamic, Eagle3CostAware), LENGTH_FLAGS, record)

@@ -64,6 +64,7 @@ probability = number(float, lambda value: 0 <= value <= 1, "a probability (0 to 
 share = number(float, lambda value: 0 < value <= 1, "above 0 and at most 1")
 amount = number(float, lambda value: 0 <= value < math.inf, "a number of 0 or more")
 price = number(float, lambda value: 0 < value < math.inf, "a price above 0")
+rate = number(float, lambda value: 0 < value < 1e9, "a number of requests a second above 0")
 degree = number(float, lambda value: 0 <= value < math.inf, "a temperature (0 or more)")
 
 # Flags that several families read. Lengths and thresholds are lists: every combination is run.
@@ -73,4 +74,5 @@ PROBABILITIES = {"nargs": "+", "type": probability}
 DRAFT_LEN = Flag("draft_len", "static draft lengths", (10,), ("spec_len",), LENGTHS)
 TAU = Flag("tau", "FailFast's tau: stop below this confidence", (0.45,), ("sweep_lowconf_threshold",), PROBABILITIES)
 MAX_DRAFT_LEN = Flag("max_draft_len", "FailFast's N_max", (60,), ("sweep_max_spec_len",), LENGTHS)
+PRICINGS = Flag("pricings", "no flag: what the profiles of the run price", ())
 DRAFT_STEP = Flag("draft_step", "FailFast's N: growth of the window", (10,), ("sweep_incr_len",), LENGTHS)

@@ -21,6 +21,7 @@ from specdec.drafters.flags import DRAFT_LEN, LENGTHS, Flag
 if TYPE_CHECKING:
     from torch import Tensor
 
+OLDEST = "it looks up the oldest place where the words stood, ours the newest"
 MATCH_LEN = Flag("match_len", "prompt lookup: the longest run of last tokens that is looked up", (3,), (), LENGTHS)
 
 
@@ -57,6 +58,12 @@ class Lookup(Spec):
         longest = max(len(trace.output_tokens), self.draft_len)
         return Chains.pack(self.chains_name, {}, longest, lookup_chains(text, self.match_len, longest))
 
+    def served_drafts(self, trace: Recorded) -> dict[str, list[list[int]]]:
+        """vLLM's ngram takes the oldest place."""
+        text, index = [*trace.prompt_ids, *trace.output_tokens], Index(self.match_len, takes_oldest=True)
+        begin = len(trace.prompt_ids)
+        return {OLDEST: [index.following(text[: begin + at]) for at in range(len(trace.output_tokens))]}
+
     def drafter(self, setup: Setup) -> Drafter:
         return LookupDrafter(self, setup.stop_ids)
 
@@ -87,10 +94,10 @@ class LookupDrafter(Drafter):
 
 
 class Index:
-    """Where every run of 1 .. `match_len` tokens of a text ended last, before the text's end."""
+    """Where every run of 1 .. `match_len` tokens of a text ended last (`takes_oldest`: first) before the text's end."""
 
-    def __init__(self, match_len: int) -> None:
-        self.match_len = match_len
+    def __init__(self, match_len: int, *, takes_oldest: bool = False) -> None:
+        self.match_len, self.takes_oldest = match_len, takes_oldest
         self._ids: list[int] = []
         self._ends: dict[tuple[int, ...], int] = {}
 
@@ -112,7 +119,8 @@ class Index:
             self._ids, self._ends = [], {}
         for end in range(max(len(self._ids), 1), len(prefix_ids)):
             for size in range(1, min(self.match_len, end) + 1):
-                self._ends[tuple(prefix_ids[end - size : end])] = end
+                run = tuple(prefix_ids[end - size : end])
+                self._ends[run] = self._ends.get(run, end) if self.takes_oldest else end
         self._ids = list(prefix_ids)
 
 

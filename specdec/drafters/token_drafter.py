@@ -7,15 +7,20 @@ The rules are the live drafter's and the replayed one's alike.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from specdec.decoding.chains import Chain
+from specdec.decoding.cost_aware import Advice, Outlook
 from specdec.decoding.stopping import Draft
+from specdec.drafters.advised import Advised
 from specdec.drafters.base import Drafter, Recorded, Spec
 from specdec.drafters.chunks import InChunks
 from specdec.drafters.flags import DRAFT_LEN, DRAFT_STEP, MAX_DRAFT_LEN, TAU
 
+# Of one draft, asked after every token with the confidences so far: why it ends, and how many of its tokens stay; None:
+# it goes on.
+Ending = Callable[[Sequence[float]], tuple[str, int] | None]
 LENGTH_FLAGS = (DRAFT_LEN, TAU, MAX_DRAFT_LEN, DRAFT_STEP)
 
 
@@ -38,9 +43,9 @@ class TokenSpec(Spec):
 
     full_reason = "length"  # why a draft of the greatest length ends
 
-    def is_unsure(self, confidences: Sequence[float]) -> bool:
-        """Whether a draft of these confidences ends."""
-        return False
+    def ending(self, prefix_len: int, advice: Advice | None) -> Ending:
+        """The rule of a draft after `prefix_len` tokens."""
+        return lambda confidences: None
 
     def asked_len(self, draft: Draft) -> int:
         """The window that was asked for."""
@@ -62,6 +67,9 @@ class DynamicTokens(InChunks, TokenSpec):
 
     full_reason = "max_len"
 
+    def ending(self, prefix_len: int, advice: Advice | None) -> Ending:
+        return lambda confidences: ("low_confidence", len(confidences)) if self.is_unsure(confidences) else None
+
     def is_unsure(self, confidences: Sequence[float]) -> bool:
         return len(confidences) % self.draft_step == 0 and min(confidences) < self.tau
 
@@ -72,6 +80,25 @@ class DynamicTokens(InChunks, TokenSpec):
         return self.whole_chunks(len(draft.tokens))
 
 
+@dataclass(frozen=True)
+class AdvisedTokens(Advised, TokenSpec):
+    """The cost-aware policy: after every token go on or have the draft verified, and of the draft what is worth it."""
+
+    full_reason = "max_len"
+
+    def ending(self, prefix_len: int, advice: Advice | None) -> Ending:
+        outlook = Outlook(self.required(advice))
+
+        def ends(confidences: Sequence[float]) -> tuple[str, int] | None:
+            outlook.read(confidences)
+            return None if outlook.pays(prefix_len) else ("low_gain", outlook.best_len)
+
+        return ends
+
+    def asked_len(self, draft: Draft) -> int:
+        return len(draft.tokens)
+
+
 class TokenDrafter(Drafter):
     """Drafts token by token, each pass counted as a denoising pass; what became of a draft shows in the next prefix.
 
@@ -80,8 +107,8 @@ class TokenDrafter(Drafter):
 
     least_prefix = 1
 
-    def __init__(self, spec: TokenSpec, stop_ids: Collection[int]) -> None:
-        self.spec, self.stop_ids = spec, stop_ids
+    def __init__(self, spec: TokenSpec, stop_ids: Collection[int], advice: Advice | None = None) -> None:
+        self.spec, self.stop_ids, self.advice = spec, stop_ids, advice
 
     @abstractmethod
     def _begin(self, prefix_ids: Sequence[int]) -> None:
@@ -96,7 +123,7 @@ class TokenDrafter(Drafter):
         limit = min(budget, spec.chain_len({}))
         if limit < 1 or len(prefix_ids) < self.least_prefix:
             return Draft(asked_len=spec.first_asked)
-        draft = Draft(stop_reason=spec.full_reason)
+        draft, ending = Draft(stop_reason=spec.full_reason), spec.ending(len(prefix_ids), self.advice)
         self._begin(prefix_ids)
         while len(draft.tokens) < limit:
             token, confidence = self._next()
@@ -106,8 +133,9 @@ class TokenDrafter(Drafter):
             if token in self.stop_ids:
                 draft.stop_reason = "stop_token"
                 break
-            if spec.is_unsure(draft.confidences):
-                draft.stop_reason = "low_confidence"
+            if (found := ending(draft.confidences)) is not None:
+                draft.stop_reason, draft_len = found
+                del draft.tokens[draft_len:], draft.confidences[draft_len:]
                 break
         draft.token_confidences = list(draft.confidences)
         draft.asked_len = spec.asked_len(draft)
@@ -117,8 +145,8 @@ class TokenDrafter(Drafter):
 class RecordedTokens(TokenDrafter):
     """Read back from chains."""
 
-    def __init__(self, trace: Recorded, spec: TokenSpec, least_prefix: int = 1) -> None:
-        super().__init__(spec, trace.stop_ids)
+    def __init__(self, trace: Recorded, spec: TokenSpec, least_prefix: int = 1, advice: Advice | None = None) -> None:
+        super().__init__(spec, trace.stop_ids, advice)
         self.least_prefix = least_prefix
         self.trace, self.chains = trace, trace.chains_of(spec)
         self._left: Iterator[tuple[int, float]] = iter(())

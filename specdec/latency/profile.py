@@ -14,6 +14,7 @@ import numpy as np
 
 import specdec
 from specdec.errors import UserError, user_error
+from specdec.latency.rows import RowTables, parse_rows, rows_lines
 from specdec.records.pickles import write_atomic
 from specdec.records.record import target_name
 
@@ -25,7 +26,7 @@ OWN_ENGINES = ("eager", "graph")  # what this program runs networks with
 STAND_INS = {"bundled": "Qwen2.5-32B-Instruct"}  # what the bundled target is priced as
 # The paper's; this very tuple where nobody asked for one: what somebody names is another object.
 DEFAULT_PROFILES = ("vLLM_A6000",)
-_OPTIONAL = ("ar_draft_pass_ms", "family_pass_ms", "verify_ms")
+_OPTIONAL = ("ar_draft_pass_ms", "family_pass_ms", "verify_ms", "rows")
 _FIELDS = ("name", "draft_pass_ms", "target_ms_per_token", "provenance", *_OPTIONAL)
 
 
@@ -39,6 +40,7 @@ class LatencyProfile:
     `ar_draft_pass_ms`: what a pass of an AR drafter costs, which runs one token and no block; None: no less.
     `family_pass_ms`: what a pass of drafters of other families costs, which none of these stands for: `Spec.priced_as`
     -> ms.
+    `rows`: what passes over several requests cost; None: nobody knows.
     """
 
     name: str
@@ -48,6 +50,7 @@ class LatencyProfile:
     provenance: dict
     ar_draft_pass_ms: float | None = None
     family_pass_ms: dict[str, float] = field(default_factory=dict)
+    rows: RowTables | None = None
 
     @property
     def is_bound(self) -> bool:
@@ -128,8 +131,14 @@ def save_profile(fields: dict) -> Path:
     path = WRITTEN_DIR / f"{profile.name}.json"
     with user_error(f"write the latency profile {path}"):
         path.parent.mkdir(exist_ok=True)
-        write_atomic(path, (json.dumps(fields, indent=1, allow_nan=False) + "\n").encode())
+        write_atomic(path, profile_text(fields).encode())
     return path
+
+
+def profile_text(fields: dict) -> str:
+    """A profile as its file has it."""
+    text = json.dumps({key: value for key, value in fields.items() if key != "rows"}, indent=1, allow_nan=False)
+    return (f'{text[:-2]},\n "rows": {rows_lines(fields["rows"])}\n}}' if "rows" in fields else text) + "\n"
 
 
 def has_target(profile: LatencyProfile, target: str) -> bool:
@@ -191,14 +200,16 @@ def _parse_profile(raw: object) -> LatencyProfile:
     if missing:
         raise UserError(f"lacks the field {missing[0]!r}")
     targets = _milliseconds(fields["target_ms_per_token"], "target_ms_per_token")
+    tables = _verify_tables(fields.get("verify_ms", {}), targets)
     return LatencyProfile(
         name=_name(fields["name"], "name"),
         draft_pass_ms=_number(fields["draft_pass_ms"], "draft_pass_ms"),
         target_ms_per_token={_name(target, "target_ms_per_token"): ms for target, ms in targets.items()},
-        verify_ms=_verify_tables(fields.get("verify_ms", {}), targets),
+        verify_ms=tables,
         provenance=_object(fields["provenance"], "provenance"),
         **{key: _number(fields[key], key) for key in ("ar_draft_pass_ms",) if key in fields},
         family_pass_ms=_milliseconds(fields["family_pass_ms"], "family_pass_ms") if "family_pass_ms" in fields else {},
+        rows=parse_rows(fields["rows"], tables) if "rows" in fields else None,
     )
 
 

@@ -16,10 +16,10 @@ from transformers import Qwen3Config
 
 from specdec.errors import UserError
 from specdec.models.checkpoints import ModelSource
-from specdec.models.dflash_network import DflashNetwork
-from specdec.models.dflash_parts import Convolution, Markov, Part, Selector
+from specdec.models.dflash_network import DflashNetwork, DflashSettings, LayerKind
+from specdec.models.dflash_parts import MARKOV_KINDS, Convolution, Markov, Part, Selector
 from specdec.models.heads import HeadSource, MadeFor, require_tensors
-from specdec.models.llama_like import ACTIVATIONS, LLAMA, LlamaLike, layer_settings
+from specdec.models.llama_like import ACTIVATIONS, LLAMA, layer_settings
 from specdec.models.lm import CachedLM
 from specdec.models.tensors import load_tensors
 
@@ -34,35 +34,8 @@ TABLES = ("embed_tokens.weight", "lm_head.weight")  # where they are absent, the
 
 
 @dataclass(frozen=True)
-class LayerKind:
-    """What a layer's queries see of the block (`is_causal`: what stands before them and themselves), and how far they
-    see at all (`window` positions; None: everything)."""
-
-    is_causal: bool
-    window: int | None = None
-
-
-@dataclass(frozen=True)
-class DflashHead(LlamaLike):
-    """A head as its config.json describes it.
-
-    `layer`: the settings of its layers, under the names of a Llama's. `block_size`: tokens of a pass, the anchor
-    first. `first_slot`: the first slot that is a draft, of `num_drafts`. `embedding_scale`, `logit_scale`, `logit_cap`:
-    what embeddings and logits are multiplied with, and what bounds these (0: nothing). `parts`: what it has beside a
-    DFlash's layers.
-    """
-
-    made_for: MadeFor
-    layer: dict[str, Any]
-    layer_kinds: tuple[LayerKind, ...]
-    block_size: int
-    mask_id: int
-    first_slot: int
-    num_drafts: int
-    embedding_scale: float = 1.0
-    logit_scale: float = 1.0
-    logit_cap: float = 0.0
-    parts: tuple[Part, ...] = ()
+class DflashHead(DflashSettings):
+    """A head as its config.json describes it: what it was made for, its tensors, its network."""
 
     @property
     def kv_values_per_token(self) -> int:
@@ -98,10 +71,10 @@ class DflashHead(LlamaLike):
         return wanted
 
     def load(self, source: HeadSource, target: CachedLM, backend: str) -> DflashNetwork:
-        """See `Head`. It runs as it is, whatever the backend."""
+        """See `Head`."""
         own = [name for name in TABLES if name in source.shapes]
         tensors = load_tensors(source.shapes, [*self.wanted(source.shapes), *own])
-        return DflashNetwork(self, tensors, target, self.rotary(source))
+        return DflashNetwork(self, tensors, target, self.rotary(source), backend == "graph")
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,12 +170,12 @@ def _dspark_parts(settings: Mapping[str, Any], source: HeadSource) -> tuple[Part
     if not rank and not has_confidences:
         return ()
     kind = str(settings.get("markov_head_type", "vanilla")).lower()
-    if rank and kind != "vanilla":
-        raise UserError(f"{source.title} has a Markov head of the kind {kind!r}: known is 'vanilla'")
+    if rank and kind not in MARKOV_KINDS:
+        raise UserError(f"{source.title} has a Markov head of the kind {kind!r}: known are {', '.join(MARKOV_KINDS)}")
     reads_markov = bool(settings.get("confidence_head_with_markov")) if has_confidences else False
     if reads_markov and not rank:
         raise UserError(f"{source.title} has a confidence head over a Markov head, and no Markov head")
-    return (Markov(rank, has_confidences, reads_markov),)
+    return (Markov(rank, has_confidences, reads_markov, kind if rank else "vanilla"),)
 
 
 def _made_for(settings: Mapping[str, Any], source: HeadSource, layer: Mapping[str, Any]) -> MadeFor:

@@ -12,26 +12,65 @@ that are drafts, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 
-from specdec.models.dflash_parts import Convolution, Markov, Selector, Walk, convolved, each_alone
+from specdec.models.dflash_parts import Convolution, Markov, Part, Selector, Walk, convolved, each_alone
+from specdec.models.graph.graphs import MAX_ROWS, PADDED, Graphs
 from specdec.models.graph.reference import norm, rotated
+from specdec.models.heads import MadeFor
+from specdec.models.llama_like import LlamaLike
 from specdec.models.lm import CachedLM
 
-if TYPE_CHECKING:
-    from specdec.models.dflash import DflashHead, LayerKind
-
 INITIAL_CAPACITY = 2048
-Masks = dict["LayerKind", Tensor | None]
+LEAST_SPAN = 256  # positions that a recorded pass looks at, twice as many whenever they do not suffice
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class LayerKind:
+    """What a layer's queries see of the block (`is_causal`: what stands before them and themselves), and how far they
+    see at all (`window` positions; None: everything)."""
+
+    is_causal: bool
+    window: int | None = None
+
+
+@dataclass(frozen=True)
+class DflashSettings(LlamaLike):
+    """What decides how a head computes.
+
+    `layer`: the settings of its layers, under the names of a Llama's. `block_size`: tokens of a pass, the anchor
+    first. `first_slot`: the first slot that is a draft, of `num_drafts`. `embedding_scale`, `logit_scale`, `logit_cap`:
+    what embeddings and logits are multiplied with, and what bounds these (0: nothing). `parts`: what it has beside a
+    DFlash's layers.
+    """
+
+    made_for: MadeFor
+    layer: dict[str, Any]
+    layer_kinds: tuple[LayerKind, ...]
+    block_size: int
+    mask_id: int
+    first_slot: int
+    num_drafts: int
+    embedding_scale: float = 1.0
+    logit_scale: float = 1.0
+    logit_cap: float = 0.0
+    parts: tuple[Part, ...] = ()
+
+
+Masks = dict[LayerKind, Tensor | None]
 
 
 class DflashNetwork:
-    """A head's weights, and its context.
+    """A head's weights, and its context. In the graph backend its passes are recorded and replayed, as those of
+    `graph/` are: those that take in features, and a block after all that is known.
 
     Attributes:
         taps: the layers of the target whose outputs it reads.
@@ -39,9 +78,14 @@ class DflashNetwork:
     """
 
     def __init__(
-        self, head: DflashHead, tensors: Mapping[str, Tensor], target: CachedLM, rotary: torch.nn.Module
+        self,
+        head: DflashSettings,
+        tensors: Mapping[str, Tensor],
+        target: CachedLM,
+        rotary: torch.nn.Module,
+        is_recorded: bool,
     ) -> None:
-        """`rotary`: the module that makes the angles of positions."""
+        """`rotary`: the module that makes the angles of positions; `is_recorded`: whether passes are recorded."""
         self.head, self.target, self.taps = head, target, head.taps
         self.device, dtype = target.device, target.model.dtype
         self.length = 0
@@ -52,13 +96,44 @@ class DflashNetwork:
         self._convolution = next((part for part in head.parts if isinstance(part, Convolution)), None)
         walks: list[Walk] = [part for part in head.parts if isinstance(part, Markov | Selector)]
         self._walk: Walk = walks[-1] if walks else each_alone
-        size = 2, head.num_kv_heads, INITIAL_CAPACITY, head.head_size
+        self._graphs = Graphs(self.device) if is_recorded else None
+        self._features_NF = torch.zeros(MAX_ROWS, self._w["fc.weight"].shape[1], dtype=dtype, device=self.device)
+        self._first, self._anchor = torch.zeros(2, 1, dtype=torch.long, device=self.device)
+        size = 2, head.num_kv_heads, 0, head.head_size
         self._cache_A2GPD = torch.zeros(len(head.layer_kinds), *size, dtype=dtype, device=self.device)
+        self._allocate(INITIAL_CAPACITY)
 
     def _table(self, name: str, targets: torch.nn.Module) -> Tensor:
         """Its own, or the target's, which may be spread over GPUs."""
         own = self._w.get(name)
         return targets.get_parameter("weight").detach().to(self.device) if own is None else own
+
+    @torch.inference_mode()
+    def _allocate(self, capacity: int) -> None:
+        """A cache of `capacity` positions; what is in it moves along."""
+        known = self._cache_A2GPD
+        layers, two, groups, num_known, size = known.shape
+        self._cache_A2GPD = known.new_zeros(layers, two, groups, capacity, size)
+        self._cache_A2GPD[:, :, :, :num_known] = known
+        wide, positions_1P = torch.zeros(1, device=self.device), torch.arange(capacity, device=self.device)[None]
+        self._angles_2PE = torch.stack([part[0, :, : size // 2] for part in self._rotary(wide, positions_1P)])
+        if self._graphs is not None:
+            self._graphs.clear()
+
+    def _make_room(self, num_positions: int) -> None:
+        capacity = self._cache_A2GPD.shape[3]
+        if num_positions > capacity:
+            self._allocate(max(2 * capacity, num_positions))
+
+    def warm_up(self) -> None:
+        """Record the passes of drafts over a short text, so that no measured one does."""
+        if self._graphs is None:
+            return
+        for count in PADDED:
+            self.clear()
+            self.read(self._features_NF[:count])
+            self.draft([self.head.mask_id], [count])
+        self.clear()
 
     def clear(self) -> None:
         """Forget the text."""
@@ -67,37 +142,64 @@ class DflashNetwork:
     @torch.inference_mode()
     def read(self, features_NF: Tensor) -> None:
         """Take in the target's features of the next positions of the text."""
-        count = len(features_NF)
-        if not count:
-            return
-        self._make_room(self.length + count)
-        context_NC = self._normed(linear(features_NF.to(self.device), self._w["fc.weight"]), "hidden_norm")
-        angles = self._angles(torch.arange(self.length, self.length + count, device=self.device))
-        for index, cache_2GPD in enumerate(self._cache_A2GPD):
-            place = f"layers.{index}.self_attn"
-            self._store(cache_2GPD, self.length, self._keys(context_NC, place, angles), self._values(context_NC, place))
-        self.length += count
+        for begin in range(0, len(features_NF), MAX_ROWS):
+            part_NF = features_NF[begin : begin + MAX_ROWS]
+            count = len(part_NF) if self._graphs is None else next(one for one in PADDED if one >= len(part_NF))
+            self._make_room(self.length + count)
+            self._features_NF[: len(part_NF)] = part_NF
+            self._first.fill_(self.length)
+            self._run(("read", count), partial(self._take_in, count))
+            self.length += len(part_NF)
+
+    def _run(self, key: Hashable, body: Callable[[], Result]) -> Result:
+        """A pass: as it is, or recorded."""
+        return body() if self._graphs is None else self._graphs.run(key, body)
+
+    def _take_in(self, count: int) -> None:
+        positions_N = self._first + torch.arange(count, device=self.device)
+        context_NC = self._normed(linear(self._features_NF[:count], self._w["fc.weight"]), "hidden_norm")
+        for index in range(len(self.head.layer_kinds)):
+            self._store(index, context_NC, positions_N, positions_N)
 
     @torch.inference_mode()
     def draft(self, anchors: Sequence[int], starts: Sequence[int]) -> Tensor:
         """A block after each anchor, a token at one of the positions `starts` (at most `length`); it sees the context
-        before that. [B, S, 2] float64: each slot's token and how sure it is."""
+        before that. [B, S, 2] float64: each slot's token and how sure it is; good until the next pass."""
         self.target.require_known(anchors)
-        size, anchors_B = self.head.block_size, torch.tensor(list(anchors), device=self.device)
-        starts_B = torch.tensor(list(starts), device=self.device)
-        ids_BL = torch.full((len(anchors), size), self.head.mask_id, device=self.device)
-        ids_BL[:, 0] = anchors_B
-        positions_L = (starts_B[:, None] + torch.arange(size, device=self.device)).flatten()
-        self._make_room(self.length + len(positions_L))
-        is_all_seen = len(starts) == 1 and starts[0] == self.length
+        size, at_B = self.head.block_size, torch.tensor([list(anchors), list(starts)], device=self.device)
+        self._make_room(self.length + len(anchors) * size)
+        if self._graphs is not None and list(starts) == [self.length]:
+            self._anchor.copy_(at_B[0])
+            self._first.copy_(at_B[1])
+            capacity, least = self._cache_A2GPD.shape[3], 1 << (self.length + size - 1).bit_length()
+            span = min(max(LEAST_SPAN, least), capacity)
+            return self._run(("draft", span), partial(self._only_block, span))
+        positions_L = (at_B[1][:, None] + torch.arange(size, device=self.device)).flatten()
+        places_L = self.length + torch.arange(len(positions_L), device=self.device)
+        is_all_seen = list(starts) == [self.length]
         masks: Masks = {
             kind: None if is_all_seen and not kind.is_causal and kind.window is None else self._mask(kind, positions_L)
             for kind in set(self.head.layer_kinds)
         }
+        return self._blocks(at_B[0], positions_L, places_L, masks)
+
+    def _only_block(self, span: int) -> Tensor:
+        """A block after all that is known, looking at `span` positions of the cache."""
+        positions_L = self._first + torch.arange(self.head.block_size, device=self.device)
+        keys_P = torch.arange(span, device=self.device)
+        back_LP = positions_L[:, None] - keys_P
+        visible_LP = (keys_P <= positions_L[-1]).expand_as(back_LP)
+        masks: Masks = {kind: _seen(kind, visible_LP, back_LP) for kind in set(self.head.layer_kinds)}
+        return self._blocks(self._anchor, positions_L, positions_L, masks)
+
+    def _blocks(self, anchors_B: Tensor, positions_L: Tensor, places_L: Tensor, masks: Masks) -> Tensor:
+        """A pass over blocks that stand at `places_L` of the cache for its time."""
+        size = self.head.block_size
+        ids_BL = torch.full((len(anchors_B), size), self.head.mask_id, device=self.device)
+        ids_BL[:, 0] = anchors_B
         x_LC = embedding(ids_BL.flatten(), self._embedding_VC) * self.head.embedding_scale
-        angles = self._angles(positions_L)
         for index, kind in enumerate(self.head.layer_kinds):
-            x_LC = self._layer(index, x_LC, angles, masks[kind])
+            x_LC = self._layer(index, x_LC, (positions_L, places_L), masks[kind])
         slots = slice(self.head.first_slot, self.head.first_slot + self.head.num_drafts)
         hidden_BSC = self._normed(x_LC, "norm").unflatten(0, (-1, size))[:, slots]
         return self._walk(self._w, hidden_BSC, self._logits(hidden_BSC), anchors_B)
@@ -112,12 +214,12 @@ class DflashNetwork:
             logits_LV[:, self.head.mask_id] = -torch.inf
         return logits_LV.unflatten(0, hidden_BSC.shape[:2])
 
-    def _layer(self, index: int, x_LC: Tensor, angles: tuple[Tensor, Tensor], mask_LP: Tensor | None) -> Tensor:
+    def _layer(self, index: int, x_LC: Tensor, at: tuple[Tensor, Tensor], mask_LP: Tensor | None) -> Tensor:
         place = f"layers.{index}"
         normed_LC = self._normed(x_LC, f"{place}.input_layernorm")
 
         def attend(y_LC: Tensor) -> Tensor:
-            return self._attended(index, y_LC, angles, mask_LP)
+            return self._attended(index, y_LC, at, mask_LP)
 
         x_LC = x_LC + self._between(f"{place}.attention_conv", normed_LC, attend)
         normed_LC = self._normed(x_LC, f"{place}.post_attention_layernorm")
@@ -132,15 +234,16 @@ class DflashNetwork:
         inner_LC = sublayer(convolved(x_BSC, before).flatten(0, 1))
         return convolved(inner_LC.unflatten(0, x_BSC.shape[:2]), after).flatten(0, 1)
 
-    def _attended(self, index: int, y_LC: Tensor, angles: tuple[Tensor, Tensor], mask_LP: Tensor | None) -> Tensor:
-        """Attention of the blocks over the context and themselves; their keys stand after its own for this pass."""
-        place, cache_2GPD = f"layers.{index}.self_attn", self._cache_A2GPD[index]
-        self._store(cache_2GPD, self.length, self._keys(y_LC, place, angles), self._values(y_LC, place))
+    def _attended(self, index: int, y_LC: Tensor, at: tuple[Tensor, Tensor], mask_LP: Tensor | None) -> Tensor:
+        """Attention of the blocks over the context and themselves; their keys stand in the cache for this pass."""
+        place, (positions_L, places_L) = f"layers.{index}.self_attn", at
+        self._store(index, y_LC, positions_L, places_L)
         q_LHD = linear(y_LC, self._weight(f"{place}.q_proj")).unflatten(1, (-1, self.head.head_size))
-        q_LHD = rotated(self._normed(q_LHD, f"{place}.q_norm"), *angles)
+        q_LHD = rotated(self._normed(q_LHD, f"{place}.q_norm"), *self._angles_2PE[:, positions_L])
         rows, groups = len(q_LHD), self.head.num_kv_heads
         q_GMD = q_LHD.unflatten(1, (groups, -1)).permute(1, 2, 0, 3).flatten(1, 2)  # heads of a group, row after row
-        keys_GPD, values_GPD = cache_2GPD[:, :, : self.length + rows]
+        span = self.length + rows if mask_LP is None else mask_LP.shape[1]
+        keys_GPD, values_GPD = self._cache_A2GPD[index, :, :, :span]
         mask_MP = None if mask_LP is None else mask_LP.repeat(q_GMD.shape[1] // rows, 1)
         out_1GMD = scaled_dot_product_attention(q_GMD[None], keys_GPD[None], values_GPD[None], attn_mask=mask_MP)
         out_LHD = out_1GMD[0].unflatten(1, (-1, rows)).permute(2, 0, 1, 3)
@@ -150,16 +253,15 @@ class DflashNetwork:
         gated = silu(linear(y_LC, self._weight(f"{place}.gate_proj"))) * linear(y_LC, self._weight(f"{place}.up_proj"))
         return linear(gated, self._weight(f"{place}.down_proj"))
 
-    def _keys(self, x_LC: Tensor, place: str, angles: tuple[Tensor, Tensor]) -> Tensor:
-        k_LGD = linear(x_LC, self._weight(f"{place}.k_proj")).unflatten(1, (-1, self.head.head_size))
-        return rotated(self._normed(k_LGD, f"{place}.k_norm"), *angles)
-
-    def _values(self, x_LC: Tensor, place: str) -> Tensor:
-        return linear(x_LC, self._weight(f"{place}.v_proj")).unflatten(1, (-1, self.head.head_size))
-
-    def _store(self, cache_2GPD: Tensor, begin: int, k_LGD: Tensor, v_LGD: Tensor) -> None:
-        for part_GPD, new_LGD in zip(cache_2GPD, (k_LGD, v_LGD), strict=True):
-            part_GPD[:, begin : begin + len(new_LGD)] = new_LGD.transpose(0, 1)
+    def _store(self, index: int, x_LC: Tensor, positions_L: Tensor, places_L: Tensor) -> None:
+        """Keys, turned by their positions, and values of a layer's rows go to `places_L` of its cache."""
+        place = f"layers.{index}.self_attn"
+        k_LGD, v_LGD = (
+            linear(x_LC, self._weight(f"{place}.{name}_proj")).unflatten(1, (-1, self.head.head_size)) for name in "kv"
+        )
+        k_LGD = rotated(self._normed(k_LGD, f"{place}.k_norm"), *self._angles_2PE[:, positions_L])
+        for part_GPD, new_LGD in zip(self._cache_A2GPD[index], (k_LGD, v_LGD), strict=True):
+            part_GPD.index_copy_(1, places_L, new_LGD.transpose(0, 1))
 
     def _mask(self, kind: LayerKind, positions_L: Tensor) -> Tensor:
         """Which keys each row of the blocks sees, [L, P]: the context before its anchor and its own block, as far as
@@ -169,27 +271,19 @@ class DflashNetwork:
         starts_L = positions_L[blocks_L * size]
         of_context = context_P < starts_L[:, None]
         visible_LP = torch.cat([of_context, blocks_L == blocks_L[:, None]], dim=1)
-        back_LP = positions_L[:, None] - torch.cat([context_P, positions_L])
-        if kind.is_causal:
-            visible_LP &= back_LP >= 0
-        if kind.window is not None:
-            visible_LP &= back_LP.abs() < kind.window
-        return visible_LP
-
-    def _angles(self, positions_L: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin of half a head's values, [L, D / 2]."""
-        cos, sin = self._rotary(torch.zeros(1, device=self.device), positions_L[None])
-        return cos[0, :, : self.head.head_size // 2], sin[0, :, : self.head.head_size // 2]
-
-    def _make_room(self, num_positions: int) -> None:
-        known = self._cache_A2GPD
-        if num_positions > known.shape[3]:
-            layers, two, groups, capacity, size = known.shape
-            self._cache_A2GPD = known.new_zeros(layers, two, groups, max(2 * capacity, num_positions), size)
-            self._cache_A2GPD[:, :, :, : self.length] = known[:, :, :, : self.length]
+        return _seen(kind, visible_LP, positions_L[:, None] - torch.cat([context_P, positions_L]))
 
     def _weight(self, name: str) -> Tensor:
         return self._w[f"{name}.weight"]
 
     def _normed(self, x: Tensor, name: str) -> Tensor:
         return norm(x, self._weight(name), self._eps)
+
+
+def _seen(kind: LayerKind, visible_LP: Tensor, back_LP: Tensor) -> Tensor:
+    """What a layer of this kind sees of what is visible; `back_LP`: how far before each row the keys stand."""
+    if kind.is_causal:
+        visible_LP = visible_LP & (back_LP >= 0)
+    if kind.window is not None:
+        visible_LP = visible_LP & (back_LP.abs() < kind.window)
+    return visible_LP

@@ -40,29 +40,42 @@ def each_alone(w: Weights, hidden_BSC: Tensor, logits_BSV: Tensor, anchors_B: Te
     return most_probable(logits_BSV.flatten(0, 1)).unflatten(0, logits_BSV.shape[:2])
 
 
+MARKOV_KINDS = ("vanilla", "gated", "rnn")
+
+
 @dataclass(frozen=True)
 class Markov:
     """Logits that depend on the token before, by two tables of this `rank` (0: they do not), and a confidence head
-    where it `has_confidences`, which may read the first table too."""
+    where it `has_confidences`, which may read the first table too.
+
+    `kind`: "vanilla": the first table's row goes into the second; "gated": as far as a gate lets it, which reads the
+    slot's state; "rnn": what a recurrent cell makes of it, which remembers the slots before.
+    """
 
     rank: int
     has_confidences: bool = False
     reads_markov: bool = False
+    kind: str = "vanilla"
 
     def tensors(self, hidden_size: int, vocab_size: int, num_layers: int, found: Mapping[str, Any]) -> Sizes:
         names = ("markov_head.markov_w1.weight", "markov_head.markov_w2.weight") if self.rank else ()
         sizes: Sizes = dict.fromkeys(names, (vocab_size, self.rank))
+        if self.kind == "gated":
+            sizes |= _layer_sizes("markov_head.gate_proj", self.rank, hidden_size + self.rank)
+        if self.kind == "rnn":
+            sizes |= _layer_sizes("markov_head.joint_proj", 3 * self.rank, 2 * self.rank + hidden_size)
         if self.has_confidences:
-            width = hidden_size + (self.rank if self.reads_markov else 0)
-            sizes |= {"confidence_head.proj.weight": (1, width), "confidence_head.proj.bias": (1,)}
+            sizes |= _layer_sizes("confidence_head.proj", 1, hidden_size + (self.rank if self.reads_markov else 0))
         return sizes
 
     def __call__(self, w: Weights, hidden_BSC: Tensor, logits_BSV: Tensor, anchors_B: Tensor) -> Tensor:
         tokens_B, found = anchors_B, []
+        memory_BR = hidden_BSC.new_zeros(len(hidden_BSC), self.rank)
         for slot in range(logits_BSV.shape[1]):
             before_BR, logits_BV = self._before(w, tokens_B), logits_BSV[:, slot]
             if before_BR is not None:
-                logits_BV = logits_BV + linear(before_BR, w["markov_head.markov_w2.weight"][: logits_BV.shape[1]])
+                told_BR, memory_BR = self._told(w, before_BR, hidden_BSC[:, slot], memory_BR)
+                logits_BV = logits_BV + linear(told_BR, w["markov_head.markov_w2.weight"][: logits_BV.shape[1]])
             best_B2 = most_probable(logits_BV)
             tokens_B = best_B2[:, 0].long()
             found.append(self._sure(w, hidden_BSC[:, slot], before_BR, best_B2))
@@ -71,14 +84,33 @@ class Markov:
     def _before(self, w: Weights, tokens_B: Tensor) -> Tensor | None:
         return w["markov_head.markov_w1.weight"][tokens_B] if self.rank else None
 
+    def _told(self, w: Weights, before_BR: Tensor, hidden_BC: Tensor, memory_BR: Tensor) -> tuple[Tensor, Tensor]:
+        """What goes into the second table, and what a recurrent head remembers."""
+        if self.kind == "gated":
+            return _layer(w, "markov_head.gate_proj", hidden_BC, before_BR).sigmoid() * before_BR, memory_BR
+        if self.kind == "rnn":
+            parts = _layer(w, "markov_head.joint_proj", memory_BR, before_BR, hidden_BC).chunk(3, dim=-1)
+            kept_BR, new_BR, told_BR = parts[0].sigmoid(), parts[1].tanh(), parts[2].tanh()
+            return told_BR, kept_BR * memory_BR + (1 - kept_BR) * new_BR
+        return before_BR, memory_BR
+
     def _sure(self, w: Weights, hidden_BC: Tensor, before_BR: Tensor | None, best_B2: Tensor) -> Tensor:
         """The slot's token with the confidence head's word for it, where there is one."""
         if not self.has_confidences:
             return best_B2
         read = [hidden_BC] if before_BR is None or not self.reads_markov else [hidden_BC, before_BR]
-        score_B1 = linear(torch.cat(read, dim=-1), w["confidence_head.proj.weight"], w["confidence_head.proj.bias"])
+        score_B1 = _layer(w, "confidence_head.proj", *read)
         # Where logits are not numbers, the head's score may still be one: then the product is not.
         return torch.stack([best_B2[:, 0], score_B1[:, 0].double().sigmoid() + 0 * best_B2[:, 1]], dim=-1)
+
+
+def _layer_sizes(place: str, rows: int, columns: int) -> Sizes:
+    return {f"{place}.weight": (rows, columns), f"{place}.bias": (rows,)}
+
+
+def _layer(w: Weights, place: str, *read: Tensor) -> Tensor:
+    """A linear layer over what it reads, side by side."""
+    return linear(torch.cat(read, dim=-1), w[f"{place}.weight"], w[f"{place}.bias"])
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from transformers import LlamaConfig, Qwen3Config
 
 from specdec.errors import UserError
 from specdec.models.checkpoints import ModelSource
-from specdec.models.eagle3_network import Eagle3Network
+from specdec.models.eagle3_network import Eagle3Network, Eagle3Settings
 from specdec.models.heads import HeadSource, MadeFor, require_tensors
-from specdec.models.llama_like import ACTIVATIONS, LLAMA, LlamaLike, layer_settings
+from specdec.models.llama_like import ACTIVATIONS, LLAMA, layer_settings
 from specdec.models.lm import CachedLM
 from specdec.models.tensors import load_tensors
 
@@ -27,31 +27,12 @@ LEFT_ASIDE = ("verifier_norm.weight", "verifier_lm_head.weight")
 
 
 @dataclass(frozen=True)
-class Eagle3Head(LlamaLike):
-    """A head as its config.json describes it. `layer`: the settings of its one layer, under the names of a Llama's.
-    `body`: how its layer's tensors begin. `is_normed_residual`: the residual is the normed state; `has_normed_input`,
-    `has_normed_taps`: a norm of all taps together, or of each, before `fc`; `feeds_normed`: the next step is given the
-    normed output; `has_qk_norm`: norms of query and key heads."""
-
-    made_for: MadeFor
-    layer: dict[str, Any]
-    body: str
-    target_hidden_size: int
-    draft_vocab_size: int
-    is_normed_residual: bool = False
-    has_normed_input: bool = False
-    has_normed_taps: bool = False
-    feeds_normed: bool = False
-    has_qk_norm: bool = False
+class Eagle3Head(Eagle3Settings):
+    """A head as its config.json describes it: what it was made for, its tensors, its network."""
 
     @property
     def kv_values_per_token(self) -> int:
         return 2 * self.num_kv_heads * self.head_size
-
-    @property
-    def has_own_words(self) -> bool:
-        """Whether it drafts from a vocabulary of its own, which `d2t` maps to the target's."""
-        return self.draft_vocab_size != self.vocab_size
 
     def check(self, source: HeadSource, target: ModelSource) -> None:
         """See `Head`."""

@@ -5,30 +5,52 @@ features of position i with the token at i + 1, at rotary position i; steps of a
 written over by the next ones. In the graph backend its passes are recorded and replayed, as those of `graph/` are.
 
 Shape suffixes: B prefixes, C hidden size, D head size, E = D / 2, F taps x the target's hidden size, G KV heads, H
-query heads, L new rows, P positions of the cache, R = H / G, S steps, V draft vocabulary.
+query heads, L new rows, P positions of the cache, R = H / G, S steps, T turns, V draft vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 
-from specdec.models.graph.graphs import Graphs
+from specdec.models.graph.graphs import MAX_ROWS, PADDED, Graphs
 from specdec.models.graph.reference import norm, rotated
+from specdec.models.heads import MadeFor
+from specdec.models.llama_like import LlamaLike
 from specdec.models.lm import CachedLM, most_probable
 
-if TYPE_CHECKING:
-    from specdec.models.eagle3 import Eagle3Head
-
-PADDED = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # rows of a recorded pass
-MAX_ROWS = PADDED[-1]
 INITIAL_CAPACITY = 2048
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # of queries, keys and values of new rows, [L, H or G, D]
+
+
+@dataclass(frozen=True)
+class Eagle3Settings(LlamaLike):
+    """What decides how a head computes. `layer`: the settings of its one layer, under the names of a Llama's.
+    `body`: how its layer's tensors begin. `is_normed_residual`: the residual is the normed state; `has_normed_input`,
+    `has_normed_taps`: a norm of all taps together, or of each, before `fc`; `feeds_normed`: the next step is given the
+    normed output; `has_qk_norm`: norms of query and key heads."""
+
+    made_for: MadeFor
+    layer: dict[str, Any]
+    body: str
+    target_hidden_size: int
+    draft_vocab_size: int
+    is_normed_residual: bool = False
+    has_normed_input: bool = False
+    has_normed_taps: bool = False
+    feeds_normed: bool = False
+    has_qk_norm: bool = False
+
+    @property
+    def has_own_words(self) -> bool:
+        """Whether it drafts from a vocabulary of its own, which `d2t` maps to the target's."""
+        return self.draft_vocab_size != self.vocab_size
 
 
 class Eagle3Network:
@@ -41,7 +63,7 @@ class Eagle3Network:
 
     def __init__(
         self,
-        head: Eagle3Head,
+        head: Eagle3Settings,
         tensors: Mapping[str, Tensor],
         target: CachedLM,
         rotary: torch.nn.Module,
@@ -62,12 +84,14 @@ class Eagle3Network:
         wide, size = len(self.taps) * head.target_hidden_size, head.layer["hidden_size"]
         self._features_LF = torch.zeros(MAX_ROWS, wide, dtype=dtype, device=self.device)
         self._ids_L = torch.zeros(MAX_ROWS, dtype=torch.long, device=self.device)
-        self._first, self._last, self._id, self._position = self._ids_L.new_zeros(4, 1)
-        # What the next step reads of the last one: its token `_id`, its state, and the `_position` that it stands at.
-        self._state_1C = torch.zeros(1, size, dtype=dtype, device=self.device)
+        self._first, self._last = self._ids_L.new_zeros(2, 1)
+        # What the next step reads of the last one: its token, its state, and the position that it stands at. Two of
+        # each, by turns: a pass that is recorded runs more than once, and may not write what it reads.
+        self._ids_T1, self._positions_T1 = self._ids_L.new_zeros(2, 2, 1)
+        self._states_T1C = torch.zeros(2, 1, size, dtype=dtype, device=self.device)
         self._found = torch.zeros(2, dtype=torch.float64, device=self.device)
-        self._outs_LC = self._state_1C  # of a whole text, for recordings
-        self._cache_2GPD = self._state_1C.new_zeros(2, head.num_kv_heads, 0, head.head_size)
+        self._outs_LC = self._states_T1C[0]  # of a whole text, for recordings
+        self._cache_2GPD = self._states_T1C.new_zeros(2, head.num_kv_heads, 0, head.head_size)
         self._allocate(INITIAL_CAPACITY)
 
     def _drafted_tokens(self) -> tuple[Tensor, Tensor]:
@@ -78,6 +102,12 @@ class Eagle3Network:
         written = self.target.of_tokens(torch.zeros(1, self.head.vocab_size, device=self.device))[0].isfinite()
         is_written_V = torch.cat([written, written.new_zeros(self.head.vocab_size - len(written))])[tokens_V]
         return tokens_V, (~is_written_V).nonzero()[:, 0]
+
+    def ignore_map(self, is_ignored: bool) -> None:
+        """Draft the words of a vocabulary of its own as if they were the target's tokens, as a program does that does
+        not read d2t: to know its drafts by. What was recorded of passes reads the map anew."""
+        mapped_V, _ = self._drafted_tokens()
+        self._tokens_V.copy_(torch.arange(len(mapped_V), device=self.device) if is_ignored else mapped_V)
 
     @torch.inference_mode()
     def _allocate(self, capacity: int) -> None:
@@ -91,6 +121,17 @@ class Eagle3Network:
         self._angles_2PE = torch.stack([part[0, :, : part.shape[-1] // 2] for part in both_PD])
         if self._graphs is not None:
             self._graphs.clear()
+
+    def warm_up(self) -> None:
+        """Record the passes of drafts, so that no measured one does."""
+        if self._graphs is None:
+            return
+        for count in PADDED:
+            self.clear()
+            self.extend(self._features_LF[:count], [0] * count)
+            for _ in range(2):  # by turns
+                self.step()
+        self.clear()
 
     def clear(self) -> None:
         """Forget the text."""
@@ -120,7 +161,7 @@ class Eagle3Network:
         """One more token after those that the last `extend` and the steps after it gave."""
         self._num_steps += 1
         self._make_room(self.length + self._num_steps)
-        self._run("step", 1, self.length + self._num_steps)
+        self._run("step", self._num_steps % 2, self.length + self._num_steps)
         return self._answer()
 
     def _answer(self) -> tuple[int, float]:
@@ -137,7 +178,7 @@ class Eagle3Network:
             self._allocate(max(2 * capacity, num_positions))
 
     def _run(self, kind: str, count: int, num_visible: int) -> None:
-        """A pass: as it is, or recorded over the whole cache."""
+        """A pass: as it is, or recorded over the whole cache. `count`: of rows; of a step, whose turn it is."""
         body = self._extended if kind == "extend" else self._stepped
         if self._graphs is None:
             body(count, num_visible)
@@ -149,19 +190,20 @@ class Eagle3Network:
         state_LC = self._projected(self._features_LF[:count])
         over_cache = self._over_cache(positions_L, span)
         out_LC = self._layer(self._embedded(self._ids_L[:count]), state_LC, positions_L, over_cache)
-        self._finish(out_LC.index_select(0, self._last), self._first + self._last)
+        self._finish(out_LC.index_select(0, self._last), self._first + self._last, 0)
 
-    def _stepped(self, count: int, span: int) -> None:
-        positions_1 = self._position + 1
-        over_cache = self._over_cache(positions_1, span)
-        self._finish(self._layer(self._embedded(self._id), self._state_1C, positions_1, over_cache), positions_1)
+    def _stepped(self, turn: int, span: int) -> None:
+        before = 1 - turn
+        positions_1, embedded_1C = self._positions_T1[before] + 1, self._embedded(self._ids_T1[before])
+        out_1C = self._layer(embedded_1C, self._states_T1C[before], positions_1, self._over_cache(positions_1, span))
+        self._finish(out_1C, positions_1, turn)
 
-    def _finish(self, out_1C: Tensor, position: Tensor) -> None:
+    def _finish(self, out_1C: Tensor, position: Tensor, turn: int) -> None:
         """Note what an output says of the next token, and what the next step reads."""
         word, probability, fed_1C = self._predicted(out_1C)
-        self._id.copy_(word)
-        self._state_1C.copy_(fed_1C)
-        self._position.copy_(position)
+        self._ids_T1[turn].copy_(word)
+        self._states_T1C[turn].copy_(fed_1C)
+        self._positions_T1[turn].copy_(position)
         self._found.copy_(torch.cat([word.double(), probability]))
 
     def _predicted(self, out_BC: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -42,8 +42,9 @@ class LoadedModels:
     def _head(self, source: HeadSource) -> HeadNetwork:
         if source.role not in self._heads:
             target = self.of(TARGET)
-            self._heads[source.role] = source.head.load(source, target, self.backend)
-            target.warm_up(self._heads[source.role].taps)
+            self._heads[source.role] = head = source.head.load(source, target, self.backend)
+            target.warm_up(head.taps)
+            head.warm_up()
         return self._heads[source.role]
 
     def _lm(self, source: ModelSource) -> CachedLM:

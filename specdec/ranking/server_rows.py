@@ -19,15 +19,16 @@ from specdec.ranking.source import Source
 from specdec.records.fields import MAX_MS, is_count
 from specdec.text import visible
 
-_COUNTS = ("num_drafts", "num_drafted", "num_accepted")
+_COUNTS = ("num_rounds", "num_emitted", "num_drafts", "num_drafted", "num_accepted")
 _TIMES = ("ms_per_token", "vanilla_ms_per_token")
 
 
 def also_ranked(paths: Sequence[Path], stats: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
     """(entries to rank beside `stats`, a sentence on each file). UserError for a file that cannot stand there."""
-    entries, notes = [], []
+    entries, notes, seen = [], [], dict[str, Path]()
     for path in paths:
         row = _read_row(path)
+        _check_name(row["drafter_name"], path, seen, stats)
         source = _source_of(row, stats, path)
         engines = engines_of(stats) or [MEASURED]
         entries += [_entry(question, row, source, engines) for question in row["questions"]]
@@ -35,16 +36,28 @@ def also_ranked(paths: Sequence[Path], stats: Sequence[Entry]) -> tuple[list[Ent
         is_plain = row.get("vanilla_speculates") == "no"
         notes.append(
             f"{row['drafter_name']} was measured on a server ({where}) against that server's own plain decoding, also "
-            "where others are modelled. Rounds and tokens are as the server counts them; what a drafter's passes are "
-            "there it does not say (0), so all time stands under verify ms."
+            "where others are modelled. Rounds are the server's decode steps, tokens those after the prompt's pass; "
+            "drafted and accepted tokens are as it counts them, with those accepted after an answer's end. What a "
+            "drafter's passes are there it does not say (0), so all time stands under verify ms."
             + ("" if is_plain else " Whether that plain decoding was plain is unknown: the server did not say.")
         )
     return entries, notes
 
 
+def _check_name(name: str, path: Path, seen: dict[str, Path], stats: Sequence[Entry]) -> None:
+    """Raises UserError for a row that would be added to another's, of a file in `seen` or of `stats`."""
+    if name in seen or any(entry.drafter_name == name for entry in stats):
+        other = f"--also {seen[name]}" if name in seen else "what is ranked"
+        raise UserError(
+            f"--also {path} has a row called {name}, and so has {other}: name it by the profiler's --method, or leave "
+            "one of them out"
+        )
+    seen[name] = path
+
+
 def _entry(question: dict[str, Any], row: dict[str, Any], source: Source, engines: Sequence[str]) -> Entry:
     """One question. Tokens are those of the rounds: without the one that the prompt's pass gives."""
-    num_tokens = question["num_drafts"] + question["num_accepted"]
+    num_tokens = question["num_emitted"]
     price = Price(0.0, num_tokens * question["ms_per_token"], num_tokens * question["vanilla_ms_per_token"])
     return Entry(
         question_id=question["question_id"],
@@ -52,7 +65,7 @@ def _entry(question: dict[str, Any], row: dict[str, Any], source: Source, engine
         num_output_tokens=num_tokens,
         num_accepted=question["num_accepted"],
         num_drafted=question["num_drafted"],
-        num_rounds=question["num_drafts"],
+        num_rounds=question["num_rounds"],
         num_forward_passes=0,
         prices=dict.fromkeys(engines, price),
         source=source,
@@ -76,8 +89,20 @@ def _source_of(row: dict[str, Any], stats: Sequence[Entry], path: Path) -> Sourc
         return sources[0]
     raise UserError(
         f"--also {path} is of target {own[0]}, data set {own[1]} and {own[2]} new tokens, and what is ranked is of "
-        f"{' and of '.join(visible(one.title) for one in sources)}: rank what was run alike"
+        f"{' and of '.join(visible(one.title) for one in sources)}: rank what was run alike{_how(own, sources)}"
     )
+
+
+def _how(own: tuple[Any, ...], sources: Sequence[Source]) -> str:
+    """What to give a profiler or a server where one thing alone differs; "" where it is not one."""
+    for one in sources:
+        target, dataset, budget, style = own
+        if (target, dataset, style) == (one.target, one.dataset, one.prompt_style) and budget != one.max_new_tokens:
+            return f" (the profiler takes --max_new_tokens {one.max_new_tokens})"
+        if (dataset, budget, style) == (one.dataset, one.max_new_tokens, one.prompt_style) and target != one.target:
+            name = visible(one.target)
+            return f" (a server names its model: vllm serve ... --served-model-name {name}, if it is the same one)"
+    return ""
 
 
 def _read_row(path: Path) -> dict[str, Any]:
@@ -111,8 +136,10 @@ def _check_row(row: dict[str, Any]) -> None:
     ids = [question["question_id"] for question in row["questions"]]
     if not ids or len(set(ids)) < len(ids) or not all(type(value) is int for value in ids):
         raise ValueError("questions")
+    if not all(key in question for question in row["questions"] for key in _COUNTS):
+        raise ValueError("made by an earlier version, which took drafts for rounds")
     for question in row["questions"]:
-        if not all(is_count(question[key]) for key in _COUNTS) or not question["num_drafts"]:
+        if not all(is_count(question[key]) for key in _COUNTS) or not question["num_rounds"]:
             raise ValueError("counts")
         if not all(type(question[key]) in (int, float) and 0 < question[key] < MAX_MS for key in _TIMES):
             raise ValueError("times")

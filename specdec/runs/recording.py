@@ -92,7 +92,7 @@ def record_trace(session: Session, job: TraceJob, check_stop: Callable[[], None]
     count = num_prefixes(len(output_tokens), session.config.decoding.max_new_tokens)
     text = Text(job.prompt_ids + output_tokens, len(job.prompt_ids), count)
     check_stop()
-    made = _record_chains(session, text, job.missing)
+    made = record_chains(session, text, job.missing)
     return Trace(
         identity=job.identity,
         provenance=provenance(session.device),
@@ -105,8 +105,8 @@ def record_trace(session: Session, job: TraceJob, check_stop: Callable[[], None]
     )
 
 
-def _record_chains(session: Session, text: Text, missing: Mapping[str, int]) -> dict[str, Chains]:
-    """The missing chains, those of a family together, for they may share passes."""
+def record_chains(session: Session, text: Text, missing: Mapping[str, int]) -> dict[str, Chains]:
+    """The missing chains along a text, those of a family together, for they may share passes."""
     specs = chain_specs(session)
     made: dict[str, Chains] = {}
     for family in families():

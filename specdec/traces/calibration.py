@@ -14,8 +14,8 @@ from specdec.decoding import cost_aware
 from specdec.decoding.chains import Chain
 from specdec.decoding.cost_aware import EASE_EDGES, PASSES_AHEAD, Advice, Calibration, Curve
 from specdec.decoding.target import count_accepted
+from specdec.drafters.advised import Advised
 from specdec.drafters.base import Spec
-from specdec.drafters.block_diffusion import CostAware
 from specdec.errors import UserError, user_error
 from specdec.latency.profile import LatencyProfile, verification_ms
 from specdec.records.identity import first_difference
@@ -108,7 +108,7 @@ def _chains_with_match(trace: Trace, name: str) -> Iterator[tuple[Chain, int]]:
 
 def _gain_tables(traces: Sequence[Trace], name: str, curve: Curve) -> tuple[list, list]:
     """`Calibration.gains` and `.growth`: means per class, drawn to the mean over all ease where little was seen."""
-    num_places = traces[0].chains[name].identity["small_block_size"] + 1
+    num_places = cost_aware.num_places(traces[0].chains[name].identity)
     sums = np.zeros((2, num_places, len(EASE_EDGES) + 1, PASSES_AHEAD))
     counts = np.zeros((num_places, len(EASE_EDGES) + 1, 1))
     for trace in traces:
@@ -123,21 +123,24 @@ def _gain_tables(traces: Sequence[Trace], name: str, curve: Curve) -> tuple[list
 def _sights(trace: Trace, name: str, curve: Curve) -> Iterator[tuple[int, int, list[list[int]]]]:
     """(left, ease, [tokens accepted, tokens known] with 1, 2, ... more passes) of every pass of every chain up to which
     all tokens are accepted."""
-    blocks = trace.chains[name].identity
+    identity = trace.chains[name].identity
     for at, (chain, match) in enumerate(_chains_with_match(trace, name)):
         for num_passes, known in enumerate(chain.known):
             if not 0 < known <= match:
                 continue
             position = len(trace.prompt_ids) + at + known
-            left = cost_aware.place_of(position, blocks["block_size"], blocks["small_block_size"])
+            left = cost_aware.place_in(identity, position)
             ease = cost_aware.ease_of(min(map(curve, chain.confidences[:known])))
             then = [chain.known[min(num_passes + m, chain.num_passes)] for m in range(1, PASSES_AHEAD + 1)]
             yield left, ease, [[min(match, k) - known for k in then], [k - known for k in then]]
 
 
-def engine_costs(profile: LatencyProfile, entry: str, longest: int) -> tuple[float, list[float]]:
-    """What a pass costs, and the verification of a draft of 0 .. `longest` tokens, in ms."""
-    return profile.draft_pass_ms, [verification_ms(profile, entry, n + 1) for n in range(longest + 1)]
+def costs_of(spec: Advised, profile: LatencyProfile) -> tuple[float, list[float]]:
+    """What a pass costs, and the verification of a draft of 0, 1, ... tokens up to the longest, in ms, by the profile
+    that the spec's pricing names. Raises UserError for one that does not know such passes."""
+    entry = spec.pricing.rpartition("@")[0]
+    verify_ms = [verification_ms(profile, entry, n + 1) for n in range(spec.max_draft_len + 1)]
+    return profile.pass_ms(spec.priced_as), verify_ms
 
 
 def advice_of(
@@ -148,13 +151,14 @@ def advice_of(
     Raises UserError for a calibration of another drafter, or one without the rate of the spec's engine.
     """
     spec = spec.parts[-1]
-    if not isinstance(spec, CostAware) or calibration_file is None:
+    if not isinstance(spec, Advised) or calibration_file is None:
         return None
     entry, _, profile_name = spec.pricing.rpartition("@")
     profile = next((one for one in profiles if one.name == profile_name), None)
     if profile is None or entry not in profile.target_ms_per_token:
         raise UserError(f"{spec.name}: give the profile with --latency_profile, which has to hold the target {entry!r}")
-    calibration = cost_aware.load_calibration(Path(calibration_file), spec.chains_name)
+    pass_ms, verify_ms = costs_of(spec, profile)
+    calibration = cost_aware.load_calibration(Path(calibration_file), str(spec.chains_name))
     difference = first_difference(calibration.identity, {key: drafter.get(key) for key in calibration.identity})
     if difference is not None:
         raise UserError(f"{calibration_file} was learnt from another drafter ({difference}): calibrate again")
@@ -162,5 +166,4 @@ def advice_of(
         raise UserError(
             f"{calibration_file} has no rate for {spec.pricing}: calibrate again with this --latency_profile"
         )
-    pass_ms, verify_ms = engine_costs(profile, entry, spec.max_draft_len)
     return Advice(calibration, pass_ms=pass_ms, verify_ms=verify_ms, rate=calibration.rates[spec.pricing])

@@ -16,7 +16,7 @@ from specdec.views.verdict import DOUBTED, MAYBE_FIRST, MAYBE_PLAIN, NOT_PLAIN, 
 WIDTH, LINES = 100, 25
 MOST_NAMES = 2  # of drafters that are alike
 _INDENT = 12  # of a server's settings
-_LOAD = "One request at a time (batch 1). Which drafter pays under load was not measured."
+_LOAD = "One request at a time (batch 1). Many at once: --concurrency N simulates it (docs/load.md)."
 _MORE = "... (--json says all)"
 _SECTION = 9  # lines that a section may need
 _WHY_NOT = {

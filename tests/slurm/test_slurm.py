@@ -24,7 +24,7 @@ from specdec.runs.run_file import find_runs, read_run
 PROJECT = Path(__file__).resolve().parent.parent.parent
 START = PROJECT / "tests" / "slurm" / "start.sh"
 SWEEPS = ("sweep_ar_drafter_freqs", "sweep_dllm_drafter_freqs", "sweep_dynamic_freqs")
-NUM_TASKS = 8
+NUM_TASKS = 5  # one each that is killed, cancelled and requeued, and two that are left alone
 SETTINGS = {
     "NUM_QUESTIONS": str(NUM_TASKS),
     "MAX_NEW_TOKENS": "96",

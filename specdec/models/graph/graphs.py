@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 
 Result = TypeVar("Result")
+PADDED = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # rows of a recorded pass of a head that reads the target
+MAX_ROWS = PADDED[-1]
 WARM_UPS = 2  # kernels are compiled, and libraries make their workspaces, before anything is recorded
 
 

@@ -1,0 +1,88 @@
+"""Figure: how heads do while training.make_drafters trains them: the acceptance length of the real loop on questions
+held back (on-policy), and beside it the share of right tokens after the target's own text (off-policy).
+
+    python -m plotting.training_curves results/mine/{eagle3,dflash}/training.json --out training.pdf
+
+Input is the training.json of a head (or its *.curve.json while it is trained), or one file of several:
+{"heads": {NAME: training.json}}. Each is called by its name there, by its family, or by its file.
+"""
+
+import json
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from plotting import style
+from plotting.cli import Command
+from specdec.errors import UserError, user_error
+from specdec.views import palette
+from specdec.views.palette import Look
+
+PANELS = {"acceptance_length": "tokens a round, the target's own included", "accuracy": "share of right tokens"}
+COLOURS = (palette.BLUE, palette.VERMILLION, palette.BLACK, palette.ORANGE, palette.SKY, palette.GREY)
+MARKERS = "osD^vP"
+Curve = Sequence[Mapping[str, Any]]
+
+
+@style.styled
+def figure(curves: Mapping[str, Curve]) -> Figure:
+    """A curve per head over the tokens it has seen: name -> the looks of its training. UserError for more heads than
+    colours."""
+    if len(curves) > len(COLOURS):
+        raise UserError(f"{len(curves)} heads do not fit: give at most {len(COLOURS)}")
+    drawn, grid = style.panels(1, len(PANELS), 3.0)
+    for (quantity, label), axes in zip(PANELS.items(), (one for line in grid for one in line), strict=True):
+        for (name, curve), colour, marker in zip(curves.items(), COLOURS, MARKERS, strict=False):
+            places = [(look["tokens"] / 1e6, look[quantity]) for look in curve]
+            style.line(axes, places, Look(colour, marker), label=name, marker=marker)
+        axes.set_xlabel("tokens of documents seen (millions)")
+        axes.set_ylabel(label)
+        axes.set_ylim(bottom=1 if quantity == "acceptance_length" else 0)
+    style.percent_axis(axes.yaxis)
+    style.legend(drawn)
+    counts = sorted({look["questions"] for curve in curves.values() for look in curve})
+    style.note(drawn, f"by the real loop on {' or '.join(map(str, counts))} questions held back")
+    return drawn
+
+
+def read_curves(path: Path) -> dict[str, Curve]:
+    """Name -> curve of a file. Raises UserError for one that holds none."""
+    with user_error(f"read {path}"):
+        text = path.read_text(encoding="utf-8")
+    try:
+        found = json.loads(text)
+        heads = found["heads"] if isinstance(found, dict) and "heads" in found else {"": found}
+        curves: dict[str, Curve] = {
+            name or _name(path, one): [dict(look) for look in (one["curve"] if isinstance(one, dict) else one)]
+            for name, one in heads.items()
+        }
+        for look in (look for curve in curves.values() for look in curve):
+            if not all(isinstance(look[key], int | float) for key in ("tokens", "questions", *PANELS)):
+                raise TypeError("not a number")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        curves = {}
+    if not curves or not all(curves.values()):
+        raise UserError(f"{path} holds no looks at a training: give the training.json of a head")
+    return curves
+
+
+def _name(path: Path, report: Any) -> str:
+    family = report.get("family") if isinstance(report, dict) else None
+    return str(family or path.name.partition(".")[0])
+
+
+def build(options: Namespace) -> Figure:
+    curves: dict[str, Curve] = {}
+    for path in options.inputs:
+        for name, curve in read_curves(path).items():
+            curves[name if name not in curves else f"{name} ({path.parent.name})"] = curve
+    return figure(curves)
+
+
+main = Command("training_curves", __doc__, build, takes="training.json of heads, or files of several")
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,140 @@
+#!/usr/bin/env bash
+# Families of drafters for one target, trained alike from the same answers, a GPU each, and measured on questions that
+# none of them was trained on (the last rows of the training splits). What is finished already is not done again.
+#   DATA_DIR=data WORK_DIR=results/heads scripts/heads.sh
+#   TARGET=smollm2 NUM_CHAT_PROMPTS=6000 NUM_CODE_PROMPTS=4000 MASK_TOKEN='<gh_stars>' scripts/heads.sh
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+PYTHON=${PYTHON:-.venv/bin/python}
+TARGET=${TARGET:-bundled}
+DATA_DIR=${DATA_DIR:-data}         # has gsm8k/train.jsonl and math/train.jsonl
+WORK_DIR=${WORK_DIR:-results/heads}
+NUM_CHAT_PROMPTS=${NUM_CHAT_PROMPTS:-0} # that the target invents itself
+NUM_CODE_PROMPTS=${NUM_CODE_PROMPTS:-0}
+STEPS=(${STEPS:-invent answers train measure pack})
+FAMILIES=(${FAMILIES:-dflash eagle3 jetspec dspark dllm ar})
+VARIANTS=${VARIANTS:-}             # more trainings, a line each: NAME FAMILY FLAGS of training.make_drafters
+BUDGET=(${BUDGET:---budget_seconds 300})
+PROMPT_FLAGS=(${PROMPT_FLAGS:---num_variants 2 --num_mixed 3})
+MAX_NEW_TOKENS=${MAX_NEW_TOKENS:-256}
+MAX_ROWS=${MAX_ROWS:-4096}
+NUM_DOCS=${NUM_DOCS:-128}
+TRAIN_FLAGS=(${TRAIN_FLAGS:---num_begins 16 --num_looks 4 --held_back 8})
+MASK_TOKEN=${MASK_TOKEN:-}
+NUM_QUESTIONS=${NUM_QUESTIONS:-50} # of each data set, measured
+OUT=${OUT:-$WORK_DIR/packed}
+GPUS=(${GPUS:-$(nvidia-smi --query-gpu=index --format=csv,noheader 2> /dev/null || echo -1)}) # -1: none
+
+# shellcheck source=scripts/invent.sh
+. scripts/invent.sh
+
+PROMPT_FILES=()
+if [ "$NUM_CHAT_PROMPTS" != 0 ]; then PROMPT_FILES+=("$WORK_DIR/prompts_chat.jsonl"); fi
+if [ "$NUM_CODE_PROMPTS" != 0 ]; then PROMPT_FILES+=("$WORK_DIR/prompts_code.jsonl"); fi
+COMMON=(--target_dir "$TARGET" --data_dir "$DATA_DIR" ${PROMPT_FILES[0]+--prompt_file "${PROMPT_FILES[@]}"}
+  "${PROMPT_FLAGS[@]}" --max_new_tokens "$MAX_NEW_TOKENS" --max_rows "$MAX_ROWS" --num_docs "$NUM_DOCS"
+  ${MASK_TOKEN:+--mask_token "$MASK_TOKEN"} "${BUDGET[@]}" "${TRAIN_FLAGS[@]}")
+
+wanted() { [[ " ${STEPS[*]} " == *" $1 "* ]]; }
+
+# What is to be made, a line each: NAME FAMILY FLAGS
+jobs_wanted() {
+  local family
+  for family in "${FAMILIES[@]}"; do echo "$family $family"; done
+  if [ -n "$VARIANTS" ]; then echo "$VARIANTS"; fi
+}
+
+folder_of() { # NAME FAMILY
+  case $2 in
+    ar | dllm) echo "$WORK_DIR/$1/$2_drafter" ;;
+    *) echo "$WORK_DIR/$1/$2" ;;
+  esac
+}
+
+invent_all() {
+  if [ "$NUM_CHAT_PROMPTS" != 0 ]; then invent "$TARGET" chat "$NUM_CHAT_PROMPTS"; fi
+  if [ "$NUM_CODE_PROMPTS" != 0 ]; then invent "$TARGET" code "$NUM_CODE_PROMPTS" "${CODE_OPENINGS[@]}"; fi
+}
+
+answer() {
+  "$PYTHON" -m training.make_drafters "${COMMON[@]}" --work_dir "$WORK_DIR/answers" --stop_after answers
+}
+
+train_one() { # NAME FAMILY FLAGS
+  local name=$1 family=$2 file
+  mkdir -p "$WORK_DIR/$name"
+  for file in answers.npz answers.npz.made_from.json; do # the same answers for all
+    [ -e "$WORK_DIR/$name/$file" ] || ln "$WORK_DIR/answers/$file" "$WORK_DIR/$name/$file"
+  done
+  "$PYTHON" -m training.make_drafters "${COMMON[@]}" --work_dir "$WORK_DIR/$name" --families "$family" "${@:3}" \
+    > "$WORK_DIR/$name.log" 2>&1 || { echo "$name: failed" && tail -n 5 "$WORK_DIR/$name.log"; return 1; }
+}
+
+measure_one() { # NAME FAMILY FLAGS
+  local name=$1 family=$2 folder dataset
+  folder=$(folder_of "$name" "$family")
+  local -A flags=(
+    [ar]="--ar_model_name $folder --drafters plain ar_sf --spec_len 4 6 8"
+    [dllm]="--dllm_dir $folder --drafters plain dllm_sf failfast --spec_len 8 12"
+    [eagle3]="--eagle3_dir $folder --drafters plain eagle3_sf --spec_len 3 5 7"
+  )
+  local given=${flags[$family]:-"--dflash_dir $folder --drafters plain dflash_sf --spec_len $(drafts_of "$folder")"}
+  for dataset in gsm8k math; do
+    # shellcheck disable=SC2086 # flags are words
+    "$PYTHON" failfast.py --target_model_name "$TARGET" --dataset_name "$dataset" --data_dir "$WORK_DIR/held_back" \
+      --num_questions "$NUM_QUESTIONS" --max_new_tokens "$MAX_NEW_TOKENS" --output_dir "$WORK_DIR/measured/$name" \
+      --latency_target Qwen2.5-32B-Instruct --log_level WARNING --no_report $given > "$WORK_DIR/$name.measured.log" 2>&1
+  done
+  "$PYTHON" parse_log.py "$WORK_DIR/measured/$name" --json --latency_target Qwen2.5-32B-Instruct \
+    > "$WORK_DIR/$name.measured.json"
+}
+
+drafts_of() { # FOLDER: the tokens that a block head drafts
+  "$PYTHON" -c 'import json, sys
+config = json.load(open(sys.argv[1] + "/config.json"))
+print(config["block_size"] - ("dflash_config" in config))' "$1"
+}
+
+# Every job by one of the GPUs, in turn; each does its own one after the other.
+on_gpus() { # FUNCTION
+  local count=${#GPUS[@]} index gpu
+  for index in "${!GPUS[@]}"; do
+    gpu=${GPUS[$index]}
+    (
+      status=0 line=0
+      if [ "$gpu" != -1 ]; then export CUDA_VISIBLE_DEVICES=$gpu; fi
+      while read -ra job; do
+        if [ $((line++ % count)) -eq "$index" ]; then "$1" "${job[@]}" < /dev/null || status=1; fi
+      done < <(jobs_wanted)
+      exit "$status"
+    ) &
+  done
+  local failed=0 child
+  for child in $(jobs -p); do wait "$child" || failed=1; done
+  return "$failed"
+}
+
+hold_back() { # the last 100 rows of each training split, as questions
+  local dataset
+  for dataset in gsm8k math; do
+    mkdir -p "$WORK_DIR/held_back/$dataset"
+    tail -n 100 "$DATA_DIR/$dataset/train.jsonl" > "$WORK_DIR/held_back/$dataset/test.jsonl"
+  done
+}
+
+pack() {
+  mkdir -p "$OUT"
+  (cd "$WORK_DIR" && tar -cf - --exclude='answers.npz*' --exclude='*.checkpoint.pt' --exclude='*.look' --exclude=measured \
+    --exclude=held_back --exclude=packed --exclude='./answers' \
+    --exclude='prompts_*' .) | split -b 15M - "$OUT/heads.tar."
+}
+
+mkdir -p "$WORK_DIR"
+status=0
+if wanted invent; then invent_all; fi
+if wanted answers; then answer; fi
+if wanted train; then on_gpus train_one || status=1; fi
+if wanted measure; then hold_back && { on_gpus measure_one || status=1; }; fi
+if wanted pack; then pack; fi
+exit "$status"

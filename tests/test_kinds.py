@@ -1,0 +1,34 @@
+"""Which tests run again under other versions: those that need a library of models, told by what they import."""
+
+from __future__ import annotations
+
+import kinds
+import pytest
+from kinds import LATE, needs_models
+from sources import ROOT
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_lm",  # imports torch itself
+        "test_failfast",  # by a helper of the tests
+        "test_bundled",  # by the program
+        "test_scripts",  # in a process
+        "wheel/test_wheel",
+        "servers/test_servers",
+        *sorted(LATE),
+    ],
+)
+def test_what_reaches_a_library_of_models_needs_it(name: str) -> None:
+    assert needs_models(ROOT / "tests" / f"{name}.py")
+
+
+@pytest.mark.parametrize("name", ["test_kinds", "test_metrics", "test_ranking", "test_layers"])
+def test_what_does_not_needs_none(name: str) -> None:
+    assert not needs_models(ROOT / "tests" / f"{name}.py")
+
+
+def test_only_those_are_named_whose_imports_do_not_say_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinds, "LATE", ())
+    assert not [name for name in LATE if needs_models(ROOT / "tests" / f"{name}.py")]
