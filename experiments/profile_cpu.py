@@ -1,6 +1,6 @@
 """What a pass on a CPU costs by transformers' own modules and as this program runs it, by turns, in one process.
 
-    python -m experiments.profile_cpu --device cpu --num_threads 1
+    python -m experiments.profile_cpu --device cpu
 
 The run's models, after 160 tokens, 1, 9 and 32 new ones; CPU time of this process, so that other processes change
 little; the medians of each, and the ratio of the medians. Logits of both are compared. The last line on stdout is JSON.
