@@ -56,10 +56,11 @@ class Output:
 
 @dataclass(frozen=True)
 class Shared:
-    """What the layers of a pass share. `turns_BLED`: what queries, keys and values are multiplied with, complex.
-    `masks`: by whether a layer slides; None: all is seen."""
+    """What the layers of a pass share. `shape`: B, L, E and D. `turns_MN`: what queries, keys and values are multiplied
+    with, N / 2 complex numbers. `masks`: by whether a layer slides; None: all is seen."""
 
-    turns_BLED: Tensor
+    shape: tuple[int, int, int, int]
+    turns_MN: Tensor
     masks: Mapping[bool, Tensor | None]
     cache: JointCache
 
@@ -87,7 +88,10 @@ class JoinedBody(nn.Module):
         use_cache: bool = True,
     ) -> Output:
         """As transformers' own: ids and positions [B, L], masks true where a position is seen."""
-        shared = Shared(self._turns(position_ids), added_masks(attention_mask), cache)
+        turns_BLED = self._turns(position_ids)
+        num_rows, num_new, num_heads, half = turns_BLED.shape
+        shape = num_rows, num_new, num_heads, 2 * half
+        shared = Shared(shape, turns_BLED.flatten(0, 1).flatten(1), added_masks(attention_mask), cache)
         hidden_MC = self.embed(input_ids.flatten())
         for layer in self.layers:
             hidden_MC = layer(hidden_MC, shared)
@@ -147,9 +151,8 @@ class JoinedLayer(nn.Module):
 
     def _attended(self, all_MN: Tensor, shared: Shared) -> Tensor:
         """What each query saw, head after head; keys and values are stored on the way."""
-        turns = shared.turns_BLED
-        all_MN.view(torch.complex64).view(turns.shape).mul_(turns)
-        all_BELD = all_MN.view(*turns.shape[:3], -1).transpose(1, 2)
+        all_MN.view(torch.complex64).mul_(shared.turns_MN)
+        all_BELD = all_MN.view(shared.shape).transpose(1, 2)
         queries_BHLD, new_BFLD = all_BELD.split_with_sizes(self.heads.split, 1)
         keys_BGPD, values_BGPD = shared.cache.store(new_BFLD, self.index).chunk(2, dim=1)
         mask = shared.masks[self.slides]
