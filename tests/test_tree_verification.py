@@ -4,6 +4,7 @@ run alone, and with any tree the output is what the target alone writes.
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import pytest
 import torch
 from families import save_model
 from test_taps import hidden_states
-from toys import clear_prompt, random_ids, toy_model
+from toys import clear_prompt, random_ids, sharpen, toy_model
 
 from specdec.commands import run as failfast
 from specdec.decoding.loop import Drafter, speculate
@@ -157,8 +158,7 @@ class Planted(Drafter):
 
 @pytest.mark.parametrize("scale", [1.0, 8.0], ids=["random", "sharpened"])
 def test_with_any_tree_the_output_is_what_the_target_alone_writes(lm: CachedLM, scale: float) -> None:
-    accepted, num_trees, weight = 0, 0, lm.model.model.norm.weight
-    weight.data.mul_(scale)
+    lm, accepted, num_trees = type(lm)(sharpen(copy.deepcopy(lm.model), scale)), 0, 0
     for seed, length in enumerate((1, 13, 40)):
         prompt, greedy = clear_prompt(lm.model, length, 30)
         drafter = Planted([*prompt, *greedy], seed, taps=(1,))
@@ -172,7 +172,6 @@ def test_with_any_tree_the_output_is_what_the_target_alone_writes(lm: CachedLM, 
         features = torch.cat(drafter.given)
         want = hidden_states(lm.model, [*prompt, *greedy], (1,))[: len(features)]
         torch.testing.assert_close(features, want, atol=1e-4, rtol=1e-4)
-    weight.data.div_(scale)
     assert accepted > 8 and num_trees > 8
 
 
