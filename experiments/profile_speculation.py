@@ -153,7 +153,7 @@ class ScriptedTarget(Target):
     def _judge(self, tokens: list[int], draft: Draft) -> Verification:
         greedy, _ = self.lm.predict(tokens)
         accepted_len = min(self.script.turn.accepted_len, len(draft.tokens))
-        return Verification(accepted_len, greedy[accepted_len])
+        return Verification(range(accepted_len), greedy[accepted_len])
 
 
 class ScriptedArDrafter(ArDrafter):

@@ -11,7 +11,10 @@ from specdec.ranking.table import Row
 from specdec.views.palette import Look, family_look
 
 # Shorter words in a legend, for fields that have any.
-_WORDS = {"unmask_threshold": "unmask", "draft_len": "static", "tau": "τ", "max_draft_len": "N_max", "draft_step": "N"}
+_WORDS = {
+    **{"unmask_threshold": "unmask", "draft_len": "static", "tau": "τ", "max_draft_len": "N_max", "draft_step": "N"},
+    **{"tree_floor": "floor", "tree_depth": "depth", "tree_top_k": "top", "pricing": "as if for"},
+}
 
 
 @dataclass(frozen=True)

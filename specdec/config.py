@@ -217,17 +217,17 @@ def _conflicts(config: RunConfig) -> dict[str, bool]:
     is_named, has_policy = drafters.drafters is not None, drafters.policy != DrafterConfig.policy
     with_traces = config.recording.with_traces
     makes_traces = records or with_traces
-    by_cost, by_trace = drafters.needs_advice, config.decoding.verify == "trace"
+    by_cost, by_trace = drafters.needs_costs, config.decoding.verify == "trace"
     swept = drafters.swept_beside_grid
     is_near = bool(drafters.options.get("use_block_cache"))
-    needs_file = by_cost and drafters.calibration is None and not (records or output.read_pickle)
+    needs_file = drafters.needs_advice and drafters.calibration is None and not (records or output.read_pickle)
     return {
         f"--drafters and --{switch} exclude each other: name the drafters once": is_named and switch != "",
         f"--grid {drafters.grid} says all settings itself: leave out --{swept}": swept != "",
         "drafts with --use_block_cache are approximate and cannot be recorded: leave it out": makes_traces and is_near,
         "--read_pickle computes nothing: leave out --dry_run": output.read_pickle and output.dry_run,
         "--drafters and --policy exclude each other: add cost_aware to the drafters": is_named and has_policy,
-        "the cost-aware policy needs a --latency_profile": by_cost and "none" in config.pricing.latency_profile,
+        "a policy by cost needs a --latency_profile": by_cost and "none" in config.pricing.latency_profile,
         "the cost-aware policy needs --calibration FILE: python -m specdec.calibrate TRACE_DIR": needs_file,
         "--record makes traces alone: leave out --with_traces": records and with_traces,
         "traces need the target: leave out --with_traces or --verify trace": by_trace and with_traces,
@@ -236,7 +236,7 @@ def _conflicts(config: RunConfig) -> dict[str, bool]:
         "--figures draws records and --record makes none: leave out one of them": records and output.figures,
         "--trace_dir needs --verify trace": config.decoding.trace_dir is not None and not by_trace,
         "--record runs the target, --verify trace does without it: choose one": records and by_trace,
-        **_sampling_conflicts(config.decoding, makes_traces or by_trace, by_cost),
+        **_sampling_conflicts(config.decoding, makes_traces or by_trace, drafters.needs_advice),
         **_missing_models(config),
     }
 

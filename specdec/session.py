@@ -51,7 +51,7 @@ from specdec.models.tokens import (
 )
 from specdec.records.identity import GREEDY, SAMPLED
 from specdec.records.rounds import Round, with_cpu_times
-from specdec.traces.calibration import advice_of
+from specdec.traces.calibration import advice_of, tree_costs
 
 log = logging.getLogger("failfast")
 
@@ -80,7 +80,8 @@ class Session:
     def models(self) -> LoadedModels:
         """The run's models, loaded when they are first asked for."""
         is_told = self.config.models.num_threads is not None
-        return LoadedModels(self.sources, self.device, self.dtype, self.backend, self.predicted, is_told)
+        most_nodes = max(spec.most_nodes for spec in self.specs)
+        return LoadedModels(self.sources, self.device, self.dtype, self.backend, self.predicted, is_told, most_nodes)
 
     @cached_property
     def fingerprints(self) -> dict[Role, str]:
@@ -209,7 +210,8 @@ class Session:
 
     def setup(self, spec: Spec, *, lm: Any = None, sampler: Sampler | None = None) -> Setup:
         """What the run gives a drafter of `spec`, with or without its model."""
-        return replace(self._unlearnt(spec), lm=lm, sampler=sampler, advice=self._advice(spec))
+        costs = tree_costs(spec, self.pricing.profiles)
+        return replace(self._unlearnt(spec), lm=lm, sampler=sampler, advice=self._advice(spec), costs=costs)
 
     def _unlearnt(self, spec: Spec) -> Setup:
         """The same without a model, a sampler and what a policy has learnt."""
@@ -265,7 +267,7 @@ class Session:
 
 def open_session(config: RunConfig) -> Session:
     """Find the models that `config` needs and check that they fit each other; loads no weights. Raises UserError."""
-    device, priced, needs_advice = resolve_device(config.models.device), config.pricing, config.drafters.needs_advice
+    device, priced, needs_costs = resolve_device(config.models.device), config.pricing, config.drafters.needs_costs
     dtype, names = resolve_dtype(config.models.dtype, device), config.model_names
     config.require_states()
     sources = find_models(names, config.needs_weights)
@@ -285,7 +287,7 @@ def open_session(config: RunConfig) -> Session:
         stop_ids=stop_ids(sources[TARGET], tokenizer),
         mask_ids=masks,
         backend=backend_of(config, device, dtype, sources),
-        pricing=Pricing.load(priced.latency_profile, priced.latency_target) if needs_advice else Pricing(),
+        pricing=Pricing.load(priced.latency_profile, priced.latency_target) if needs_costs else Pricing(),
     )
     _check_models(session)
     most = most_threads()  # asked first, for it is what torch takes by itself

@@ -21,6 +21,7 @@ class FakeDraft:
     stop_reason: str = "length"
     token_confidences: list[float] = field(default_factory=list)
     asked_len: int = 0
+    parents: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class FakeVerification:
     next_token: int
     probabilities: list[float] | None = None
     greedy: list[int] | None = None
+
+    @property
+    def accepted_path(self) -> range:
+        return range(self.accepted_len)
 
 
 class FakeClock:

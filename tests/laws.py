@@ -67,11 +67,19 @@ class MemoLM(CachedLM):
         self._answers: dict[tuple, torch.Tensor] = {}
 
     def _run(self, tokens: list[int], block_size: int, keep: Sequence[int] | None) -> torch.Tensor:
+        if self._parents is not None:  # each path of a tree alone
+            rows = []
+            for row, parent in enumerate(self._parents):
+                rows.append([*(rows[parent] if parent >= 0 else ()), tokens[row]])
+            return torch.cat([self._row(path, 1)[-1:] for path in rows])
+        return self._row(tokens, block_size) if keep is None else self._row(tokens, block_size)[list(keep)]
+
+    def _row(self, tokens: list[int], block_size: int) -> torch.Tensor:
         key = (tuple(self.tokens), tuple(tokens), block_size)
         if key not in self._answers:
             logits_LV = full_logits(self.model, [*self.tokens, *tokens], block_size)
             self._answers[key] = logits_LV[self.length :, : self.vocab_size].float()
-        return self._answers[key] if keep is None else self._answers[key][list(keep)]
+        return self._answers[key]
 
 
 @cache

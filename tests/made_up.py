@@ -7,10 +7,16 @@ with a given skill.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from specdec.decoding.chain_blocks import Answer, ChainBlocks
 from specdec.decoding.chains import Chain, Chains
 from specdec.decoding.denoising import Denoising, masked_positions
+from specdec.decoding.offers import Levels, Slots
+from specdec.decoding.trees import Candidates, scored_tree
 from specdec.drafters.token_drafter import token_chain
 from specdec.records.identity import Identity
 from specdec.traces.trace import Trace, num_prefixes
@@ -49,6 +55,39 @@ def made_up_trace(
     settings = {"prompt_sha256": f"p{seed}", "stop_ids": [STOP_ID], "dtype": "float32", "device": "cpu"}
     identity = Identity("bundled", "bundled", seed, "plain", budget, settings)
     return Trace(identity, {"made": "up"}, {"question": "?"}, prompt, text, [1.0] * len(text), "text", made)
+
+
+def made_up_candidates(rng: np.random.Generator, truth: Sequence[int], num_slots: int, top_k: int) -> Candidates:
+    """Slots over a vocabulary of `top_k` + 4 tokens in which the true token is probable now and then."""
+    vocab = top_k + 4
+    probs = rng.dirichlet([0.3] * vocab, num_slots)
+    for slot, token in enumerate(truth[:num_slots]):
+        if rng.random() < 0.7 and token < vocab:
+            probs[slot] = 0.4 * probs[slot]
+            probs[slot, token] += 0.6
+    tokens = np.argsort(-probs, axis=1, kind="stable")[:, :top_k]
+    return Candidates.of(tokens, np.log(np.maximum(np.take_along_axis(probs, tokens, 1), 1e-9)))
+
+
+def with_slots(trace: Trace, name: str, *, num_slots: int = 5, top_k: int = 4) -> Trace:
+    """The same trace with the candidates of slots after every prefix."""
+    rng, text = np.random.default_rng(trace.question_id), trace.output_tokens
+    made = [made_up_candidates(rng, text[at:], num_slots, top_k) for at in range(trace.num_prefixes)]
+    return replace(trace, offers=trace.offers | {name: Slots.pack(name, {"drafter_sha256": "s"}, made)})
+
+
+def with_levels(trace: Trace, name: str, *, depth: int = 4, top_k: int = 3) -> Trace:
+    """The same trace with trees that grew level by level after every prefix."""
+    rng, text = np.random.default_rng(trace.question_id + 1), trace.output_tokens
+    made = []
+    for at in range(trace.num_prefixes):
+
+        def expand(paths: Sequence[tuple[int, ...]], at: int = at) -> Candidates:
+            rows = [made_up_candidates(rng, text[at + len(path) :], 1, top_k) for path in paths]
+            return Candidates(*(np.concatenate([getattr(row, key) for row in rows]) for key in vars(rows[0])))
+
+        made.append(scored_tree(expand, depth, top_k, stop_ids=trace.stop_ids))
+    return replace(trace, offers=trace.offers | {name: Levels.pack(name, {"drafter_sha256": "l"}, depth, made)})
 
 
 class _Model:

@@ -110,7 +110,7 @@ def test_a_new_question_forgets_the_rejected_tail_and_the_cache(pair, monkeypatc
         drafter.reset()
         assert lm.length == 0
         drafter.propose([5], 9)
-        drafter.observe(Verification(1, 7))
+        drafter.observe(Verification(range(1), 7))
         drafter.propose([5, 1, 7], 9)
         lm.forward([5])
         lm.commit(1)

@@ -13,18 +13,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import made_up_trace
+from made_up import made_up_trace, with_slots
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from samples import AR, FAILFAST, make_plain, make_record, make_round
 
 from plotting import cli, fit, gallery, style
 from specdec.commands import rank
+from specdec.latency.pricing import Pricing
+from specdec.latency.profile import LatencyProfile
+from specdec.ranking.entries import entry_of
+from specdec.ranking.oracle import TraceJudges
 from specdec.ranking.statistics import Value
 from specdec.records.record import Record, identity_path, save_record
 from specdec.records.rounds import Round
+from specdec.traces.calibration import tree_costs
+from specdec.traces.replay import replay
 from specdec.traces.trace import save_trace, trace_path
 from specdec.views import palette
+from specdec.views.table_data import ranking_json
 
 pytestmark = pytest.mark.slow
 FIGURES = sorted({*(picture.name for picture in gallery.PICTURES if picture.suffix == ".png"), *gallery.ELSEWHERE})
@@ -84,7 +91,32 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         row |= {"ceiling_share": 0.7 - 0.02 * at % 0.4, "over_share": 0.1, "under_share": 0.05, "passes_share": 0.15}
         row |= {"ceiling_share_low": row["ceiling_share"] - 0.05, "ceiling_share_high": row["ceiling_share"] + 0.04}
     (folder / "ranking.json").write_text(json.dumps(ranking))
-    return made | {"log": folder / "a-drafter.log", "ranking": folder / "ranking.json"}
+    (folder / "trees.json").write_text(ranking_of_trees())
+    looks = [
+        {"tokens": 9e5 * n, "questions": 4, "acceptance_length": 1 + 0.8 * n, "accuracy": 0.2 * n} for n in range(4)
+    ]
+    heads = {name: {"curve": looks[number:]} for number, name in enumerate(("EAGLE-3", "DFlash, longer"))}
+    (folder / "curves.json").write_text(json.dumps({"heads": heads}))
+    own = {name: folder / f"{name}.json" for name in ("trees", "ranking", "curves")}
+    return made | {"log": folder / "a-drafter.log", **own}
+
+
+def ranking_of_trees() -> str:
+    """Of three questions, with ceilings: budgets, rules and a chain beside them."""
+    table = {"bundled": {1: 10.0, 16: 11.0, 64: 16.0, 256: 40.0}}
+    profile = LatencyProfile("made-up", 4.0, {"bundled": 10.0}, table, {}, family_pass_ms={"dflash": 2.0})
+    pricing, entries = Pricing((profile,), "bundled"), []
+    names = [f"dflash_tree_{nodes}" for nodes in (4, 8, 16, 32, 64, 128, 256)]
+    names += [f"dflash_tree_df_0.05_{nodes}" for nodes in (16, 64, 256)]
+    names += [f"dflash_tree_ca_{nodes}_bundled@made-up" for nodes in (16, 64, 256)]
+    for seed in range(3):
+        trace = made_up_trace(seed, num_tokens=40, vocab_size=8)
+        trace = with_slots(trace, "dflash_slots", num_slots=6, top_k=8)
+        judges = TraceJudges(trace, pricing)
+        for spec in map(palette.parse_name, ["plain", "lookup_3_sf_4", *names]):
+            record = replay(trace, spec, {"slot_top_k": 8}, costs=tree_costs(spec, [profile]))
+            entries.append(entry_of(record, pricing, judges))
+    return ranking_json(entries, "")
 
 
 def keep(folder: Path, record: Record) -> None:
@@ -95,6 +127,8 @@ def arguments(name: str, places: dict[str, Path]) -> list[str]:
     """What draws the figure from what is made up here; of a figure that is new, all of it."""
     flags = importlib.import_module(f"plotting.{name}").main.flags
     needs_records = {"drafters": "results", "chains": "traces"}.get(flags[0], "results") if flags else "log"
+    if own := {"trees": "trees", "training_curves": "curves"}.get(name):
+        return [str(places[own])]
     source = "ranking" if "engine" in flags and name not in OF_RECORDS else needs_records
     return [str(places[source]), *FLAGS.get(name, FEW if source == "results" else ())]
 

@@ -16,6 +16,7 @@ import test_eagle3
 import torch
 from dflash_heads import loaded_dflash, toy_dflash
 from heads import loaded_head, toy_head
+from test_tree_verification import path_to
 from toys import MASK_ID, random_ids, toy_model, weaken_attention
 
 from profiling import check_lossless
@@ -99,6 +100,35 @@ def test_logits_agree_with_the_eager_engine(text, name: str, dtype: torch.dtype,
     assert math.hypot(*errors) / math.hypot(*sizes) < bound
 
 
+@pytest.mark.parametrize("name", [TARGET.title, *TOYS])
+@pytest.mark.parametrize("dtype", LOGITS_ERROR, ids=str)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_trees_agree_with_the_eager_engine(text, name: str, dtype: torch.dtype, options: str) -> None:
+    """Every recorded size of a tree's pass, with the accepted path committed, and chains between them; taps as well."""
+    model, rng = _model(name, dtype), random.Random(7)
+    bound = LOGITS_ERROR[dtype] * (1 if name in ROLES else 2)
+    eager, graph, errors, sizes = CachedLM(model), GraphLM(model, options=OPTIONS[options]), [], []
+    for step, num_rows in enumerate([1, 2, 16, 17, 33, 65, 129, 257, 20, 65, 3, 257, 40]):
+        chain = text[step : step + 30] if name in ROLES else random_ids(step, 30)
+        tokens = (text if name in ROLES else random_ids(100 + step, 300))[step:][:num_rows]
+        parents = [rng.randint(max(-1, row - rng.choice((1, 8, 300))), row - 1) for row in range(num_rows)]
+        ours, theirs = (lm.forward(tokens, parents=parents, taps=(1, 0)).float() for lm in (graph, eager))
+        errors.append((ours - theirs).norm().item())
+        sizes.append(theirs.norm().item())
+        assert errors[-1] < 2.5 * bound * sizes[-1], f"{num_rows} rows at {eager.length}"
+        chosen, _ = graph.predict(tokens, parents=parents, taps=(1, 0))
+        assert chosen == ours.argmax(-1).tolist()
+        for lm in (eager, graph):
+            lm.commit(path_to(num_rows - 1, parents))
+        error = (graph.features.float() - eager.features.float()).norm()
+        assert graph.tokens == eager.tokens and error < 2.5 * bound * eager.features.float().norm()
+        ours, theirs = (lm.forward(chain).float() for lm in (graph, eager))
+        assert (ours - theirs).norm() < 2.5 * bound * theirs.norm()
+        for lm in (eager, graph):
+            lm.commit(len(chain))
+    assert math.hypot(*errors) / math.hypot(*sizes) < bound
+
+
 def _check_predictions(graph: GraphLM, logits_KV: torch.Tensor, asked: tuple) -> None:
     """What the device chooses is what the logits say, with one token left out."""
     tokens, block_size, keep = asked
@@ -123,6 +153,9 @@ def test_kernels_that_overlap_change_no_bit(text, monkeypatch, dtype: torch.dtyp
     for step in range(60):
         count = (1, 8, 32, 64, 5, 96)[step % 6]
         tokens, block_size = text[one.length :][:count], (1, 32)[step % 2]
+        if step % 7 == 3:
+            trees = (lm.forward(tokens, parents=[row // 3 - 1 for row in range(count)]) for lm in (one, other))
+            assert torch.equal(*trees)
         ours, theirs = (lm.forward(tokens, block_size=block_size) for lm in (one, other))
         assert torch.equal(ours, theirs), f"pass {step}, {count} tokens at {one.length}"
         for lm in (one, other):

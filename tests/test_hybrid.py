@@ -104,7 +104,7 @@ def test_the_first_that_finds_something_drafts_and_all_see_the_end() -> None:
     hybrid = HybridDrafter([one, two, three])
     hybrid.reset()
     assert [hybrid.propose([0], 5).tokens for _ in range(3)] == [[1], [2, 3], [4]]
-    hybrid.observe(Verification(1, 7))
+    hybrid.observe(Verification(range(1), 7))
     assert one.seen == two.seen == three.seen == ["reset", 1]
 
 
@@ -113,9 +113,9 @@ def test_a_tail_is_not_taken_from_a_draft_of_another_round() -> None:
     spec = parse_name("dllm_0.5_df_0.4_12_4")
     drafter = block_diffusion.DllmDrafter(None, spec, block_diffusion.BlockSettings(MASK_ID, ()))
     drafter._draft_tokens = [5, 6, 7, 8]
-    drafter.observe(Verification(1, 9))
+    drafter.observe(Verification(range(1), 9))
     assert drafter._rejected == [7, 8]
-    drafter.observe(Verification(0, 9))
+    drafter.observe(Verification(range(0), 9))
     assert drafter._rejected == []
 
 

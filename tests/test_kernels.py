@@ -6,9 +6,11 @@ Neither comes with the CPU environment: `pip install triton` and TRITON_INTERPRE
 from __future__ import annotations
 
 import os
+import random
 
 import pytest
 import torch
+from test_tree_verification import path_to
 from toys import random_ids, toy_model
 
 from specdec.models.graph import reference as plain
@@ -17,14 +19,17 @@ triton = pytest.importorskip("triton", reason="Triton is not installed: kernels 
 if not (torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"):
     pytest.skip("kernels need a GPU or TRITON_INTERPRET=1", allow_module_level=True)
 
+from specdec.models.graph.branches import BranchBuffers, Branches  # noqa: E402
 from specdec.models.graph.graph_lm import INITIAL_CAPACITY, GraphLM  # noqa: E402
 from specdec.models.graph.kernels import GpuOperations  # noqa: E402
 from specdec.models.graph.network import LibraryProducts, Place, Stream  # noqa: E402
 from specdec.models.graph.plans import Plan  # noqa: E402
 from specdec.models.graph.products import FusedProducts  # noqa: E402
 from specdec.models.lm import CachedLM  # noqa: E402
+from specdec.models.tree_rows import TreeRows  # noqa: E402
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+IS_GPU = torch.cuda.is_available()
+DEVICE = "cuda" if IS_GPU else "cpu"
 HALF = torch.bfloat16 if torch.cuda.is_available() else torch.float16  # the interpreter multiplies no bfloat16
 TOLERANCE = {torch.float32: {"atol": 1e-5, "rtol": 1e-5}, HALF: {"atol": 2e-2, "rtol": 2e-2}}
 
@@ -98,6 +103,38 @@ def test_attend(
     queries, cache = torch.randn(rows, heads, size), torch.randn(2, kv_heads, 256, size)
     state = torch.tensor([first, num_tokens, block_size, -1])
     compare("attend", queries.to(dtype), cache.to(dtype), state, window, tolerance=TOLERANCE[dtype])
+
+
+def random_branches(rows: int, num_tokens: int) -> Branches:
+    """A random tree of `num_tokens` rows in a pass of `rows`, on the CPU."""
+    buffers, rng = BranchBuffers(rows, torch.device("cpu")), random.Random(f"{rows} {num_tokens}")
+    buffers.send(TreeRows.of([rng.randint(-1, row - 1) for row in range(num_tokens)]), rows)
+    return buffers.receive(rows)
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize(
+    ("rows", "num_tokens", "first"), [(1, 1, 0), (16, 11, 0), (32, 17, 20)] + [(80, 65, 100), (144, 144, 7)] * IS_GPU
+)
+@pytest.mark.parametrize(("heads", "kv_heads", "size"), [(4, 2, 16), (7, 1, 32)][: 1 + IS_GPU])
+def test_attend_in_a_tree(
+    dtype, window, rows: int, num_tokens: int, first: int, heads: int, kv_heads: int, size: int
+) -> None:
+    queries, cache = torch.randn(rows, heads, size).to(dtype), torch.randn(2, kv_heads, 256, size).to(dtype)
+    state, tree = torch.tensor([first, num_tokens, 1, -1]), random_branches(rows, num_tokens)
+    on_device = Branches(tree.depths_M.to(DEVICE), tree.sees_MM.to(DEVICE))
+    got = GpuOperations(True).attend(*(one.to(DEVICE) for one in (queries, cache, state)), window, on_device)
+    want = plain.attend(queries, cache, state, window, tree)
+    torch.testing.assert_close(got.cpu()[:num_tokens], want[:num_tokens], **TOLERANCE[dtype])
+    assert got.isfinite().all()
+
+
+@pytest.mark.parametrize(("rows", "num_tokens", "first"), [(16, 11, 0), (32, 17, 44)])
+def test_rotate_and_store_in_a_tree(dtype, rows: int, num_tokens: int, first: int) -> None:
+    qkv, angles = torch.randn(rows, 8 * 16).to(dtype), torch.rand(64, 8) * 6
+    rotary, cache = torch.stack((angles.cos(), angles.sin())), torch.randn(2, 2, 64, 16).to(dtype)
+    state, depths = torch.tensor([first, num_tokens, 1, -1]), random_branches(rows, num_tokens).depths_M
+    compare("rotate_and_store", qkv, rotary, cache, state, None, 1e-6, depths, tolerance=TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("never", [-1, 3, 4096, 20_000])
@@ -205,3 +242,10 @@ def test_a_whole_model_on_the_kernels(architecture: str, is_fused: bool) -> None
         assert chosen == expected and sure == pytest.approx(probabilities, abs=1e-4)
         for lm in (eager, graph):
             lm.commit(count)
+    for num_tokens in (5, 17, 33, 65)[: 4 if IS_GPU else 2]:
+        rng, tokens = random.Random(num_tokens), random_ids(num_tokens, num_tokens)
+        parents = [rng.randint(max(-1, row - 4), row - 1) for row in range(num_tokens)]
+        got, want = (lm.forward(tokens, parents=parents) for lm in (graph, eager))
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+        for lm in (eager, graph):
+            lm.commit(path_to(num_tokens - 1, parents))

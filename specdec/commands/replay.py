@@ -30,7 +30,7 @@ from specdec.records.pickles import write_atomic
 from specdec.records.places import load_finished, put_record
 from specdec.records.record import check_writable, identity_path
 from specdec.records.turns import row_of, turn_of
-from specdec.traces.calibration import advice_of
+from specdec.traces.calibration import advice_of, tree_costs
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
 from specdec.views.record_text import record_lines, record_text
@@ -80,7 +80,8 @@ class Replays:
 
     def advice(self, trace: Trace, spec: Spec) -> Advice | None:
         """What a policy that has learnt knows; None for one that has not."""
-        drafter = {} if spec.chains_name is None else trace.chains_of(spec).identity
+        recorded = trace.recorded_of(spec)
+        drafter = {} if recorded is None else recorded.identity
         return advice_of(spec, self.config.drafters.calibration, self.pricing.profiles, drafter)
 
 
@@ -167,7 +168,8 @@ def replay_trace(path: Path, what: Replays) -> Replayed:
     judges = TraceJudges(trace, what.pricing)
     for spec in what.specs:
         earlier = what.earlier(path) if spec.reads_earlier else NOTHING
-        record = replay(trace, spec, what.config.drafters.options, what.advice(trace, spec), earlier)
+        costs = tree_costs(spec, what.pricing.profiles)
+        record = replay(trace, spec, what.config.drafters.options, what.advice(trace, spec), earlier, costs)
         entry = entry_of(record, what.pricing, judges)
         entries.append(entry)
         lines.extend(record_lines(record, entry))

@@ -113,6 +113,19 @@ def ease_of(least_acceptance: float) -> int:
 
 
 @dataclass(frozen=True)
+class RoundCosts:
+    """What a drafter's pass costs and what the verification of a draft of n tokens does (`verify_ms[n]`), in ms."""
+
+    pass_ms: float
+    verify_ms: list[float]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256: what decides the drafts of a rule that reckons with them alone."""
+        return hashlib.sha256(json.dumps([self.pass_ms, self.verify_ms]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
 class Advice:
     """What the policy knows: a drafter's calibration, what a pass and the verification of a draft of n tokens cost,
     and the rate, in tokens per ms, that a millisecond must bring to be worth spending."""

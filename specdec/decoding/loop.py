@@ -7,14 +7,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from specdec.decoding.stopping import Draft, cut_after_stop
 from specdec.decoding.target import Verification
+from specdec.decoding.trees import ROOT, depths, is_chain
 from specdec.records.rounds import Round
 
 if TYPE_CHECKING:
     from specdec.decoding.target import Features
+
+
+Known = TypeVar("Known")
 
 
 class Drafter(Protocol):
@@ -29,7 +33,7 @@ class Drafter(Protocol):
         return
 
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
-        """Draft at most `budget` tokens to follow `prefix_ids` (the prompt and the output so far)."""
+        """Draft at most `budget` tokens, of a tree levels, to follow `prefix_ids` (prompt and output so far)."""
 
     def observe(self, verification: Verification) -> None:
         """Learn what the target made of the last draft; `verification.features` are the taps of what it keeps."""
@@ -55,8 +59,8 @@ def speculate(
     """Decode one answer; the emitted tokens of the rounds, joined, are the output.
 
     `clock` returns seconds and should wait for the device; it is read thrice a round: before and after drafting, and
-    after verifying. The drafter may propose at most the
-    tokens that are still wanted, less the one that the target adds itself.
+    after verifying. The drafter may propose at most the tokens that are still wanted, less the one that the target adds
+    itself; of a tree, levels.
     """
     ids, end = list(prompt_ids), len(prompt_ids) + max_new_tokens
     rounds: list[Round] = []
@@ -77,17 +81,19 @@ def speculate(
 def _accept(draft: Draft, verification: Verification, prefix_len: int, end: int, stop_ids: Collection[int]) -> Round:
     """The round's record but for its times, cut after the first stop token and at the budget: the only place of that.
 
-    Tokens drafted after the cut count neither as drafted nor as accepted.
+    Tokens drafted after the cut count neither as drafted nor as accepted: of a tree all nodes, on any branch, that are
+    deeper than the last token of the output, for which they are no guesses.
     """
-    emitted = [*draft.tokens[: verification.accepted_len], verification.next_token]
+    path = verification.accepted_path
+    emitted = [*(draft.tokens[node] for node in path), verification.next_token]
     num_kept = min(len(cut_after_stop(emitted, stop_ids)), end - prefix_len)
     is_cut = num_kept < len(emitted)
-    draft_tokens = draft.tokens[:num_kept] if is_cut else draft.tokens
+    nodes = _not_after(draft, path[:num_kept]) if is_cut else range(len(draft.tokens))
     judged = verification.probabilities  # None: greedy, which says nothing of single tokens
     return Round(
         prefix_len=prefix_len,
-        draft_tokens=draft_tokens,
-        confidences=draft.confidences,
+        draft_tokens=[draft.tokens[node] for node in nodes],
+        confidences=draft.confidences if draft.parents is None else _of(nodes, draft.confidences),
         num_prefill_passes=draft.passes.prefill,
         num_denoise_passes=draft.passes.denoise,
         num_commit_passes=draft.passes.commit,
@@ -96,8 +102,35 @@ def _accept(draft: Draft, verification: Verification, prefix_len: int, end: int,
         next_token=None if is_cut else verification.next_token,
         draft_ms=0.0,
         verify_ms=0.0,
-        target_probabilities=None if judged is None else judged[: len(draft_tokens)],
-        draft_probabilities=None if judged is None else draft.token_confidences[: len(draft_tokens)],
+        target_probabilities=None if judged is None else _of(nodes, judged),
+        draft_probabilities=None if judged is None else _of(nodes, draft.token_confidences),
         asked_len=draft.asked_len,
         target_tokens=verification.greedy,
+        **_branches(draft, nodes, path[:num_kept]),
     )
+
+
+def _of(nodes: Sequence[int], known: Sequence[Known]) -> list[Known]:
+    """What is known of these tokens of a draft; of some drafts it is nothing."""
+    return [known[node] for node in nodes if node < len(known)]
+
+
+def _not_after(draft: Draft, path: Sequence[int]) -> Sequence[int]:
+    """The tokens of a draft that are no deeper than a path of it that the output ends with; that path's last, after
+    which nothing of them stands, as the last."""
+    if draft.parents is None:
+        return range(len(path))
+    levels = enumerate(depths(draft.parents))
+    return [*(node for node, depth in levels if depth <= len(path) and node != path[-1]), path[-1]]
+
+
+def _branches(draft: Draft, nodes: Sequence[int], path: Sequence[int]) -> dict[str, Any]:
+    """What the record of a tree says beside a chain's: parents and path among the `nodes` that are left of it."""
+    if draft.parents is None:
+        return {}
+    if isinstance(nodes, range):  # all, in their own order
+        parents, kept = draft.parents, list(path)
+    else:
+        places = {ROOT: ROOT, **{node: place for place, node in enumerate(nodes)}}
+        parents, kept = [places[draft.parents[node]] for node in nodes], [places[node] for node in path]
+    return {} if is_chain(parents) else {"draft_parents": parents, "accepted_path": kept}

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from specdec.decoding.sampling import Sampler, judge
 from specdec.decoding.stopping import Draft
-from specdec.decoding.target import Target, Verification
+from specdec.decoding.target import Target, Verification, accepted_path, own_next, parents_of_rows
 from specdec.models.lm import CachedLM
 
 
@@ -25,7 +25,23 @@ class SampledTarget(Target):
         self.sampler = sampler
 
     def _judge(self, tokens: list[int], draft: Draft) -> Verification:
-        p_KV = self.sampler.warp.probabilities(self.lm.forward(tokens, taps=self.taps))
+        logits_KV = self.lm.forward(tokens, parents=parents_of_rows(draft), taps=self.taps)
+        p_KV = self.sampler.warp.probabilities(logits_KV)
+        return self._judge_chain(p_KV, draft) if draft.parents is None else self._judge_tree(p_KV, draft.parents, draft)
+
+    def _judge_tree(self, p_KV: torch.Tensor, parents: list[int], draft: Draft) -> Verification:
+        """A token is drawn after every node, and looked up among what was drafted there: whatever that is, and however
+        it was chosen, the text is a sample of the target's own distribution."""
+        own_K = self.sampler.draw(p_KV)
+        rows = torch.tensor([1 + parent for parent in parents], device=p_KV.device)
+        p_L = p_KV[rows, torch.tensor(draft.tokens, device=p_KV.device)]
+        packed = torch.cat([own_K.double(), p_L.double(), p_KV.sum()[None].double()]).tolist()  # one transfer for all
+        own, probabilities = [int(token) for token in packed[: len(p_KV)]], packed[len(p_KV) : -1]
+        self.lm.require_numbers(packed[-1:])
+        path = accepted_path(draft, own)
+        return Verification(path, own_next(path, own), probabilities)
+
+    def _judge_chain(self, p_KV: torch.Tensor, draft: Draft) -> Verification:
         device, num_drafted = p_KV.device, len(draft.tokens)
         draft_1L = torch.tensor([draft.tokens], dtype=torch.long, device=device)
         q_1LV = None
@@ -37,7 +53,7 @@ class SampledTarget(Target):
         # One transfer for all: token ids are exact in float64.
         accepted_len, next_token, total, *probabilities = torch.cat([part.double() for part in parts]).tolist()
         self.lm.require_numbers([total])
-        return Verification(int(accepted_len), int(next_token), probabilities)
+        return Verification(range(int(accepted_len)), int(next_token), probabilities)
 
 
 class SampledLM:

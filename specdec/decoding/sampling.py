@@ -3,7 +3,7 @@
 Pure functions on rows of probabilities, many questions' rows at once if wanted, and the random numbers of a question.
 No model here: `sampled.py` has the target and the drafters that use them.
 
-Two rules accept drafts without changing the target's distribution; docs/sampling.md has the argument, and why a
+Two rules accept chains without changing the target's distribution; docs/sampling.md has the argument, and why a
 block-diffusion draft must not be judged by the ratio rule (`tests/test_sampling_laws.py` shows the bias).
 
 Shape suffixes: B questions, K rows, L drafted tokens, V vocabulary.

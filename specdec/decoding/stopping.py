@@ -42,7 +42,8 @@ class Draft:
     (nothing was drafted). `token_confidences`: each token's probability as it was chosen, None for one that cost no
     pass. `drawn_from`: rows [L, V] if the tokens were drawn left to right, each from its row alone; None if they are to
     be taken as fixed (`specdec.decoding.sampling` says what may be claimed). `asked_len`: the window that was asked
-    for, before the budget, a stop token or a text without a match left less of it.
+    for, before the budget, a stop token or a text without a match left less of it. `parents`: of a tree, each token's
+    parent, as `trees.py` says, with at most as many levels as the budget, and a confidence each; None: a chain.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -52,6 +53,7 @@ class Draft:
     token_confidences: list[float | None] = field(default_factory=list)
     drawn_from: Tensor | None = None
     asked_len: int = 0
+    parents: list[int] | None = None
 
 
 class Run(Protocol):

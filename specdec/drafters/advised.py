@@ -23,7 +23,7 @@ class Advised(Spec):
 
     swept: ClassVar[tuple[Flag, ...]] = (MAX_DRAFT_LEN, PRICINGS)
     is_default = False
-    needs_advice = True
+    needs_advice = needs_costs = True
 
     @classmethod
     def over(cls, chains_name: str, max_draft_len: int, pricing: str) -> Self | None:

@@ -38,7 +38,9 @@ class DrafterConfig:
     )
     calibration: str | None = setting("what the cost-aware policy has learnt (python -m specdec.calibrate)", None)
     grid: str | None = setting(
-        "instead: a list of settings ('paper': the 64 of the paper's sweeps)", None, choices=tuple(GRIDS)
+        "instead: a list of settings ('paper': the 64 of the paper's sweeps; 'trees': 64 of trees over a DFlash head)",
+        None,
+        choices=tuple(GRIDS),
     )
     options: Options = field(default_factory=dict)
 
@@ -68,6 +70,10 @@ class DrafterConfig:
     @property
     def needs_advice(self) -> bool:
         return any(kind.needs_advice for kind in self.part_kinds)
+
+    @property
+    def needs_costs(self) -> bool:
+        return any(kind.needs_costs for kind in self.part_kinds)
 
     @property
     def roles(self) -> list[Role]:

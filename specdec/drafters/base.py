@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, get_type_hints
 
 from specdec.decoding.chains import Chain, Chains, Text
 from specdec.decoding.loop import Drafter
+from specdec.decoding.offers import Offers
+from specdec.decoding.trees import Candidates, Tree
 from specdec.drafters.earlier import NOTHING, Earlier
 from specdec.drafters.flags import Flag, Options
 from specdec.models.checkpoints import Role
@@ -25,7 +27,7 @@ from specdec.records.rounds import Round
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from specdec.decoding.cost_aware import Advice
+    from specdec.decoding.cost_aware import Advice, RoundCosts
     from specdec.decoding.sampling import Sampler
 
 
@@ -34,8 +36,8 @@ class Setup:
     """What a drafter is given by those who run it.
 
     `lm`: the model, or the head, of its part (`Spec.role`), None in a replay. `sampler`: draws the drafts; None:
-    greedy. `advice`: what a policy that has learnt knows. `earlier`: the answers to the questions before, for a spec
-    that reads them.
+    greedy. `advice`: what a policy that has learnt knows; `costs`: what one reckons with that has not. `earlier`: the
+    answers to the questions before, for a spec that reads them.
     """
 
     stop_ids: Collection[int]
@@ -44,6 +46,7 @@ class Setup:
     mask_id: int | None = None
     sampler: Sampler | None = None
     advice: Advice | None = None
+    costs: RoundCosts | None = None
     earlier: Earlier = NOTHING
 
 
@@ -61,6 +64,7 @@ class Recorded(Protocol):
     @property
     def num_prefixes(self) -> int: ...
     def chains_of(self, spec: Spec) -> Chains: ...
+    def offers_of(self, spec: Spec) -> Offers: ...
 
 
 @cache
@@ -82,7 +86,7 @@ class Spec(ABC):
     it in the headline's place. `is_reference`: rankings compare with the best of these. `draws`: where
     --draft_sampling says so, its drafts are sampled (those of a drafter without a model never are).
     `serving`: by server, its settings for the same drafts, with fields in braces (`served.py`); `not_served`: why a
-    server that is not there has none.
+    server that is not there has none. `is_tree`: its drafts are trees, of what a trace holds as offers.
     """
 
     name_pattern: ClassVar[str]
@@ -101,7 +105,9 @@ class Spec(ABC):
     is_policy: ClassVar[bool] = False
     is_reference: ClassVar[bool] = False
     needs_advice: ClassVar[bool] = False
+    needs_costs: ClassVar[bool] = False
     draws: ClassVar[bool] = True
+    is_tree: ClassVar[bool] = False
     serving: ClassVar[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
     not_served: ClassVar[str] = ""
 
@@ -144,6 +150,11 @@ class Spec(ABC):
     def passes_priced_as(self) -> str:
         """What its passes cost like: its last part's."""
         return self.parts[-1].priced_as
+
+    @property
+    def most_nodes(self) -> int:
+        """The nodes of its largest tree; 0: its drafts are chains."""
+        return 0
 
     @property
     def reads_earlier(self) -> bool:
@@ -215,6 +226,11 @@ class Spec(ABC):
         """Its chains along a trace that holds none, where they follow from the text alone; else None."""
         return None
 
+    def true_chains(self, trace: Recorded) -> Chains | None:
+        """Where its trees follow from the text alone, after every prefix the text's own path as far as some tree of its
+        kind may hold it; else None."""
+        return None
+
     def served_drafts(self, trace: Recorded) -> Mapping[str, list[list[int]]]:
         """Where servers' drafter of this kind drafts otherwise: what it does -> its drafts, as long as they may be,
         after each prefix of a trace."""
@@ -244,6 +260,9 @@ class Spec(ABC):
         return {}
 
 
+Recordable = Chain | Candidates | Tree  # what a drafter gives after one prefix
+
+
 @dataclass(frozen=True)
 class Recording:
     """What chains are made from: the model of the family's part, the text, and `batch` rows of one pass.
@@ -261,13 +280,14 @@ class Recording:
 class Family:
     """A kind of drafter, whole: what its file hands to the others.
 
-    `record`: the chains of these lengths (name -> tokens), one per prefix; None for a family whose traces hold none.
+    `record`: the chains of these lengths (name -> tokens), one per prefix, or what trees are made of (name -> size);
+    None for a family whose traces hold none.
     `check`: raises UserError for options that do not fit each other.
     """
 
     specs: tuple[type[Spec], ...]
     flags: tuple[Flag, ...] = ()
-    record: Callable[[Recording, Mapping[str, int]], dict[str, list[Chain]]] | None = None
+    record: Callable[[Recording, Mapping[str, int]], Mapping[str, Sequence[Recordable]]] | None = None
     check: Callable[[Options], None] = lambda options: None
 
 

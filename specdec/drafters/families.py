@@ -159,6 +159,14 @@ _PAPER = (
     *(f"dllm_0.05_df_0.45_{longest}_10" for longest in (10, 20, 30, 40, 50, 70)),
 )
 
+# Trees over a DFlash head: 19 numbers of nodes, and 9 floors at 5 bounds.
+_NODES = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 192, 256)
+_FLOORS, _BOUNDS = (0.001, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2), (16, 32, 64, 128, 256)
+_TREES = (
+    *(f"dflash_tree_{nodes}" for nodes in _NODES),
+    *(f"dflash_tree_df_{floor}_{bound}" for floor in _FLOORS for bound in _BOUNDS),
+)
+
 
 @cache
 def paper() -> tuple[Spec, ...]:
@@ -166,4 +174,10 @@ def paper() -> tuple[Spec, ...]:
     return tuple(map(parse_name, _PAPER))
 
 
-GRIDS = {"paper": paper}
+@cache
+def trees() -> tuple[Spec, ...]:
+    """64 settings of trees: fixed numbers of nodes, and only sure ones."""
+    return tuple(map(parse_name, _TREES))
+
+
+GRIDS = {"paper": paper, "trees": trees}

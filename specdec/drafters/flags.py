@@ -71,6 +71,7 @@ degree = number(float, lambda value: 0 <= value < math.inf, "a temperature (0 or
 LENGTHS = {"nargs": "+", "type": positive_int}
 AMOUNTS = {"nargs": "+", "type": amount}
 PROBABILITIES = {"nargs": "+", "type": probability}
+PRICINGS = Flag("pricings", "no flag: what the profiles of the run price", ())
 DRAFT_LEN = Flag("draft_len", "static draft lengths", (10,), ("spec_len",), LENGTHS)
 TAU = Flag("tau", "FailFast's tau: stop below this confidence", (0.45,), ("sweep_lowconf_threshold",), PROBABILITIES)
 MAX_DRAFT_LEN = Flag("max_draft_len", "FailFast's N_max", (60,), ("sweep_max_spec_len",), LENGTHS)

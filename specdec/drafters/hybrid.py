@@ -78,6 +78,10 @@ class Hybrid(Spec):
         return HybridDrafter([part.replayed(trace, setup) for part in self.parts])
 
     @property
+    def most_nodes(self) -> int:
+        return max(part.most_nodes for part in self.parts)
+
+    @property
     def reads_earlier(self) -> bool:
         return any(part.reads_earlier for part in self.parts)
 

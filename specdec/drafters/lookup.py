@@ -116,12 +116,18 @@ class Index:
     def _read(self, prefix_ids: Sequence[int]) -> None:
         """Note the runs that end before the text's last token; a text that is not the one before's goes on anew."""
         if self._ids != list(prefix_ids[: len(self._ids)]):
-            self._ids, self._ends = [], {}
+            self._ids = []
+            self._forget()
         for end in range(max(len(self._ids), 1), len(prefix_ids)):
             for size in range(1, min(self.match_len, end) + 1):
-                run = tuple(prefix_ids[end - size : end])
-                self._ends[run] = self._ends.get(run, end) if self.takes_oldest else end
+                self._note(tuple(prefix_ids[end - size : end]), end)
         self._ids = list(prefix_ids)
+
+    def _note(self, run: tuple[int, ...], end: int) -> None:
+        self._ends[run] = self._ends.get(run, end) if self.takes_oldest else end
+
+    def _forget(self) -> None:
+        self._ends = {}
 
 
 def lookup_chains(text: Text, match_len: int, chain_len: int) -> list[Chain]:

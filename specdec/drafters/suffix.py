@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
@@ -60,7 +60,7 @@ class Suffix(Spec):
 
     name_pattern = "suffix_{max_depth}"
     label_pattern = "suffix decoding, depth {max_depth}"
-    swept = (MAX_DEPTH, FACTOR, OFFSET, FLOOR, MIN_SCORE, LONGEST, READS_EARLIER)
+    swept: ClassVar[tuple[Flag, ...]] = (MAX_DEPTH, FACTOR, OFFSET, FLOOR, MIN_SCORE, LONGEST, READS_EARLIER)
     kind = "suffix"
     title = "suffix decoding"
     hue = "#F0E442"

@@ -172,5 +172,14 @@ class SuffixTree:
             at = after
         return guess
 
+    def ways_on(self, at: Place) -> list[tuple[int, float, Place]]:
+        """What follows at a place, the most frequent first, of equals the first that followed: each token, how often it
+        is the one that does, and where it leads. Where a text ends nothing follows."""
+        if isinstance(at, int):
+            token = self._token_at(at)
+            return [] if token == END else [(token, 1.0, at + 1)]
+        ranked = sorted(at.children.items(), key=lambda child: -count_of(child[1]))
+        return [(token, count_of(place) / at.count, place) for token, place in ranked if token != END]
+
     def _token_at(self, place: int) -> int:
         return self.tokens[place] if place < len(self.tokens) else END

@@ -88,6 +88,12 @@ def block_size_of(config: Mapping[str, Any]) -> Any:
     return settings_of(config).get("block_size") or PUBLISHED_BLOCK
 
 
+def slots_are_alone(config: Mapping[str, Any]) -> bool:
+    """Whether the slots of its blocks do not know of each other: without a Markov head or a selector."""
+    settings = settings_of(config)
+    return not settings.get("markov_rank") and "DFlash2DraftModel" not in (settings.get("architectures") or ())
+
+
 def read_dflash(source: HeadSource) -> DflashHead:
     """The head of a folder, by whichever layout it has. Raises UserError for one of none, or of nonsense."""
     settings, where = settings_of(source.config), source.path / "config.json"

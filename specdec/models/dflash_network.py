@@ -15,12 +15,15 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 
+from specdec.errors import UserError
 from specdec.models.dflash_parts import Convolution, Markov, Part, Selector, Walk, convolved, each_alone
 from specdec.models.graph.graphs import MAX_ROWS, PADDED, Graphs
 from specdec.models.graph.reference import norm, rotated
@@ -30,6 +33,7 @@ from specdec.models.lm import CachedLM
 
 INITIAL_CAPACITY = 2048
 LEAST_SPAN = 256  # positions that a recorded pass looks at, twice as many whenever they do not suffice
+Answer = Callable[[Tensor, Tensor], Tensor]  # of the states of slots [B, S, C] and the anchors [B]
 Result = TypeVar("Result")
 
 
@@ -161,10 +165,39 @@ class DflashNetwork:
         for index in range(len(self.head.layer_kinds)):
             self._store(index, context_NC, positions_N, positions_N)
 
-    @torch.inference_mode()
     def draft(self, anchors: Sequence[int], starts: Sequence[int]) -> Tensor:
         """A block after each anchor, a token at one of the positions `starts` (at most `length`); it sees the context
         before that. [B, S, 2] float64: each slot's token and how sure it is; good until the next pass."""
+        return self._answered(anchors, starts, ("draft",), self._walked)
+
+    def candidates(self, anchors: Sequence[int], starts: Sequence[int], top_k: int) -> np.ndarray:
+        """Of each such block the `top_k` most probable tokens of every slot, [B, S, top_k, 2] float64: tokens and
+        log-probabilities, filled up with what has none where the vocabulary is smaller.
+
+        Raises UserError for a head whose slots know of each other.
+        """
+        if isinstance(self._walk, Selector) or (isinstance(self._walk, Markov) and self._walk.rank):
+            raise UserError("trees need slots that do not know of each other, and those of this DFlash head do")
+        # One transfer for both: token ids are exact in float64.
+        best_BSK2 = self._answered(anchors, starts, ("candidates", top_k), partial(self._best, top_k))
+        found: np.ndarray = best_BSK2.cpu().numpy()
+        self.target.require_numbers(found[:, :, 0, 1].flatten().tolist())
+        missing = [(0, 0), (0, 0), (0, top_k - found.shape[2])]
+        return np.stack([np.pad(found[..., 0], missing), np.pad(found[..., 1], missing, constant_values=-inf)], axis=-1)
+
+    def _walked(self, hidden_BSC: Tensor, anchors_B: Tensor) -> Tensor:
+        return self._walk(self._w, hidden_BSC, self._logits(hidden_BSC), anchors_B)
+
+    def _best(self, top_k: int, hidden_BSC: Tensor, anchors_B: Tensor) -> Tensor:
+        log_probs_BSV = self._logits(hidden_BSC).float().log_softmax(-1)
+        best = log_probs_BSV.topk(min(top_k, log_probs_BSV.shape[-1]), dim=-1)
+        return torch.stack([best.indices.double(), best.values.double()], dim=-1)
+
+    @torch.inference_mode()
+    def _answered(
+        self, anchors: Sequence[int], starts: Sequence[int], kind: tuple[Hashable, ...], answer: Answer
+    ) -> Tensor:
+        """What `answer`, of this `kind`, makes of the slots of such blocks."""
         self.target.require_known(anchors)
         size, at_B = self.head.block_size, torch.tensor([list(anchors), list(starts)], device=self.device)
         self._make_room(self.length + len(anchors) * size)
@@ -173,7 +206,7 @@ class DflashNetwork:
             self._first.copy_(at_B[1])
             capacity, least = self._cache_A2GPD.shape[3], 1 << (self.length + size - 1).bit_length()
             span = min(max(LEAST_SPAN, least), capacity)
-            return self._run(("draft", span), partial(self._only_block, span))
+            return self._run((*kind, span), partial(self._only_block, span, answer))
         positions_L = (at_B[1][:, None] + torch.arange(size, device=self.device)).flatten()
         places_L = self.length + torch.arange(len(positions_L), device=self.device)
         is_all_seen = list(starts) == [self.length]
@@ -181,19 +214,20 @@ class DflashNetwork:
             kind: None if is_all_seen and not kind.is_causal and kind.window is None else self._mask(kind, positions_L)
             for kind in set(self.head.layer_kinds)
         }
-        return self._blocks(at_B[0], positions_L, places_L, masks)
+        return answer(self._blocks(at_B[0], positions_L, places_L, masks), at_B[0])
 
-    def _only_block(self, span: int) -> Tensor:
+    def _only_block(self, span: int, answer: Answer) -> Tensor:
         """A block after all that is known, looking at `span` positions of the cache."""
         positions_L = self._first + torch.arange(self.head.block_size, device=self.device)
         keys_P = torch.arange(span, device=self.device)
         back_LP = positions_L[:, None] - keys_P
         visible_LP = (keys_P <= positions_L[-1]).expand_as(back_LP)
         masks: Masks = {kind: _seen(kind, visible_LP, back_LP) for kind in set(self.head.layer_kinds)}
-        return self._blocks(self._anchor, positions_L, positions_L, masks)
+        return answer(self._blocks(self._anchor, positions_L, positions_L, masks), self._anchor)
 
     def _blocks(self, anchors_B: Tensor, positions_L: Tensor, places_L: Tensor, masks: Masks) -> Tensor:
-        """A pass over blocks that stand at `places_L` of the cache for its time."""
+        """The states of the slots that are drafts, after the last norm, [B, S, C], by a pass over blocks that stand at
+        `places_L` of the cache for its time."""
         size = self.head.block_size
         ids_BL = torch.full((len(anchors_B), size), self.head.mask_id, device=self.device)
         ids_BL[:, 0] = anchors_B
@@ -201,8 +235,7 @@ class DflashNetwork:
         for index, kind in enumerate(self.head.layer_kinds):
             x_LC = self._layer(index, x_LC, (positions_L, places_L), masks[kind])
         slots = slice(self.head.first_slot, self.head.first_slot + self.head.num_drafts)
-        hidden_BSC = self._normed(x_LC, "norm").unflatten(0, (-1, size))[:, slots]
-        return self._walk(self._w, hidden_BSC, self._logits(hidden_BSC), anchors_B)
+        return self._normed(x_LC, "norm").unflatten(0, (-1, size))[:, slots]
 
     def _logits(self, hidden_BSC: Tensor) -> Tensor:
         """Of what the target writes; the mask is never drafted."""

@@ -16,7 +16,8 @@ from transformers import LlamaConfig, Qwen3Config
 
 from specdec.errors import UserError
 from specdec.models.checkpoints import ModelSource
-from specdec.models.eagle3_network import Eagle3Network, Eagle3Settings
+from specdec.models.eagle3_network import Eagle3Settings
+from specdec.models.eagle3_trees import Eagle3Trees
 from specdec.models.heads import HeadSource, MadeFor, require_tensors
 from specdec.models.llama_like import ACTIVATIONS, LLAMA, layer_settings
 from specdec.models.lm import CachedLM
@@ -76,13 +77,13 @@ class Eagle3Head(Eagle3Settings):
     def _fused(self) -> int:
         return len(self.taps) * self.target_hidden_size
 
-    def load(self, source: HeadSource, target: CachedLM, backend: str) -> Eagle3Network:
+    def load(self, source: HeadSource, target: CachedLM, backend: str) -> Eagle3Trees:
         """See `Head`."""
         names = [*self.wanted(), *(name for name in ("d2t", "t2d", "embed_tokens.weight") if name in source.shapes)]
         tensors = load_tensors(source.shapes, names)
         if self.has_own_words and not _is_map(tensors["d2t"], tensors.get("t2d"), self.vocab_size):
             raise UserError(f"{source.title}: d2t and t2d do not map its words to the target's {self.vocab_size}")
-        return Eagle3Network(self, tensors, target, self.rotary(source), backend == "graph")
+        return Eagle3Trees(self, tensors, target, self.rotary(source), backend == "graph")
 
 
 def _is_map(d2t_V: torch.Tensor, t2d: torch.Tensor | None, vocab_size: int) -> bool:

@@ -137,10 +137,15 @@ class Eagle3Network:
         """Forget the text."""
         self.length = 0
 
-    @torch.inference_mode()
     def extend(self, features_LF: Tensor, tokens: Sequence[int]) -> tuple[int, float]:
-        """Take in what the target has confirmed: the features of rows, each with the token after it. Returns what comes
-        next and its probability, in the draft vocabulary. Raises ValueError without rows."""
+        """`take_in`. Returns what comes next and its probability, in the draft vocabulary."""
+        self.take_in(features_LF, tokens)
+        return self._answer()
+
+    @torch.inference_mode()
+    def take_in(self, features_LF: Tensor, tokens: Sequence[int]) -> None:
+        """Take in what the target has confirmed: the features of rows, each with the token after it. Raises ValueError
+        without rows."""
         if not tokens or len(features_LF) != len(tokens):
             raise ValueError(f"{len(features_LF)} rows of features for {len(tokens)} tokens")
         self.target.require_known(tokens)
@@ -154,7 +159,6 @@ class Eagle3Network:
             self._run("extend", self._padded(len(ids)), self.length + len(ids))
             self.length += len(ids)
         self._num_steps = 0
-        return self._answer()
 
     @torch.inference_mode()
     def step(self) -> tuple[int, float]:
@@ -256,11 +260,15 @@ class Eagle3Network:
 
     def _over_cache(self, positions_L: Tensor, span: int) -> Attend:
         """Causal attention of new rows over the first `span` positions of the cache, where their own go first."""
+        return self._over(positions_L, torch.arange(span, device=self.device) <= positions_L[:, None])
+
+    def _over(self, places_L: Tensor, visible_LP: Tensor) -> Attend:
+        """Attention of new rows over what each sees of the first P positions; their own go to `places_L` first."""
+        span = visible_LP.shape[1]
 
         def attend(q_LHD: Tensor, k_LGD: Tensor, v_LGD: Tensor) -> Tensor:
             for part_GPD, new_LGD in zip(self._cache_2GPD, (k_LGD, v_LGD), strict=True):
-                part_GPD.index_copy_(1, positions_L, new_LGD.transpose(0, 1))
-            visible_LP = torch.arange(span, device=self.device) <= positions_L[:, None]
+                part_GPD.index_copy_(1, places_L, new_LGD.transpose(0, 1))
             repeats = q_LHD.shape[1] // self.head.num_kv_heads
             keys, values = (part[:, :span].repeat_interleave(repeats, dim=0) for part in self._cache_2GPD)
             attended_HLD = scaled_dot_product_attention(

@@ -6,22 +6,21 @@ Shape suffixes: B batch (always 1), F taps x hidden size, K kept positions, L ne
 vocabulary.
 """
 
-import functools
-import inspect
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
-from transformers import Cache, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from specdec.errors import UserError
 from specdec.models.architectures import find_architecture
-from specdec.models.kv_buffer import KVBuffer
+from specdec.models.kv_buffer import KVBuffer, as_cache
 from specdec.models.layer_settings import FULL, SLIDING, Windows, no_windows
 from specdec.models.taps import Taps
+from specdec.models.tree_rows import TreeRows, is_path
 
 
 class CachedLM:
@@ -38,18 +37,27 @@ class CachedLM:
     `lm.commit(1)` keeps the first, so that the next call runs at position 1.
     """
 
-    def __init__(self, hf_model: PreTrainedModel, vocab_size: int | None = None, gaps: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        hf_model: PreTrainedModel,
+        vocab_size: int | None = None,
+        gaps: Sequence[int] = (),
+        body: torch.nn.Module | None = None,
+    ) -> None:
         """`vocab_size` cuts the logits: ids from there on (padding rows of a bigger table) are never predicted, nor are
-        the `gaps` below it, whose logits are minus infinity.
+        the `gaps` below it, whose logits are minus infinity. `body`: what runs it up to its head; None: its own
+        modules.
 
         Raises ValueError for a model whose attention would misread the boolean mask.
         """
         if hf_model.config._attn_implementation != "sdpa":
             raise ValueError('CachedLM needs a model loaded with attn_implementation="sdpa"')
         self.model = hf_model.eval()
+        self.body = hf_model.get_submodule("model") if body is None else body
         self.device = hf_model.get_input_embeddings().get_parameter("weight").device
         self.vocab_size = vocab_size
         self.windows = windows_of(hf_model.config)
+        self._cap = getattr(hf_model.config, "final_logit_softcapping", None)
         self._num_rows = len(hf_model.get_input_embeddings().get_parameter("weight"))
         self._gaps = torch.tensor(list(gaps), dtype=torch.long, device=self.device)
         self.tokens: list[int] = []
@@ -57,7 +65,8 @@ class CachedLM:
         self.features: torch.Tensor | None = None
         self._cache = KVBuffer()
         self._pending: list[int] = []
-        self._taps = Taps(hf_model)
+        self._taps = Taps(hf_model, self.body)
+        self._parents: list[int] | None = None  # of the last forward's tokens, where they are a tree
         self._num_open = 0  # tokens of the last forward, whose keys and values stand after the committed ones
         self._block_size = self._pending_block_size = 1
 
@@ -71,18 +80,22 @@ class CachedLM:
         tokens: Sequence[int],
         *,
         block_size: int = 1,
+        parents: Sequence[int] | None = None,
         keep: Sequence[int] | None = None,
         taps: Sequence[int] = (),
     ) -> torch.Tensor:
         """Run `tokens` at positions length .. length+L-1 and return logits_KV of the kept ones.
 
         Position q attends to position k iff k // block_size <= q // block_size: 1 is causal
-        attention, 32 block diffusion. `keep` are ascending indices into `tokens` (None: all); the
-        LM head is computed for no others. Nothing is committed; an exception leaves the cache as it was.
+        attention, 32 block diffusion. `parents`: the tokens are a tree instead, each with the index of the one before
+        it that it goes on from (-1: the committed ones). A token sees the committed ones, those that it goes on from
+        and itself, and stands at position length + the number of those that it goes on from. `keep` are
+        ascending indices into `tokens` (None: all); the LM head is computed for no others. Nothing is committed; an
+        exception leaves the cache as it was.
         `taps`: layers, from 0, whose outputs (the last layer's: before the final norm) `commit` leaves in `features`.
-        Raises UserError for a layer that is not there.
+        Raises UserError for a layer that is not there, and for a tree that a pass of this backend cannot take.
         """
-        with self._pass(tokens, block_size, taps):
+        with self._pass(tokens, block_size, parents, taps):
             return self._run(list(tokens), block_size, keep)
 
     def predict(
@@ -90,6 +103,7 @@ class CachedLM:
         tokens: Sequence[int],
         *,
         block_size: int = 1,
+        parents: Sequence[int] | None = None,
         keep: Sequence[int] | None = None,
         never: int | None = None,
         taps: Sequence[int] = (),
@@ -99,7 +113,7 @@ class CachedLM:
         Chosen where the logits are, so that two short lists are all that comes from the device, in one
         transfer. `never` is an id that is not predicted (a mask): its logit counts as minus infinity.
         """
-        logits_KV = self.forward(tokens, block_size=block_size, keep=keep, taps=taps)
+        logits_KV = self.forward(tokens, block_size=block_size, parents=parents, keep=keep, taps=taps)
         return self.on_host(most_probable(logits_KV, -1 if never is None else never))
 
     def on_host(self, packed_K2: torch.Tensor | np.ndarray) -> tuple[list[int], list[float]]:
@@ -139,8 +153,7 @@ class CachedLM:
     def head(self, hidden_KE: torch.Tensor) -> torch.Tensor:
         """logits_KV of hidden states after the last norm, capped where the network caps them."""
         logits_KV = self.model.get_output_embeddings()(hidden_KE)
-        cap = getattr(self.model.config, "final_logit_softcapping", None)
-        return self.of_tokens(logits_KV if cap is None else cap * torch.tanh(logits_KV / cap))
+        return self.of_tokens(logits_KV if self._cap is None else self._cap * torch.tanh(logits_KV / self._cap))
 
     @property
     def _name(self) -> str:
@@ -175,10 +188,15 @@ class CachedLM:
         return self.on_host(most_probable(self.forward_within(tokens, at, keep), -1 if never is None else never))
 
     @contextmanager
-    def _pass(self, tokens: Sequence[int], block_size: int, taps: Sequence[int] = ()) -> Iterator[None]:
+    def _pass(
+        self, tokens: Sequence[int], block_size: int, parents: Sequence[int] | None = None, taps: Sequence[int] = ()
+    ) -> Iterator[None]:
         """Around a pass over `tokens`: afterwards they may be committed, unless it failed."""
         if not tokens:
             raise ValueError("forward needs at least one token")
+        if parents is not None and (len(parents) != len(tokens) or block_size != 1):
+            raise ValueError(f"{len(tokens)} tokens in blocks of {block_size} are no tree of {len(parents)} tokens")
+        self._parents = None if parents is None else list(parents)
         self.require_known(tokens)
         self._taps.begin(taps)
         self._pending, self._num_open = [], 0
@@ -191,9 +209,14 @@ class CachedLM:
         end = self.length + len(tokens)
         positions_L = torch.arange(self.length, end, device=self.device)
         blocks_P = torch.arange(end, device=self.device) // block_size
+        mask_LP = blocks_P <= blocks_P[self.length :, None]
+        if self._parents is not None:
+            rows = TreeRows.of(self._parents)
+            positions_L = self.length + torch.from_numpy(rows.depths_L).to(self.device)
+            mask_LP[:, self.length :] = torch.from_numpy(rows.sees_LL).to(self.device)
         self._cache.length = self.length
         with self._taps.watched():
-            return self._logits(tokens, positions_L, blocks_P <= blocks_P[self.length :, None], keep)
+            return self._logits(tokens, positions_L, mask_LP, keep)
 
     def masks(self, positions: torch.Tensor, visible: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         """What the network takes as a mask: `visible` [..., L, P], true where a position may be looked at, with the
@@ -213,24 +236,33 @@ class CachedLM:
     def _logits(
         self, tokens: list[int], positions_L: torch.Tensor, mask_LP: torch.Tensor, keep: Sequence[int] | None
     ) -> torch.Tensor:
-        output = self.model(
+        hidden_LE = self.body(
             input_ids=torch.tensor([tokens], device=self.device),
             attention_mask=self.masks(positions_L[None, None], mask_LP[None, None]),
             position_ids=positions_L[None],
-            **as_cache(self.model, self._cache),
+            **as_cache(self.body, self._cache),
             use_cache=True,
-            logits_to_keep=0 if keep is None else torch.tensor(list(keep), dtype=torch.long, device=self.device),
-        )
-        return self.of_tokens(output.logits[0])
+        ).last_hidden_state[0]
+        return self.head(hidden_LE if keep is None else hidden_LE[list(keep)]).to(self.device)
 
-    def commit(self, num_tokens: int) -> None:
-        """Keep the first `num_tokens` of the last forward and drop the rest."""
-        if not 0 <= num_tokens <= len(self._pending):
-            raise ValueError(f"cannot commit {num_tokens} of {len(self._pending)} tokens")
-        self.tokens += self._pending[:num_tokens]
-        self.features = self._taps.take(num_tokens)
+    @torch.inference_mode()
+    def commit(self, kept: int | Sequence[int]) -> None:
+        """Keep the first `kept` tokens of the last forward, or those with these indices, a path of a tree from its
+        first token on, and drop the rest."""
+        path = range(kept) if isinstance(kept, int) else kept
+        is_negative = isinstance(kept, int) and kept < 0
+        if is_negative or len(path) > len(self._pending) or not is_path(path, self._parents):
+            raise ValueError(f"cannot commit {kept} of {len(self._pending)} tokens")
+        if not is_path(path, None):
+            self._move(path)
+        self.tokens += [self._pending[row] for row in path]
+        self.features = self._taps.take(path)
         self._block_size = self._pending_block_size
         self._pending, self._num_open = [], 0
+
+    def _move(self, path: Sequence[int]) -> None:
+        """Keys and values of these rows of the last forward go to the places right after the committed ones."""
+        self._cache.move(path)
 
     def rollback(self, length: int) -> None:
         """Forget the committed positions from `length` on (and the last forward's tokens)."""
@@ -256,8 +288,9 @@ class CachedLM:
         over them, so whoever keeps them copies them."""
         return self._cache.first(self.length)
 
-    def warm_up(self, taps: Sequence[int] = ()) -> None:
-        """Run a few throw-away passes, so that no measured one pays for first-use initialisation."""
+    def warm_up(self, taps: Sequence[int] = (), num_nodes: int = 0) -> None:
+        """Run a few throw-away passes, so that no measured one pays for first-use initialisation. `num_nodes`: of the
+        largest tree that there will be."""
         for num_tokens in (1, 16, 32, 64):
             self.forward([0] * num_tokens, taps=taps)
         self.rollback(0)
@@ -307,14 +340,3 @@ def windows_of(config: PretrainedConfig) -> Windows:
     """What each layer of a network sees, of its own settings; of an unknown architecture: all."""
     known, settings = find_architecture(config.model_type), config.to_dict()
     return no_windows(settings) if known is None else known.windows(settings)
-
-
-def as_cache(module: torch.nn.Module, cache: Cache) -> dict[str, Cache]:
-    """`cache` under the name by which the forward of a Hugging Face module takes it."""
-    return {_cache_name(type(module).forward): cache}
-
-
-@functools.cache
-def _cache_name(forward: Callable[..., object]) -> str:
-    """transformers 5.24 says "cache" where versions before it said "past_key_values"."""
-    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"

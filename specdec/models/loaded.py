@@ -23,7 +23,8 @@ SLOW_TO_LOAD = 10**9  # bytes from which on a silence has to be explained
 @dataclass
 class LoadedModels:
     """The models of `sources`, and the heads over the target. `predicted`: the tokens that any of them writes, as
-    `predicted_tokens`. `is_told`: each is named as it loads, however small."""
+    `predicted_tokens`. `is_told`: each is named as it loads, however small. `most_nodes`: of the largest tree that the
+    target will verify."""
 
     sources: Mapping[Role, ModelSource]
     device: torch.device
@@ -31,6 +32,7 @@ class LoadedModels:
     backend: str
     predicted: tuple[int, tuple[int, ...]]
     is_told: bool = False
+    most_nodes: int = 0
     _lms: dict[Role, CachedLM] = field(default_factory=dict, repr=False)
     _heads: dict[Role, HeadNetwork] = field(default_factory=dict, repr=False)
 
@@ -43,7 +45,7 @@ class LoadedModels:
         if source.role not in self._heads:
             target = self.of(TARGET)
             self._heads[source.role] = head = source.head.load(source, target, self.backend)
-            target.warm_up(head.taps)
+            target.warm_up(head.taps, self.most_nodes)
             head.warm_up()
         return self._heads[source.role]
 
@@ -54,5 +56,5 @@ class LoadedModels:
             if self.is_told or source.num_parameters * self.dtype.itemsize >= SLOW_TO_LOAD:
                 log.info("loading %s", loading_title(source, self.dtype, self.device, self.backend))
             self._lms[source.role] = load_lm(source, self.device, self.dtype, vocab_size, self.backend, gaps)
-            self._lms[source.role].warm_up()
+            self._lms[source.role].warm_up(num_nodes=self.most_nodes if source.role is TARGET else 0)
         return self._lms[source.role]

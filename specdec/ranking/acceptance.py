@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from specdec.records.fields import is_count
 from specdec.records.record import Record
+from specdec.records.rounds import Round
 
 MAX_LEN = 1_000_000  # tokens of a draft: a log that says more is damaged
 
@@ -18,7 +19,7 @@ MAX_LEN = 1_000_000  # tokens of a draft: a log that says more is damaged
 class Shape(NamedTuple):
     """What a round came to, in tokens."""
 
-    drafted: int
+    drafted: int  # of a tree, the places of the text that it guessed at before the first without a right guess
     accepted: int
     emitted: int  # the target's own token, the bonus, included: one more than accepted, unless the output ends before
 
@@ -31,8 +32,7 @@ class RoundCounts:
 
     @classmethod
     def of(cls, record: Record) -> "RoundCounts":
-        shapes = (Shape(turn.draft_len, turn.accepted_len, len(turn.emitted_tokens)) for turn in record.rounds)
-        return cls._made(Counter(shapes))
+        return cls._made(Counter(map(_shape, record.rounds)))
 
     @classmethod
     def united(cls, parts: Iterable["RoundCounts"]) -> "RoundCounts":
@@ -121,6 +121,11 @@ class RoundCounts:
             "unconditional": [round(rate, 6) for rate in self.unconditional],
             "conditional": [round(rate, 6) for rate in self.conditional],
         }
+
+
+def _shape(turn: Round) -> Shape:
+    drafted = turn.num_reached if turn.is_tree else turn.draft_len
+    return Shape(drafted, turn.accepted_len, len(turn.emitted_tokens))
 
 
 def _tally(pairs: Iterable[tuple[int, int]]) -> list[int]:

@@ -4,7 +4,8 @@ time goes beyond it.
 The clairvoyant knows the target's text. In every round it drafts nothing, or with one of the drafters the number of
 tokens that costs it least; it is found by dynamic programming from the text's end. No drafting policy over the same
 chains can beat it: prefill passes are in its accounts, and for policies with draft reuse it may reuse at least as much
-as they. No torch.
+as they. Of a tree it drafts the text's own path alone, as far as that is on offer, so that no choice of nodes within
+what was recorded can beat it either. No torch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from math import inf
 from pathlib import Path
 
 from specdec.decoding.chains import Chain, Chains
+from specdec.decoding.offers import Offers
 from specdec.decoding.target import count_accepted
 from specdec.drafters.families import kind_of_chains, parse_name
 from specdec.errors import UserError
@@ -39,7 +41,9 @@ class Costs:
 
     @classmethod
     def of(cls, profile: LatencyProfile, entry: str, longest: int) -> "Costs":
-        """A profile's costs, for drafts up to `longest` tokens; `entry` is one of its targets."""
+        """A profile's costs, for drafts up to `longest` tokens and as far as its table goes, after which it is flat;
+        `entry` is one of its targets."""
+        longest = max(longest, *profile.verify_ms.get(entry, {0: 0.0}))
         verify_ms = [verification_ms(profile, entry, n + 1) for n in range(longest + 1)]
         return cls(profile.pass_ms("block"), profile.pass_ms("ar"), verify_ms, profile.family_pass_ms)
 
@@ -50,6 +54,10 @@ class Costs:
     def of_chains(self, chains: Chains | None) -> float:
         """A pass of the drafter of some chains; None: of none."""
         return self.pass_ms(False) if chains is None else self.pass_ms(chains.has_blocks, family_of(chains.name))
+
+    def verification(self, draft_len: int) -> float:
+        """Of a draft of any length."""
+        return self.verify_ms[min(draft_len, len(self.verify_ms) - 1)]
 
     @cached_property
     def is_monotone(self) -> bool:
@@ -87,7 +95,22 @@ class Board:
         sizes = [chains.identity["block_size"] for chains in trace.chains.values() if chains.has_blocks]
         self.block_size = sizes[0] if sizes else None
         self.chains = dict(trace.chains)
+        self._offered: set[str] = set()  # of which trees are made
         self._moves: dict[str, list[list[Move]]] = {}
+        for offers in trace.offers.values():
+            self.add(offers)
+
+    def add(self, recorded: Chains | Offers) -> None:
+        """What a drafter that is not there yet drafts from: chains, or of what it makes trees of, the text's path."""
+        if recorded.name not in self.chains:
+            is_offer = isinstance(recorded, Offers)
+            chains = recorded.true_chains(self.trace.output_tokens) if isinstance(recorded, Offers) else recorded
+            self.add_chains(chains, of_tree=is_offer)
+
+    def add_chains(self, chains: Chains, *, of_tree: bool) -> None:
+        """Chains; `of_tree`: the text's own path through a tree, which may have other nodes too."""
+        self.chains.setdefault(chains.name, chains)
+        self._offered |= {chains.name} if of_tree else set()
 
     @cached_property
     def wholes(self) -> list[int]:
@@ -118,7 +141,8 @@ class Board:
         passes_for = chain.passes_for
         for draft_len in range(1, longest + 1):
             num_passes, accepted_len = passes_for[draft_len], min(draft_len, match)
-            verify_ms = costs.verify_ms[draft_len]
+            # A tree may have other nodes too, where more of them are verified for less.
+            verify_ms = (costs.cheapest_from if chains.name in self._offered else costs.verify_ms)[draft_len]
             if seen and 2 <= draft_len <= match:
                 accepted_len += _num_reused(self.trace.output_tokens, at + draft_len, budget - draft_len, seen)
                 verify_ms = costs.cheapest_from[accepted_len]
@@ -212,6 +236,7 @@ class Judge:
 
     def __init__(self, trace: Trace, profile: LatencyProfile, entry: str) -> None:
         longest = max((len(chain.tokens) for chains in trace.chains.values() for chain in chains.chains), default=0)
+        longest = max([longest, *(offers.depth for offers in trace.offers.values())])
         costs = Costs.of(profile, entry, longest + trace.identity.max_new_tokens)
         self.trace, self.profile = trace, profile
         self._boards = {reuse: Board(trace, costs, reuse_drafts=reuse) for reuse in (False, True)}
@@ -227,17 +252,22 @@ class Judge:
         """Where the time of a record of this question goes. Raises UserError if its own drafter was not recorded."""
         spec, settings = parse_name(record.drafter_name), dict(record.identity.settings)
         reuse = bool(settings.get("reuse_drafts"))
-        own_chains = [self.trace.chains_of(part) for part in spec.parts if part.chains_name is not None]
-        said = {key: value for chains in own_chains for key, value in chains.identity.items()}
+        found = [(part, recorded) for part in spec.parts if (recorded := self.trace.recorded_of(part)) is not None]
+        said = {key: value for _, recorded in found for key, value in recorded.identity.items()}
         known = {key: value for key, value in said.items() if key in settings}
         difference = first_difference(known, {key: settings[key] for key in known})
         if difference is not None:
             raise UserError(f"the trace of question {record.question_id} is of another drafter ({difference})")
-        # Chains that follow from the text are in no older trace.
-        names = tuple(chains.name for chains in own_chains)
-        for chains in own_chains:
-            self._boards[reuse].chains.setdefault(chains.name, chains)
-        priced = (name for name in {*self.trace.chains, *names} if self.profile.knows(family_of(name)))
+        for part, recorded in found:
+            if isinstance(recorded, Offers):
+                recorded.require(part.chain_len(settings), record.drafter_name, record.question_id)
+            self._boards[reuse].add(recorded)  # chains that follow from the text are in no older trace
+        paths = [chains for part in spec.parts if (chains := part.true_chains(self.trace)) is not None]
+        for chains in paths:
+            self._boards[reuse].add_chains(chains, of_tree=True)
+        names = tuple(one.name for one in [*paths, *(recorded for _, recorded in found)])  # the last one's passes
+        everything = {*self.trace.chains, *self.trace.offers, *names}
+        priced = (name for name in everything if self.profile.knows(family_of(name)))
         own, best = self.oracle(names, reuse), self.oracle(tuple(sorted(priced)), reuse)
         lost = {"over_ms": 0.0, "under_ms": 0.0, "passes_ms": own.best_ms - best.best_ms}
         at, is_cached = 0, False
@@ -261,7 +291,7 @@ def _charge(own: Oracle, turn: Round, state: tuple[int, bool], lost: dict[str, f
     needs_prefill = chains is not None and is_block_draft and not is_cached and board.wholes[at] > 0
     pass_ms = costs.of_chains(chains or next((board.chains[name] for name in own.names[-1:]), None))
     needless_ms = pass_ms * (turn.num_prefill_passes - needs_prefill)
-    spent_ms = pass_ms * turn.num_forward_passes + costs.verify_ms[turn.draft_len]
+    spent_ms = pass_ms * turn.num_forward_passes + costs.verification(turn.draft_len)
     regret_ms = spent_ms - needless_ms + own.values[is_cached_after][next_at] - own.values[is_cached][at]
     best = own.best_moves[is_cached][at] or board.stay(at)  # all are known once the oracle is made
     is_over = (num_passes, turn.draft_len) > (best.num_passes, best.draft_len)

@@ -68,6 +68,11 @@ def is_tokens(value: Any) -> bool:
     return type(value) is list and all(map(is_count, value))
 
 
+def is_indices(value: Any) -> bool:
+    """A list of indices; -1: none."""
+    return type(value) is list and all(type(item) is int and -1 <= item < 2**63 for item in value)
+
+
 def is_floats(value: Any) -> bool:
     return type(value) is list and all(type(item) is float and math.isfinite(item) for item in value)
 

@@ -17,6 +17,7 @@ from specdec.records.identity import LIVE, REPLAY, TRACE, Identity, current
 from specdec.records.rounds import Round, totals
 
 SCHEMA_VERSION = 2  # 1: `older.py`
+TREES_VERSION = 3  # of records with trees: whoever knows chains alone must not take their tokens for one
 _TREES = ("provenance", "raw_data")
 _NO_PLACE = "choose another --output_dir or free space"
 
@@ -123,7 +124,7 @@ class Record:
             "orig_model_inputs": self.prompt_ids,
             "raw_data": self.raw_data,
             "stats_each_round": entries,
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": TREES_VERSION if any(turn.is_tree for turn in self.rounds) else SCHEMA_VERSION,
             "question_id": self.question_id,
             "drafter_name": self.drafter_name,
             "output_tokens": self.output_tokens,
@@ -139,9 +140,9 @@ class Record:
     def from_builtins(cls, data: Any) -> "Record":
         """The inverse of `to_builtins`; UserError names what is missing, wrong or inconsistent."""
         version = fields.take(data, "schema_version", fields.is_count)
-        if version not in (older.VERSION, SCHEMA_VERSION):
-            raise UserError(f"schema_version is {version}, not {SCHEMA_VERSION}")
-        data = _current(data if version == SCHEMA_VERSION else older.renewed(data, SCHEMA_VERSION))
+        if version not in (older.VERSION, SCHEMA_VERSION, TREES_VERSION):
+            raise UserError(f"schema_version is {version}, not {SCHEMA_VERSION} or {TREES_VERSION}")
+        data = _current(older.renewed(data, SCHEMA_VERSION) if version == older.VERSION else data)
         provenance = fields.take(data, "provenance", fields.is_dict)
         prompt_ids = fields.take(data, "orig_model_inputs", fields.is_tokens)
         rounds = _rounds_of(fields.take(data, "stats_each_round", fields.is_list), len(prompt_ids))

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from specdec.config import RunConfig
-from specdec.decoding.chains import Text
+from specdec.decoding.chains import Chains, Text
 from specdec.drafters.base import Spec
 from specdec.errors import UserError
 from specdec.ranking.conventions import Written
@@ -79,6 +79,7 @@ def _without_map(network: Any) -> Iterator[None]:
 def _written(session: Session, spec: Spec, trace: Trace, length: int) -> Written:
     """The trace's answer, with what the drafter as it is now writes after each of its tokens."""
     text = Text([*trace.prompt_ids, *trace.output_tokens], len(trace.prompt_ids), trace.num_prefixes)
-    (chains,) = record_chains(session, text, {str(spec.chains_name): length}).values()
+    (chains,) = record_chains(session, text, {str(spec.chains_name): length})
+    assert isinstance(chains, Chains)  # of a draft in a row: `_require_recorded` found it in the trace
     drafts = [chain.tokens for chain in chains.chains]
     return Written(trace.output_tokens, drafts, trace.stop_ids, trace.identity.max_new_tokens)

@@ -10,6 +10,7 @@ from specdec.decoding.cost_aware import learning_of
 from specdec.drafters.base import Spec
 from specdec.drafters.earlier import NOTHING, Earlier
 from specdec.errors import UserError
+from specdec.models.graph.plans import MAX_NODES
 from specdec.questions.sets import Problem
 from specdec.records.identity import Identity, first_difference, prompt_sha256
 from specdec.records.places import load_finished
@@ -44,7 +45,7 @@ def plan_jobs(
     for a stored record that was made with other settings.
     """
     for spec in session.specs:
-        spec.check_context(session.options, session.context_len)
+        _check_room(session, spec)
     prompts = [fitting_prompt(session, problem) for problem in problems]
     by_spec = {spec: session.results_identity(spec) for spec in session.specs}
     jobs = [
@@ -56,6 +57,19 @@ def plan_jobs(
         if job.trace is not None:
             session.require_readable(job.trace.output_tokens, f"the trace of question {job.problem.question_id}")
     return jobs
+
+
+def _check_room(session: Session, spec: Spec) -> None:
+    """Raise UserError for a drafter that the models or the backend have no room for."""
+    spec.check_context(session.options, session.context_len)
+    rooms = {"the models' context": (session.context_len - 1, "ask for fewer")}
+    if session.backend == "graph":
+        rooms["a pass of the graph backend"] = MAX_NODES, "ask for fewer, or add --engine eager"
+    for what, (room, advice) in rooms.items():
+        if spec.most_nodes > room:
+            raise UserError(
+                f"{spec.name} verifies trees of {spec.most_nodes} tokens, and {what} takes {room}: {advice}"
+            )
 
 
 def _plan_job(

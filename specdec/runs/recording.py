@@ -6,8 +6,10 @@ The drafter families make the chains (`drafters/`), `traces/trace.py` the file.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from specdec.decoding.chains import Chains, Text
+from specdec.decoding.offers import Offers, packed
 from specdec.decoding.stopping import Draft
 from specdec.decoding.target import Target, Verification, count_accepted
 from specdec.drafters.base import Recording, Spec
@@ -51,11 +53,17 @@ def plan_traces(session: Session, problems: Sequence[Problem]) -> list[TraceJob]
         identity = config.identity(*where, settings)
         path = trace_path(config.output.output_dir, identity)
         stored = None if config.output.overwrite else load_matching(path, identity)
-        known = {} if stored is None else stored.chains
-        has = {name: chains.chain_len for name, chains in known.items() if chains.identity == identities.get(name)}
+        has = {} if stored is None else _sizes(stored, identities)
         missing = {name: length for name, length in wanted.items() if has.get(name, -1) < length}
         jobs.append(TraceJob(problem, prompt_ids, identity, path, stored, missing))
     return jobs
+
+
+def _sizes(stored: Trace, identities: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """How long the chains of a trace are, and how large its offers, that are of these drafters."""
+    sizes = {name: (chains.identity, chains.chain_len) for name, chains in stored.chains.items()}
+    sizes |= {name: (offers.identity, offers.size) for name, offers in stored.offers.items()}
+    return {name: size for name, (identity, size) in sizes.items() if identity == identities.get(name)}
 
 
 def next_traces(session: Session, job: TraceJob, answer: str) -> list[TraceJob]:
@@ -75,9 +83,10 @@ def drafting_parts(session: Session) -> list[Spec]:
 
 
 def wanted_chains(session: Session) -> dict[str, int]:
-    """The chains that the asked drafters need, and how long: name -> tokens (--chain_len at least)."""
-    config = session.config
-    wanted = dict.fromkeys(chain_specs(session), config.recording.chain_len or 0)
+    """The chains that the asked drafters need, and how long: name -> tokens (--chain_len at least); and of what they
+    make trees of, how large it is."""
+    least = session.config.recording.chain_len or 0
+    wanted = {name: 0 if spec.is_tree else least for name, spec in chain_specs(session).items()}
     for spec in drafting_parts(session):
         if spec.chains_name is not None:
             wanted[spec.chains_name] = max(wanted[spec.chains_name], spec.chain_len(session.options))
@@ -101,14 +110,15 @@ def record_trace(session: Session, job: TraceJob, check_stop: Callable[[], None]
         output_tokens=output_tokens,
         gaps=gaps,
         output_text=session.text_of(output_tokens, skip_special=True),
-        chains={**old.chains, **made} if old else made,
+        chains={**(old.chains if old else {}), **{one.name: one for one in made if isinstance(one, Chains)}},
+        offers={**(old.offers if old else {}), **{one.name: one for one in made if isinstance(one, Offers)}},
     )
 
 
-def record_chains(session: Session, text: Text, missing: Mapping[str, int]) -> dict[str, Chains]:
-    """The missing chains along a text, those of a family together, for they may share passes."""
+def record_chains(session: Session, text: Text, missing: Mapping[str, int]) -> list[Chains | Offers]:
+    """The missing chains and offers along a text, those of a family together, for they may share passes."""
     specs = chain_specs(session)
-    made: dict[str, Chains] = {}
+    made: list[Chains | Offers] = []
     for family in families():
         own = {name: length for name, length in missing.items() if isinstance(specs[name], family.specs)}
         if own and family.record is not None:
@@ -117,7 +127,7 @@ def record_chains(session: Session, text: Text, missing: Mapping[str, int]) -> d
             recording = Recording(setup, text, session.config.recording.record_batch, session.features_of)
             found = family.record(recording, own)
             for name, chains in found.items():
-                made[name] = Chains.pack(name, session.chains_identity(specs[name]), missing[name], chains)
+                made.append(packed(name, session.chains_identity(specs[name]), missing[name], chains))
     return made
 
 
@@ -146,7 +156,7 @@ class WatchedTarget(Target):
         greedy, _ = self.lm.on_host(most_probable(logits_LV))
         accepted_len = count_accepted(draft.tokens, greedy)
         self.gaps += (best_L2[:, 0] - best_L2[:, 1]).tolist()[: accepted_len + 1]
-        return Verification(accepted_len, greedy[accepted_len])
+        return Verification(range(accepted_len), greedy[accepted_len])
 
 
 def _helper(session: Session) -> Spec:

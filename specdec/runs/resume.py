@@ -60,7 +60,7 @@ def repeated_run(config: RunConfig, problems: Sequence[Problem], shard: Shard) -
     can_be = not is_afresh and config.decoding.verify == "target"
     if (
         not can_be
-        or config.drafters.needs_advice
+        or config.drafters.needs_costs
         or any(spec.reads_earlier for spec in config.drafters.specs())
         or (config.recording.with_traces and not all(path.is_file() for path in trace_paths(config, problems)))
         or not all(path.is_file() or place_of(path) for path in _paths(config, problems))

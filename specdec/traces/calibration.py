@@ -12,7 +12,7 @@ import numpy as np
 
 from specdec.decoding import cost_aware
 from specdec.decoding.chains import Chain
-from specdec.decoding.cost_aware import EASE_EDGES, PASSES_AHEAD, Advice, Calibration, Curve
+from specdec.decoding.cost_aware import EASE_EDGES, PASSES_AHEAD, Advice, Calibration, Curve, RoundCosts
 from specdec.decoding.target import count_accepted
 from specdec.drafters.advised import Advised
 from specdec.drafters.base import Spec
@@ -143,6 +143,28 @@ def costs_of(spec: Advised, profile: LatencyProfile) -> tuple[float, list[float]
     return profile.pass_ms(spec.priced_as), verify_ms
 
 
+def tree_costs(spec: Spec, profiles: Iterable[LatencyProfile]) -> RoundCosts | None:
+    """What a tree by cost, which learns nothing, reckons with: None for a spec that is none.
+
+    Raises UserError for a profile that was not given, or does not know the spec's family or target.
+    """
+    spec = spec.parts[-1]
+    if not spec.needs_costs or spec.needs_advice:
+        return None
+    profile, entry = _priced_by(spec, str(vars(spec)["pricing"]), profiles)
+    verify_ms = [verification_ms(profile, entry, n + 1) for n in range(spec.most_nodes + 1)]
+    return RoundCosts(profile.pass_ms(spec.priced_as), verify_ms)
+
+
+def _priced_by(spec: Spec, pricing: str, profiles: Iterable[LatencyProfile]) -> tuple[LatencyProfile, str]:
+    """The profile and its entry that "TARGET@PROFILE" says."""
+    entry, _, profile_name = pricing.rpartition("@")
+    profile = next((one for one in profiles if one.name == profile_name), None)
+    if profile is None or entry not in profile.target_ms_per_token:
+        raise UserError(f"{spec.name}: give the profile with --latency_profile, which has to hold the target {entry!r}")
+    return profile, entry
+
+
 def advice_of(
     spec: Spec, calibration_file: str | Path | None, profiles: Iterable[LatencyProfile], drafter: Mapping[str, Any]
 ) -> Advice | None:
@@ -153,10 +175,7 @@ def advice_of(
     spec = spec.parts[-1]
     if not isinstance(spec, Advised) or calibration_file is None:
         return None
-    entry, _, profile_name = spec.pricing.rpartition("@")
-    profile = next((one for one in profiles if one.name == profile_name), None)
-    if profile is None or entry not in profile.target_ms_per_token:
-        raise UserError(f"{spec.name}: give the profile with --latency_profile, which has to hold the target {entry!r}")
+    profile, _ = _priced_by(spec, spec.pricing, profiles)
     pass_ms, verify_ms = costs_of(spec, profile)
     calibration = cost_aware.load_calibration(Path(calibration_file), str(spec.chains_name))
     difference = first_difference(calibration.identity, {key: drafter.get(key) for key in calibration.identity})

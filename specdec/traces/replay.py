@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-from specdec.decoding.cost_aware import Advice, learning_of
+from specdec.decoding.cost_aware import Advice, RoundCosts, learning_of
 from specdec.decoding.loop import speculate
 from specdec.decoding.stopping import Draft
 from specdec.decoding.target import Verification, count_accepted
+from specdec.decoding.trees import walk_text
 from specdec.drafters.base import Setup, Spec
 from specdec.drafters.earlier import NOTHING, Earlier
 from specdec.drafters.flags import Options
@@ -39,11 +40,18 @@ class RecordedTarget:
 
     def verify(self, draft: Draft) -> Verification:
         begin, text = self._num_emitted, self.trace.output_tokens
-        accepted_len = count_accepted(draft.tokens, text[begin : begin + len(draft.tokens)])
+        path = accepted_text(draft, text[begin : begin + len(draft.tokens)])
         # After the text's end the bonus is cut off by the loop, whatever it is.
-        next_token = text[min(begin + accepted_len, len(text) - 1)]
-        self._num_emitted = begin + accepted_len + 1
-        return Verification(accepted_len, next_token)
+        next_token = text[min(begin + len(path), len(text) - 1)]
+        self._num_emitted = begin + len(path) + 1
+        return Verification(path, next_token)
+
+
+def accepted_text(draft: Draft, text: Sequence[int]) -> Sequence[int]:
+    """What a target keeps of a draft whose own text goes on so."""
+    if draft.parents is None:
+        return range(count_accepted(draft.tokens, text))
+    return walk_text(draft.tokens, draft.parents, text)
 
 
 def replay(
@@ -52,13 +60,14 @@ def replay(
     options: Options = MappingProxyType({}),
     advice: Advice | None = None,
     earlier: Earlier = NOTHING,
+    costs: RoundCosts | None = None,
 ) -> Record:
     """The record of a live run of `spec` on the trace's question; its times are zero, for nothing was measured.
 
-    `options`, `advice`, `earlier`: as for a live drafter. Raises UserError if the trace lacks the drafter's chains or
-    holds too short ones.
+    `options`, `advice`, `earlier`, `costs`: as for a live drafter. Raises UserError if the trace lacks the drafter's
+    chains or holds too short ones.
     """
-    setup = Setup(trace.stop_ids, options, advice=advice, earlier=earlier)
+    setup = Setup(trace.stop_ids, options, advice=advice, earlier=earlier, costs=costs)
     rounds = speculate(
         RecordedTarget(trace),
         spec.replayed(trace, setup),
@@ -67,8 +76,8 @@ def replay(
         stop_ids=trace.stop_ids,
         clock=lambda: 0.0,
     )
-    chains = None if spec.chains_name is None else trace.chains_of(spec)
-    settings = {} if chains is None else chains.identity
+    recorded = trace.recorded_of(spec)
+    settings = {} if recorded is None else recorded.identity
     settings = {**vars(spec), **settings, **spec.kept_settings(setup)}
     settings |= earlier.settings if spec.reads_earlier else {}
     identity = trace.identity.of_drafter(spec.name, settings, REPLAY)

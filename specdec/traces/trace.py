@@ -8,14 +8,15 @@ import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from specdec.decoding.chains import ARRAYS, Chains
+from specdec.decoding.offers import KINDS, Offers
 from specdec.drafters.base import Spec
 from specdec.errors import UserError, user_error
 from specdec.records import fields
@@ -24,8 +25,9 @@ from specdec.records.pickles import write_atomic
 from specdec.records.record import identity_path
 from specdec.records.turns import row_of
 
-VERSION = 2
-READ = 1, VERSION
+VERSION = 3
+CHAINS_ALONE = 2  # what a trace without offers is written as: programs of before read it
+READ = 1, CHAINS_ALONE, VERSION
 _UNREADABLE = (
     *(ValueError, LookupError, TypeError, OverflowError, EOFError, MemoryError, RuntimeError),  # too deep, encrypted
     *(zipfile.BadZipFile, zlib.error, struct.error),
@@ -40,6 +42,12 @@ _STATED = {
     "output_text": fields.is_str,
 }
 _CHAINS = {"name": fields.is_str, "identity": fields.is_dict, "chain_len": fields.is_count}
+_OFFERS = {
+    "kind": lambda value: value in KINDS,
+    "name": fields.is_str,
+    "identity": fields.is_dict,
+    "size": fields.is_count,
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,8 @@ class Trace:
 
     `identity` is that of the question's plain decoding record: models, settings, budget. `output_tokens` end with
     a stop token or at the budget; `gaps` are the differences between the best and the second logit at each.
-    Chain i of `chains[NAME]` starts after the prompt and the first i output tokens.
+    Chain i of `chains[NAME]` starts after the prompt and the first i output tokens; so do `offers`, of which trees are
+    made.
     """
 
     identity: Identity
@@ -59,6 +68,7 @@ class Trace:
     gaps: list[float]
     output_text: str
     chains: dict[str, Chains]
+    offers: dict[str, Offers] = field(default_factory=dict)
 
     @property
     def question_id(self) -> int:
@@ -85,14 +95,35 @@ class Trace:
             )
         return found
 
+    def offers_of(self, spec: Spec) -> Offers:
+        """What `spec` makes trees of. Raises UserError if it was not recorded."""
+        found = self.offers.get(spec.chains_name or "")
+        if found is None:
+            raise UserError(
+                f"the trace of question {self.question_id} has no offers for {spec.name} (it has: "
+                f"{', '.join(sorted(self.offers)) or 'none'}): record it with failfast.py --record and this drafter"
+            )
+        return found
+
+    def recorded_of(self, spec: Spec) -> Chains | Offers | None:
+        """What `spec` drafts from; None where it drafts from the text alone. Raises UserError if that is not there."""
+        if spec.chains_name is None:
+            return None
+        return self.offers_of(spec) if spec.parts[-1].is_tree else self.chains_of(spec)
+
     def to_bytes(self) -> bytes:
-        meta = {key: value for key, value in vars(self).items() if key not in ("chains", "gaps")}
-        meta |= {"version": VERSION, "identity": self.identity.to_builtins()}
+        meta = {key: value for key, value in vars(self).items() if key not in ("chains", "offers", "gaps")}
+        version = VERSION if self.offers else CHAINS_ALONE
+        meta |= {"version": version, "identity": self.identity.to_builtins()}
         meta |= {"chains": [[c.name, c.identity, c.chain_len] for c in self.chains.values()]}
+        if self.offers:
+            meta |= {"offers": [[one.kind, one.name, one.identity, one.size] for one in self.offers.values()]}
         text = np.frombuffer(json.dumps(meta).encode(), np.uint8)
         arrays: dict[str, Any] = {"meta": text, "gaps": np.array(self.gaps, np.float32)}
         for index, chains in enumerate(self.chains.values()):
             arrays |= {f"{index}_{key}": array for key, array in chains.arrays.items()}
+        for index, offers in enumerate(self.offers.values()):
+            arrays |= {f"offers_{index}_{key}": array for key, array in offers.arrays.items()}
         file = io.BytesIO()
         np.savez_compressed(file, **arrays)
         return file.getvalue()
@@ -107,14 +138,22 @@ class Trace:
                 raise UserError(f"another version of the format than {VERSION}")
             made = [
                 Chains(**described, arrays={key: current(arrays[f"{index}_{key}"], version) for key in ARRAYS})
-                for index, described in enumerate(_described(meta))
+                for index, described in enumerate(_described(meta, "chains", _CHAINS))
             ]
+            listed = _described(meta, "offers", _OFFERS) if version == VERSION else []
+            offers = [_offers(arrays, index, **one) for index, one in enumerate(listed)]
             gaps = arrays["gaps"].tolist()
-        if unknown := meta.keys() - {"version", "identity", "chains", *_STATED}:
+        if unknown := meta.keys() - {"version", "identity", "chains", "offers", *_STATED}:
             raise UserError(f"has an unknown part {min(unknown)!r}")
         own = Identity.from_builtins(fields.take(meta, "identity", fields.is_dict))
         stated = {key: fields.take(meta, key, is_valid) for key, is_valid in _STATED.items()}
-        trace = cls(**stated, identity=own, gaps=gaps, chains={chains.name: chains for chains in made})
+        trace = cls(
+            **stated,
+            identity=own,
+            gaps=gaps,
+            chains={chains.name: chains for chains in made},
+            offers={one.name: one for one in offers},
+        )
         trace.check()
         return trace
 
@@ -129,10 +168,12 @@ class Trace:
                 raise UserError("prompt or output is not a list of tokens")
         if not fields.is_floats(self.gaps) or len(self.gaps) != len(self.output_tokens):
             raise UserError("not one gap per output token")
-        for chains in self.chains.values():
-            chains.check()
-            if chains.num_prefixes != self.num_prefixes:
-                raise UserError(f"{chains.name}: {chains.num_prefixes} chains for {self.num_prefixes} prefixes")
+        everything: list[Chains | Offers] = [*self.chains.values(), *self.offers.values()]
+        for recorded in everything:
+            recorded.check()
+            if recorded.num_prefixes != self.num_prefixes:
+                what = f"{recorded.num_prefixes} {'chains' if isinstance(recorded, Chains) else 'offers'}"
+                raise UserError(f"{recorded.name}: {what} for {self.num_prefixes} prefixes")
 
 
 def current(array: np.ndarray, version: int) -> np.ndarray:
@@ -140,11 +181,16 @@ def current(array: np.ndarray, version: int) -> np.ndarray:
     return array.astype(np.float64) if version == 1 and array.dtype == np.float32 else array
 
 
-def _described(meta: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a trace's text says of each drafter's chains. Raises UserError, or ValueError for a number of them."""
-    listed = [dict(zip(_CHAINS, one, strict=True)) for one in fields.take(meta, "chains", fields.is_list)]
-    found = [{key: fields.take(one, key, is_valid) for key, is_valid in _CHAINS.items()} for one in listed]
+def _described(meta: dict[str, Any], part: str, keys: Mapping[str, Callable[[Any], bool]]) -> list[dict[str, Any]]:
+    """What a trace's text says of each drafter's `part`. Raises UserError, or ValueError for a number of them."""
+    listed = [dict(zip(keys, one, strict=True)) for one in fields.take(meta, part, fields.is_list)]
+    found = [{key: fields.take(one, key, is_valid) for key, is_valid in keys.items()} for one in listed]
     return [one | {"name": current_name(one["name"])} for one in found]
+
+
+def _offers(arrays: Mapping[str, np.ndarray], index: int, *, kind: str, **described: Any) -> Offers:
+    made = KINDS[kind]
+    return made(**described, arrays={key: arrays[f"offers_{index}_{key}"] for key in made.dtypes})
 
 
 def num_prefixes(num_output_tokens: int, max_new_tokens: int) -> int:

@@ -16,7 +16,7 @@ from specdec.drafters.families import kind_of_chains, kinds, known_spec, parse_n
 
 BLACK, GREY, WHITE = "#000000", "#767676", "#FFFFFF"
 ORANGE, SKY, BLUE, VERMILLION = "#E69F00", "#56B4E9", "#0072B2", "#D55E00"
-_LENGTHS = ("draft_len", "max_draft_len")
+_LENGTHS = ("draft_len", "max_draft_len", "tree_nodes")
 _MIDDLE = 10  # tokens: a draft of this length has the hue of its kind
 _LIGHTER, _DARKER = 1.6, 1.0  # how far from it the shortest and the longest draft are: half of these
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from specdec.drafters.families import parse_name
 from specdec.models.token_text import TokenBytes
 from specdec.records.record import Record
+from specdec.records.rounds import Round
 from specdec.text import visible
 
 TEXT, BYTES, SPECIAL = "text", "bytes", "special"
@@ -71,7 +72,8 @@ class Reader:
 class Step:
     """One round. `own`: the target's token, a correction after rejected tokens or a bonus; None where the cut fell.
 
-    `confidences`: per drafted token the drafter's probability when it chose it, None where the record cannot tell.
+    `rejected`: of a tree, what it had for the place of the target's own token; its other branches are not shown.
+    `confidences`: per token shown the drafter's probability when it chose it, None where the record cannot tell.
     """
 
     accepted: list[Piece]
@@ -86,9 +88,17 @@ def trajectory(record: Record, reader: Reader) -> list[Step]:
     steps: list[Step] = []
     pending, spec = b"", parse_name(record.drafter_name)
     for turn in record.rounds:
-        accepted, pending = reader.read(turn.draft_tokens[: turn.accepted_len], pending)
-        rejected, _ = reader.read(turn.draft_tokens[turn.accepted_len :], pending)
+        accepted, pending = reader.read(turn.accepted_tokens, pending)
+        rejected = _rejected(turn, reader, pending)
         own, pending = reader.read([] if turn.next_token is None else [turn.next_token], pending)
-        confidences = spec.token_confidences(turn, record.identity.settings)
+        known = spec.token_confidences(turn, record.identity.settings)
+        confidences = [known[node] for node in (*turn.accepted_nodes, *turn.refused_nodes)]
         steps.append(Step(accepted, rejected, own[0] if own else None, turn.correction_token is not None, confidences))
     return steps
+
+
+def _rejected(turn: Round, reader: Reader, pending: bytes) -> list[Piece]:
+    tokens = [turn.draft_tokens[node] for node in turn.refused_nodes]
+    if turn.is_tree:  # each stands alone at one and the same place
+        return [reader.read([token], pending)[0][0] for token in tokens]
+    return reader.read(tokens, pending)[0]

@@ -12,12 +12,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from transformers import PreTrainedModel
 
+from specdec.errors import UserError
 from specdec.models.graph import reference as plain
 from specdec.models.graph.graphs import Graphs
 from specdec.models.graph.network import Buffers, LibraryProducts, Network, Operations, Products
-from specdec.models.graph.plans import BackendOptions
+from specdec.models.graph.plans import MAX_NODES, TREE_COUNTS, BackendOptions
 from specdec.models.graph.weights import Weights, join_weights, unsupported
 from specdec.models.lm import CachedLM
+from specdec.models.tree_rows import TreeRows
 
 TOKEN_COUNTS = (1, 2, 4, 8, 16, 32, 64, 96, 256, 512)  # the last are for prompts, which run in chunks
 MAX_TOKENS = TOKEN_COUNTS[-1]
@@ -59,13 +61,14 @@ class GraphLM(CachedLM):
         tokens: Sequence[int],
         *,
         block_size: int = 1,
+        parents: Sequence[int] | None = None,
         keep: Sequence[int] | None = None,
         never: int | None = None,
         taps: Sequence[int] = (),
     ) -> tuple[list[int], list[float]]:
         chosen: list[int] = []
         sure: list[float] = []
-        with self._pass(tokens, block_size, taps):
+        with self._pass(tokens, block_size, parents, taps):
             for _, num_kept in self._chunks(list(tokens), block_size, keep, -1 if never is None else never):
                 if num_kept:
                     self._finish()
@@ -81,10 +84,12 @@ class GraphLM(CachedLM):
         both_2GPD = enumerate(self._buffers.cache_L2GPD[:, :, :, : self.length])
         return {layer_idx: (keys_GPD[None], values_GPD[None]) for layer_idx, (keys_GPD, values_GPD) in both_2GPD}
 
-    def warm_up(self, taps: Sequence[int] = ()) -> None:
+    def warm_up(self, taps: Sequence[int] = (), num_nodes: int = 0) -> None:
         """Record all graphs but predictions at more rows than a draft has, so that no measured pass does."""
         for count in TOKEN_COUNTS:
             self.predict([0] * count, keep=None if count <= MAX_DRAFT else [], taps=taps)
+        for count in TREE_COUNTS[: bisect_left(TREE_COUNTS, 1 + num_nodes) + 1] if num_nodes else ():
+            self.predict([0] * count, parents=range(-1, count - 1), taps=taps)
         self.rollback(0)
 
     def _run(self, tokens: list[int], block_size: int, keep: Sequence[int] | None) -> torch.Tensor:
@@ -97,6 +102,7 @@ class GraphLM(CachedLM):
         self, tokens: list[int], block_size: int, keep: Sequence[int] | None, never: int
     ) -> Iterator[tuple[torch.Tensor, int]]:
         """Run `tokens` in whole blocks; yields logits_KV, good until the next chunk, and how many rows count."""
+        self._require_room()
         if self.length + len(tokens) > self.capacity:
             self._grow(self.length + len(tokens))
         keep = range(len(tokens)) if keep is None else keep
@@ -106,6 +112,8 @@ class GraphLM(CachedLM):
             rows = [index - begin for index in keep if begin <= index < end]
             self._finish()
             self._buffers.send(tokens[begin:end], rows, (self.length + begin, end - begin, block_size, never))
+            if self._parents is not None:
+                self._buffers.branches.send(TreeRows.of(self._parents), _padded(end, TREE_COUNTS))
             self._is_busy = self.device.type == "cuda"
             yield self._run_chunk(end - begin, len(rows)), len(rows)
             if self._taps.asked:  # copied on the device, while the host goes on: the next pass writes over the buffer
@@ -115,13 +123,30 @@ class GraphLM(CachedLM):
 
     def _run_chunk(self, num_tokens: int, num_kept: int) -> torch.Tensor:
         """Logits after the kept rows, padded."""
-        count, kept_count = _padded(num_tokens), _padded(num_kept)
-        asked = self._taps.asked
+        is_tree, asked = self._parents is not None, self._taps.asked
+        counts = TREE_COUNTS if is_tree else TOKEN_COUNTS
+        count, kept_count = _padded(num_tokens, counts), _padded(num_kept, counts)
         self.network.tapped = self._buffers.places(asked)
-        self.graphs.run(("body", count, *asked), lambda: self.network.body(count, self._products(count)))
+        kind = "tree" if is_tree else "body"
+        self.graphs.run((kind, count, *asked), lambda: self.network.body(count, self._products(count), is_tree))
         if not num_kept:
             return self._no_logits_0V
         return self.graphs.run(("head", kept_count), lambda: self.network.head(kept_count))
+
+    def _require_room(self) -> None:
+        """Raise UserError for a tree of more rows than a recorded pass has: it cannot be cut into chunks."""
+        num_rows = len(self._parents or ())
+        if num_rows > TREE_COUNTS[-1]:
+            raise UserError(
+                f"the graph backend verifies trees of at most {MAX_NODES} tokens, not {num_rows - 1}: ask for fewer, "
+                "or add --engine eager"
+            )
+
+    @torch.inference_mode()
+    def _move(self, path: Sequence[int]) -> None:
+        begin, end = self.length, self.length + len(path)
+        cache_L2GPD = self._buffers.cache_L2GPD
+        cache_L2GPD[:, :, :, begin:end] = cache_L2GPD[:, :, :, begin + torch.tensor(list(path), device=self.device)]
 
     def _products(self, count: int) -> Products:
         return self._library if self._fused is None or count > self.options.fused_up_to else self._fused
@@ -165,8 +190,8 @@ class GraphLM(CachedLM):
         return torch.stack([part[0, :, : part.shape[-1] // 2] for part in both_PD]).contiguous()
 
 
-def _padded(count: int) -> int:
-    return TOKEN_COUNTS[bisect_left(TOKEN_COUNTS, count)]
+def _padded(count: int, counts: Sequence[int]) -> int:
+    return counts[bisect_left(counts, count)]
 
 
 def _chunk_end(length: int, begin: int, num_tokens: int, block_size: int) -> int:

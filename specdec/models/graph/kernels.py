@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
+from specdec.models.graph.branches import Branches
 from specdec.models.graph.overlap import admit_next, launch_options, wait_for_previous
 
 ENOUGH_PROGRAMS = 128  # about the multiprocessors of a big GPU: more splits than that only add to the merging
@@ -57,6 +58,7 @@ class GpuOperations:
         state: torch.Tensor,
         norms_2D: torch.Tensor | None = None,
         eps: float = 0.0,
+        depths_M: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """See plain.rotate_and_store: one program per token and head."""
         _, num_kv_heads, capacity, head_size = cache_2GPD.shape
@@ -66,14 +68,16 @@ class GpuOperations:
         _rotate_kernel[(num_rows, num_all_heads)](
             *(qkv_MN, rotary_2PE, cache_2GPD, q_MHD, state),
             *(qkv_MN if norms_2D is None else norms_2D, eps, capacity),  # without norms nobody looks at the first
-            *(num_heads, num_kv_heads, head_size, norms_2D is not None),
+            state if depths_M is None else depths_M,
+            *(num_heads, num_kv_heads, head_size, norms_2D is not None, depths_M is not None),
             num_warps=1,
         )
         return q_MHD
 
     def attend(
-        self, q_MHD: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor, window: int | None = None
-    ) -> torch.Tensor:
+        self, q_MHD: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor, window: int | None = None,
+        tree: Branches | None = None,
+    ) -> torch.Tensor:  # fmt: skip
         """See plain.attend: the rows of all query heads that share a KV head are one tile over its keys.
 
         Each tile's live positions are split among programs, whose results a second kernel merges.
@@ -90,8 +94,18 @@ class GpuOperations:
         peaks_2SMH = q_MHD.new_empty(2, num_splits, num_tokens, num_heads, dtype=torch.float32)
         _attend_kernel[(num_tiles, num_kv_heads, num_splits)](
             *(q_MHD, cache_2GPD, sums_SMHD, peaks_2SMH, state),
+            *((state, state) if tree is None else (tree.depths_M, tree.sees_MM)),  # without a tree nobody looks
             *(num_tokens, capacity, head_size**-0.5 * 1.4426950408889634),
-            *(num_heads, num_kv_heads, head_size, num_splits, block_rows, block_positions, window or 0),
+            *(
+                num_heads,
+                num_kv_heads,
+                head_size,
+                num_splits,
+                block_rows,
+                block_positions,
+                window or 0,
+                tree is not None,
+            ),
             PRECISION="ieee" if q_MHD.dtype == torch.float32 else "tf32",
             num_stages=2,
             **self._overlap,
@@ -162,8 +176,8 @@ def _silu_kernel(gate_up_ptr: tl.tensor, out_ptr: tl.tensor, size: tl.tensor, BL
 @triton.jit
 def _rotate_kernel(
     qkv_ptr: tl.tensor, rotary_ptr: tl.tensor, cache_ptr: tl.tensor, q_ptr: tl.tensor, state_ptr: tl.tensor,
-    norms_ptr: tl.tensor, eps: tl.tensor, capacity: tl.tensor,
-    H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, IS_NORMED: tl.constexpr,
+    norms_ptr: tl.tensor, eps: tl.tensor, capacity: tl.tensor, depths_ptr: tl.tensor,
+    H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, IS_NORMED: tl.constexpr, IS_TREE: tl.constexpr,
 ) -> None:  # fmt: skip
     row, head = tl.program_id(0), tl.program_id(1)
     first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
@@ -173,7 +187,8 @@ def _rotate_kernel(
     left, right = tl.load(source), tl.load(source + half)
     dtype = left.dtype
     if head < H + G:
-        rotary = rotary_ptr + tl.minimum(first + row, capacity - 1) * half + columns
+        position = first + (tl.load(depths_ptr + row).to(tl.int32) if IS_TREE else row)
+        rotary = rotary_ptr + tl.minimum(position, capacity - 1) * half + columns
         cos, sin = tl.load(rotary), tl.load(rotary + capacity * half)
         wide_left, wide_right = left.to(tl.float32), right.to(tl.float32)
         if IS_NORMED:
@@ -200,34 +215,32 @@ def _rotate_kernel(
 @triton.jit
 def _attend_kernel(
     q_ptr: tl.tensor, cache_ptr: tl.tensor, sums_ptr: tl.tensor, peaks_ptr: tl.tensor, state_ptr: tl.tensor,
-    num_queries: tl.tensor, capacity: tl.tensor, scale: tl.tensor,
+    depths_ptr: tl.tensor, sees_ptr: tl.tensor, num_queries: tl.tensor, capacity: tl.tensor, scale: tl.tensor,
     H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, SPLITS: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr, BLOCK_P: tl.constexpr, WINDOW: tl.constexpr, PRECISION: tl.constexpr,
-    OVERLAPS: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_P: tl.constexpr, WINDOW: tl.constexpr, IS_TREE: tl.constexpr,
+    PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
 ) -> None:  # fmt: skip
     group, split = tl.program_id(1), tl.program_id(2)
     R: tl.constexpr = H // G
     first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
-    block_size = tl.load(state_ptr + 2).to(tl.int32)
-    live = first + num_tokens
+    live, block_size = first + num_tokens, tl.load(state_ptr + 2).to(tl.int32)
     # Row i is query i // R under head i % R of the group.
     rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     queries = rows // R
-    inside = queries < num_queries
+    inside, lines_ptr = queries < num_queries, sees_ptr + queries[:, None] * num_queries
     heads = queries * H + group * R + rows % R
     visible_end = tl.minimum(((first + queries) // block_size + 1) * block_size, live)
+    after = tl.load(depths_ptr + queries, mask=inside, other=0).to(tl.int32) if IS_TREE else queries
     # Rows of padding see the last position at least, so that none has nothing to divide by.
-    visible_begin = tl.minimum(first + queries - WINDOW + 1, live - 1) if WINDOW else queries * 0
-    columns = tl.arange(0, D)
-    share = tl.cdiv(tl.cdiv(live, SPLITS), BLOCK_P) * BLOCK_P
+    visible_begin = tl.minimum(first + after - WINDOW + 1, live - 1) if WINDOW else queries * 0
+    columns, share = tl.arange(0, D), tl.cdiv(tl.cdiv(live, SPLITS), BLOCK_P) * BLOCK_P
     if split * share >= live:  # a short cache needs fewer splits
         return
     wait_for_previous(OVERLAPS)
     q = tl.load(q_ptr + heads[:, None] * D + columns[None, :], mask=inside[:, None], other=0.0)
     keys_ptr = cache_ptr + group.to(tl.int64) * capacity * D
     values_ptr = keys_ptr + tl.cast(G, tl.int64) * capacity * D
-    peak = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
-    total = tl.zeros((BLOCK_ROWS,), tl.float32)
+    peak, total = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32), tl.zeros((BLOCK_ROWS,), tl.float32)
     sums = tl.zeros((BLOCK_ROWS, D), tl.float32)
     earliest = tl.maximum(tl.min(visible_begin, axis=0), 0) // BLOCK_P * BLOCK_P
     for begin in range(tl.maximum(split * share, earliest), tl.minimum((split + 1) * share, live), BLOCK_P):
@@ -236,9 +249,11 @@ def _attend_kernel(
         k = tl.load(keys_ptr + positions[None, :] * D + columns[:, None], mask=present[None, :], other=0.0)
         v = tl.load(values_ptr + positions[:, None] * D + columns[None, :], mask=present[:, None], other=0.0)
         scores = tl.dot(q, k, input_precision=PRECISION) * scale
-        is_visible = positions[None, :] < visible_end[:, None]
+        is_visible, at = positions[None, :] < visible_end[:, None], positions
+        if IS_TREE:
+            is_visible, at = _seen_in_tree(lines_ptr, depths_ptr, inside, positions, present, first)
         if WINDOW:
-            is_visible &= positions[None, :] >= visible_begin[:, None]
+            is_visible &= at[None, :] >= visible_begin[:, None]
         scores = tl.where(is_visible, scores, float("-inf"))
         new_peak = tl.maximum(peak, tl.max(scores, axis=1))
         # A row that sees nothing yet has a peak of minus infinity, which must not be subtracted from itself.
@@ -253,6 +268,18 @@ def _attend_kernel(
     tl.store(sums_ptr + place[:, None] * D + columns[None, :], sums, mask=inside[:, None])
     tl.store(peaks_ptr + place, peak, mask=inside)
     tl.store(peaks_ptr + SPLITS * num_queries * H + place, total, mask=inside)
+
+
+@triton.jit
+def _seen_in_tree(
+    line_ptr: tl.tensor, depths_ptr: tl.tensor, inside: tl.tensor, positions: tl.tensor, present: tl.tensor, first: int
+) -> tuple[tl.tensor, tl.tensor]:
+    """Which keys a tree's rows see, all before it and what each row's line says, and where in the text they stand."""
+    own = positions - first
+    is_own = present & (own >= 0)
+    seen = tl.load(line_ptr + own[None, :], mask=inside[:, None] & is_own[None, :], other=1)
+    at = tl.where(is_own, first + tl.load(depths_ptr + own, mask=is_own, other=0).to(tl.int32), positions)
+    return present[None, :] & (seen != 0), at
 
 
 @triton.jit

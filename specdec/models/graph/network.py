@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn.functional import linear
 
+from specdec.models.graph.branches import BranchBuffers, Branches
 from specdec.models.graph.weights import Weights
 
 STATE_SIZE = 4  # see reference.py
@@ -37,9 +38,15 @@ class Operations(Protocol):
         state: torch.Tensor,
         norms_2D: torch.Tensor | None = None,
         eps: float = 0.0,
+        depths_M: torch.Tensor | None = None,
     ) -> torch.Tensor: ...
     def attend(
-        self, q_MHD: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor, window: int | None = None
+        self,
+        q_MHD: torch.Tensor,
+        cache_2GPD: torch.Tensor,
+        state: torch.Tensor,
+        window: int | None = None,
+        tree: Branches | None = None,
     ) -> torch.Tensor: ...
     def most_probable(self, logits_KV: torch.Tensor, state: torch.Tensor, found_K2: torch.Tensor) -> None: ...
 
@@ -68,12 +75,13 @@ class Stream:
 @dataclass(frozen=True)
 class Place:
     """Where the keys and values of a pass go, and how they are made ready: the angles of all positions, a layer's
-    cache, `state`, the norms of a layer's heads (None: there are none)."""
+    cache, `state`, the norms of a layer's heads (None: there are none), and a tree's branches (None: it is a chain)."""
 
     rotary_2PE: torch.Tensor
     cache_2GPD: torch.Tensor
     state: torch.Tensor
     norms_2D: torch.Tensor | None = None
+    tree: Branches | None = None
 
 
 class Products(Protocol):
@@ -104,7 +112,8 @@ class LibraryProducts:
     def queries(self, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None, place: Place) -> torch.Tensor:
         qkv_MN = self._normed(stream, w_NC, bias_N)
         where = place.rotary_2PE, place.cache_2GPD, place.state
-        return self.operations.rotate_and_store(qkv_MN, *where, place.norms_2D, stream.eps)
+        depths_M = None if place.tree is None else place.tree.depths_M
+        return self.operations.rotate_and_store(qkv_MN, *where, place.norms_2D, stream.eps, depths_M)
 
     def gated(self, stream: Stream, w_2IC: torch.Tensor) -> torch.Tensor:
         return self.operations.silu_product(self._normed(stream, w_2IC, None))
@@ -161,6 +170,12 @@ class Buffers:
         """The same tap by tap: the layer, and its [M, C]."""
         return list(zip(taps, self.taps(taps).unbind(1), strict=True)) if taps else []
 
+    @cached_property
+    def branches(self) -> BranchBuffers:
+        """Where trees go, which are as long as any other pass; made when the first is run."""
+        with torch.inference_mode():
+            return BranchBuffers(len(self.hidden_MC), self.hidden_MC.device)
+
     @property
     def kept_M(self) -> torch.Tensor:
         return self.inputs[len(self.hidden_MC) : -STATE_SIZE]
@@ -199,18 +214,19 @@ class Network:
         self.weights, self.buffers, self.operations = weights, buffers, operations
         self.tapped: list[tuple[int, torch.Tensor]] = []
 
-    def body(self, count: int, products: Products) -> None:
+    def body(self, count: int, products: Products, is_tree: bool = False) -> None:
         """Embedding and layers, for `count` tokens; their last hidden states replace what the buffer held."""
         weights, buffers, operations = self.weights, self.buffers, self.operations
         stream = Stream(buffers.hidden_MC[:count], weights.layers[0].attention_norm_C, weights.norm_eps)
+        tree = buffers.branches.receive(count) if is_tree else None
         operations.receive(buffers.sent, buffers.inputs, weights.embedding_VC, stream.hidden_MC)
         products.begin(stream)
         next_norms = [*(layer.attention_norm_C for layer in weights.layers[1:]), weights.norm_C]
         layers = zip(weights.layers, buffers.cache_L2GPD, next_norms, strict=True)
         for index, (layer, cache_2GPD, next_norm_C) in enumerate(layers):
-            place = Place(buffers.rotary_2PE, cache_2GPD, buffers.state, layer.head_norms_2D)
+            place = Place(buffers.rotary_2PE, cache_2GPD, buffers.state, layer.head_norms_2D, tree)
             q_MHD = products.queries(stream, layer.qkv_NC, layer.qkv_bias_N, place)
-            attended_MN = operations.attend(q_MHD, cache_2GPD, buffers.state, layer.window)
+            attended_MN = operations.attend(q_MHD, cache_2GPD, buffers.state, layer.window, tree)
             products.add(stream, attended_MN, layer.output_CHD, layer.mlp_norm_C)
             gated_MI = products.gated(stream, layer.gate_up_2IC)
             products.add(stream, gated_MI, layer.down_CI, next_norm_C)

@@ -4,6 +4,10 @@ from dataclasses import dataclass
 
 NUM_PROGRAMS = 132  # multiprocessors of an H100 or H200
 TILE = 64  # lines of weights that tensor cores take at once
+# Rows of a tree's pass, the last known token among them: for trees of 16, 32, 64, 128 and 256 nodes, with little room
+# to spare. Up to 64 rows are multiplied in the fused kernels, which take powers of two.
+TREE_COUNTS = (16, 32, 64, 80, 144, 272)
+MAX_NODES = TREE_COUNTS[-1] - 1
 MIN_STEPS = 4  # a split does at least this number of steps, or its start would cost more than it saves
 
 

@@ -62,7 +62,8 @@ class FusedProducts:
         )
 
     def queries(self, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None, place: Place) -> torch.Tensor:
-        if place.norms_2D is not None:  # a head's norm needs its whole row, and a tile here has parts of heads
+        # A head's norm needs its whole row, and a tile here has parts of heads; a tree's rows turn by their depths.
+        if place.norms_2D is not None or place.tree is not None:
             return self._library.queries(stream, w_NC, bias_N, place)
         _, num_kv_heads, capacity, head_size = place.cache_2GPD.shape
         num_heads = len(w_NC) // head_size - 2 * num_kv_heads

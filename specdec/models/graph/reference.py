@@ -9,6 +9,7 @@ positions, M new tokens (padded), N = (H + 2G) * D, P positions of the cache, V 
 
 import torch
 
+from specdec.models.graph.branches import Branches
 from specdec.models.lm import most_probable as most_probable_of
 
 
@@ -38,17 +39,19 @@ def rotate_and_store(
     state: torch.Tensor,
     norms_2D: torch.Tensor | None = None,
     eps: float = 0.0,
+    depths_M: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Rotate queries and keys to their positions; real tokens' keys and values go to the cache. Returns q_MHD.
 
-    `norms_2D`: their heads are normalised before, as rows are by `norm`."""
+    `norms_2D`: their heads are normalised before, as rows are by `norm`. `depths_M`: of a tree (`Branches`)."""
     _, num_kv_heads, capacity, head_size = cache_2GPD.shape
     first, num_tokens = state[:2].tolist()
     heads = qkv_MN.unflatten(1, (-1, head_size))
     q_MHD, k_MGD, v_MGD = heads.split([heads.shape[1] - 2 * num_kv_heads, num_kv_heads, num_kv_heads], dim=1)
     if norms_2D is not None:
         q_MHD, k_MGD = norm(q_MHD, norms_2D[0], eps), norm(k_MGD, norms_2D[1], eps)
-    positions_M = (first + torch.arange(len(qkv_MN))).clamp(max=capacity - 1)
+    after_M = torch.arange(len(qkv_MN)) if depths_M is None else depths_M
+    positions_M = (first + after_M).clamp(max=capacity - 1)
     cos_ME, sin_ME = rotary_2PE[:, positions_M]
     stored = slice(first, first + num_tokens)
     cache_2GPD[0, :, stored] = rotated(k_MGD, cos_ME, sin_ME)[:num_tokens].transpose(0, 1)
@@ -64,9 +67,13 @@ def rotated(heads_MHD: torch.Tensor, cos_ME: torch.Tensor, sin_ME: torch.Tensor)
 
 
 def attend(
-    q_MHD: torch.Tensor, cache_2GPD: torch.Tensor, state: torch.Tensor, window: int | None = None
+    q_MHD: torch.Tensor,
+    cache_2GPD: torch.Tensor,
+    state: torch.Tensor,
+    window: int | None = None,
+    tree: Branches | None = None,
 ) -> torch.Tensor:
-    """Attention of M new queries over the cache's live positions under the block mask; [M, H * D].
+    """Attention of M new queries over the cache's live positions under the block mask, or a tree's; [M, H * D].
 
     Position q sees k iff k // block <= q // block, and q - k < `window` where there is one. Rows of padding attend to
     something, for nobody.
@@ -74,15 +81,28 @@ def attend(
     first, num_tokens, block_size, _ = state.tolist()
     num_tokens_padded, num_heads, _ = q_MHD.shape
     live = first + num_tokens
-    positions_M = first + torch.arange(num_tokens_padded)
-    visible_ML = torch.arange(live) // block_size <= positions_M[:, None] // block_size
-    if window is not None:
-        visible_ML &= torch.arange(live) > (positions_M[:, None] - window).clamp(max=live - 2)
+    if tree is None:
+        positions_M = first + torch.arange(num_tokens_padded)
+        visible_ML = torch.arange(live) // block_size <= positions_M[:, None] // block_size
+        if window is not None:
+            visible_ML &= torch.arange(live) > (positions_M[:, None] - window).clamp(max=live - 2)
+    else:
+        visible_ML = _visible_in_tree(first, num_tokens, window, tree)
     keys, values = (part.repeat_interleave(num_heads // len(part), dim=0) for part in cache_2GPD[:, :, :live])
     attended_HMD = torch.nn.functional.scaled_dot_product_attention(
         q_MHD.transpose(0, 1)[None], keys[None], values[None], attn_mask=visible_ML
     )[0]
     return attended_HMD.transpose(0, 1).flatten(1)
+
+
+def _visible_in_tree(first: int, num_tokens: int, window: int | None, tree: Branches) -> torch.Tensor:
+    """[M, L]: all positions before the tree, and of its own rows those that each sees."""
+    of_past = torch.ones(len(tree.depths_M), first, dtype=torch.bool)
+    visible_ML = torch.cat([of_past, tree.sees_MM[:, :num_tokens].bool()], dim=1)
+    if window is None:
+        return visible_ML
+    positions_L = torch.cat([torch.arange(first), first + tree.depths_M[:num_tokens]])
+    return visible_ML & (first + tree.depths_M[:, None] - positions_L < window)
 
 
 def most_probable(logits_KV: torch.Tensor, state: torch.Tensor, found_K2: torch.Tensor) -> None:

@@ -1,0 +1,245 @@
+"""Trees: drafts that branch, how they are built from what a drafter holds probable, and which path of one is accepted.
+
+A tree is its tokens and, of each, its parent: an index into the tree, or -1 after the last known token; every parent
+comes before its children. A chain has the parents -1, 0, 1, ... No network and no torch here: who has the probabilities
+calls a builder, live or from a trace, and both get the same tree.
+
+Builders work in two steps. What might be drafted is put in an order of falling path probability, so that the first n of
+it are the best tree of n nodes there is (more nodes never change those before); then a rule says how many are worth
+their verification (`tree_rules.py`). Sources: EAGLE-2 (arXiv 2406.16858), DDTree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from heapq import heappop, heappush, heapreplace
+from itertools import repeat
+from math import exp, inf, log
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+ROOT = -1  # the last known token, as a parent
+
+State = TypeVar("State")
+Child = tuple[int, float, State]  # a token, the logarithm of its probability after its parent, and where it leads
+Expand = Callable[[Sequence[tuple[int, ...]]], "Candidates"]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Tokens, their parents, and the logarithm of each path's probability from the root to the node."""
+
+    tokens: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def token_probs(self) -> list[float]:
+        """Of each node, its token's probability after its parent."""
+        above = [*self.log_probs, 0.0]
+        return [exp(own - above[parent]) for own, parent in zip(self.log_probs, self.parents, strict=True)]
+
+    def add(self, token: int, parent: int, log_prob: float) -> int:
+        """A new node; returns its index. `log_prob`: of its path."""
+        self.tokens.append(token)
+        self.parents.append(parent)
+        self.log_probs.append(log_prob)
+        return len(self.tokens) - 1
+
+    def taken(self, nodes: Iterable[int]) -> Tree:
+        """The tree of these nodes in this order, in which every one's parent comes before it."""
+        kept = list(nodes)
+        places = {ROOT: ROOT, **{node: place for place, node in enumerate(kept)}}
+        parents = [places[self.parents[node]] for node in kept]
+        return Tree([self.tokens[node] for node in kept], parents, [self.log_probs[node] for node in kept])
+
+    def falling(self) -> Tree:
+        """The same in the order of falling path probability; of equals in the order that was."""
+        return self.taken(sorted(range(len(self)), key=lambda node: -self.log_probs[node]))
+
+    @cached_property
+    def _levels(self) -> list[int]:
+        """The nodes level by level, and those of one parent by their tokens."""
+        children: dict[int, list[int]] = {}
+        for node in sorted(range(len(self)), key=self.tokens.__getitem__):
+            children.setdefault(self.parents[node], []).append(node)
+        level, ordered = children.get(ROOT, []), list[int]()
+        while level:
+            ordered += level
+            level = [child for node in level for child in children.get(node, ())]
+        return ordered
+
+    def first(self, num_nodes: int) -> Tree:
+        """The first nodes, level by level, and those of one parent by their tokens: which nodes there are alone decides
+        on their order, so that no rounding of near equals does."""
+        return self.taken([node for node in self._levels if node < num_nodes])
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The most probable tokens of every slot, or after every path: S rows of K ids, and their log-probabilities.
+
+    Slot 0 is the first token after the last known one. A row is in order of falling probability, equals by their ids;
+    what has no probability is no candidate.
+    """
+
+    tokens_SK: np.ndarray
+    log_probs_SK: np.ndarray
+
+    @classmethod
+    def of(cls, tokens_SK: ArrayLike, log_probs_SK: ArrayLike) -> Candidates:
+        """From rows in any order. Log-probabilities are kept as float32, as networks give them."""
+        tokens, log_probs = np.asarray(tokens_SK, np.int32), np.asarray(log_probs_SK, np.float32)
+        order_SK = np.lexsort((tokens, -log_probs), axis=-1)
+        return cls(np.take_along_axis(tokens, order_SK, -1), np.take_along_axis(log_probs, order_SK, -1))
+
+    def first(self, num_slots: int) -> Candidates:
+        """Of the first slots."""
+        return Candidates(self.tokens_SK[:num_slots], self.log_probs_SK[:num_slots])
+
+    def rows(self) -> list[list[Child[int]]]:
+        """Of each slot its candidates: token, log-probability, and the slot after it."""
+        lists = zip(self.tokens_SK.tolist(), self.log_probs_SK.tolist(), strict=True)
+        return [list(zip(*row, repeat(slot))) for slot, row in enumerate(lists, start=1)]
+
+
+class Search(Generic[State]):
+    """The most probable nodes of all that grow from a start, one after the other, as many as are asked for: more of
+    them never change those before.
+
+    A heap holds, of every parent so far, its next child: best first is DDTree's search, and over counts of a text a
+    suffix tree's.
+    """
+
+    def __init__(
+        self, start: State, children_of: Callable[[State], Sequence[Child[State]]], stop_ids: Collection[int] = ()
+    ) -> None:
+        """`children_of`: most probable first. After a stop token nothing grows."""
+        self._children_of, self._stop_ids = children_of, stop_ids
+        self._found = Tree()
+        # Minus the path's log-probability, a number by which equals are told apart, parent, the log-probability of the
+        # parent's path, the parent's children, and which of them it is.
+        self._heap: list[tuple[float, int, int, float, Sequence[Child[State]], int]] = []
+        first = children_of(start)
+        if first and first[0][1] > -inf:
+            self._heap.append((-first[0][1], 0, ROOT, 0.0, first, 0))
+        self._num_seen = 1
+
+    def first(self, num_nodes: int) -> Tree:
+        """At least so many nodes, or all that there are, in the order of falling path probability."""
+        if len(self._found) < num_nodes and self._heap:
+            # Another tree over the same lists: what one knows of itself is of the nodes that it was made with.
+            self._found = Tree(self._found.tokens, self._found.parents, self._found.log_probs)
+            self._extend(num_nodes)
+        return self._found
+
+    def _extend(self, num_nodes: int) -> None:
+        heap, seen, children_of, stop_ids = self._heap, self._num_seen, self._children_of, self._stop_ids
+        tokens, parents, log_probs = self._found.tokens, self._found.parents, self._found.log_probs
+        while heap and len(tokens) < num_nodes:
+            minus, _, parent, above, siblings, rank = heap[0]
+            token, _, state = siblings[rank]
+            rank += 1
+            if rank < len(siblings) and siblings[rank][1] > -inf:
+                heapreplace(heap, (-above - siblings[rank][1], seen, parent, above, siblings, rank))
+            else:
+                heappop(heap)
+            children = () if token in stop_ids else children_of(state)
+            if children and children[0][1] > -inf:
+                heappush(heap, (minus - children[0][1], seen + 1, len(tokens), -minus, children, 0))
+            seen += 2
+            tokens.append(token)
+            parents.append(parent)
+            log_probs.append(-minus)
+        self._num_seen = seen
+
+
+def slots_search(candidates: Candidates, stop_ids: Collection[int] = ()) -> Search[int]:
+    """For the most probable paths over slots that do not know of each other."""
+    return Search(0, [*candidates.rows(), []].__getitem__, stop_ids)
+
+
+def slots_first(candidates: Candidates, max_nodes: int, stop_ids: Collection[int] = ()) -> Tree:
+    """These paths, in the order of falling probability."""
+    return slots_search(candidates, stop_ids).first(max_nodes)
+
+
+def scored_tree(expand: Expand, depth: int, top_k: int, *, sure: float = 0.0, stop_ids: Collection[int] = ()) -> Tree:
+    """All nodes that EAGLE-2 scores, level by level: the `top_k` most probable of a level are expanded, to `depth`
+    levels at most (the authors' `depth` counts the levels after the first).
+
+    `expand(paths)`: after each path of tokens (the first is empty) its `top_k` most probable tokens: one pass a level,
+    each path's head among those of the call before. `sure`: FailFast's idea on its levels: no other pass once no leaf
+    has this path probability. After a stop token nothing grows. Paths' log-probabilities are sums in float32, as in the
+    authors' program. A smaller `depth` gives the same nodes up to it; a smaller `top_k` may give others.
+    """
+    tree, frontier = Tree(), [(ROOT, tuple[int, ...]())]
+    for _ in range(depth):
+        begin = len(tree)
+        found = expand([path for _, path in frontier])
+        above_P = np.array([tree.log_probs[node] if path else 0.0 for node, path in frontier], np.float32)
+        log_probs = (above_P[:, None] + found.log_probs_SK[:, :top_k]).tolist()
+        paths = {}
+        for (parent, path), tokens, own in zip(frontier, found.tokens_SK.tolist(), log_probs, strict=True):
+            for token, log_prob in zip(tokens, own, strict=False):
+                if log_prob > -inf:
+                    paths[tree.add(token, parent, log_prob)] = (*path, token)
+        leaves = [node for node in range(begin, len(tree)) if tree.tokens[node] not in stop_ids]
+        leaves = sorted(leaves, key=lambda node: -tree.log_probs[node])[:top_k]
+        frontier = [(node, paths[node]) for node in leaves]
+        if not leaves or tree.log_probs[leaves[0]] < log_of(sure):
+            break
+    return tree
+
+
+def log_of(probability: float) -> float:
+    """Its logarithm, also of 0."""
+    return log(probability) if probability > 0 else -inf
+
+
+def walk(tokens: Sequence[int], parents: Sequence[int], token_after: Callable[[int], int | None]) -> list[int]:
+    """The accepted path of a tree: from the root to the child that is the target's token, as long as there is one.
+
+    `token_after(node)`: the target's token after a node, or after ROOT; asked once of every node on the path, in its
+    order; None: there is none. Returns the nodes. Example: of tokens [5, 6, 7], parents [-1, -1, 1] and a target that
+    says 6, 7, 9 the nodes 1, 2.
+    """
+    path: list[int] = []
+    at, wanted = ROOT, token_after(ROOT)
+    for node, token in enumerate(tokens):
+        if token == wanted and parents[node] == at:
+            path.append(node)
+            at, wanted = node, token_after(node)
+    return path
+
+
+def walk_text(tokens: Sequence[int], parents: Sequence[int], continuation: Iterable[int]) -> list[int]:
+    """The accepted path where the target's text goes on as `continuation`."""
+    following = iter(continuation)
+    return walk(tokens, parents, lambda node: next(following, None))
+
+
+def depths(parents: Sequence[int]) -> list[int]:
+    """How many steps each node is from the root. Example: `depths([-1, -1, 1]) == [1, 1, 2]`."""
+    found: list[int] = []
+    for parent in parents:
+        found.append(1 if parent == ROOT else found[parent] + 1)
+    return found
+
+
+def is_chain(parents: Sequence[int]) -> bool:
+    """Whether every node but the last has one child."""
+    return list(parents) == list(range(-1, len(parents) - 1))
+
+
+def is_tree(parents: Sequence[int], tokens: Sequence[int]) -> bool:
+    """Whether every parent comes before its child, and no parent has a token twice."""
+    fits = len(parents) == len(tokens) and all(ROOT <= parent < node for node, parent in enumerate(parents))
+    return fits and len(set(zip(parents, tokens, strict=True))) == len(tokens)

@@ -1,0 +1,173 @@
+"""Trees over DFlash and its kin: of the candidates of a block's slots, which one pass gives, the most probable paths
+are verified: a fixed number, those that are sure (FailFast's idea), or as many as pay.
+
+Not for heads whose slots know of each other (a Markov head, a selector): theirs are no distributions of slots. Sources:
+DDTree, CaDDTree and JetSpec (arXiv 2606.18394); FailFast (arXiv 2512.20573).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from specdec.decoding.target import Verification
+from specdec.decoding.trees import Candidates, Tree, slots_first
+from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup
+from specdec.drafters.dflash import BLOCK, DFLASH_HEAD, NAME
+from specdec.drafters.flags import PRICINGS, Options
+from specdec.drafters.tree_drafter import (
+    SLOT_TOP_K,
+    TREE_FLOOR,
+    TREE_NODES,
+    CostTree,
+    FixedTree,
+    RecordedTrees,
+    SureTree,
+    TreeDrafter,
+    TreeSpec,
+)
+from specdec.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from specdec.models.dflash_network import DflashNetwork
+
+OFFERS = "dflash_slots"
+IS_WALK = "dflash_is_walk"  # no flag: whether the checkpoint's slots know of each other, by its config.json
+
+
+class _DflashTree(TreeSpec):
+    """What they have in common."""
+
+    role = DFLASH_HEAD
+    priced_as = NAME
+    chains_name = OFFERS
+    not_served = "it verifies blocks in a row, not trees"
+
+    @classmethod
+    def stated(cls, config: Mapping[str, Any]) -> Options:
+        from specdec.models.dflash import block_size_of, slots_are_alone
+
+        return {BLOCK: block_size_of(config), IS_WALK: not slots_are_alone(config)}
+
+    @classmethod
+    def filled_block(cls, options: Options) -> int | None:
+        size: int | None = options.get(BLOCK)
+        return size
+
+    def check_context(self, options: Options, context_len: int) -> None:
+        if options.get(IS_WALK):
+            raise UserError(
+                f"{self.name} is a tree over slots that do not know of each other, and those of this head do: draft "
+                "with dflash_sf or dflash_df"
+            )
+
+    def chain_len(self, options: Options) -> int:
+        """Candidates of a slot."""
+        return int(SLOT_TOP_K.of(options))
+
+    def kept_settings(self, setup: Setup) -> dict[str, Any]:
+        return {**super().kept_settings(setup), "slot_top_k": self.size(setup)}
+
+    def drafter(self, setup: Setup) -> Drafter:
+        return DflashTreeDrafter(setup.lm, self, setup)
+
+    def replayed(self, trace: Recorded, setup: Setup) -> Drafter:
+        return RecordedTrees(trace, self, setup)
+
+
+@dataclass(frozen=True)
+class DflashTree(_DflashTree, FixedTree):
+    """The `tree_nodes` most probable paths: DDTree."""
+
+    tree_nodes: int
+
+    name_pattern = "dflash_tree_{tree_nodes}"
+    label_pattern = "DFlash, tree of {tree_nodes}"
+    swept = (TREE_NODES,)
+    kind = "dflash_tree"
+    title = "DFlash, tree"
+    hue = "#33A02C"
+    marker = "H"
+
+
+@dataclass(frozen=True)
+class DflashSureTree(_DflashTree, SureTree):
+    """The paths that have the probability `tree_floor`, at most `tree_nodes`."""
+
+    tree_floor: float
+    tree_nodes: int
+
+    name_pattern = "dflash_tree_df_{tree_floor}_{tree_nodes}"
+    label_pattern = "DFlash, tree above {tree_floor}, at most {tree_nodes}"
+    swept = (TREE_FLOOR, TREE_NODES)
+    kind = "dflash_tree_df"
+    title = "DFlash, dynamic tree"
+    hue = "#1F78B4"
+    marker = "1"
+
+
+@dataclass(frozen=True)
+class DflashCostTree(_DflashTree, CostTree):
+    """As many of the most probable paths as pay: CaDDTree."""
+
+    tree_nodes: int
+    pricing: str
+
+    name_pattern = "dflash_tree_ca_{tree_nodes}_{pricing}"
+    label_pattern = "DFlash, cost-aware tree, at most {tree_nodes}, {pricing}"
+    swept = (TREE_NODES, PRICINGS)
+    kind = "dflash_tree_ca"
+    title = "DFlash, cost-aware tree"
+    hue = "#A6761D"
+    marker = "+"
+
+
+class DflashTreeDrafter(TreeDrafter):
+    """A head answers. What it is given of the target waits until it is asked: its passes are under the clock."""
+
+    def __init__(self, network: DflashNetwork, spec: _DflashTree, setup: Setup) -> None:
+        super().__init__(spec, setup)
+        self.network, self.taps, self._top_k = network, network.taps, spec.size(setup)
+        self._waiting: list[Tensor] = []
+
+    def reset(self, features: Tensor | None = None) -> None:
+        self.network.clear()
+        self._waiting = [] if features is None else [features]
+
+    def observe(self, verification: Verification) -> None:
+        if verification.features is not None:
+            self._waiting.append(verification.features)
+
+    def _offered(self, prefix_ids: Sequence[int], depth: int) -> tuple[Tree, int]:
+        for features_LF in self._waiting:
+            self.network.read(features_LF)
+        self._waiting = []
+        found = self.network.candidates(prefix_ids[-1:], [len(prefix_ids) - 1], self._top_k)
+        slots = _candidates(found[0]).first(depth)
+        return slots_first(slots, self.rule.max_nodes, self.stop_ids), 1
+
+
+def _candidates(found_SK2: np.ndarray) -> Candidates:
+    return Candidates.of(found_SK2[..., 0], found_SK2[..., 1])
+
+
+def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Candidates]]:
+    """The candidates of every slot after each prefix, `batch` blocks in a pass."""
+    from specdec.models.pages import in_groups
+
+    text, network = recording.text, recording.setup.lm
+    made: list[Candidates] = []
+    network.clear()
+    if text.num_prefixes and text.prefix_lens[-1] > 1:
+        network.read(recording.features_of(text.ids[: text.prefix_lens[-1] - 1], network.taps))
+    for group in in_groups(text.prefix_lens, recording.batch):
+        found = network.candidates([text.ids[at - 1] for at in group], [at - 1 for at in group], wanted[OFFERS])
+        made += map(_candidates, found)
+    return {OFFERS: made}
+
+
+FAMILY = Family((DflashTree, DflashSureTree, DflashCostTree), (TREE_NODES, TREE_FLOOR, SLOT_TOP_K), record)
