@@ -115,6 +115,13 @@ def test_the_loss_of_a_step_is_the_sum_of_its_shares(family, lesson):
         batch.share(0, 7)
 
 
+def test_an_eagle3_head_says_its_taps_in_each_server_s_way(lesson):
+    """vLLM read outputs as inputs: one layer lower."""
+    config = head_training("eagle3", lesson, SETTINGS, None).config()
+    assert config["eagle_config"] == {"eagle_aux_hidden_state_layer_ids": [0, 2]}
+    assert config["eagle_aux_hidden_state_layer_ids"] == [1, 3]
+
+
 @pytest.mark.parametrize(("family", "num_words"), [*((family, None) for family in HEADS), ("eagle3", 40)])
 def test_a_head_learns_goes_on_where_it_stopped_and_is_looked_at(family, num_words, lesson, tmp_path, monkeypatch):
     settings = replace(SETTINGS, num_words=num_words)

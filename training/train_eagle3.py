@@ -73,7 +73,8 @@ class Eagle3Training:
             yield Piece(logits.log_softmax(-1), slot=step)
 
     def config(self) -> dict[str, Any]:
-        """config.json."""
+        """config.json. The taps stand there twice: SGLang reads those of eagle_config, outputs of layers; vLLM takes
+        the other list first, in which 0 is the embeddings."""
         return {
             **self._config,
             "architectures": ["LlamaForCausalLMEagle3"],
@@ -81,6 +82,7 @@ class Eagle3Training:
             "num_hidden_layers": 1,
             "draft_vocab_size": len(self.words),
             "eagle_config": {"eagle_aux_hidden_state_layer_ids": list(self.taps)},
+            "eagle_aux_hidden_state_layer_ids": [tap + 1 for tap in self.taps],
         }
 
     def extra_tensors(self) -> dict[str, Tensor]:
