@@ -87,6 +87,9 @@ PICTURES = (
     Picture("modelled_vs_measured", (LIVE, GPU, "--latency_profile", PROFILE, "--latency_target", "bundled"),
             "The latency model against the clock: the bundled models on the CPU that drew the gallery, and real shapes "
             "with the paper's acceptance on a GPU."),
+    Picture("training_curves", ("{docs}/results/2026-11-28-heads-training.json",),
+            "Heads in training: what the real loop accepts on held-back questions, beside how often a draft's tokens "
+            "are right after the target's own text (EAGLE-3's and DSpark's later ones after its earlier ones)."),
     Picture("pretty_table", (REPLAYED, NO_LOOPS, "--drafters", *SEVERAL),
             "A ranking as a table; `--out table.tex` gives it for LaTeX (booktabs, graphicx), `--layout datasets` with "
             "the data sets as columns, `--columns` those quantities alone.", ".md"),

@@ -21,7 +21,7 @@ from specdec.errors import UserError, user_error
 from specdec.views import palette
 from specdec.views.palette import Look
 
-PANELS = {"acceptance_length": "tokens a round, the target's own included", "accuracy": "share of right tokens"}
+PANELS = {"acceptance_length": "acceptance length (tokens)", "accuracy": "share of right tokens"}
 COLOURS = (palette.BLUE, palette.VERMILLION, palette.BLACK, palette.ORANGE, palette.SKY, palette.GREY)
 MARKERS = "osD^vP"
 Curve = Sequence[Mapping[str, Any]]
@@ -44,7 +44,8 @@ def figure(curves: Mapping[str, Curve]) -> Figure:
     style.percent_axis(axes.yaxis)
     style.legend(drawn)
     counts = sorted({look["questions"] for curve in curves.values() for look in curve})
-    style.note(drawn, f"by the real loop on {' or '.join(map(str, counts))} questions held back")
+    asked = " or ".join(map(str, counts))
+    style.note(drawn, f"by the real loop on {asked} questions held back, the target's own token of a round included")
     return drawn
 
 

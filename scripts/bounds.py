@@ -8,12 +8,15 @@ A GPU has the targets whose weights it holds in bfloat16. They are calculated, a
 import sys
 from typing import Any
 
-from profiling.roofline import BYTES, GPUS, OTHERS, Machine, bounds, build_parser, find_shape
+from profiling.roofline import BYTES, GPUS, Machine, bounds, build_parser, find_shape
 from specdec.latency.profile import PROFILE_DIR, profile_text
 from specdec.models.checkpoints import TARGET
 
 COMMON = ("A100", "H100", "H200", "RTX_A6000")
-TARGETS = ("Qwen2.5-7B", "Qwen2.5-14B", "Qwen2.5-32B", *OTHERS)
+TARGETS = (
+    *("Qwen2.5-7B", "Qwen2.5-14B", "Qwen2.5-32B"),
+    *("Qwen3-8B", "Qwen3-14B", "Qwen3-32B", "Llama-3.1-8B-Instruct"),
+)
 DTYPE = "bfloat16"
 
 

@@ -92,7 +92,12 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         row |= {"ceiling_share_low": row["ceiling_share"] - 0.05, "ceiling_share_high": row["ceiling_share"] + 0.04}
     (folder / "ranking.json").write_text(json.dumps(ranking))
     (folder / "trees.json").write_text(ranking_of_trees())
-    own = {"trees": folder / "trees.json", "ranking": folder / "ranking.json"}
+    looks = [
+        {"tokens": 9e5 * n, "questions": 4, "acceptance_length": 1 + 0.8 * n, "accuracy": 0.2 * n} for n in range(4)
+    ]
+    heads = {name: {"curve": looks[number:]} for number, name in enumerate(("EAGLE-3", "DFlash, longer"))}
+    (folder / "curves.json").write_text(json.dumps({"heads": heads}))
+    own = {name: folder / f"{name}.json" for name in ("trees", "ranking", "curves")}
     return made | {"log": folder / "a-drafter.log", **own}
 
 
@@ -122,8 +127,8 @@ def arguments(name: str, places: dict[str, Path]) -> list[str]:
     """What draws the figure from what is made up here; of a figure that is new, all of it."""
     flags = importlib.import_module(f"plotting.{name}").main.flags
     needs_records = {"drafters": "results", "chains": "traces"}.get(flags[0], "results") if flags else "log"
-    if name == "trees":
-        return [str(places["trees"])]
+    if own := {"trees": "trees", "training_curves": "curves"}.get(name):
+        return [str(places[own])]
     source = "ranking" if "engine" in flags and name not in OF_RECORDS else needs_records
     return [str(places[source]), *FLAGS.get(name, FEW if source == "results" else ())]
 

@@ -31,6 +31,7 @@ HEAVY = (
     "models/eagle3",
     "models/llama_like",
     "models/graph/",
+    "models/joined",
     "models/kv_buffer",
     "models/lm",
     "models/load",

@@ -75,7 +75,7 @@ def test_every_load_has_a_table_with_plain_decoding_in_it(results, capsys):
         "The best at each load",
     ):
         assert part in text
-    assert "At 1" in text and "requests at a time: " in text
+    assert "\nAt 1 " in text and "at a time: " in text
 
 
 def test_no_policy_beats_the_clairvoyant_at_any_load(results):

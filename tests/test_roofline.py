@@ -67,7 +67,7 @@ def test_shapes_have_the_sizes_of_their_names():
     billions = {"Qwen2.5-0.5B": 0.494, "Qwen2.5-1.5B": 1.54, "Qwen2.5-7B": 7.62, "Qwen2.5-14B": 14.8}
     billions |= {"Qwen2.5-32B": 32.8, "SmolLM2-135M": 0.135}
     billions |= {"Qwen3-8B": 8.19, "Qwen3-14B": 14.77, "Qwen3-32B": 32.76, "Llama-3.1-8B-Instruct": 8.03}
-    assert set(OTHERS) <= set(billions)
+    assert {name for name in OTHERS if not name.startswith("tiny")} <= set(billions)
     for name, expected in billions.items():
         assert 1e-9 * find_shape(TARGET, name).num_parameters == pytest.approx(expected, rel=0.01)
 

@@ -10,6 +10,7 @@ import torch
 from families import save_model
 from toys import random_ids, toy_model
 
+from plotting import training_curves
 from specdec.decoding.loop import speculate
 from specdec.decoding.target import Target
 from specdec.drafters.plain import NoDrafter
@@ -230,3 +231,17 @@ def test_a_target_of_few_layers_has_no_room_for_the_usual_taps(lesson):
     for family, wanted in (("eagle3", "three taps"), ("dflash", "4 even taps")):
         with pytest.raises(UserError, match=wanted):
             head_training(family, lesson, replace(SETTINGS, taps=None, num_layers=4), MASK_ID)
+
+
+def test_a_curve_is_read_from_a_head_or_from_several(tmp_path, capsys):
+    look = {"tokens": 2e6, "questions": 4, "acceptance_length": 2.5, "accuracy": 0.5}
+    files = {"training.json": {"family": "dflash", "curve": [look]}, "dspark.curve.json": [look]}
+    files |= {"many.json": {"heads": {"mine": {"curve": [look, look]}}}, "none.json": {"curve": []}, "odd.json": [1]}
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    assert training_curves.read_curves(tmp_path / "training.json") == {"dflash": [look]}
+    assert training_curves.read_curves(tmp_path / "dspark.curve.json") == {"dspark": [look]}
+    assert training_curves.read_curves(tmp_path / "many.json") == {"mine": [look, look]}
+    for name in ("none.json", "odd.json", "nowhere.json"):
+        assert training_curves.main([str(tmp_path / name), "--out", str(tmp_path / "x.png")]) == 2
+        assert capsys.readouterr().err.count("\n") == 1

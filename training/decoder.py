@@ -16,7 +16,7 @@ from transformers import AttentionInterface, Cache, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from specdec.errors import UserError
-from specdec.models.lm import as_cache
+from specdec.models.kv_buffer import as_cache
 from training.answers import DecodeSettings
 from training.batches import rounded
 from training.graphs import Graphs

@@ -6,20 +6,18 @@ Shape suffixes: B batch (always 1), F taps x hidden size, K kept positions, L ne
 vocabulary.
 """
 
-import functools
-import inspect
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
-from transformers import Cache, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from specdec.errors import UserError
 from specdec.models.architectures import find_architecture
-from specdec.models.kv_buffer import KVBuffer
+from specdec.models.kv_buffer import KVBuffer, as_cache
 from specdec.models.layer_settings import FULL, SLIDING, Windows, no_windows
 from specdec.models.taps import Taps
 from specdec.models.tree_rows import TreeRows, is_path
@@ -39,18 +37,27 @@ class CachedLM:
     `lm.commit(1)` keeps the first, so that the next call runs at position 1.
     """
 
-    def __init__(self, hf_model: PreTrainedModel, vocab_size: int | None = None, gaps: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        hf_model: PreTrainedModel,
+        vocab_size: int | None = None,
+        gaps: Sequence[int] = (),
+        body: torch.nn.Module | None = None,
+    ) -> None:
         """`vocab_size` cuts the logits: ids from there on (padding rows of a bigger table) are never predicted, nor are
-        the `gaps` below it, whose logits are minus infinity.
+        the `gaps` below it, whose logits are minus infinity. `body`: what runs it up to its head; None: its own
+        modules.
 
         Raises ValueError for a model whose attention would misread the boolean mask.
         """
         if hf_model.config._attn_implementation != "sdpa":
             raise ValueError('CachedLM needs a model loaded with attn_implementation="sdpa"')
         self.model = hf_model.eval()
+        self.body = hf_model.get_submodule("model") if body is None else body
         self.device = hf_model.get_input_embeddings().get_parameter("weight").device
         self.vocab_size = vocab_size
         self.windows = windows_of(hf_model.config)
+        self._cap = getattr(hf_model.config, "final_logit_softcapping", None)
         self._num_rows = len(hf_model.get_input_embeddings().get_parameter("weight"))
         self._gaps = torch.tensor(list(gaps), dtype=torch.long, device=self.device)
         self.tokens: list[int] = []
@@ -58,7 +65,7 @@ class CachedLM:
         self.features: torch.Tensor | None = None
         self._cache = KVBuffer()
         self._pending: list[int] = []
-        self._taps = Taps(hf_model)
+        self._taps = Taps(hf_model, self.body)
         self._parents: list[int] | None = None  # of the last forward's tokens, where they are a tree
         self._num_open = 0  # tokens of the last forward, whose keys and values stand after the committed ones
         self._block_size = self._pending_block_size = 1
@@ -146,8 +153,7 @@ class CachedLM:
     def head(self, hidden_KE: torch.Tensor) -> torch.Tensor:
         """logits_KV of hidden states after the last norm, capped where the network caps them."""
         logits_KV = self.model.get_output_embeddings()(hidden_KE)
-        cap = getattr(self.model.config, "final_logit_softcapping", None)
-        return self.of_tokens(logits_KV if cap is None else cap * torch.tanh(logits_KV / cap))
+        return self.of_tokens(logits_KV if self._cap is None else self._cap * torch.tanh(logits_KV / self._cap))
 
     @property
     def _name(self) -> str:
@@ -230,15 +236,14 @@ class CachedLM:
     def _logits(
         self, tokens: list[int], positions_L: torch.Tensor, mask_LP: torch.Tensor, keep: Sequence[int] | None
     ) -> torch.Tensor:
-        output = self.model(
+        hidden_LE = self.body(
             input_ids=torch.tensor([tokens], device=self.device),
             attention_mask=self.masks(positions_L[None, None], mask_LP[None, None]),
             position_ids=positions_L[None],
-            **as_cache(self.model, self._cache),
+            **as_cache(self.body, self._cache),
             use_cache=True,
-            logits_to_keep=0 if keep is None else torch.tensor(list(keep), dtype=torch.long, device=self.device),
-        )
-        return self.of_tokens(output.logits[0])
+        ).last_hidden_state[0]
+        return self.head(hidden_LE if keep is None else hidden_LE[list(keep)]).to(self.device)
 
     @torch.inference_mode()
     def commit(self, kept: int | Sequence[int]) -> None:
@@ -335,14 +340,3 @@ def windows_of(config: PretrainedConfig) -> Windows:
     """What each layer of a network sees, of its own settings; of an unknown architecture: all."""
     known, settings = find_architecture(config.model_type), config.to_dict()
     return no_windows(settings) if known is None else known.windows(settings)
-
-
-def as_cache(module: torch.nn.Module, cache: Cache) -> dict[str, Cache]:
-    """`cache` under the name by which the forward of a Hugging Face module takes it."""
-    return {_cache_name(type(module).forward): cache}
-
-
-@functools.cache
-def _cache_name(forward: Callable[..., object]) -> str:
-    """transformers 5.24 says "cache" where versions before it said "past_key_values"."""
-    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"

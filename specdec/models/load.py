@@ -19,6 +19,7 @@ from specdec.models.architectures import Architecture
 from specdec.models.checkpoints import TARGET, ModelSource
 from specdec.models.graph.graph_lm import MAX_TOKENS, GraphLM
 from specdec.models.graph.weights import unsupported
+from specdec.models.joined import body_of
 from specdec.models.layer_settings import rope_settings
 from specdec.models.lm import CachedLM
 
@@ -42,7 +43,10 @@ def load_lm(
     graph."""
     if must_spread(source, device, dtype):
         return CachedLM(load_hf_model(source, dtype, device_map="auto"), vocab_size, gaps=gaps)
-    return BACKENDS[backend](moved(load_hf_model(source, dtype), device), vocab_size, gaps=gaps)
+    model = moved(load_hf_model(source, dtype), device)
+    if backend == "eager":
+        return CachedLM(model, vocab_size, gaps, body_of(model))
+    return BACKENDS[backend](model, vocab_size, gaps=gaps)
 
 
 def loading_title(source: ModelSource, dtype: torch.dtype, device: torch.device, backend: str) -> str:

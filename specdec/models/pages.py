@@ -4,8 +4,8 @@ The sibling of `lm.CachedLM` for recording. A page holds the keys and values of 
 the pages before it; a row is a path of pages and the block to run after them. Rows that begin alike share their
 pages: the prefix of a text is stored once, however many drafts are written after it. It knows nothing of drafting.
 
-Shape suffixes: B rows, H KV heads, K kept outputs, L tokens of a block, N pages of the longest path, P past and new
-positions, D head size, V vocabulary.
+Shape suffixes: B rows, F = 2 H, H KV heads, K kept outputs, L tokens of a block, N pages of the longest path, P past
+and new positions, D head size, V vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from transformers import Cache
 
-from specdec.models.lm import CachedLM, as_cache
+from specdec.models.kv_buffer import JointCache, as_cache
+from specdec.models.lm import CachedLM
 
 INITIAL_PAGES = 256
 Item = TypeVar("Item")
@@ -65,12 +65,11 @@ class PagedLM:
         past_BP = torch.arange(longest * size, device=device) < (size * lengths_B)[:, None]
         mask_BP = torch.cat([past_BP, past_BP.new_ones(len(rows), size)], dim=1)
         positions_BL = size * lengths_B[:, None] + torch.arange(size, device=device)
-        body = self.lm.model.get_submodule("model")  # without its head, which runs for few
-        hidden_BLE = body(
+        hidden_BLE = self.lm.body(
             input_ids=torch.tensor([row.tokens for row in rows], device=device),
             attention_mask=self.lm.masks(positions_BL[:, None], mask_BP[:, None, None, :].expand(-1, 1, size, -1)),
             position_ids=positions_BL,
-            **as_cache(body, self._pool),
+            **as_cache(self.lm.body, self._pool),
             use_cache=True,
         ).last_hidden_state
         self._rows = list(rows)
@@ -87,36 +86,30 @@ class PagedLM:
         self._pool.used = 0
 
 
-class PagePool(Cache):
-    """Keys and values of all pages and layers; `update` hands the model each row's past and its new block."""
-
-    is_compileable = False
+class PagePool(JointCache):
+    """Keys and values of all pages and layers; it hands the model each row's past and its new block."""
 
     def __init__(self, block_size: int) -> None:
-        self.layers: list = []  # the base class would build layers of its own
+        super().__init__()
         self.block_size = block_size
         self.used = 0
-        self._pages: dict[int, list[torch.Tensor]] = {}  # layer -> keys and values, each [pages, L, H, D]
-        self._new: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._pages: dict[int, torch.Tensor] = {}  # by layer: [pages, L, F, D]
+        self._new: dict[int, torch.Tensor] = {}
         self._path_BN = torch.empty(0, 0, dtype=torch.long)
 
     def select(self, path_BN: torch.Tensor) -> None:
         """The pages of the rows of the next forward; what pads a path is masked by the caller."""
         self._path_BN = path_BN
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: object, **__: object
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Given the new ones, [B, H, L, D]: past and new keys and values of every row, [B, H, P, D]."""
-        self._new[layer_idx] = (key_states, value_states)
+    def store(self, new_BFLD: torch.Tensor, layer_idx: int) -> torch.Tensor:
+        """They are kept where `commit` says so."""
+        self._new[layer_idx] = new_BFLD
         num_rows, num_pages = self._path_BN.shape
         if not num_pages:
-            return key_states, value_states
-        past_and_new = []
-        for pages, new_BHLD in zip(self._pages[layer_idx], self._new[layer_idx], strict=True):
-            past_BPHD = pages[self._path_BN.flatten()].view(num_rows, -1, *pages.shape[2:])
-            past_and_new.append(torch.cat([past_BPHD.transpose(1, 2), new_BHLD], dim=2))
-        return past_and_new[0], past_and_new[1]
+            return new_BFLD
+        pages = self._pages[layer_idx]
+        past_BPFD = pages[self._path_BN.flatten()].view(num_rows, -1, *pages.shape[2:])
+        return torch.cat([past_BPFD.transpose(1, 2), new_BFLD], dim=2)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Number of past positions of the longest row (the model asks before it runs its layers)."""
@@ -125,24 +118,19 @@ class PagePool(Cache):
     def commit(self, indices: Sequence[int]) -> list[int]:
         """Store the new blocks of these rows; returns their pages."""
         chosen = torch.tensor(list(indices), device=self._path_BN.device)
-        blocks = {layer: [new_BHLD[chosen].transpose(1, 2) for new_BHLD in both] for layer, both in self._new.items()}
-        return self._store(blocks, len(indices))
+        return self._add({layer: new[chosen].transpose(1, 2) for layer, new in self._new.items()}, len(indices))
 
     def add_blocks(self, kv: dict[int, tuple[torch.Tensor, torch.Tensor]], num_blocks: int) -> list[int]:
         """Cut the keys and values of a single sequence, [1, H, P, D] per layer, into pages."""
-        blocks = {
-            layer: [one[0].transpose(0, 1).unflatten(0, (num_blocks, self.block_size)) for one in both]
-            for layer, both in kv.items()
-        }
-        return self._store(blocks, num_blocks)
+        joint = {layer: torch.cat([keys[0], values[0]]).transpose(0, 1) for layer, (keys, values) in kv.items()}
+        sizes = num_blocks, self.block_size
+        return self._add({layer: both.unflatten(0, sizes) for layer, both in joint.items()}, num_blocks)
 
-    def _store(self, blocks: dict[int, list[torch.Tensor]], count: int) -> list[int]:
+    def _add(self, blocks: dict[int, torch.Tensor], count: int) -> list[int]:
         begin, self.used = self.used, self.used + count
-        for layer, both in blocks.items():
-            stored = self._pages.setdefault(layer, [new[:0] for new in both])
-            for index, new in enumerate(both):
-                stored[index] = _grown(stored[index], self.used)
-                stored[index][begin : self.used] = new
+        for layer, new in blocks.items():
+            self._pages[layer] = _grown(self._pages.get(layer, new[:0]), self.used)
+            self._pages[layer][begin : self.used] = new
         return list(range(begin, self.used))
 
 

@@ -23,14 +23,15 @@ class Taps:
         asked: the layers.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
+    def __init__(self, model: PreTrainedModel, body: torch.nn.Module) -> None:
+        """`body` runs the layers of `model`."""
+        self.model, self.body = model, body
         self.asked: tuple[int, ...] = ()
         self._pieces: list[torch.Tensor] = []
 
     @cached_property
     def _layers(self) -> list[torch.nn.Module]:
-        return list(self.model.get_submodule("model.layers").children())
+        return list(self.body.get_submodule("layers").children())
 
     def begin(self, asked: Sequence[int]) -> None:
         """A new pass. Raises UserError for a layer that is not there."""
@@ -54,7 +55,7 @@ class Taps:
                 handle.remove()
         if handles:  # layers of a network that is spread over GPUs give what they give where they are
             device = found[self.asked[0]].device
-            self.add(torch.cat([found[tap][0].to(device) for tap in self.asked], dim=-1))
+            self.add(torch.cat([found[tap].flatten(0, -2).to(device) for tap in self.asked], dim=-1))
 
     def take(self, rows: Sequence[int]) -> torch.Tensor | None:
         """Those of these tokens of the pass, [len(rows), F]; None where none were asked for. Once a pass."""
@@ -83,5 +84,5 @@ class Taps:
 
 
 def _keep(found: dict[int, torch.Tensor], tap: int, layer: torch.nn.Module, given: object, output: Any) -> None:
-    """A hook: note what a layer gives, [B, L, C]. transformers 4.53 wraps it in a tuple."""
+    """A hook: note what a layer gives, [1, L, C] or [L, C]. transformers 4.53 wraps it in a tuple."""
     found[tap] = output[0] if isinstance(output, tuple) else output

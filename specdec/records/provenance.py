@@ -61,6 +61,7 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)

@@ -131,20 +131,22 @@ def interval(value: Value | None) -> str:
 
 def advice(tables: Sequence[LoadTable]) -> list[str]:
     """Sentences that the numbers carry: which drafter up to how many requests, and from where on none."""
-    at_once = [table for table in tables if table.load.kind == CONCURRENCY and table.best is not None]
-    runs: list[tuple[str, list[LoadTable]]] = []
-    for table in at_once:
-        name = label(table.best) if table.best else ""
-        if runs and runs[-1][0] == name:
-            runs[-1][1].append(table)
-        else:
-            runs.append((name, [table]))
-    lines = []
-    for name, own in runs:
-        first, last = own[0].load.value, own[-1].load.value
-        at = f"{first:g}" if first == last else f"{first:g} to {last:g}"
-        lines.append(f"At {at} requests at a time: {name}{_beside(own, name)}.")
-    return lines
+    runs: list[tuple[str, str, list[LoadTable]]] = []
+    for table in tables:
+        best, kind = table.best, table.load.kind
+        name = "" if best is None else label(best)
+        if runs and runs[-1][:2] == (kind, name):
+            runs[-1][2].append(table)
+        elif best is not None:
+            runs.append((kind, name, [table]))
+    return [f"At {_loads(own)}: {name}{_beside(own, name)}." for _, name, own in runs]
+
+
+def _loads(tables: Sequence[LoadTable]) -> str:
+    """Example: "1 to 16 requests at a time"."""
+    ends = dict.fromkeys(f"{table.load.value:g}" for table in (tables[0], tables[-1]))
+    word = "request" if list(ends) == ["1"] else "requests"
+    return f"{' to '.join(ends)} {word} {'at a time' if tables[0].load.kind == CONCURRENCY else 'a second'}"
 
 
 def _beside(tables: Sequence[LoadTable], name: str) -> str:

@@ -65,6 +65,14 @@ class Weights:
 
 def unsupported(config: PretrainedConfig) -> str | None:
     """Why the graph backend cannot run models of this configuration, in a few words; None if it can."""
+    if (reason := not_joinable(config)) is not None:
+        return reason
+    head_size = _head_size(config)
+    return None if head_size in HEAD_SIZES else f"heads of {head_size} values"
+
+
+def not_joinable(config: PretrainedConfig) -> str | None:
+    """Why layers of this configuration are not those of `LayerWeights`, in a few words; None if they are."""
     architecture = find_architecture(config.model_type)
     if architecture is None or not architecture.runs_as_graphs:
         return f"the architecture {config.model_type}"
@@ -72,8 +80,6 @@ def unsupported(config: PretrainedConfig) -> str | None:
         return f"the activation {config.hidden_act}"
     if getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
         return "biases outside the query, key and value products"
-    if (head_size := _head_size(config)) not in HEAD_SIZES:
-        return f"heads of {head_size} values"
     return None
 
 
