@@ -227,7 +227,7 @@ def _conflicts(config: RunConfig) -> dict[str, bool]:
         "drafts with --use_block_cache are approximate and cannot be recorded: leave it out": makes_traces and is_near,
         "--read_pickle computes nothing: leave out --dry_run": output.read_pickle and output.dry_run,
         "--drafters and --policy exclude each other: add cost_aware to the drafters": is_named and has_policy,
-        "a policy by cost needs a --latency_profile": by_cost and "none" in config.pricing.latency_profile,
+        "the cost-aware policy needs a --latency_profile": by_cost and "none" in config.pricing.latency_profile,
         "the cost-aware policy needs --calibration FILE: python -m specdec.calibrate TRACE_DIR": needs_file,
         "--record makes traces alone: leave out --with_traces": records and with_traces,
         "traces need the target: leave out --with_traces or --verify trace": by_trace and with_traces,

@@ -170,7 +170,7 @@ def test_trees_by_cost_are_replayed_as_they_ran_and_are_smaller_where_verificati
         assert ours.drafter_name in page.read_text()
     assert sizes[0] > 2 * sizes[1]
     assert _run(folders, folders / "JetSpec", tmp_path / "none", "--drafters", "dflash_tree_ca") == 2
-    assert "a policy by cost needs a --latency_profile" in capsys.readouterr().err
+    assert "the cost-aware policy needs a --latency_profile" in capsys.readouterr().err
     unknown = ["--drafters", "dflash_tree_ca", "--latency_profile", "vLLM_A6000"]
     unknown += ["--latency_target", "Qwen2.5-7B-Instruct"]
     assert _run(folders, folders / "JetSpec", tmp_path / "none", *unknown) == 2

@@ -99,7 +99,7 @@ class Eagle3CostAware(_Eagle3, AdvisedTokens):
     kind = "eagle3_ca"
     title = "EAGLE-3, cost-aware"
     hue = "#4D6B3C"
-    marker = "X"
+    marker = "_"
     not_served = "its EAGLE-3 heads write a fixed number of tokens"
 
 
