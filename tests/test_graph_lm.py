@@ -113,9 +113,7 @@ def test_head_runs_at_kept_rows_only(model, monkeypatch) -> None:
 
 def test_a_pass_costs_its_tokens_padded_up(model, monkeypatch) -> None:
     counts, lm, body = [], GraphLM(model), network.Network.body
-    monkeypatch.setattr(
-        network.Network, "body", lambda self, count, how: counts.append(count) or body(self, count, how)
-    )
+    monkeypatch.setattr(network.Network, "body", lambda self, *asked: counts.append(asked[0]) or body(self, *asked))
     for num_tokens in (1, 3, 9, 32, 33, 150):
         lm.forward(random_ids(num_tokens, num_tokens), keep=[])
         lm.commit(num_tokens)
