@@ -26,7 +26,7 @@ from tqdm import tqdm
 from experiments import targets
 from experiments.made_heads import BLOCK, LAYOUTS, made_head
 from profiling.common import parser_of, run_command, tokens_of
-from specdec.decoding.cost_aware import EASE_EDGES, PASSES_AHEAD, Advice, Calibration, Curve
+from specdec.decoding.cost_aware import EASE_EDGES, PASSES_AHEAD, Advice, Calibration, Curve, RoundCosts
 from specdec.drafters.ar import AR_DRAFTER
 from specdec.drafters.base import Setup, Spec
 from specdec.drafters.block_diffusion import DLLM_DRAFTER
@@ -34,6 +34,7 @@ from specdec.drafters.families import kinds, parse_name
 from specdec.drafters.plain import PLAIN, Plain
 from specdec.errors import UserError
 from specdec.models.checkpoints import Role
+from specdec.models.joined import body_of
 from specdec.models.lm import CachedLM
 from specdec.models.load import load_lm
 from specdec.records.divergence import BUG, EXACT, TIE
@@ -50,12 +51,15 @@ OVER_ONE = (
     *("plain", "lookup_3_sf_10", "suffix_64", "suffix_64_earlier", "ar_None_sf_5", "ar_None_df_0.5_8_2"),
     *("dllm_0.5_sf_6", "dllm_0.5_df_0.45_12_4", "dllm_0.5_ca_12_T@P", "eagle3_ca_9_T@P", "dflash_ca_12_T@P"),
     *("lookup_3_sf_10_else_ar_None_sf_4", "suffix_64_s1.5_else_eagle3_sf_4", "lookup_2_sf_3_else_dflash_sf_5"),
+    *("lookup_3_tree_8", "suffix_64_tree_8", "eagle3_tree_3_4_8", "eagle3_tree_df_0.02_3_4_8"),
+    *("dflash_tree_8", "dflash_tree_df_0.02_8", "dflash_tree_ca_12_T@P"),
 )
 # What a policy by cost knows: here, that a token is as good as it is sure, and that a pass is worth a quarter of one.
 PLACES = OPTIONS["small_block_size"] + 1
 SEEN: list[list[list[float]]] = [[[1.0 + more for more in range(PASSES_AHEAD)]] * (len(EASE_EDGES) + 1)] * PLACES
 KNOWN = Calibration("any", OPTIONS, [], [], Curve([0.0, 1.0], [0.0, 1.0]), SEEN, SEEN, {})
-ADVICE = Advice(KNOWN, pass_ms=1.0, verify_ms=[4.0 + 0.5 * length for length in range(13)], rate=0.25)
+COSTS = RoundCosts(1.0, [4.0 + 0.5 * length for length in range(13)])
+ADVICE = Advice(KNOWN, pass_ms=1.0, verify_ms=COSTS.verify_ms, rate=0.25)
 Models = dict[Role | None, dict[str, Any]]  # by role: by what it is called, a model or a head
 
 
@@ -126,6 +130,7 @@ def made_target(name: str, folder: Path) -> tuple[CachedLM, Callable[[str, Seque
         for key, weight in lm.model.named_parameters():
             if key.endswith("o_proj.weight"):
                 weight.mul_(WEAKER)
+    lm = CachedLM(lm.model, body=body_of(lm.model))  # of these weights
 
     def models_of(way: str, texts: Sequence[list[int]]) -> Models:
         known = texts if way == "sharpened" else ()
@@ -159,7 +164,7 @@ def cases(models: Models) -> Iterator[tuple[Spec, str, Any]]:
 def decoded(lm: CachedLM, spec: Spec, model: Any, prompt: list[int]) -> tuple[list[int], Counter[str]]:
     """The text, and what it took."""
     mask_id = MASK_ID if spec.model_role is DLLM_DRAFTER else None
-    drafter = spec.drafter(Setup((), OPTIONS, lm=model, mask_id=mask_id, advice=ADVICE))
+    drafter = spec.drafter(Setup((), OPTIONS, lm=model, mask_id=mask_id, advice=ADVICE, costs=COSTS))
     rounds = targets.decoded(lm, drafter, prompt, NUM_TOKENS)
     drafted, accepted = (sum(getattr(turn, key) for turn in rounds) for key in ("draft_len", "accepted_len"))
     return tokens_of(rounds), Counter(texts=1, rounds=len(rounds), drafted=drafted, accepted=accepted)

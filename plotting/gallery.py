@@ -89,7 +89,7 @@ PICTURES = (
             "with the paper's acceptance on a GPU."),
     Picture("training_curves", ("{docs}/results/2026-11-28-heads-training.json",),
             "Heads in training: what the real loop accepts on held-back questions, beside how often a draft's tokens "
-            "are right after the target's own text (EAGLE-3's and DSpark's later ones after its earlier ones)."),
+            "are right after the target's own text (EAGLE-3's and DSpark's later ones after those before them)."),
     Picture("pretty_table", (REPLAYED, NO_LOOPS, "--drafters", *SEVERAL),
             "A ranking as a table; `--out table.tex` gives it for LaTeX (booktabs, graphicx), `--layout datasets` with "
             "the data sets as columns, `--columns` those quantities alone.", ".md"),

@@ -40,7 +40,7 @@ def sessions(one_thread: None) -> list[Session]:
     return [usual, other]
 
 
-@pytest.mark.parametrize(("turn", "prompt_len"), enumerate([31, 32, 33, None]))
+@pytest.mark.parametrize(("turn", "prompt_len"), list(enumerate([31, 32, 33, None])))
 def test_every_drafter_writes_what_the_target_alone_writes(
     sessions: list[Session], turn: int, prompt_len: int | None
 ) -> None:

@@ -34,7 +34,7 @@ def test_every_part_calls_a_target_the_same(checkpoint: Path, given: str) -> Non
 
 
 def test_a_served_folder_has_the_name_of_its_records(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_profile, "_told", lambda *_: {})
+    monkeypatch.setattr(server_profile, "told", lambda *_: {})
     flags = {"target_model_name": ".", "base_url": "http://127.0.0.1:1", "timeout_s": 1.0, "hardware": None}
     engine = server_profile.Engine("m", "vLLM", "http://127.0.0.1:1", "/version", None)
     asked = type("Flags", (), {**flags, "max_new_tokens": 8, "concurrency": 1})()
