@@ -195,6 +195,12 @@ MISTAKES = {
     "the stages are answers, dflash": ["--stop_after", "eagle3"],
     "the tokenizer has no mask token": ["--mask_token", "x"],
     "--markov_rank 0": ["--markov_rank", "0"],
+    "--decay 7: give more than 0 and at most 1": ["--decay", "7"],
+    "--soft_weight nan: give 0 or more": ["--soft_weight", "nan"],
+    "--draft_vocab_size 0: give at least 2": ["--draft_vocab_size", "0"],
+    "--draft_vocab_size 99999: the target has": ["--draft_vocab_size", "99999"],
+    "cannot cut 99 layers": ["--families", "ar", "--num_layers", "99"],
+    "File exists (prompts.jsonl)": ["--work_dir", "prompts.jsonl"],
 }
 
 
