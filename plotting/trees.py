@@ -4,7 +4,7 @@ beside them the best draft in a row, and the ceiling that no choice of nodes can
 A fixed number of nodes rises and falls where verification costs more with every node; a rule that stops where its
 drafter is not sure, or where nodes do not pay, stays where it is best.
 
-    failfast replay results --drafters plain dflash_sf dflash_tree dflash_tree_df --tree_nodes 4 8 16 32 64 128 256 \
+    failfast replay results --drafters plain dflash_sf dflash_tree dflash_tree_df --tree_nodes 4 8 16 32 64 128 256 \\
         --latency_profile PROFILE --json > ranking.json
     python -m plotting.trees ranking.json --out trees.pdf
 """

@@ -172,6 +172,7 @@ def command(tmp_path, monkeypatch, capsys):
     usual += ["--max_new_tokens", "16", "--mask_token", "word59", "--num_docs", "4", "--head_steps", "2"]
     usual += ["--block_size", "5", "--head_layers", "1", "--held_back", "2", "--num_looks", "1", "--taps", "0", "2"]
     monkeypatch.chdir(tmp_path)
+    capsys.readouterr()  # the bars of saving the target are not the command's
 
     def run(*flags):
         monkeypatch.setattr(sys, "argv", ["make_drafters", *usual, *flags])

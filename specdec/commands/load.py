@@ -112,9 +112,9 @@ def traces_of(requests: Requests, folder: Path) -> list[Trace]:
         found[trace.identity.dataset, trace.question_id, trace.identity.max_new_tokens] = trace
     missing = [question for question in requests.questions if question not in found]
     if missing:
-        raise UserError(
-            f"{folder} holds no trace of question {missing[0][1]} of {missing[0][0]}: record it with failfast.py --record"
-        )
+        dataset, number, _ = missing[0]
+        what = f"{folder} holds no trace of question {number} of {dataset}"
+        raise UserError(f"{what}: record it with failfast.py --record")
     for question, own in zip(requests.questions, requests.texts(), strict=True):
         if own != (found[question].prompt_ids, found[question].output_tokens):
             raise UserError(f"the trace of question {question[1]} is of another text than the records: record it again")

@@ -226,6 +226,10 @@ class Study:
         """The questions as they are and, of enough of them to say something of their spread, others drawn from them."""
         return 1 + self.asked.seeds if len(self.requests.groups) >= MIN_QUESTIONS else 1
 
+    @property
+    def has_intervals(self) -> bool:
+        return self.num_draws - 1 >= MIN_QUESTIONS
+
     @cached_property
     def kinds(self) -> tuple[str, ...]:
         own = {kind_of_chains(name).priced_as for name in self.chains}

@@ -182,7 +182,7 @@ def _notes(study: Study, tables: Sequence[LoadTable]) -> list[str]:
         if slow and table.best is not None:
             names = f"{len(slow)} configurations" if len(slow) > 3 else ", ".join(map(label, slow))
             lines.append(f"{table.load.label}: saturated with {names}: requests come faster than they are served.")
-    if study.num_draws - 1 < MIN_QUESTIONS:
+    if not study.has_intervals:
         lines.append(f"No intervals: they need {MIN_QUESTIONS} questions or more, and as many --seeds.")
     if study.beyond:
         lines.append(f"Extrapolated beyond the profile: {'; '.join(study.beyond)}.")
