@@ -11,6 +11,7 @@ from families import save_model
 from toys import random_ids, toy_model
 
 from plotting import training_curves
+from specdec.commands import run
 from specdec.decoding.loop import speculate
 from specdec.decoding.target import Target
 from specdec.drafters.plain import NoDrafter
@@ -230,6 +231,10 @@ def test_heads_are_made_once_and_not_of_other_settings(command, tmp_path, monkey
     made = json.loads((tmp_path / "work" / "dflash" / "training.json").read_text())
     assert made["family"] == "dflash" and made["flops"] > 0 and made["curve"][-1]["questions"] == 2
     assert "acceptance_length" in said.err and "--dflash_dir work/dflash --drafters plain dflash" in said.err
+    told = [line.partition(" failfast.py ")[2] for line in said.err.splitlines() if " failfast.py " in line]
+    assert len(told) == 3
+    for flags in told:
+        run.parse_args(flags.split())  # what it says to run can be run
     before = (tmp_path / "work" / "dflash" / "model.safetensors").read_bytes()
     status, said = command("--families", "dflash", "--budget_tokens", "60", "--decay", "0.5")
     assert status == 2 and "made with other settings (decay" in said.err

@@ -161,12 +161,12 @@ def cached_prompts(
 def tell(run: DrafterRun, arguments: argparse.Namespace) -> None:
     """What was equal, and how to run what was made."""
     flags = {"ar": "--ar_model_name", "dllm": "--dllm_dir", "eagle3": "--eagle3_dir"}
+    kinds = {"ar": "", "dllm": "", "eagle3": " --drafters plain eagle3_sf"}
     folders = run.folders()
     print_table(table_of(folders))
     for family, folder in folders.items():
-        flag = flags.get(family, "--dflash_dir")
+        flag, kind = flags.get(family, "--dflash_dir"), kinds.get(family, " --drafters plain dflash_sf")
         name = shlex.quote(str(arguments.target_dir))
-        kind = "" if family in ("ar", "dllm") else f" --drafters plain {'eagle3' if family == 'eagle3' else 'dflash'}"
         ranks.say(f"{family}: python failfast.py --target_model_name {name} {flag} {shlex.quote(str(folder))}{kind}")
 
 
