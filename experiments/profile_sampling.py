@@ -1,6 +1,6 @@
 """What sampling adds to a round: the same rounds, greedy and sampled, one right after the other in one process.
 
-    python -m experiments.profile_sampling --temperature 1 --draft_sampling sample --drafter_thresholds 0 \
+    python -m experiments.profile_sampling --temperature 1 --draft_sampling sample --drafter_thresholds 0 \\
         --sweep_lowconf_threshold 0 --num_questions 4 --max_new_tokens 128
 
 The flags describe the sampled side. A pair is a round from one prefix of a greedy answer under

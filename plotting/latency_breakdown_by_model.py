@@ -1,6 +1,6 @@
 """Figure: where the time of an answer goes: drafting and verifying, per drafter, a group of bars per target.
 
-    python -m plotting.latency_breakdown_by_model results --latency_target Qwen2.5-14B-Instruct Qwen2.5-32B-Instruct \
+    python -m plotting.latency_breakdown_by_model results --latency_target Qwen2.5-14B-Instruct Qwen2.5-32B-Instruct \\
         --drafters ar_None_sf_8 dllm_0.05_df_0.45_60_10 --out latency.pdf
 """
 

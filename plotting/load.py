@@ -94,9 +94,10 @@ def build(options: Namespace) -> Figure:
     requests = requests_of(chosen, options.allow_unequal, options.allow_seen)
     profile, entry = priced_by(options.latency_profile, options.latency_target[0], requests.target)
     asked = Asked(tuple(options.concurrency or LOADS))
-    tables = Study(requests, profile, entry, asked).tables()
-    note = f"simulated by {profile.title} as if {entry}; {len(requests.questions)} questions; bands: 95 % intervals"
-    return figure(tables, f"{note}; dotted: the acceptance length that it has")
+    study = Study(requests, profile, entry, asked)
+    bands = "; bands: 95 % intervals" if study.has_intervals else ""
+    note = f"simulated by {profile.title} as if {entry}; {len(requests.questions)} questions{bands}"
+    return figure(study.tables(), f"{note}; dotted: the acceptance length that it has")
 
 
 FLAGS = (

@@ -1,7 +1,7 @@
 """Output lengths per data set: how many tokens a model answers with, on a server or in this process.
 
     python -m profiling.profile_dataset_output --target_model_name bundled --datasets gsm8k math --data_dir data
-    python -m profiling.profile_dataset_output --target_model_name Qwen/Qwen2.5-7B-Instruct --datasets gsm8k \
+    python -m profiling.profile_dataset_output --target_model_name Qwen/Qwen2.5-7B-Instruct --datasets gsm8k \\
         --base_url http://127.0.0.1:8000/v1
 
 Without --base_url the model answers here, under Hugging Face transformers. Lengths say how long a context a

@@ -122,7 +122,7 @@ def test_what_halves_of_questions_teach_is_used_on_the_other_half(results):
 
 def test_a_rate_that_nothing_keeps_up_with_is_saturated_and_not_simulated_for_ever(results, monkeypatch):
     monkeypatch.setattr(load_study, "LEAST_REQUESTS", 30)
-    flags = ("--request_rate", "10", "1000000", "--max_batch", "4", "--policies", "fixed", "off", "--seeds", "0")
+    flags = ("--request_rate", "10", "1e300", "10", "--max_batch", "4", "--policies", "fixed", "off", "--seeds", "0")
     slow, fast = asked(results, *flags)["loads"]
     assert not slow["is_saturated"] and slow["kind"] == "request_rate"
     assert {row["policy"] for row in slow["rows"]} == {"fixed", "off"}
@@ -130,6 +130,18 @@ def test_a_rate_that_nothing_keeps_up_with_is_saturated_and_not_simulated_for_ev
     assert fast["is_saturated"] and fast["best"] is None and all(row["is_saturated"] for row in fast["rows"])
     text = load.run([str(results), *PRICED, "--request_rate", "1000000", "--max_batch", "2", "--seeds", "0"])
     assert "saturated: nothing keeps up" in text
+
+
+def test_of_few_questions_nothing_is_told_apart(results, tmp_path):
+    for question in range(3):
+        for name in DRAFTERS[:3]:
+            record = replay(load_trace(sorted(results.rglob("*.npz"))[question]), parse_name(name), BLOCKS)
+            save_record(record, identity_path(tmp_path, record.identity))
+    (found,) = asked(tmp_path, "--concurrency", "8")["loads"]
+    assert all(row["may_be_best"] and row["speedup"]["low"] is None for row in found["rows"])
+    assert found["batch_1_loss"]["low"] is None
+    text = load.run([str(tmp_path), *PRICED, "--concurrency", "8"])
+    assert "not told apart from" in text and "No intervals: they need 5 questions or more" in text
 
 
 def test_the_best_of_a_table_and_what_cannot_be_told_from_it():
@@ -160,6 +172,7 @@ def test_the_best_of_a_table_and_what_cannot_be_told_from_it():
         (("--concurrency", "1024"), "does not reach 1,024 requests (it has 512)"),
         (("--context", "100000"), "100,000 tokens of context (it has 32,768)"),
         (("--concurrency", "0"), "is not a positive integer"),
+        (("--concurrency", "100000000", "--extrapolate"), "is not a positive integer up to 4096"),
         (("--request_rate", "0"), "a number of requests a second above 0"),
         (("--latency_profile", "none"), "a server has one profile"),
         (("--latency_profile", "H100_bound", "A100_bound", "--latency_target", "Qwen3-8B"), "a server has one profile"),
@@ -177,10 +190,7 @@ def test_mistakes_are_one_line_and_status_2(results, capsys, flags, why):
 
 def test_beyond_the_profile_is_extrapolated_where_asked_and_marked(results):
     found = asked(results, "--concurrency", "600", "--extrapolate", "--seeds", "0")
-    assert found["extrapolated"] == [
-        "600 requests (it has 512)",
-        *(f"600 requests (it has 512) for passes of {kind}" for kind in ("ar", "block")),
-    ]
+    assert found["extrapolated"] == ["600 requests (it has 512) for passes of the target, ar, block"]
     assert "extrapolated" in " ".join(found["loads"][0]["notes"])
 
 

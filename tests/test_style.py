@@ -68,7 +68,10 @@ def test_the_check_itself_bites(source, is_fine):
 def test_files_and_functions_are_short_and_say_what_they_are(path):
     tree = tree_of(path)
     assert ast.get_docstring(tree), f"{path} has no docstring"
-    assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) <= MAX_FILE_LINES
+    lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= MAX_FILE_LINES
+    joined = [line for line in lines[: tree.body[0].end_lineno] if line.endswith(" \\")]
+    assert joined == [], "a command of several lines would stand on one in --help: end them with two backslashes"
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     long = [f.name for f in functions if f.end_lineno - f.lineno + 1 > MAX_FUNCTION_LINES]
     assert long == []

@@ -11,6 +11,7 @@ from families import save_model
 from toys import random_ids, toy_model
 
 from plotting import training_curves
+from specdec.commands import run
 from specdec.decoding.loop import speculate
 from specdec.decoding.target import Target
 from specdec.drafters.plain import NoDrafter
@@ -172,6 +173,7 @@ def command(tmp_path, monkeypatch, capsys):
     usual += ["--max_new_tokens", "16", "--mask_token", "word59", "--num_docs", "4", "--head_steps", "2"]
     usual += ["--block_size", "5", "--head_layers", "1", "--held_back", "2", "--num_looks", "1", "--taps", "0", "2"]
     monkeypatch.chdir(tmp_path)
+    capsys.readouterr()  # the bars of saving the target are not the command's
 
     def run(*flags):
         monkeypatch.setattr(sys, "argv", ["make_drafters", *usual, *flags])
@@ -195,6 +197,12 @@ MISTAKES = {
     "the stages are answers, dflash": ["--stop_after", "eagle3"],
     "the tokenizer has no mask token": ["--mask_token", "x"],
     "--markov_rank 0": ["--markov_rank", "0"],
+    "--decay 7: give more than 0 and at most 1": ["--decay", "7"],
+    "--soft_weight nan: give 0 or more": ["--soft_weight", "nan"],
+    "--draft_vocab_size 0: give at least 2": ["--draft_vocab_size", "0"],
+    "--draft_vocab_size 99999: the target has": ["--draft_vocab_size", "99999"],
+    "cannot cut 99 layers": ["--families", "ar", "--num_layers", "99"],
+    "File exists (prompts.jsonl)": ["--work_dir", "prompts.jsonl"],
 }
 
 
@@ -223,6 +231,10 @@ def test_heads_are_made_once_and_not_of_other_settings(command, tmp_path, monkey
     made = json.loads((tmp_path / "work" / "dflash" / "training.json").read_text())
     assert made["family"] == "dflash" and made["flops"] > 0 and made["curve"][-1]["questions"] == 2
     assert "acceptance_length" in said.err and "--dflash_dir work/dflash --drafters plain dflash" in said.err
+    told = [line.partition(" failfast.py ")[2] for line in said.err.splitlines() if " failfast.py " in line]
+    assert len(told) == 3
+    for flags in told:
+        run.parse_args(flags.split())  # what it says to run can be run
     before = (tmp_path / "work" / "dflash" / "model.safetensors").read_bytes()
     status, said = command("--families", "dflash", "--budget_tokens", "60", "--decay", "0.5")
     assert status == 2 and "made with other settings (decay" in said.err

@@ -119,6 +119,9 @@ def _run_joined(program: str, main: Callable[[], dict]) -> int:
     except UserError as error:
         ranks.let_the_leader_speak()
         return _complain(program, error)
+    except OSError as error:  # what the system refuses: a file where a folder is to be, a full disk
+        ranks.let_the_leader_speak()
+        return _complain(program, UserError(f"{error.strerror or error} ({error.filename or 'output'})"))
     if ranks.is_leader():
         print(json.dumps(result), flush=True)
     return 0

@@ -7,6 +7,7 @@ network and drafts are is said in its own file.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,6 +58,12 @@ class HeadSettings:
                 raise UserError(f"--{name} {getattr(self, name)}: give at least 1")
         if self.block_size < 2:
             raise UserError(f"--block_size {self.block_size}: give at least 2, the anchor and a draft")
+        if self.num_words is not None and self.num_words < 2:
+            raise UserError(f"--draft_vocab_size {self.num_words}: give at least 2")
+        if self.decay is not None and not 0 < self.decay <= 1:
+            raise UserError(f"--decay {self.decay:g}: give more than 0 and at most 1")
+        if not 0 <= self.soft_weight < math.inf:
+            raise UserError(f"--soft_weight {self.soft_weight:g}: give 0 or more")
 
 
 @dataclass(frozen=True)

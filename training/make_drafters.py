@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from specdec.errors import UserError
+from specdec.models.checkpoints import read_config
 from training import ranks
 from training.answers import DecodeSettings
 from training.cli import add_compile_flag, run_command, training_parser
@@ -26,7 +27,7 @@ from training.corpus import add_prompt_flags, read_prompts, split_prompts
 from training.drafter_run import FOLDERS, DrafterRun, DrafterSettings
 from training.heads import HeadSettings
 from training.make_heads import HEADS, print_table, require_heads, table_of
-from training.models import TARGET_HELP, find_target
+from training.models import TARGET_HELP, TRAINED, even_layers, find_target
 from training.on_policy import HeldBack
 from training.stages import run_stages, workplace_of
 from training.tokenizer import load_tokenizer
@@ -130,6 +131,8 @@ def make(arguments: argparse.Namespace) -> dict:
     if set(settings.families) - {"ar", "eagle3"}:
         mask_id_of(load_tokenizer(target_dir), arguments.mask_token)  # a mistake here is better told before the hours
     require_heads(settings.families, settings.heads, target_dir, arguments.max_new_tokens)
+    if set(settings.families) - set(HEADS):
+        even_layers(int(read_config(TRAINED, target_dir)["num_hidden_layers"]), arguments.num_layers)
     texts, held_back = cached_prompts(arguments, has_heads=bool(set(settings.families) & set(HEADS)))
     workplace.work_dir.mkdir(parents=True, exist_ok=True)
     run = DrafterRun(target_dir, texts, settings, workplace, held_back)
@@ -158,12 +161,12 @@ def cached_prompts(
 def tell(run: DrafterRun, arguments: argparse.Namespace) -> None:
     """What was equal, and how to run what was made."""
     flags = {"ar": "--ar_model_name", "dllm": "--dllm_dir", "eagle3": "--eagle3_dir"}
+    kinds = {"ar": "", "dllm": "", "eagle3": " --drafters plain eagle3_sf"}
     folders = run.folders()
     print_table(table_of(folders))
     for family, folder in folders.items():
-        flag = flags.get(family, "--dflash_dir")
+        flag, kind = flags.get(family, "--dflash_dir"), kinds.get(family, " --drafters plain dflash_sf")
         name = shlex.quote(str(arguments.target_dir))
-        kind = "" if family in ("ar", "dllm") else f" --drafters plain {'eagle3' if family == 'eagle3' else 'dflash'}"
         ranks.say(f"{family}: python failfast.py --target_model_name {name} {flag} {shlex.quote(str(folder))}{kind}")
 
 

@@ -29,7 +29,10 @@ TOLD = ("tokens", "passes", "steps", "seconds", "flops", "target_flops", "num_pa
 
 def require_heads(families: Iterable[str], settings: HeadSettings, target_dir: Path, max_new_tokens: int) -> None:
     """UserError for a head that a target cannot have, before anything is answered or trained."""
-    num_layers = int(read_config(TRAINED, target_dir)["num_hidden_layers"])
+    config = read_config(TRAINED, target_dir)
+    num_layers, vocab_size = int(config["num_hidden_layers"]), int(config["vocab_size"])
+    if settings.num_words is not None and settings.num_words > vocab_size:
+        raise UserError(f"--draft_vocab_size {settings.num_words}: the target has {vocab_size} words")
     heads = [family for family in families if family in HEADS]
     for family in heads:
         (eagle3_taps if family == "eagle3" else block_taps)(settings, num_layers)

@@ -106,7 +106,5 @@ def drafted_words(docs: TokenDocs, vocab_size: int, num_words: int | None) -> np
     """The tokens that a head drafts, in their order: the most frequent ones of the documents, or all."""
     if num_words is None or num_words >= vocab_size:
         return np.arange(vocab_size)
-    if num_words < 2:
-        raise UserError(f"--draft_vocab_size {num_words}: give at least 2")
     counts = np.bincount(docs.tokens, minlength=vocab_size)
     return np.sort(np.argsort(-counts, kind="stable")[:num_words])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from specdec.commands.flags import StrictParser, add_flags
-from specdec.drafters.flags import count, positive_int, rate
+from specdec.drafters.flags import at_a_time, count, positive_int, rate
 from specdec.errors import UserError, exit_status
 from specdec.ranking.entries import records_of
 from specdec.ranking.load_study import PROFILE, Asked, Study, priced_by
@@ -36,8 +36,8 @@ def build_parser(program: str) -> StrictParser:
         help="fixed: as recorded; off: not for requests that enter above a drafter's break-even (--request_rate); "
         "scheduled: by the batch's own prices; clairvoyant: what no policy beats; both need traces (default: fixed)",
     )
-    load.add_argument("--max_batch", type=positive_int, default=Asked.max_batch,
-                      help="requests served at a time under --request_rate (default: %(default)s)")  # fmt: skip
+    load.add_argument("--max_batch", type=at_a_time,
+                      help=f"requests served at a time under --request_rate (default: {Asked.max_batch})")  # fmt: skip
     load.add_argument("--trace_dir", type=Path, help="the results folder that holds the traces (default: RESULTS)")
     output = parser.group("output")
     output.add_argument("--wide", action="store_true", help="all configurations, not the best of each kind")
@@ -48,7 +48,7 @@ def build_parser(program: str) -> StrictParser:
 def add_load_flags(parser: StrictParser) -> None:
     """What a simulation needs to know; `Asked` says what each means."""
     load = parser.group("load")
-    load.add_argument("--concurrency", nargs="+", type=positive_int, metavar="N",
+    load.add_argument("--concurrency", nargs="+", type=at_a_time, metavar="N",
                       help=f"requests at a time (default: {' '.join(map(str, Asked.concurrency))})")  # fmt: skip
     load.add_argument("--context", type=count, metavar="TOKENS",
                       help="price every request as if its context were that long (default: its own)")  # fmt: skip
@@ -95,7 +95,7 @@ def study_of(options: Namespace) -> Study:
         policies=tuple(getattr(options, "policies", (FIXED,))),
         seeds=options.seeds,
         seed=options.seed,
-        max_batch=getattr(options, "max_batch", Asked.max_batch),
+        max_batch=options.max_batch or Asked.max_batch,
         chunk=options.prefill_chunk,
         context=options.context,
         extrapolate=options.extrapolate,
@@ -112,9 +112,9 @@ def traces_of(requests: Requests, folder: Path) -> list[Trace]:
         found[trace.identity.dataset, trace.question_id, trace.identity.max_new_tokens] = trace
     missing = [question for question in requests.questions if question not in found]
     if missing:
-        raise UserError(
-            f"{folder} holds no trace of question {missing[0][1]} of {missing[0][0]}: record it with --record"
-        )
+        dataset, number, _ = missing[0]
+        what = f"{folder} holds no trace of question {number} of {dataset}"
+        raise UserError(f"{what}: record it with failfast.py --record")
     for question, own in zip(requests.questions, requests.texts(), strict=True):
         if own != (found[question].prompt_ids, found[question].output_tokens):
             raise UserError(f"the trace of question {question[1]} is of another text than the records: record it again")

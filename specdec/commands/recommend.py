@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from specdec.commands.flags import StrictParser, add_reading_flags
-from specdec.drafters.flags import positive_int, price
+from specdec.drafters.flags import at_a_time, price
 from specdec.errors import UserError, exit_status
 from specdec.latency.pricing import Pricing
 from specdec.ranking.entries import Entry, entry_of, merge, records_of
@@ -55,7 +55,7 @@ def build_parser(program: str) -> StrictParser:
     )
     parser.group("load").add_argument(
         "--concurrency",
-        type=positive_int,
+        type=at_a_time,
         metavar="N",
         help="also for so many requests at a time, simulated: as failfast load (default: one alone)",
     )

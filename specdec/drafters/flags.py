@@ -64,7 +64,8 @@ probability = number(float, lambda value: 0 <= value <= 1, "a probability (0 to 
 share = number(float, lambda value: 0 < value <= 1, "above 0 and at most 1")
 amount = number(float, lambda value: 0 <= value < math.inf, "a number of 0 or more")
 price = number(float, lambda value: 0 < value < math.inf, "a price above 0")
-rate = number(float, lambda value: 0 < value < 1e9, "a number of requests a second above 0")
+rate = number(float, lambda value: 1e-9 <= value < math.inf, "a number of requests a second above 0 (1e-9 or more)")
+at_a_time = number(int, lambda value: 1 <= value <= 4096, "a positive integer up to 4096")  # more take hours
 degree = number(float, lambda value: 0 <= value < math.inf, "a temperature (0 or more)")
 
 # Flags that several families read. Lengths and thresholds are lists: every combination is run.

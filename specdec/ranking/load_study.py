@@ -63,8 +63,8 @@ class Asked:
     @property
     def loads(self) -> list[Load]:
         return [
-            *(Load(CONCURRENCY, one) for one in self.concurrency),
-            *(Load(REQUEST_RATE, r) for r in self.request_rate),
+            *(Load(CONCURRENCY, one) for one in dict.fromkeys(self.concurrency)),
+            *(Load(REQUEST_RATE, r) for r in dict.fromkeys(self.request_rate)),
         ]
 
     @property
@@ -96,15 +96,15 @@ class Study:
         object.__setattr__(self, "beyond", tuple(self._beyond()))
         if self.beyond and not self.asked.extrapolate:
             what = f"latency profile {self.profile.name} does not reach {' or '.join(self.beyond)}"
-            raise UserError(f"{what}: ask for less, or go on in a straight line with --extrapolate")
+            raise UserError(f"{what}: ask for less, or go on in a straight line with failfast load --extrapolate")
         if OFF in self.asked.policies and not self.asked.request_rate:
             raise UserError(
                 "the policy off is for requests that come at a rate, some where more run: give --request_rate"
             )
         if {SCHEDULED, CLAIRVOYANT} & {*self.asked.policies} and not self.traces:
             raise UserError(
-                "the policies scheduled and clairvoyant need traces of the questions: record them with failfast.py "
-                "--record, or leave out --policies"
+                "the policies scheduled and clairvoyant need traces of the questions: record them with "
+                "failfast.py --record, or leave out --policies"
             )
 
     def tables(self) -> list[LoadTable]:
@@ -223,7 +223,12 @@ class Study:
 
     @property
     def num_draws(self) -> int:
-        return 1 + self.asked.seeds
+        """The questions as they are and, of enough of them to say something of their spread, others drawn from them."""
+        return 1 + self.asked.seeds if len(self.requests.groups) >= MIN_QUESTIONS else 1
+
+    @property
+    def has_intervals(self) -> bool:
+        return self.num_draws - 1 >= MIN_QUESTIONS
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
@@ -279,8 +284,7 @@ class Study:
         return [{name: draws[at] for name, draws in by_drafter.items()} for at in range(len(per_s) // self.num_draws)]
 
     def _row(self, name: str, policy: str, draws: Mapping[str, np.ndarray], length: float | None = None) -> LoadRow:
-        has_spread = len(self.requests.groups) >= MIN_QUESTIONS and policy != CLAIRVOYANT
-        values = {quantity: value_of(one, has_spread) for quantity, one in draws.items()}
+        values = {quantity: value_of(one, policy != CLAIRVOYANT) for quantity, one in draws.items()}
         return LoadRow(name, policy, values, length, draws=draws)
 
     def _beyond(self) -> list[str]:
@@ -288,11 +292,11 @@ class Study:
         longest = self.requests.prompt_lens_Q + self.requests.output_lens_Q
         context = float(longest.max()) if asked.context is None else asked.context
         tokens = max(int(self.requests.tables[1].max()) + 1, min(asked.chunk, int(self.requests.prompt_lens_Q.max())))
-        found = beyond(rows, asked.most, tokens, context)
+        passes_of = {one: ["the target"] for one in beyond(rows, asked.most, tokens, context)}
         for kind in self.requests.kinds:
-            own = pass_rows(self.profile, kind)
-            found += [f"{one} for passes of {kind}" for one in beyond(own, asked.most, 0, context)]
-        return found
+            for one in beyond(pass_rows(self.profile, kind), asked.most, 0, context):
+                passes_of.setdefault(one, []).append(kind)
+        return [f"{one} for passes of {', '.join(kinds)}" for one, kinds in passes_of.items()]
 
     def _notes(self, places: int) -> list[str]:
         """What is not sure of a load: whether its contexts fit, what was extrapolated."""

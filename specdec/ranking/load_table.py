@@ -129,9 +129,9 @@ def _against_plain(row: LoadRow, plain: LoadRow | None, load: Load) -> LoadRow:
 
 
 def _beside_best(row: LoadRow, best: LoadRow | None, key: str) -> LoadRow:
-    """Whether it cannot be told from the best one, over the same draws of questions."""
+    """Whether it cannot be told from the best one, over the same draws of questions; of too few draws nothing can."""
     if best is None or row.policy == CLAIRVOYANT or not row.has_kept_up:
         return row
     distance = value_of(np.log(row.draws[key] / best.draws[key]))
-    is_open = distance.low is not None and distance.high is not None and distance.low <= 0 <= distance.high
+    is_open = distance.low is None or distance.high is None or distance.low <= 0 <= distance.high
     return replace(row, may_be_best=row is best or is_open)

@@ -19,6 +19,7 @@ from specdec.errors import UserError
 from specdec.records.fields import is_count, is_str, is_tokens
 
 _NEEDED = ("question_id", "num_drafted", "num_accepted")
+_MORE = "more"  # cells of a row of CSV beyond its head
 _LISTS = ("accepted_per_position", "prompt_ids", "output_ids")
 
 
@@ -39,8 +40,12 @@ class ServedCounts:
     finish_reason: str | None = None
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> ServedCounts:
-        """Of one question's entry in a file. Raises ValueError for a count that is none."""
+    def of(cls, data: Any) -> ServedCounts:
+        """Of one question's entry in a file. Raises ValueError for what is not one, and for a count that is none."""
+        if not isinstance(data, dict):
+            raise ValueError(f"is {data!r:.40} and not an object with its counts")
+        if _MORE in data:
+            raise ValueError("has more cells than the head has names")
         known = {one.name for one in fields(cls)}
         given = {key: value for key, value in data.items() if key in known and value is not None}
         if "num_tokens" not in given and is_count(data.get("num_emitted")):
@@ -71,20 +76,23 @@ def _is_valid(key: str, value: Any) -> bool:
 def read_counts(path: Path) -> list[ServedCounts]:
     """The questions of a file, in its order. Raises UserError for anything else, and for a question twice."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark
     except (OSError, ValueError) as error:
         raise UserError(f"--counts: cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     entries = _json_entries(text)
+    if entries is None and text.lstrip()[:1] in ("[", "{"):
+        raise UserError(f"--counts {path} is broken JSON: see docs/reconcile.md for what it may hold")
     if entries is None:
-        entries = [_of_csv(row) for row in csv.DictReader(text.splitlines())]
+        try:
+            entries = [_of_csv(row) for row in csv.DictReader(text.splitlines(), restkey=_MORE)]
+        except csv.Error as error:
+            raise UserError(f"--counts {path} is not a table: {error}") from error
     found: dict[int, ServedCounts] = {}
     for number, entry in enumerate(entries, 1):
         try:
             one = ServedCounts.of(entry)
-        except (ValueError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"--counts {path}: question {number} {error or 'is none'}: see docs/reconcile.md"
-            ) from error
+        except ValueError as error:
+            raise UserError(f"--counts {path}: question {number} {error}: see docs/reconcile.md") from error
         if one.question_id in found:
             raise UserError(f"--counts {path} has question {one.question_id} twice: give each once")
         found[one.question_id] = one
@@ -112,11 +120,13 @@ def _json_entries(text: str) -> Sequence[Any] | None:
         return None
 
 
-def _of_csv(row: Mapping[str | None, Any]) -> dict[str, Any]:
+def _of_csv(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row's cells as numbers and lists; empty cells are left out."""
     found: dict[str, Any] = {}
     for key, cell in row.items():
-        if key is None or not isinstance(cell, str) or not cell.strip():
+        if key == _MORE:
+            found[_MORE] = cell
+        if not isinstance(cell, str) or not cell.strip():
             continue
         words = cell.split()
         is_number = all(word.isascii() and word.isdigit() for word in words)

@@ -6,7 +6,7 @@ from typing import Any
 from specdec.drafters.plain import PLAIN
 from specdec.ranking.load_study import Study
 from specdec.ranking.load_table import CLAIRVOYANT, CONCURRENCY, FIXED, OFF, SCHEDULED, TAILS, LoadRow, LoadTable
-from specdec.ranking.statistics import Value
+from specdec.ranking.statistics import MIN_QUESTIONS, Value
 from specdec.text import aligned
 from specdec.views.palette import chains_label, label_of
 
@@ -37,7 +37,7 @@ def load_text(study: Study, tables: Sequence[LoadTable], show_all: bool = False)
         parts.append(_break_evens(at_once, show_all))
     parts.append(_bests(tables))
     parts.append("\n".join([*advice(tables), *_notes(study, tables)]))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _head(study: Study) -> str:
@@ -104,7 +104,7 @@ def _bests(tables: Sequence[LoadTable]) -> str:
         "wasted/s",
         f"TPOT ms {tails}",
         f"TTFT ms {tails}",
-        "batch 1's loses",
+        "batch 1's choice loses",
     ]
     lines = []
     for table in tables:
@@ -182,6 +182,8 @@ def _notes(study: Study, tables: Sequence[LoadTable]) -> list[str]:
         if slow and table.best is not None:
             names = f"{len(slow)} configurations" if len(slow) > 3 else ", ".join(map(label, slow))
             lines.append(f"{table.load.label}: saturated with {names}: requests come faster than they are served.")
+    if not study.has_intervals:
+        lines.append(f"No intervals: they need {MIN_QUESTIONS} questions or more, and as many --seeds.")
     if study.beyond:
         lines.append(f"Extrapolated beyond the profile: {'; '.join(study.beyond)}.")
     return lines

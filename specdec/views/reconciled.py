@@ -70,7 +70,7 @@ def _verdict(found: Reconciled, served: Mapping[int, ServedCounts]) -> str:
         return f"Unexplained: {len(found.apart)} of {compared} questions ({ranges(found.apart)}).{rest}"
     extra = sum(served[one].num_accepted - found.tallies[one][1].num_accepted for one in found.questions)
     after = f", {extra} of its accepted tokens after the end of an answer" if extra else ""
-    return f"All counts of {compared} questions are explained{after}.{rest}"
+    return f"All counts of {compared} {'question is' if compared == 1 else 'questions are'} explained{after}.{rest}"
 
 
 def reconciled_data(found: Reconciled, served: Mapping[int, ServedCounts]) -> dict[str, Any]:
