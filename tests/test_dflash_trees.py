@@ -22,6 +22,7 @@ from specdec.decoding import tree_rules, trees
 from specdec.drafters.base import Spec
 from specdec.drafters.dflash_trees import DflashSureTree, DflashTree
 from specdec.drafters.families import parse_name
+from specdec.errors import UserError
 from specdec.questions.sets import load_problems
 from specdec.records.identity import LIVE
 from specdec.records.record import find_records, load_record
@@ -190,3 +191,10 @@ def test_a_head_whose_slots_know_of_each_other_is_refused_in_one_line(
 def test_names_are_read_back() -> None:
     assert all(parse_name(spec.name) == spec for spec in SETTINGS)
     assert (DflashTree(64).name, DflashSureTree(0.02, 64).name) == ("dflash_tree_64", "dflash_tree_df_0.02_64")
+
+
+def test_more_candidates_than_the_vocabulary_has_are_refused() -> None:
+    options = {"dflash_vocab_size": 4096, "slot_top_k": 4097}
+    with pytest.raises(UserError, match="--slot_top_k 4097: the head's vocabulary has 4096 tokens"):
+        DflashTree(16).check_context(options, 2048)
+    DflashTree(16).check_context(options | {"slot_top_k": 4096}, 2048)
