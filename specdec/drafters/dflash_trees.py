@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from specdec.decoding.target import Verification
 from specdec.decoding.trees import Candidates, Tree, slots_first
 from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup
-from specdec.drafters.dflash import BLOCK, DFLASH_HEAD, NAME
+from specdec.drafters.dflash import BLOCK, DFLASH_HEAD, NAME, check_block
 from specdec.drafters.flags import PRICINGS, Options
 from specdec.drafters.tree_drafter import (
     SLOT_TOP_K,
@@ -61,6 +61,7 @@ class _DflashTree(TreeSpec):
         return size
 
     def check_context(self, options: Options, context_len: int) -> None:
+        check_block(options, context_len)
         if options.get(IS_WALK):
             raise UserError(
                 f"{self.name} is a tree over slots that do not know of each other, and those of this head do: draft "
