@@ -11,7 +11,7 @@ from specdec.commands.run import parse_args
 from specdec.config import RunConfig
 from specdec.drafters.ar import ArDynamic, ArStatic
 from specdec.drafters.block_diffusion import CostAware, DllmStatic, FailFast
-from specdec.drafters.families import drafter_word, kinds, parse_name
+from specdec.drafters.families import asked_spec, drafter_word, kinds, parse_name
 from specdec.drafters.plain import Plain
 from specdec.errors import UserError
 from specdec.questions.asked import known_dataset
@@ -61,6 +61,27 @@ def test_a_whole_threshold_has_a_decimal_in_its_name(older: str) -> None:
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(UserError, match="does not name a drafter"):
         parse_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("ar_None_sf_0", "draft_len '0'"),
+        ("dllm_1.5_sf_4", "unmask_threshold '1.5'"),
+        ("dllm_0.05_df_nan_60_10", "tau 'nan'"),
+        ("dllm_0.05_df_0.45_60_10_w0", "first_window '0'"),
+        ("dflash_sf_-3", "draft_len '-3'"),
+        ("dflash_tree_df_0.02_0", "tree_nodes '0'"),
+        ("eagle3_tree_0_4_16", "tree_depth '0'"),
+        ("suffix_0", "max_depth '0'"),
+        ("suffix_64_tree_0", "tree_nodes '0'"),
+        ("lookup_3_sf_10_else_ar_None_sf_0", "ar_None_sf_0: draft_len '0'"),
+    ],
+)
+def test_a_name_asks_for_nothing_that_a_flag_would_refuse(name: str, wrong: str) -> None:
+    with pytest.raises(UserError, match=re.escape(wrong)):
+        asked_spec(name)
+    assert parse_name(name).name == name  # records of it are read all the same
 
 
 def test_no_flag_means_all_drafters_and_plain_decoding() -> None:

@@ -20,8 +20,11 @@ from specdec.commands import replay as replay_command
 from specdec.config import RunConfig
 from specdec.decoding import tree_rules, trees
 from specdec.drafters.base import Spec
+from specdec.drafters.dflash import DflashDynamic, DflashStatic
 from specdec.drafters.dflash_trees import DflashSureTree, DflashTree
 from specdec.drafters.families import parse_name
+from specdec.errors import UserError
+from specdec.models.dflash import block_size_of
 from specdec.questions.sets import load_problems
 from specdec.records.identity import LIVE
 from specdec.records.record import find_records, load_record
@@ -190,3 +193,24 @@ def test_a_head_whose_slots_know_of_each_other_is_refused_in_one_line(
 def test_names_are_read_back() -> None:
     assert all(parse_name(spec.name) == spec for spec in SETTINGS)
     assert (DflashTree(64).name, DflashSureTree(0.02, 64).name) == ("dflash_tree_64", "dflash_tree_df_0.02_64")
+
+
+def test_more_candidates_than_the_vocabulary_has_are_refused() -> None:
+    options = {"dflash_vocab_size": 4096, "slot_top_k": 4097}
+    with pytest.raises(UserError, match="--slot_top_k 4097: the head's vocabulary has 4096 tokens"):
+        DflashTree(16).check_context(options, 2048)
+    DflashTree(16).check_context(options | {"slot_top_k": 4096}, 2048)
+
+
+@pytest.mark.parametrize("spec", [DflashTree(16), DflashStatic(3), DflashDynamic(0.45, 60, 10)])
+def test_blocks_longer_than_the_context_are_refused(spec: Spec) -> None:
+    with pytest.raises(UserError, match="blocks of 2049: the models hold 2048 positions"):
+        spec.check_context({"dflash_block": 2049}, 2048)
+    spec.check_context({"dflash_block": 2048}, 2048)
+
+
+@pytest.mark.parametrize("stated", ["16", 16.0, True])
+def test_a_block_size_that_is_not_a_number_is_refused(stated: object) -> None:
+    with pytest.raises(UserError, match="not the size of a block"):
+        block_size_of({"block_size": stated})
+    assert (block_size_of({"block_size": 0}), block_size_of({})) == (0, 16)  # 0 is refused where the head is read

@@ -175,3 +175,9 @@ def test_names_are_read_back() -> None:
     assert all(parse_name(spec.name) == spec for spec in (*SPECS, *SETTINGS))
     names = "eagle3_tree_8_10_60", "eagle3_tree_df_0.02_8_10_60"
     assert (Eagle3Tree(8, 10, 60).name, Eagle3SureTree(0.02, 8, 10, 60).name) == names
+
+
+def test_a_tree_that_the_heads_cache_has_no_room_for_is_refused() -> None:
+    with pytest.raises(UserError, match="of which 2048 nodes go on, and the models' context takes 2047"):
+        Eagle3Tree(3, 1024, 16).check_context({}, 2048)
+    Eagle3Tree(3, 1023, 16).check_context({}, 2048)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -21,6 +22,7 @@ from specdec.decoding.offers import Offers
 from specdec.decoding.trees import Candidates, Tree
 from specdec.drafters.earlier import NOTHING, Earlier
 from specdec.drafters.flags import Flag, Options
+from specdec.errors import UserError
 from specdec.models.checkpoints import Role
 from specdec.records.rounds import Round
 
@@ -180,6 +182,15 @@ class Spec(ABC):
         """What the flags ask for: every combination once."""
         asked = [flag.of(options) for flag in cls.swept]
         return [cls(*chosen) for chosen in product(*((one,) if isinstance(one, str | bool) else one for one in asked))]
+
+    def check_values(self) -> None:
+        """Raise UserError for a setting that its flag would refuse: a name is not read by the flags."""
+        for one, flag in zip(fields(self), self.swept, strict=False):
+            read = flag.more.get("type", str)
+            try:
+                read(str(getattr(self, one.name)))
+            except ArgumentTypeError as error:
+                raise UserError(f"{self.name}: {one.name} {error}") from None
 
     @property
     def first_asked(self) -> int:

@@ -43,6 +43,13 @@ def _read(source: HeadSource) -> Head:
 DFLASH_HEAD = HeadRole("DFlash head", "--dflash_dir", "", read=_read)
 
 
+def check_block(options: Options, context_len: int) -> None:
+    """Raise UserError for a checkpoint whose blocks are longer than any text that the models read."""
+    block = options.get(BLOCK)
+    if block is not None and block > context_len:
+        raise UserError(f"the DFlash head's config.json has blocks of {block}: the models hold {context_len} positions")
+
+
 class _Dflash(Spec):
     """What both have in common: which of a block's slots are verified."""
 
@@ -62,6 +69,9 @@ class _Dflash(Spec):
     def filled_block(cls, options: Options) -> int | None:
         size: int | None = options.get(BLOCK)
         return size
+
+    def check_context(self, options: Options, context_len: int) -> None:
+        check_block(options, context_len)
 
     @abstractmethod
     def cut(self, confidences: Sequence[float], advice: Advice | None = None) -> tuple[int, str]:
@@ -100,6 +110,7 @@ class DflashStatic(_Dflash):
         return len(confidences), "length"
 
     def check_context(self, options: Options, context_len: int) -> None:
+        super().check_context(options, context_len)
         block = options.get(BLOCK)
         if block is not None and self.draft_len > block:
             raise UserError(

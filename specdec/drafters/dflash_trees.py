@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from specdec.decoding.target import Verification
 from specdec.decoding.trees import Candidates, Tree, slots_first
 from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup
-from specdec.drafters.dflash import BLOCK, DFLASH_HEAD, NAME
+from specdec.drafters.dflash import BLOCK, DFLASH_HEAD, NAME, check_block
 from specdec.drafters.flags import PRICINGS, Options
 from specdec.drafters.tree_drafter import (
     SLOT_TOP_K,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from specdec.models.dflash_network import DflashNetwork
 
 OFFERS = "dflash_slots"
+VOCABULARY = "dflash_vocab_size"  # no flag: the tokens that a slot has to choose from, by the checkpoint's config.json
 IS_WALK = "dflash_is_walk"  # no flag: whether the checkpoint's slots know of each other, by its config.json
 
 
@@ -51,7 +52,8 @@ class _DflashTree(TreeSpec):
     def stated(cls, config: Mapping[str, Any]) -> Options:
         from specdec.models.dflash import block_size_of, slots_are_alone
 
-        return {BLOCK: block_size_of(config), IS_WALK: not slots_are_alone(config)}
+        own = {IS_WALK: not slots_are_alone(config), VOCABULARY: config.get("vocab_size")}
+        return {BLOCK: block_size_of(config), **own}
 
     @classmethod
     def filled_block(cls, options: Options) -> int | None:
@@ -59,11 +61,15 @@ class _DflashTree(TreeSpec):
         return size
 
     def check_context(self, options: Options, context_len: int) -> None:
+        check_block(options, context_len)
         if options.get(IS_WALK):
             raise UserError(
                 f"{self.name} is a tree over slots that do not know of each other, and those of this head do: draft "
                 "with dflash_sf or dflash_df"
             )
+        known = options.get(VOCABULARY)
+        if known is not None and self.chain_len(options) > max(known, SLOT_TOP_K.default):
+            raise UserError(f"--slot_top_k {self.chain_len(options)}: the head's vocabulary has {known} tokens")
 
     def chain_len(self, options: Options) -> int:
         """Candidates of a slot."""

@@ -26,6 +26,7 @@ from specdec.drafters.tree_drafter import (
     TreeDrafter,
     TreeSpec,
 )
+from specdec.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,6 +60,15 @@ class _Eagle3Tree(TreeSpec):
     @property
     def most_levels(self) -> int:
         return self.tree_depth
+
+    def check_context(self, options: Options, context_len: int) -> None:
+        """A node that goes on has a place in the head's cache, as a token has."""
+        going_on = self.tree_top_k * (self.tree_depth - 1)
+        if going_on >= context_len:
+            raise UserError(
+                f"{self.name} grows trees of which {going_on} nodes go on, and the models' context takes "
+                f"{context_len - 1}: ask for fewer levels, or fewer nodes of a level"
+            )
 
     def drafter(self, setup: Setup) -> Drafter:
         return Eagle3TreeDrafter(setup.lm, self, setup)

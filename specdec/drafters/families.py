@@ -56,6 +56,8 @@ def asked_spec(word: str) -> Spec:
         raise UserError(
             f"no drafter is called {word!r}: give a kind ({', '.join(kinds())}) or a name, such as ar_None_sf_8"
         )
+    for part in spec.parts:
+        part.check_values()
     return spec
 
 

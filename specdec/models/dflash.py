@@ -83,9 +83,14 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, **(own if isinstance(own, dict) else {})}
 
 
-def block_size_of(config: Mapping[str, Any]) -> Any:
-    """The tokens of a block, the anchor included, as a config.json has them."""
-    return settings_of(config).get("block_size") or PUBLISHED_BLOCK
+def block_size_of(config: Mapping[str, Any]) -> int:
+    """The tokens of a block, the anchor included, as a config.json has them. UserError for what is not a number."""
+    stated = settings_of(config).get("block_size")
+    if stated is None:
+        return PUBLISHED_BLOCK
+    if type(stated) is not int:
+        raise UserError(f"the DFlash head's config.json has block_size {stated!r}: not the size of a block")
+    return stated
 
 
 def slots_are_alone(config: Mapping[str, Any]) -> bool:
@@ -117,7 +122,7 @@ def read_dflash(source: HeadSource) -> DflashHead:
 def _read_dflash(settings: Mapping[str, Any], source: HeadSource) -> DflashHead:
     """DFlash, or JetSpec: the same with causal blocks."""
     layer = _layer_of(settings, source)
-    block_size = int(block_size_of(settings))
+    block_size = block_size_of(settings)
     is_anchor_first = bool(settings.get("sample_from_anchor") or settings.get("shift_label"))
     is_shifted = is_anchor_first or bool(settings.get("draft_shift"))
     return DflashHead(
@@ -190,9 +195,9 @@ def _made_for(settings: Mapping[str, Any], source: HeadSource, layer: Mapping[st
     stated = settings.get("target_layer_ids")
     if stated is None:
         stated = default_taps(num_layers or source.target.config["num_hidden_layers"], layer["num_hidden_layers"])
-    taps = tuple(map(int, stated))
-    if not taps:
-        raise ValueError("no target_layer_ids")
+    taps = tuple(stated)
+    if not taps or any(type(tap) is not int for tap in taps):
+        raise ValueError(f"target_layer_ids {stated}")
     verifier = settings.get("target_model_name_or_path")
     return MadeFor(taps, layer["hidden_size"], layer["vocab_size"], num_layers, verifier)
 

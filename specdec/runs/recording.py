@@ -43,7 +43,10 @@ class TraceJob:
 
 
 def plan_traces(session: Session, problems: Sequence[Problem]) -> list[TraceJob]:
-    """A job per question. Raises UserError, before any weight is loaded, for a trace made with other settings."""
+    """A job per question. Raises UserError, before any weight is loaded, for a trace made with other settings, and for
+    a drafter that the models have no room for."""
+    for spec in session.specs:
+        spec.check_context(session.options, session.context_len)
     config, wanted, specs = session.config, wanted_chains(session), chain_specs(session)
     identities = {name: session.chains_identity(spec) for name, spec in specs.items()}
     settings, jobs = session.results_identity(Plain()), []
