@@ -154,13 +154,15 @@ class Session:
         *,
         sampler: Sampler | None = None,
         target: Verifier | None = None,
+        drafter: Drafter | None = None,
         earlier: Earlier = NOTHING,
         check_stop: Callable[[], None] = lambda: None,
     ) -> list[Round]:
         """One answer under one drafter, round by round; times wait for the device.
 
         `sampler` (`self.sampler`): draws the tokens; None: greedy. `target`: another than the run's own, to verify by.
-        `earlier`: what was asked before. `check_stop` may raise, between the calls of a round.
+        `drafter`: another than the spec's. `earlier`: what was asked before. `check_stop` may raise, between the calls
+        of a round.
         """
         cpu_s: list[float] = []
 
@@ -172,7 +174,7 @@ class Session:
 
         rounds = speculate(
             self.target(sampler) if target is None else target,
-            self.drafter(spec, sampler, earlier),
+            self.drafter(spec, sampler, earlier) if drafter is None else drafter,
             prompt_ids,
             max_new_tokens=self.config.decoding.max_new_tokens,
             stop_ids=self.stop_ids,

@@ -42,8 +42,6 @@ def run_jobs(session: Session, jobs: Sequence[Job], report: Reporter, run_file: 
         for at in range(0, len(jobs), count):
             group = list(jobs[at : at + count])
             while group:
-                if session.config.recording.with_traces:
-                    _record_beside(session, group[0].problem, stop)
                 records = []
                 for job in group:
                     stop.check()
@@ -77,6 +75,8 @@ def _run_one(
     run_file.num_computed += found is None
     if record is not found:
         put_record(record, job.path)  # before it is graded, which can fail
+    if session.config.recording.with_traces and job.spec == session.specs[0]:
+        _record_beside(session, job.problem, record, stop)
     entry = report.entry(record)
     if record is not found:
         texts = [session.text_of(turn.emitted_tokens) for turn in record.rounds]
@@ -85,15 +85,15 @@ def _run_one(
     return record
 
 
-def _record_beside(session: Session, problem: Problem, stop: StopRequest) -> None:
-    """The trace of a question that is about to be decoded, unless it is there already."""
+def _record_beside(session: Session, problem: Problem, record: Record, stop: StopRequest) -> None:
+    """The trace of a question that was just decoded, unless it is there already: the ceiling is reckoned from it."""
     from specdec.runs.recording import plan_traces, record_trace
     from specdec.traces.trace import save_trace
 
     (job,) = plan_traces(session, [problem.alone()])
     if job.is_needed:
         stop.check()
-        save_trace(record_trace(session, job, stop.check), job.path)
+        save_trace(record_trace(session, job, stop.check, record.output_tokens), job.path)
 
 
 def record_traces(session: Session, problems: Sequence[Problem], run_file: RunFile, stop: StopRequest) -> None:

@@ -14,7 +14,7 @@ from specdec.decoding.stopping import Draft
 from specdec.decoding.target import Target, Verification, count_accepted
 from specdec.drafters.base import Recording, Spec
 from specdec.drafters.families import families, kinds
-from specdec.drafters.plain import PLAIN, Plain
+from specdec.drafters.plain import PLAIN, NoDrafter, Plain
 from specdec.models.lm import CachedLM, most_probable
 from specdec.questions.sets import Problem
 from specdec.records.identity import Identity, prompt_sha256
@@ -24,6 +24,7 @@ from specdec.session import Session
 from specdec.traces.trace import Trace, load_matching, num_prefixes, trace_path
 
 TRAJECTORY_DRAFT = 8
+KNOWN_DRAFT = 32  # tokens of a text that is known already, but for the gaps
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,11 @@ def wanted_chains(session: Session) -> dict[str, int]:
     return wanted
 
 
-def record_trace(session: Session, job: TraceJob, check_stop: Callable[[], None]) -> Trace:
+def record_trace(session: Session, job: TraceJob, check_stop: Callable[[], None], known: Sequence[int] = ()) -> Trace:
     """The job's trace with all that was missing; nothing is saved. `check_stop` may raise, between passes of the
-    target and between drafters."""
+    target and between drafters. `known`: what the target is expected to write, where somebody knows; it is verified."""
     old = job.stored
-    output_tokens, gaps = (old.output_tokens, old.gaps) if old else _trajectory(session, job, check_stop)
+    output_tokens, gaps = (old.output_tokens, old.gaps) if old else _trajectory(session, job, check_stop, known)
     count = num_prefixes(len(output_tokens), session.config.decoding.max_new_tokens)
     text = Text(job.prompt_ids + output_tokens, len(job.prompt_ids), count)
     check_stop()
@@ -134,13 +135,28 @@ def record_chains(session: Session, text: Text, missing: Mapping[str, int]) -> l
     return made
 
 
-def _trajectory(session: Session, job: TraceJob, check_stop: Callable[[], None]) -> tuple[list[int], list[float]]:
-    """The target's greedy text, drafted by whichever drafter is at hand (it changes the time only), and the gap
-    between the best and the second logit at each of its tokens."""
+def _trajectory(
+    session: Session, job: TraceJob, check_stop: Callable[[], None], known: Sequence[int]
+) -> tuple[list[int], list[float]]:
+    """The target's greedy text, drafted by what is known of it or by whichever drafter is at hand (it changes the time
+    only), and the gap between the best and the second logit at each of its tokens."""
     target = WatchedTarget(session.target().lm)
-    rounds = session.decode(_helper(session), job.prompt_ids, target=target, check_stop=check_stop)
+    drafter = KnownText([*job.prompt_ids, *known]) if known else None
+    rounds = session.decode(_helper(session), job.prompt_ids, target=target, drafter=drafter, check_stop=check_stop)
     output_tokens = [token for turn in rounds for token in turn.emitted_tokens]
     return output_tokens, target.gaps[: len(output_tokens)]
+
+
+class KnownText(NoDrafter):
+    """Drafts a text as far as the target follows it."""
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        self.ids = list(ids)
+
+    def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
+        end = len(prefix_ids)
+        is_followed = self.ids[:end] == list(prefix_ids)
+        return Draft(self.ids[end : end + min(budget, KNOWN_DRAFT)] if is_followed else [])
 
 
 class WatchedTarget(Target):
