@@ -17,7 +17,7 @@ from specdec.questions.sets import load_problems
 from specdec.records.identity import LIVE, REPLAY
 from specdec.records.record import Record
 from specdec.runs.jobs import Job, run_job
-from specdec.runs.recording import plan_traces, record_trace
+from specdec.runs.recording import WatchedTarget, plan_traces, record_trace
 from specdec.session import Session, open_session
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, load_trace, save_trace
@@ -121,6 +121,23 @@ def test_the_text_is_the_targets_own_and_the_gaps_are_its_logits(traces: list[Tr
         assert replay(trace, Plain()).output_tokens == trace.output_tokens
         assert len(trace.gaps) == len(trace.output_tokens) and min(trace.gaps) > 0
         assert trace.num_prefixes == min(len(trace.output_tokens), BUDGET - 1)
+
+
+def test_what_is_known_of_a_text_changes_nothing_of_its_trace(
+    sessions: dict[tuple[bool, bool], Session], traces: list[Trace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known whole, in part, and wrongly; whole, it is verified by few passes."""
+    session, trace, passes = sessions[True, False], traces[2], []
+    verify = WatchedTarget.verify
+    monkeypatch.setattr(WatchedTarget, "verify", lambda self, draft: passes.append(1) or verify(self, draft))
+    (job,) = plan_traces(session, load_problems("bundled", question_ids=[trace.question_id]))
+    job = dataclasses.replace(job, prompt_ids=trace.prompt_ids, missing={})
+    text = trace.output_tokens
+    for known, most in ((text, 1 + len(text) // 33), (text[:9], len(text)), ([text[0], text[0], *text], len(text))):
+        passes.clear()
+        made = record_trace(session, job, lambda: None, known)
+        assert made.output_tokens == text and len(passes) <= most
+        assert made.gaps == pytest.approx(trace.gaps, abs=1e-4)
 
 
 def test_what_was_not_recorded_is_named(traces: list[Trace]) -> None:
