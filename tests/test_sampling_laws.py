@@ -111,7 +111,7 @@ class TableLM(CachedLM):
 
     def __init__(self, left: dict[int, list[float]], right: dict[int, list[float]]) -> None:
         self.device, self.tokens, self.predictions, self._pending = torch.device("cpu"), [], {}, []
-        self._block_size, self._num_rows, self._taps = 1, MASK + 1, Taps(None)
+        self._block_size, self._num_rows, self._taps = 1, MASK + 1, Taps(None, None)
         self.left, self.right = left, right
 
     def _run(self, tokens: list[int], block_size: int, keep: Sequence[int] | None) -> torch.Tensor:
