@@ -133,7 +133,12 @@ def test_work_of_another_run_is_never_called_finished(llama, monkeypatch, capsys
     (llama / "more.jsonl").write_text("".join(f'{{"prompt": "word{n} word{n + 7}"}}\n' for n in range(12)))
     monkeypatch.setattr(decoder, "BatchDecoder", lambda *_: Countdown())
     assert call(monkeypatch, "drafters", *drafter_flags(llama)) == 0
-    assert f"Both drafters are in {llama / 'work'}. Run them: python failfast.py" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    for family, flag, folder in (("ar", "--ar_model_name", "ar_drafter"), ("dllm", "--dllm_dir", "dllm_drafter")):
+        assert (
+            f"{family}: python failfast.py --target_model_name {llama / 'target'} {flag} {llama / 'work' / folder}"
+            in said
+        )
     save_model(llama / "other", toy_model("llama", 2))
     before = contents(llama)
     for difference, flags in OTHERWISE.items():
