@@ -134,11 +134,9 @@ def test_work_of_another_run_is_never_called_finished(llama, monkeypatch, capsys
     monkeypatch.setattr(decoder, "BatchDecoder", lambda *_: Countdown())
     assert call(monkeypatch, "drafters", *drafter_flags(llama)) == 0
     said = capsys.readouterr().err
-    for family, flag, folder in (("ar", "--ar_model_name", "ar_drafter"), ("dllm", "--dllm_dir", "dllm_drafter")):
-        assert (
-            f"{family}: python failfast.py --target_model_name {llama / 'target'} {flag} {llama / 'work' / folder}"
-            in said
-        )
+    for kind, flag in (("ar", "--ar_model_name"), ("dllm", "--dllm_dir")):
+        command = f"python failfast.py --target_model_name {llama / 'target'} {flag} {llama / 'work'}/{kind}_drafter"
+        assert f"{kind}: {command}" in said
     save_model(llama / "other", toy_model("llama", 2))
     before = contents(llama)
     for difference, flags in OTHERWISE.items():
