@@ -206,7 +206,7 @@ class Countdown:
     ],
 )
 def test_mistakes_are_told_before_any_training(flags, mistake, llama, monkeypatch, capsys):
-    place = ["--target_dir", f"{llama}/target", "--work_dir", f"{llama}/work", "--device", "cpu"]
+    place = ["--target_dir", f"{llama}/target", "--work_dir", f"{llama}/work", "--device", "cpu", "--num_layers", "2"]
     given = place if "--mask_token" in flags else [*place, "--mask_token", "word59"]
     assert call(monkeypatch, "drafters", *given, *flags) == 2
     assert mistake in capsys.readouterr().err
