@@ -73,10 +73,10 @@ def sentences() -> str:
     told = {load: failfast["speedup"]["high"] < static["speedup"]["value"] for load, failfast, static in cases}
     first = next(load for load, is_told in told.items() if is_told)
     level = [one for one in cases if one[0] < first]
-    behind = [one for one in cases if one[0] >= first]
+    later = [one for one in cases if one[0] >= first]
     lines = [
         f"{_at(level)} FailFast and the best static draft are not told apart: {_against(level)}.",
-        f"{_at(behind)} a static draft wins, the shorter the more run: FailFast has {_against(behind)}.",
+        f"{_at(later)} a static draft wins, the shorter the more run: FailFast has {_against(later)}.",
     ]
     ends = result(STUDY)["loads"][:: len(cases) - 1]
     gains = [f"{times(_of(one['rows'], 'scheduled')['speedup']['value'])} at {one['value']:g}" for one in ends]

@@ -1,22 +1,31 @@
 """Live: a target's plain text as a trace, and the rounds of a drafter over that target, comparable with replayed ones.
 
-Not tests; those of model-free drafters and of hybrids use it.
+Not tests; those of model-free drafters, of hybrids and of heads use it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from specdec.decoding.loop import Drafter, speculate
 from specdec.decoding.target import Target
+from specdec.drafters.base import Spec
 from specdec.drafters.plain import NoDrafter
 from specdec.models.lm import CachedLM
-from specdec.records.identity import Identity
+from specdec.questions.sets import load_problems
+from specdec.records.identity import LIVE, Identity
+from specdec.records.record import Record
 from specdec.records.rounds import Round
-from specdec.traces.trace import Trace
+from specdec.runs.jobs import Job, run_job
+from specdec.runs.recording import plan_traces, record_trace
+from specdec.session import Session
+from specdec.traces.trace import Trace, load_trace, save_trace
+
+QUESTION = 1  # of the bundled ones: what prompts of toys are asked under
 
 
 def plain_trace(lm: CachedLM, prompt_ids: Sequence[int], max_new_tokens: int, stop_ids: Sequence[int] = ()) -> Trace:
@@ -52,3 +61,31 @@ def assert_same(live: Sequence[Round], replayed: Sequence[Round]) -> None:
     assert without[0] == without[1]
     for ours, theirs in zip(live, replayed, strict=True):
         assert ours.confidences == pytest.approx(theirs.confidences, abs=5e-5, rel=0)
+
+
+def recorded(session: Session, prompts: Iterable[Sequence[int]], folder: Path) -> list[Trace]:
+    """A trace per prompt, each through its file."""
+    (job,), made = plan_traces(session, load_problems("bundled", question_ids=[QUESTION])), []
+    for index, prompt in enumerate(prompts):
+        job = replace(job, prompt_ids=list(prompt), path=folder / f"{index}.npz")
+        save_trace(record_trace(session, job, lambda: None), job.path)
+        made.append(load_trace(job.path))
+    return made
+
+
+def run_live(session: Session, trace: Trace, spec: Spec) -> Record:
+    """A drafter's record on the question of a trace of `recorded`."""
+    (problem,) = load_problems("bundled", question_ids=[QUESTION])
+    identity = trace.identity.of_drafter(spec.name, session.results_identity(spec), LIVE)
+    return run_job(session, Job(problem, trace.prompt_ids, spec, identity, Path("unused"), None), lambda: None)
+
+
+def assert_replays(replayed: Record, live: Record, close: float) -> None:
+    """All but times, and what the target says of tokens that it rejects; confidences are as `close`, everything else
+    equal."""
+    assert replace(replayed.identity, origin=LIVE) == live.identity
+    assert len(replayed.rounds) == len(live.rounds)
+    for ours, theirs in zip(replayed.rounds, live.rounds, strict=True):
+        assert ours.confidences == pytest.approx(theirs.confidences, abs=close, rel=0)
+    same = [[replace(turn, confidences=[]) for turn in blank(record.rounds)] for record in (replayed, live)]
+    assert same[0] == same[1]

@@ -13,7 +13,8 @@ import pytest
 import torch
 from dflash_heads import ToyDflash, features_of, logits_of, save_dflash, states_of
 from families import save_model
-from test_dflash import _run, apt_head, folders, questions, run_live, target, targets
+from live import assert_replays, recorded, run_live
+from test_dflash import _run, apt_head, folders, questions, target, targets
 
 from specdec.commands import rank, report
 from specdec.commands import replay as replay_command
@@ -25,13 +26,11 @@ from specdec.drafters.dflash_trees import DflashSureTree, DflashTree
 from specdec.drafters.families import parse_name
 from specdec.errors import UserError
 from specdec.models.dflash import block_size_of
-from specdec.questions.sets import load_problems
 from specdec.records.identity import LIVE
 from specdec.records.record import find_records, load_record
-from specdec.runs.recording import plan_traces, record_trace
 from specdec.session import Session, open_session
 from specdec.traces.replay import replay
-from specdec.traces.trace import Trace, load_trace, save_trace
+from specdec.traces.trace import Trace
 
 pytestmark = pytest.mark.slow
 TOP_K, BUDGET = 6, 30
@@ -69,13 +68,8 @@ def session(toy: ToyDflash, tmp_path_factory: pytest.TempPathFactory, target: to
 @pytest.fixture(scope="module")
 def traces(session: Session, tmp_path_factory: pytest.TempPathFactory) -> list[Trace]:
     """Prompts of known and unknown texts, one of a single token; each through its file."""
-    made, folder = [], tmp_path_factory.mktemp("traces")
-    (job,) = plan_traces(session, load_problems("bundled", question_ids=[1]))
-    for index, (prompt, _) in enumerate(questions(session.target().lm.model)):
-        job = dataclasses.replace(job, prompt_ids=prompt, path=folder / f"{index}.npz")
-        save_trace(record_trace(session, job, lambda: None), job.path)
-        made.append(load_trace(job.path))
-    return made
+    prompts = [prompt for prompt, _ in questions(session.target().lm.model)]
+    return recorded(session, prompts, tmp_path_factory.mktemp("traces"))
 
 
 def test_replay_equals_live_in_every_round_of_every_setting(session: Session, traces: list[Trace]) -> None:
@@ -84,15 +78,11 @@ def test_replay_equals_live_in_every_round_of_every_setting(session: Session, tr
     for index, spec in enumerate(SETTINGS):
         trace = traces[index % len(traces)]
         live, replayed = run_live(session, trace, spec), replay(trace, spec, session.options)
-        assert dataclasses.replace(replayed.identity, origin=LIVE) == live.identity
-        assert len(replayed.rounds) == len(live.rounds)
-        for ours, theirs in zip(replayed.rounds, live.rounds, strict=True):
-            assert ours.confidences == pytest.approx(theirs.confidences, abs=1e-4, rel=0)
-            blank = {"confidences": [], "draft_ms": 0.0, "verify_ms": 0.0, "cpu_ms": None, "target_tokens": None}
-            assert dataclasses.replace(ours, **blank) == dataclasses.replace(theirs, **blank)
-            reasons.add(theirs.stop_reason)
-            accepted.add(theirs.accepted_len)
-            shapes.add(theirs.is_tree)
+        assert_replays(replayed, live, 1e-4)
+        for turn in live.rounds:
+            reasons.add(turn.stop_reason)
+            accepted.add(turn.accepted_len)
+            shapes.add(turn.is_tree)
     assert reasons >= {"length", "low_confidence", "max_len", "none"} and len(accepted) >= 3 and shapes == {False, True}
 
 

@@ -4,14 +4,13 @@ target's own, and replays equal live runs, in all three layouts and both backend
 
 from __future__ import annotations
 
-import dataclasses
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
 from families import save_model
 from heads import ToyHead, draft_of, features_of, loaded_head, save_head, taught, toy_head
+from live import assert_replays, recorded, run_live
 from toys import TOO_CLOSE, greedy_tokens, random_ids, run_twice, toy_model, weaken_attention
 
 from specdec.config import RunConfig
@@ -27,14 +26,9 @@ from specdec.models.graph.graph_lm import GraphLM
 from specdec.models.graph.graphs import Graphs
 from specdec.models.graph.weights import unsupported
 from specdec.models.lm import CachedLM
-from specdec.questions.sets import load_problems
-from specdec.records.identity import LIVE
-from specdec.records.record import Record
-from specdec.runs.jobs import Job, run_job
-from specdec.runs.recording import plan_traces, record_trace
 from specdec.session import Session, open_session
 from specdec.traces.replay import replay
-from specdec.traces.trace import Trace, load_trace, save_trace
+from specdec.traces.trace import Trace
 
 pytestmark = pytest.mark.slow
 NUM_TOKENS = 24
@@ -212,19 +206,8 @@ def session(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Sessi
 @pytest.fixture(scope="module")
 def traces(session: Session, tmp_path_factory: pytest.TempPathFactory) -> list[Trace]:
     """Prompts of known and unknown texts, one of a single token; each through its file."""
-    made, folder = [], tmp_path_factory.mktemp("traces")
-    (job,) = plan_traces(session, load_problems("bundled", question_ids=[1]))
-    for index, (prompt, _) in enumerate(questions(session.target().lm.model)):
-        job = dataclasses.replace(job, prompt_ids=prompt, path=folder / f"{index}.npz")
-        save_trace(record_trace(session, job, lambda: None), job.path)
-        made.append(load_trace(job.path))
-    return made
-
-
-def run_live(session: Session, trace: Trace, spec: Eagle3Static | Eagle3Dynamic) -> Record:
-    (problem,) = load_problems("bundled", question_ids=[1])
-    identity = trace.identity.of_drafter(spec.name, session.results_identity(spec), LIVE)
-    return run_job(session, Job(problem, trace.prompt_ids, spec, identity, Path("unused"), None), lambda: None)
+    prompts = [prompt for prompt, _ in questions(session.target().lm.model)]
+    return recorded(session, prompts, tmp_path_factory.mktemp("traces"))
 
 
 def test_replay_equals_live_in_every_round_of_every_setting(session: Session, traces: list[Trace]) -> None:
@@ -232,15 +215,11 @@ def test_replay_equals_live_in_every_round_of_every_setting(session: Session, tr
     for spec in SETTINGS:
         for trace in traces:
             live, replayed = run_live(session, trace, spec), replay(trace, spec)
-            assert dataclasses.replace(replayed.identity, origin=LIVE) == live.identity
-            assert len(replayed.rounds) == len(live.rounds)
-            for ours, theirs in zip(replayed.rounds, live.rounds, strict=True):
-                # Twelve steps of a toy's sharp weights carry a rounding far; the tokens are equal all the same.
-                assert ours.confidences == pytest.approx(theirs.confidences, abs=1e-3, rel=0)
-                blank = {"confidences": [], "draft_ms": 0.0, "verify_ms": 0.0, "cpu_ms": None, "target_tokens": None}
-                assert dataclasses.replace(ours, **blank) == dataclasses.replace(theirs, **blank)
-                reasons.add(theirs.stop_reason)
-                accepted.add(theirs.accepted_len)
+            # Twelve steps of a toy's sharp weights carry a rounding far; the tokens are equal all the same.
+            assert_replays(replayed, live, 1e-3)
+            for turn in live.rounds:
+                reasons.add(turn.stop_reason)
+                accepted.add(turn.accepted_len)
     assert reasons >= {"length", "low_confidence", "max_len", "none"} and len(accepted) >= 4
 
 

@@ -4,7 +4,6 @@ is the target's own, and replays equal live runs in every round of every setting
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -13,7 +12,8 @@ import pytest
 import torch
 from families import save_model
 from heads import ToyHead, embedding_of, features_of, loaded_head, logits_of, outputs_of, save_head, states_of
-from test_eagle3 import NUM_TOKENS, VARIANTS, apt_head, made_target, questions, run_live
+from live import assert_replays, recorded, run_live
+from test_eagle3 import NUM_TOKENS, VARIANTS, apt_head, made_target, questions
 
 from specdec.config import RunConfig
 from specdec.decoding.loop import speculate
@@ -27,12 +27,9 @@ from specdec.errors import UserError
 from specdec.models import eagle3_network, eagle3_trees
 from specdec.models.graph.graph_lm import GraphLM
 from specdec.models.lm import CachedLM
-from specdec.questions.sets import load_problems
-from specdec.records.identity import LIVE
-from specdec.runs.recording import plan_traces, record_trace
 from specdec.session import Session, open_session
 from specdec.traces.replay import replay
-from specdec.traces.trace import Trace, load_trace, save_trace
+from specdec.traces.trace import Trace
 
 pytestmark = pytest.mark.slow
 SPECS = [Eagle3Tree(3, 4, 9), Eagle3Tree(5, 3, 20), Eagle3SureTree(0.05, 4, 3, 12)]
@@ -137,13 +134,8 @@ def session(tmp_path_factory: pytest.TempPathFactory, target: torch.nn.Module) -
 @pytest.fixture(scope="module")
 def traces(session: Session, tmp_path_factory: pytest.TempPathFactory) -> list[Trace]:
     """Prompts of known and unknown texts, one of a single token; each through its file."""
-    made, folder = [], tmp_path_factory.mktemp("traces")
-    (job,) = plan_traces(session, load_problems("bundled", question_ids=[1]))
-    for index, (prompt, _) in enumerate(questions(session.target().lm.model)):
-        job = dataclasses.replace(job, prompt_ids=prompt, path=folder / f"{index}.npz")
-        save_trace(record_trace(session, job, lambda: None), job.path)
-        made.append(load_trace(job.path))
-    return made
+    prompts = [prompt for prompt, _ in questions(session.target().lm.model)]
+    return recorded(session, prompts, tmp_path_factory.mktemp("traces"))
 
 
 def test_replay_equals_live_in_every_round_of_every_setting(session: Session, traces: list[Trace]) -> None:
@@ -152,15 +144,11 @@ def test_replay_equals_live_in_every_round_of_every_setting(session: Session, tr
     for index, spec in enumerate(SETTINGS):
         trace = traces[index % len(traces)]
         live, replayed = run_live(session, trace, spec), replay(trace, spec, session.options)
-        assert dataclasses.replace(replayed.identity, origin=LIVE) == live.identity
-        assert len(replayed.rounds) == len(live.rounds)
-        for ours, theirs in zip(replayed.rounds, live.rounds, strict=True):
-            assert ours.confidences == pytest.approx(theirs.confidences, abs=1e-3, rel=0)
-            blank = {"confidences": [], "draft_ms": 0.0, "verify_ms": 0.0, "cpu_ms": None, "target_tokens": None}
-            assert dataclasses.replace(ours, **blank) == dataclasses.replace(theirs, **blank)
-            reasons.add(theirs.stop_reason)
-            accepted.add(theirs.accepted_len)
-            shapes.add(theirs.is_tree)
+        assert_replays(replayed, live, 1e-3)
+        for turn in live.rounds:
+            reasons.add(turn.stop_reason)
+            accepted.add(turn.accepted_len)
+            shapes.add(turn.is_tree)
     assert reasons >= {"length", "low_confidence", "none"} and len(accepted) >= 3 and shapes == {False, True}
 
 

@@ -41,7 +41,7 @@ PROFILES = {
 
 
 def least_of_all_trees(trace: Trace, costs: Costs, num_nodes: int) -> float:
-    """By trying, in every round, every tree of up to so many nodes that the slots offer, and no draft."""
+    """By trying, in every round, every tree of up to `num_nodes` nodes that the slots offer, and no draft."""
     tokens_PSK, text = trace.offers[OFFERS].arrays["tokens"], trace.output_tokens
     num_slots, top_k = tokens_PSK.shape[1:]
     choices = [tree for n in range(1, num_nodes + 1) for tree in all_trees(num_slots, top_k, n)]

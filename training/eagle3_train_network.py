@@ -70,7 +70,7 @@ class Eagle3Head(nn.Module):
     def forward(self, features_BLF: Tensor, embedded_BLC: Tensor, rows_BR: Tensor, num_steps: int) -> Iterator[Tensor]:
         """Normed outputs of every step, each [B, R, C]. `embedded_BLC`: of the document's own tokens."""
         state_BLC, layer = self.fc(features_BLF).float(), self.midlayer
-        after_BLC = embedded_BLC.roll(-1, dims=1)  # the last row is no draft's, and none sees it
+        after_BLC = embedded_BLC.roll(-1, dims=1)  # the last row belongs to no draft, and none sees it
         length = features_BLF.shape[1]
         all_L = torch.arange(length, device=rows_BR.device)
         read_BLC = layer.read(after_BLC, state_BLC)

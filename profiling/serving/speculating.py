@@ -78,7 +78,7 @@ class Kind:
 
     def check_warm_up(self, before: Metrics | None, after: Metrics | None) -> None:
         """Raises UserError for a server that the warm-up has shown to be of the wrong kind. A drafter that has found
-        nothing to propose yet (ngram) is no proof."""
+        nothing to propose yet (ngram) proves nothing."""
         if self.forbids and speculates(before, after) == YES:
             raise self._not_plain("")
         if self.needs and (after is None or after.denies):

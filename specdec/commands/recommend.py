@@ -57,7 +57,7 @@ def build_parser(program: str) -> StrictParser:
         "--concurrency",
         type=at_a_time,
         metavar="N",
-        help="also for so many requests at a time, simulated: as failfast load (default: one alone)",
+        help="also for this many requests at a time, simulated: as failfast load (default: one alone)",
     )
     parser.group("output").add_argument("--json", action="store_true", help="print one JSON document")
     return parser

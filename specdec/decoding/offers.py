@@ -279,7 +279,7 @@ class Levels(Offers):
 
 
 def rounded(max_nodes: int) -> int:
-    """How many nodes are searched for where so many are asked for. Example: `rounded(3), rounded(40) == 32, 64`."""
+    """How many nodes are searched for where that many are asked for. Example: `rounded(3), rounded(40) == 32, 64`."""
     return max(LEAST_NODES, 1 << (max_nodes - 1).bit_length())
 
 

@@ -87,7 +87,7 @@ class Candidates:
     """The most probable tokens of every slot, or after every path: S rows of K ids, and their log-probabilities.
 
     Slot 0 is the first token after the last known one. A row is in order of falling probability, equals by their ids;
-    what has no probability is no candidate.
+    what has no probability is left out.
     """
 
     tokens_SK: np.ndarray
@@ -99,6 +99,11 @@ class Candidates:
         tokens, log_probs = np.asarray(tokens_SK, np.int32), np.asarray(log_probs_SK, np.float32)
         order_SK = np.lexsort((tokens, -log_probs), axis=-1)
         return cls(np.take_along_axis(tokens, order_SK, -1), np.take_along_axis(log_probs, order_SK, -1))
+
+    @classmethod
+    def of_pairs(cls, found_SK2: np.ndarray) -> Candidates:
+        """From rows of (id, log-probability), as the heads' networks give them."""
+        return cls.of(found_SK2[..., 0], found_SK2[..., 1])
 
     def first(self, num_slots: int) -> Candidates:
         """Of the first slots."""
@@ -133,7 +138,7 @@ class Search(Generic[State]):
         self._num_seen = 1
 
     def first(self, num_nodes: int) -> Tree:
-        """At least so many nodes, or all that there are, in the order of falling path probability."""
+        """At least `num_nodes` nodes, or all that there are, in the order of falling path probability."""
         if len(self._found) < num_nodes and self._heap:
             # Another tree over the same lists: what one knows of itself is of the nodes that it was made with.
             self._found = Tree(self._found.tokens, self._found.parents, self._found.log_probs)

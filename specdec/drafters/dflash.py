@@ -10,26 +10,25 @@ included. Sources: DFlash (z-lab), JetSpec (arXiv 2606.18394), DSpark (arXiv 260
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from specdec.decoding.chains import Chain
 from specdec.decoding.cost_aware import Advice, Outlook
 from specdec.decoding.stopping import Draft, Passes, cut_after_stop
-from specdec.decoding.target import Verification
 from specdec.drafters.advised import Advised
 from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup, Spec
 from specdec.drafters.chunks import InChunks
 from specdec.drafters.flags import DRAFT_LEN, DRAFT_STEP, MAX_DRAFT_LEN, TAU, Options
+from specdec.drafters.head_reader import HeadReader
 from specdec.errors import UserError
 from specdec.models.heads import Head, HeadRole, HeadSource
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from specdec.models.dflash_network import DflashNetwork
 
+Found = TypeVar("Found")
 NAME = "dflash"
 BLOCK = "dflash_block"  # no flag: how long the checkpoint's blocks are, by its config.json
 
@@ -191,27 +190,23 @@ class BlockOfDrafts(Drafter):
         )
 
 
-class DflashDrafter(BlockOfDrafts):
-    """A head answers. What it is given of the target waits until it is asked: its passes are under the clock."""
+class DflashReader(HeadReader["DflashNetwork"]):
+    """Asks its head for what comes after all that is known."""
 
+    def asked_at(self, prefix_ids: Sequence[int]) -> tuple[Sequence[int], list[int]]:
+        """The anchor and its position, once the head knows the text before it."""
+        for features_LF in self.taken():
+            self.network.read(features_LF)
+        return prefix_ids[-1:], [len(prefix_ids) - 1]
+
+
+class DflashDrafter(DflashReader, BlockOfDrafts):
     def __init__(self, network: DflashNetwork, spec: _Dflash, setup: Setup) -> None:
         super().__init__(spec, frozenset(setup.stop_ids), setup.advice)
-        self.network, self.taps = network, network.taps
-        self._waiting: list[Tensor] = []
-
-    def reset(self, features: Tensor | None = None) -> None:
-        self.network.clear()
-        self._waiting = [] if features is None else [features]
-
-    def observe(self, verification: Verification) -> None:
-        if verification.features is not None:
-            self._waiting.append(verification.features)
+        self.attach(network)
 
     def _block(self, prefix_ids: Sequence[int]) -> tuple[list[int], list[float]]:
-        for features_LF in self._waiting:
-            self.network.read(features_LF)
-        self._waiting = []
-        return self.network.target.on_host(self.network.draft(prefix_ids[-1:], [len(prefix_ids) - 1])[0])
+        return self.network.target.on_host(self.network.draft(*self.asked_at(prefix_ids))[0])
 
 
 class RecordedDflash(BlockOfDrafts):
@@ -226,24 +221,28 @@ class RecordedDflash(BlockOfDrafts):
         return chain.tokens, chain.confidences
 
 
-def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Chain]]:
-    """One block per prefix, `batch` of them in a pass. The target's features of a text are the same whoever drafted it.
-
-    Chains are whole blocks whatever length is wanted, or end with a stop token.
-    """
+def blocks_along(
+    recording: Recording, ask: Callable[[Sequence[int], Sequence[int]], Iterable[Found]]
+) -> Iterator[Found]:
+    """What `ask` gives of the block after each prefix of a text, of anchors and their positions, `batch` at a time. The
+    target's features of a text are the same whoever drafted it."""
     from specdec.models.pages import in_groups
 
-    text, network, stop_ids = recording.text, recording.setup.lm, frozenset(recording.setup.stop_ids)
-    made: list[Chain] = []
+    text, network = recording.text, recording.setup.lm
     network.clear()
     if text.num_prefixes and text.prefix_lens[-1] > 1:
         network.read(recording.features_of(text.ids[: text.prefix_lens[-1] - 1], network.taps))
     for group in in_groups(text.prefix_lens, recording.batch):
-        blocks = network.draft([text.ids[at - 1] for at in group], [at - 1 for at in group])
-        for block in blocks:
-            tokens, confidences = network.target.on_host(block)
-            tokens = cut_after_stop(tokens, stop_ids)
-            made.append(Chain(tokens, confidences[: len(tokens)], [1] * len(tokens), [0], [0], []))
+        yield from ask([text.ids[at - 1] for at in group], [at - 1 for at in group])
+
+
+def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Chain]]:
+    """One block per prefix. Chains are whole blocks whatever length is wanted, or end with a stop token."""
+    network, stop_ids, made = recording.setup.lm, frozenset(recording.setup.stop_ids), list[Chain]()
+    for block in blocks_along(recording, network.draft):
+        tokens, confidences = network.target.on_host(block)
+        tokens = cut_after_stop(tokens, stop_ids)
+        made.append(Chain(tokens, confidences[: len(tokens)], [1] * len(tokens), [0], [0], []))
     return dict.fromkeys(wanted, made)
 
 

@@ -7,14 +7,13 @@ DDTree, CaDDTree and JetSpec (arXiv 2606.18394); FailFast (arXiv 2512.20573).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from specdec.decoding.target import Verification
 from specdec.decoding.trees import Candidates, Tree, slots_first
 from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup
-from specdec.drafters.dflash import BLOCK, DFLASH_HEAD, NAME, check_block
+from specdec.drafters.dflash import BLOCK, DFLASH_HEAD, NAME, DflashReader, blocks_along, check_block
 from specdec.drafters.flags import PRICINGS, Options
 from specdec.drafters.tree_drafter import (
     SLOT_TOP_K,
@@ -31,7 +30,6 @@ from specdec.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
 
     from specdec.models.dflash_network import DflashNetwork
 
@@ -132,48 +130,26 @@ class DflashCostTree(_DflashTree, CostTree):
     marker = "+"
 
 
-class DflashTreeDrafter(TreeDrafter):
-    """A head answers. What it is given of the target waits until it is asked: its passes are under the clock."""
-
+class DflashTreeDrafter(DflashReader, TreeDrafter):
     def __init__(self, network: DflashNetwork, spec: _DflashTree, setup: Setup) -> None:
         super().__init__(spec, setup)
-        self.network, self.taps, self._top_k = network, network.taps, spec.size(setup)
-        self._waiting: list[Tensor] = []
-
-    def reset(self, features: Tensor | None = None) -> None:
-        self.network.clear()
-        self._waiting = [] if features is None else [features]
-
-    def observe(self, verification: Verification) -> None:
-        if verification.features is not None:
-            self._waiting.append(verification.features)
+        self.attach(network)
+        self._top_k = spec.size(setup)
 
     def _offered(self, prefix_ids: Sequence[int], depth: int) -> tuple[Tree, int]:
-        for features_LF in self._waiting:
-            self.network.read(features_LF)
-        self._waiting = []
-        found = self.network.candidates(prefix_ids[-1:], [len(prefix_ids) - 1], self._top_k)
-        slots = _candidates(found[0]).first(depth)
+        found = self.network.candidates(*self.asked_at(prefix_ids), self._top_k)
+        slots = Candidates.of_pairs(found[0]).first(depth)
         return slots_first(slots, self.rule.max_nodes, self.stop_ids), 1
 
 
-def _candidates(found_SK2: np.ndarray) -> Candidates:
-    return Candidates.of(found_SK2[..., 0], found_SK2[..., 1])
-
-
 def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Candidates]]:
-    """The candidates of every slot after each prefix, `batch` blocks in a pass."""
-    from specdec.models.pages import in_groups
+    """The candidates of every slot after each prefix."""
 
-    text, network = recording.text, recording.setup.lm
-    made: list[Candidates] = []
-    network.clear()
-    if text.num_prefixes and text.prefix_lens[-1] > 1:
-        network.read(recording.features_of(text.ids[: text.prefix_lens[-1] - 1], network.taps))
-    for group in in_groups(text.prefix_lens, recording.batch):
-        found = network.candidates([text.ids[at - 1] for at in group], [at - 1 for at in group], wanted[OFFERS])
-        made += map(_candidates, found)
-    return {OFFERS: made}
+    def ask(anchors: Sequence[int], starts: Sequence[int]) -> Iterable[np.ndarray]:
+        found: Iterable[np.ndarray] = recording.setup.lm.candidates(anchors, starts, wanted[OFFERS])
+        return found
+
+    return {OFFERS: [Candidates.of_pairs(found) for found in blocks_along(recording, ask)]}
 
 
 FAMILY = Family((DflashTree, DflashSureTree, DflashCostTree), (TREE_NODES, TREE_FLOOR, SLOT_TOP_K), record)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from specdec.decoding.chains import Chain
 from specdec.decoding.stopping import cut_after_stop
-from specdec.decoding.target import Verification
 from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup
+from specdec.drafters.head_reader import HeadReader
 from specdec.drafters.token_drafter import (
     LENGTH_FLAGS,
     AdvisedTokens,
@@ -30,8 +30,6 @@ from specdec.drafters.token_drafter import (
 from specdec.models.heads import Head, HeadRole, HeadSource
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from specdec.decoding.cost_aware import Advice
     from specdec.models.eagle3_network import Eagle3Network
 
@@ -103,26 +101,15 @@ class Eagle3CostAware(_Eagle3, AdvisedTokens):
     not_served = "its EAGLE-3 heads write a fixed number of tokens"
 
 
-class Eagle3Drafter(TokenDrafter):
-    """A head answers. What it is given of the target waits until it is asked: its passes are under the clock."""
-
+class Eagle3Drafter(HeadReader["Eagle3Network"], TokenDrafter):
     least_prefix = LEAST_PREFIX
 
     def __init__(
         self, network: Eagle3Network, spec: TokenSpec, stop_ids: Collection[int], advice: Advice | None = None
     ) -> None:
         super().__init__(spec, stop_ids, advice)
-        self.network, self.taps = network, network.taps
-        self._waiting: list[Tensor] = []
+        self.attach(network)
         self._confirmed: list[int] | None = None  # tokens of the rows that wait; None: a draft has begun
-
-    def reset(self, features: Tensor | None = None) -> None:
-        self.network.clear()
-        self._waiting = [] if features is None else [features]
-
-    def observe(self, verification: Verification) -> None:
-        if verification.features is not None:
-            self._waiting.append(verification.features)
 
     def _begin(self, prefix_ids: Sequence[int]) -> None:
         self._confirmed = list(prefix_ids[self.network.length + 1 :])
@@ -132,9 +119,8 @@ class Eagle3Drafter(TokenDrafter):
             return self.network.step()
         import torch
 
-        features_LF, tokens = torch.cat(self._waiting), self._confirmed
-        self._waiting, self._confirmed = [], None
-        return self.network.extend(features_LF, tokens)
+        tokens, self._confirmed = self._confirmed, None
+        return self.network.extend(torch.cat(self.taken()), tokens)
 
 
 def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Chain]]:

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from specdec.decoding.target import Verification
 from specdec.decoding.trees import ROOT, Candidates, Tree, scored_tree
 from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup
 from specdec.drafters.eagle3 import EAGLE3_HEAD, LEAST_PREFIX, NAME
 from specdec.drafters.flags import LENGTHS, Flag, Options
+from specdec.drafters.head_reader import HeadReader
 from specdec.drafters.tree_drafter import (
     TREE_FLOOR,
     TREE_NODES,
@@ -30,7 +30,6 @@ from specdec.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
 
     from specdec.models.eagle3_trees import Eagle3Trees
 
@@ -127,31 +126,20 @@ class Eagle3SureTree(_Eagle3Tree, SureTree):
         return self.tree_floor
 
 
-class Eagle3TreeDrafter(TreeDrafter):
-    """A head answers. What it is given of the target waits until it is asked: its passes are under the clock."""
-
+class Eagle3TreeDrafter(HeadReader["Eagle3Trees"], TreeDrafter):
     least_prefix = LEAST_PREFIX
 
     def __init__(self, network: Eagle3Trees, spec: _Eagle3Tree, setup: Setup) -> None:
         super().__init__(spec, setup)
-        self.network, self.taps, self._top_k = network, network.taps, spec.tree_top_k
-        self._waiting: list[Tensor] = []
+        self.attach(network)
+        self._top_k = spec.tree_top_k
         network.prepare(self._top_k)
-
-    def reset(self, features: Tensor | None = None) -> None:
-        self.network.clear()
-        self._waiting = [] if features is None else [features]
-
-    def observe(self, verification: Verification) -> None:
-        if verification.features is not None:
-            self._waiting.append(verification.features)
 
     def _offered(self, prefix_ids: Sequence[int], depth: int) -> tuple[Tree, int]:
         import torch
 
-        features_LF, self._waiting = torch.cat(self._waiting), []
         tokens = list(prefix_ids[self.network.length + 1 :])
-        root = self.network.take_root(features_LF, tokens, self._top_k)
+        root = self.network.take_root(torch.cat(self.taken()), tokens, self._top_k)
         growth = Growth(self.network, root, self._top_k)
         scored = scored_tree(growth.expand, depth, self._top_k, sure=self.spec.sure, stop_ids=self.stop_ids)
         return scored.falling(), growth.num_passes
@@ -170,14 +158,10 @@ class Growth:
         """What may follow each of these paths; see `scored_tree`."""
         self.num_passes += 1
         if paths == [()]:
-            return _candidates(self._root)
+            return Candidates.of_pairs(self._root)
         parents = [self._nodes[path[:-1]] for path in paths]
         self._nodes |= {path: len(self._nodes) - 1 + index for index, path in enumerate(paths)}
-        return _candidates(self.network.grow([path[-1] for path in paths], parents, self._top_k))
-
-
-def _candidates(found_BK2: np.ndarray) -> Candidates:
-    return Candidates.of(found_BK2[..., 0], found_BK2[..., 1])
+        return Candidates.of_pairs(self.network.grow([path[-1] for path in paths], parents, self._top_k))
 
 
 def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Tree]]:

@@ -10,7 +10,7 @@ Source: SuffixDecoding (arXiv 2411.04975) as the program ArcticInference runs it
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -124,8 +124,9 @@ class Suffix(Spec):
         return SuffixDrafter(self, trace.stop_ids, setup.earlier)
 
 
-class SuffixDrafter(Drafter):
-    """Drafts from what it has read; the next prefix says what was kept."""
+class SuffixReader(Drafter):
+    """What has been read of the text, and of earlier answers where the spec wants them; the next prefix says what was
+    kept of a draft."""
 
     def __init__(self, spec: Suffix, stop_ids: Collection[int], earlier: Earlier = NOTHING) -> None:
         self.spec, self.stop_ids, self.earlier = spec, stop_ids, earlier
@@ -135,6 +136,22 @@ class SuffixDrafter(Drafter):
         self._tree, self._prompt_len = SuffixTree(self.spec.max_depth), 0
         if self.spec.earlier:
             answers_of(self.spec).with_last([], self.earlier)
+
+    def texts(self, ids: list[int]) -> Iterator[SuffixTree]:
+        """What is drafted from after a text: itself, and the answers. A text that is not the one before's goes on
+        anew."""
+        known = len(self._tree.tokens)
+        if not known or self._tree.tokens != ids[:known]:
+            self.reset()
+            self._prompt_len = len(ids)
+        self._tree.extend(ids[len(self._tree.tokens) :])
+        yield self._tree
+        if self.spec.earlier:
+            yield answers_of(self.spec).with_last(ids[self._prompt_len :], self.earlier)
+
+
+class SuffixDrafter(SuffixReader):
+    """Drafts in a row."""
 
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
         guess = self.guess(prefix_ids)
@@ -146,18 +163,9 @@ class SuffixDrafter(Drafter):
         return Draft(tokens, shares, stop_reason=reason, token_confidences=[*shares], asked_len=asked_len)
 
     def guess(self, prefix_ids: Sequence[int]) -> Guess:
-        """What may follow a text, whatever the budget and the stop tokens; a text that is not the one before's goes on
-        anew."""
-        ids, known = list(prefix_ids), len(self._tree.tokens)
-        if not known or self._tree.tokens != ids[:known]:
-            self.reset()
-            self._prompt_len = len(ids)
-        self._tree.extend(ids[len(self._tree.tokens) :])
-        found = best_guess(self._tree, ids, self.spec)
-        if self.spec.earlier:
-            answers = answers_of(self.spec).with_last(ids[self._prompt_len :], self.earlier)
-            other = best_guess(answers, ids, self.spec)
-            found = other if other.score > found.score else found
+        """What may follow a text, whatever the budget and the stop tokens."""
+        ids = list(prefix_ids)
+        found = max((best_guess(tree, ids, self.spec) for tree in self.texts(ids)), key=lambda guess: guess.score)
         return found if found.score >= np.float32(self.spec.min_score) else Guess()
 
 

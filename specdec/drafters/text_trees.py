@@ -20,9 +20,8 @@ from specdec.decoding.offers import OTHER
 from specdec.decoding.stopping import Draft
 from specdec.decoding.trees import Search, Tree, log_of
 from specdec.drafters.base import Drafter, Family, Recorded, Setup, Spec
-from specdec.drafters.earlier import NOTHING, Earlier
 from specdec.drafters.lookup import MATCH_LEN, Index
-from specdec.drafters.suffix import Suffix, answers_of
+from specdec.drafters.suffix import Suffix, SuffixReader
 from specdec.drafters.suffix_tree import Place, SuffixTree
 from specdec.drafters.tree_drafter import TREE_NODES
 
@@ -198,26 +197,12 @@ class Places(Index):
         self._all = {}
 
 
-class SuffixTreeDrafter(TextTreeDrafter):
-    def __init__(self, spec: SuffixDecodingTree, stop_ids: Collection[int], earlier: Earlier = NOTHING) -> None:
-        self.spec, self.stop_ids, self.earlier = spec, stop_ids, earlier
-        self.reset()
-
-    def reset(self, features: Tensor | None = None) -> None:
-        self._tree, self._prompt_len = SuffixTree(self.spec.max_depth), 0
-        if self.spec.earlier:
-            answers_of(self.spec).with_last([], self.earlier)
+class SuffixTreeDrafter(SuffixReader, TextTreeDrafter):
+    spec: SuffixDecodingTree
 
     def grown(self, prefix_ids: Sequence[int], depth: int) -> Tree:
-        ids, known = list(prefix_ids), len(self._tree.tokens)
-        if not known or self._tree.tokens != ids[:known]:
-            self.reset()
-            self._prompt_len = len(ids)
-        self._tree.extend(ids[len(self._tree.tokens) :])
-        found = self._best(self._tree, ids, depth)
-        if self.spec.earlier:
-            answers = answers_of(self.spec).with_last(ids[self._prompt_len :], self.earlier)
-            found = max(found, self._best(answers, ids, depth), key=expected_tokens)
+        ids = list(prefix_ids)
+        found = max((self._best(texts, ids, depth) for texts in self.texts(ids)), key=expected_tokens)
         return found if expected_tokens(found) >= self.spec.min_score else Tree()
 
     def _best(self, texts: SuffixTree, ids: Sequence[int], depth: int) -> Tree:

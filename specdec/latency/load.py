@@ -15,7 +15,7 @@ import numpy as np
 from specdec.latency.batch_costs import BatchCosts
 from specdec.latency.serving import EMPTY, Decision, Plan, Policy, Served, Sight, State
 
-_SHRINK = 16  # servers that are done are put away once they are one in so many
+_SHRINK = 16  # servers that are done are put away once they are one in this many
 
 
 def serve(plan: Plan, policy: Policy, costs: BatchCosts) -> Served:

@@ -101,12 +101,12 @@ class Sight:
         return np.asarray(((self.given_2B + num_B) / (self.busy_ms_2B + now_ms_B)).max(0))
 
     def alone_ms(self, verified_B: np.ndarray) -> np.ndarray:
-        """The target's pass over so many tokens of all requests together, without prompts."""
+        """The target's pass over that many tokens of all requests together, without prompts."""
         num_B = self.is_decoding.sum(1)
         return self.costs.verify_ms(num_B, verified_B / np.maximum(num_B, 1), self.contexts_B)
 
     def verify_ms(self, verified: np.ndarray) -> np.ndarray:
-        """The target's pass if it verifies so many tokens of all requests together, [B, ...], and reads its prompts."""
+        """The target's pass that verifies these tokens of all requests together, [B, ...], and reads its prompts."""
         more = (slice(None), *[None] * (verified.ndim - 1))
         requests = (self.is_decoding.sum(1) + self.reading_B)[more]
         tokens = (verified + self.read_B[more]) / np.maximum(requests, 1)

@@ -94,7 +94,7 @@ class Eagle3Trees(Eagle3Network):
         return self._on_host(found_BK2[:num_new])
 
     def _make_nodes(self, num_nodes: int) -> None:
-        """Room for so many nodes; their states move along."""
+        """Room for `num_nodes` nodes; their states move along."""
         known_NC = self._node_states_NC
         self._node_states_NC = known_NC.new_zeros(1 + num_nodes, known_NC.shape[1])
         self._node_states_NC[: len(known_NC)] = known_NC

@@ -40,6 +40,9 @@ class HeadNetwork(Protocol):
     def taps(self) -> tuple[int, ...]:
         """The layers of the target that it reads."""
 
+    def clear(self) -> None:
+        """Forget the text."""
+
     def warm_up(self) -> None:
         """Record what the graph backend records, so that no measured pass does."""
 

@@ -1,7 +1,7 @@
 """Conventions: how rounds are cut and counted, and the counts of a recorded text and its drafts under any of them.
 
-Programs that run the same drafter on the same text count otherwise. Here is no model and no file: a text, what was
-drafted after each of its prefixes, and a `Convention` give a `Tally`. `reconcile.py` looks for the convention that
+Programs that run the same drafter on the same text count otherwise. It reads neither a model nor a file: a text, what
+was drafted after each of its prefixes, and a `Convention` give a `Tally`. `reconcile.py` looks for the convention that
 gives a server's counts.
 """
 

@@ -46,7 +46,7 @@ PROFILE = ("H100_bound",)  # where nobody asks for one: the default of rankings 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is simulated: so many requests at a time, or coming in a second (then at most `max_batch` are served at a
+    """What is simulated: that many requests at a time, or coming in a second (then at most `max_batch` are served at a
     time); `seeds` draws of the questions beside these, from `seed` on; the rest as `Plan` has it. `extrapolate`: also
     beyond the profile's rows."""
 

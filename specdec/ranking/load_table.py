@@ -30,7 +30,7 @@ QUANTITIES = (
 
 @dataclass(frozen=True)
 class Load:
-    """So many requests at a time (`kind` CONCURRENCY), or so many that come in a second (REQUEST_RATE)."""
+    """`value` requests at a time (`kind` CONCURRENCY), or that many that come in a second (REQUEST_RATE)."""
 
     kind: str
     value: float

@@ -82,11 +82,16 @@ def start(kind: str, python: str, folder: Path, arguments: list[str], **run: obj
             time.sleep(0.2)
         yield Running(f"http://127.0.0.1:{port}/v1", times=times, **run)
     finally:
-        process.terminate()
-        try:
-            process.wait(UP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        end(process, UP_S)
+
+
+def end(process: subprocess.Popen[bytes], patience_s: float) -> None:
+    """Ask it to end, and make it."""
+    process.terminate()
+    try:
+        process.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def is_up(port: int) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from sources import ROOT
+from test_servers import end, is_up
 
 from profiling import profile_tpt_vllm, profile_tpt_vllm_eagle3
 from profiling.serving.counts import Counter
@@ -61,19 +62,7 @@ def serving(folder: Path, speculation: dict[str, Any] | None) -> Iterator[str]:
             time.sleep(0.5)
         yield f"http://127.0.0.1:{port}/v1"
     finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def is_up(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
+        end(process, 60)
 
 
 @pytest.fixture(scope="module")
