@@ -10,6 +10,8 @@ from specdec.decoding.loop import speculate
 from specdec.drafters.ar import ArDynamic, ArStatic
 from specdec.drafters.base import Spec
 from specdec.drafters.block_diffusion import DLLM_DRAFTER, DllmDrafter, DllmStatic, FailFast
+from specdec.drafters.dflash import DflashStatic
+from specdec.drafters.eagle3 import Eagle3Static
 from specdec.drafters.plain import Plain
 from specdec.models.checkpoints import BUNDLED_DIR
 from specdec.models.tokens import encode_prompt
@@ -28,6 +30,8 @@ SPECS: tuple[Spec, ...] = (
     FailFast(0.05, 0.45, 60, 10),
     FailFast(0.05, 0.2, 60, 10),
     FailFast(0.9, 0.3, 24, 7, first_window=5, rule="strict"),
+    Eagle3Static(6),
+    DflashStatic(7),
 )
 
 
@@ -65,7 +69,7 @@ def test_the_drafters_are_of_use(sessions: list[Session]) -> None:
     session = sessions[0]
     prompts = [encode_prompt(session.tokenizer, problem.prompt) for problem in load_problems("bundled")[:3]]
     passes = {}
-    for spec in SPECS[1:6]:
+    for spec in (*SPECS[1:6], *SPECS[-2:]):
         rounds = [
             turn
             for ids in prompts
@@ -76,14 +80,15 @@ def test_the_drafters_are_of_use(sessions: list[Session]) -> None:
         assert sum(turn.accepted_len for turn in rounds) > len(rounds), spec.name
         passes[spec] = sum(turn.num_forward_passes for turn in rounds) / len(rounds)
     assert passes[SPECS[3]] < 0.5 * passes[SPECS[1]]
+    assert passes[SPECS[-1]] == 1
 
 
 def test_the_family_is_small_and_has_its_cards() -> None:
     files = [path for path in BUNDLED_DIR.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 36 * MEGABYTE
+    assert sum(path.stat().st_size for path in files) <= 44 * MEGABYTE
     assert max(path.stat().st_size for path in files) <= 16 * MEGABYTE
     assert {path.suffix for path in files} == {".safetensors", ".json", ".md"}
-    for folder in ("target", "ar_drafter", "dllm_drafter"):
+    for folder in ("target", "ar_drafter", "dllm_drafter", "eagle3_head", "dflash_head"):
         card = (BUNDLED_DIR / folder / "README.md").read_text(encoding="utf-8")
         assert all(word in card for word in ("GSM8K", "MIT", "steps", "arithmetic is wrong"))
 
