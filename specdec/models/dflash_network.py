@@ -107,6 +107,12 @@ class DflashNetwork:
         self._cache_A2GPD = torch.zeros(len(head.layer_kinds), *size, dtype=dtype, device=self.device)
         self._allocate(INITIAL_CAPACITY)
 
+    @property
+    def num_weight_bytes(self) -> int:
+        """Bytes of the weights that a draft reads, the output head's among them."""
+        own = [tensor for name, tensor in self._w.items() if name not in ("embed_tokens.weight", "lm_head.weight")]
+        return sum(tensor.numel() * tensor.element_size() for tensor in [*own, self._head_VC])
+
     def _table(self, name: str, targets: torch.nn.Module) -> Tensor:
         """Its own, or the target's, which may be spread over GPUs."""
         own = self._w.get(name)

@@ -94,6 +94,13 @@ class Eagle3Network:
         self._cache_2GPD = self._states_T1C.new_zeros(2, head.num_kv_heads, 0, head.head_size)
         self._allocate(INITIAL_CAPACITY)
 
+    @property
+    def num_weight_bytes(self) -> int:
+        """Bytes of the weights that a step reads."""
+        aside = ("fc.weight", "embed_tokens.weight", "d2t")
+        read = [tensor for name, tensor in self._w.items() if name not in aside]
+        return sum(tensor.numel() * tensor.element_size() for tensor in read)
+
     def _drafted_tokens(self) -> tuple[Tensor, Tensor]:
         """The target's token of every word of the draft vocabulary, and the words that the target never writes."""
         tokens_V = torch.arange(self.head.draft_vocab_size, device=self.device)
