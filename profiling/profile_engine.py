@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 # Both ends of every padded count, so that straight lines between them are the steps of the curve.
 VERIFY_COUNTS = (1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64, 65, 96)
-# Rows of trees, the last known token among them: full passes, and the trees of 64, 128 and 256 nodes that are published.
+# Rows of trees, the last known token among them: full passes, and the trees of 64, 128 and 256 nodes.
 TREE_ROWS = (16, 32, 64, 65, 128, 129, 256, 257)
 HEADS = ("dflash", "eagle3")
 ROWS_BY = "transformers' modules in one CUDA graph, not by the engine: it runs one request at a time"
@@ -238,7 +238,7 @@ def pass_flops(lm: CachedLM, num_tokens: int, num_outputs: int) -> float:
 
 
 def measure_context(lm: CachedLM, context: int, bench: Bench, has_trees: bool) -> dict[str, dict[str, float]]:
-    """Medians at `context` committed tokens (whole blocks, so that a denoising pass can follow), each with its limit."""
+    """Medians at `context` committed tokens (whole blocks, so that denoising can follow), each with its limit."""
     from profiling.bench import timed_in_turn
 
     ids = begin_text(lm, context)

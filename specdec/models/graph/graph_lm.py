@@ -56,6 +56,7 @@ class GraphLM(CachedLM):
         """Positions that the cache has room for; it grows by doubling."""
         return self._buffers.cache_L2GPD.shape[3]
 
+    @torch.inference_mode()
     def predict(
         self,
         tokens: Sequence[int],
@@ -115,10 +116,11 @@ class GraphLM(CachedLM):
             if self._parents is not None:
                 self._buffers.branches.send(TreeRows.of(self._parents), _padded(end, TREE_COUNTS))
             self._is_busy = self.device.type == "cuda"
-            yield self._run_chunk(end - begin, len(rows)), len(rows)
-            if self._taps.asked:  # copied on the device, while the host goes on: the next pass writes over the buffer
+            logits_KV = self._run_chunk(end - begin, len(rows))
+            if self._taps.asked:  # the next pass writes over the buffer; the copy is asked for while the pass runs
                 tapped_MTC = self._buffers.taps(self._taps.asked)
                 self._taps.add(tapped_MTC[: end - begin].flatten(1).clone())
+            yield logits_KV, len(rows)
             begin = end
 
     def _run_chunk(self, num_tokens: int, num_kept: int) -> torch.Tensor:
@@ -126,9 +128,8 @@ class GraphLM(CachedLM):
         is_tree, asked = self._parents is not None, self._taps.asked
         counts = TREE_COUNTS if is_tree else TOKEN_COUNTS
         count, kept_count = _padded(num_tokens, counts), _padded(num_kept, counts)
-        self.network.tapped = self._buffers.places(asked)
         kind = "tree" if is_tree else "body"
-        self.graphs.run((kind, count, *asked), lambda: self.network.body(count, self._products(count), is_tree))
+        self.graphs.run((kind, count, *asked), lambda: self.network.body(count, self._products(count), is_tree, asked))
         if not num_kept:
             return self._no_logits_0V
         return self.graphs.run(("head", kept_count), lambda: self.network.head(kept_count))

@@ -94,8 +94,16 @@ class FusedProducts:
             **self._launch(plan, weighted_MC),
         )
 
-    def add(self, stream: Stream, y_MI: torch.Tensor, w_CI: torch.Tensor, next_norm_C: torch.Tensor) -> None:
+    def add(
+        self,
+        stream: Stream,
+        y_MI: torch.Tensor,
+        w_CI: torch.Tensor,
+        next_norm_C: torch.Tensor,
+        tap_MC: torch.Tensor | None = None,
+    ) -> None:
         hidden_MC = stream.hidden_MC
+        tap = (hidden_MC, 0) if tap_MC is None else (tap_MC, tap_MC.stride(0))  # without one nobody looks
         num_rows, outer, inner = len(y_MI), len(w_CI), y_MI.shape[1]
         plan = self._plan("add", y_MI, outer)
         tiles = triton.cdiv(outer, plan.block_n)
@@ -103,7 +111,8 @@ class FusedProducts:
         stream.norm_C = next_norm_C
         _add_kernel[(tiles, plan.splits)](
             *(y_MI, w_CI, next_norm_C, hidden_MC, stream.weighted_MC, stream.squares_TM),
-            *(*self._workspace(plan, tiles, y_MI), num_rows, outer, inner, plan.splits),
+            *(*self._workspace(plan, tiles, y_MI), num_rows, outer, inner),
+            *(*tap, tap_MC is not None, plan.splits),
             **self._launch(plan, y_MI),
         )
 
@@ -272,7 +281,8 @@ def _add_kernel(
     x_ptr: tl.tensor, w_ptr: tl.tensor, norm_ptr: tl.tensor,
     hidden_ptr: tl.tensor, weighted_ptr: tl.tensor, squares_ptr: tl.tensor,
     parts_ptr: tl.tensor, arrived_ptr: tl.tensor,
-    num_rows: tl.tensor, outer: tl.tensor, inner: tl.tensor, SPLITS: tl.constexpr,
+    num_rows: tl.tensor, outer: tl.tensor, inner: tl.tensor,
+    tap_ptr: tl.tensor, tap_stride: tl.tensor, IS_TAPPED: tl.constexpr, SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, IS_PADDED: tl.constexpr,
     PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
 ) -> None:  # fmt: skip
@@ -295,6 +305,8 @@ def _add_kernel(
     if is_last:
         after = (before.to(tl.float32) + sums).to(before.dtype)
         tl.store(hidden_ptr + place, after, mask=is_out)
+        if IS_TAPPED:
+            tl.store(tap_ptr + rows[None, :] * tap_stride + columns[:, None], after, mask=is_out)
         wide = tl.where(is_out, after.to(tl.float32), 0.0)
         tl.store(weighted_ptr + place, (wide * norm).to(before.dtype), mask=is_out)
         tl.store(squares_ptr + tile * num_rows + rows, tl.sum(wide * wide, axis=0), mask=is_row)
