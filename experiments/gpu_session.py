@@ -74,7 +74,7 @@ def _at_size(shape: str, gpu: str, folder: str, how: str) -> dict[str, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = parser_of("experiments.gpu_session", __doc__)
     parser.add_argument("--out", required=True, type=Path, help="folder")
-    parser.add_argument("--only", nargs="+", help="these steps")
+    parser.add_argument("--only", nargs="+", help="these steps, in this order")
     parser.add_argument("--limit_s", type=float, help="seconds after which it ends, a step that runs with it")
     parser.add_argument("--step_limit_s", type=float, help="seconds after which a step is stopped")
     return run_command(parser, run_steps, arguments)
@@ -94,18 +94,22 @@ def run_steps(flags: Namespace) -> dict[str, Any]:
     if unknown := [name for name in flags.only or () if name not in known]:
         raise UserError(f"--only {unknown[0]}: the steps are {', '.join(known)}")
     end = time.monotonic() + (inf if flags.limit_s is None else flags.limit_s)
-    results: dict[str, Any] = {}
-    for name, arguments in known.items():
-        if flags.only and name not in flags.only:
-            continue
+    results = _known_results(out / "session.json")
+    for name in flags.only or known:
         limit_s = min(end - time.monotonic(), flags.step_limit_s or inf)
         if limit_s < 10 and end < inf:
             results[name] = {"ended": "not begun: the time is up"}
             continue
-        results[name] = run_step(name, arguments, None if limit_s == inf else limit_s, out / "log.txt")
+        results[name] = run_step(name, known[name], None if limit_s == inf else limit_s, out / "log.txt")
         (out / "session.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         print(f"{name}: {results[name]['ended']} after {results[name]['seconds']:.1f} s", flush=True)
     return results
+
+
+def _known_results(path: Path) -> dict[str, Any]:
+    """Of steps that ran before into the same folder."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
 
 
 def run_step(name: str, arguments: Sequence[str], limit_s: float | None, log: Path) -> dict[str, Any]:

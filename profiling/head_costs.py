@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from profiling.bench import timed_in_turn
+from profiling.common import attempt
 from profiling.shaped_heads import make_head
 from specdec.models.checkpoints import ModelSource
 from specdec.models.dflash_network import DflashNetwork
@@ -31,19 +32,22 @@ Calls = dict[str, Callable[[], object]]
 
 def measure_heads(kinds: Sequence[str], target: ModelSource, lm: CachedLM, bench: Bench) -> dict[str, Any]:
     """`heads`: of each kind its passes, in ms, beside the least that reading its weights takes, and verifications with
-    its taps and without; `family_pass_ms`: what a profile prices its passes by."""
+    its taps and without (or why it failed); `family_pass_ms`: what a profile prices its passes by."""
     found: dict[str, Any] = {"heads": {}, "family_pass_ms": {}}
     for kind in kinds:
-        head = make_head(kind, target, lm, bench.settings.engine)
-        lm.warm_up(head.taps)
-        head.warm_up()
-        costs = DflashCosts(head) if isinstance(head, DflashNetwork) else Eagle3Costs(head)
-        passes = costs.measured(bench)
-        passes |= _with_taps(lm, head.taps, bench)
-        found["heads"][kind] = {"taps": list(head.taps), "passes": passes}
-        found["family_pass_ms"][kind] = costs.pass_ms(passes)
-        del head, costs
+        made = found["heads"][kind] = attempt(partial(_measure_head, kind, target, lm, bench))
+        if "pass_ms" in made:
+            found["family_pass_ms"][kind] = made.pop("pass_ms")
     return found
+
+
+def _measure_head(kind: str, target: ModelSource, lm: CachedLM, bench: Bench) -> dict[str, Any]:
+    head = make_head(kind, target, lm, bench.settings.engine)
+    head.warm_up()
+    costs = DflashCosts(head) if isinstance(head, DflashNetwork) else Eagle3Costs(head)
+    passes = costs.measured(bench)
+    pass_ms = costs.pass_ms(passes)
+    return {"taps": list(head.taps), "passes": passes | _with_taps(lm, head.taps, bench), "pass_ms": pass_ms}
 
 
 def _with_taps(lm: CachedLM, taps: Sequence[int], bench: Bench) -> dict[str, dict[str, float]]:

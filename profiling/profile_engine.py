@@ -119,11 +119,11 @@ def measure_profile(flags: Namespace) -> dict[str, Any]:
         raise UserError("a profile with --heads or --rows has one target: a head is made for it")
     settings = read_settings(flags)
     bench = Bench.here(settings, flags.contexts, flags.repeats)
-    details = {"drafter": measure_model(flags.drafter, DLLM_DRAFTER, bench, flags)}
+    details = {"drafter": measure_model(flags.drafter, DLLM_DRAFTER, bench)}
     if flags.ar_drafter:
         details["ar_drafter"] = measure_model(flags.ar_drafter, AR_DRAFTER, bench)
     for target in flags.targets:
-        details[entry_name(target)] = measure_model(target, TARGET, bench, flags)
+        details[entry_name(target)] = measure_model(target, TARGET, bench, flags.heads)
     context = str(bench.contexts[0])
     passes = {part: found["by_context"][context] for part, found in details.items()}
     verify_ms = {entry: _verify_table(passes[entry]) for entry in map(entry_name, flags.targets)}
@@ -149,10 +149,11 @@ def measure_profile(flags: Namespace) -> dict[str, Any]:
             **machine(settings.device),
         },
     }
-    if flags.rows:
-        profile["rows"] = _rows(details, entry_name(flags.targets[0]), bench.contexts[0])
     path = Path(flags.out, f"{flags.name}.json")
     save_json(profile, path)
+    if flags.rows:
+        profile["rows"] = _rows(flags, settings)
+        save_json(profile, path)
     print(f"latency profile: {path}", file=sys.stderr)
     return profile
 
@@ -164,10 +165,21 @@ def _verify_table(passes: dict[str, dict[str, float]]) -> dict[str, float]:
     return chains | trees
 
 
-def _rows(details: dict[str, Any], entry: str, context: int) -> dict[str, Any]:
+def _rows(flags: Namespace, settings: Settings) -> dict[str, Any]:
     """A profile's rows: of verifications, and of the drafter's passes of one token and of a block."""
-    passes = {kind: details["drafter"].pop(f"{kind}_rows") for kind in ("ar", "block")}
-    return {"context": context, "verify": {entry: details[entry].pop("verify_rows")}, "passes": passes}
+    from profiling.bench import make_model
+    from profiling.row_costs import BLOCK_ROWS, ONE_ROW, VERIFY_ROWS, row_table
+
+    def table(name: str, role: Role, tokens: tuple[int, ...]) -> dict[str, Any]:
+        return row_table(make_model(name, role, settings.device, settings.dtype), tokens, flags.contexts[0])
+
+    target = flags.targets[0]
+    passes = {
+        "ar": table(flags.drafter, DLLM_DRAFTER, ONE_ROW),
+        "block": table(flags.drafter, DLLM_DRAFTER, BLOCK_ROWS),
+    }
+    verify = {entry_name(target): table(target, TARGET, VERIFY_ROWS)}
+    return {"context": flags.contexts[0], "verify": verify, "passes": passes}
 
 
 def pass_lines(profile: dict[str, Any]) -> list[str]:
@@ -176,6 +188,8 @@ def pass_lines(profile: dict[str, Any]) -> list[str]:
     for part, found in profile["provenance"]["details"].items():
         context, passes = next(iter(found["by_context"].items()))
         lines += table_lines(f"{part} ({found['model']}), ms of a pass after {context} tokens:", passes, digits=3)
+        for kind, head in found.get("heads", {}).items():
+            lines += table_lines(f"{kind} head for {found['model']}, ms:", head.get("passes", {}), digits=3)
     return lines
 
 
@@ -191,9 +205,8 @@ def make_lm(name: str, role: Role, settings: Settings, vocab_size: int | None = 
     return GraphLM(model, vocab_size, options=BackendOptions(fused_up_to=settings.fused_up_to))
 
 
-def measure_model(name: str, role: Role, bench: Bench, flags: Namespace | None = None) -> dict[str, Any]:
-    """Every kind of pass at every context, in ms, beside the least time that it can take; with `flags` also the heads
-    and rows that these ask for."""
+def measure_model(name: str, role: Role, bench: Bench, heads: Sequence[str] = ()) -> dict[str, Any]:
+    """Every kind of pass at every context, in ms, beside the least time that it can take; of a target also `heads`."""
     lm = make_lm(name, role, bench.settings)
     is_target = role is TARGET
     begin = time.perf_counter()
@@ -208,15 +221,10 @@ def measure_model(name: str, role: Role, bench: Bench, flags: Namespace | None =
         "warm_up_s": warm_up_s,
         "by_context": by_context,
     }
-    if flags is not None and is_target and flags.heads:
+    if heads:
         from profiling.head_costs import measure_heads
 
-        found |= measure_heads(flags.heads, find_shape(role, name), lm, bench)
-    if flags is not None and flags.rows:
-        from profiling.row_costs import measure_rows
-
-        lm.rollback(0)
-        found |= measure_rows(lm.model, is_target, bench.contexts[0])
+        found |= measure_heads(heads, find_shape(role, name), lm, bench)
     return found
 
 

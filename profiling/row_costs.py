@@ -18,20 +18,12 @@ from specdec.models.kv_buffer import KVBuffer, as_cache
 from specdec.models.lm import device_clock
 
 REQUESTS = (1, 4, 16, 64)
-TOKENS = (1, 4, 8, 16)  # of a verification
-BLOCK = 32
+VERIFY_ROWS, ONE_ROW, BLOCK_ROWS = (1, 4, 8, 16), (1,), (32,)  # new tokens of each request
 REPEATS = 7
 
 
-def measure_rows(model: PreTrainedModel, is_target: bool, context: int) -> dict[str, Any]:
-    """A profile's tables (`latency/rows.py`) at one context: of a target `verify_rows`; of a drafter `ar_rows` and
-    `block_rows`, passes of one token and of a block."""
-    if is_target:
-        return {"verify_rows": _table(model, TOKENS, context)}
-    return {"ar_rows": _table(model, (1,), context), "block_rows": _table(model, (BLOCK,), context)}
-
-
-def _table(model: PreTrainedModel, tokens: tuple[int, ...], context: int) -> dict[str, Any]:
+def row_table(model: PreTrainedModel, tokens: tuple[int, ...], context: int) -> dict[str, Any]:
+    """A profile's table (`latency/rows.py`) of passes of so many tokens of each request, at one context."""
     ms = [[[row_ms(model, count, num_new, context)] for num_new in tokens] for count in REQUESTS]
     return {"requests": list(REQUESTS), "tokens": list(tokens), "contexts": [context], "ms": ms}
 

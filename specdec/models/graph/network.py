@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import linear
 
 from specdec.models.graph.branches import BranchBuffers, Branches
-from specdec.models.graph.weights import Weights
+from specdec.models.graph.weights import LayerWeights, Weights
 
 STATE_SIZE = 4  # see reference.py
 
@@ -143,6 +143,30 @@ class LibraryProducts:
             copied(stream.hidden_MC, tap_MC)
 
 
+@dataclass(frozen=True)
+class Means:
+    """What layers are run by."""
+
+    operations: Operations
+    products: Products
+
+
+def run_layer(
+    layer: LayerWeights,
+    stream: Stream,
+    place: Place,
+    by: Means,
+    next_norm_C: torch.Tensor,
+    tap_MC: torch.Tensor | None = None,
+) -> None:
+    """A layer over the stream, whose keys and values go to `place`; its output also to `tap_MC`."""
+    q_MHD = by.products.queries(stream, layer.qkv_NC, layer.qkv_bias_N, place)
+    attended_MN = by.operations.attend(q_MHD, place.cache_2GPD, place.state, layer.window, place.tree)
+    by.products.add(stream, attended_MN, layer.output_CHD, layer.mlp_norm_C)
+    gated_MI = by.products.gated(stream, layer.gate_up_2IC)
+    by.products.add(stream, gated_MI, layer.down_CI, next_norm_C, tap_MC)
+
+
 def copied(hidden_MC: torch.Tensor, to_MC: torch.Tensor) -> None:
     """A kernel of its own, where a copy could be something else: kernels that overlap wait for kernels."""
     torch.mul(hidden_MC, 1, out=to_MC)
@@ -243,12 +267,8 @@ class Network:
         layers = zip(weights.layers, buffers.cache_L2GPD, next_norms, strict=True)
         for index, (layer, cache_2GPD, next_norm_C) in enumerate(layers):
             place = Place(buffers.rotary_2PE, cache_2GPD, buffers.state, layer.head_norms_2D, tree)
-            q_MHD = products.queries(stream, layer.qkv_NC, layer.qkv_bias_N, place)
-            attended_MN = operations.attend(q_MHD, cache_2GPD, buffers.state, layer.window, tree)
-            products.add(stream, attended_MN, layer.output_CHD, layer.mlp_norm_C)
-            gated_MI = products.gated(stream, layer.gate_up_2IC)
             places = [place_MC[:count] for tap, place_MC in buffers.places(taps) if tap == index]
-            products.add(stream, gated_MI, layer.down_CI, next_norm_C, *places[:1])
+            run_layer(layer, stream, place, Means(operations, products), next_norm_C, *places[:1])
             for place_MC in places[1:]:  # a layer that is asked for twice
                 copied(stream.hidden_MC, place_MC)
 

@@ -20,26 +20,26 @@ from specdec.models.graph.kernels import GpuOperations
 from specdec.models.graph.network import LibraryProducts, Place, Stream
 from specdec.models.graph.overlap import admit_next, launch_options, wait_for_previous
 from specdec.models.graph.plans import Plan, plan_product
-from specdec.models.graph.weights import Weights
+from specdec.models.graph.weights import LayerWeights
 
 MAX_TILES = 8192  # of a split product: with tiles of 16, outer sizes up to 131,072
 SMALLEST_STEP = 32  # inner sizes are multiples of it
 SHARED_MEMORY = 160 * 1024  # bytes of a multiprocessor's that the largest cut takes
 
 
-def can_fuse(weights: Weights) -> bool:
-    """Whether these kernels multiply a model's weights where they are.
+def can_fuse(layer: LayerWeights) -> bool:
+    """Whether these kernels multiply a layer's weights where they are.
 
     In float16, hidden states times a norm could overflow. GPUs below an A100 have too little shared memory.
     """
-    if weights.device.type == "cuda":
-        properties = torch.cuda.get_device_properties(weights.device)
+    device, dtype = layer.qkv_NC.device, layer.qkv_NC.dtype
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
         shared_memory = properties.shared_memory_per_block_optin  # type: ignore[attr-defined]  # torch's stub lacks it
         if shared_memory < SHARED_MEMORY:
             return False
-    layer = weights.layers[0]
     inner_sizes = [w.shape[1] for w in (layer.qkv_NC, layer.output_CHD, layer.down_CI)]
-    return weights.dtype != torch.float16 and all(size % SMALLEST_STEP == 0 for size in inner_sizes)
+    return dtype != torch.float16 and all(size % SMALLEST_STEP == 0 for size in inner_sizes)
 
 
 class FusedProducts:
