@@ -39,8 +39,8 @@ def steps(out: Path, records: Path, gpu: str) -> dict[str, list[str]]:
     four = f"--spec_len 5 --num_questions 4 --max_new_tokens 96 {graph}"
     bundled = "--drafter bundled --ar_drafter bundled --targets bundled --contexts 256"
     lines = {
-        "head_tests": "-m pytest -q -rs -n 4 tests/test_gpu.py -k recorded_passes",
-        "tree_tests": "-m pytest -q -rs -n 4 tests/test_gpu.py tests/test_kernels.py -k tree",
+        "head_tests": "-m pytest -q -rs -n 12 tests/test_gpu.py -k recorded_passes",
+        "tree_tests": "-m pytest -q -rs -n 12 tests/test_gpu.py tests/test_kernels.py -k tree",
         **_at_size("Qwen3-8B", gpu, folder, "--rows --repeats 50"),
         "tests": "-m pytest -q -rs -n 14 tests/test_gpu.py tests/test_kernels.py",
         "profile": f"-m profiling.profile_engine --name {shapes} --out {folder}",
