@@ -34,7 +34,7 @@ def steps(out: Path, records: Path, gpu: str) -> dict[str, tuple[list[str], int]
     four = f"--spec_len 5 --num_questions 4 --max_new_tokens 96 {graph}"
     bundled = "--drafter bundled --ar_drafter bundled --targets bundled --contexts 256"
     lines = {
-        "tests": ("-m pytest -q -rs -n 14 tests/test_gpu.py tests/test_kernels.py", 130),
+        "tests": ("-m pytest -q -rs -n 14 tests/test_gpu.py tests/test_kernels.py tests/test_int8_kernels.py", 130),
         "profile": (f"-m profiling.profile_engine --name {shapes} --out {folder}", 90),
         "speculation": (f"-m experiments.profile_speculation --profile {folder}/{shapes}.json --out {folder}", 60),
         "variants": ("-m profiling.tune_engine", 100),

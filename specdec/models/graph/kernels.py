@@ -26,7 +26,7 @@ class GpuOperations:
 
     def __init__(self, overlaps: bool) -> None:
         self._overlap = launch_options(overlaps)
-        self._launcher = Launcher(self._overlap)
+        self.launcher = Launcher(self._overlap)
 
     def receive(
         self, sent: torch.Tensor, inputs: torch.Tensor, embedding_VC: torch.Tensor, hidden_MC: torch.Tensor
@@ -124,7 +124,7 @@ class GpuOperations:
 
     def scaled_product(self, x_MK: torch.Tensor, w: Int8Matrix, bias_N: torch.Tensor | None = None) -> torch.Tensor:
         """See plain.scaled_product, and `scaled.py`."""
-        return scaled_product(self._launcher, x_MK, w, bias_N)
+        return scaled_product(self.launcher, x_MK, w, bias_N)
 
     def most_probable(self, logits_KV: torch.Tensor, state: torch.Tensor, found_K2: torch.Tensor) -> None:
         """See plain.most_probable: over chunks of rows, then over what they found; found_K2 may be pinned memory."""

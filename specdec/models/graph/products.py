@@ -18,9 +18,8 @@ import triton.language as tl
 
 from specdec.models.graph.kernels import GpuOperations
 from specdec.models.graph.network import LibraryProducts, Place, Stream
-from specdec.models.graph.overlap import admit_next, launch_options, wait_for_previous
-from specdec.models.graph.plans import Plan, plan_int8, plan_product
-from specdec.models.graph.tiles import Launcher, merge_splits, multiply, padded_rows
+from specdec.models.graph.overlap import admit_next, wait_for_previous
+from specdec.models.graph.tiles import merge_splits, multiply, padded_rows
 from specdec.models.graph.weights import Weights
 from specdec.models.int8 import Int8Matrix, Matrix
 
@@ -47,10 +46,10 @@ class FusedProducts:
     """`network.Products` by one kernel each. One instance serves one stream."""
 
     def __init__(self, overlaps: bool) -> None:
-        """`plans` overrides `plan_product` for some (kind, rows, outer, inner)."""
-        self._launcher = Launcher(launch_options(overlaps))
-        self._library = LibraryProducts(GpuOperations(overlaps))
-        self.plans: dict[tuple[str, int, int, int], Plan] = {}
+        """`plans`: those of its launcher."""
+        operations = GpuOperations(overlaps)
+        self._library, self._launcher = LibraryProducts(operations), operations.launcher
+        self.plans = self._launcher.plans
 
     def begin(self, stream: Stream) -> None:
         hidden_MC = stream.hidden_MC
@@ -86,7 +85,7 @@ class FusedProducts:
     ) -> None:
         weighted_MC, squares_TM = stream.weighted()
         (num_rows, inner), (values_NC, scale_N, is_scaled) = weighted_MC.shape, _parts(w_NC)
-        plan = self._plan(kind, weighted_MC, len(w_NC), is_scaled)
+        plan = self._launcher.plan(kind, weighted_MC, len(w_NC), is_scaled)
         tiles = triton.cdiv(len(w_NC), plan.block_n)
         _pairs_kernel[(tiles, plan.splits)](
             *(weighted_MC, squares_TM, values_NC, scale_N, out),
@@ -99,7 +98,7 @@ class FusedProducts:
     def add(self, stream: Stream, y_MI: torch.Tensor, w_CI: Matrix, next_norm_C: torch.Tensor) -> None:
         hidden_MC, (values_CI, scale_C, is_scaled) = stream.hidden_MC, _parts(w_CI)
         num_rows, outer, inner = len(y_MI), len(w_CI), y_MI.shape[1]
-        plan = self._plan("add", y_MI, outer, is_scaled)
+        plan = self._launcher.plan("add", y_MI, outer, is_scaled)
         tiles = triton.cdiv(outer, plan.block_n)
         stream.squares_TM = hidden_MC.new_empty(tiles, num_rows, dtype=torch.float32)
         stream.norm_C = next_norm_C
@@ -108,12 +107,6 @@ class FusedProducts:
             *(*self._launcher.workspace(plan, tiles, y_MI), num_rows, outer, inner, is_scaled, plan.splits),
             **self._launcher.options(plan, y_MI, padded_rows(y_MI)),
         )
-
-    def _plan(self, kind: str, x_MK: torch.Tensor, outer: int, is_scaled: bool) -> Plan:
-        (num_rows, inner), size = x_MK.shape, x_MK.element_size()
-        if own := self.plans.get((kind, num_rows, outer, inner)):
-            return own
-        return plan_int8(kind, num_rows, outer, inner, size) if is_scaled else plan_product(outer, inner, kind, size)
 
 
 def _parts(w_NK: Matrix) -> tuple[torch.Tensor, torch.Tensor, bool]:

@@ -11,7 +11,6 @@ import triton
 import triton.language as tl
 
 from specdec.models.graph.overlap import admit_next, wait_for_previous
-from specdec.models.graph.plans import plan_int8
 from specdec.models.graph.tiles import Launcher, merge_splits, multiply, padded_rows
 from specdec.models.int8 import Int8Matrix
 
@@ -23,7 +22,7 @@ def scaled_product(
 ) -> torch.Tensor:
     """See `Int8Matrix.product`: one program per tile of outputs, and for few rows per split of its inputs."""
     (num_rows, inner), outer = x_MK.shape, len(w)
-    plan, rows = plan_int8("scaled", num_rows, outer, inner, x_MK.element_size()), min(MOST_ROWS, padded_rows(x_MK))
+    plan, rows = launcher.plan("scaled", x_MK, outer, True), min(MOST_ROWS, padded_rows(x_MK))
     tiles, row_tiles = triton.cdiv(outer, plan.block_n), triton.cdiv(num_rows, rows)
     out_MN = x_MK.new_empty(num_rows, outer)
     _scaled_kernel[(tiles * row_tiles, plan.splits)](

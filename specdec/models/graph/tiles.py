@@ -10,18 +10,30 @@ import torch
 import triton
 import triton.language as tl
 
-from specdec.models.graph.plans import Plan
+from specdec.models.graph.plans import Plan, plan_int8, plan_product
 
 MAX_TILES = 8192  # of a split product: with tiles of 16, outer sizes up to 131,072
 
 
 class Launcher:
-    """Launches of one stream's products: it counts their splits."""
+    """Launches of one stream's products: it counts their splits.
+
+    Attributes:
+        plans: overrides the usual plans for some (kind, rows, outer, inner).
+    """
 
     def __init__(self, overlap: dict[str, bool]) -> None:
         """`overlap`: `launch_options`."""
         self._overlap = overlap
         self._arrived: torch.Tensor | None = None
+        self.plans: dict[tuple[str, int, int, int], Plan] = {}
+
+    def plan(self, kind: str, x_MK: torch.Tensor, outer: int, is_scaled: bool) -> Plan:
+        """How a product is cut; `is_scaled`: of weights in 8 bits."""
+        (num_rows, inner), size = x_MK.shape, x_MK.element_size()
+        if own := self.plans.get((kind, num_rows, outer, inner)):
+            return own
+        return plan_int8(kind, num_rows, outer, inner, size) if is_scaled else plan_product(outer, inner, kind, size)
 
     def options(self, plan: Plan, x_MK: torch.Tensor, rows: int) -> dict[str, object]:
         """What every such kernel takes by name; `rows`: of a tile."""

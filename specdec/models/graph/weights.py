@@ -60,6 +60,11 @@ class Weights:
         return self.embedding_VC.dtype
 
     @property
+    def is_int8(self) -> bool:
+        """Whether the matrices of its layers are kept in 8 bits."""
+        return isinstance(self.layers[0].qkv_NC, Int8Matrix)
+
+    @property
     def hidden_size(self) -> int:
         return self.embedding_VC.shape[1]
 
