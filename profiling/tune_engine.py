@@ -42,7 +42,7 @@ TUNED_COUNTS = (1, 16, 32, 64)
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = parser_of("profiling.tune_engine", __doc__)
     parser.add_argument("--models", nargs="+", default=["Qwen2.5-1.5B", "Qwen2.5-7B"])
-    parser.add_argument("--skip_plans", action="store_true", help="variants only")
+    parser.add_argument("--skip", choices=("plans", "variants"), help="do without them")
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
     parser.add_argument("--target_weights", default=IN_DTYPE, choices=(IN_DTYPE, INT8), help="as failfast.py has it")
     parser.add_argument("--counts", nargs="+", type=int, default=TUNED_COUNTS, help="of tokens, to compare plans over")
@@ -59,9 +59,9 @@ def tune(flags: Namespace) -> dict[str, Any]:
     for name in flags.models:
         model = make_model(name, TARGET, device, resolve_dtype(flags.dtype, device))
         model = quantised(model, device) if flags.target_weights == INT8 else model
-        plans = {} if flags.skip_plans else {"plans": tune_plans(model, flags.counts)}
-        variants = {variant: attempt(partial(measure_variant, model, how)) for variant, how in VARIANTS.items()}
-        result[name] = {"variants": variants} | plans
+        result[name] = {"plans": {} if flags.skip == "plans" else tune_plans(model, flags.counts)}
+        variants = {} if flags.skip == "variants" else VARIANTS
+        result[name]["variants"] = {one: attempt(partial(measure_variant, model, how)) for one, how in variants.items()}
         del model
     return result | {"provenance": provenance(device)}
 
@@ -138,6 +138,7 @@ def compare_plans(lm: GraphLM, count: int) -> dict[str, object]:
             f"n{plan.block_n} k{plan.block_k} s{plan.splits} w{plan.num_warps} x{plan.num_stages}": times[plan]
             for plan in ranked[:6]
         }
+        print(count, name, found[name], file=sys.stderr, flush=True)
     return found
 
 
