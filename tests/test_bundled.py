@@ -6,6 +6,7 @@ import pytest
 from toys import greedy_tokens
 
 from specdec.config import RunConfig
+from specdec.decoding.chains import Chains, Text
 from specdec.decoding.loop import speculate
 from specdec.drafters.ar import ArDynamic, ArStatic
 from specdec.drafters.base import Spec
@@ -16,6 +17,7 @@ from specdec.drafters.plain import Plain
 from specdec.models.checkpoints import BUNDLED_DIR
 from specdec.models.tokens import encode_prompt
 from specdec.questions.sets import load_problems
+from specdec.runs import recording
 from specdec.session import Session, open_session
 
 pytestmark = pytest.mark.slow
@@ -38,8 +40,9 @@ SPECS: tuple[Spec, ...] = (
 @pytest.fixture(scope="module")
 def sessions(one_thread: None) -> list[Session]:
     """The bundled family with KV and draft reuse as by default, and the other way round."""
-    usual = open_session(RunConfig.of(device="cpu"))
-    other = open_session(RunConfig.of(device="cpu", disable_reusing_drafter_kvs=True, reuse_drafts=True))
+    asked = {"device": "cpu", "drafters": ["plain", "ar_sf", "dllm_sf", "eagle3_sf", "dflash_sf"]}
+    usual = open_session(RunConfig.of(**asked))
+    other = open_session(RunConfig.of(**asked, disable_reusing_drafter_kvs=True, reuse_drafts=True))
     other.models = usual.models
     return [usual, other]
 
@@ -81,6 +84,22 @@ def test_the_drafters_are_of_use(sessions: list[Session]) -> None:
         passes[spec] = sum(turn.num_forward_passes for turn in rounds) / len(rounds)
     assert passes[SPECS[3]] < 0.5 * passes[SPECS[1]]
     assert passes[SPECS[-1]] == 1
+
+
+def test_networks_record_side_by_side_what_they_record_in_turn(
+    sessions: list[Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two questions, so that what a network kept from the first is in its way."""
+    session = sessions[0]
+    ids = [session.encode(problem.prompt)[:40] for problem in load_problems("bundled")[:2]]
+    texts = [Text(one, len(one) - 6, 7) for one in ids]
+    made = []
+    for num in (1, 2, 8):
+        monkeypatch.setattr(recording, "num_cores", lambda num=num: num)
+        found = [recording.record_chains(session, text, recording.wanted_chains(session)) for text in texts]
+        made.append([{one.name: one.chains for one in of_text if isinstance(one, Chains)} for of_text in found])
+    assert list(made[0][0]) == ["ar", "dllm_0.05", "dflash", "eagle3"]
+    assert made[1] == made[0] == made[2]
 
 
 def test_the_family_is_small_and_has_its_cards() -> None:
