@@ -135,6 +135,7 @@ class DflashTreeDrafter(DflashReader, TreeDrafter):
         super().__init__(spec, setup)
         self.attach(network)
         self._top_k = spec.size(setup)
+        network.prepare(self._top_k)
 
     def _offered(self, prefix_ids: Sequence[int], depth: int) -> tuple[Tree, int]:
         found = self.network.candidates(*self.asked_at(prefix_ids), self._top_k)
