@@ -26,7 +26,7 @@ from specdec.decoding.loop import speculate
 from specdec.decoding.target import Target
 from specdec.drafters.base import Setup, Spec
 from specdec.drafters.dflash import DflashDynamic, DflashStatic
-from specdec.drafters.dflash_trees import DflashSureTree, DflashTree, DflashTreeDrafter
+from specdec.drafters.dflash_trees import DflashPairsTree, DflashSureTree, DflashTree, DflashTreeDrafter
 from specdec.drafters.families import parse_name
 from specdec.errors import UserError
 from specdec.models.dflash import block_size_of
@@ -43,6 +43,7 @@ TOP_K, BUDGET = 6, 30
 SETTINGS: list[Spec] = [
     *map(DflashTree, (1, 2, 3, 5, 8, 12, 16, 24, 32, 64)),
     *(DflashSureTree(floor, most) for floor, most in product((0.0, 0.01, 0.05, 0.2, 0.6), (4, 12, 32, 64))),
+    *(DflashPairsTree(floor, most) for floor, most in product((0.0, 0.05), (5, 24))),
 ]
 __all__ = ["folders", "target", "targets"]  # fixtures
 
@@ -80,7 +81,7 @@ def traces(session: Session, tmp_path_factory: pytest.TempPathFactory) -> list[T
 
 def test_replay_equals_live_in_every_round_of_every_setting(session: Session, traces: list[Trace]) -> None:
     reasons, accepted, shapes = set(), set(), set()
-    assert len(SETTINGS) == 30
+    assert len(SETTINGS) == 34
     for index, spec in enumerate(SETTINGS):
         trace = traces[index % len(traces)]
         live, replayed = run_live(session, trace, spec), replay(trace, spec, session.options)

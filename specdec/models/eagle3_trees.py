@@ -48,8 +48,8 @@ class Eagle3Trees(Eagle3Network):
         self._make_nodes(INITIAL_NODES)
 
     def prepare(self, top_k: int, depth: int) -> None:
-        """Make room for `depth` levels of which `top_k` nodes go on, and record the pass of a level, so that no measured
-        one does. It forgets the text."""
+        """Make room for `depth` levels of which `top_k` nodes go on, and record the pass of a level, so that no
+        measured one does. It forgets the text."""
         self.clear()
         self._root, self._parents = -1, []
         if top_k * depth > len(self._node_states_NC) - 1:
