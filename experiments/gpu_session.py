@@ -42,7 +42,7 @@ def steps(out: Path, records: Path, gpu: str) -> dict[str, list[str]]:
         "head_tests": "-m pytest -q -rs -n 12 tests/test_gpu.py -k recorded_passes",
         "tree_tests": "-m pytest -q -rs -n 12 tests/test_gpu.py tests/test_kernels.py -k tree",
         **_at_size("Qwen3-8B", gpu, folder, "--rows --repeats 50"),
-        "tests": "-m pytest -q -rs -n 14 tests/test_gpu.py tests/test_kernels.py",
+        "tests": "-m pytest -q -rs -n 14 tests/test_gpu.py tests/test_kernels.py tests/test_int8_kernels.py",
         "profile": f"-m profiling.profile_engine --name {shapes} --out {folder}",
         "speculation": f"-m experiments.profile_speculation --profile {folder}/{shapes}.json --out {folder}",
         "variants": "-m profiling.tune_engine",

@@ -16,6 +16,7 @@ from specdec.models.graph.graphs import PADDED
 from specdec.models.graph.means import means_of_head
 from specdec.models.graph.network import Means, Place, Stream, run_layer
 from specdec.models.graph.weights import LayerWeights, join_head_layer
+from specdec.models.int8 import in_full
 
 if TYPE_CHECKING:
     from specdec.models.dflash_network import DflashSettings
@@ -68,5 +69,5 @@ class JoinedLayers:
         context_NC = operations.norm(projected_NC, self.hidden_norm_C, self.eps)
         state = torch.cat([first_1, self._rests_of_context[len(context_NC)]])
         for layer, cache_2GPD in zip(self.layers, cache_A2GPD, strict=True):
-            keys_values = linear(context_NC, layer.qkv_NC[self._queries :])
+            keys_values = linear(context_NC, in_full(layer.qkv_NC)[self._queries :])
             operations.rotate_and_store(keys_values, angles_2PE, cache_2GPD, state, layer.head_norms_2D, self.eps)

@@ -16,6 +16,7 @@ from specdec.models.graph.means import means_of_head
 from specdec.models.graph.network import LibraryProducts, Means, Place, Stream
 from specdec.models.graph.plans import BackendOptions
 from specdec.models.graph.weights import LayerWeights, join_head_layer
+from specdec.models.int8 import in_full
 
 if TYPE_CHECKING:
     from specdec.models.eagle3_network import Eagle3Settings
@@ -53,7 +54,7 @@ class JoinedLayer:
         normed_LC = operations.norm(state_LC, layer.attention_norm_C, self.eps)
         x_L2C = torch.cat([operations.norm(embedded_LC, self.input_norm_C, self.eps), normed_LC], dim=-1)
         where = place.rotary_2PE, place.cache_2GPD, place.state
-        q_LHD = operations.rotate_and_store(linear(x_L2C, layer.qkv_NC), *where, place.norms_2D, self.eps)
+        q_LHD = operations.rotate_and_store(linear(x_L2C, in_full(layer.qkv_NC)), *where, place.norms_2D, self.eps)
         residual_LC = normed_LC if self.head.is_normed_residual else state_LC.clone()
         stream = Stream(residual_LC, layer.mlp_norm_C, self.eps)
         products.begin(stream)

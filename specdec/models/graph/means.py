@@ -7,7 +7,7 @@ from specdec.models.graph.weights import HEAD_SIZES, LayerWeights
 
 def means_for(layer: LayerWeights, overlaps: bool) -> tuple[Operations, Products | None]:
     """The operations for layers like this one, and the fused products, where there are any that can multiply it."""
-    if layer.qkv_NC.device.type != "cuda":
+    if layer.attention_norm_C.device.type != "cuda":
         return plain, None
     # Only here, because they need Triton.
     from specdec.models.graph.kernels import GpuOperations
@@ -18,7 +18,7 @@ def means_for(layer: LayerWeights, overlaps: bool) -> tuple[Operations, Products
 
 def means_of_head(layer: LayerWeights, head_size: int) -> Means | None:
     """What a head's passes of few rows are run by; None where its heads' values are not as many as kernels take."""
-    if layer.qkv_NC.device.type == "cuda" and head_size not in HEAD_SIZES:
+    if layer.attention_norm_C.device.type == "cuda" and head_size not in HEAD_SIZES:
         return None
     operations, fused = means_for(layer, overlaps=True)
     return Means(operations, fused or LibraryProducts(operations))

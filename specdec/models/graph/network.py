@@ -16,6 +16,7 @@ from torch.nn.functional import linear
 
 from specdec.models.graph.branches import BranchBuffers, Branches
 from specdec.models.graph.weights import LayerWeights, Weights
+from specdec.models.int8 import Int8Matrix, Matrix
 
 STATE_SIZE = 4  # see reference.py
 
@@ -48,6 +49,7 @@ class Operations(Protocol):
         window: int | None = None,
         tree: Branches | None = None,
     ) -> torch.Tensor: ...
+    def scaled_product(self, x_MK: torch.Tensor, w: Int8Matrix, bias_N: torch.Tensor | None = None) -> torch.Tensor: ...
     def most_probable(self, logits_KV: torch.Tensor, state: torch.Tensor, found_K2: torch.Tensor) -> None: ...
 
 
@@ -90,17 +92,17 @@ class Products(Protocol):
     def begin(self, stream: Stream) -> None:
         """Get a stream whose hidden states were just written ready for its first product."""
 
-    def queries(self, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None, place: Place) -> torch.Tensor:
+    def queries(self, stream: Stream, w_NC: Matrix, bias_N: torch.Tensor | None, place: Place) -> torch.Tensor:
         """norm(hidden) w^T + bias, of which `Operations.rotate_and_store` makes q_MHD."""
 
-    def gated(self, stream: Stream, w_2IC: torch.Tensor) -> torch.Tensor:
+    def gated(self, stream: Stream, w_2IC: Matrix) -> torch.Tensor:
         """silu(gate) * up of norm(hidden), [M, I]."""
 
     def add(
         self,
         stream: Stream,
         y_MI: torch.Tensor,
-        w_CI: torch.Tensor,
+        w_CI: Matrix,
         next_norm_C: torch.Tensor,
         tap_MC: torch.Tensor | None = None,
     ) -> None:
@@ -109,7 +111,8 @@ class Products(Protocol):
 
 
 class LibraryProducts:
-    """Products by torch's matrix library; what is fused elsewhere are operations of their own here."""
+    """Products by torch's matrix library, of weights in 8 bits by an operation; what is fused elsewhere are operations
+    of their own here."""
 
     def __init__(self, operations: Operations) -> None:
         self.operations = operations
@@ -117,27 +120,33 @@ class LibraryProducts:
     def begin(self, stream: Stream) -> None:
         """Nothing to be done."""
 
-    def queries(self, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None, place: Place) -> torch.Tensor:
+    def queries(self, stream: Stream, w_NC: Matrix, bias_N: torch.Tensor | None, place: Place) -> torch.Tensor:
         qkv_MN = self._normed(stream, w_NC, bias_N)
         where = place.rotary_2PE, place.cache_2GPD, place.state
         depths_M = None if place.tree is None else place.tree.depths_M
         return self.operations.rotate_and_store(qkv_MN, *where, place.norms_2D, stream.eps, depths_M)
 
-    def gated(self, stream: Stream, w_2IC: torch.Tensor) -> torch.Tensor:
+    def gated(self, stream: Stream, w_2IC: Matrix) -> torch.Tensor:
         return self.operations.silu_product(self._normed(stream, w_2IC, None))
 
-    def _normed(self, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None) -> torch.Tensor:
-        return linear(self.operations.norm(stream.hidden_MC, stream.norm_C, stream.eps), w_NC, bias_N)
+    def _normed(self, stream: Stream, w_NC: Matrix, bias_N: torch.Tensor | None) -> torch.Tensor:
+        normed_MC = self.operations.norm(stream.hidden_MC, stream.norm_C, stream.eps)
+        if isinstance(w_NC, Int8Matrix):
+            return self.operations.scaled_product(normed_MC, w_NC, bias_N)
+        return linear(normed_MC, w_NC, bias_N)
 
     def add(
         self,
         stream: Stream,
         y_MI: torch.Tensor,
-        w_CI: torch.Tensor,
+        w_CI: Matrix,
         next_norm_C: torch.Tensor,
         tap_MC: torch.Tensor | None = None,
     ) -> None:
-        stream.hidden_MC.addmm_(y_MI, w_CI.t())
+        if isinstance(w_CI, Int8Matrix):
+            stream.hidden_MC.add_(self.operations.scaled_product(y_MI, w_CI))
+        else:
+            stream.hidden_MC.addmm_(y_MI, w_CI.t())
         stream.norm_C = next_norm_C
         if tap_MC is not None:
             copied(stream.hidden_MC, tap_MC)
