@@ -60,7 +60,8 @@ gallery: $(VENV)/.ready-run
 		--drafters plain ar_sf dllm_sf failfast --device cpu --output_dir $(GALLERY_DIR)/live
 	$(VENV)/bin/python -m plotting.gallery $(GALLERY_DIR) --out docs/gallery
 
-# First what needs no library of models, where none can be imported; another version runs what could tell it (tests/kinds.py).
+# First what needs no library of models, where none can be imported (tests/kinds.py); another version runs what could
+# tell it.
 test: $(VENV)/.ready-dev
 	$(ONE_THREAD) $(VENV)/bin/python $(PYTEST) --models without
 	$(ONE_THREAD) $(VENV)/bin/python $(PYTEST) --models with

@@ -31,9 +31,9 @@ LATE = {
     "test_trajectory",
 }
 # They make networks only to have something to record, to draw from and to rank: laws of sampling, hybrids, folders of
-# records, scripts. A forward, a mask, a cache or a checkpoint's field that is another in a version is found by those that
-# compare just that: test_lm, test_taps, test_targets, test_tree_verification, test_generate, test_lossless, test_dflash,
-# test_eagle3, test_recording, test_models, test_checkpoint_settings.
+# records, scripts. A forward, a mask, a cache or a checkpoint's field that is another in a version is found by those
+# that compare just that: test_lm, test_taps, test_targets, test_tree_verification, test_generate, test_lossless,
+# test_dflash, test_eagle3, test_recording, test_models, test_checkpoint_settings.
 SAME_IN_ALL_VERSIONS = {
     "test_advised",
     "test_hybrid",
@@ -58,8 +58,8 @@ def needs_models(path: Path) -> bool:
 def tells_versions_apart(path: Path) -> bool:
     """Whether a test module that needs a library of models could find another version of it to differ.
 
-    It makes networks, tokenizers or checkpoints of its own, itself or by a helper. One that knows the program's commands
-    and the bundled models alone finds nothing there that test_bundled and test_failfast do not.
+    It makes networks, tokenizers or checkpoints of its own, itself or by a helper. One that knows the program's
+    commands and the bundled models alone finds nothing there that test_bundled and test_failfast do not.
     """
     is_same = path.stem in SAME_IN_ALL_VERSIONS
     return needs_models(path) and not is_same and bool(_names_itself(path) & MODEL_LIBRARIES)
