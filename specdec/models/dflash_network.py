@@ -195,8 +195,7 @@ class DflashNetwork:
         return self._answered(anchors, starts, ("draft",), self._walked)
 
     def on_host(self, packed_S2: Tensor | np.ndarray) -> tuple[list[int], list[float]]:
-        """A drafted block on the host: its tokens and how sure each is. Raises UserError where these are not
-        numbers."""
+        """A drafted block on the host: its tokens, how sure each is. Raises UserError where these are not numbers."""
         return self.target.on_host(packed_S2, self.title)
 
     def candidates(self, anchors: Sequence[int], starts: Sequence[int], top_k: int) -> np.ndarray:

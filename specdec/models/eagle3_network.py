@@ -161,12 +161,13 @@ class Eagle3Network:
         self.target.require_known(tokens)
         for begin in range(0, len(tokens), MAX_ROWS):
             ids = list(tokens[begin : begin + MAX_ROWS])
-            self._make_room(self.length + self._padded(len(ids)))
+            count = len(ids) if self._graphs is None else padded(len(ids), PADDED)
+            self._make_room(self.length + count)
             self._features_LF[: len(ids)] = features_LF[begin : begin + MAX_ROWS]
             self._ids_L[: len(ids)] = torch.tensor(ids)
             self._first.fill_(self.length)
             self._last.fill_(len(ids) - 1)
-            self._run("extend", self._padded(len(ids)), self.length + len(ids))
+            self._run("extend", count, self.length + len(ids))
             self.length += len(ids)
         self._num_steps = 0
 
@@ -182,9 +183,6 @@ class Eagle3Network:
         token, probability = self._found.tolist()
         self.target.require_numbers([probability], self.title)
         return int(token), probability
-
-    def _padded(self, count: int) -> int:
-        return count if self._graphs is None else padded(count, PADDED)
 
     def _make_room(self, num_positions: int) -> None:
         capacity = self._cache_2GPD.shape[2]
