@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from samples import make_record, make_round
 
 from specdec.errors import UserError
+from specdec.latency import load
 from specdec.latency.batch_costs import BatchCosts
 from specdec.latency.load import draft_ms, serve
 from specdec.latency.pricing import price
@@ -139,6 +140,25 @@ def test_the_same_seed_gives_the_same_and_servers_do_not_see_each_other():
     assert all(np.array_equal(getattr(one, name), getattr(again, name), equal_nan=True) for name in vars(one))
     alone = [served_at_random(3, 40)[0].time_ms_B[at] for at in (0, 39)]
     assert alone == [one.time_ms_B[0], one.time_ms_B[39]] and len(plan.picks_BL) == 40
+
+
+@pytest.mark.parametrize("context", [None, 37])
+def test_requests_that_never_meet_are_served_as_step_by_step(context):
+    """One at a time they are laid end to end: the same to 1e-9, in another order of sums."""
+    rng = np.random.default_rng(5)
+    rounds = [
+        [(int(p), int(d), int(d), int(d) + 1) for p, d in rng.integers(0, 5, size=(rng.integers(1, 6), 2))]
+        for _ in range(4)
+    ]
+    picks, lens = rng.integers(4, size=(30, 7)), rng.integers(1, 9, size=4)
+    plan = Plan(
+        1, 9, picks, np.zeros(30, int), lens, under_way_BC=rng.random((30, 1)), chunk=int(rng.integers(3, 6)),
+        context=context,
+    )  # fmt: skip
+    policy, own = recorded(rounds, 30), BatchCosts.of(load_profile("H100_bound"), "Qwen3-8B", ("ar",), 1)
+    at_once, by_step = serve(plan, policy, own), load._served(plan, policy, own)
+    for name, theirs in vars(by_step).items():
+        assert getattr(at_once, name) == pytest.approx(theirs, rel=1e-9, abs=0), name
 
 
 # ---- one request at a time: the pricing of one ----------------------------------------------------------------------

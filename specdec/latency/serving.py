@@ -79,10 +79,10 @@ class Decision:
 
 @dataclass(frozen=True)
 class Sight:
-    """What a policy sees of a step before it drafts: `num_B` requests decode; `pass_ms_BR` over 0, 1, ... requests; `contexts_B` their mean;
-    `reading_B` the prompts that are read in the same step, and `read_B` their tokens; `given_2B` and `busy_ms_2B`:
-    the tokens that the server gave so far and in what time, without that of prompts, which no draft saves; and what it
-    would have given without drafts in as many steps."""
+    """What a policy sees of a step before it drafts: `num_B` requests decode; `pass_ms_BR` over 0, 1, ... requests;
+    `contexts_B` their mean; `reading_B` the prompts that are read in the same step, and `read_B` their tokens;
+    `given_2B` and `busy_ms_2B`: the tokens that the server gave so far and in what time, without that of prompts, which
+    no draft saves; and what it would have given without drafts in as many steps."""
 
     costs: BatchCosts
     is_decoding: np.ndarray
