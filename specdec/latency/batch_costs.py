@@ -100,7 +100,8 @@ def pass_rows(profile: LatencyProfile, kind: str) -> Rows:
     found = known.get(kind, known.get("block") if kind == "ar" and profile.ar_draft_pass_ms is None else None)
     if found is None or not profile.knows(kind):
         raise UserError(
-            f"latency profile {profile.name} does not say what a pass of {kind} over several requests costs"
+            f"latency profile {profile.name} does not say what a pass of {kind} over several requests costs: "
+            "take one that does (of bounds: failfast profile roofline --heads)"
         )
     return found
 
