@@ -6,6 +6,7 @@ What a simulation of many requests needs of a record, and no more. `summarise_re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from specdec.ranking.source import Source
 from specdec.records.identity import Identity
 from specdec.records.record import Record
 from specdec.records.rounds import Round
@@ -40,9 +41,9 @@ def _round(place: int, drafted: int, accepted: int, passes: int, has_next: bool)
 
 
 def records_of_summary(summary: Mapping[str, Any], prompt_len: int) -> Iterator[Record]:
-    """The records of a summary, under its drafters' names; no prompts are in it, so that each has `prompt_len` tokens."""
+    """The records of a summary of one target; no prompts are in it, so that each gets one of `prompt_len` tokens."""
+    target = Source.from_builtins(summary["ranking"]["sources"][0]).target
     for one in summary["records"]:
-        settings = summary["models"][one["drafter"]]
-        target, budget = settings.get("target", "smollm2"), settings["max_new_tokens"]
+        budget = summary["models"][one["drafter"]]["max_new_tokens"]
         identity = Identity(target, one["dataset"], one["question_id"], one["drafter"], budget, {})
         yield record_of(identity, one["rounds"], one["num_output_tokens"], prompt_len)

@@ -42,11 +42,20 @@ def study(arguments: Sequence[str]) -> str:
     records = _records(options)
     made = load.study_of(options, records)
     document = {
-        "command": f"python -m experiments.load_study {shlex.join(arguments)}",
+        "command": _command(arguments, options),
         "records": options.what or f"{len(records)} records",
         **load_dict(made, made.tables()),
     }
     return _text(document)
+
+
+def _command(arguments: Sequence[str], options: argparse.Namespace) -> str:
+    """Without --what, and folders by what they are."""
+    folders = {str(options.trace_dir): "TRACES"}
+    if options.results.suffix != ".json":
+        folders[str(options.results)] = "RESULTS"
+    words = [folders.get(one, one) for one in arguments if one not in ("--what", options.what)]
+    return f"python -m experiments.load_study {shlex.join(words)}"
 
 
 def _records(options: argparse.Namespace) -> list[Record]:

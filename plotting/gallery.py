@@ -22,6 +22,7 @@ SEVERAL = (
 QUESTION = "13"
 REPLAYED, TRACES, LIVE, PROFILE = "{}/replayed", "{}/traces", "{}/live", "{}/profile/this_machine.json"
 GPU = "{docs}/results/2026-11-27-gpu-engine.json"
+STUDIES = ("{docs}/results/2026-11-28-load.json", "{docs}/results/2026-11-28-load-smollm2.json")
 NO_LOOPS, REFERENCE = "--without_degenerate", ("--reference", "{docs}/reference/failfast_paper.json")
 TARGETS = ("--latency_target", "Qwen2.5-7B-Instruct", "Qwen2.5-14B-Instruct", "Qwen2.5-32B-Instruct")
 FIRST = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15")
@@ -79,9 +80,10 @@ PICTURES = (
             "How near each setting comes to the clairvoyant, and where the rest of its time is lost."),
     Picture("latency_breakdown_by_model", (REPLAYED, NO_LOOPS, "--drafters", AR, DLLM, FAILFAST, *TARGETS),
             "Where the modelled time of an answer goes, as if for three targets."),
-    Picture("load", (REPLAYED, NO_LOOPS, "--latency_target", "Qwen2.5-7B-Instruct"),
+    Picture("load", STUDIES,
             "Which drafter under which load: speedup by requests at a time, simulated by an H100's bounds as if for a "
-            "7B target, and the acceptance length that breaks even (docs/load.md)."),
+            "7B target, and the acceptance length that breaks even; of the bundled drafters and of SmolLM2's "
+            "(docs/load.md)."),
     Picture("calibration", (TRACES, "--chains", "ar", "dllm_0.05", "dllm_0.9"),
             "Whether drafters' confidences mean what they say."),
     Picture("modelled_vs_measured", (LIVE, GPU, "--latency_profile", PROFILE, "--latency_target", "bundled"),

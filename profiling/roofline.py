@@ -37,7 +37,7 @@ CONTEXTS = (0, 4096, 32768)
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 BLOCK, SUB_BLOCK = 32, 8  # of the block-diffusion drafters that are measured
 # Heads, by what a pass is priced as: layers like the target's, tokens of a pass, and words of its own vocabulary (None:
-# the target's). As most that are published: EAGLE-3 has one layer and 32,000 words, DFlash five layers and blocks of 16.
+# the target's), as most that are published have them.
 HEADS: dict[str, tuple[int, int, int | None]] = {"eagle3": (1, 1, 32000), "dflash": (5, 16, None)}
 
 
@@ -191,7 +191,9 @@ def build_parser() -> StrictParser:
     parser.add_argument("--drafter", default="Qwen2.5-1.5B", help="block-diffusion drafter, by its shape")
     parser.add_argument("--ar_drafter", help="if not of the same shape")
     parser.add_argument(
-        "--heads", action="store_true", help="price passes of EAGLE-3 and DFlash heads too, as big as the first target's"
+        "--heads",
+        action="store_true",
+        help="price passes of EAGLE-3 and DFlash heads too, as big as the first target's",
     )
     parser.add_argument("--contexts", nargs="+", type=int, default=[512, 2048], help="a profile prices the first")
     parser.add_argument("--dtype", choices=tuple(BYTES), default="bfloat16")

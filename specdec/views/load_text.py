@@ -225,6 +225,7 @@ def _table_dict(table: LoadTable) -> dict[str, Any]:
         "batch_1": table.batch_1,
         "batch_1_loss": table.batch_1_loss and vars(table.batch_1_loss),
         "notes": list(table.notes),
+        "level_as_recorded": list(table.level),
         "rows": [_row_dict(row) for row in table.rows],
     }
 
