@@ -36,9 +36,12 @@ TOKENS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128, 2048)
 CONTEXTS = (0, 4096, 32768)
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 BLOCK, SUB_BLOCK = 32, 8  # of the block-diffusion drafters that are measured
-# Heads, by what a pass is priced as: layers like the target's, tokens of a pass, and words of its own vocabulary (None:
-# the target's), as most that are published have them.
-HEADS: dict[str, tuple[int, int, int | None]] = {"eagle3": (1, 1, 32000), "dflash": (5, 16, None)}
+HEAD_BLOCK, HEAD_LAYERS, HEAD_WORDS = 16, 5, 32000  # of z-lab's DFlash for Qwen3-8B; of EAGLE-3 heads
+# Heads by what a pass is priced as: layers like the target's, tokens of a pass, and own words (None: the target's).
+HEADS: dict[str, tuple[int, int, int | None]] = {
+    "eagle3": (1, 1, HEAD_WORDS),
+    "dflash": (HEAD_LAYERS, HEAD_BLOCK, None),
+}
 
 
 @dataclass(frozen=True)
