@@ -12,6 +12,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from experiments.counted_records import records_of_summary
@@ -50,11 +51,11 @@ def study(arguments: Sequence[str]) -> str:
 
 
 def _command(arguments: Sequence[str], options: argparse.Namespace) -> str:
-    """Without --what, and folders by what they are."""
-    folders = {str(options.trace_dir): "TRACES"}
+    """Without --what, and paths by what they are."""
+    paths = {str(options.trace_dir): "TRACES", **{one: Path(one).name for one in options.latency_profile}}
     if options.results.suffix != ".json":
-        folders[str(options.results)] = "RESULTS"
-    words = [folders.get(one, one) for one in arguments if one not in ("--what", options.what)]
+        paths[str(options.results)] = "RESULTS"
+    words = [paths.get(one, one) for one in arguments if one not in ("--what", options.what)]
     return f"python -m experiments.load_study {shlex.join(words)}"
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up import made_up_trace
 from test_load_report import write_records
 
 from experiments import load_study
@@ -19,6 +23,7 @@ from specdec.errors import UserError
 from specdec.ranking.entries import records_of
 from specdec.ranking.load_files import read_load_file
 from specdec.ranking.requests import requests_of
+from specdec.traces.trace import save_trace, trace_path
 
 FLAGS = ("--latency_target", "Qwen2.5-7B-Instruct", "--context", "1024", "--concurrency", "1", "64", "--seeds", "5")
 
@@ -116,3 +121,20 @@ def test_rounds_alone_serve_as_their_records_do(results, tmp_path):
     assert made[1]["command"].startswith("python -m experiments.load_study RESULTS --latency_target")
     assert "some" not in made[1]["command"] and str(results) not in made[1]["command"]
     assert made[1]["loads"][0]["level_as_recorded"]
+
+
+@pytest.mark.slow
+def test_the_script_makes_a_study_of_a_recording(tmp_path):
+    """Replayed settings, bounds with heads, every policy; nothing is left in the project."""
+    for question in range(6):
+        trace = made_up_trace(question, num_tokens=30, chain_len=16, max_new_tokens=40, vocab_size=9)
+        save_trace(trace, trace_path(tmp_path, trace.identity))
+    asked = {"RECORDED": str(tmp_path), "OUT": str(tmp_path / "load.json"), "LOADS": "1 16", "WHAT": "made up"}
+    asked |= {"SETTINGS": "--drafters plain ar_sf lookup --spec_len 2 4", "PYTHON": sys.executable}
+    script = Path(load_study.__file__).parents[1] / "scripts" / "load_study.sh"
+    subprocess.run([script], env=os.environ | asked, check=True, capture_output=True)
+    document = json.loads((tmp_path / "load.json").read_text())
+    assert document["profile"] == "H100_heads_bound" and document["records"] == "made up"
+    assert [len(table.rows) for table in read_load_file(tmp_path / "load.json").tables] == [5, 5]
+    assert {row["policy"] for row in document["loads"][0]["rows"]} == {"fixed", "scheduled", "clairvoyant"}
+    assert "H100_heads_bound.json" in document["command"] and str(tmp_path) not in document["command"]
