@@ -83,9 +83,10 @@ def test_of_few_questions_no_load_has_a_best_one(tmp_path):
         (("--latency_profile", "none"), "give one as --latency_profile"),
     ],
 )
-def test_where_nothing_can_be_priced_under_load_one_line_says_why(tmp_path, flags, why):
+def test_where_nothing_can_be_priced_under_load_one_line_says_why(tmp_path, capsys, flags, why):
     data, _ = report_of(write_records(tmp_path, 1), "--load", *flags)
     assert list(data["load"]) == ["why"] and data["load"]["why"].count("\n") == 0
+    assert capsys.readouterr().out.endswith(f"open it in a browser\n{data['load']['why']}\n")
     assert data["load"]["why"].startswith("No ranking under load: ") and why in data["load"]["why"]
 
 

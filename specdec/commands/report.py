@@ -78,6 +78,8 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
     with user_error(f"write {options.out}", "choose another --out"):
         write_atomic(options.out, page.encode())
     print(f"{options.out}: {len(page) / 1e6:.1f} MB; open it in a browser")
+    if options.load and "why" in load:
+        print(load["why"])
 
 
 def report_html(
