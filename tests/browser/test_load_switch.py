@@ -68,6 +68,7 @@ def test_the_keyboard_goes_through_all_loads_and_the_ranking_follows(browser: Br
     assert one_at_once != browser.texts("#ranking-table tbody b")
     assert browser.texts('#ranking-table [data-sort="even"]') == ["Breaks even at"]
     assert not browser.texts('#ranking-table [data-sort="ratio"]')
+    assert "–" not in browser.texts('#ranking-table tbody tr:not([data-drafter="plain"]) td:nth-child(5)')  # accepted
     assert told["advice"][0] in browser.texts("#load-note")[0]
     browser.run("document.querySelector('#engines input').click()")
     assert browser.texts("#ranking-table tbody b") == one_at_once and not is_shown(browser, "#loads")

@@ -10,7 +10,7 @@ function withLoad(report) {
 function loadRanking(report, load, scope) {
   if (scope !== report.ranking) return undefined; // simulated for all questions together
   const all = report.ranking.engines.flatMap((engine) => [...engine.rows, ...(engine.plain_row ? [engine.plain_row] : [])]);
-  const known = new Map(all.map((row) => [row.drafter_name, row]));
+  const known = new Map(all.reverse().map((row) => [row.drafter_name, row])); // of the first time that has it
   const none = { speedup_ratio: null, ceiling_share: null, tpot_ms: null, ttft_ms: null, to_best_value: null };
   const made = load.rows.map(([name, standing, speedup, low, high, even]) => ({
     ...known.get(name), ...none, drafter_name: name, rank: null, standing, speedup_mean: speedup, mean_low: low, mean_high: high, break_even_len: even,
