@@ -35,7 +35,7 @@ LOADS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 @style.styled
 def figure(studies: Sequence[KeptStudy], note: str) -> Figure:
     """Two panels a study, over its loads in their order. UserError for one load alone."""
-    drawn, grid = style.panels(len(studies), 2, 0.6 + 2.8 * len(studies))
+    drawn, grid = panels(len(studies))
     for study, axes in zip(studies, grid, strict=True):
         draw_study(axes, [table for table in study.tables if table.load.kind == CONCURRENCY])
         if len(studies) > 1:
@@ -43,6 +43,16 @@ def figure(studies: Sequence[KeptStudy], note: str) -> Figure:
     style.legend(drawn)
     style.note(drawn, note)
     return drawn
+
+
+def panels(num_studies: int) -> tuple[Figure, Sequence[Sequence[Axes]]]:
+    """Two panels a study, below each other where there is no room beside each other."""
+    height = 1.0 + 2.4 * num_studies
+    if num_studies == 1 or (style.page().width or style.WIDTH) / 2 >= style.MIN_PANEL:
+        return style.panels(num_studies, 2, height)
+    drawn, grid = style.panels(2 * num_studies, 1, 2 * height)
+    own = [line[0] for line in grid]
+    return drawn, list(zip(own[::2], own[1::2], strict=True))
 
 
 def draw_study(axes: Sequence[Axes], tables: Sequence[LoadTable]) -> None:
