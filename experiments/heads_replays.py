@@ -111,7 +111,8 @@ def tuned(folder: Path, bench: Bench) -> Tuned:
     paths = find_traces(folder)
     first = load_trace(paths[0])
     by_policy = _by_policy(first, folder)
-    _require_price(by_policy[STATIC][0], bench.profile)
+    for entry in bench.entries:
+        bench.profile.pass_ms(by_policy[STATIC][0].passes_priced_as, entry)  # raises where it says nothing of it
     specs = [spec for own in by_policy.values() for spec in own]
     times: dict[str, Sums] = {entry: {} for entry in bench.entries}
     for found in bench.each(partial(_times_of, specs=specs, profile=bench.profile), paths):
@@ -139,14 +140,6 @@ def _by_policy(trace: Trace, folder: Path) -> dict[str, list[Spec]]:
     if not made:
         raise UserError(f"{folder} holds chains of no drafter that is tuned here ({', '.join(trace.chains) or 'none'})")
     return {policy_name: specs for policy_name, specs in made.items() if specs}
-
-
-def _require_price(spec: Spec, profile: LatencyProfile) -> None:
-    if not profile.knows(spec.passes_priced_as):
-        raise UserError(
-            f"latency profile {profile.name} does not say what a pass of {spec.passes_priced_as} costs: give one whose "
-            "family_pass_ms does"
-        )
 
 
 def _times_of(path: Path, specs: Sequence[Spec], profile: LatencyProfile) -> dict[str, Sums]:
