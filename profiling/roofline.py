@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from profiling.common import parser_of, run_profiler
+from profiling.head_bounds import HEADS, head_pass_ms
 from profiling.results import add_result_flags
 from specdec.commands.flags import StrictParser
 from specdec.drafters.ar import AR_DRAFTER
@@ -123,9 +124,12 @@ class Machine:
         a token."""
         num_outputs = num_tokens if num_outputs is None else num_outputs
         values = values_moved(model, num_tokens, context, requests)
+        return self.least_ms(values, requests * num_flops(model, num_tokens, context, num_outputs))
+
+    def least_ms(self, values: int, flops: float) -> float:
+        """The least ms in which it moves so many numbers and makes so many products and sums."""
         bytes_s = self.value_bytes * values / (1e12 * self.gpu.memory_TB_per_s)
-        products_s = requests * num_flops(model, num_tokens, context, num_outputs) / (1e12 * self.gpu.dense_TFLOP_per_s)
-        return 1e3 * max(bytes_s, products_s)
+        return 1e3 * max(bytes_s, flops / (1e12 * self.gpu.dense_TFLOP_per_s))
 
     def rows(self, model: ModelSource, tokens: Sequence[int], num_outputs: int | None = None) -> dict[str, Any]:
         """The least ms of passes over several requests, as a profile's `rows` have it."""
@@ -239,6 +243,10 @@ def bounds(flags: argparse.Namespace, machine: Machine) -> dict[str, Any]:
         "draft_pass_ms": machine.pass_ms(drafter, BLOCK, context, SUB_BLOCK),
         "ar_draft_pass_ms": machine.pass_ms(ar_drafter, 1, context),
         "target_ms_per_token": {name: table["1"] for name, table in tables.items()},
+        "family_pass_ms": {
+            family: {name: head_pass_ms(machine, head, model, context) for name, model in targets.items()}
+            for family, head in HEADS.items()
+        },
         "verify_ms": tables,
         "provenance": {
             "source": ROOFLINE,
@@ -247,6 +255,7 @@ def bounds(flags: argparse.Namespace, machine: Machine) -> dict[str, Any]:
             "gpu": {**vars(machine.gpu), "memory_GB": None} if flags.gpu is None else vars(machine.gpu),
             "dtype": flags.dtype,
             "drafter": flags.drafter,
+            "heads": {family: vars(head) for family, head in HEADS.items()},
             "remark": f"lower bounds, calculated; one GPU; prices of one request at {context} tokens of context",
             "ms_by_context_and_tokens": details,
         },
