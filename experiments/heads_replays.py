@@ -77,10 +77,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Tuned:
-    """A drafter's best settings, by target and policy, and the number of questions of each data set behind them."""
+    """A drafter's best settings, by target and policy, and the (data set, question) pairs that chose them."""
 
     choices: dict[str, dict[str, Choice]]
-    questions: dict[str, int]
+    asked: frozenset[tuple[str, str]]
+
+    @property
+    def questions(self) -> dict[str, int]:
+        """How many of each data set."""
+        return dict(Counter(dataset for dataset, _ in sorted(self.asked)))
 
     def best_policy(self, target: str) -> str:
         own = self.choices[target]
@@ -123,7 +128,7 @@ def tuned(folder: Path, bench: Bench) -> Tuned:
         name = str(min(own.values(), key=lambda one: one.tuning_ms).spec.chains_name)
         by_cost = _by_cost(paths, name, bench.profile, entry)
         own |= {} if by_cost is None else {BY_COST: by_cost}
-    return Tuned(choices, dict(Counter(path.parent.parent.name for path in paths)))
+    return Tuned(choices, frozenset((path.parent.parent.name, path.parent.name) for path in paths))
 
 
 def _add(sums: Sums, more: Mapping[str, float]) -> None:

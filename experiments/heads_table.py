@@ -66,12 +66,12 @@ def measure(flags: argparse.Namespace) -> dict[str, Any]:
         bench = Bench(profile, each_trace)
         choices = {name: tuned(flags.tuning / name, bench) for name in names}
         found = {name: held_out(flags.held_out / name, choices[name], bench) for name in names}
-    require_alike(found)
+    require_alike(choices, found)
     groups = {ALIKE: [name for name in names if name not in flags.longer], **({EVERY: names} if flags.longer else {})}
     return {
         "what": "drafters of one target, each at its best length and policy by other questions; modelled",
         "profile": dataclasses.asdict(profile),
-        "tuned_on": {name: one.questions for name, one in choices.items()},
+        "tuned_on": choices[names[0]].questions,
         "texts": compared_texts(found),
         "trained": {} if flags.work_dir is None else trained(flags.work_dir, names),
         "groups": groups,
@@ -102,8 +102,14 @@ def names_in(tuning: Path, held_out_dir: Path) -> list[str]:
     return sorted(found[0])
 
 
-def require_alike(found: Mapping[str, HeldOut]) -> None:
-    """UserError where drafters answered different questions, which no table may compare."""
+def require_alike(choices: Mapping[str, Tuned], found: Mapping[str, HeldOut]) -> None:
+    """UserError where drafters were tuned on different questions or answered different ones."""
+    first, *others = choices
+    for name in others:
+        if differing := choices[first].asked ^ choices[name].asked:
+            dataset, question = min(differing)
+            what = f"question {question} of {dataset}"
+            raise UserError(f"{what} was recorded for one of {first} and {name} alone: tune all on the same questions")
     target = next(iter(next(iter(found.values())).entries))
     if counts := unequal(named(found, target)):
         raise UserError(f"the drafters were recorded on different questions ({counts}): record the missing ones")
