@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from specdec.models.checkpoints import ModelSource
 
 
+BLOCK, NUM_LAYERS, MAX_WORDS = 16, 5, 32_000  # of DFlash, twice; of EAGLE-3
+
+
 @dataclass(frozen=True)
 class HeadShape:
     """A head beside any target; `num_tokens` are those of a pass. `is_wide`: its attention reads two vectors a token.
@@ -30,7 +33,10 @@ class HeadShape:
     most_words: int | None = None
 
 
-HEADS = {DFLASH: HeadShape(5, 5, 16), EAGLE3: HeadShape(1, 3, 1, is_wide=True, most_words=32_000)}
+HEADS = {
+    DFLASH: HeadShape(NUM_LAYERS, NUM_LAYERS, BLOCK),
+    EAGLE3: HeadShape(1, 3, 1, is_wide=True, most_words=MAX_WORDS),
+}
 
 
 def head_pass_ms(machine: Machine, head: HeadShape, target: ModelSource, context: int) -> float:
