@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from experiments.heads_grids import BY_COST, RULE, STATIC
 from scripts.cells import percent, result, speedup, table, times
+from scripts.head_to_head_said import ALIKE, BIG, DATASETS, EVERY, SMALL, TOGETHER, Row, rows_of, said, title
 
 BUNDLED = "2026-11-28-heads"
-BIG, SMALL = "Qwen2.5-32B-Instruct", "Qwen2.5-7B-Instruct"
-TITLES = {
-    "ar": "AR",
-    "dllm": "block diffusion",
-    "eagle3": "EAGLE-3",
-    "dflash": "DFlash",
-    "jetspec": "JetSpec",
-    "dspark": "DSpark",
-    "dflash_long": "DFlash, longer",
-    "dspark_long": "DSpark, longer",
-    "today_ar": "AR, of this repository",
-    "today_dllm": "block diffusion, of this repository",
-}
-DATASETS = {
-    "gsm8k": "GSM8K",
-    "math": "MATH-500",
-    "humaneval": "HumanEval",
-    "mt_bench": "MT-bench",
-    "spec_bench": "Spec-Bench",
-}
-TOGETHER, ALIKE, EVERY = "all", "alike", "all"
-Row = Mapping[str, Any]
 
 
 def drafters(name: str, target: str, group: str) -> str:
     """Each drafter at the length and policy that other questions chose: what it reached on these."""
-    one = result(name)["targets"][target]
-    found = {scope: {row["drafter"]: row for row in rows} for scope, rows in one["rankings"][group]["drafters"].items()}
+    stored = result(name)
+    chosen = stored["targets"][target]["chosen"]
+    ranked = rows_of(stored, target, group).items()
+    found = {scope: {row["drafter"]: row for row in rows} for scope, rows in ranked}
     sets = [scope for scope in DATASETS if scope in found]
     titles = [
         "drafter",
@@ -48,10 +28,10 @@ def drafters(name: str, target: str, group: str) -> str:
     titles += ["together (95 % interval)", "standing", "of its ceiling"]
     rows = []
     for drafter, row in found[TOGETHER].items():
-        chosen = one["chosen"][drafter]
+        best = chosen[drafter]["best"]
         rows.append([
-            TITLES.get(drafter, drafter),
-            f"{chosen['best']}: `{chosen[chosen['best']]['setting'].partition('@')[0]}`",
+            title(drafter),
+            f"{best}: `{chosen[drafter][best]['setting'].partition('@')[0]}`",
             *(f"{found[scope][drafter]['acceptance_len']:.2f}" for scope in sets),
             f"{row['round_cost']:.2f}",
             *(times(found[scope][drafter]["speedup_mean"]) for scope in sets),
@@ -75,10 +55,9 @@ def policies(name: str) -> str:
     titles = ["drafter", *(f"{policy}, {short(target)}" for target in targets for policy in (STATIC, RULE, BY_COST))]
     rows = []
     for drafter in stored["groups"].get(EVERY, stored["groups"][ALIKE]):
-        cells = [TITLES.get(drafter, drafter)]
+        cells = [title(drafter)]
         for target in targets:
-            group = stored["targets"][target]["rankings"]
-            found = {row["drafter"]: row for row in group.get(EVERY, group[ALIKE])["policies"][TOGETHER]}
+            found = {row["drafter"]: row for row in rows_of(stored, target, EVERY, "policies")[TOGETHER]}
             for policy in (STATIC, RULE, BY_COST):
                 row = found.get(f"{drafter}: {policy}")
                 cells.append("-" if row is None else times(row["speedup_mean"]))
@@ -98,7 +77,7 @@ def trained(name: str) -> str:
         minutes = one["seconds"] / 60
         counts = [f"{one['tokens'] / 1e6:.0f} M", f"{one['passes']:.1f}", f"{one['flops']:.1e}"]
         rows.append([
-            TITLES.get(drafter, drafter),
+            title(drafter),
             f"{one['seconds']:.0f} s",
             *counts,
             f"{one['num_parameters'] / 1e6:.2f} M",
@@ -108,6 +87,7 @@ def trained(name: str) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "heads-said": lambda: said(result(BUNDLED)),
     "heads-32b": partial(drafters, BUNDLED, BIG, ALIKE),
     "heads-7b": partial(drafters, BUNDLED, SMALL, ALIKE),
     "heads-longer": partial(drafters, BUNDLED, BIG, EVERY),

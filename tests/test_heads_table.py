@@ -15,6 +15,8 @@ from made_up import made_up_trace
 from experiments import heads_table
 from experiments.heads_grids import BY_COST, RULE, STATIC, grids
 from plotting import head_to_head
+from scripts import head_to_head as head_to_head_tables
+from scripts.head_to_head_said import BIG, SMALL, said
 from specdec.decoding.chains import Chain, Chains
 from specdec.errors import UserError
 from specdec.latency.pricing import Pricing, price
@@ -26,6 +28,7 @@ from specdec.traces.trace import Trace, save_trace, trace_path
 
 PROFILE = {"name": "P", "draft_pass_ms": 3.0, "provenance": {}, "family_pass_ms": {"dflash": 2.0}}
 PROFILE |= {"target_ms_per_token": {"big": 40.0, "small": 5.0}, "verify_ms": {"small": {"1": 5.0, "9": 9.0}}}
+POLICIES = (STATIC, RULE, BY_COST)
 TUNING, HELD_OUT = range(3), range(10, 16)
 Measure = Callable[..., dict]
 
@@ -180,3 +183,49 @@ def test_the_figure_refuses_what_is_no_comparison(home: Path, table: dict, tmp_p
     with pytest.raises(UserError, match="at most"):
         panel = {"lines": dict.fromkeys("abcdefgh", ()), "points": {}, "note": ""}
         head_to_head.figure({"big": panel})
+
+
+# ---- in words and tables ---------------------------------------------------------------------------------------------
+
+
+def made_up_document(standing: str) -> dict:
+    """Two drafters as if for two targets; the second's `standing` against the first."""
+    names, groups = ("dllm", "eagle3"), {}
+    policies = [{"drafter": f"{name}: {policy}", "speedup_mean": 2.0} for name in names for policy in POLICIES]
+    for target, order in ((BIG, names[::-1]), (SMALL, names)):
+        rows = []
+        for place, name in enumerate(order):
+            ends = (None, None, None) if place == 0 else (-0.5, -0.75, -0.25)
+            row = {"drafter": name, "speedup_mean": 3.0 - place, "mean_low": 2.5 - place, "mean_high": 3.5 - place}
+            row |= dict(zip(("to_best_value", "to_best_low", "to_best_high"), ends, strict=True))
+            row |= {"num_questions": 7, "standing": standing if place else "best", "round_cost": 1.5 + place}
+            row |= {"to_best_p_holm": None if place == 0 else 0.03, "acceptance_len": 4.0 + place, "ceiling_share": 0.8}
+            rows.append(row)
+        chosen = {name: {"best": STATIC, STATIC: {"setting": f"{name}_sf_4@P"}} for name in names}
+        scopes = {"gsm8k": rows, "all": rows}
+        rankings = {"alike": {"drafters": scopes, "policies": dict.fromkeys(scopes, policies)}}
+        groups[target] = {"rankings": rankings, "chosen": chosen}
+    return {"targets": groups, "groups": {"alike": list(names)}}
+
+
+@pytest.mark.parametrize(
+    ("standing", "words"),
+    [("behind", "is behind it"), ("level", "is level with it"), ("undecided", "is not told from")],
+)
+def test_sentences_are_no_stronger_than_the_standings(standing: str, words: str) -> None:
+    first, data_sets, failfast, rounds, smaller = said(made_up_document(standing)).splitlines()
+    assert "**EAGLE-3** is first as if for 32B over all 7 questions: 3.00x (2.50 to 3.50)" in first
+    assert f"{words}" in first and "-0.50x, -0.75 to -0.25, corrected p 0.0300" in first
+    assert ("(3.00x, clearly)" in data_sets) == (standing == "behind")
+    assert f"Block diffusion is second of 2, 0.50x behind the first ({standing})" in failfast
+    assert "would choose block diffusion: 5.00 tokens a round for 2.50 target passes, where EAGLE-3 has 4.00" in rounds
+    assert smaller.endswith("block diffusion 3.00x, EAGLE-3 2.00x.")
+
+
+def test_a_row_of_the_table_has_each_data_set_and_what_chose_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_to_head_tables, "result", lambda name: made_up_document("behind"))
+    head, _, first, second = head_to_head_tables.drafters("any", BIG, "alike").splitlines()
+    assert "speedup, GSM8K" in head and "MATH" not in head
+    assert first.startswith("| EAGLE-3 | static: `eagle3_sf_4` | 4.00 | 1.50 | 3.00x |") and "| best |" in first
+    assert "| behind (p 0.0300) | 80 % |" in second
+    assert head_to_head_tables.policies("any").splitlines()[2] == "| block diffusion |" + " 2.00x |" * 6
