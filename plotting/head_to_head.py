@@ -44,6 +44,9 @@ def figure(panels: Mapping[str, Mapping[str, Any]]) -> Figure:
     for axes, (target, panel) in zip((one for line in grid for one in line), panels.items(), strict=True):
         draw(axes, panel, looks)
         axes.set_title(f"as if {target}")
+    top = 1.05 * max(one[f"{Y}_high"] or one[Y] for panel in panels.values() for one in marked(panel))
+    for axes, panel in zip(drawn.axes, panels.values(), strict=True):
+        draw_speeds(axes, marked(panel), top)
     style.name_axes(grid, "cost of a round (target passes)", "acceptance length\n(tokens per round, bonus included)")
     style.legend(drawn)
     (said,) = {panel["note"] for panel in panels.values()}
@@ -63,16 +66,19 @@ def draw(axes: Axes, panel: Mapping[str, Any], looks: Mapping[str, Look]) -> Non
             style.marks(axes, places([own]), Look(looks[name].colour, marker), label, [label[1:]], **more)
         if points.get(policy):
             axes.plot([], [], marker=marker, color=palette.GREY, linestyle="", label=f"best {policy}")
-    draw_speeds(axes, [one for named in points.values() for one in named.values()])
+
+
+def marked(panel: Mapping[str, Any]) -> Rows:
+    return [one for named in panel["points"].values() for one in named.values()]
 
 
 def places(rows: Rows) -> tuple[list[float], list[float]]:
     return [one[X] for one in rows], [one[Y] for one in rows]
 
 
-def draw_speeds(axes: Axes, rows: Rows) -> None:
-    """Axes that hold these marks, and on them lines of equal speed for whole speedups."""
-    right, top = 1.25 * max(one[X] for one in rows), 1.05 * max(one[f"{Y}_high"] or one[Y] for one in rows)
+def draw_speeds(axes: Axes, rows: Rows, top: float) -> None:
+    """Axes that hold these marks, up to `top`, and on them lines of equal speed for whole speedups."""
+    right = 1.25 * max(one[X] for one in rows)
     axes.set_xlim(1, right)
     axes.set_ylim(1, top)
     for speedup in range(1, int(max(one["speedup_ratio"] for one in rows)) + 2):

@@ -57,7 +57,7 @@ def _first(stored: Mapping[str, Any]) -> str:
     told = {BEHIND: "behind it", EQUAL: "level with it"}.get(second["standing"], "not told from it")
     return (
         f"Trained alike, **{title(first['drafter'])}** is first as if for 32B over all {first['num_questions']} "
-        f"questions: {speedup(first)}. {title(second['drafter'])}, next with {speedup(second)}, is {told} "
+        f"questions: {speedup(first)}. Next is {title(second['drafter'])} with {speedup(second)}, {told} "
         f"({difference(second)}, corrected p {second['to_best_p_holm']:.4f})."
     )
 

@@ -210,7 +210,7 @@ def made_up_document(standing: str) -> dict:
 
 @pytest.mark.parametrize(
     ("standing", "words"),
-    [("behind", "is behind it"), ("level", "is level with it"), ("undecided", "is not told from")],
+    [("behind", ", behind it"), ("level", ", level with it"), ("undecided", ", not told from")],
 )
 def test_sentences_are_no_stronger_than_the_standings(standing: str, words: str) -> None:
     first, data_sets, failfast, rounds, smaller = said(made_up_document(standing)).splitlines()
