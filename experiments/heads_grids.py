@@ -18,7 +18,7 @@ from specdec.drafters.families import kind_of_chains
 STATIC, RULE, BY_COST = "static", "FailFast's rule", "cost-aware"  # the policies, as tables spell them
 TAUS = tuple(percent / 100 for percent in range(5, 100, 5))
 STEPS = (1, 2, 4)  # of drafters whose tokens come one by one or all at once
-FIRST_WINDOWS, WINDOW_STEPS, N_MAX, LONGEST = (4, 6, 8, 9, 10, 12), (8, 10), 60, 24  # of block diffusion
+FIRST_WINDOWS, WINDOW_STEPS, N_MAX, LONGEST = (6, 8, 9, 10), (8, 10), 60, 24  # of block diffusion
 Kinds = tuple[Callable[[int], Spec], Callable[[float, int, int], Spec]]  # of a length; of tau, N_max and N
 KINDS: dict[type[Spec], Kinds] = {
     ArStatic: (ArStatic, ArDynamic),

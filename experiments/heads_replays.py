@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -29,6 +29,7 @@ from specdec.latency.profile import LatencyProfile
 from specdec.ranking.entries import Entry, entry_of
 from specdec.ranking.oracle import TraceJudges
 from specdec.ranking.source import Source
+from specdec.records.record import Record
 from specdec.traces.calibration import costs_of
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
@@ -202,24 +203,27 @@ def held_out(folder: Path, choices: Tuned, bench: Bench) -> HeldOut:
 def _report(path: Path, choices: Tuned, profile: LatencyProfile) -> HeldOut:
     """Of one question."""
     trace = load_trace(path)
+    replayed = cache(partial(replay, trace))  # lengths and rules are the same whatever the target
     entries: dict[str, dict[str, list[Entry]]] = {}
     lengths: dict[str, dict[int, Sums]] = {}
     for target, own in choices.choices.items():
         pricing = Pricing((profile,), target)
         judges = TraceJudges(trace, pricing)
-        records = {name: replay(trace, one.spec, advice=one.advice) for name, one in own.items()}
+        records = {
+            name: replayed(one.spec) if one.advice is None else replay(trace, one.spec, advice=one.advice)
+            for name, one in own.items()
+        }
         entries[target] = {name: [entry_of(record, pricing, judges)] for name, record in records.items()}
         chains = trace.chains[str(own[STATIC].spec.chains_name)]
         statics = grids(chains.name, chains.chain_len)[STATIC]
-        lengths[target] = {vars(spec)["draft_len"]: _sums(trace, spec, profile, target) for spec in statics}
+        lengths[target] = {vars(spec)["draft_len"]: _sums(replayed(spec), profile, target) for spec in statics}
     text = hashlib.sha256(json.dumps(trace.output_tokens).encode()).hexdigest()
     one = next(one for own in entries.values() for named in own.values() for one in named)
     return HeldOut(entries, lengths, {(one.source, one.question_id): text})
 
 
-def _sums(trace: Trace, spec: Spec, profile: LatencyProfile, target: str) -> Sums:
+def _sums(record: Record, profile: LatencyProfile, target: str) -> Sums:
     """Tokens, rounds, and the ms that they take with this drafter and with none."""
-    record = replay(trace, spec)
     paid = price(record, profile, target)
     counts = {"tokens": float(record.num_output_tokens), "rounds": float(record.num_rounds)}
     return {**counts, "ms": paid.total_ms, "plain_ms": paid.baseline_ms}

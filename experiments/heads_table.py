@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("held_out", type=Path, help="the same drafters' traces of other questions: what is reported")
     parser.add_argument("--latency_profile", required=True, help="with family_pass_ms of the heads")
     parser.add_argument("--latency_target", required=True, nargs="+", help="entries of it, each priced as")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="drafters to compare (default: all)")
     parser.add_argument("--longer", nargs="+", default=[], metavar="NAME", help="drafters that had more training")
     parser.add_argument("--work_dir", type=Path, help="the folder of scripts/heads.sh, for what trainings took")
     parser.add_argument("--workers", type=positive_int, default=1, help="processes")
@@ -59,9 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(flags: argparse.Namespace) -> dict[str, Any]:
     """The document: what was tuned, and per target, group of drafters and data set the ranked rows."""
     profile = profile_of(flags)
-    names = names_in(flags.tuning, flags.held_out)
+    names = names_in(flags.tuning, flags.held_out, flags.only)
     if unknown := set(flags.longer) - set(names):
-        raise UserError(f"--longer {min(unknown)}: no folder of {flags.tuning} is called so")
+        raise UserError(f"--longer {min(unknown)}: no drafter that is compared is called so")
     with processes(flags.workers) as each_trace:
         bench = Bench(profile, each_trace)
         choices = {name: tuned(flags.tuning / name, bench) for name in names}
@@ -88,13 +89,16 @@ def profile_of(flags: argparse.Namespace) -> LatencyProfile:
     return dataclasses.replace(profile, target_ms_per_token=targets, verify_ms=verify_ms, rows=None)
 
 
-def names_in(tuning: Path, held_out_dir: Path) -> list[str]:
-    """The drafters of both folders, by name. UserError where one has not the other's."""
+def names_in(tuning: Path, held_out_dir: Path, only: Sequence[str] | None = None) -> list[str]:
+    """The drafters of both folders, by name: all, or those of `only`. UserError where one has not the other's."""
     found = []
     for folder in (tuning, held_out_dir):
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder: give one that holds a folder of traces per drafter")
-        found.append({path.name for path in folder.iterdir() if path.is_dir()})
+        there = {path.name for path in folder.iterdir() if path.is_dir()}
+        if unknown := set(only or ()) - there:
+            raise UserError(f"--only {min(unknown)}: no folder of {folder} is called so")
+        found.append(there & set(there if only is None else only))
     if lacking := found[0] ^ found[1]:
         raise UserError(f"{min(lacking)} is in one of {tuning} and {held_out_dir} alone: record it for both")
     if not found[0]:
