@@ -109,6 +109,7 @@ PICTURES = (
 ELSEWHERE = {
     "eagle_training": "the log of SpecForge's training of an EAGLE-3 drafter",
     "trees": "a ranking of trees over a trained head (docs/trees.md)",
+    "head_to_head": "traces of drafters that were trained alike (docs/heads.md)",
 }
 # Taken in a browser (tests/browser/), not drawn here.
 REPORT = {
