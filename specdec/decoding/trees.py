@@ -40,7 +40,7 @@ class Tree:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    @property
+    @cached_property
     def token_probs(self) -> list[float]:
         """Of each node, its token's probability after its parent."""
         above = [*self.log_probs, 0.0]
@@ -79,7 +79,14 @@ class Tree:
     def first(self, num_nodes: int) -> Tree:
         """The first nodes, level by level, and those of one parent by their tokens: which nodes there are alone decides
         on their order, so that no rounding of near equals does."""
-        return self.taken([node for node in self._levels if node < num_nodes])
+        if num_nodes not in self._firsts:
+            self._firsts[num_nodes] = self.taken([node for node in self._levels if node < num_nodes])
+        return self._firsts[num_nodes]
+
+    @cached_property
+    def _firsts(self) -> dict[int, Tree]:
+        """Those that were asked for: many rules cut at one place."""
+        return {}
 
 
 @dataclass(frozen=True)
