@@ -5,17 +5,21 @@
 Without `--reported` every second trace is for tuning. The number of nodes, the floor of the rules that stop where their
 drafter is not sure, and the length of a draft in a row are each the best on the tuning questions, by total time; the
 rule by cost is tuned by nothing. All are told of the other questions only: times over those of the fixed number, with
-their interval, and of the fixed number that is best there, which nobody can know; and the share of the ceiling. The
-last line on stdout is JSON.
+their interval, and of the fixed number that is best there, which nobody can know; and the share of the ceiling.
+`--beside`: the records of `experiments.summarise_records`, of other drafters on the same questions, priced alike, of
+which the fastest there stands beside. The last line on stdout is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,9 +31,11 @@ from specdec.drafters.dflash_trees import OFFERS, DflashCostTree, DflashPairsTre
 from specdec.drafters.eagle3 import Eagle3Static
 from specdec.drafters.eagle3_trees import OFFERS as LEVELS
 from specdec.drafters.eagle3_trees import Eagle3SureTree, Eagle3Tree
+from specdec.drafters.families import parse_name
+from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
 from specdec.latency.pricing import Price, price
-from specdec.latency.profile import LatencyProfile, load_profile, resolve_target
+from specdec.latency.profile import LatencyProfile, load_profile, resolve_target, verification_ms
 from specdec.ranking.oracle import Judge
 from specdec.ranking.statistics import ratio_values
 from specdec.records.record import Record
@@ -48,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = parser_of("experiments.compare_tree_rules", __doc__)
     parser.add_argument("traces", help="a folder of traces that hold dflash_tree's or eagle3_tree's offers")
     parser.add_argument("--reported", help="a folder of others, of the same drafter, that the result is told of")
+    parser.add_argument("--beside", type=Path, help="a JSON file of other drafters' records of the same questions")
     parser.add_argument("--latency_profile", required=True, help="with family_pass_ms of the head, and verify_ms")
     parser.add_argument("--latency_target", required=True, help="the entry of it to price as")
     return run_command(parser, measure, arguments)
@@ -67,6 +74,12 @@ class Engine:
         costs = tree_costs(spec, [self.profile])
         return [replay(trace, spec, {"slot_top_k": slots_of(trace)}, costs=costs) for trace in traces]
 
+    def ms_of(self, record: Mapping[str, Any]) -> float:
+        """What a summarised record costs, whose rounds are (drafted, accepted, passes)."""
+        pass_ms = self.profile.pass_ms(parse_name(record["drafter"]).passes_priced_as)
+        verify_ms = [verification_ms(self.profile, self.entry, 1 + drafted) for drafted, _, _ in record["rounds"]]
+        return sum(verify_ms) + pass_ms * sum(passes for _, _, passes in record["rounds"])
+
     def times(self, traces: Sequence[Trace], spec: Spec) -> np.ndarray:
         return np.array([one.total_ms for one in self.prices(self.records(traces, spec))])
 
@@ -83,13 +96,37 @@ def measure(flags: argparse.Namespace) -> dict[str, Any]:
     fixed_ms = rules[FIXED]["ms"]
     hindsight = min((engine.times(reported, spec) for spec in grids(traces[0], engine)[FIXED]), key=np.sum)
     ceiling_ms = sum(Judge(trace, profile, engine.entry).oracle(tuple(trace.offers)).best_ms for trace in reported)
-    for row in rules.values():
-        ms = row.pop("ms")
+    times = {name: row.pop("ms") for name, row in rules.items()}
+    for name, row in rules.items():
+        ms = times[name]
         over = ratio_values(fixed_ms[:, None], ms[:, None])[0]
         row |= {"over_fixed": over.value, "over_fixed_low": over.low, "over_fixed_high": over.high}
         row |= {"over_fixed_in_hindsight": hindsight.sum() / ms.sum(), "share_of_ceiling": ceiling_ms / ms.sum()}
-    ids = {"tuned_on": len(tuned_on), "reported_on": len(reported)}
-    return {**ids, "profile": profile.name, "target": engine.entry, "rules": rules}
+    found = {"tuned_on": len(tuned_on), "reported_on": len(reported), "profile": profile.name, "target": engine.entry}
+    beside = {"beside": others_beside(flags.beside, reported, times, engine)} if flags.beside else {}
+    return {**found, "rules": rules, **beside}
+
+
+def others_beside(
+    file: Path, reported: Sequence[Trace], times: Mapping[str, np.ndarray], engine: Engine
+) -> dict[str, Any]:
+    """The fastest of other drafters on the reported questions, and how much faster each rule is."""
+    asked = [(trace.identity.dataset, trace.question_id) for trace in reported]
+    found: dict[str, dict[tuple[str, int], float]] = defaultdict(dict)
+    for record in json.loads(file.read_text())["records"]:
+        if record["drafter"] != PLAIN:
+            found[record["drafter"]][record["dataset"], record["question_id"]] = engine.ms_of(record)
+    whole = {name: np.array([ms[key] for key in asked]) for name, ms in found.items() if ms.keys() >= set(asked)}
+    if not whole:
+        raise UserError(f"{file}: no drafter has all of the {len(asked)} questions that are reported")
+    best = min(whole, key=lambda name: float(whole[name].sum()))
+    over = {rule: ratio_values(whole[best][:, None], ms[:, None])[0] for rule, ms in times.items()}
+    baseline_ms = engine.profile.target_ms_per_token[engine.entry] * sum(len(trace.output_tokens) for trace in reported)
+    return {
+        "drafter": best,
+        "speedup_ratio": baseline_ms / whole[best].sum(),
+        "rules_over_it": {rule: [one.value, one.low, one.high] for rule, one in over.items()},
+    }
 
 
 def slots_of(trace: Trace) -> int:
