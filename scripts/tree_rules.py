@@ -39,13 +39,8 @@ def said() -> str:
         lines.append(line + ".")
     one = next(iter(stored["heads"].values()))
     numbers = f"tuned on {one['tuned_on']} questions, told of {one['reported_on']} others"
-    return "\n".join(
-        [f"{stored['what']}; {numbers}; ratio of sums, with 95 % intervals over questions.", "", *_list(lines)]
-    )
-
-
-def _list(lines: list[str]) -> list[str]:
-    return [f"- {line}" for line in lines]
+    head = f"{stored['what']}; {numbers}; ratio of sums, with 95 % intervals over questions."
+    return "\n".join([head, "", *(f"- {line}" for line in lines)])
 
 
 def _fastest_last(rules: Mapping[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
