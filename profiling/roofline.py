@@ -67,7 +67,6 @@ SHAPES = {
     "Qwen2.5-32B": Shape(5120, 27648, 64, 40, 8, 152064),
     "SmolLM2-135M": Shape(576, 1536, 30, 9, 3, 49152, True),
     "tiny": Shape(64, 128, 2, 4, 2, 512, True),
-    "tiny-8": Shape(64, 128, 8, 4, 2, 512, True),
 }
 # From config.json of Qwen/Qwen3-* and meta-llama/Llama-3.1-*.
 OTHERS = {

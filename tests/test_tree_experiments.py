@@ -11,7 +11,7 @@ import pytest
 import torch
 from made_up import made_up_trace, with_slots
 
-from experiments import compare_tree_rules, head_profile, tie_slots
+from experiments import compare_tree_rules, tie_slots
 from specdec.drafters.dflash_trees import DflashTree
 from specdec.latency.pricing import price
 from specdec.latency.profile import load_profile
@@ -81,15 +81,3 @@ def test_what_ties_slots_is_found_again(folders: dict[str, Path], capsys: pytest
     assert learnt.tolist() == pytest.approx(weights, abs=0.1)
     assert tie_slots.main([str(folders["tuning"]), "--slot_top_k", "7"]) == 2
     assert "7 candidates of a slot" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_a_profile_of_heads_and_trees_is_one_that_prices(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(head_profile, "TREE_ROWS", [2, 16, 17])
-    flags = "--shape", "tiny-8", "--drafter", "tiny", "--device", "cpu", "--dtype", "float32"
-    found = run(capsys, head_profile, *flags, "--context", 64, "--repeats", 1, "--out", tmp_path)
-    profile = load_profile(tmp_path / "heads.json")
-    assert set(profile.family_pass_ms) == {"dflash", "eagle3"} and profile.name == found["name"]
-    assert [*profile.verify_ms.values()][0].keys() == {1, 2, 16, 17}
