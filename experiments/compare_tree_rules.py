@@ -45,9 +45,9 @@ from specdec.traces.trace import Trace, find_traces, load_trace
 
 FIXED, IN_A_ROW = "fixed number of nodes", "in a row"
 # Passes of trees are padded: 15, 31, ... nodes are the most that cost the same.
-BUDGETS = (1, 2, 3, 4, 6, 8, 10, 12, 15, 20, 24, 31, 40, 48, 63, 79, 96, 112, 128, 143, 192, 256)
-MOST = (15, 31, 63, 79, 143, 256)
-FLOORS = (0.0, 0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15)
+BUDGETS = (1, 2, 3, 4, 6, 8, 10, 12, 15, 20, 24, 31, 40, 48, 63, 79, 95, 112, 128, 143, 192, 256)
+MOST = (31, 63, 95, 143, 256)
+FLOORS = (0.0, 0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,6 +66,11 @@ class Engine:
 
     profile: LatencyProfile
     entry: str
+
+    def known(self, budgets: Sequence[int]) -> list[int]:
+        """Those whose verification the profile has measured, if it has any: after its last number it is flat."""
+        table = self.profile.verify_ms.get(self.entry)
+        return [nodes for nodes in budgets if table is None or nodes < max(table)]
 
     def prices(self, records: Sequence[Record]) -> list[Price]:
         return [price(record, self.profile, self.entry) for record in records]
@@ -136,30 +141,31 @@ def slots_of(trace: Trace) -> int:
 
 def grids(trace: Trace, engine: Engine) -> Mapping[str, Sequence[Spec]]:
     """The settings of which the best on the tuning questions is told of."""
-    return _of_slots(trace, engine) if OFFERS in trace.offers else _of_levels(trace)
+    return _of_slots(trace, engine) if OFFERS in trace.offers else _of_levels(trace, engine)
 
 
 def _of_slots(trace: Trace, engine: Engine) -> dict[str, Sequence[Spec]]:
+    budgets, bounds = engine.known(BUDGETS), engine.known(MOST) or engine.known(BUDGETS)[-1:]
     found: dict[str, Sequence[Spec]] = {
-        FIXED: [DflashTree(nodes) for nodes in BUDGETS],
-        "where the drafter is sure": [DflashSureTree(floor, most) for floor, most in product(FLOORS, MOST)],
-        "by cost": [DflashCostTree(MOST[-1], f"{engine.entry}@{engine.profile.name}")],
-        "tied by pairs, fixed number": [DflashPairsTree(0.0, nodes) for nodes in BUDGETS],
-        "tied by pairs, where sure": [DflashPairsTree(floor, most) for floor, most in product(FLOORS, MOST)],
+        FIXED: [DflashTree(nodes) for nodes in budgets],
+        "where the drafter is sure": [DflashSureTree(floor, most) for floor, most in product(FLOORS, bounds)],
+        "by cost": [DflashCostTree(bounds[-1], f"{engine.entry}@{engine.profile.name}")],
+        "tied by pairs, fixed number": [DflashPairsTree(0.0, nodes) for nodes in budgets],
+        "tied by pairs, where sure": [DflashPairsTree(floor, most) for floor, most in product(FLOORS, bounds)],
     }
     if "dflash" in trace.chains:
         found[IN_A_ROW] = [DflashStatic(length) for length in range(1, trace.offers[OFFERS].depth + 1)]
     return found
 
 
-def _of_levels(trace: Trace) -> dict[str, Sequence[Spec]]:
+def _of_levels(trace: Trace, engine: Engine) -> dict[str, Sequence[Spec]]:
     name, offers = next(iter(trace.offers.items()))
     levels, top_k = offers.size, int(name.removeprefix(LEVELS))
-    sizes = product(range(2, levels + 1), BUDGETS[4:18])
+    sizes = product(range(2, levels + 1), engine.known(BUDGETS[3:14]))
     found: dict[str, Sequence[Spec]] = {
         FIXED: [Eagle3Tree(depth, top_k, nodes) for depth, nodes in sizes],
         "where the drafter is sure": [
-            Eagle3SureTree(floor, levels, top_k, most) for floor, most in product(FLOORS[1:], MOST[:4])
+            Eagle3SureTree(floor, levels, top_k, most) for floor, most in product(FLOORS[1:], engine.known(MOST[:2]))
         ],
     }
     if "eagle3" in trace.chains:
