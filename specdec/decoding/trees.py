@@ -67,13 +67,16 @@ class Tree:
     @cached_property
     def _levels(self) -> list[int]:
         """The nodes level by level, and those of one parent by their tokens."""
-        children: dict[int, list[int]] = {}
-        for node in sorted(range(len(self)), key=self.tokens.__getitem__):
-            children.setdefault(self.parents[node], []).append(node)
-        level, ordered = children.get(ROOT, []), list[int]()
+        children: list[list[int]] = [[] for _ in range(len(self) + 1)]  # the root's are the last
+        for node, parent in enumerate(self.parents):
+            children[parent].append(node)
+        for siblings in children:
+            if len(siblings) > 1:
+                siblings.sort(key=self.tokens.__getitem__)
+        level, ordered = children[ROOT], list[int]()
         while level:
             ordered += level
-            level = [child for node in level for child in children.get(node, ())]
+            level = [child for node in level for child in children[node]]
         return ordered
 
     def first(self, num_nodes: int) -> Tree:
