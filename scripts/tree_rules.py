@@ -37,6 +37,18 @@ def said() -> str:
             line += f", and {over:.2f} times ({low:.2f} to {high:.2f}) as fast as `{found['beside']['drafter']}`"
             line += f", the best without heads ({times(found['beside']['speedup_ratio'])})"
         lines.append(line + ".")
+    measured = stored["by_the_engine"]
+    for head, found in measured["heads"].items():
+        if "beside" in found:
+            rules = found["rules"]
+            best = max(rules, key=lambda rule: float(rules[rule]["speedup_ratio"]))
+            over = found["beside"]["rules_over_it"][best][0]
+            line = f"{head}, {measured['what']}: {times(rules[best]['speedup_ratio'])} by `{rules[best]['drafter']}`"
+            line += (
+                f", {_over(rules[best])} times the best fixed number, {over:.2f} times `{found['beside']['drafter']}`"
+            )
+            lines.append(line + ".")
+            break
     one = next(iter(stored["heads"].values()))
     numbers = f"tuned on {one['tuned_on']} questions, told of {one['reported_on']} others"
     head = f"{stored['what']}; {numbers}; ratio of sums, with 95 % intervals over questions."
