@@ -6,20 +6,17 @@ Without `--reported` every second trace is for tuning. The number of nodes, the 
 drafter is not sure, and the length of a draft in a row are each the best on the tuning questions, by total time; the
 rule by cost is tuned by nothing. All are told of the other questions only: times over those of the fixed number, with
 their interval, and of the fixed number that is best there, which nobody can know; and the share of the ceiling.
-`--beside`: the records of `experiments.summarise_records`, of other drafters on the same questions, priced alike, of
-which the fastest there stands beside. The last line on stdout is JSON.
+`--beside`: traces of the same questions, of other drafters, of which the fastest there stands beside. The last line on
+stdout is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,10 +29,9 @@ from specdec.drafters.eagle3 import Eagle3Static
 from specdec.drafters.eagle3_trees import OFFERS as LEVELS
 from specdec.drafters.eagle3_trees import Eagle3SureTree, Eagle3Tree
 from specdec.drafters.families import parse_name
-from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
 from specdec.latency.pricing import Price, price
-from specdec.latency.profile import LatencyProfile, load_profile, resolve_target, verification_ms
+from specdec.latency.profile import LatencyProfile, load_profile, resolve_target
 from specdec.ranking.oracle import Judge
 from specdec.ranking.statistics import ratio_values
 from specdec.records.record import Record
@@ -43,6 +39,8 @@ from specdec.traces.calibration import tree_costs
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
 
+# FailFast at the setting that was the best of many on other questions (docs/results), and fixed lengths.
+BESIDE = ("dllm_0.05_df_0.4_60_8_w9", *(f"dllm_0.05_sf_{length}" for length in (6, 8, 10, 11, 12)))
 FIXED, IN_A_ROW = "fixed number of nodes", "in a row"
 # Passes of trees are padded: 15, 31, ... nodes are the most that cost the same.
 BUDGETS = (1, 2, 3, 4, 6, 8, 10, 12, 15, 20, 24, 31, 40, 48, 63, 79, 95, 112, 128, 143, 192, 256)
@@ -54,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = parser_of("experiments.compare_tree_rules", __doc__)
     parser.add_argument("traces", help="a folder of traces that hold dflash_tree's or eagle3_tree's offers")
     parser.add_argument("--reported", help="a folder of others, of the same drafter, that the result is told of")
-    parser.add_argument("--beside", type=Path, help="a JSON file of other drafters' records of the same questions")
+    parser.add_argument("--beside", help="a folder of traces of the reported questions, of other drafters")
+    parser.add_argument("--beside_drafters", nargs="+", default=list(BESIDE), help="their names")
     parser.add_argument("--latency_profile", required=True, help="with family_pass_ms of the head, and verify_ms")
     parser.add_argument("--latency_target", required=True, help="the entry of it to price as")
     return run_command(parser, measure, arguments)
@@ -79,12 +78,6 @@ class Engine:
         costs = tree_costs(spec, [self.profile])
         return [replay(trace, spec, {"slot_top_k": slots_of(trace)}, costs=costs) for trace in traces]
 
-    def ms_of(self, record: Mapping[str, Any]) -> float:
-        """What a summarised record costs, whose rounds are (drafted, accepted, passes)."""
-        pass_ms = self.profile.pass_ms(parse_name(record["drafter"]).passes_priced_as)
-        verify_ms = [verification_ms(self.profile, self.entry, 1 + drafted) for drafted, _, _ in record["rounds"]]
-        return sum(verify_ms) + pass_ms * sum(passes for _, _, passes in record["rounds"])
-
     def times(self, traces: Sequence[Trace], spec: Spec) -> np.ndarray:
         return np.array([one.total_ms for one in self.prices(self.records(traces, spec))])
 
@@ -108,30 +101,32 @@ def measure(flags: argparse.Namespace) -> dict[str, Any]:
         row |= {"over_fixed": over.value, "over_fixed_low": over.low, "over_fixed_high": over.high}
         row |= {"over_fixed_in_hindsight": hindsight.sum() / ms.sum(), "share_of_ceiling": ceiling_ms / ms.sum()}
     found = {"tuned_on": len(tuned_on), "reported_on": len(reported), "profile": profile.name, "target": engine.entry}
-    beside = {"beside": others_beside(flags.beside, reported, times, engine)} if flags.beside else {}
+    beside = {"beside": others_beside(flags, reported, times, engine)} if flags.beside else {}
     return {**found, "rules": rules, **beside}
 
 
 def others_beside(
-    file: Path, reported: Sequence[Trace], times: Mapping[str, np.ndarray], engine: Engine
+    flags: argparse.Namespace, reported: Sequence[Trace], times: Mapping[str, np.ndarray], engine: Engine
 ) -> dict[str, Any]:
     """The fastest of other drafters on the reported questions, and how much faster each rule is."""
-    asked = [(trace.identity.dataset, trace.question_id) for trace in reported]
-    found: dict[str, dict[tuple[str, int], float]] = defaultdict(dict)
-    for record in json.loads(file.read_text())["records"]:
-        if record["drafter"] != PLAIN:
-            found[record["drafter"]][record["dataset"], record["question_id"]] = engine.ms_of(record)
-    whole = {name: np.array([ms[key] for key in asked]) for name, ms in found.items() if ms.keys() >= set(asked)}
-    if not whole:
-        raise UserError(f"{file}: no drafter has all of the {len(asked)} questions that are reported")
-    best = min(whole, key=lambda name: float(whole[name].sum()))
-    over = {rule: ratio_values(whole[best][:, None], ms[:, None])[0] for rule, ms in times.items()}
-    baseline_ms = engine.profile.target_ms_per_token[engine.entry] * sum(len(trace.output_tokens) for trace in reported)
+    known = {key_of(trace): trace for trace in map(load_trace, find_traces(flags.beside))}
+    missing = [key for key in map(key_of, reported) if key not in known]
+    if missing:
+        raise UserError(f"{flags.beside}: no trace of question {missing[0][1]} of {missing[0][0]}")
+    same = [known[key_of(trace)] for trace in reported]
+    ms = {spec.name: engine.times(same, spec) for spec in map(parse_name, flags.beside_drafters)}
+    best = min(ms, key=lambda name: float(ms[name].sum()))
+    over = {rule: ratio_values(ms[best][:, None], own[:, None])[0] for rule, own in times.items()}
+    baseline_ms = engine.profile.target_ms_per_token[engine.entry] * sum(len(trace.output_tokens) for trace in same)
     return {
         "drafter": best,
-        "speedup_ratio": baseline_ms / whole[best].sum(),
+        "speedup_ratio": baseline_ms / ms[best].sum(),
         "rules_over_it": {rule: [one.value, one.low, one.high] for rule, one in over.items()},
     }
+
+
+def key_of(trace: Trace) -> tuple[str, int]:
+    return trace.identity.dataset, trace.question_id
 
 
 def slots_of(trace: Trace) -> int:

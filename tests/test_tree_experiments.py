@@ -12,6 +12,7 @@ import torch
 from made_up import made_up_trace, with_slots
 
 from experiments import compare_tree_rules, tie_slots
+from specdec.drafters.ar import ArStatic as Ar
 from specdec.drafters.dflash_trees import DflashTree
 from specdec.latency.pricing import price
 from specdec.latency.profile import load_profile
@@ -37,27 +38,20 @@ def run(capsys: pytest.CaptureFixture[str], command: Any, *arguments: object) ->
     return found
 
 
+def run_fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert compare_tree_rules.main(list(map(str, arguments))) == 2
+    return capsys.readouterr().err
+
+
 def test_rules_are_tuned_on_some_questions_and_told_of_others(
     folders: dict[str, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, few in (("BUDGETS", (1, 4, 9)), ("MOST", (9,)), ("FLOORS", (0.0, 0.1))):
         monkeypatch.setattr(compare_tree_rules, name, few)
     told = [compare_tree_rules.load_trace(path) for path in compare_tree_rules.find_traces(str(folders["told"]))]
-    beside = folders["p.json"].with_name("beside.json")
-    records = [
-        {"drafter": name, "dataset": trace.identity.dataset, "question_id": trace.question_id, "rounds": rounds}
-        for trace in told
-        for name, rounds in (
-            ("ar_None_sf_2", [[2, 2, 2], [2, 0, 2]]),
-            ("ar_None_sf_3", [[3, 3, 3]]),
-            ("plain", [[0, 0, 0]]),
-        )
-    ]
-    beside.write_text(json.dumps({"records": records}))
     flags = "--latency_profile", folders["p.json"], "--latency_target", "T"
-    found = run(
-        capsys, compare_tree_rules, folders["tuning"], "--reported", folders["told"], "--beside", beside, *flags
-    )
+    beside = "--beside", folders["told"], "--beside_drafters", "ar_None_sf_2", "ar_None_sf_1"
+    found = run(capsys, compare_tree_rules, folders["tuning"], "--reported", folders["told"], *beside, *flags)
     assert (found["tuned_on"], found["reported_on"]) == (3, 5) and len(found["rules"]) == 5
     fixed = found["rules"]["fixed number of nodes"]
     profile, budget = load_profile(folders["p.json"]), DflashTree(int(fixed["drafter"].rpartition("_")[2]))
@@ -65,9 +59,14 @@ def test_rules_are_tuned_on_some_questions_and_told_of_others(
     total_ms = sum(one.total_ms for one in prices)
     assert fixed["speedup_ratio"] == pytest.approx(sum(one.baseline_ms for one in prices) / total_ms)
     assert fixed["over_fixed"] == 1 and all(0 < row["share_of_ceiling"] <= 1 for row in found["rules"].values())
-    # Three passes of 4 ms and a verification of 4 tokens, 10 + 3 x 2 / 15 ms, are less than two shorter rounds.
-    assert found["beside"]["drafter"] == "ar_None_sf_3"
-    assert found["beside"]["rules_over_it"]["fixed number of nodes"][0] == pytest.approx(5 * 22.4 / total_ms)
+    chains = [[price(replay(one, Ar(n)), profile, "T").total_ms for one in told] for n in (1, 2)]
+    best = min(chains, key=sum)
+    assert found["beside"]["drafter"] == f"ar_None_sf_{1 + chains.index(best)}"
+    assert found["beside"]["rules_over_it"]["fixed number of nodes"][0] == pytest.approx(sum(best) / total_ms)
+    elsewhere = run_fails(
+        capsys, folders["tuning"], "--reported", folders["told"], "--beside", folders["tuning"], *flags
+    )
+    assert "no trace of question" in elsewhere
     assert compare_tree_rules.main([str(folders["p.json"].parent / "none"), *map(str, flags)]) == 2
 
 
