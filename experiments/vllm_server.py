@@ -1,7 +1,8 @@
 """A vLLM on this machine with the bundled target: started here, asked elsewhere, ended with what started it.
 
-It measures nothing. A server takes half a minute of one core to start, so several may be started before any is asked;
-their workers are not bound to a core, or all would be to the same one.
+It measures nothing. A server takes half a minute of one core to start, so several may be started before any is asked.
+Each one's worker has a core of its own, in turn, and one thread: where threads are more than idle cores, they wait for
+each other for seconds.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +26,7 @@ from specdec.models.checkpoints import BUNDLED, BUNDLED_DIR
 UP_S, END_S = 1800.0, 60.0  # only what hangs takes longer, however busy the machine
 STEP_S = 0.3
 CONTEXT = 1024
+_CORES = cycle(sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0])
 Settings = Mapping[str, Any]  # of --speculative-config
 
 
@@ -45,7 +48,11 @@ class VllmServer:
         asked += ["--max-model-len", str(CONTEXT)]
         if settings is not None:
             asked += ["--speculative-config", json.dumps(dict(settings))]
-        variables = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        variables = {
+            "HF_HUB_OFFLINE": "1",
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": str(next(_CORES)),
+        }
         environment = {**os.environ, **variables, "OMP_NUM_THREADS": "1"}
         with log.open("w") as output:
             self._process = subprocess.Popen(asked, stdout=output, stderr=subprocess.STDOUT, env=environment)
