@@ -132,7 +132,7 @@ def _drafter(name: str | None, results: Path, trace: Trace) -> Spec:
 
 
 def _length_of(spec: Spec) -> int:
-    names = ("draft_len", "max_draft_len") if spec.role is None else ("draft_len",)  # what is copied is as long as it is
+    names = ("draft_len", "max_draft_len") if spec.role is None else ("draft_len",)  # what is copied may be shorter
     length = next((getattr(spec, name) for name in names if hasattr(spec, name)), None)
     if not isinstance(length, int) or spec.chains_name is None:
         raise UserError(f"{spec.name} does not draft by a fixed length, as servers do: give --drafter")
