@@ -15,14 +15,15 @@ import sys
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain, product
 from typing import TYPE_CHECKING, Any
 
 from profiling.common import attempt, cuda_device, parser_of, run_command
 from profiling.roofline import BLOCK, SUB_BLOCK
-from specdec.models.checkpoints import TARGET
-from specdec.models.graph.plans import BackendOptions, Plan, plan_product
+from specdec.models.checkpoints import IN_DTYPE, INT8, TARGET
+from specdec.models.graph.plans import BackendOptions, Plan, plan_int8, plan_product
 from specdec.records.provenance import provenance
 
 if TYPE_CHECKING:
@@ -41,21 +42,26 @@ TUNED_COUNTS = (1, 16, 32, 64)
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = parser_of("profiling.tune_engine", __doc__)
     parser.add_argument("--models", nargs="+", default=["Qwen2.5-1.5B", "Qwen2.5-7B"])
-    parser.add_argument("--skip_plans", action="store_true", help="variants only")
+    parser.add_argument("--skip", choices=("plans", "variants"), help="do without them")
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
+    parser.add_argument("--target_weights", default=IN_DTYPE, choices=(IN_DTYPE, INT8), help="as failfast.py has it")
+    parser.add_argument("--counts", nargs="+", type=int, default=TUNED_COUNTS, help="of tokens, to compare plans over")
     return run_command(parser, tune, arguments)
 
 
 def tune(flags: Namespace) -> dict[str, Any]:
     from profiling.bench import make_model, measure_copy
+    from specdec.models.int8 import quantised
     from specdec.models.load import resolve_dtype
 
     device = cuda_device("tune_engine")
     result: dict[str, Any] = {"dtype": flags.dtype, "copy_TB_per_s": measure_copy(device) / 1e9}
     for name in flags.models:
         model = make_model(name, TARGET, device, resolve_dtype(flags.dtype, device))
-        variants = {variant: attempt(partial(measure_variant, model, how)) for variant, how in VARIANTS.items()}
-        result[name] = {"variants": variants} | ({} if flags.skip_plans else {"plans": tune_plans(model)})
+        model = quantised(model, device) if flags.target_weights == INT8 else model
+        result[name] = {"plans": {} if flags.skip == "plans" else tune_plans(model, flags.counts)}
+        variants = {} if flags.skip == "variants" else VARIANTS
+        result[name]["variants"] = {one: attempt(partial(measure_variant, model, how)) for one, how in variants.items()}
         del model
     return result | {"provenance": provenance(device)}
 
@@ -108,10 +114,10 @@ def after_context(model: PreTrainedModel, options: BackendOptions | None = None)
     return lm
 
 
-def tune_plans(model: PreTrainedModel) -> dict[str, Any]:
+def tune_plans(model: PreTrainedModel, counts: Sequence[int]) -> dict[str, Any]:
     lm = after_context(model)
     found: dict[str, Any] = {}
-    for count in TUNED_COUNTS:
+    for count in counts:
         lm.predict(token_ids()[CONTEXT : CONTEXT + count])  # what is recorded from now on reads these inputs
         found[str(count)] = compare_plans(lm, count)
     return found
@@ -123,8 +129,7 @@ def compare_plans(lm: GraphLM, count: int) -> dict[str, object]:
     found: dict[str, object] = {}
     for name, (kind, outer, inner) in products_of(lm.weights).items():
         key = (kind, count, outer, inner)
-        default = plan_product(outer, inner, kind, lm.weights.dtype.itemsize)
-        plans = {default, *candidates(kind, inner)}
+        default, plans = plans_to_try(lm.weights, key)
         tried = {plan: attempt(partial(time_layers, lm, count, best | {key: plan})) for plan in plans}
         times = {plan: time for plan, time in tried.items() if isinstance(time, float)}
         ranked = sorted(times, key=times.__getitem__)
@@ -133,14 +138,29 @@ def compare_plans(lm: GraphLM, count: int) -> dict[str, object]:
             f"n{plan.block_n} k{plan.block_k} s{plan.splits} w{plan.num_warps} x{plan.num_stages}": times[plan]
             for plan in ranked[:6]
         }
+        print(count, name, found[name], file=sys.stderr, flush=True)
     return found
 
 
+def plans_to_try(weights: Weights, key: tuple[str, int, int, int]) -> tuple[Plan, set[Plan]]:
+    """The usual plan of a product, and all that are worth a trial, that one among them."""
+    (kind, count, outer, inner), size = key, weights.dtype.itemsize
+    if weights.is_int8:
+        default = plan_int8(kind, count, outer, inner, size)
+        return default, {default, *candidates_int8(default, inner)}
+    default = plan_product(outer, inner, kind, size)
+    return default, {default, *candidates(kind, inner)}
+
+
 def products_of(weights: Weights) -> dict[str, tuple[str, int, int]]:
-    """A layer's products: what `plan_product` calls their kind, outer and inner size."""
+    """A layer's products: what plans call their kind, outer and inner size. In full, the library multiplies what heads
+    with norms are made of."""
     layer = weights.layers[0]
+    has_norms = layer.head_norms_2D is not None
+    kind = "scaled" if has_norms else "rotated"
+    first = {} if has_norms and not weights.is_int8 else {"query, key, value": (kind, layer.qkv_NC)}
     matrices = {
-        "query, key, value": ("rotated", layer.qkv_NC),
+        **first,
         "output": ("add", layer.output_CHD),
         "gate, up": ("gated", layer.gate_up_2IC),
         "down": ("add", layer.down_CI),
@@ -160,6 +180,18 @@ def candidates(kind: str, inner: int) -> Iterator[Plan]:
         plan = Plan(block_n=block_n, block_k=block_k, splits=splits, num_warps=warps, num_stages=stages)
         if inner % plan.block_k == 0:
             yield plan
+
+
+def candidates_int8(default: Plan, inner: int) -> Iterator[Plan]:
+    """Plans for weights in 8 bits that lie around the usual one: a few, for each is compiled."""
+    splits = {default.splits, max(1, default.splits // 2), 2 * default.splits} if default.splits > 1 else {1, 2}
+    yield from (replace(default, splits=count) for count in splits)
+    yield from (replace(default, num_stages=count) for count in (3, 5, 6))
+    yield replace(default, num_warps=8)
+    yield replace(default, block_n=2 * default.block_n)
+    for block_k in (default.block_k // 2, 2 * default.block_k):
+        if inner % block_k == 0:
+            yield replace(default, block_k=block_k)
 
 
 def time_layers(lm: GraphLM, count: int, plans: dict[tuple[str, int, int, int], Plan]) -> float:

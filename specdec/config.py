@@ -13,7 +13,7 @@ from specdec.drafters.families import BASELINE_SWEEP, families, flags, switches
 from specdec.drafters.flags import count, degree, positive_int, setting, share
 from specdec.errors import UserError
 from specdec.latency.asked import PricingConfig
-from specdec.models.checkpoints import BUNDLED, SMOLLM2, TARGET, Role
+from specdec.models.checkpoints import BUNDLED, IN_DTYPE, INT8, SMOLLM2, TARGET, Role
 from specdec.models.heads import HeadRole
 from specdec.questions.asked import QuestionConfig
 from specdec.questions.sets import SHORT
@@ -45,11 +45,17 @@ class ModelConfig:
         "CPU threads of a pass (default: by the size of the models)", None, type=positive_int
     )
     dtype: str = setting("weights (auto: float32 on cpu, else bfloat16)", "auto", choices=DTYPES)
+    target_weights: str = setting(
+        "the target's layers: in --dtype, or rounded to 8 bits as it loads, which makes another target of it",
+        IN_DTYPE,
+        choices=(IN_DTYPE, INT8),
+    )
 
     @property
     def target_name(self) -> str:
-        """The target's name in paths and tables."""
-        return target_name(self.target_model_name)
+        """The target's name in paths and tables: of one in 8 bits "NAME-int8", for its texts are its own."""
+        name = target_name(self.target_model_name)
+        return name if self.target_weights == IN_DTYPE else f"{name}-{self.target_weights}"
 
 
 @dataclass(frozen=True)

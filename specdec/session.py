@@ -26,7 +26,7 @@ from specdec.drafters.families import settled_options, stated_options
 from specdec.drafters.flags import Options
 from specdec.errors import UserError
 from specdec.latency.pricing import Pricing
-from specdec.models.checkpoints import TARGET, ModelSource, Role, fingerprint
+from specdec.models.checkpoints import IN_DTYPE, TARGET, ModelSource, Role, fingerprint
 from specdec.models.heads import HeadRole, HeadSource, find_models
 from specdec.models.lm import device_clock
 from specdec.models.load import (
@@ -39,6 +39,7 @@ from specdec.models.load import (
     threads_for,
 )
 from specdec.models.loaded import LoadedModels
+from specdec.models.room import kept_as
 from specdec.models.token_text import TokenBytes, token_bytes_of
 from specdec.models.tokens import (
     Messages,
@@ -93,7 +94,7 @@ class Session:
         stands for."""
         size, is_needed = self.dtype.itemsize, self.config.decoding.verify == "target"
         return {
-            role.title: (source.num_parameters * size, source.kv_values_per_token * num_positions * size)
+            role.title: (source.weight_bytes(size), source.kv_values_per_token * num_positions * size)
             for role, source in self.sources.items()
             if is_needed or role is not TARGET
         }
@@ -226,7 +227,7 @@ class Session:
 
     def results_identity(self, spec: Spec) -> dict[str, Any]:
         """Everything about models and settings that decides what a configuration's results are."""
-        setup, decoding = self.setup(spec), self.config.decoding
+        setup, decoding, models = self.setup(spec), self.config.decoding, self.config.models
         return {
             "target_sha256": self.fingerprints.get(TARGET),
             "dtype": self.dtype_name,
@@ -235,8 +236,9 @@ class Session:
             "stop_ids": sorted(self.stop_ids),
             "seed": self.config.questions.seed,
             **vars(spec),
-            # Left out of eager and of greedy records, which are older than the choice.
+            # Left out of eager and of greedy records, and of weights in the dtype: all are older than the choice.
             **({} if self.backend == "eager" else {"backend": self.backend}),
+            **({} if models.target_weights == IN_DTYPE else {"target_weights": models.target_weights}),
             **(self._sampling(spec) if decoding.is_sampled else {}),
             **self.chains_identity(spec),
             **spec.kept_settings(setup),
@@ -273,6 +275,7 @@ def open_session(config: RunConfig) -> Session:
     dtype, names = resolve_dtype(config.models.dtype, device), config.model_names
     config.require_states()
     sources = find_models(names, config.needs_weights)
+    sources[TARGET] = kept_as(sources[TARGET], config.models.target_weights, dtype)
     tokenizer, masks = load_tokenizer(sources[TARGET]), dict[Role, int]()
     heads = [role for role in sources if isinstance(role, HeadRole)]  # which have no tokenizer
     for role in sorted(sources.keys() - {TARGET, *heads}, key=lambda role: role.title):

@@ -33,7 +33,7 @@ EXAMPLES = (
     "failfast reconcile results --base_url http://127.0.0.1:8000/v1",
     "failfast reconcile results --drafter ar_None_sf_5 --counts counts.csv",
 )
-MODELS = ("device", "dtype", "engine")
+MODELS = ("device", "dtype", "target_weights", "engine")
 AGAIN = 3  # questions with another answer that are asked once more: a server that samples answers otherwise
 
 

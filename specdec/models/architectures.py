@@ -86,6 +86,11 @@ class Architecture:
     runs_as_graphs: bool = False
 
     @property
+    def has_experts(self) -> bool:
+        """Whether its layers may be mixtures."""
+        return "num_experts" in self.fields
+
+    @property
     def fields(self) -> Mapping[str, Kind]:
         """All that it reads of a config.json."""
         return {**FIELDS, **self.own_fields}
@@ -107,7 +112,7 @@ class Architecture:
             return f"{heads} heads over {key_heads} key-value heads of {size} values: do they fit?"
         if config["num_hidden_layers"] > MAX_LAYERS:
             return f"'num_hidden_layers' is {config['num_hidden_layers']!r}, more than {MAX_LAYERS}"
-        if "num_experts" in self.fields and config["num_experts_per_tok"] > config["num_experts"]:
+        if self.has_experts and config["num_experts_per_tok"] > config["num_experts"]:
             return f"{config['num_experts_per_tok']} of {config['num_experts']} experts for a token: do they fit?"
         return misfit_of_rope(config) or (misfit_of_layers(config) if "layer_types" in self.fields else None)
 

@@ -17,10 +17,11 @@ from specdec.errors import UserError, hub_reason
 from specdec.models import card
 from specdec.models.architectures import Architecture, fills_masked_blocks, find_architecture, supported_types
 from specdec.models.layer_settings import kept_len
-from specdec.models.sizes import head_size, kv_heads, num_parameters
+from specdec.models.sizes import head_size, kv_heads, num_in_layers, num_parameters
 
 BUNDLED = "bundled"
 SMOLLM2 = "smollm2"
+IN_DTYPE, INT8 = "dtype", "int8"  # how the matrices of a target's layers are kept
 BUNDLED_DIR = specdec.HOME / "assets" / "models"
 # Checkpoints that users of this program ask for: what a mistyped name may have meant.
 KNOWN_NAMES = (
@@ -68,12 +69,14 @@ TARGET = Role("target", "--target_model_name", "target")
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model that was found but not loaded: its folder and the numbers of its config.json."""
+    """A model that was found but not loaded: its folder, the numbers of its config.json, and how its matrices will be
+    kept."""
 
     role: Role
     name: str
     path: Path
     config: dict[str, Any] = field(repr=False)
+    kept_as: str = field(default=IN_DTYPE, kw_only=True)
 
     @property
     def title(self) -> str:
@@ -118,6 +121,11 @@ class ModelSource:
     def num_parameters(self) -> int:
         """Weights, from the config alone (norms and biases included)."""
         return num_parameters(self.architecture, self.config)
+
+    def weight_bytes(self, itemsize: int) -> int:
+        """What the weights take in memory, where a number has `itemsize` bytes; scales of 8 bits are left aside."""
+        in_8_bits = num_in_layers(self.config) if self.kept_as == INT8 else 0
+        return in_8_bits + (self.num_parameters - in_8_bits) * itemsize
 
     @property
     def _model_type(self) -> str:

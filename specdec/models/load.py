@@ -16,19 +16,20 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from specdec.errors import UserError
 from specdec.models.architectures import Architecture
-from specdec.models.checkpoints import TARGET, ModelSource
+from specdec.models.checkpoints import INT8, ModelSource
 from specdec.models.graph.graph_lm import MAX_TOKENS, GraphLM
 from specdec.models.graph.weights import unsupported
+from specdec.models.int8 import quantised
 from specdec.models.joined import body_of
 from specdec.models.layer_settings import rope_settings
 from specdec.models.lm import CachedLM
+from specdec.models.room import must_spread
 
 log = logging.getLogger("failfast")
 BACKENDS = {"eager": CachedLM, "graph": GraphLM}
 # On a CPU a second thread must bring more than the two lose by waiting for each other in every product: models of fewer
 # parameters than this run as fast with one alone, and on a busy machine many times faster.
 PARAMETERS_A_THREAD = 64_000_000
-ROOM_FOR_WEIGHTS = 0.9  # of a GPU's free memory; the rest is for caches and activations
 
 
 def load_lm(
@@ -43,35 +44,16 @@ def load_lm(
     graph."""
     if must_spread(source, device, dtype):
         return CachedLM(load_hf_model(source, dtype, device_map="auto"), vocab_size, gaps=gaps)
-    model = moved(load_hf_model(source, dtype), device)
+    model = load_hf_model(source, dtype)
+    model = moved(quantised(model, device) if source.kept_as == INT8 else model, device)
     if backend == "eager":
         return CachedLM(model, vocab_size, gaps, body_of(model))
     return BACKENDS[backend](model, vocab_size, gaps=gaps)
 
 
-def loading_title(source: ModelSource, dtype: torch.dtype, device: torch.device, backend: str) -> str:
-    """What is said before minutes of silence: "target X: 65.5 GB, bfloat16 on cuda, graph"."""
-    size = source.num_parameters * dtype.itemsize
-    shown = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-    threads = f", threads: {torch.get_num_threads()}" if device.type == "cpu" else ""
-    name = str(dtype).removeprefix("torch.")
-    return f"{source.role.title} {source.name}: {shown}, {name} on {device}, {backend}{threads}"
-
-
 def moved(model: PreTrainedModel, where: torch.device | torch.dtype | str) -> PreTrainedModel:
     """`model` itself, on another device or in another dtype."""
     return model.to(where)  # type: ignore[arg-type]  # transformers' wrapper of `to` is typed without its self
-
-
-def must_spread(source: ModelSource, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether a target is too big for one GPU where there are several: then its layers go to all of them.
-
-    Drafters stay on one GPU, and so does everything if --device names one (cuda:1).
-    """
-    if source.role is not TARGET or device != torch.device("cuda") or torch.cuda.device_count() < 2:
-        return False
-    free_bytes, _ = torch.cuda.mem_get_info(device)
-    return source.num_parameters * dtype.itemsize > ROOM_FOR_WEIGHTS * free_bytes
 
 
 def load_hf_model(source: ModelSource, dtype: torch.dtype, device_map: str | None = None) -> PreTrainedModel:

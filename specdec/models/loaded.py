@@ -14,7 +14,8 @@ import torch
 from specdec.models.checkpoints import TARGET, ModelSource, Role
 from specdec.models.heads import HeadNetwork, HeadSource
 from specdec.models.lm import CachedLM
-from specdec.models.load import load_lm, loading_title
+from specdec.models.load import load_lm
+from specdec.models.room import loading_title, require_room
 
 log = logging.getLogger("failfast")
 SLOW_TO_LOAD = 10**9  # bytes from which on a silence has to be explained
@@ -53,7 +54,8 @@ class LoadedModels:
         if source.role not in self._lms:
             # Tables are padded, each in its own way: such ids are never written and never drafted.
             vocab_size, gaps = self.predicted
-            if self.is_told or source.num_parameters * self.dtype.itemsize >= SLOW_TO_LOAD:
+            require_room(source, self.device, self.dtype)
+            if self.is_told or source.weight_bytes(self.dtype.itemsize) >= SLOW_TO_LOAD:
                 log.info("loading %s", loading_title(source, self.dtype, self.device, self.backend))
             self._lms[source.role] = load_lm(source, self.device, self.dtype, vocab_size, self.backend, gaps)
             self._lms[source.role].warm_up(num_nodes=self.most_nodes if source.role is TARGET else 0)

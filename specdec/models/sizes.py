@@ -23,6 +23,13 @@ def num_parameters(architecture: Architecture, config: Mapping[str, Any]) -> int
     return tables * config["vocab_size"] * hidden + len(layers) * same + own + hidden
 
 
+def num_in_layers(config: Mapping[str, Any]) -> int:
+    """Numbers in the matrices of all layers, of a network without experts."""
+    hidden, size = config["hidden_size"], head_size(config)
+    heads = 2 * (config["num_attention_heads"] + kv_heads(config))
+    return int(config["num_hidden_layers"] * hidden * (heads * size + 3 * config["intermediate_size"]))
+
+
 def _attention(architecture: Architecture, config: Mapping[str, Any]) -> int:
     hidden, size = config["hidden_size"], head_size(config)
     query, key = config["num_attention_heads"] * size, kv_heads(config) * size

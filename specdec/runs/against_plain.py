@@ -18,7 +18,7 @@ from specdec.session import Session
 
 FEW_TOKENS = 11  # of a prefix, run in one pass to see how far rounding goes
 # What decides a text, beside the drafter.
-_SAME_TEXT = ("target_sha256", "prompt_sha256", "dtype", "device", "backend", "stop_ids", "decoding")
+_SAME_TEXT = ("target_sha256", "prompt_sha256", "dtype", "target_weights", "device", "backend", "stop_ids", "decoding")
 
 
 class AgainstPlain:

@@ -12,6 +12,9 @@ import triton.language as tl
 
 from specdec.models.graph.branches import Branches
 from specdec.models.graph.overlap import admit_next, launch_options, wait_for_previous
+from specdec.models.graph.scaled import scaled_product
+from specdec.models.graph.tiles import Launcher
+from specdec.models.int8 import Int8Matrix
 
 ENOUGH_PROGRAMS = 128  # about the multiprocessors of a big GPU: more splits than that only add to the merging
 MAX_SPLITS = 32
@@ -23,6 +26,7 @@ class GpuOperations:
 
     def __init__(self, overlaps: bool) -> None:
         self._overlap = launch_options(overlaps)
+        self.launcher = Launcher(self._overlap)
 
     def receive(
         self, sent: torch.Tensor, inputs: torch.Tensor, embedding_VC: torch.Tensor, hidden_MC: torch.Tensor
@@ -117,6 +121,10 @@ class GpuOperations:
             **self._overlap,
         )
         return out_MN
+
+    def scaled_product(self, x_MK: torch.Tensor, w: Int8Matrix, bias_N: torch.Tensor | None = None) -> torch.Tensor:
+        """See plain.scaled_product, and `scaled.py`."""
+        return scaled_product(self.launcher, x_MK, w, bias_N)
 
     def most_probable(self, logits_KV: torch.Tensor, state: torch.Tensor, found_K2: torch.Tensor) -> None:
         """See plain.most_probable: over chunks of rows, then over what they found; found_K2 may be pinned memory."""

@@ -51,6 +51,17 @@ def plan_product(outer: int, inner: int, kind: str, itemsize: int = 2) -> Plan:
     return Plan(TILE, step, _splits(outer, inner, step, NUM_PROGRAMS), num_stages=6 if itemsize == 2 else 3)
 
 
+def plan_int8(kind: str, num_rows: int, outer: int, inner: int, itemsize: int = 2) -> Plan:
+    """The same for weights in 8 bits and `num_rows` rows of values of `itemsize` bytes; of "scaled", nothing is fused
+    to the product, and there may be more than 64 rows."""
+    short, step = (_step(inner, 2 * size // itemsize) for size in (64, 128 if num_rows > 16 else 256))
+    if num_rows > 64:
+        return Plan(2 * TILE, short, num_warps=8, num_stages=3)
+    if kind == "gated":
+        return Plan(TILE, step)
+    return Plan(TILE, step, _splits(outer, inner, step, 2 * NUM_PROGRAMS))
+
+
 def _splits(outer: int, inner: int, step: int, num_programs: int) -> int:
     """As many as make at most `num_programs` of whole tiles, each doing enough."""
     return max(1, min(inner // (step * MIN_STEPS), num_programs // -(-outer // TILE)))

@@ -18,39 +18,38 @@ import triton.language as tl
 
 from specdec.models.graph.kernels import GpuOperations
 from specdec.models.graph.network import LibraryProducts, Place, Stream
-from specdec.models.graph.overlap import admit_next, launch_options, wait_for_previous
-from specdec.models.graph.plans import Plan, plan_product
-from specdec.models.graph.weights import Weights
+from specdec.models.graph.overlap import admit_next, wait_for_previous
+from specdec.models.graph.tiles import merge_splits, multiply, padded_rows
+from specdec.models.graph.weights import LayerWeights
+from specdec.models.int8 import Int8Matrix, Matrix
 
-MAX_TILES = 8192  # of a split product: with tiles of 16, outer sizes up to 131,072
 SMALLEST_STEP = 32  # inner sizes are multiples of it
 SHARED_MEMORY = 160 * 1024  # bytes of a multiprocessor's that the largest cut takes
 
 
-def can_fuse(weights: Weights) -> bool:
-    """Whether these kernels multiply a model's weights where they are.
+def can_fuse(layer: LayerWeights) -> bool:
+    """Whether these kernels multiply a layer's weights where they are.
 
     In float16, hidden states times a norm could overflow. GPUs below an A100 have too little shared memory.
     """
-    if weights.device.type == "cuda":
-        properties = torch.cuda.get_device_properties(weights.device)
+    device, dtype = layer.attention_norm_C.device, layer.attention_norm_C.dtype
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
         shared_memory = properties.shared_memory_per_block_optin  # type: ignore[attr-defined]  # torch's stub lacks it
         if shared_memory < SHARED_MEMORY:
             return False
-    layer = weights.layers[0]
     inner_sizes = [w.shape[1] for w in (layer.qkv_NC, layer.output_CHD, layer.down_CI)]
-    return weights.dtype != torch.float16 and all(size % SMALLEST_STEP == 0 for size in inner_sizes)
+    return dtype != torch.float16 and all(size % SMALLEST_STEP == 0 for size in inner_sizes)
 
 
 class FusedProducts:
-    """`network.Products` by one kernel each. One instance serves one stream: it counts its splits."""
+    """`network.Products` by one kernel each. One instance serves one stream."""
 
     def __init__(self, overlaps: bool) -> None:
-        """`plans` overrides `plan_product` for some (kind, rows, outer, inner)."""
-        self._overlap = launch_options(overlaps)
-        self._library = LibraryProducts(GpuOperations(overlaps))
-        self.plans: dict[tuple[str, int, int, int], Plan] = {}
-        self._arrived: torch.Tensor | None = None
+        """`plans`: those of its launcher."""
+        operations = GpuOperations(overlaps)
+        self._library, self._launcher = LibraryProducts(operations), operations.launcher
+        self.plans = self._launcher.plans
 
     def begin(self, stream: Stream) -> None:
         hidden_MC = stream.hidden_MC
@@ -61,82 +60,67 @@ class FusedProducts:
             hidden_MC, stream.norm_C, stream.weighted_MC, stream.squares_TM, size, triton.next_power_of_2(size)
         )
 
-    def queries(self, stream: Stream, w_NC: torch.Tensor, bias_N: torch.Tensor | None, place: Place) -> torch.Tensor:
+    def queries(self, stream: Stream, w_NC: Matrix, bias_N: torch.Tensor | None, place: Place) -> torch.Tensor:
         # A head's norm needs its whole row, and a tile here has parts of heads; a tree's rows turn by their depths.
         if place.norms_2D is not None or place.tree is not None:
             return self._library.queries(stream, w_NC, bias_N, place)
         _, num_kv_heads, capacity, head_size = place.cache_2GPD.shape
         num_heads = len(w_NC) // head_size - 2 * num_kv_heads
         q_MHD = stream.hidden_MC.new_empty(len(stream.hidden_MC), num_heads, head_size)
-        bias = w_NC if bias_N is None else bias_N
+        bias = stream.norm_C if bias_N is None else bias_N  # without one nobody looks at it
         where = (place.rotary_2PE, place.cache_2GPD, place.state)
         rotation = (bias, *where, capacity, num_heads, num_kv_heads, head_size)
         self._multiply_pairs("rotated", stream, w_NC, q_MHD, rotation, bias_N is not None)
         return q_MHD
 
-    def gated(self, stream: Stream, w_2IC: torch.Tensor) -> torch.Tensor:
+    def gated(self, stream: Stream, w_2IC: Matrix) -> torch.Tensor:
         out_MI = stream.hidden_MC.new_empty(len(stream.hidden_MC), len(w_2IC) // 2)
         # Pointers that nobody follows, and heads of a single pair, so that the kernel's constants stay valid.
-        no_rotation = (w_2IC, w_2IC, w_2IC, w_2IC, 0, 0, 0, 2)
+        no_rotation = (*[stream.norm_C] * 4, 0, 0, 0, 2)
         self._multiply_pairs("gated", stream, w_2IC, out_MI, no_rotation, False)
         return out_MI
 
     def _multiply_pairs(
-        self, kind: str, stream: Stream, w_NC: torch.Tensor, out: torch.Tensor, rotation: tuple, is_biased: bool
+        self, kind: str, stream: Stream, w_NC: Matrix, out: torch.Tensor, rotation: tuple, is_biased: bool
     ) -> None:
         weighted_MC, squares_TM = stream.weighted()
-        (num_rows, inner), plan = weighted_MC.shape, self._plan(kind, weighted_MC, len(w_NC))
+        (num_rows, inner), (values_NC, scale_N, is_scaled) = weighted_MC.shape, _parts(w_NC)
+        plan = self._launcher.plan(kind, weighted_MC, len(w_NC), is_scaled)
         tiles = triton.cdiv(len(w_NC), plan.block_n)
         _pairs_kernel[(tiles, plan.splits)](
-            *(weighted_MC, squares_TM, w_NC, out, *self._workspace(plan, tiles, weighted_MC)),
+            *(weighted_MC, squares_TM, values_NC, scale_N, out),
+            *self._launcher.workspace(plan, tiles, weighted_MC),
             *(num_rows, len(w_NC) // 2, inner, len(squares_TM), stream.eps),
-            *(*rotation, is_biased, kind == "gated", triton.next_power_of_2(len(squares_TM)), plan.splits),
-            **self._launch(plan, weighted_MC),
+            *(*rotation, is_scaled, is_biased, kind == "gated", triton.next_power_of_2(len(squares_TM)), plan.splits),
+            **self._launcher.options(plan, weighted_MC, padded_rows(weighted_MC)),
         )
 
-    def add(self, stream: Stream, y_MI: torch.Tensor, w_CI: torch.Tensor, next_norm_C: torch.Tensor) -> None:
-        hidden_MC = stream.hidden_MC
+    def add(
+        self,
+        stream: Stream,
+        y_MI: torch.Tensor,
+        w_CI: Matrix,
+        next_norm_C: torch.Tensor,
+        tap_MC: torch.Tensor | None = None,
+    ) -> None:
+        hidden_MC, (values_CI, scale_C, is_scaled) = stream.hidden_MC, _parts(w_CI)
+        tap = (hidden_MC, 0) if tap_MC is None else (tap_MC, tap_MC.stride(0))  # without one nobody looks
         num_rows, outer, inner = len(y_MI), len(w_CI), y_MI.shape[1]
-        plan = self._plan("add", y_MI, outer)
+        plan = self._launcher.plan("add", y_MI, outer, is_scaled)
         tiles = triton.cdiv(outer, plan.block_n)
         stream.squares_TM = hidden_MC.new_empty(tiles, num_rows, dtype=torch.float32)
         stream.norm_C = next_norm_C
         _add_kernel[(tiles, plan.splits)](
-            *(y_MI, w_CI, next_norm_C, hidden_MC, stream.weighted_MC, stream.squares_TM),
-            *(*self._workspace(plan, tiles, y_MI), num_rows, outer, inner, plan.splits),
-            **self._launch(plan, y_MI),
+            *(y_MI, values_CI, scale_C, next_norm_C, hidden_MC, stream.weighted_MC, stream.squares_TM),
+            *(*self._launcher.workspace(plan, tiles, y_MI), num_rows, outer, inner),
+            *(*tap, tap_MC is not None, is_scaled, plan.splits),
+            **self._launcher.options(plan, y_MI, padded_rows(y_MI)),
         )
 
-    def _plan(self, kind: str, x_MK: torch.Tensor, outer: int) -> Plan:
-        num_rows, inner = x_MK.shape
-        own = self.plans.get((kind, num_rows, outer, inner))
-        return own or plan_product(outer, inner, kind, x_MK.element_size())
 
-    def _launch(self, plan: Plan, x_MK: torch.Tensor) -> dict[str, object]:
-        return {
-            "BLOCK_M": _padded_rows(x_MK),
-            "IS_PADDED": _padded_rows(x_MK) > len(x_MK),
-            "BLOCK_N": plan.block_n,
-            "BLOCK_K": plan.block_k,
-            "PRECISION": "ieee" if x_MK.dtype == torch.float32 else "tf32",
-            "num_warps": plan.num_warps,
-            "num_stages": plan.num_stages,
-            **self._overlap,
-        }
-
-    def _workspace(self, plan: Plan, tiles: int, x_MK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where splits leave their parts, and per tile, how many have: zero between launches.
-
-        Recorded graphs hold the counters' address.
-        """
-        if self._arrived is None:
-            self._arrived = torch.zeros(MAX_TILES, dtype=torch.int32, device=x_MK.device)
-        size = plan.splits * tiles * plan.block_n * _padded_rows(x_MK) if plan.splits > 1 else 0
-        return x_MK.new_empty(size, dtype=torch.float32), self._arrived
-
-
-def _padded_rows(x_MK: torch.Tensor) -> int:
-    return max(16, triton.next_power_of_2(len(x_MK)))
+def _parts(w_NK: Matrix) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """What is multiplied, the scales of its rows, and whether there are any: if not, nobody looks at them."""
+    return (w_NK.values_NK, w_NK.scale_N, True) if isinstance(w_NK, Int8Matrix) else (w_NK, w_NK, False)
 
 
 @triton.jit
@@ -155,12 +139,12 @@ def _begin_kernel(
 
 @triton.jit
 def _pairs_kernel(
-    x_ptr: tl.tensor, squares_ptr: tl.tensor, w_ptr: tl.tensor, out_ptr: tl.tensor,
+    x_ptr: tl.tensor, squares_ptr: tl.tensor, w_ptr: tl.tensor, scale_ptr: tl.tensor, out_ptr: tl.tensor,
     parts_ptr: tl.tensor, arrived_ptr: tl.tensor,
     num_rows: tl.tensor, num_pairs: tl.tensor, inner: tl.tensor, num_squares: tl.tensor, eps: tl.tensor,
     bias_ptr: tl.tensor, rotary_ptr: tl.tensor, cache_ptr: tl.tensor, state_ptr: tl.tensor, capacity: tl.tensor,
     H: tl.constexpr, G: tl.constexpr, D: tl.constexpr,
-    BIASED: tl.constexpr, GATED: tl.constexpr, SQUARES: tl.constexpr, SPLITS: tl.constexpr,
+    SCALED: tl.constexpr, BIASED: tl.constexpr, GATED: tl.constexpr, SQUARES: tl.constexpr, SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, IS_PADDED: tl.constexpr,
     PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
 ) -> None:  # fmt: skip
@@ -176,6 +160,8 @@ def _pairs_kernel(
     w_lines = w_ptr + columns.to(tl.int64)[:, None] * inner
     # Asked for before the loop, looked at after it: nobody waits.
     pairs = tile * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
+    if SCALED:
+        scale = tl.load(scale_ptr + columns)
     if BIASED:
         bias = tl.load(bias_ptr + columns).to(tl.float32)
     if not GATED:
@@ -185,16 +171,18 @@ def _pairs_kernel(
     is_square = (tiles < num_squares)[:, None] & is_row[None, :]
     wait_for_previous(OVERLAPS)
     squares = tl.load(squares_ptr + tiles[:, None] * num_rows + rows[None, :], mask=is_square, other=0.0)
-    sums = _multiply(w_lines, x_ptr, is_row, inner, SPLITS, BLOCK_M, BLOCK_N, BLOCK_K, IS_PADDED, PRECISION)
+    sums = multiply(w_lines, x_ptr, is_row, inner, SPLITS, BLOCK_M, BLOCK_N, BLOCK_K, IS_PADDED, PRECISION)
     admit_next(OVERLAPS)
     is_last = True
     if SPLITS > 1:
         place = (tile * BLOCK_N + lines)[:, None] * BLOCK_M + rows[None, :]
-        sums, is_last = _merge_splits(
+        sums, is_last = merge_splits(
             sums, parts_ptr + place, tl.num_programs(0) * BLOCK_N * BLOCK_M, arrived_ptr + tile, SPLITS
         )
     if is_last:
         sums *= tl.rsqrt(tl.sum(squares, axis=0) / inner + eps)[None, :]
+        if SCALED:
+            sums *= scale[:, None]
         if BIASED:
             sums += bias[:, None]
         left, right = tl.split(tl.permute(tl.reshape(sums, (BLOCK_N // 2, 2, BLOCK_M)), (0, 2, 1)))
@@ -208,28 +196,6 @@ def _pairs_kernel(
             _rotate_and_store(
                 left, right, cos, sin, pairs, rows, num_rows, first, num_tokens, out_ptr, cache_ptr, capacity, H, G, D
             )
-
-
-@triton.jit
-def _multiply(
-    w_lines: tl.tensor, x_ptr: tl.tensor, is_row: tl.tensor, inner: tl.tensor, SPLITS: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, IS_PADDED: tl.constexpr,
-    PRECISION: tl.constexpr,
-) -> tl.tensor:  # fmt: skip
-    """This split's part of a tile [BLOCK_N, BLOCK_M]: lines of weights, by their addresses, times the rows of x."""
-    x_lines = x_ptr + tl.arange(0, BLOCK_M)[None, :] * inner
-    split = tl.program_id(1)
-    share = tl.cdiv(tl.cdiv(inner, SPLITS), BLOCK_K) * BLOCK_K
-    sums = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
-    for begin in range(split * share, tl.minimum((split + 1) * share, inner), BLOCK_K):
-        ks = begin + tl.arange(0, BLOCK_K)
-        if IS_PADDED:
-            # Not read: a real row in its place would be asked for by all programs at once, many times over.
-            x = tl.load(x_lines + ks[:, None], mask=is_row[None, :], other=0.0)
-        else:
-            x = tl.load(x_lines + ks[:, None])
-        sums = tl.dot(tl.load(w_lines + ks[None, :]), x, sums, input_precision=PRECISION)
-    return sums
 
 
 @triton.jit
@@ -269,50 +235,41 @@ def _rotate_and_store(
 
 @triton.jit
 def _add_kernel(
-    x_ptr: tl.tensor, w_ptr: tl.tensor, norm_ptr: tl.tensor,
+    x_ptr: tl.tensor, w_ptr: tl.tensor, scale_ptr: tl.tensor, norm_ptr: tl.tensor,
     hidden_ptr: tl.tensor, weighted_ptr: tl.tensor, squares_ptr: tl.tensor,
     parts_ptr: tl.tensor, arrived_ptr: tl.tensor,
-    num_rows: tl.tensor, outer: tl.tensor, inner: tl.tensor, SPLITS: tl.constexpr,
+    num_rows: tl.tensor, outer: tl.tensor, inner: tl.tensor,
+    tap_ptr: tl.tensor, tap_stride: tl.tensor,
+    IS_TAPPED: tl.constexpr, SCALED: tl.constexpr, SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, IS_PADDED: tl.constexpr,
     PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
 ) -> None:  # fmt: skip
     tile = tl.program_id(0)
     rows, columns = tl.arange(0, BLOCK_M), tile * BLOCK_N + tl.arange(0, BLOCK_N)
     is_row, is_column = rows < num_rows, columns < outer
-    w_lines = w_ptr + tl.minimum(columns, outer - 1).to(tl.int64)[:, None] * inner
+    lines = tl.minimum(columns, outer - 1)
+    w_lines = w_ptr + lines.to(tl.int64)[:, None] * inner
+    if SCALED:
+        scale = tl.load(scale_ptr + lines)
     place, is_out = rows[None, :] * outer + columns[:, None], is_row[None, :] & is_column[:, None]
     norm = tl.load(norm_ptr + columns, mask=is_column, other=0.0).to(tl.float32)[:, None]
     wait_for_previous(OVERLAPS)
     before = tl.load(hidden_ptr + place, mask=is_out, other=0.0)
-    sums = _multiply(w_lines, x_ptr, is_row, inner, SPLITS, BLOCK_M, BLOCK_N, BLOCK_K, IS_PADDED, PRECISION)
+    sums = multiply(w_lines, x_ptr, is_row, inner, SPLITS, BLOCK_M, BLOCK_N, BLOCK_K, IS_PADDED, PRECISION)
     admit_next(OVERLAPS)
     is_last = True
     if SPLITS > 1:
         part = (tile * BLOCK_N + tl.arange(0, BLOCK_N))[:, None] * BLOCK_M + rows[None, :]
-        sums, is_last = _merge_splits(
+        sums, is_last = merge_splits(
             sums, parts_ptr + part, tl.num_programs(0) * BLOCK_N * BLOCK_M, arrived_ptr + tile, SPLITS
         )
     if is_last:
+        if SCALED:
+            sums *= scale[:, None]
         after = (before.to(tl.float32) + sums).to(before.dtype)
         tl.store(hidden_ptr + place, after, mask=is_out)
+        if IS_TAPPED:
+            tl.store(tap_ptr + rows[None, :] * tap_stride + columns[:, None], after, mask=is_out)
         wide = tl.where(is_out, after.to(tl.float32), 0.0)
         tl.store(weighted_ptr + place, (wide * norm).to(before.dtype), mask=is_out)
         tl.store(squares_ptr + tile * num_rows + rows, tl.sum(wide * wide, axis=0), mask=is_row)
-
-
-@triton.jit
-def _merge_splits(
-    sums: tl.tensor, parts: tl.tensor, stride: tl.tensor, arrived: tl.tensor, SPLITS: tl.constexpr
-) -> tuple[tl.tensor, tl.tensor]:
-    """The tile's sums over all splits, and whether this is its last program: to the others they mean nothing."""
-    tl.store(parts + tl.program_id(1) * stride, sums)
-    tl.debug_barrier()
-    # The last program adds up all parts in the same order, whoever is last.
-    is_last = tl.atomic_add(arrived, 1, sem="acq_rel") == SPLITS - 1
-    if is_last:
-        tl.debug_barrier()
-        sums = tl.zeros_like(sums)
-        for split in tl.static_range(SPLITS):
-            sums += tl.load(parts + split * stride, cache_modifier=".cg")
-        tl.store(arrived, 0)
-    return sums, is_last

@@ -10,6 +10,7 @@ positions, M new tokens (padded), N = (H + 2G) * D, P positions of the cache, V 
 import torch
 
 from specdec.models.graph.branches import Branches
+from specdec.models.int8 import Int8Matrix
 from specdec.models.lm import most_probable as most_probable_of
 
 
@@ -103,6 +104,11 @@ def _visible_in_tree(first: int, num_tokens: int, window: int | None, tree: Bran
         return visible_ML
     positions_L = torch.cat([torch.arange(first), first + tree.depths_M[:num_tokens]])
     return visible_ML & (first + tree.depths_M[:, None] - positions_L < window)
+
+
+def scaled_product(x_MK: torch.Tensor, w: Int8Matrix, bias_N: torch.Tensor | None = None) -> torch.Tensor:
+    """x w^T + bias of weights in 8 bits."""
+    return w.product(x_MK, bias_N)
 
 
 def most_probable(logits_KV: torch.Tensor, state: torch.Tensor, found_K2: torch.Tensor) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from specdec.models.architectures import find_architecture
+from specdec.models.int8 import Int8Matrix, Matrix
 from specdec.models.lm import windows_of
 
 HEAD_SIZES = (16, 32, 64, 128, 256)
@@ -25,12 +26,12 @@ class LayerWeights:
     norms of query and key heads; None: there are none. `window`: see `layer_settings.Windows`."""
 
     attention_norm_C: torch.Tensor
-    qkv_NC: torch.Tensor
+    qkv_NC: Matrix
     qkv_bias_N: torch.Tensor | None
-    output_CHD: torch.Tensor
+    output_CHD: Matrix
     mlp_norm_C: torch.Tensor
-    gate_up_2IC: torch.Tensor
-    down_CI: torch.Tensor
+    gate_up_2IC: Matrix
+    down_CI: Matrix
     head_norms_2D: torch.Tensor | None = None
     window: int | None = None
 
@@ -57,6 +58,11 @@ class Weights:
     @property
     def dtype(self) -> torch.dtype:
         return self.embedding_VC.dtype
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether the matrices of its layers are kept in 8 bits."""
+        return isinstance(self.layers[0].qkv_NC, Int8Matrix)
 
     @property
     def hidden_size(self) -> int:
@@ -119,15 +125,46 @@ def _join_layer(layer: nn.Module, window: int | None) -> LayerWeights:
     norms = [_weights(layer, f"self_attn.{one}_norm.weight") for one in "qk"] if has_norms else []
     return LayerWeights(
         attention_norm_C=_weights(layer, "input_layernorm.weight"),
-        qkv_NC=_joined(layer, query_key_value, "weight"),
+        qkv_NC=_matrix(layer, query_key_value),
         qkv_bias_N=_joined(layer, query_key_value, "bias") if has_bias else None,
-        output_CHD=_weights(layer, "self_attn.o_proj.weight"),
+        output_CHD=_matrix(layer, ("self_attn.o_proj",)),
         mlp_norm_C=_weights(layer, "post_attention_layernorm.weight"),
-        gate_up_2IC=_joined(layer, ("mlp.gate_proj", "mlp.up_proj"), "weight"),
-        down_CI=_weights(layer, "mlp.down_proj.weight"),
+        gate_up_2IC=_matrix(layer, ("mlp.gate_proj", "mlp.up_proj")),
+        down_CI=_matrix(layer, ("mlp.down_proj",)),
         head_norms_2D=torch.stack(norms) if norms else None,
         window=window,
     )
+
+
+def _matrix(layer: nn.Module, products: tuple[str, ...]) -> Matrix:
+    """Of products that share an input, in 8 bits where they are."""
+    weight_NK = _joined(layer, products, "weight")
+    return weight_NK if weight_NK.is_floating_point() else Int8Matrix(weight_NK, _joined(layer, products, "scale"))
+
+
+def join_head_layer(tensors: dict[str, torch.Tensor], body: str, norm: str) -> LayerWeights:
+    """The layer of a head whose tensors begin with `body`; `norm`: the one before its attention. Joined products take
+    the places of those in `tensors`, which become views of them."""
+    attention, mlp = f"{body}.self_attn", f"{body}.mlp"
+    norms = [f"{attention}.{one}_norm.weight" for one in "qk"]
+    has_norms = all(name in tensors for name in norms)
+    return LayerWeights(
+        attention_norm_C=tensors[f"{body}.{norm}.weight"],
+        qkv_NC=_joined_tensors(tensors, [f"{attention}.{one}_proj.weight" for one in "qkv"]),
+        qkv_bias_N=None,
+        output_CHD=tensors[f"{attention}.o_proj.weight"],
+        mlp_norm_C=tensors[f"{body}.post_attention_layernorm.weight"],
+        gate_up_2IC=_joined_tensors(tensors, [f"{mlp}.{one}_proj.weight" for one in ("gate", "up")]),
+        down_CI=tensors[f"{mlp}.down_proj.weight"],
+        head_norms_2D=torch.stack([tensors[name] for name in norms]) if has_norms else None,
+    )
+
+
+def _joined_tensors(tensors: dict[str, torch.Tensor], names: Sequence[str]) -> torch.Tensor:
+    joined = torch.cat([tensors[name] for name in names])
+    sizes = [len(tensors[name]) for name in names]
+    tensors.update(zip(names, joined.split(sizes), strict=True))
+    return joined
 
 
 def _weights(module: nn.Module, name: str) -> torch.Tensor:
@@ -137,6 +174,8 @@ def _weights(module: nn.Module, name: str) -> torch.Tensor:
 def _joined(layer: nn.Module, products: tuple[str, ...], kind: str) -> torch.Tensor:
     """The parameters one below the other; each product's own becomes a view of its rows."""
     parts = [layer.get_parameter(f"{product}.{kind}") for product in products]
+    if len(parts) == 1:
+        return parts[0].detach()
     joined = torch.cat([part.detach() for part in parts])
     for part, rows in zip(parts, joined.split([len(part) for part in parts]), strict=True):
         part.data = rows

@@ -1,0 +1,105 @@
+"""Tiles: what products of few rows share: how a tile of weights meets the rows, how its splits are merged, and how a
+kernel of them is launched. Which products there are, and what is fused to them, `products.py` and `scaled.py` say.
+
+Shape suffixes: K inner size, M tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from specdec.models.graph.plans import Plan, plan_int8, plan_product
+
+MAX_TILES = 8192  # of a split product: with tiles of 16, outer sizes up to 131,072
+
+
+class Launcher:
+    """Launches of one stream's products: it counts their splits.
+
+    Attributes:
+        plans: overrides the usual plans for some (kind, rows, outer, inner).
+    """
+
+    def __init__(self, overlap: dict[str, bool]) -> None:
+        """`overlap`: `launch_options`."""
+        self._overlap = overlap
+        self._arrived: torch.Tensor | None = None
+        self.plans: dict[tuple[str, int, int, int], Plan] = {}
+
+    def plan(self, kind: str, x_MK: torch.Tensor, outer: int, is_scaled: bool) -> Plan:
+        """How a product is cut; `is_scaled`: of weights in 8 bits."""
+        (num_rows, inner), size = x_MK.shape, x_MK.element_size()
+        if own := self.plans.get((kind, num_rows, outer, inner)):
+            return own
+        return plan_int8(kind, num_rows, outer, inner, size) if is_scaled else plan_product(outer, inner, kind, size)
+
+    def options(self, plan: Plan, x_MK: torch.Tensor, rows: int) -> dict[str, object]:
+        """What every such kernel takes by name; `rows`: of a tile."""
+        return {
+            "BLOCK_M": rows,
+            "IS_PADDED": len(x_MK) % rows > 0,
+            "BLOCK_N": plan.block_n,
+            "BLOCK_K": plan.block_k,
+            "PRECISION": "ieee" if x_MK.dtype == torch.float32 else "tf32",
+            "num_warps": plan.num_warps,
+            "num_stages": plan.num_stages,
+            **self._overlap,
+        }
+
+    def workspace(self, plan: Plan, tiles: int, x_MK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where splits leave their parts, and per tile, how many have: zero between launches.
+
+        Recorded graphs hold the counters' address.
+        """
+        if self._arrived is None:
+            self._arrived = torch.zeros(MAX_TILES, dtype=torch.int32, device=x_MK.device)
+        size = plan.splits * tiles * plan.block_n * padded_rows(x_MK) if plan.splits > 1 else 0
+        return x_MK.new_empty(size, dtype=torch.float32), self._arrived
+
+
+def padded_rows(x_MK: torch.Tensor) -> int:
+    return max(16, triton.next_power_of_2(len(x_MK)))
+
+
+@triton.jit
+def multiply(
+    w_lines: tl.tensor, x_ptr: tl.tensor, is_row: tl.tensor, inner: tl.tensor, SPLITS: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, IS_PADDED: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """This split's part of a tile [BLOCK_N, BLOCK_M]: lines of weights, by their addresses, times the rows of x. Whole
+    numbers of 8 bits become what x has; their scales are for the caller."""
+    x_lines = x_ptr + tl.arange(0, BLOCK_M)[None, :] * inner
+    split = tl.program_id(1)
+    share = tl.cdiv(tl.cdiv(inner, SPLITS), BLOCK_K) * BLOCK_K
+    sums = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
+    for begin in range(split * share, tl.minimum((split + 1) * share, inner), BLOCK_K):
+        ks = begin + tl.arange(0, BLOCK_K)
+        if IS_PADDED:
+            # Not read: a real row in its place would be asked for by all programs at once, many times over.
+            x = tl.load(x_lines + ks[:, None], mask=is_row[None, :], other=0.0)
+        else:
+            x = tl.load(x_lines + ks[:, None])
+        w = tl.load(w_lines + ks[None, :]).to(x.dtype)
+        sums = tl.dot(w, x, sums, input_precision=PRECISION)
+    return sums
+
+
+@triton.jit
+def merge_splits(
+    sums: tl.tensor, parts: tl.tensor, stride: tl.tensor, arrived: tl.tensor, SPLITS: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
+    """The tile's sums over all splits, and whether this is its last program: to the others they mean nothing."""
+    tl.store(parts + tl.program_id(1) * stride, sums)
+    tl.debug_barrier()
+    # The last program adds up all parts in the same order, whoever is last.
+    is_last = tl.atomic_add(arrived, 1, sem="acq_rel") == SPLITS - 1
+    if is_last:
+        tl.debug_barrier()
+        sums = tl.zeros_like(sums)
+        for split in tl.static_range(SPLITS):
+            sums += tl.load(parts + split * stride, cache_modifier=".cg")
+        tl.store(arrived, 0)
+    return sums, is_last
