@@ -3,9 +3,9 @@
     python -m experiments.vllm_load --vllm VENV/bin/vllm --work_dir FOLDER --data_dir data
 
 Plain, with the draft model and with the n-gram drafter. The costs by rows that the simulator is given are steps of the
-same servers at 1, 3, 6 and 10 requests at a time over made-up texts (random words, and words that come again and
-again), and what a prompt's token costs more. The predicted questions are gsm8k's, with the rounds of our records. The
-last line on stdout is JSON.
+same servers at 1, 3, 6 and 10 requests at a time over made-up texts, of random words; what a step with drafts takes
+longer than plain decoding's is its passes' (draft model) or its tokens' (n-gram). And what a prompt's token costs more.
+The predicted questions are gsm8k's, with the rounds of our records. The last line on stdout is JSON.
 """
 
 from __future__ import annotations
@@ -43,16 +43,18 @@ from specdec.traces.replay import replay
 from specdec.traces.trace import Trace
 
 DRAFT_MODEL, NGRAM = "draft_model", "ngram"
+LENGTHS = {DRAFT_MODEL: 4, NGRAM: 5}
 DRAFTERS = {DRAFT_MODEL: "ar_None_sf_4", NGRAM: "lookup_3_sf_5"}
 SETTINGS: Mapping[str, Settings | None] = {
     PLAIN: None,
-    DRAFT_MODEL: draft_model(4),
-    NGRAM: {"method": NGRAM, "num_speculative_tokens": 5, "prompt_lookup_max": 3, "prompt_lookup_min": 1},
+    DRAFT_MODEL: draft_model(LENGTHS[DRAFT_MODEL]),
+    NGRAM: {"method": NGRAM, "num_speculative_tokens": LENGTHS[NGRAM], "prompt_lookup_max": 3, "prompt_lookup_min": 1},
 }
 PRICED_AT, PREDICTED = (1, 3, 6, 10), (1, 2, 4, 8)
 LEAST_REQUESTS = 20  # that a measurement is over
 MADE_UP, NUM_WRITTEN, WORDS = 16, 32, range(100, 4000)  # tokens of a made-up prompt, of its answer; ids
 PROMPTS, LONG = (64, 256), 1024  # lengths that a prompt's token is priced by; how far the prices reach
+LEAST_MS, LEAST_DRAFTED = 0.01, 0.5
 Costs = dict[int, float]  # ms a step, by requests at a time
 
 
@@ -72,7 +74,7 @@ def measure(flags: Namespace) -> dict[str, Any]:
             for name, settings in SETTINGS.items()
         }
         servers = {name: running.enter_context(server) for name, server in begun.items()}
-        prices = {name: priced(server, name) for name, server in servers.items()}
+        prices = {name: priced(server) for name, server in servers.items()}
         windows = {name: _measured(server, flags, traces) for name, server in servers.items()}
     predicted = predictions(traces, prices)
     return {
@@ -96,23 +98,23 @@ def _row(predicted: float, window: Window) -> dict[str, float]:
     }
 
 
-def priced(server: VllmServer, method: str) -> dict[str, Any]:
-    """Ms a step and tokens drafted in it, by kind of text and requests at a time; ms of a prompt's token more."""
-    kinds = ("random", "repeated") if method == NGRAM else ("random",)
-    steps = {kind: {places: _step(server, kind, places) for places in PRICED_AT} for kind in kinds}
-    return {"steps": steps, "prompt_token_ms": _prompt_token_ms(server)}
+def priced(server: VllmServer) -> dict[str, Any]:
+    """Ms a step and tokens drafted in it, by requests at a time; ms of a prompt's token more."""
+    return {
+        "steps": {places: _step(server, places) for places in PRICED_AT},
+        "prompt_token_ms": _prompt_token_ms(server),
+    }
 
 
-def _step(server: VllmServer, kind: str, places: int) -> dict[str, float]:
-    bodies = [made_up(kind, number) for number in range(4 * places)]
-    window = steady(server.root_url, "completions", bodies, places, 2 * places)
+def _step(server: VllmServer, places: int) -> dict[str, float]:
+    bodies = [made_up(number) for number in range(4 * places)]
+    window = steady(server.root_url, "completions", bodies, places, max(4, 2 * places))
     return {"ms": window.step_ms, "drafted": window.drafted_per_step}
 
 
-def made_up(kind: str, number: int, length: int = MADE_UP, written: int = NUM_WRITTEN) -> Body:
-    """A request for so many tokens after random ones, or after three that come again and again."""
-    rng = random.Random(number)
-    words = rng.sample(WORDS, length) if kind == "random" else (rng.sample(WORDS, 3) * length)[:length]
+def made_up(number: int, length: int = MADE_UP, written: int = NUM_WRITTEN) -> Body:
+    """A request for so many tokens after random ones."""
+    words = random.Random(number).sample(WORDS, length)
     return {"model": BUNDLED, "prompt": words, "max_tokens": written, "temperature": 0.0, "ignore_eos": True}
 
 
@@ -123,7 +125,7 @@ def _prompt_token_ms(server: VllmServer) -> float:
         times = []
         for number in range(7):
             begin = time.perf_counter()
-            answer(server.root_url, "completions", made_up("random", number, length, 1))
+            answer(server.root_url, "completions", made_up(number, length, 1))
             times.append(1e3 * (time.perf_counter() - begin))
         medians.append(statistics.median(times))
     return max(0.0, (medians[1] - medians[0]) / (PROMPTS[1] - PROMPTS[0]))
@@ -146,7 +148,7 @@ def _measured(server: VllmServer, flags: Namespace, traces: Sequence[Trace]) -> 
 
 def predictions(traces: Sequence[Trace], prices: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[int, float]]:
     """Tokens a second by method and requests at a time."""
-    plain = steps_of(prices[PLAIN], "random")
+    plain = steps_of(prices[PLAIN])
     later = [after_first(trace) for trace in traces]
     share = sum(len(one.output_tokens) for one in traces) / sum(len(one.output_tokens) for one in later)
     found = {}
@@ -177,42 +179,34 @@ def simulated(requests: Requests, profile: LatencyProfile, name: str) -> dict[in
     }
 
 
-def steps_of(price: Mapping[str, Any], kind: str, what: str = "ms") -> Costs:
-    return {places: float(one[what]) for places, one in price["steps"][kind].items()}
+def steps_of(price: Mapping[str, Any]) -> Costs:
+    return {places: float(one["ms"]) for places, one in price["steps"].items()}
 
 
 def profile_of(method: str, plain: Costs, price: Mapping[str, Any]) -> LatencyProfile:
-    """What a step costs by requests, verified tokens and drafter passes, made of a method's steps."""
+    """What a step costs by requests, verified tokens and drafter passes, made of a method's steps and of plain ones."""
     passes: Costs = {}
-    if method == PLAIN:
-        verify = {1: plain}
-    elif method == DRAFT_MODEL:  # what its step takes longer than plain decoding's is its passes'
-        length = SETTINGS[DRAFT_MODEL]["num_speculative_tokens"]  # type: ignore[index]
-        verify = {1: plain, 1 + length: plain}
-        passes = {places: (ms - plain[places]) / length for places, ms in steps_of(price, "random").items()}
-    else:
-        verify = line_of(price, 1 + SETTINGS[NGRAM]["num_speculative_tokens"])  # type: ignore[index]
+    verify = {1: plain}
+    more = {places: max(0.0, ms - plain[places]) for places, ms in steps_of(price).items()}
+    if method == DRAFT_MODEL:
+        verify[1 + LENGTHS[method]] = plain
+        passes = {places: max(ms, LEAST_MS) / LENGTHS[method] for places, ms in more.items()}
+    elif method == NGRAM:
+        per_token = {places: ms / drafted_of(price, places) for places, ms in more.items()}
+        verify[1 + LENGTHS[method]] = {places: ms + LENGTHS[method] * per_token[places] for places, ms in plain.items()}
     longest = max(verify)
     far = {places: ms + price["prompt_token_ms"] * places * (LONG - longest) for places, ms in verify[longest].items()}
     return _profile(verify | {LONG: far}, passes)
 
 
-def line_of(price: Mapping[str, Any], longest: int) -> dict[int, Costs]:
-    """A step of 1 and of `longest` tokens a request, by a line through steps that drafted few and many tokens."""
-    found: dict[int, Costs] = {1: {}, longest: {}}
-    for places in PRICED_AT:
-        (few, few_ms), (many, many_ms) = (
-            (price["steps"][kind][places]["drafted"], price["steps"][kind][places]["ms"])
-            for kind in ("random", "repeated")
+def drafted_of(price: Mapping[str, Any], places: int) -> float:
+    """Tokens a step. Raises UserError where so few were drafted that they tell no cost."""
+    drafted = float(price["steps"][places]["drafted"])
+    if drafted < LEAST_DRAFTED:
+        raise UserError(
+            f"{drafted:.1f} tokens a step were drafted with {places} at a time, which tells no cost of them"
         )
-        if many - few < 1:
-            raise UserError(
-                f"texts of both kinds draft alike ({few:.1f} and {many:.1f} tokens a step): no cost is told"
-            )
-        slope = max(0.0, (many_ms - few_ms) / (many - few))
-        found[1][places] = few_ms - slope * few
-        found[longest][places] = few_ms + slope * (longest - 1 - few)
-    return found
+    return drafted
 
 
 def _profile(verify: Mapping[int, Costs], passes: Costs) -> LatencyProfile:

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.error import HTTPError
 
+import numpy as np
 import pytest
 from made_up import made_up_trace
 
-from experiments.vllm_load import DRAFT_MODEL, NGRAM, PLAIN, PREDICTED, PRICED_AT, line_of, predictions
+from experiments.vllm_load import DRAFT_MODEL, NGRAM, PLAIN, PREDICTED, PRICED_AT, predictions, profile_of, steps_of
 from experiments.vllm_steady import Window, steady
 from specdec.errors import UserError
+from specdec.models.checkpoints import BUNDLED
 
 STEP = "vllm:inter_token_latency_seconds"
 
@@ -77,28 +79,29 @@ def test_a_window_s_means_are_of_its_counters():
     assert (window.step_ms, window.drafted_per_step, window.tokens_per_s) == (25.0, 3.0, 0.0)
 
 
-def price(ms: float, more: float, drafted: dict[str, float]) -> dict:
-    """Steps that take `ms` and, for each request and each token that it drafts, `more`."""
-    steps = {
-        kind: {places: {"ms": ms + more * places * (1 + count), "drafted": count} for places in PRICED_AT}
-        for kind, count in drafted.items()
-    }
+def price(ms: float, more: float, drafted: float = 0.0) -> dict:
+    """Steps that take `ms` and, for each request and each token of it, `more`."""
+    steps = {places: {"ms": ms + more * places * (1 + drafted), "drafted": drafted} for places in PRICED_AT}
     return {"steps": steps, "prompt_token_ms": more}
 
 
 def test_prices_by_rows_give_the_steps_that_they_are_made_of():
-    own = price(10.0, 0.5, {"random": 1.0, "repeated": 5.0})
-    lines = line_of(own, 6)
-    assert lines[1][3] == pytest.approx(10 + 0.5 * 3) and lines[6][10] == pytest.approx(10 + 0.5 * 10 * 6)
-    with pytest.raises(UserError, match="draft alike"):
-        line_of(price(10.0, 0.5, {"random": 4.5, "repeated": 5.0}), 6)
+    plain = steps_of(price(10.0, 0.5))
+    tokens = profile_of(NGRAM, plain, price(10.0, 0.5, 2.0)).rows.verify[BUNDLED]
+    assert tokens.at([3, 10], [1, 4], [0])[:, :, 0] == pytest.approx(np.array([[11.5, 16], [15, 30]]))
+    rows = profile_of(DRAFT_MODEL, plain, price(18.0, 0.5, 0.0)).rows
+    assert rows.passes["ar"].at([6], [1], [0])[0, 0, 0] == pytest.approx((18 - 10) / 4)
+    assert rows.verify[BUNDLED].at([6], [1, 5, 105], [0])[0, :, 0] == pytest.approx(
+        np.array([13, 13, 13 + 0.5 * 6 * 100])
+    )
+    with pytest.raises(UserError, match="tells no cost"):
+        profile_of(NGRAM, plain, price(10.0, 0.5, 0.1))
 
 
 def test_predictions_grow_with_requests_and_drafts_that_cost_nothing_help():
     traces = [made_up_trace(one, num_tokens=30, chain_len=16, max_new_tokens=40, vocab_size=9) for one in range(4)]
-    free = {"random": 0.0, "repeated": 5.0}
-    prices = {PLAIN: price(10.0, 0.0, {"random": 0.0}), NGRAM: price(10.0, 0.0, free)}
-    found = predictions(traces, prices | {DRAFT_MODEL: price(20.0, 0.0, {"random": 4.0})})
+    prices = {PLAIN: price(10.0, 0.0), NGRAM: price(10.0, 0.0, 5.0), DRAFT_MODEL: price(20.0, 0.0, 4.0)}
+    found = predictions(traces, prices)
     for method in (PLAIN, NGRAM, DRAFT_MODEL):
         assert found[method][8] > found[method][4] > found[method][1]
     assert all(found[NGRAM][places] > found[PLAIN][places] for places in PREDICTED)
