@@ -47,7 +47,8 @@ help:
 setup: $(VENV)/.ready-dev
 
 demo: $(VENV)/.ready-run
-	@$(VENV)/bin/python failfast.py --num_questions 8 --max_new_tokens 256 --with_traces --output_dir $(DEMO_DIR)
+	@$(VENV)/bin/python failfast.py --drafters plain ar_sf dllm_sf failfast lookup eagle3_sf dflash_sf \
+		--num_questions 8 --max_new_tokens 256 --with_traces --output_dir $(DEMO_DIR)
 
 # Chains are recorded once and every setting is replayed from them; only measured times need a live run.
 gallery: $(VENV)/.ready-run

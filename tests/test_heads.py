@@ -218,7 +218,7 @@ def test_flags_that_cannot_go_together(target_dir: Path, tmp_path: Path, capsys)
     given = asked(target_dir, tmp_path, tmp_path)
     at = given.index("--eagle3_dir")
     assert main(given[:at] + given[at + 2 :]) == 2
-    assert "no EAGLE-3 head comes with a target: give --eagle3_dir FOLDER" in capsys.readouterr().err
+    assert "no EAGLE-3 head comes with the target: give --eagle3_dir FOLDER" in capsys.readouterr().err
     assert main([*given, "--verify", "trace"]) == 2
     assert "reads the target's hidden states, which no trace holds" in capsys.readouterr().err
 

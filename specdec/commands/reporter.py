@@ -114,5 +114,5 @@ class Reporter:
     def close(self) -> None:
         """The page of a run that has ended, and what may come next; of a shard, which is a part, no page."""
         if self.run_file is not None and not self.config.questions.shard:
-            print("\n" + self._page.written(self.entries, self.config.output.allow_seen, self.run_file.path), end="")
+            print(self._page.written(self.entries, self.config.output.allow_seen, self.run_file.path), end="")
         print(next_lines(self.config))

@@ -40,7 +40,7 @@ def _read(source: HeadSource) -> Head:
     return read_dflash(source)
 
 
-DFLASH_HEAD = HeadRole("DFlash head", "--dflash_dir", "", read=_read)
+DFLASH_HEAD = HeadRole("DFlash head", "--dflash_dir", "dflash_head", read=_read)
 
 
 def check_block(options: Options, context_len: int) -> None:

@@ -43,7 +43,7 @@ def _read(source: HeadSource) -> Head:
     return read_eagle3(source)
 
 
-EAGLE3_HEAD = HeadRole("EAGLE-3 head", "--eagle3_dir", "", read=_read)
+EAGLE3_HEAD = HeadRole("EAGLE-3 head", "--eagle3_dir", "eagle3_head", read=_read)
 
 
 class _Eagle3(TokenSpec):

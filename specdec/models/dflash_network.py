@@ -69,6 +69,11 @@ class DflashSettings(LlamaLike):
     logit_cap: float = 0.0
     parts: tuple[Part, ...] = ()
 
+    @property
+    def slots(self) -> slice:
+        """Those of a block that are drafts."""
+        return slice(self.first_slot, self.first_slot + self.num_drafts)
+
 
 Masks = dict[LayerKind, Tensor | None]
 
@@ -114,8 +119,8 @@ class DflashNetwork:
     @property
     def num_weight_bytes(self) -> int:
         """Bytes of the weights that a draft reads, the output head's among them."""
-        own = [tensor for name, tensor in self._w.items() if name not in ("embed_tokens.weight", "lm_head.weight")]
-        return sum(tensor.numel() * tensor.element_size() for tensor in [*own, self._head_VC])
+        own = (one for name, one in self._w.items() if not name.startswith(("embed_tokens", "lm_head")))
+        return self._head_VC.nbytes + sum(one.nbytes for one in own)
 
     def _table(self, name: str, targets: torch.nn.Module) -> Tensor:
         """Its own, or the target's, which may be spread over GPUs."""
@@ -249,7 +254,7 @@ class DflashNetwork:
     def _joined_block(self, joined: JoinedLayers, answer: Answer) -> Tensor:
         """A block after all that is known."""
         hidden_LC = joined.block(self._embedded(self._anchor), self._first, self._cache_A2GPD, self._angles_2PE)
-        return answer(hidden_LC[None, self._slots], self._anchor)
+        return answer(hidden_LC[None, self.head.slots], self._anchor)
 
     def _only_block(self, span: int, answer: Answer) -> Tensor:
         """A block after all that is known, looking at `span` positions of the cache."""
@@ -266,12 +271,7 @@ class DflashNetwork:
         x_LC = self._embedded(anchors_B)
         for index, kind in enumerate(self.head.layer_kinds):
             x_LC = self._layer(index, x_LC, (positions_L, places_L), masks[kind])
-        return self._normed(x_LC, "norm").unflatten(0, (-1, self.head.block_size))[:, self._slots]
-
-    @property
-    def _slots(self) -> slice:
-        """Those of a block that are drafts."""
-        return slice(self.head.first_slot, self.head.first_slot + self.head.num_drafts)
+        return self._normed(x_LC, "norm").unflatten(0, (-1, self.head.block_size))[:, self.head.slots]
 
     def _embedded(self, anchors_B: Tensor) -> Tensor:
         """The rows of blocks: each anchor, and masks after it."""
@@ -296,12 +296,10 @@ class DflashNetwork:
         place = f"layers.{index}"
         normed_LC = self._normed(x_LC, f"{place}.input_layernorm")
 
-        def attend(y_LC: Tensor) -> Tensor:
-            return self._attended(index, y_LC, at, mask_LP)
-
+        attend = partial(self._attended, index, at=at, mask_LP=mask_LP)
         x_LC = x_LC + self._between(f"{place}.attention_conv", normed_LC, attend)
         normed_LC = self._normed(x_LC, f"{place}.post_attention_layernorm")
-        return x_LC + self._between(f"{place}.mlp_conv", normed_LC, lambda y_LC: self._mlp(f"{place}.mlp", y_LC))
+        return x_LC + self._between(f"{place}.mlp_conv", normed_LC, partial(self._mlp, f"{place}.mlp"))
 
     def _between(self, place: str, x_LC: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         """A sublayer between its convolutions, where the head has any."""
