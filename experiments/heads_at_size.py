@@ -15,7 +15,7 @@ import shutil
 import sys
 from argparse import Namespace
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -28,6 +28,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from profiling.bench import default_dtype
 from profiling.common import parser_of, run_command
 from profiling.roofline import OTHERS
+from profiling.shaped_heads import HEAD_SHAPES, SPREAD, wanted_tensors
 from specdec.commands import run
 from specdec.drafters.dflash import DFLASH_HEAD
 from specdec.drafters.eagle3 import EAGLE3_HEAD
@@ -42,8 +43,7 @@ from specdec.records.record import Record, find_records, load_record
 
 DTYPE = torch.bfloat16
 DRAFTERS = ("plain", "lookup_3_sf_10", "eagle3_sf_7", "eagle3_df_0.5_9_3", "dflash_sf_15", "dflash_df_0.5_15_3")
-SPREAD = 0.02  # of random weights, as models of this size begin
-BLOCK, NUM_LAYERS, MAX_WORDS = 16, 5, 32000  # of z-lab's DFlash for Qwen3-8B; of EAGLE-3 heads
+HEADS = {HEAD_SHAPES[kind].role: HEAD_SHAPES[kind] for kind in ("dflash", "eagle3")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,11 +93,11 @@ def write_target(folder: Path, shape: str, device: torch.device) -> ModelSource:
 
 def write_head(folder: Path, role: HeadRole, target: ModelSource) -> HeadSource:
     """A head's config.json, and the tensors that its reader asks for."""
-    config = CONFIGS[role](target.config)
+    config = HEADS[role].config(target.config)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     head: Any = HeadSource(role, role.title, folder, config, target, []).head
-    wanted = head.wanted({}) if role is DFLASH_HEAD else head.wanted()
+    wanted = wanted_tensors(head, role)
     generator = torch.Generator().manual_seed(1)
     tensors = {
         name: (torch.ones(*size) if len(size) == 1 else SPREAD * torch.randn(*size, generator=generator)).to(DTYPE)
@@ -109,29 +109,6 @@ def write_head(folder: Path, role: HeadRole, target: ModelSource) -> HeadSource:
         tensors |= {"t2d": torch.arange(target.config["vocab_size"]) < words}
     save_file(tensors, folder / "model.safetensors")
     return HeadSource(role, role.title, folder, config, target, [folder / "model.safetensors"])
-
-
-def _layer(target: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size")
-    return {**{name: target[name] for name in names}, "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 1e6}
-
-
-def _dflash(target: Mapping[str, Any]) -> dict[str, Any]:
-    own = {"mask_token_id": target["vocab_size"] - 1, "block_size": BLOCK}
-    return {
-        **{"architectures": ["DFlashDraftModel"], "model_type": "qwen3", "num_hidden_layers": NUM_LAYERS},
-        **{"num_target_layers": target["num_hidden_layers"], "dflash_config": own, **_layer(target)},
-    }
-
-
-def _eagle3(target: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        **{"architectures": ["LlamaForCausalLMEagle3"], "model_type": "llama", "num_hidden_layers": 1},
-        **{"draft_vocab_size": min(MAX_WORDS, target["vocab_size"]), **_layer(target)},
-    }
-
-
-CONFIGS = {DFLASH_HEAD: _dflash, EAGLE3_HEAD: _eagle3}
 
 
 def _size(folder: Path) -> int:

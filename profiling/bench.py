@@ -6,30 +6,34 @@ Models have random weights made on the device, or are checkpoints.
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
 
 import torch
-from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+import transformers
+from transformers import PreTrainedModel
 
-from profiling.roofline import SHAPES
+from profiling.roofline import OTHERS, SHAPES, find_shape
 from specdec.models.checkpoints import Role, find_model
 from specdec.models.lm import CachedLM, device_clock
-from specdec.models.load import load_hf_model, moved
+from specdec.models.load import load_hf_model, model_config, moved
 
 COPY_BYTES = 4 << 30
+PRODUCT_SIZE = 8192  # of square matrices: more do not multiply faster
 TURNS = 5
+# Of random weights: what of a config.json no shape has, and no pass costs by.
+UNSHAPED = {"max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "rope_theta": 1e6, "hidden_act": "silu"}
 
 
 def make_model(name: str, role: Role, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    """A model of `SHAPES` with random weights, or the checkpoint that failfast.py would find. Raises UserError."""
-    if name not in SHAPES:
+    """A model of `SHAPES` or `OTHERS` with random weights, or the checkpoint that failfast.py would find. UserError."""
+    if name not in SHAPES and name not in OTHERS:
         return moved(load_hf_model(find_model(role, name), dtype), device)
-    fields: dict[str, Any] = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
-    fields |= {"max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "rope_theta": 1e6}
-    config = Qwen2Config(**vars(SHAPES[name]), **fields)
+    source = find_shape(role, name)
+    source = replace(source, config={**UNSHAPED, **source.config})
     torch.manual_seed(0)
     with torch.device(device), default_dtype(dtype):
-        return Qwen2ForCausalLM(config).eval()
+        model: PreTrainedModel = getattr(transformers, source.architecture.model_class)(model_config(source)).eval()
+    return model
 
 
 @contextmanager
@@ -74,4 +78,19 @@ def measure_copy(device: torch.device) -> float:
         begin = device_clock(device)
         target.copy_(source)
         seconds.append(device_clock(device) - begin)
+    del source, target
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # models of all sizes come after it
     return 2 * num_bytes / (1e3 * min(seconds))
+
+
+def measure_products(device: torch.device, dtype: torch.dtype) -> float:
+    """Multiplications and additions per ms of a large matrix product by the library, at best."""
+    size = PRODUCT_SIZE if device.type == "cuda" else PRODUCT_SIZE // 16
+    one, other = torch.randn(2, size, size, device=device, dtype=dtype)
+    seconds = []
+    for _ in range(10):
+        begin = device_clock(device)
+        one @ other
+        seconds.append(device_clock(device) - begin)
+    return 2 * size**3 / (1e3 * min(seconds))

@@ -1,13 +1,15 @@
-"""What a pass costs in an engine, against the limit of memory bandwidth measured in the same run.
+"""What a pass costs in an engine, against the limits of memory bandwidth and arithmetic measured in the same run.
 
     python -m profiling.profile_engine --drafter Qwen2.5-1.5B --targets Qwen2.5-7B Qwen2.5-14B --out DIR
+    python -m profiling.profile_engine --targets Qwen3-8B --heads dflash eagle3 --rows --out DIR
 
 For each model, at each context length: verify(k), a pass of k tokens with predictions for all, as a target checks a
-draft; a denoising pass of one block with predictions for one sub-block; and a step of drafting, which is such a pass
-and what the host makes of its predictions. A dLLM drafter's pass is priced by that step, an AR drafter's by a pass of
-one token. Times are wall clock from tokens on the host to predictions on the host. Writes DIR/NAME.json, a latency
-profile that failfast.py prices with; into a pipe or a file, stdout is that profile. Models are shapes by name (random
-weights) or checkpoints.
+draft, and verify_tree(k), the same of a draft that branches; a denoising pass of one block with predictions for one
+sub-block; and a step of drafting, which is such a pass and what the host makes of its predictions. A dLLM drafter's
+pass is priced by that step, an AR drafter's by a pass of one token, a head's by a draft of its own (`head_costs.py`).
+Times are wall clock from tokens on the host to predictions on the host. Writes DIR/NAME.json, a latency profile that
+failfast.py prices with; into a pipe or a file, stdout is that profile. Models are shapes by name (random weights) or
+checkpoints; heads have random weights and the shape that is published for the target's.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 from profiling.common import machine, parser_of, run_profiler, save_json
 from profiling.results import add_result_flags, table_lines
-from profiling.roofline import BLOCK, SHAPES, SUB_BLOCK, entry_name
+from profiling.roofline import BLOCK, OTHERS, SHAPES, SUB_BLOCK, entry_name, find_shape
 from specdec.commands.flags import StrictParser
 from specdec.decoding.denoising import Denoising, LiveBlocks
 from specdec.drafters.ar import AR_DRAFTER
 from specdec.drafters.block_diffusion import DLLM_DRAFTER
 from specdec.drafters.flags import positive_int
+from specdec.errors import UserError
 from specdec.models.checkpoints import TARGET, Role
 from specdec.models.graph.plans import BackendOptions
 
@@ -39,6 +42,10 @@ if TYPE_CHECKING:
 
 # Both ends of every padded count, so that straight lines between them are the steps of the curve.
 VERIFY_COUNTS = (1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64, 65, 96)
+# Rows of trees, the last known token among them: full passes, and the trees of 64, 128 and 256 nodes.
+TREE_ROWS = (16, 32, 64, 65, 128, 129, 256, 257)
+HEADS = ("dflash", "eagle3")
+ROWS_BY = "transformers' modules in one CUDA graph, not by the engine: it runs one request at a time"
 
 
 @dataclass(frozen=True)
@@ -51,20 +58,34 @@ class Settings:
 
 @dataclass(frozen=True)
 class Bench:
-    """What every model is measured with: an engine, the memory's speed, contexts and repeats."""
+    """What every model is measured with: an engine, the speeds of memory and arithmetic, contexts and repeats."""
 
     settings: Settings
     copy_bytes_per_ms: float
+    flops_per_ms: float
     contexts: tuple[int, ...]
     repeats: int
+
+    @classmethod
+    def here(cls, settings: Settings, contexts: Sequence[int], repeats: int) -> Bench:
+        from profiling.bench import measure_copy, measure_products
+
+        speeds = measure_copy(settings.device), measure_products(settings.device, settings.dtype)
+        return cls(settings, *speeds, tuple(contexts), repeats)
+
+    def limit_ms(self, num_bytes: float, num_flops: float) -> float:
+        """The least time of a pass that reads and multiplies so much."""
+        return max(num_bytes / self.copy_bytes_per_ms, num_flops / self.flops_per_ms)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = parser_of("profiling.profile_engine", __doc__)
-    known = f"one of {', '.join(SHAPES)} (random weights), or what failfast.py takes for a model"
+    known = f"one of {', '.join([*SHAPES, *OTHERS])} (random weights), or what failfast.py takes for a model"
     parser.add_argument("--drafter", default="Qwen2.5-1.5B", help=known)
     parser.add_argument("--ar_drafter", help="if not the same model as --drafter")
     parser.add_argument("--targets", nargs="+", default=["Qwen2.5-7B"], help=known)
+    parser.add_argument("--heads", nargs="+", choices=HEADS, default=[], help="of the target's shape, as published")
+    parser.add_argument("--rows", action="store_true", help="also passes over several requests, by other modules")
     parser.add_argument("--name", default="here", help="of the profile and its file")
     parser.add_argument("--out", default="results/latency", help="folder")
     parser.add_argument("--contexts", nargs="+", type=int, default=[512, 1024], help="committed tokens, whole blocks")
@@ -91,26 +112,27 @@ def read_settings(flags: Namespace) -> Settings:
 
 
 def measure_profile(flags: Namespace) -> dict[str, Any]:
-    """The latency profile, also written; its figures are under provenance. Prices are at the first context."""
-    from profiling.bench import measure_copy
+    """The latency profile, also written; its figures are under provenance. Prices are at the first context.
 
+    Raises UserError for heads or rows of several targets."""
+    if (flags.heads or flags.rows) and len(flags.targets) > 1:
+        raise UserError("a profile with --heads or --rows has one target: a head is made for it")
     settings = read_settings(flags)
-    bench = Bench(settings, measure_copy(settings.device), tuple(flags.contexts), flags.repeats)
+    bench = Bench.here(settings, flags.contexts, flags.repeats)
     details = {"drafter": measure_model(flags.drafter, DLLM_DRAFTER, bench)}
     if flags.ar_drafter:
         details["ar_drafter"] = measure_model(flags.ar_drafter, AR_DRAFTER, bench)
     for target in flags.targets:
-        details[entry_name(target)] = measure_model(target, TARGET, bench)
+        details[entry_name(target)] = measure_model(target, TARGET, bench, flags.heads)
     context = str(bench.contexts[0])
     passes = {part: found["by_context"][context] for part, found in details.items()}
-    verify_ms = {
-        entry: {str(k): passes[entry][f"verify({k})"]["ms"] for k in VERIFY_COUNTS}
-        for entry in map(entry_name, flags.targets)
-    }
+    verify_ms = {entry: _verify_table(passes[entry]) for entry in map(entry_name, flags.targets)}
+    family_pass_ms = details[entry_name(flags.targets[0])].pop("family_pass_ms", {})
     profile = {
         "name": flags.name,
         "draft_pass_ms": passes["drafter"]["draft_step"]["ms"],
         "ar_draft_pass_ms": passes.get("ar_drafter", passes["drafter"])["verify(1)"]["ms"],
+        **({"family_pass_ms": family_pass_ms} if family_pass_ms else {}),
         "target_ms_per_token": {target: table["1"] for target, table in verify_ms.items()},
         "verify_ms": verify_ms,
         "provenance": {
@@ -121,14 +143,43 @@ def measure_profile(flags: Namespace) -> dict[str, Any]:
             "dtype": str(settings.dtype).removeprefix("torch."),
             "remark": f"random weights for shapes by name; batch 1; prices at {context} tokens of context; medians",
             "copy_TB_per_s": bench.copy_bytes_per_ms / 1e9,
+            "TFLOP_per_s": bench.flops_per_ms / 1e9,
+            **({"rows_by": ROWS_BY} if flags.rows else {}),
             "details": details,
             **machine(settings.device),
         },
     }
     path = Path(flags.out, f"{flags.name}.json")
     save_json(profile, path)
+    if flags.rows:
+        profile["rows"] = _rows(flags, settings)
+        save_json(profile, path)
     print(f"latency profile: {path}", file=sys.stderr)
     return profile
+
+
+def _verify_table(passes: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Ms by number of tokens: of chains, and of trees where a chain is never as long."""
+    chains = {str(k): passes[f"verify({k})"]["ms"] for k in VERIFY_COUNTS}
+    trees = {str(k): passes[f"verify_tree({k})"]["ms"] for k in TREE_ROWS if k > max(VERIFY_COUNTS)}
+    return chains | trees
+
+
+def _rows(flags: Namespace, settings: Settings) -> dict[str, Any]:
+    """A profile's rows: of verifications, and of the drafter's passes of one token and of a block."""
+    from profiling.bench import make_model
+    from profiling.row_costs import BLOCK_ROWS, ONE_ROW, VERIFY_ROWS, row_table
+
+    def table(name: str, role: Role, tokens: tuple[int, ...]) -> dict[str, Any]:
+        return row_table(make_model(name, role, settings.device, settings.dtype), tokens, flags.contexts[0])
+
+    target = flags.targets[0]
+    passes = {
+        "ar": table(flags.drafter, DLLM_DRAFTER, ONE_ROW),
+        "block": table(flags.drafter, DLLM_DRAFTER, BLOCK_ROWS),
+    }
+    verify = {entry_name(target): table(target, TARGET, VERIFY_ROWS)}
+    return {"context": flags.contexts[0], "verify": verify, "passes": passes}
 
 
 def pass_lines(profile: dict[str, Any]) -> list[str]:
@@ -137,6 +188,8 @@ def pass_lines(profile: dict[str, Any]) -> list[str]:
     for part, found in profile["provenance"]["details"].items():
         context, passes = next(iter(found["by_context"].items()))
         lines += table_lines(f"{part} ({found['model']}), ms of a pass after {context} tokens:", passes, digits=3)
+        for kind, head in found.get("heads", {}).items():
+            lines += table_lines(f"{kind} head for {found['model']}, ms:", head.get("passes", {}), digits=3)
     return lines
 
 
@@ -152,26 +205,27 @@ def make_lm(name: str, role: Role, settings: Settings, vocab_size: int | None = 
     return GraphLM(model, vocab_size, options=BackendOptions(fused_up_to=settings.fused_up_to))
 
 
-def measure_model(name: str, role: Role, bench: Bench) -> dict[str, Any]:
-    """Every kind of pass at every context, in ms, beside the least time that reading the weights takes."""
+def measure_model(name: str, role: Role, bench: Bench, heads: Sequence[str] = ()) -> dict[str, Any]:
+    """Every kind of pass at every context, in ms, beside the least time that it can take; of a target also `heads`."""
     lm = make_lm(name, role, bench.settings)
+    is_target = role is TARGET
     begin = time.perf_counter()
-    lm.warm_up()
+    lm.warm_up(num_nodes=max(TREE_ROWS) - 1 if is_target else 0)
     warm_up_s = time.perf_counter() - begin
-    read_bytes = weight_bytes(lm)
-    by_context = {str(context): measure_context(lm, context, bench.repeats) for context in bench.contexts}
-    limit_ms = read_bytes / bench.copy_bytes_per_ms
+    by_context = {str(context): measure_context(lm, context, bench, is_target) for context in bench.contexts}
     all_bytes = sum(p.numel() * p.element_size() for p in lm.model.parameters())
-    for passes in by_context.values():
-        for figures in passes.values():
-            figures["over_limit"] = figures["ms"] / limit_ms
-    return {
+    found = {
         "model": name,
-        "limit_ms": limit_ms,
+        "limit_ms": weight_bytes(lm) / bench.copy_bytes_per_ms,
         "limit_with_embedding_ms": all_bytes / bench.copy_bytes_per_ms,
         "warm_up_s": warm_up_s,
         "by_context": by_context,
     }
+    if heads:
+        from profiling.head_costs import measure_heads
+
+        found |= measure_heads(heads, find_shape(role, name), lm, bench)
+    return found
 
 
 def weight_bytes(lm: CachedLM) -> int:
@@ -183,26 +237,47 @@ def weight_bytes(lm: CachedLM) -> int:
     return sum(p.numel() * p.element_size() for p in parameters.values())
 
 
-def measure_context(lm: CachedLM, context: int, repeats: int) -> dict[str, dict[str, float]]:
-    """Medians at `context` committed tokens (whole blocks, so that a denoising pass can follow)."""
-    import torch
+def pass_flops(lm: CachedLM, num_tokens: int, num_outputs: int) -> float:
+    """Multiplications and additions of a pass by its weights: the head's for outputs alone."""
+    table = lm.model.get_input_embeddings().get_parameter("weight").numel()
+    is_tied = lm.model.get_parameter("lm_head.weight") is lm.model.get_input_embeddings().get_parameter("weight")
+    layers = sum(p.numel() for p in lm.model.parameters()) - table * (1 if is_tied else 2)
+    return 2.0 * (layers * num_tokens + table * num_outputs)
 
+
+def measure_context(lm: CachedLM, context: int, bench: Bench, has_trees: bool) -> dict[str, dict[str, float]]:
+    """Medians at `context` committed tokens (whole blocks, so that denoising can follow), each with its limit."""
     from profiling.bench import timed_in_turn
 
-    vocab_size = lm.model.config.vocab_size
-    ids = torch.randint(
-        vocab_size, (context + max(VERIFY_COUNTS),), generator=torch.Generator().manual_seed(0)
-    ).tolist()
+    ids = begin_text(lm, context)
+    block, sub_block = ids[context : context + BLOCK], range(BLOCK - SUB_BLOCK - 1, BLOCK - 1)
+    steps = DraftSteps(lm, ids[: context + 1])
+    calls: dict[str, tuple[int, int, Callable[[], object]]] = {
+        "denoise": (BLOCK, SUB_BLOCK, lambda: lm.predict(block, block_size=BLOCK, keep=sub_block, never=0)),
+        "draft_step": (BLOCK, SUB_BLOCK, steps),
+    }
+    for k in VERIFY_COUNTS:
+        calls[f"verify({k})"] = (k, k, partial(lm.predict, ids[context : context + k]))
+    for k in TREE_ROWS if has_trees else ():
+        parents = [(row - 1) // 2 for row in range(k)]
+        calls[f"verify_tree({k})"] = (k, k, partial(lm.predict, ids[context : context + k], parents=parents))
+    found = timed_in_turn(lm, {name: call for name, (_, _, call) in calls.items()}, bench.repeats)
+    for name, (num_tokens, num_outputs, _) in calls.items():
+        limit_ms = bench.limit_ms(weight_bytes(lm), pass_flops(lm, num_tokens, num_outputs))
+        found[name] |= {"limit_ms": limit_ms, "over_limit": found[name]["ms"] / limit_ms}
+    return found
+
+
+def begin_text(lm: CachedLM, context: int) -> list[int]:
+    """Commit a text of `context` tokens; returns it and as many tokens after it as the largest pass has."""
+    import torch
+
+    size = (context + max(*VERIFY_COUNTS, *TREE_ROWS),)
+    ids = torch.randint(lm.model.config.vocab_size, size, generator=torch.Generator().manual_seed(0)).tolist()
     lm.rollback(0)
     lm.forward(ids[:context], block_size=BLOCK, keep=[])
     lm.commit(context)
-    block, sub_block = ids[context : context + BLOCK], range(BLOCK - SUB_BLOCK - 1, BLOCK - 1)
-    calls: dict[str, Callable[[], object]] = {
-        "denoise": lambda: lm.predict(block, block_size=BLOCK, keep=sub_block, never=0),
-        "draft_step": DraftSteps(lm, ids[: context + 1]),
-        **{f"verify({k})": partial(lm.predict, ids[context : context + k]) for k in VERIFY_COUNTS},
-    }
-    return timed_in_turn(lm, calls, repeats)
+    return ids
 
 
 class DraftSteps:

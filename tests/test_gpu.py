@@ -10,6 +10,8 @@ import math
 import random
 from pathlib import Path
 
+import dflash_heads
+import heads
 import pytest
 import test_dflash
 import test_eagle3
@@ -182,7 +184,10 @@ def test_the_graph_engines_records_say_so(tmp_path: Path) -> None:
 def test_a_heads_recorded_passes_draft_what_plain_ones_on_a_cpu_do(
     family: str, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Round for round, over prompts that are read in pieces and caches that grow."""
+    """Round for round, over prompts that are read in pieces and caches that grow; of sizes that the kernels take."""
+    for module in (heads, dflash_heads):
+        monkeypatch.setattr(module, "HEAD_SIZE", 16)
+        monkeypatch.setattr(module, "INNER", 64)
     monkeypatch.setattr(eagle3_network, "INITIAL_CAPACITY", 64)
     monkeypatch.setattr(dflash_network, "INITIAL_CAPACITY", 64)
     target = weaken_attention(toy_model("qwen3", 31, scale=4.0, hidden_size=64, num_layers=3), 0.3)

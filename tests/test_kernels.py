@@ -213,10 +213,13 @@ def test_add_product_and_the_norm_behind_it(dtype, splits: int, rows: int, inner
     y, norm = torch.randn(rows, inner).to(dtype), (1 + 0.1 * torch.randn(outer)).to(dtype)
     w = (torch.randn(outer, inner) / inner**0.5).to(dtype)
     then = (torch.randn(64, outer) / outer**0.5).to(dtype)
-    for _ in range(2):
-        fused.add(ours, y.to(DEVICE), w.to(DEVICE), norm.to(DEVICE))
+    taps_M2C = torch.zeros(rows, 2, outer, dtype=dtype, device=DEVICE)
+    for turn in range(2):
+        fused.add(ours, y.to(DEVICE), w.to(DEVICE), norm.to(DEVICE), *taps_M2C.unbind(1)[:turn])
         library.add(theirs, y, w, norm)
         torch.testing.assert_close(ours.hidden_MC.cpu(), theirs.hidden_MC, **TOLERANCE[dtype])
+        tapped = ours.hidden_MC if turn else torch.zeros_like(ours.hidden_MC)
+        assert torch.equal(taps_M2C[:, 0], tapped) and not taps_M2C[:, 1].any()
         got = fused.gated(ours, then.to(DEVICE))
         torch.testing.assert_close(got.cpu(), library.gated(theirs, then), **TOLERANCE[dtype])
 

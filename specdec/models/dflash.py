@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
 from transformers import Qwen3Config
 
 from specdec.errors import UserError
@@ -73,7 +74,12 @@ class DflashHead(DflashSettings):
     def load(self, source: HeadSource, target: CachedLM, backend: str) -> DflashNetwork:
         """See `Head`."""
         own = [name for name in TABLES if name in source.shapes]
-        tensors = load_tensors(source.shapes, [*self.wanted(source.shapes), *own])
+        return self.network(load_tensors(source.shapes, [*self.wanted(source.shapes), *own]), source, target, backend)
+
+    def network(
+        self, tensors: Mapping[str, Tensor], source: HeadSource, target: CachedLM, backend: str
+    ) -> DflashNetwork:
+        """The network of these tensors."""
         return DflashNetwork(self, tensors, target, self.rotary(source), backend == "graph")
 
 

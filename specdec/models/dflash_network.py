@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 
 from specdec.errors import UserError
+from specdec.models.dflash_joined import JoinedLayers
 from specdec.models.dflash_parts import Convolution, Markov, Part, Selector, Walk, convolved, each_alone
 from specdec.models.graph.graphs import MAX_ROWS, PADDED, Graphs
 from specdec.models.graph.reference import norm, rotated
@@ -101,11 +102,18 @@ class DflashNetwork:
         walks: list[Walk] = [part for part in head.parts if isinstance(part, Markov | Selector)]
         self._walk: Walk = walks[-1] if walks else each_alone
         self._graphs = Graphs(self.device) if is_recorded else None
+        self._joined = JoinedLayers.of(head, self._w) if is_recorded else None
         self._features_NF = torch.zeros(MAX_ROWS, self._w["fc.weight"].shape[1], dtype=dtype, device=self.device)
         self._first, self._anchor = torch.zeros(2, 1, dtype=torch.long, device=self.device)
         size = 2, head.num_kv_heads, 0, head.head_size
         self._cache_A2GPD = torch.zeros(len(head.layer_kinds), *size, dtype=dtype, device=self.device)
         self._allocate(INITIAL_CAPACITY)
+
+    @property
+    def num_weight_bytes(self) -> int:
+        """Bytes of the weights that a draft reads, the output head's among them."""
+        own = [tensor for name, tensor in self._w.items() if name not in ("embed_tokens.weight", "lm_head.weight")]
+        return sum(tensor.numel() * tensor.element_size() for tensor in [*own, self._head_VC])
 
     def _table(self, name: str, targets: torch.nn.Module) -> Tensor:
         """Its own, or the target's, which may be spread over GPUs."""
@@ -160,8 +168,12 @@ class DflashNetwork:
         return body() if self._graphs is None else self._graphs.run(key, body)
 
     def _take_in(self, count: int) -> None:
+        projected_NC = linear(self._features_NF[:count], self._w["fc.weight"])
+        if self._joined is not None:
+            self._joined.store(projected_NC, self._first, self._cache_A2GPD, self._angles_2PE)
+            return
         positions_N = self._first + torch.arange(count, device=self.device)
-        context_NC = self._normed(linear(self._features_NF[:count], self._w["fc.weight"]), "hidden_norm")
+        context_NC = self._normed(projected_NC, "hidden_norm")
         for index in range(len(self.head.layer_kinds)):
             self._store(index, context_NC, positions_N, positions_N)
 
@@ -204,6 +216,8 @@ class DflashNetwork:
         if self._graphs is not None and list(starts) == [self.length]:
             self._anchor.copy_(at_B[0])
             self._first.copy_(at_B[1])
+            if self._joined is not None:
+                return self._run(kind, partial(self._joined_block, self._joined, answer))
             capacity, least = self._cache_A2GPD.shape[3], 1 << (self.length + size - 1).bit_length()
             span = min(max(LEAST_SPAN, least), capacity)
             return self._run((*kind, span), partial(self._only_block, span, answer))
@@ -215,6 +229,11 @@ class DflashNetwork:
             for kind in set(self.head.layer_kinds)
         }
         return answer(self._blocks(at_B[0], positions_L, places_L, masks), at_B[0])
+
+    def _joined_block(self, joined: JoinedLayers, answer: Answer) -> Tensor:
+        """A block after all that is known."""
+        hidden_LC = joined.block(self._embedded(self._anchor), self._first, self._cache_A2GPD, self._angles_2PE)
+        return answer(hidden_LC[None, self._slots], self._anchor)
 
     def _only_block(self, span: int, answer: Answer) -> Tensor:
         """A block after all that is known, looking at `span` positions of the cache."""
@@ -228,18 +247,28 @@ class DflashNetwork:
     def _blocks(self, anchors_B: Tensor, positions_L: Tensor, places_L: Tensor, masks: Masks) -> Tensor:
         """The states of the slots that are drafts, after the last norm, [B, S, C], by a pass over blocks that stand at
         `places_L` of the cache for its time."""
-        size = self.head.block_size
-        ids_BL = torch.full((len(anchors_B), size), self.head.mask_id, device=self.device)
-        ids_BL[:, 0] = anchors_B
-        x_LC = embedding(ids_BL.flatten(), self._embedding_VC) * self.head.embedding_scale
+        x_LC = self._embedded(anchors_B)
         for index, kind in enumerate(self.head.layer_kinds):
             x_LC = self._layer(index, x_LC, (positions_L, places_L), masks[kind])
-        slots = slice(self.head.first_slot, self.head.first_slot + self.head.num_drafts)
-        return self._normed(x_LC, "norm").unflatten(0, (-1, size))[:, slots]
+        return self._normed(x_LC, "norm").unflatten(0, (-1, self.head.block_size))[:, self._slots]
+
+    @property
+    def _slots(self) -> slice:
+        """Those of a block that are drafts."""
+        return slice(self.head.first_slot, self.head.first_slot + self.head.num_drafts)
+
+    def _embedded(self, anchors_B: Tensor) -> Tensor:
+        """The rows of blocks: each anchor, and masks after it."""
+        ids_BL = torch.full((len(anchors_B), self.head.block_size), self.head.mask_id, device=self.device)
+        ids_BL[:, 0] = anchors_B
+        x_LC = embedding(ids_BL.flatten(), self._embedding_VC)
+        return x_LC if self.head.embedding_scale == 1.0 else x_LC * self.head.embedding_scale
 
     def _logits(self, hidden_BSC: Tensor) -> Tensor:
         """Of what the target writes; the mask is never drafted."""
-        logits_LV = linear(hidden_BSC.flatten(0, 1), self._head_VC) * self.head.logit_scale
+        logits_LV = linear(hidden_BSC.flatten(0, 1), self._head_VC)
+        if self.head.logit_scale != 1.0:
+            logits_LV = logits_LV * self.head.logit_scale
         if self.head.logit_cap:
             logits_LV = torch.tanh(logits_LV / self.head.logit_cap) * self.head.logit_cap
         logits_LV = self.target.of_tokens(logits_LV)

@@ -83,6 +83,12 @@ class Eagle3Head(Eagle3Settings):
         tensors = load_tensors(source.shapes, names)
         if self.has_own_words and not _is_map(tensors["d2t"], tensors.get("t2d"), self.vocab_size):
             raise UserError(f"{source.title}: d2t and t2d do not map its words to the target's {self.vocab_size}")
+        return self.network(tensors, source, target, backend)
+
+    def network(
+        self, tensors: Mapping[str, torch.Tensor], source: HeadSource, target: CachedLM, backend: str
+    ) -> Eagle3Trees:
+        """The network of these tensors."""
         return Eagle3Trees(self, tensors, target, self.rotary(source), backend == "graph")
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 
+from specdec.models.eagle3_joined import JoinedLayer
 from specdec.models.graph.graphs import MAX_ROWS, PADDED, Graphs
 from specdec.models.graph.reference import norm, rotated
 from specdec.models.heads import MadeFor
@@ -80,6 +81,7 @@ class Eagle3Network:
         }
         self._rotary, self._eps = rotary.to(self.device), float(head.layer["rms_norm_eps"])
         self._graphs = Graphs(self.device) if is_recorded else None
+        self._joined = JoinedLayer.of(head, self._w) if is_recorded else None
         self._tokens_V, self._never = self._drafted_tokens()
         wide, size = len(self.taps) * head.target_hidden_size, head.layer["hidden_size"]
         self._features_LF = torch.zeros(MAX_ROWS, wide, dtype=dtype, device=self.device)
@@ -93,6 +95,13 @@ class Eagle3Network:
         self._outs_LC = self._states_T1C[0]  # of a whole text, for recordings
         self._cache_2GPD = self._states_T1C.new_zeros(2, head.num_kv_heads, 0, head.head_size)
         self._allocate(INITIAL_CAPACITY)
+
+    @property
+    def num_weight_bytes(self) -> int:
+        """Bytes of the weights that a step reads."""
+        aside = ("fc.weight", "embed_tokens.weight", "d2t")
+        read = [tensor for name, tensor in self._w.items() if name not in aside]
+        return sum(tensor.numel() * tensor.element_size() for tensor in read)
 
     def _drafted_tokens(self) -> tuple[Tensor, Tensor]:
         """The target's token of every word of the draft vocabulary, and the words that the target never writes."""
@@ -190,8 +199,14 @@ class Eagle3Network:
             self._graphs.run((kind, count), lambda: body(count, self._cache_2GPD.shape[2]))
 
     def _extended(self, count: int, span: int) -> None:
-        positions_L = self._first + torch.arange(count, device=self.device)
         state_LC = self._projected(self._features_LF[:count])
+        if self._joined is not None:
+            embedded_LC, num_rows = self._embedded(self._ids_L[:count]), self._last + 1
+            where = self._joined.place(self._first, num_rows, self._angles_2PE, self._cache_2GPD)
+            out_LC = self._joined.run(embedded_LC, state_LC, where)
+            self._finish(out_LC.index_select(0, self._last), self._first + self._last, 0)
+            return
+        positions_L = self._first + torch.arange(count, device=self.device)
         over_cache = self._over_cache(positions_L, span)
         out_LC = self._layer(self._embedded(self._ids_L[:count]), state_LC, positions_L, over_cache)
         self._finish(out_LC.index_select(0, self._last), self._first + self._last, 0)
@@ -199,12 +214,21 @@ class Eagle3Network:
     def _stepped(self, turn: int, span: int) -> None:
         before = 1 - turn
         positions_1, embedded_1C = self._positions_T1[before] + 1, self._embedded(self._ids_T1[before])
+        if self._joined is not None:
+            where = self._joined.place(positions_1, None, self._angles_2PE, self._cache_2GPD)
+            self._finish(self._joined.run(embedded_1C, self._states_T1C[before], where), positions_1, turn)
+            return
         out_1C = self._layer(embedded_1C, self._states_T1C[before], positions_1, self._over_cache(positions_1, span))
         self._finish(out_1C, positions_1, turn)
 
     def _finish(self, out_1C: Tensor, position: Tensor, turn: int) -> None:
         """Note what an output says of the next token, and what the next step reads."""
-        word, probability, fed_1C = self._predicted(out_1C)
+        if self._joined is None:
+            word, probability, fed_1C = self._predicted(out_1C)
+        else:
+            found_12, normed_1C = self._joined.best(out_1C, self._never)
+            word, probability = self._tokens_V[found_12[:, 0].long()], found_12[:, 1]
+            fed_1C = normed_1C if self.head.feeds_normed else out_1C
         self._ids_T1[turn].copy_(word)
         self._states_T1C[turn].copy_(fed_1C)
         self._positions_T1[turn].copy_(position)

@@ -47,10 +47,15 @@ class Eagle3Trees(Eagle3Network):
         self._sent = self._ids_L.new_zeros(0)
         self._make_nodes(INITIAL_NODES)
 
+    def forget_nodes(self) -> None:
+        """The tree begins anew, after the same row."""
+        self._parents = []
+
     def prepare(self, top_k: int) -> None:
         """Record the pass of a level of `top_k` nodes, so that no measured one does. It forgets the text."""
         self.clear()
-        self._root, self._parents = -1, []
+        self._root = -1
+        self.forget_nodes()
         if self._graphs is not None:
             self.grow([0] * top_k, [-1] * top_k, top_k)
 

@@ -56,6 +56,13 @@ class Int8Matrix:
 Matrix: TypeAlias = Tensor | Int8Matrix  # what an input is multiplied with
 
 
+def in_full(w_NK: Matrix) -> Tensor:
+    """A matrix of a drafter's head: those are never rounded."""
+    if isinstance(w_NK, Int8Matrix):
+        raise TypeError("a matrix in 8 bits, where one in full is multiplied with")
+    return w_NK
+
+
 class Int8Linear(nn.Module):
     """In place of a `torch.nn.Linear`, whose bias it keeps."""
 

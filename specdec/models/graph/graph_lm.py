@@ -13,11 +13,11 @@ import torch
 from transformers import PreTrainedModel
 
 from specdec.errors import UserError
-from specdec.models.graph import reference as plain
 from specdec.models.graph.graphs import Graphs
-from specdec.models.graph.network import Buffers, LibraryProducts, Network, Operations, Products
+from specdec.models.graph.means import means_for
+from specdec.models.graph.network import Buffers, LibraryProducts, Network, Products
 from specdec.models.graph.plans import MAX_NODES, TREE_COUNTS, BackendOptions
-from specdec.models.graph.weights import Weights, join_weights, unsupported
+from specdec.models.graph.weights import join_weights, unsupported
 from specdec.models.lm import CachedLM
 from specdec.models.tree_rows import TreeRows
 
@@ -44,8 +44,7 @@ class GraphLM(CachedLM):
         self.options = options or BackendOptions()
         self.weights = join_weights(hf_model, vocab_size, gaps)
         self.graphs = Graphs(self.device)
-        is_gpu = self.device.type == "cuda"
-        self._operations, self._fused = _gpu_operations(self.weights, self.options) if is_gpu else (plain, None)
+        self._operations, self._fused = means_for(self.weights.layers[0], self.options.overlaps)
         self._library = LibraryProducts(self._operations)
         self._no_logits_0V = self.weights.head_VC.new_empty(0, len(self.weights.head_VC))
         self._is_busy = False  # the device may still have to read what was sent
@@ -56,6 +55,7 @@ class GraphLM(CachedLM):
         """Positions that the cache has room for; it grows by doubling."""
         return self._buffers.cache_L2GPD.shape[3]
 
+    @torch.inference_mode()
     def predict(
         self,
         tokens: Sequence[int],
@@ -115,10 +115,11 @@ class GraphLM(CachedLM):
             if self._parents is not None:
                 self._buffers.branches.send(TreeRows.of(self._parents), _padded(end, TREE_COUNTS))
             self._is_busy = self.device.type == "cuda"
-            yield self._run_chunk(end - begin, len(rows)), len(rows)
-            if self._taps.asked:  # copied on the device, while the host goes on: the next pass writes over the buffer
+            logits_KV = self._run_chunk(end - begin, len(rows))
+            if self._taps.asked:  # the next pass writes over the buffer; the copy is asked for while the pass runs
                 tapped_MTC = self._buffers.taps(self._taps.asked)
                 self._taps.add(tapped_MTC[: end - begin].flatten(1).clone())
+            yield logits_KV, len(rows)
             begin = end
 
     def _run_chunk(self, num_tokens: int, num_kept: int) -> torch.Tensor:
@@ -126,9 +127,8 @@ class GraphLM(CachedLM):
         is_tree, asked = self._parents is not None, self._taps.asked
         counts = TREE_COUNTS if is_tree else TOKEN_COUNTS
         count, kept_count = _padded(num_tokens, counts), _padded(num_kept, counts)
-        self.network.tapped = self._buffers.places(asked)
         kind = "tree" if is_tree else "body"
-        self.graphs.run((kind, count, *asked), lambda: self.network.body(count, self._products(count), is_tree))
+        self.graphs.run((kind, count, *asked), lambda: self.network.body(count, self._products(count), is_tree, asked))
         if not num_kept:
             return self._no_logits_0V
         return self.graphs.run(("head", kept_count), lambda: self.network.head(kept_count))
@@ -206,12 +206,3 @@ def _chunk_end(length: int, begin: int, num_tokens: int, block_size: int) -> int
     if end <= begin:
         raise ValueError(f"the graph backend runs blocks of at most {MAX_TOKENS} positions, not {block_size}")
     return end
-
-
-def _gpu_operations(weights: Weights, options: BackendOptions) -> tuple[Operations, Products | None]:
-    """The kernels, and the fused products where they can be used; imported only here, because they need Triton."""
-    from specdec.models.graph.kernels import GpuOperations
-    from specdec.models.graph.products import FusedProducts, can_fuse
-
-    fused = FusedProducts(options.overlaps) if can_fuse(weights) else None
-    return GpuOperations(options.overlaps), fused

@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import linear
 
 from specdec.models.graph.branches import BranchBuffers, Branches
-from specdec.models.graph.weights import Weights
+from specdec.models.graph.weights import LayerWeights, Weights
 from specdec.models.int8 import Int8Matrix, Matrix
 
 STATE_SIZE = 4  # see reference.py
@@ -98,8 +98,16 @@ class Products(Protocol):
     def gated(self, stream: Stream, w_2IC: Matrix) -> torch.Tensor:
         """silu(gate) * up of norm(hidden), [M, I]."""
 
-    def add(self, stream: Stream, y_MI: torch.Tensor, w_CI: Matrix, next_norm_C: torch.Tensor) -> None:
-        """hidden += y w^T, in place; the next product applies `next_norm_C`."""
+    def add(
+        self,
+        stream: Stream,
+        y_MI: torch.Tensor,
+        w_CI: Matrix,
+        next_norm_C: torch.Tensor,
+        tap_MC: torch.Tensor | None = None,
+    ) -> None:
+        """hidden += y w^T, in place, and also into `tap_MC` where it is given; the next product applies
+        `next_norm_C`."""
 
 
 class LibraryProducts:
@@ -127,12 +135,50 @@ class LibraryProducts:
             return self.operations.scaled_product(normed_MC, w_NC, bias_N)
         return linear(normed_MC, w_NC, bias_N)
 
-    def add(self, stream: Stream, y_MI: torch.Tensor, w_CI: Matrix, next_norm_C: torch.Tensor) -> None:
+    def add(
+        self,
+        stream: Stream,
+        y_MI: torch.Tensor,
+        w_CI: Matrix,
+        next_norm_C: torch.Tensor,
+        tap_MC: torch.Tensor | None = None,
+    ) -> None:
         if isinstance(w_CI, Int8Matrix):
             stream.hidden_MC.add_(self.operations.scaled_product(y_MI, w_CI))
         else:
             stream.hidden_MC.addmm_(y_MI, w_CI.t())
         stream.norm_C = next_norm_C
+        if tap_MC is not None:
+            copied(stream.hidden_MC, tap_MC)
+
+
+@dataclass(frozen=True)
+class Means:
+    """What layers are run by."""
+
+    operations: Operations
+    products: Products
+
+
+def run_layer(
+    layer: LayerWeights,
+    stream: Stream,
+    place: Place,
+    by: Means,
+    next_norm_C: torch.Tensor,
+    tap_MC: torch.Tensor | None = None,
+) -> None:
+    """A layer over the stream, whose keys and values go to `place`; its output also to `tap_MC`."""
+    q_MHD = by.products.queries(stream, layer.qkv_NC, layer.qkv_bias_N, place)
+    attended_MN = by.operations.attend(q_MHD, place.cache_2GPD, place.state, layer.window, place.tree)
+    by.products.add(stream, attended_MN, layer.output_CHD, layer.mlp_norm_C)
+    gated_MI = by.products.gated(stream, layer.gate_up_2IC)
+    by.products.add(stream, gated_MI, layer.down_CI, next_norm_C, tap_MC)
+
+
+def copied(hidden_MC: torch.Tensor, to_MC: torch.Tensor) -> None:
+    """A kernel of its own, where a copy could be something else: kernels that overlap wait for kernels."""
+    torch.mul(hidden_MC, 1, out=to_MC)
 
 
 @dataclass
@@ -213,18 +259,14 @@ class Buffers:
 
 
 class Network:
-    """`body` runs the layers over the first `count` input tokens, `head` predicts at the first `count` kept rows.
-
-    Attributes:
-        tapped: layers, and where the output of each is left, [M, C]; a graph is recorded with those of its pass.
-    """
+    """`body` runs the layers over the first `count` input tokens, `head` predicts at the first `count` kept rows."""
 
     def __init__(self, weights: Weights, buffers: Buffers, operations: Operations) -> None:
         self.weights, self.buffers, self.operations = weights, buffers, operations
-        self.tapped: list[tuple[int, torch.Tensor]] = []
 
-    def body(self, count: int, products: Products, is_tree: bool = False) -> None:
-        """Embedding and layers, for `count` tokens; their last hidden states replace what the buffer held."""
+    def body(self, count: int, products: Products, is_tree: bool = False, taps: tuple[int, ...] = ()) -> None:
+        """Embedding and layers, for `count` tokens; their last hidden states replace what the buffer held. The outputs
+        of the layers `taps` are left in theirs (`Buffers.taps`)."""
         weights, buffers, operations = self.weights, self.buffers, self.operations
         stream = Stream(buffers.hidden_MC[:count], weights.layers[0].attention_norm_C, weights.norm_eps)
         tree = buffers.branches.receive(count) if is_tree else None
@@ -234,14 +276,10 @@ class Network:
         layers = zip(weights.layers, buffers.cache_L2GPD, next_norms, strict=True)
         for index, (layer, cache_2GPD, next_norm_C) in enumerate(layers):
             place = Place(buffers.rotary_2PE, cache_2GPD, buffers.state, layer.head_norms_2D, tree)
-            q_MHD = products.queries(stream, layer.qkv_NC, layer.qkv_bias_N, place)
-            attended_MN = operations.attend(q_MHD, cache_2GPD, buffers.state, layer.window, tree)
-            products.add(stream, attended_MN, layer.output_CHD, layer.mlp_norm_C)
-            gated_MI = products.gated(stream, layer.gate_up_2IC)
-            products.add(stream, gated_MI, layer.down_CI, next_norm_C)
-            for place_MC in (place for tap, place in self.tapped if tap == index):
-                # A kernel of its own, where a copy could be something else: kernels that overlap wait for kernels.
-                torch.mul(stream.hidden_MC, 1, out=place_MC[:count])
+            places = [place_MC[:count] for tap, place_MC in buffers.places(taps) if tap == index]
+            run_layer(layer, stream, place, Means(operations, products), next_norm_C, *places[:1])
+            for place_MC in places[1:]:  # a layer that is asked for twice
+                copied(stream.hidden_MC, place_MC)
 
     def head(self, count: int) -> torch.Tensor:
         """logits_KV after `count` kept rows; what `most_probable` says of them is left in the buffer."""

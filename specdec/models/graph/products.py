@@ -20,26 +20,26 @@ from specdec.models.graph.kernels import GpuOperations
 from specdec.models.graph.network import LibraryProducts, Place, Stream
 from specdec.models.graph.overlap import admit_next, wait_for_previous
 from specdec.models.graph.tiles import merge_splits, multiply, padded_rows
-from specdec.models.graph.weights import Weights
+from specdec.models.graph.weights import LayerWeights
 from specdec.models.int8 import Int8Matrix, Matrix
 
 SMALLEST_STEP = 32  # inner sizes are multiples of it
 SHARED_MEMORY = 160 * 1024  # bytes of a multiprocessor's that the largest cut takes
 
 
-def can_fuse(weights: Weights) -> bool:
-    """Whether these kernels multiply a model's weights where they are.
+def can_fuse(layer: LayerWeights) -> bool:
+    """Whether these kernels multiply a layer's weights where they are.
 
     In float16, hidden states times a norm could overflow. GPUs below an A100 have too little shared memory.
     """
-    if weights.device.type == "cuda":
-        properties = torch.cuda.get_device_properties(weights.device)
+    device, dtype = layer.attention_norm_C.device, layer.attention_norm_C.dtype
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
         shared_memory = properties.shared_memory_per_block_optin  # type: ignore[attr-defined]  # torch's stub lacks it
         if shared_memory < SHARED_MEMORY:
             return False
-    layer = weights.layers[0]
     inner_sizes = [w.shape[1] for w in (layer.qkv_NC, layer.output_CHD, layer.down_CI)]
-    return weights.dtype != torch.float16 and all(size % SMALLEST_STEP == 0 for size in inner_sizes)
+    return dtype != torch.float16 and all(size % SMALLEST_STEP == 0 for size in inner_sizes)
 
 
 class FusedProducts:
@@ -95,8 +95,16 @@ class FusedProducts:
             **self._launcher.options(plan, weighted_MC, padded_rows(weighted_MC)),
         )
 
-    def add(self, stream: Stream, y_MI: torch.Tensor, w_CI: Matrix, next_norm_C: torch.Tensor) -> None:
+    def add(
+        self,
+        stream: Stream,
+        y_MI: torch.Tensor,
+        w_CI: Matrix,
+        next_norm_C: torch.Tensor,
+        tap_MC: torch.Tensor | None = None,
+    ) -> None:
         hidden_MC, (values_CI, scale_C, is_scaled) = stream.hidden_MC, _parts(w_CI)
+        tap = (hidden_MC, 0) if tap_MC is None else (tap_MC, tap_MC.stride(0))  # without one nobody looks
         num_rows, outer, inner = len(y_MI), len(w_CI), y_MI.shape[1]
         plan = self._launcher.plan("add", y_MI, outer, is_scaled)
         tiles = triton.cdiv(outer, plan.block_n)
@@ -104,7 +112,8 @@ class FusedProducts:
         stream.norm_C = next_norm_C
         _add_kernel[(tiles, plan.splits)](
             *(y_MI, values_CI, scale_C, next_norm_C, hidden_MC, stream.weighted_MC, stream.squares_TM),
-            *(*self._launcher.workspace(plan, tiles, y_MI), num_rows, outer, inner, is_scaled, plan.splits),
+            *(*self._launcher.workspace(plan, tiles, y_MI), num_rows, outer, inner),
+            *(*tap, tap_MC is not None, is_scaled, plan.splits),
             **self._launcher.options(plan, y_MI, padded_rows(y_MI)),
         )
 
@@ -229,7 +238,9 @@ def _add_kernel(
     x_ptr: tl.tensor, w_ptr: tl.tensor, scale_ptr: tl.tensor, norm_ptr: tl.tensor,
     hidden_ptr: tl.tensor, weighted_ptr: tl.tensor, squares_ptr: tl.tensor,
     parts_ptr: tl.tensor, arrived_ptr: tl.tensor,
-    num_rows: tl.tensor, outer: tl.tensor, inner: tl.tensor, SCALED: tl.constexpr, SPLITS: tl.constexpr,
+    num_rows: tl.tensor, outer: tl.tensor, inner: tl.tensor,
+    tap_ptr: tl.tensor, tap_stride: tl.tensor,
+    IS_TAPPED: tl.constexpr, SCALED: tl.constexpr, SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, IS_PADDED: tl.constexpr,
     PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
 ) -> None:  # fmt: skip
@@ -257,6 +268,8 @@ def _add_kernel(
             sums *= scale[:, None]
         after = (before.to(tl.float32) + sums).to(before.dtype)
         tl.store(hidden_ptr + place, after, mask=is_out)
+        if IS_TAPPED:
+            tl.store(tap_ptr + rows[None, :] * tap_stride + columns[:, None], after, mask=is_out)
         wide = tl.where(is_out, after.to(tl.float32), 0.0)
         tl.store(weighted_ptr + place, (wide * norm).to(before.dtype), mask=is_out)
         tl.store(squares_ptr + tile * num_rows + rows, tl.sum(wide * wide, axis=0), mask=is_row)

@@ -142,6 +142,31 @@ def _matrix(layer: nn.Module, products: tuple[str, ...]) -> Matrix:
     return weight_NK if weight_NK.is_floating_point() else Int8Matrix(weight_NK, _joined(layer, products, "scale"))
 
 
+def join_head_layer(tensors: dict[str, torch.Tensor], body: str, norm: str) -> LayerWeights:
+    """The layer of a head whose tensors begin with `body`; `norm`: the one before its attention. Joined products take
+    the places of those in `tensors`, which become views of them."""
+    attention, mlp = f"{body}.self_attn", f"{body}.mlp"
+    norms = [f"{attention}.{one}_norm.weight" for one in "qk"]
+    has_norms = all(name in tensors for name in norms)
+    return LayerWeights(
+        attention_norm_C=tensors[f"{body}.{norm}.weight"],
+        qkv_NC=_joined_tensors(tensors, [f"{attention}.{one}_proj.weight" for one in "qkv"]),
+        qkv_bias_N=None,
+        output_CHD=tensors[f"{attention}.o_proj.weight"],
+        mlp_norm_C=tensors[f"{body}.post_attention_layernorm.weight"],
+        gate_up_2IC=_joined_tensors(tensors, [f"{mlp}.{one}_proj.weight" for one in ("gate", "up")]),
+        down_CI=tensors[f"{mlp}.down_proj.weight"],
+        head_norms_2D=torch.stack([tensors[name] for name in norms]) if has_norms else None,
+    )
+
+
+def _joined_tensors(tensors: dict[str, torch.Tensor], names: Sequence[str]) -> torch.Tensor:
+    joined = torch.cat([tensors[name] for name in names])
+    sizes = [len(tensors[name]) for name in names]
+    tensors.update(zip(names, joined.split(sizes), strict=True))
+    return joined
+
+
 def _weights(module: nn.Module, name: str) -> torch.Tensor:
     return module.get_parameter(name).detach()
 

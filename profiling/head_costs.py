@@ -1,0 +1,170 @@
+"""What the passes of heads cost over a target's shape, and what it costs the target to hand them its hidden states.
+
+`profile_engine.py` asks; `shaped_heads.py` makes the heads. A pass is timed from the target's features on the device to
+tokens on the host, as drafting makes it: what the last verification left is taken in first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from profiling.bench import timed_in_turn
+from profiling.common import attempt
+from profiling.shaped_heads import make_head
+from specdec.models.checkpoints import ModelSource
+from specdec.models.dflash_network import DflashNetwork
+
+if TYPE_CHECKING:
+    from profiling.profile_engine import Bench
+    from specdec.models.eagle3_trees import Eagle3Trees
+    from specdec.models.lm import CachedLM
+
+NEW_ROWS = 6  # rows of features that a verification leaves: about what the published drafters have accepted
+CHAIN = 7  # tokens of an EAGLE-3 draft
+LEVEL, SLOT_TOP_K = 10, 32  # nodes of a tree's level; candidates of a slot
+VERIFIED = 16  # tokens of the verification that taps are set against
+Calls = dict[str, Callable[[], object]]
+
+
+def measure_heads(kinds: Sequence[str], target: ModelSource, lm: CachedLM, bench: Bench) -> dict[str, Any]:
+    """`heads`: of each kind its passes, in ms, beside the least that reading its weights takes, and verifications with
+    its taps and without (or why it failed); `family_pass_ms`: what a profile prices its passes by."""
+    found: dict[str, Any] = {"heads": {}, "family_pass_ms": {}}
+    for kind in kinds:
+        made = found["heads"][kind] = attempt(partial(_measure_head, kind, target, lm, bench))
+        if "pass_ms" in made:
+            found["family_pass_ms"][kind] = made.pop("pass_ms")
+    return found
+
+
+def _measure_head(kind: str, target: ModelSource, lm: CachedLM, bench: Bench) -> dict[str, Any]:
+    head = make_head(kind, target, lm, bench.settings.engine)
+    head.warm_up()
+    costs = DflashCosts(head) if isinstance(head, DflashNetwork) else Eagle3Costs(head)
+    passes = costs.measured(bench)
+    pass_ms = costs.pass_ms(passes)
+    return {"taps": list(head.taps), "passes": passes | _with_taps(lm, head.taps, bench), "pass_ms": pass_ms}
+
+
+def _with_taps(lm: CachedLM, taps: Sequence[int], bench: Bench) -> dict[str, dict[str, float]]:
+    """A verification and what is kept of it, with taps and without, by turns."""
+    from profiling.profile_engine import begin_text
+
+    context = bench.contexts[0]
+    tokens = begin_text(lm, context)[context:][:VERIFIED]
+
+    def verified(asked: Sequence[int]) -> object:
+        lm.predict(tokens, taps=asked)
+        lm.commit(NEW_ROWS)
+        kept = lm.features
+        lm.rollback(context)
+        return kept
+
+    calls: Calls = {"verification": partial(verified, ()), "verification_with_taps": partial(verified, taps)}
+    found = timed_in_turn(lm, calls, 4 * bench.repeats)
+    without_ms = found["verification"]["ms"]
+    found["verification_with_taps"]["over_none"] = found["verification_with_taps"]["ms"] / without_ms
+    return found
+
+
+class _HeadCosts:
+    """A head after a text, and calls that leave it there."""
+
+    def __init__(self, head: Any) -> None:
+        self.head, self.lm = head, head.target
+        width = len(head.taps) * head.head.layer["hidden_size"]
+        how: dict[str, Any] = {"device": head.device, "dtype": self.lm.model.dtype}
+        self.text = torch.randn(1024, width, **how)
+        self.rows = self.text[:NEW_ROWS]
+
+    def measured(self, bench: Bench) -> dict[str, dict[str, float]]:
+        """Medians of the passes, each beside its limit."""
+        context = bench.contexts[0]
+        self.begin(context)
+
+        def from_here(call: Callable[[], object]) -> object:
+            self.head.length = context
+            return call()
+
+        calls: Calls = {name: partial(from_here, call) for name, (_, call) in self.calls().items()}
+        found = timed_in_turn(self.lm, calls, bench.repeats)
+        for name, (num_bytes, _) in self.calls().items():
+            limit_ms = bench.limit_ms(num_bytes, 0)
+            found[name] |= {"limit_ms": limit_ms, "over_limit": found[name]["ms"] / limit_ms}
+        return found
+
+    def begin(self, context: int) -> None:
+        raise NotImplementedError
+
+    def calls(self) -> dict[str, tuple[float, Callable[[], object]]]:
+        """By name: the bytes of weights that it reads, and the call."""
+        raise NotImplementedError
+
+
+class DflashCosts(_HeadCosts):
+    head: DflashNetwork
+
+    def begin(self, context: int) -> None:
+        self.head.clear()
+        for begin in range(0, context, len(self.text)):
+            self.head.read(self.text[: context - begin])
+
+    def calls(self) -> dict[str, tuple[float, Callable[[], object]]]:
+        weights = self.head.num_weight_bytes
+        return {
+            "block": (weights, self.block),
+            "block_alone": (weights, self.answer),
+            "block_of_candidates": (weights, self.candidates),
+        }
+
+    def block(self) -> object:
+        self.head.read(self.rows)
+        return self.answer()
+
+    def answer(self) -> object:
+        return self.lm.on_host(self.head.draft([1], [self.head.length])[0])
+
+    def candidates(self) -> object:
+        self.head.read(self.rows)
+        return self.head.candidates([1], [self.head.length], SLOT_TOP_K)
+
+    def pass_ms(self, passes: dict[str, dict[str, float]]) -> float:
+        return passes["block"]["ms"]
+
+
+class Eagle3Costs(_HeadCosts):
+    head: Eagle3Trees
+
+    def begin(self, context: int) -> None:
+        self.head.prepare(LEVEL)
+        self.head.clear()
+        for begin in range(0, context, len(self.text)):
+            rows = self.text[: context - begin]
+            self.head.take_in(rows, [1] * len(rows))
+
+    def calls(self) -> dict[str, tuple[float, Callable[[], object]]]:
+        weights = self.head.num_weight_bytes
+        return {
+            "extend": (weights, self.extend),
+            "step": (weights, self.head.step),
+            "draft": (CHAIN * weights, self.draft),
+            "level": (weights, self.level),
+        }
+
+    def extend(self) -> object:
+        return self.head.extend(self.rows, [1] * NEW_ROWS)
+
+    def draft(self) -> object:
+        return [self.extend(), *(self.head.step() for _ in range(CHAIN - 1))]
+
+    def level(self) -> object:
+        self.head.forget_nodes()
+        return self.head.grow([1] * LEVEL, [-1] * LEVEL, LEVEL)
+
+    def pass_ms(self, passes: dict[str, dict[str, float]]) -> float:
+        """Of a draft's mean pass, the one that takes features in among them."""
+        return passes["draft"]["ms"] / CHAIN
