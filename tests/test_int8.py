@@ -125,7 +125,7 @@ def test_the_graph_backend_gives_the_same_logits_and_taps(architecture: str) -> 
 def test_joined_layers_step_aside() -> None:
     model = in_8_bits(toy_model("llama", 1))
     assert joined.body_of(model) is model.get_submodule("model")
-    with pytest.raises(ValueError, match="in full"):
+    with pytest.raises(TypeError, match="in full"):
         joined.JoinedBody(model.get_submodule("model"), joined.join_weights(model, None))
 
 

@@ -57,7 +57,7 @@ Matrix: TypeAlias = Tensor | Int8Matrix  # what an input is multiplied with
 
 
 def in_full(w_NK: Matrix) -> Tensor:
-    """A matrix of a drafter's head: those are never rounded."""
+    """The matrix, for what multiplies with none in 8 bits: drafters' heads, joined layers. Raises TypeError for one."""
     if isinstance(w_NK, Int8Matrix):
         raise TypeError("a matrix in 8 bits, where one in full is multiplied with")
     return w_NK

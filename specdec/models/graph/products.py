@@ -160,8 +160,7 @@ def _pairs_kernel(
     w_lines = w_ptr + columns.to(tl.int64)[:, None] * inner
     # Asked for before the loop, looked at after it: nobody waits.
     pairs = tile * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
-    if SCALED:
-        scale = tl.load(scale_ptr + columns)
+    scale = tl.load(scale_ptr + columns)[:, None] if SCALED else 1.0
     if BIASED:
         bias = tl.load(bias_ptr + columns).to(tl.float32)
     if not GATED:
@@ -180,18 +179,15 @@ def _pairs_kernel(
             sums, parts_ptr + place, tl.num_programs(0) * BLOCK_N * BLOCK_M, arrived_ptr + tile, SPLITS
         )
     if is_last:
-        sums *= tl.rsqrt(tl.sum(squares, axis=0) / inner + eps)[None, :]
-        if SCALED:
-            sums *= scale[:, None]
+        sums *= scale * tl.rsqrt(tl.sum(squares, axis=0) / inner + eps)[None, :]
         if BIASED:
             sums += bias[:, None]
         left, right = tl.split(tl.permute(tl.reshape(sums, (BLOCK_N // 2, 2, BLOCK_M)), (0, 2, 1)))
         if GATED:
             out = left * tl.sigmoid(left) * right
             is_out = (pairs < num_pairs)[:, None] & is_row[None, :]
-            tl.store(
-                out_ptr + rows[None, :] * num_pairs + pairs[:, None], out.to(out_ptr.dtype.element_ty), mask=is_out
-            )
+            gated = out_ptr + rows[None, :] * num_pairs + pairs[:, None]
+            tl.store(gated, out.to(out_ptr.dtype.element_ty), mask=is_out)
         else:
             _rotate_and_store(
                 left, right, cos, sin, pairs, rows, num_rows, first, num_tokens, out_ptr, cache_ptr, capacity, H, G, D
@@ -249,8 +245,7 @@ def _add_kernel(
     is_row, is_column = rows < num_rows, columns < outer
     lines = tl.minimum(columns, outer - 1)
     w_lines = w_ptr + lines.to(tl.int64)[:, None] * inner
-    if SCALED:
-        scale = tl.load(scale_ptr + lines)
+    scale = tl.load(scale_ptr + lines)[:, None] if SCALED else 1.0
     place, is_out = rows[None, :] * outer + columns[:, None], is_row[None, :] & is_column[:, None]
     norm = tl.load(norm_ptr + columns, mask=is_column, other=0.0).to(tl.float32)[:, None]
     wait_for_previous(OVERLAPS)
@@ -264,8 +259,7 @@ def _add_kernel(
             sums, parts_ptr + part, tl.num_programs(0) * BLOCK_N * BLOCK_M, arrived_ptr + tile, SPLITS
         )
     if is_last:
-        if SCALED:
-            sums *= scale[:, None]
+        sums *= scale
         after = (before.to(tl.float32) + sums).to(before.dtype)
         tl.store(hidden_ptr + place, after, mask=is_out)
         if IS_TAPPED:
