@@ -140,7 +140,7 @@ class Eagle3Costs(_HeadCosts):
     head: Eagle3Trees
 
     def begin(self, context: int) -> None:
-        self.head.prepare(LEVEL)
+        self.head.prepare(LEVEL, 1)
         self.head.clear()
         for begin in range(0, context, len(self.text)):
             rows = self.text[: context - begin]

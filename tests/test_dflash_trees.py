@@ -6,26 +6,32 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable, Hashable
 from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
-from dflash_heads import ToyDflash, features_of, logits_of, save_dflash, states_of
+from dflash_heads import ToyDflash, features_of, loaded_dflash, logits_of, save_dflash, states_of
 from families import save_model
 from live import assert_replays, recorded, run_live
 from test_dflash import _run, apt_head, folders, questions, target, targets
+from toys import run_twice
 
 from specdec.commands import rank, report
 from specdec.commands import replay as replay_command
 from specdec.config import RunConfig
 from specdec.decoding import tree_rules, trees
-from specdec.drafters.base import Spec
+from specdec.decoding.loop import speculate
+from specdec.decoding.target import Target
+from specdec.drafters.base import Setup, Spec
 from specdec.drafters.dflash import DflashDynamic, DflashStatic
-from specdec.drafters.dflash_trees import DflashSureTree, DflashTree
+from specdec.drafters.dflash_trees import DflashPairsTree, DflashSureTree, DflashTree, DflashTreeDrafter
 from specdec.drafters.families import parse_name
 from specdec.errors import UserError
 from specdec.models.dflash import block_size_of
+from specdec.models.graph.graph_lm import GraphLM
+from specdec.models.graph.graphs import Graphs
 from specdec.records.identity import LIVE
 from specdec.records.record import find_records, load_record
 from specdec.session import Session, open_session
@@ -37,6 +43,7 @@ TOP_K, BUDGET = 6, 30
 SETTINGS: list[Spec] = [
     *map(DflashTree, (1, 2, 3, 5, 8, 12, 16, 24, 32, 64)),
     *(DflashSureTree(floor, most) for floor, most in product((0.0, 0.01, 0.05, 0.2, 0.6), (4, 12, 32, 64))),
+    *(DflashPairsTree(floor, most) for floor, most in product((0.0, 0.05), (5, 24))),
 ]
 __all__ = ["folders", "target", "targets"]  # fixtures
 
@@ -74,7 +81,7 @@ def traces(session: Session, tmp_path_factory: pytest.TempPathFactory) -> list[T
 
 def test_replay_equals_live_in_every_round_of_every_setting(session: Session, traces: list[Trace]) -> None:
     reasons, accepted, shapes = set(), set(), set()
-    assert len(SETTINGS) == 30
+    assert len(SETTINGS) == 34
     for index, spec in enumerate(SETTINGS):
         trace = traces[index % len(traces)]
         live, replayed = run_live(session, trace, spec), replay(trace, spec, session.options)
@@ -101,6 +108,31 @@ def test_a_tree_is_what_the_head_holds_probable(session: Session, traces: list[T
         depth = min(num_slots, len(record.prompt_ids) + BUDGET - 1 - len(prefix))
         want = tree_rules.best_first(trees.Candidates.of(best.indices, best.values).first(depth), 24)
         assert turn.draft_tokens == want.tokens and turn.draft_parents == want.parents
+
+
+def test_no_pass_of_a_head_is_recorded_while_trees_are_drafted(
+    toy: ToyDflash, target: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the graph backend a first pass of its kind takes seconds: all are there before the clock runs."""
+    monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8,))
+    seen: list[tuple[Graphs, Hashable]] = []
+
+    def run(graphs: Graphs, key: Hashable, function: Callable[[], object]) -> object:
+        seen.append((graphs, key))
+        return run_twice(graphs, key, function)
+
+    monkeypatch.setattr(Graphs, "run", run)
+    lm = GraphLM(target)
+    network = loaded_dflash(tmp_path, toy, lm, "graph")
+    network.warm_up()
+    drafters = [DflashTreeDrafter(network, DflashTree(8), Setup((), {"slot_top_k": top_k})) for top_k in (4, 6)]
+    recorded_keys = {key for graphs, key in seen if graphs is not lm.graphs}
+    before = len(seen)
+    for drafter, (prompt, greedy) in zip(drafters, questions(target)[-2:], strict=True):
+        rounds = speculate(Target(lm), drafter, prompt, max_new_tokens=24, stop_ids=())
+        assert [token for turn in rounds for token in turn.emitted_tokens] == greedy
+    asked = {key for graphs, key in seen[before:] if graphs is not lm.graphs}
+    assert asked <= recorded_keys and {key[:2] for key in asked} >= {("candidates", 4), ("candidates", 6)}
 
 
 def test_live_recorded_and_replayed_by_commands(

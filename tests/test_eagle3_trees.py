@@ -19,13 +19,14 @@ from specdec.config import RunConfig
 from specdec.decoding.loop import speculate
 from specdec.decoding.target import Target
 from specdec.decoding.tree_rules import growing_tree
-from specdec.decoding.trees import Candidates, Expand
+from specdec.decoding.trees import Candidates, Expand, scored_tree
 from specdec.drafters.base import Setup, Spec
-from specdec.drafters.eagle3_trees import Eagle3SureTree, Eagle3Tree, Eagle3TreeDrafter
+from specdec.drafters.eagle3_trees import Eagle3SureTree, Eagle3Tree, Eagle3TreeDrafter, Growth
 from specdec.drafters.families import parse_name
 from specdec.errors import UserError
 from specdec.models import eagle3_network, eagle3_trees
 from specdec.models.graph.graph_lm import GraphLM
+from specdec.models.graph.graphs import Graphs
 from specdec.models.lm import CachedLM
 from specdec.session import Session, open_session
 from specdec.traces.replay import replay
@@ -100,6 +101,26 @@ def test_every_tree_of_every_round_is_the_references(
         lengths |= {turn.accepted_len for turn in rounds}
         num_branched += sum(turn.is_tree for turn in rounds)
     assert len(lengths) >= 3 and num_branched > 8
+
+
+def test_room_for_nodes_is_made_before_the_clock_runs_or_within_a_tree(
+    target: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More room forgets what was recorded, so that drafters ask for all of it beforehand; who did not, as recording
+    does, gets the same tree."""
+    monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8,))
+    monkeypatch.setattr(eagle3_trees, "INITIAL_NODES", 2)
+    head, lm = apt_head("A, own words", target), GraphLM(target)
+    prompt, _ = questions(target)[-1]
+    spec, features = Eagle3Tree(5, 4, 64), features_of(target, prompt, head.taps)[: len(prompt) - 1]
+    drafter = Eagle3TreeDrafter(loaded_head(head, lm, "graph"), spec, Setup(()))
+    drafter.reset(features)
+    unprepared = loaded_head(head, lm, "graph")
+    growth = Growth(unprepared, unprepared.take_root(features, prompt[1:], spec.tree_top_k), spec.tree_top_k)
+    grown = scored_tree(growth.expand, spec.tree_depth, spec.tree_top_k).falling().first(spec.tree_nodes)
+    monkeypatch.setattr(Graphs, "clear", lambda graphs: pytest.fail("what was recorded is forgotten"))
+    draft = drafter.propose(prompt, budget=16)
+    assert (draft.tokens, draft.parents) == (grown.tokens, grown.parents) and len(grown) == 64
 
 
 # ---- traces -----------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from specdec.decoding.chains import Chain, Chains
+from specdec.decoding.pairs import Followers, tied_search
 from specdec.decoding.trees import Candidates, Tree, log_of, slots_search, walk_text
 from specdec.errors import UserError
 
@@ -148,11 +149,26 @@ class Slots(Offers):
     def num_passes(self, at: int, depth: int, sure: float, stop_ids: Collection[int]) -> int:
         return 1
 
+    def candidates(self, at: int, depth: int) -> Candidates:
+        """Of the first slots after prefix `at`."""
+        return Candidates(self.arrays["tokens"][at, :depth], self.arrays["log_probs"][at, :depth])
+
     def falling(self, at: int, depth: int, max_nodes: int, stop_ids: Collection[int]) -> Tree:
         key = at, min(depth, self.depth), frozenset(stop_ids)
         if key not in self._known:
-            candidates = Candidates(self.arrays["tokens"][at, :depth], self.arrays["log_probs"][at, :depth])
-            self._known[key] = slots_search(candidates, stop_ids)
+            self._known[key] = slots_search(self.candidates(at, depth), stop_ids)
+        found: Tree = self._known[key].first(rounded(max_nodes))
+        return found
+
+    def falling_tied(
+        self, at: int, depth: int, max_nodes: int, stop_ids: Collection[int], prefix_ids: Sequence[int]
+    ) -> Tree:
+        """The same in the order that the text before them gives paths (`pairs.py`)."""
+        key = "tied", at, min(depth, self.depth), frozenset(stop_ids)
+        if key not in self._known:
+            followers = self._known.setdefault("followers", Followers())
+            followers.read(prefix_ids)
+            self._known[key] = tied_search(self.candidates(at, depth), followers, prefix_ids, stop_ids)
         found: Tree = self._known[key].first(rounded(max_nodes))
         return found
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from specdec.decoding.offers import Slots
+from specdec.decoding.pairs import Followers, tied_search
 from specdec.decoding.trees import Candidates, Tree, slots_first
 from specdec.drafters.base import Drafter, Family, Recorded, Recording, Setup
 from specdec.drafters.dflash import BLOCK, DFLASH_HEAD, NAME, DflashReader, blocks_along, check_block
@@ -130,16 +132,62 @@ class DflashCostTree(_DflashTree, CostTree):
     marker = "+"
 
 
+@dataclass(frozen=True)
+class DflashPairsTree(_DflashTree, SureTree):
+    """The paths that have the probability `tree_floor`, at most `tree_nodes`, where slots are tied by the text."""
+
+    tree_floor: float
+    tree_nodes: int
+
+    name_pattern = "dflash_tree_pairs_{tree_floor}_{tree_nodes}"
+    label_pattern = "DFlash, tree by pairs above {tree_floor}, at most {tree_nodes}"
+    swept = (TREE_FLOOR, TREE_NODES)
+    kind = "dflash_tree_pairs"
+    title = "DFlash, tree by pairs"
+    hue = "#B15928"
+    marker = "4"
+
+    def drafter(self, setup: Setup) -> Drafter:
+        return DflashPairsDrafter(setup.lm, self, setup)
+
+    def replayed(self, trace: Recorded, setup: Setup) -> Drafter:
+        return RecordedPairs(trace, self, setup)
+
+
 class DflashTreeDrafter(DflashReader, TreeDrafter):
     def __init__(self, network: DflashNetwork, spec: _DflashTree, setup: Setup) -> None:
         super().__init__(spec, setup)
         self.attach(network)
         self._top_k = spec.size(setup)
+        network.prepare(self._top_k)
 
     def _offered(self, prefix_ids: Sequence[int], depth: int) -> tuple[Tree, int]:
         found = self.network.candidates(*self.asked_at(prefix_ids), self._top_k)
-        slots = Candidates.of_pairs(found[0]).first(depth)
-        return slots_first(slots, self.rule.max_nodes, self.stop_ids), 1
+        return self._grown(Candidates.of_pairs(found[0]).first(depth), prefix_ids), 1
+
+    def _grown(self, slots: Candidates, prefix_ids: Sequence[int]) -> Tree:
+        return slots_first(slots, self.rule.max_nodes, self.stop_ids)
+
+
+class DflashPairsDrafter(DflashTreeDrafter):
+    """The same paths in the order that the text gives them."""
+
+    def __init__(self, network: DflashNetwork, spec: _DflashTree, setup: Setup) -> None:
+        super().__init__(network, spec, setup)
+        self._followers = Followers()
+
+    def _grown(self, slots: Candidates, prefix_ids: Sequence[int]) -> Tree:
+        self._followers.read(prefix_ids)
+        return tied_search(slots, self._followers, prefix_ids, self.stop_ids).first(self.rule.max_nodes)
+
+
+class RecordedPairs(RecordedTrees):
+    """Read back from a trace."""
+
+    def _offered(self, prefix_ids: Sequence[int], depth: int) -> tuple[Tree, int]:
+        assert isinstance(self._offers, Slots)  # as this family records
+        at = len(prefix_ids) - self._prompt_len
+        return self._offers.falling_tied(at, depth, self.rule.max_nodes, self.stop_ids, prefix_ids), 1
 
 
 def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Candidates]]:
@@ -152,4 +200,6 @@ def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Ca
     return {OFFERS: [Candidates.of_pairs(found) for found in blocks_along(recording, ask)]}
 
 
-FAMILY = Family((DflashTree, DflashSureTree, DflashCostTree), (TREE_NODES, TREE_FLOOR, SLOT_TOP_K), record)
+FAMILY = Family(
+    (DflashTree, DflashSureTree, DflashCostTree, DflashPairsTree), (TREE_NODES, TREE_FLOOR, SLOT_TOP_K), record
+)

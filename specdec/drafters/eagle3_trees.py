@@ -133,7 +133,7 @@ class Eagle3TreeDrafter(HeadReader["Eagle3Trees"], TreeDrafter):
         super().__init__(spec, setup)
         self.attach(network)
         self._top_k = spec.tree_top_k
-        network.prepare(self._top_k)
+        network.prepare(self._top_k, spec.tree_depth)
 
     def _offered(self, prefix_ids: Sequence[int], depth: int) -> tuple[Tree, int]:
         import torch

@@ -103,6 +103,7 @@ class DflashNetwork:
         self._walk: Walk = walks[-1] if walks else each_alone
         self._graphs = Graphs(self.device) if is_recorded else None
         self._joined = JoinedLayers.of(head, self._w) if is_recorded else None
+        self._prepared: set[int] = set()  # of how many candidates passes are recorded
         self._features_NF = torch.zeros(MAX_ROWS, self._w["fc.weight"].shape[1], dtype=dtype, device=self.device)
         self._first, self._anchor = torch.zeros(2, 1, dtype=torch.long, device=self.device)
         size = 2, head.num_kv_heads, 0, head.head_size
@@ -139,12 +140,22 @@ class DflashNetwork:
 
     def warm_up(self) -> None:
         """Record the passes of drafts over a short text, so that no measured one does."""
+        self._record(self.draft)
+
+    def prepare(self, top_k: int) -> None:
+        """The same of `candidates`, once. It forgets the text."""
+        if top_k not in self._prepared:
+            self._prepared.add(top_k)
+            self._record(partial(self.candidates, top_k=top_k))
+
+    def _record(self, ask: Callable[[Sequence[int], Sequence[int]], object]) -> None:
+        """Ask for a block after texts of all lengths that a short text's passes are padded to."""
         if self._graphs is None:
             return
         for count in PADDED:
             self.clear()
             self.read(self._features_NF[:count])
-            self.draft([self.head.mask_id], [count])
+            ask([self.head.mask_id], [count])
         self.clear()
 
     def clear(self) -> None:

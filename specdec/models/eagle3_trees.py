@@ -51,11 +51,14 @@ class Eagle3Trees(Eagle3Network):
         """The tree begins anew, after the same row."""
         self._parents = []
 
-    def prepare(self, top_k: int) -> None:
-        """Record the pass of a level of `top_k` nodes, so that no measured one does. It forgets the text."""
+    def prepare(self, top_k: int, depth: int) -> None:
+        """Make room for `depth` levels of which `top_k` nodes go on, and record the pass of a level, so that no
+        measured one does. It forgets the text."""
         self.clear()
         self._root = -1
         self.forget_nodes()
+        if top_k * depth > len(self._node_states_NC) - 1:
+            self._make_nodes(top_k * depth)
         if self._graphs is not None:
             self.grow([0] * top_k, [-1] * top_k, top_k)
 

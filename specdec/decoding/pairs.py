@@ -1,0 +1,107 @@
+"""Pairs: slots that do not know of each other, tied by the text: which token follows which in what stands there.
+
+A head that fills slots in one pass says of each slot what may stand there, and nothing of what stands beside it: the
+most probable paths hold pairs that no text has. Here a candidate weighs more after a token that it has followed before,
+in the question or the answer so far, and more again after two of them. How much is learnt from recorded questions
+(`experiments/tie_slots.py`). No network and no torch: paths are put in another order, and the target still decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from math import exp, expm1, log
+
+from specdec.decoding.trees import Candidates, Child, Search
+
+LEAST_REST = 1e-6  # probability of all that is not among the candidates, at least
+State = tuple[int, int, int]  # a slot, and the two tokens before it
+
+
+@dataclass(frozen=True)
+class Ties:
+    """What a path's step weighs: exp(`own` x the slot's log-probability + `pair` where the text has this token after
+    the one before + `triple` where also after the one before that), against the same of all others + `others`.
+
+    The numbers are those of the bundled target's DFlash head on questions that no result is told of.
+    """
+
+    own: float = 0.8
+    pair: float = 2.5
+    triple: float = 1.4
+    others: float = 0.5
+
+
+class Followers:
+    """Which tokens have followed which in a text that grows: of each pair and triple where it first ended."""
+
+    def __init__(self) -> None:
+        self._pairs: dict[int, dict[int, int]] = {}
+        self._triples: dict[tuple[int, int, int], int] = {}
+        self._ids: list[int] = []
+
+    def read(self, ids: Sequence[int]) -> None:
+        """Take in what a text has more than before; of another text everything."""
+        num_known = min(len(ids), len(self._ids))
+        if list(ids[:num_known]) != self._ids[:num_known]:
+            self._pairs, self._triples, self._ids = {}, {}, []
+        for place in range(len(self._ids), len(ids)):
+            token = ids[place]
+            if place:
+                self._pairs.setdefault(ids[place - 1], {}).setdefault(token, place)
+            if place > 1:
+                self._triples.setdefault((ids[place - 2], ids[place - 1], token), place)
+            self._ids.append(token)
+
+    def ties(self, before: int, last: int, tokens: Collection[int], end: int, ties: Ties) -> dict[int, float]:
+        """Of these tokens those that have followed `last` before place `end` of the text, each with its weight."""
+        found = {}
+        for token, place in self._pairs.get(last, {}).items():
+            if place < end and token in tokens:
+                is_triple = self._triples.get((before, last, token), end) < end
+                found[token] = ties.pair + ties.triple * is_triple
+        return found
+
+
+class TiedSlots:
+    """The steps of paths over slots after a prefix of `end` tokens, the last two of which are `before` and `last`. The
+    first slot is left as it is: its head knows what it follows."""
+
+    def __init__(self, candidates: Candidates, followers: Followers, prefix_ids: Sequence[int], ties: Ties) -> None:
+        self._followers, self._ties, self._end = followers, ties, len(prefix_ids)
+        before = prefix_ids[-2] if len(prefix_ids) > 1 else -1
+        self.start: State = 0, before, prefix_ids[-1]
+        self._rows = [_weighed(row, ties) for row in candidates.rows()]
+        self._known: dict[State, list[Child[State]]] = {}
+
+    def children_of(self, state: State) -> list[Child[State]]:
+        """The candidates of a slot after two tokens, most probable first."""
+        if state not in self._known:
+            self._known[state] = self._children(*state)
+        return self._known[state]
+
+    def _children(self, slot: int, before: int, last: int) -> list[Child[State]]:
+        if slot >= len(self._rows):
+            return []
+        weights, total = self._rows[slot]
+        tied = self._followers.ties(before, last, weights, self._end, self._ties) if slot else {}
+        total += sum(exp(weights[token]) * expm1(weight) for token, weight in tied.items())
+        steps = [(token, weight + tied.get(token, 0.0) - log(total)) for token, weight in weights.items()]
+        steps.sort(key=lambda step: (-step[1], step[0]))
+        return [(token, min(log_prob, 0.0), (slot + 1, last, token)) for token, log_prob in steps]
+
+
+def tied_search(
+    candidates: Candidates, followers: Followers, prefix_ids: Sequence[int], stop_ids: Collection[int] = ()
+) -> Search[State]:
+    """For the most probable paths over slots that follow a prefix and are tied by its text, which `followers` have
+    read, or a longer one's."""
+    slots = TiedSlots(candidates, followers, prefix_ids, Ties())
+    return Search(slots.start, slots.children_of, stop_ids)
+
+
+def _weighed(row: Sequence[Child[int]], ties: Ties) -> tuple[dict[int, float], float]:
+    """A slot's candidates with the logarithms of what they weigh alone, and the sum of all weights, others included."""
+    weights = {token: ties.own * log_prob for token, log_prob, _ in row if log_prob > -700}
+    rest = max(1.0 - sum(exp(log_prob) for _, log_prob, _ in row), LEAST_REST)
+    return weights, sum(map(exp, weights.values())) + exp(ties.own * log(rest) + ties.others)
