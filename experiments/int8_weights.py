@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiling.common import cuda_device, parser_of, run_command
 from profiling.roofline import OTHERS, SHAPES
-from specdec.models.checkpoints import IN_DTYPE, INT8
+from specdec.models.checkpoints import IN_DTYPE, INT8, TARGET
 from specdec.records.provenance import provenance
 
 if TYPE_CHECKING:
@@ -101,19 +101,15 @@ def difference(lm: GraphLM, ids: Sequence[int]) -> dict[str, float]:
 def random_model(name: str, how: str, device: torch.device) -> PreTrainedModel:
     """A network of a named shape in bfloat16, its layers kept in 8 bits or not."""
     import torch
-    import transformers
 
-    shape = vars(SHAPES.get(name) or OTHERS[name])
-    fields = {key: value for key, value in shape.items() if key != "model_type"}
-    fields |= dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
-    classes = {"qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama"}[shape.get("model_type", "qwen2")]
-    config = getattr(transformers, f"{classes}Config")(**fields, max_position_embeddings=32768)
+    from profiling.bench import shaped_model
+
     torch.manual_seed(0)
     with torch.device("meta"):
-        model: PreTrainedModel = getattr(transformers, f"{classes}ForCausalLM")(config).eval()
+        model = shaped_model(name, TARGET)
     filled(model, how, device)
-    rotary = model.get_submodule("model.rotary_emb")
-    model.get_submodule("model").rotary_emb = type(rotary)(config=config).to(device)
+    body: Any = model.get_submodule("model")
+    body.rotary_emb = type(body.rotary_emb)(config=model.config).to(device)
     return model
 
 

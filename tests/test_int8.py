@@ -17,6 +17,8 @@ from toys import random_ids, toy_model
 from transformers import PreTrainedModel
 
 from failfast import main
+from profiling import profile_engine
+from specdec.drafters.ar import AR_DRAFTER
 from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
 from specdec.models import joined, room
@@ -183,6 +185,17 @@ def test_what_cannot_be_is_one_line(family, tmp_path, capsys, words: tuple[str, 
         status = error.code
     assert status == 2 and BAD[words] in capsys.readouterr().err.strip().split("\n")[-1]
     assert not list(tmp_path.glob("pickles"))
+
+
+def test_a_profile_of_it_prices_it_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its entry is what its records call it, and its passes are those of weights in 8 bits."""
+    settings = profile_engine.Settings(CPU, torch.float32, "eager", 64, INT8)
+    assert settings.entry("tiny") == "tiny-Instruct-int8"
+    for role in (TARGET, AR_DRAFTER):
+        lm = profile_engine.make_lm("tiny", role, settings)
+        assert is_quantised(lm.model) == (role is TARGET)
+    assert profile_engine.main(["--rows", "--target_weights", "int8", "--device", "cpu", "--targets", "tiny"]) == 2
+    assert "leave out it or --target_weights int8" in capsys.readouterr().err
 
 
 def test_experts_are_refused(tmp_path) -> None:
