@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -124,19 +124,14 @@ def filled(model: PreTrainedModel, how: str, device: torch.device) -> None:
         made = torch.randn(own.shape, device=device, dtype=torch.bfloat16) * SPREAD
         return nn.Parameter(made if own.dim() > 1 else 1 + made, requires_grad=False)
 
-    for parent, name, child in list(_modules(model)):
-        for own_name, own in list(child.named_parameters(recurse=False)):
-            child.register_parameter(own_name, random(own))
-        if how == INT8 and isinstance(child, nn.Linear) and name != "lm_head":
-            setattr(parent, name, Int8Linear(child, device))
+    for place in [place for place, _ in model.named_modules() if place]:
+        parent, _, name = place.rpartition(".")
+        module = model.get_submodule(place)
+        for own_name, own in list(module.named_parameters(recurse=False)):
+            module.register_parameter(own_name, random(own))
+        if how == INT8 and isinstance(module, nn.Linear) and name != "lm_head":
+            setattr(model.get_submodule(parent), name, Int8Linear(module, device))
     model.tie_weights()
-
-
-def _modules(model: PreTrainedModel) -> Iterator[tuple[Any, str, Any]]:
-    """Every module with the one that holds it and its name there."""
-    for parent in model.modules():
-        for name, child in parent.named_children():
-            yield parent, name, child
 
 
 if __name__ == "__main__":

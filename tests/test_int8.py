@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,20 @@ def test_the_graph_backend_gives_the_same_logits_and_taps(architecture: str) -> 
         for lm in (eager, graph):
             lm.commit(count if parents is None else path_to(count - 1, parents))
         torch.testing.assert_close(graph.features, eager.features, **TOLERANCE)
+
+
+def test_matrices_in_full_are_let_go_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = toy_model("qwen2", 3)
+    matrices = [weakref.ref(one.weight) for one in model.model.modules() if isinstance(one, torch.nn.Linear)]
+    alive, of = [], Int8Matrix.of
+
+    def counted(weight: torch.Tensor) -> Int8Matrix:
+        alive.append(sum(one() is not None for one in matrices))
+        return of(weight)
+
+    monkeypatch.setattr(Int8Matrix, "of", counted)
+    quantised(model, CPU)
+    assert alive == [*range(len(matrices), 0, -1)] or alive == [len(matrices), *range(len(matrices), 1, -1)]
 
 
 def test_joined_layers_step_aside() -> None:

@@ -86,13 +86,13 @@ class FusedProducts:
         weighted_MC, squares_TM = stream.weighted()
         (num_rows, inner), (values_NC, scale_N, is_scaled) = weighted_MC.shape, _parts(w_NC)
         plan = self._launcher.plan(kind, weighted_MC, len(w_NC), is_scaled)
-        tiles = triton.cdiv(len(w_NC), plan.block_n)
+        tiles, rows = triton.cdiv(len(w_NC), plan.block_n), padded_rows(weighted_MC)
         _pairs_kernel[(tiles, plan.splits)](
             *(weighted_MC, squares_TM, values_NC, scale_N, out),
-            *self._launcher.workspace(plan, tiles, weighted_MC),
+            *self._launcher.workspace(plan, tiles, weighted_MC, rows),
             *(num_rows, len(w_NC) // 2, inner, len(squares_TM), stream.eps),
             *(*rotation, is_scaled, is_biased, kind == "gated", triton.next_power_of_2(len(squares_TM)), plan.splits),
-            **self._launcher.options(plan, weighted_MC, padded_rows(weighted_MC)),
+            **self._launcher.options(plan, weighted_MC, rows),
         )
 
     def add(
@@ -107,14 +107,14 @@ class FusedProducts:
         tap = (hidden_MC, 0) if tap_MC is None else (tap_MC, tap_MC.stride(0))  # without one nobody looks
         num_rows, outer, inner = len(y_MI), len(w_CI), y_MI.shape[1]
         plan = self._launcher.plan("add", y_MI, outer, is_scaled)
-        tiles = triton.cdiv(outer, plan.block_n)
+        tiles, rows = triton.cdiv(outer, plan.block_n), padded_rows(y_MI)
         stream.squares_TM = hidden_MC.new_empty(tiles, num_rows, dtype=torch.float32)
         stream.norm_C = next_norm_C
         _add_kernel[(tiles, plan.splits)](
             *(y_MI, values_CI, scale_C, next_norm_C, hidden_MC, stream.weighted_MC, stream.squares_TM),
-            *(*self._launcher.workspace(plan, tiles, y_MI), num_rows, outer, inner),
+            *(*self._launcher.workspace(plan, tiles, y_MI, rows), num_rows, outer, inner),
             *(*tap, tap_MC is not None, is_scaled, plan.splits),
-            **self._launcher.options(plan, y_MI, padded_rows(y_MI)),
+            **self._launcher.options(plan, y_MI, rows),
         )
 
 
@@ -157,7 +157,7 @@ def _pairs_kernel(
     columns = pair + side * num_pairs if GATED else pair // half * D + side * half + pair % half
     rows = tl.arange(0, BLOCK_M)
     is_row = rows < num_rows
-    w_lines = w_ptr + columns.to(tl.int64)[:, None] * inner
+    w_lines = w_ptr + columns.to(tl.int64) * inner
     # Asked for before the loop, looked at after it: nobody waits.
     pairs = tile * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
     scale = tl.load(scale_ptr + columns)[:, None] if SCALED else 1.0
@@ -244,7 +244,7 @@ def _add_kernel(
     rows, columns = tl.arange(0, BLOCK_M), tile * BLOCK_N + tl.arange(0, BLOCK_N)
     is_row, is_column = rows < num_rows, columns < outer
     lines = tl.minimum(columns, outer - 1)
-    w_lines = w_ptr + lines.to(tl.int64)[:, None] * inner
+    w_lines = w_ptr + lines.to(tl.int64) * inner
     scale = tl.load(scale_ptr + lines)[:, None] if SCALED else 1.0
     place, is_out = rows[None, :] * outer + columns[:, None], is_row[None, :] & is_column[:, None]
     norm = tl.load(norm_ptr + columns, mask=is_column, other=0.0).to(tl.float32)[:, None]
