@@ -13,7 +13,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,12 @@ TOKENS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128, 2048)
 CONTEXTS = (0, 4096, 32768)
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 BLOCK, SUB_BLOCK = 32, 8  # of the block-diffusion drafters that are measured
+HEAD_BLOCK, HEAD_LAYERS, HEAD_WORDS = 16, 5, 32000  # of z-lab's DFlash for Qwen3-8B; of EAGLE-3 heads
+# Heads by what a pass is priced as: layers like the target's, tokens of a pass, and own words (None: the target's).
+HEADS: dict[str, tuple[int, int, int | None]] = {
+    "eagle3": (1, 1, HEAD_WORDS),
+    "dflash": (HEAD_LAYERS, HEAD_BLOCK, None),
+}
 
 
 @dataclass(frozen=True)
@@ -187,6 +193,11 @@ def build_parser() -> StrictParser:
     parser.add_argument("--targets", nargs="+", default=["Qwen2.5-7B", "Qwen2.5-14B", "Qwen2.5-32B"], help=known)
     parser.add_argument("--drafter", default="Qwen2.5-1.5B", help="block-diffusion drafter, by its shape")
     parser.add_argument("--ar_drafter", help="if not of the same shape")
+    parser.add_argument(
+        "--heads",
+        action="store_true",
+        help="price passes of EAGLE-3 and DFlash heads too, as big as the first target's",
+    )
     parser.add_argument("--contexts", nargs="+", type=int, default=[512, 2048], help="a profile prices the first")
     parser.add_argument("--dtype", choices=tuple(BYTES), default="bfloat16")
     parser.add_argument("--write_profile", metavar="NAME", help="as ./latency/NAME.json")
@@ -234,12 +245,16 @@ def bounds(flags: argparse.Namespace, machine: Machine) -> dict[str, Any]:
         name: {str(length): {str(k): machine.pass_ms(model, k, length) for k in COUNTS} for length in flags.contexts}
         for name, model in {**targets, "drafter": drafter}.items()
     }
+    heads = _heads(next(iter(targets.values()))) if flags.heads else {}
+    own_ms = {name: machine.pass_ms(model, HEADS[name][1], context) for name, model in heads.items()}
+    passes = {name: machine.rows(model, (HEADS[name][1],)) for name, model in heads.items()}
     return {
         "name": flags.write_profile or ROOFLINE,
         "draft_pass_ms": machine.pass_ms(drafter, BLOCK, context, SUB_BLOCK),
         "ar_draft_pass_ms": machine.pass_ms(ar_drafter, 1, context),
         "target_ms_per_token": {name: table["1"] for name, table in tables.items()},
         "verify_ms": tables,
+        **({"family_pass_ms": own_ms} if own_ms else {}),
         "provenance": {
             "source": ROOFLINE,
             "measured_by_this_project": False,
@@ -253,9 +268,22 @@ def bounds(flags: argparse.Namespace, machine: Machine) -> dict[str, Any]:
         "rows": {
             "context": context,
             "verify": {name: _verify_rows(machine, model) for name, model in targets.items()},
-            "passes": {"ar": machine.rows(ar_drafter, (1,)), "block": machine.rows(drafter, (BLOCK,), SUB_BLOCK)},
+            "passes": {
+                "ar": machine.rows(ar_drafter, (1,)),
+                "block": machine.rows(drafter, (BLOCK,), SUB_BLOCK),
+                **passes,
+            },
         },
     }
+
+
+def _heads(target: ModelSource) -> dict[str, ModelSource]:
+    """What heads of a target read at least, by family; not the layer that reads its taps, nor DSpark's Markov heads."""
+    found = {}
+    for name, (num_layers, _, num_words) in HEADS.items():
+        own = {"num_hidden_layers": num_layers, "vocab_size": num_words or target.vocab_size}
+        found[name] = replace(target, config={**target.config, **own})
+    return found
 
 
 def _verify_rows(machine: Machine, model: ModelSource) -> dict[str, Any]:

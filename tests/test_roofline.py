@@ -193,11 +193,25 @@ def test_models_of_a_folder_are_found_by_their_config(family_folder):
         ar_drafter=None,
         targets=[str(family_folder)],
         contexts=[64],
+        heads=False,
         gpu="A100",
         dtype="float32",
     )
     fields = roofline.bounds(flags, Machine(GPUS["A100"], 4))
     assert list(fields["target_ms_per_token"]) == [family_folder.name]
+
+
+def test_heads_are_priced_where_asked_by_the_layers_that_they_have(profile_dir, capsys):
+    assert roofline.main(["--gpu", "H100", "--targets", "Qwen3-8B", "--heads", "--write_profile", "own"]) == 0
+    profile, machine = load_profile("own"), Machine(GPUS["H100"], 2)
+    layer = 2 * 4096 * (32 + 8) * 128 + 3 * 4096 * 12288  # attention's four products, the MLP's three
+    for name, num_layers, num_words in (("eagle3", 1, 32000), ("dflash", 5, 151936)):
+        least_ms = 1e3 * 2 * (num_layers * layer + num_words * 4096) / (1e12 * machine.gpu.memory_TB_per_s)
+        assert profile.pass_ms(name) == pytest.approx(least_ms, rel=0.01) and profile.pass_ms(name) > least_ms
+        rows = profile.rows.passes[name]
+        assert rows.at([1], [1], [512])[0, 0, 0] == pytest.approx(profile.pass_ms(name), rel=1e-3)
+        assert rows.ms[-1][0][0] > rows.ms[0][0][0]
+    assert not load_profile("H100_bound").knows("eagle3")  # of what comes along nothing changes
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def can_fuse(layer: LayerWeights) -> bool:
         shared_memory = properties.shared_memory_per_block_optin  # type: ignore[attr-defined]  # torch's stub lacks it
         if shared_memory < SHARED_MEMORY:
             return False
-    inner_sizes = [w.shape[1] for w in (layer.qkv_NC, layer.output_CHD, layer.down_CI)]
+    inner_sizes = [w.shape[1] for w in (layer.qkv_NC, layer.output_CHD, layer.gate_up_2IC, layer.down_CI)]
     return dtype != torch.float16 and all(size % SMALLEST_STEP == 0 for size in inner_sizes)
 
 
