@@ -11,8 +11,8 @@ import re
 import sys
 from pathlib import Path
 
-from scripts.cells import PROJECT
 from scripts.at_size import TABLES as AT_SIZE
+from scripts.cells import PROJECT
 from scripts.checks import TABLES as CHECKS
 from scripts.costs import TABLES as COSTS
 from scripts.findings import findings
