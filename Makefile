@@ -90,7 +90,7 @@ test-servers: $(SERVERS)/.ready-llama test-serve
 
 # Where vLLM cannot be installed, the tests skip and say so.
 test-vllm: $(VENV)/.ready-dev
-	-@$(MAKE) --no-print-directory $(VLLM)/.ready-vllm
+	-@$(MAKE) --no-print-directory $(VLLM)/.ready-suffix
 	VLLM=$(CURDIR)/$(VLLM)/bin/vllm $(ONE_THREAD) $(VENV)/bin/python -m pytest -q -rs tests/servers/test_vllm.py
 
 test-gpu:
@@ -159,4 +159,10 @@ $(VLLM)/.ready-packages: requirements-vllm-lock.txt
 
 $(VLLM)/.ready-vllm: $(VLLM)/.ready-packages $(VENV)/.ready-dev
 	$(VENV)/bin/python -m scripts.vllm_name $(@D)
+	@touch $@
+
+# ArcticInference, of which vLLM's suffix decoding needs a small extension: built against what is there, without its torch.
+$(VLLM)/.ready-suffix: $(VLLM)/.ready-vllm
+	PATH="$(abspath $(@D))/bin:$$PATH" CMAKE_ARGS="-DPython_EXECUTABLE=$(abspath $(@D))/bin/python" $(@D)/bin/python -m pip \
+		install --quiet --disable-pip-version-check --no-deps --no-build-isolation arctic-inference==0.3.0
 	@touch $@

@@ -19,12 +19,9 @@ from plotting import style
 from plotting.cli import Command
 from specdec.errors import UserError, user_error
 from specdec.views import palette
-from specdec.views.palette import Look
 
 REPORT = "training.json"
 PANELS = {"acceptance_length": "acceptance length (tokens)", "accuracy": "share of right tokens"}
-COLOURS = (palette.BLUE, palette.VERMILLION, palette.BLACK, palette.ORANGE, palette.SKY, palette.GREY)
-MARKERS = "osD^vP"
 Curve = Sequence[Mapping[str, Any]]
 
 
@@ -32,13 +29,13 @@ Curve = Sequence[Mapping[str, Any]]
 def figure(curves: Mapping[str, Curve]) -> Figure:
     """A curve per head over the tokens it has seen: name -> the looks of its training. UserError for more heads than
     colours."""
-    if len(curves) > len(COLOURS):
-        raise UserError(f"{len(curves)} heads do not fit: give at most {len(COLOURS)}")
+    if len(curves) > len(palette.SERIES):
+        raise UserError(f"{len(curves)} heads do not fit: give at most {len(palette.SERIES)}")
     drawn, grid = style.panels(1, len(PANELS), 3.0)
     for (quantity, label), axes in zip(PANELS.items(), (one for line in grid for one in line), strict=True):
-        for (name, curve), colour, marker in zip(curves.items(), COLOURS, MARKERS, strict=False):
-            places = [(look["tokens"] / 1e6, look[quantity]) for look in curve]
-            style.line(axes, places, Look(colour, marker), label=name, marker=marker)
+        for (name, curve), look in zip(curves.items(), palette.SERIES, strict=False):
+            places = [(seen["tokens"] / 1e6, seen[quantity]) for seen in curve]
+            style.line(axes, places, look, label=name, marker=look.marker)
         axes.set_xlabel("tokens of documents seen (millions)")
         axes.set_ylabel(label)
         axes.set_ylim(bottom=1 if quantity == "acceptance_length" else 0)

@@ -12,6 +12,7 @@ from specdec.ranking.entries import records_of
 from specdec.ranking.load_study import PROFILE, Asked, Study, priced_by
 from specdec.ranking.load_table import CLAIRVOYANT, FIXED, POLICIES, SCHEDULED
 from specdec.ranking.requests import Requests, requests_of, without_loops
+from specdec.records.record import Record
 from specdec.traces.trace import Trace, find_traces, load_trace
 from specdec.views.load_text import load_dict, load_text
 
@@ -77,7 +78,7 @@ def run(arguments: Sequence[str], program: str = "failfast load") -> str:
     """The text to print for a command line. Raises UserError."""
     options = build_parser(program).parse_args(arguments)
     _refuse_idle(options)
-    study = study_of(options)
+    study = study_of(options, records_of(options.results))
     tables = study.tables()
     if options.json:
         return json.dumps(load_dict(study, tables), indent=1, allow_nan=False) + "\n"
@@ -92,9 +93,8 @@ def _refuse_idle(options: Namespace) -> None:
         raise UserError(f"--trace_dir is read by --policies {SCHEDULED} and {CLAIRVOYANT}: give one, or leave it out")
 
 
-def study_of(options: Namespace) -> Study:
-    """What the flags ask for, read and checked. Raises UserError."""
-    records = records_of(options.results)
+def study_of(options: Namespace, records: Sequence[Record]) -> Study:
+    """What the flags ask for of some records, checked. Raises UserError."""
     records = without_loops(records) if options.without_degenerate else records
     requests = requests_of(records, options.allow_unequal, options.allow_seen)
     profile, entry = priced_by(options.latency_profile, options.latency_target, requests.target)

@@ -18,7 +18,8 @@ from transformers import Qwen3Config
 from specdec.errors import UserError
 from specdec.models.checkpoints import ModelSource
 from specdec.models.config_fields import NUMBER, given
-from specdec.models.dflash_network import DflashNetwork, DflashSettings, LayerKind
+from specdec.models.dflash_layers import LayerKind
+from specdec.models.dflash_network import DflashNetwork, DflashSettings
 from specdec.models.dflash_parts import MARKOV_KINDS, Convolution, Markov, Part, Selector
 from specdec.models.heads import HeadSource, MadeFor, require_tensors
 from specdec.models.llama_like import ACTIVATIONS, LLAMA, layer_settings

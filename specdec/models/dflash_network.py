@@ -25,6 +25,7 @@ from torch.nn.functional import embedding, linear, scaled_dot_product_attention,
 
 from specdec.errors import UserError
 from specdec.models.dflash_joined import JoinedLayers
+from specdec.models.dflash_layers import LayerKind, seen
 from specdec.models.dflash_parts import Convolution, Markov, Part, Selector, Walk, convolved, each_alone
 from specdec.models.graph.graphs import MAX_ROWS, PADDED, Graphs, padded
 from specdec.models.graph.reference import norm, rotated
@@ -36,15 +37,6 @@ INITIAL_CAPACITY = 2048
 LEAST_SPAN = 256  # positions that a recorded pass looks at, twice as many whenever they do not suffice
 Answer = Callable[[Tensor, Tensor], Tensor]  # of the states of slots [B, S, C] and the anchors [B]
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class LayerKind:
-    """What a layer's queries see of the block (`is_causal`: what stands before them and themselves), and how far they
-    see at all (`window` positions; None: everything)."""
-
-    is_causal: bool
-    window: int | None = None
 
 
 @dataclass(frozen=True)
@@ -262,7 +254,7 @@ class DflashNetwork:
         keys_P = torch.arange(span, device=self.device)
         back_LP = positions_L[:, None] - keys_P
         visible_LP = (keys_P <= positions_L[-1]).expand_as(back_LP)
-        masks: Masks = {kind: _seen(kind, visible_LP, back_LP) for kind in set(self.head.layer_kinds)}
+        masks: Masks = {kind: seen(kind, visible_LP, back_LP) for kind in set(self.head.layer_kinds)}
         return answer(self._blocks(self._anchor, positions_L, positions_L, masks), self._anchor)
 
     def _blocks(self, anchors_B: Tensor, positions_L: Tensor, places_L: Tensor, masks: Masks) -> Tensor:
@@ -347,19 +339,10 @@ class DflashNetwork:
         starts_L = positions_L[blocks_L * size]
         of_context = context_P < starts_L[:, None]
         visible_LP = torch.cat([of_context, blocks_L == blocks_L[:, None]], dim=1)
-        return _seen(kind, visible_LP, positions_L[:, None] - torch.cat([context_P, positions_L]))
+        return seen(kind, visible_LP, positions_L[:, None] - torch.cat([context_P, positions_L]))
 
     def _weight(self, name: str) -> Tensor:
         return self._w[f"{name}.weight"]
 
     def _normed(self, x: Tensor, name: str) -> Tensor:
         return norm(x, self._weight(name), self._eps)
-
-
-def _seen(kind: LayerKind, visible_LP: Tensor, back_LP: Tensor) -> Tensor:
-    """What a layer of this kind sees of what is visible; `back_LP`: how far before each row the keys stand."""
-    if kind.is_causal:
-        visible_LP = visible_LP & (back_LP >= 0)
-    if kind.window is not None:
-        visible_LP = visible_LP & (back_LP.abs() < kind.window)
-    return visible_LP
