@@ -13,7 +13,7 @@ from specdec.drafters.families import BASELINE_SWEEP, families, flags, switches
 from specdec.drafters.flags import count, degree, positive_int, setting, share
 from specdec.errors import UserError
 from specdec.latency.asked import PricingConfig
-from specdec.models.checkpoints import BUNDLED, IN_DTYPE, INT8, SMOLLM2, TARGET, Role
+from specdec.models.checkpoints import BUNDLED, IN_DTYPE, INT8, SMOLLM2, TARGET, Role, kept_name
 from specdec.models.heads import HeadRole
 from specdec.questions.asked import QuestionConfig
 from specdec.questions.sets import SHORT
@@ -53,9 +53,8 @@ class ModelConfig:
 
     @property
     def target_name(self) -> str:
-        """The target's name in paths and tables: of one in 8 bits "NAME-int8", for its texts are its own."""
-        name = target_name(self.target_model_name)
-        return name if self.target_weights == IN_DTYPE else f"{name}-{self.target_weights}"
+        """The target's name in paths and tables."""
+        return kept_name(target_name(self.target_model_name), self.target_weights)
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,22 @@ BAD: dict[str, tuple[str, Bad]] = {
         "'hidden_size' is 'x', not a size",
         lambda at, target: save_head(at, toy_head(A, target, 5), hidden_size="x"),
     ),
+    "a head of no size": (
+        "'head_dim' is 0, not a size",
+        lambda at, target: save_head(at, toy_head(A, target, 5), head_dim=0),
+    ),
+    "a target of no size": (
+        "made for another target .*hidden size 0, not 32",
+        lambda at, target: save_head(at, toy_head(A, target, 5), target_hidden_size=0),
+    ),
+    "no words": (
+        r"lm_head.weight is \[64, 32\], and its config.json says \[0, 32\]",
+        lambda at, target: save_head(at, toy_head(A, target, 5), draft_vocab_size=0),
+    ),
+    "no taps": (
+        r"fc.weight is \[32, 96\], and its config.json says \[32, 0\]",
+        lambda at, target: save_head(at, toy_head(A, target, 5), eagle_config={"eagle_aux_hidden_state_layer_ids": []}),
+    ),
     "taps that are none": (
         "does not describe an EAGLE-3 head",
         lambda at, target: save_head(at, toy_head(C, target, 5), target_layer_ids="x"),

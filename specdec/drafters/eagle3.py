@@ -141,7 +141,7 @@ def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Ch
     for name, length in wanted.items():
         made[name] = list(empty)
         for group in in_groups(rows, recording.batch):
-            made[name] += [_chain(pairs, stop_ids) for pairs in network.write_on(group, length).tolist()]
+            made[name] += [_chain(pairs, stop_ids) for pairs in network.write_on(group, length)]
     return made
 
 

@@ -131,6 +131,11 @@ class ModelSource:
         return str(self.config.get("model_type", ""))
 
 
+def kept_name(name: str, kept_as: str) -> str:
+    """What a target is called in paths and tables: in 8 bits it is another, "NAME-int8", for its texts are its own."""
+    return name if kept_as == IN_DTYPE else f"{name}-{kept_as}"
+
+
 def find_model(role: Role, name: str, *, with_weights: bool = True) -> ModelSource:
     """The checkpoint called `name`: 'bundled', 'smollm2', a folder, or a hub name (fetched into the hub's cache).
 

@@ -22,7 +22,7 @@ from torch.nn.functional import scaled_dot_product_attention, silu
 from transformers import PreTrainedModel
 
 from specdec.models.graph.weights import LayerWeights, Weights, join_weights, not_joinable
-from specdec.models.int8 import Int8Matrix, Matrix, is_quantised
+from specdec.models.int8 import in_full, is_quantised
 from specdec.models.kv_buffer import JointCache
 from specdec.models.layer_settings import FULL, SLIDING
 
@@ -48,13 +48,6 @@ def body_of(model: PreTrainedModel) -> nn.Module:
 def as_columns(weight_NC: Tensor) -> Tensor:
     """[C, N], what an input is multiplied with: a CPU's library reads it up to twice as fast as its transpose."""
     return weight_NC.t().contiguous()
-
-
-def _in_full(weight: Matrix) -> Tensor:
-    """Raises ValueError for weights in 8 bits."""
-    if isinstance(weight, Int8Matrix):
-        raise ValueError("joined layers hold their weights in full")
-    return weight
 
 
 @dataclass(frozen=True)
@@ -140,11 +133,11 @@ class JoinedLayer(nn.Module):
         self.head_norms_ED = None if own.head_norms_2D is None else self._head_norms(own.head_norms_2D)
         scale = weights.head_size**-0.5 if self.head_norms_ED is None else 1.0
         attention_C, mlp_C = self.norm.root * own.attention_norm_C, self.norm.root * own.mlp_norm_C
-        self.qkv_CN = as_columns(self.heads.paired(_in_full(own.qkv_NC), scale) * attention_C)
+        self.qkv_CN = as_columns(self.heads.paired(in_full(own.qkv_NC), scale) * attention_C)
         self.bias_N = None if own.qkv_bias_N is None else self.heads.paired(own.qkv_bias_N, scale)
-        self.output_NC = as_columns(_in_full(own.output_CHD))
-        self.gate_up_C2I = as_columns(_in_full(own.gate_up_2IC) * mlp_C)
-        self.down_IC = as_columns(_in_full(own.down_CI))
+        self.output_NC = as_columns(in_full(own.output_CHD))
+        self.gate_up_C2I = as_columns(in_full(own.gate_up_2IC) * mlp_C)
+        self.down_IC = as_columns(in_full(own.down_CI))
 
     def forward(self, hidden_MC: Tensor, shared: Shared, kept_K: Tensor | None = None) -> Tensor:
         """`kept_K`: the rows that go on, after all have been seen by each other; None: all."""

@@ -116,6 +116,12 @@ def headline(table: Table) -> Headline | None:
     return Headline(kind, f"{time_words(table.engine)}: {_filled(_HEADLINES, table, table.first, '')}")
 
 
+def heading(kind: str, when: str, title: str, count: int) -> Headline:
+    """The same of a ranking that is no table: `when` says what time it is of, `title` what kind of drafter is first;
+    `count`: of what cannot be told apart, or of questions."""
+    return Headline(kind, f"{when}: {_HEADLINES[kind].format(title=title, count=count, least=MIN_QUESTIONS, doubt='')}")
+
+
 def too_few_line(table: Table) -> str:
     """How many questions would do, where these are too few for the settings; "" where they are not."""
     if table.num_needed is None:
