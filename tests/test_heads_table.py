@@ -120,7 +120,11 @@ def test_drafters_with_more_training_are_ranked_apart_from_those_that_were_train
     assert {row["drafter"] for row in rankings["alike"]["drafters"]["all"]} == {"ar", "block"}
     assert {row["drafter"] for row in rankings["all"]["drafters"]["all"]} == {"ar", "block", "long"}
     assert table["trained"] == {"block": {"family": "dflash", "seconds": 7.5}}
-    assert table["texts"] == {"questions": 6, "compared": 12, "equal": 12} and table["tuned_on"] == {"bundled": 3}
+    assert (
+        table["texts"] == {"questions": 6, "compared": 12, "equal": 12}
+        and table["tuned_on"] == {"bundled": 3}
+        and table["reported_on"] == {"bundled": 6}
+    )
 
 
 def test_every_length_is_told(home: Path, table: dict) -> None:
@@ -154,7 +158,7 @@ def test_what_cannot_be_compared_is_one_line(home: Path, tmp_path: Path, capsys:
     record(tmp_path / "tuning", "block", TUNING[:2])
     assert "question 2 of bundled was recorded for one of ar and block alone" in refused(*where, *rest)
     record(tmp_path / "tuning", "block", TUNING)
-    assert "recorded on different questions" in refused(*where, *rest)
+    assert "question 15 of bundled was recorded for one of ar and block alone" in refused(*where, *rest)
     unpriced = tmp_path / "Q.json"
     unpriced.write_text(json.dumps({**PROFILE, "name": "Q", "family_pass_ms": {"eagle3": 1.0}}))
     assert "does not say what a pass of dflash costs" in refused(*where, "--latency_profile", str(unpriced), *rest[2:])
