@@ -39,8 +39,8 @@ HEADS = {
 }
 
 
-def head_pass_ms(machine: Machine, head: HeadShape, target: ModelSource, context: int) -> float:
-    """The least ms of a pass over `num_tokens` after `context` of one request, each of which predicts a token."""
+def head_pass_ms(machine: Machine, head: HeadShape, target: ModelSource, context: int, requests: int = 1) -> float:
+    """The least ms of a pass over `num_tokens` after `context` of each request, each of which predicts a token."""
     from profiling.roofline import num_flops, values_moved
 
     size = target.config["hidden_size"]
@@ -49,6 +49,6 @@ def head_pass_ms(machine: Machine, head: HeadShape, target: ModelSource, context
     layers = replace(target, config={**target.config, **config})
     heads = target.config["num_attention_heads"] + 2 * target.config["num_key_value_heads"]
     more = head.num_taps * size * size + (size * heads * target.head_dim if head.is_wide else 0)
-    values = values_moved(layers, head.num_tokens, context) + more
+    values = values_moved(layers, head.num_tokens, context, requests) + more
     products = num_flops(layers, head.num_tokens, context, head.num_tokens) + 2.0 * more * head.num_tokens
-    return machine.least_ms(values, products)
+    return machine.least_ms(values, requests * products)

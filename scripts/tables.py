@@ -4,7 +4,7 @@ python -m scripts.tables --write
 
 A page has a table where it says `<!-- table: NAME -->`, up to `<!-- end of table -->`. What makes them: `results.py`,
 `costs.py`, `checks.py`, `paper.py`, `findings.py`, `index.py`,
-`targets.py`, `under_load.py`, `head_to_head.py`.
+`targets.py`, `tree_rules.py`, `under_load.py`, `head_to_head.py`.
 """
 
 import re
@@ -20,6 +20,7 @@ from scripts.index import index
 from scripts.paper import runs
 from scripts.results import TABLES as RESULTS
 from scripts.targets import table as targets
+from scripts.tree_rules import TABLES as TREE_RULES
 from scripts.under_load import TABLES as UNDER_LOAD
 
 TABLES = {
@@ -28,6 +29,7 @@ TABLES = {
     **CHECKS,
     **UNDER_LOAD,
     **HEAD_TO_HEAD,
+    **TREE_RULES,
     "paper": runs,
     "first-hour": findings,
     "index": index,

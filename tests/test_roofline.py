@@ -221,11 +221,24 @@ def test_models_of_a_folder_are_found_by_their_config(family_folder):
         ar_drafter=None,
         targets=[str(family_folder)],
         contexts=[64],
+        heads=False,
         gpu="A100",
         dtype="float32",
     )
     fields = roofline.bounds(flags, Machine(GPUS["A100"], 4))
     assert list(fields["target_ms_per_token"]) == [family_folder.name]
+
+
+def test_passes_of_heads_over_several_requests_are_priced_where_asked(profile_dir, capsys):
+    assert roofline.main(["--gpu", "H100", "--targets", "Qwen3-8B", "--heads", "--write_profile", "own"]) == 0
+    profile = load_profile("own")
+    assert profile.rows is not None
+    for name in HEADS:
+        rows = profile.rows.passes[name]
+        assert rows.at([1], [1], [512])[0, 0, 0] == pytest.approx(profile.pass_ms(name, "Qwen3-8B"), rel=1e-3)
+        assert rows.ms[-1][0][0] > rows.ms[0][0][0]
+    along = load_profile("H100_bound")
+    assert along.rows is not None and not {*HEADS} & {*along.rows.passes}
 
 
 @pytest.fixture

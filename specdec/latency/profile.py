@@ -179,11 +179,17 @@ def verification_ms(profile: LatencyProfile, target: str, num_tokens: int) -> fl
 
     Linear between the table's points, flat beyond both ends: {1: 10.0, 9: 18.0} gives 14.0 at 5, 18.0 at 64.
     """
+    return verifications_ms(profile, target, range(num_tokens, num_tokens + 1))[0]
+
+
+def verifications_ms(profile: LatencyProfile, target: str, counts: range) -> list[float]:
+    """The same of many numbers of tokens."""
     table = profile.verify_ms.get(target)
     if table is None:
-        return profile.target_ms_per_token[target]
+        return [profile.target_ms_per_token[target]] * len(counts)
     points = sorted(table)
-    return float(np.interp(num_tokens, points, [table[point] for point in points]))
+    found: list[float] = np.interp(counts, points, [table[point] for point in points]).tolist()
+    return found
 
 
 def _read_profile(path: Path) -> LatencyProfile:

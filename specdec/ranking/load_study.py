@@ -109,9 +109,10 @@ class Study:
 
     def tables(self) -> list[LoadTable]:
         """One a load, in the order asked for."""
-        return [self._table(load) for load in self.asked.loads]
+        return [self.table(load) for load in self.asked.loads]
 
-    def _table(self, load: Load) -> LoadTable:
+    def table(self, load: Load) -> LoadTable:
+        """All rows at one load, and what batch 1's choice loses there."""
         if load.kind == REQUEST_RATE:
             return table_of(load, list(self._at_rate(load.value)), self.batch_1, self._notes(self.asked.max_batch))
         return table_of(load, self._at(int(load.value)), self.batch_1, self._notes(int(load.value)))

@@ -21,7 +21,7 @@ from specdec.decoding.target import count_accepted
 from specdec.drafters.families import kind_of_chains, parse_name
 from specdec.errors import UserError
 from specdec.latency.pricing import Pricing
-from specdec.latency.profile import LatencyProfile, verification_ms
+from specdec.latency.profile import LatencyProfile, verifications_ms
 from specdec.ranking.ceiling import Ceiling
 from specdec.records.identity import first_difference
 from specdec.records.record import Record
@@ -44,7 +44,7 @@ class Costs:
         """A profile's costs, for drafts up to `longest` tokens and as far as its table goes, after which it is flat;
         `entry` is one of its targets."""
         longest = max(longest, *profile.verify_ms.get(entry, {0: 0.0}))
-        verify_ms = [verification_ms(profile, entry, n + 1) for n in range(longest + 1)]
+        verify_ms = verifications_ms(profile, entry, range(1, longest + 2))
         return cls(profile.pass_ms("block", entry), profile.pass_ms("ar", entry), verify_ms, profile.families(entry))
 
     def pass_ms(self, has_blocks: bool, priced_as: str = "") -> float:

@@ -17,7 +17,7 @@ from specdec.decoding.target import count_accepted
 from specdec.drafters.advised import Advised
 from specdec.drafters.base import Spec
 from specdec.errors import UserError, user_error
-from specdec.latency.profile import LatencyProfile, verification_ms
+from specdec.latency.profile import LatencyProfile, verification_ms, verifications_ms
 from specdec.records.identity import first_difference
 from specdec.records.pickles import write_atomic
 from specdec.traces.trace import Trace
@@ -152,7 +152,7 @@ def tree_costs(spec: Spec, profiles: Iterable[LatencyProfile]) -> RoundCosts | N
     if not spec.needs_costs or spec.needs_advice:
         return None
     profile, entry = _priced_by(spec, str(vars(spec)["pricing"]), profiles)
-    verify_ms = [verification_ms(profile, entry, n + 1) for n in range(spec.most_nodes + 1)]
+    verify_ms = verifications_ms(profile, entry, range(1, spec.most_nodes + 2))
     return RoundCosts(profile.pass_ms(spec.priced_as, entry), verify_ms)
 
 
