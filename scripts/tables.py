@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+from scripts.at_size import TABLES as AT_SIZE
 from scripts.cells import PROJECT
 from scripts.checks import TABLES as CHECKS
 from scripts.costs import TABLES as COSTS
@@ -26,6 +27,7 @@ from scripts.under_load import TABLES as UNDER_LOAD
 TABLES = {
     **RESULTS,
     **COSTS,
+    **AT_SIZE,
     **CHECKS,
     **UNDER_LOAD,
     **HEAD_TO_HEAD,
