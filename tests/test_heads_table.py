@@ -211,7 +211,9 @@ def made_up_document(standing: str) -> dict:
         scopes = {"gsm8k": rows, "all": rows}
         rankings = {"alike": {"drafters": scopes, "policies": dict.fromkeys(scopes, policies)}}
         groups[target] = {"rankings": rankings, "chosen": chosen}
-    return {"targets": groups, "groups": {"alike": list(names)}}
+    profile = {"family_pass_ms": {"eagle3": {BIG: 2.0}}, "target_ms_per_token": {BIG: 40.0}}
+    profile["provenance"] = {"device_name": "a GPU"}
+    return {"targets": groups, "groups": {"alike": list(names)}, "profile": profile}
 
 
 @pytest.mark.parametrize(
@@ -219,13 +221,17 @@ def made_up_document(standing: str) -> dict:
     [("behind", ", behind it"), ("level", ", level with it"), ("undecided", ", not told from")],
 )
 def test_sentences_are_no_stronger_than_the_standings(standing: str, words: str) -> None:
-    first, data_sets, failfast, rounds, smaller = said(made_up_document(standing)).splitlines()
+    document = made_up_document(standing)
+    first, data_sets, failfast, rounds, smaller, measured = said(document, document).splitlines()
     assert "**EAGLE-3** is first as if for 32B over all 7 questions: 3.00x (2.50 to 3.50)" in first
     assert f"{words}" in first and "-0.50x, -0.75 to -0.25, corrected p 0.0300" in first
     assert ("(3.00x, clearly)" in data_sets) == (standing == "behind")
-    assert f"Block diffusion is second of 2, 0.50x behind the first ({standing})" in failfast
+    assert (
+        f"Block diffusion is second of 2, 0.50x behind the first ({standing.replace('behind', 'clearly')})" in failfast
+    )
     assert "would choose block diffusion: 5.00 tokens a round for 2.50 target passes, where EAGLE-3 has 4.00" in rounds
     assert smaller.endswith("block diffusion 3.00x, EAGLE-3 2.00x.")
+    assert "takes 5.0 % of the target's" in measured and f"(1.50 to 2.50){words}" in measured
 
 
 def test_a_row_of_the_table_has_each_data_set_and_what_chose_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
