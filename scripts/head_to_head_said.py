@@ -123,8 +123,8 @@ def _measured(stored: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
     return (
         f"By what passes cost on one {measured['profile']['provenance']['device_name']}, where one of EAGLE-3 takes "
         f"{shares[0]} of the target's and not {shares[1]}, the first are {title(first['drafter'])} with "
-        f"{speedup(first)} and {title(second['drafter'])} with {speedup(second)}, {TOLD.get(second['standing'], UNTOLD)} "
-        f"({difference(second)}, corrected p {second['to_best_p_holm']:.4f})."
+        f"{speedup(first)} and {title(second['drafter'])} with {speedup(second)}, "
+        f"{TOLD.get(second['standing'], UNTOLD)} ({difference(second)}, corrected p {second['to_best_p_holm']:.4f})."
     )
 
 

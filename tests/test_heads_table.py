@@ -159,6 +159,7 @@ def test_what_cannot_be_compared_is_one_line(home: Path, tmp_path: Path, capsys:
     assert "question 2 of bundled was recorded for one of ar and block alone" in refused(*where, *rest)
     record(tmp_path / "tuning", "block", TUNING)
     assert "question 15 of bundled was recorded for one of ar and block alone" in refused(*where, *rest)
+    record(tmp_path / "held_out", "block", HELD_OUT)
     unpriced = tmp_path / "Q.json"
     unpriced.write_text(json.dumps({**PROFILE, "name": "Q", "family_pass_ms": {"eagle3": 1.0}}))
     assert "does not say what a pass of dflash costs" in refused(*where, "--latency_profile", str(unpriced), *rest[2:])
