@@ -134,6 +134,7 @@ def recommendation_dict(one: Recommendation, price_per_hour: float | None = None
     return {
         "engine": one.table.engine,
         "time": time_words(one.table.engine),
+        "concurrency": CONCURRENCY,
         "kind": one.kind,
         "doubt": one.table.doubt,
         "recommended": None if one.row is None else one.row.drafter_name,
