@@ -77,9 +77,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Tuned:
-    """A drafter's best settings, by target and policy."""
+    """A drafter's best settings, by target and policy; `lengths`: every static one that was tried."""
 
     choices: dict[str, dict[str, Choice]]
+    lengths: list[Spec]
 
     def best_policy(self, target: str) -> str:
         own = self.choices[target]
@@ -122,7 +123,7 @@ def tuned(folder: Path, bench: Bench) -> Tuned:
         name = str(min(own.values(), key=lambda one: one.tuning_ms).spec.chains_name)
         by_cost = _by_cost(paths, name, bench.profile, entry)
         own |= {} if by_cost is None else {BY_COST: by_cost}
-    return Tuned(choices)
+    return Tuned(choices, by_policy[STATIC])
 
 
 def _add(sums: Sums, more: Mapping[str, float]) -> None:
@@ -134,7 +135,9 @@ def _by_policy(trace: Trace, folder: Path) -> dict[str, list[Spec]]:
     """The settings of all chains of a drafter's traces, by policy."""
     made: dict[str, list[Spec]] = {}
     for name, chains in sorted(trace.chains.items()):
-        for policy_name, specs in grids(name, chains.chain_len).items():
+        # A block may have less than was asked for, and no longer draft can be verified.
+        longest = min(chains.chain_len, max((len(chain.tokens) for chain in chains.chains), default=0))
+        for policy_name, specs in grids(name, longest).items():
             made.setdefault(policy_name, []).extend(specs)
     if not made:
         raise UserError(f"{folder} holds chains of no drafter that is tuned here ({', '.join(trace.chains) or 'none'})")
@@ -207,8 +210,7 @@ def _report(path: Path, choices: Tuned, profile: LatencyProfile) -> HeldOut:
             for name, one in own.items()
         }
         entries[target] = {name: [entry_of(record, pricing, judges)] for name, record in records.items()}
-        chains = trace.chains[str(own[STATIC].spec.chains_name)]
-        statics = grids(chains.name, chains.chain_len)[STATIC]
+        statics = [spec for spec in choices.lengths if spec.chains_name == own[STATIC].spec.chains_name]
         lengths[target] = {vars(spec)["draft_len"]: _sums(replayed(spec), profile, target) for spec in statics}
     text = hashlib.sha256(json.dumps(trace.output_tokens).encode()).hexdigest()
     one = next(one for own in entries.values() for named in own.values() for one in named)
