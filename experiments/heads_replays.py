@@ -10,7 +10,6 @@ import gc
 import hashlib
 import json
 import multiprocessing
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,15 +77,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Tuned:
-    """A drafter's best settings, by target and policy, and the (data set, question) pairs that chose them."""
+    """A drafter's best settings, by target and policy."""
 
     choices: dict[str, dict[str, Choice]]
-    asked: frozenset[tuple[str, str]]
-
-    @property
-    def questions(self) -> dict[str, int]:
-        """How many of each data set."""
-        return dict(Counter(dataset for dataset, _ in sorted(self.asked)))
 
     def best_policy(self, target: str) -> str:
         own = self.choices[target]
@@ -129,7 +122,7 @@ def tuned(folder: Path, bench: Bench) -> Tuned:
         name = str(min(own.values(), key=lambda one: one.tuning_ms).spec.chains_name)
         by_cost = _by_cost(paths, name, bench.profile, entry)
         own |= {} if by_cost is None else {BY_COST: by_cost}
-    return Tuned(choices, frozenset((path.parent.parent.name, path.parent.name) for path in paths))
+    return Tuned(choices)
 
 
 def _add(sums: Sums, more: Mapping[str, float]) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,11 @@ from specdec.drafters.flags import positive_int
 from specdec.errors import UserError
 from specdec.latency.profile import LatencyProfile, load_profile, resolve_target
 from specdec.ranking.entries import Entry
-from specdec.ranking.question_sets import question_key, unequal
+from specdec.ranking.question_sets import question_key
 from specdec.ranking.scopes import ALL, each
 from specdec.ranking.table import Row, table_of
 from specdec.ranking.table_files import read_json
+from specdec.traces.trace import find_traces
 from specdec.views.table_data import row_dict
 
 NO_LOOPS = "all, without degenerate answers"
@@ -63,21 +65,32 @@ def measure(flags: argparse.Namespace) -> dict[str, Any]:
     names = names_in(flags.tuning, flags.held_out, flags.only)
     if unknown := set(flags.longer) - set(names):
         raise UserError(f"--longer {min(unknown)}: no drafter that is compared is called so")
+    tuned_on, reported_on = (asked_alike(folder, names) for folder in (flags.tuning, flags.held_out))
     with processes(flags.workers) as each_trace:
         bench = Bench(profile, each_trace)
         choices = {name: tuned(flags.tuning / name, bench) for name in names}
         found = {name: held_out(flags.held_out / name, choices[name], bench) for name in names}
-    require_alike(choices, found)
     groups = {ALIKE: [name for name in names if name not in flags.longer], **({EVERY: names} if flags.longer else {})}
-    return {
+    document = {
         "what": "drafters of one target, each at its best length and policy by other questions; modelled",
         "profile": dataclasses.asdict(profile),
-        "tuned_on": choices[names[0]].questions,
+        "tuned_on": tuned_on,
+        "reported_on": reported_on,
         "texts": compared_texts(found),
         "trained": {} if flags.work_dir is None else trained(flags.work_dir, names),
         "groups": groups,
         "targets": {entry: target_document(entry, choices, found, groups) for entry in bench.entries},
     }
+    return {key: rounded(value) for key, value in document.items()}
+
+
+def rounded(value: Any) -> Any:
+    """Numbers to 8 digits, which takes half of the bytes."""
+    if isinstance(value, float):
+        return float(f"{value:.8g}")
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list) else value
 
 
 def profile_of(flags: argparse.Namespace) -> LatencyProfile:
@@ -106,17 +119,18 @@ def names_in(tuning: Path, held_out_dir: Path, only: Sequence[str] | None = None
     return sorted(found[0])
 
 
-def require_alike(choices: Mapping[str, Tuned], found: Mapping[str, HeldOut]) -> None:
-    """UserError where drafters were tuned on different questions or answered different ones."""
-    first, *others = choices
+def asked_alike(folder: Path, names: Sequence[str]) -> dict[str, int]:
+    """How many questions of each data set all drafters were recorded on. UserError where these are not the same."""
+    asked = {
+        name: {(path.parent.parent.name, path.parent.name) for path in find_traces(folder / name)} for name in names
+    }
+    first, *others = names
     for name in others:
-        if differing := choices[first].asked ^ choices[name].asked:
+        if differing := asked[first] ^ asked[name]:
             dataset, question = min(differing)
             what = f"question {question} of {dataset}"
-            raise UserError(f"{what} was recorded for one of {first} and {name} alone: tune all on the same questions")
-    target = next(iter(next(iter(found.values())).entries))
-    if counts := unequal(named(found, target)):
-        raise UserError(f"the drafters were recorded on different questions ({counts}): record the missing ones")
+            raise UserError(f"{folder}: {what} was recorded for one of {first} and {name} alone: record it for both")
+    return dict(Counter(dataset for dataset, _ in sorted(asked[first])))
 
 
 def named(found: Mapping[str, HeldOut], target: str, *, policies: Mapping[str, str] | None = None) -> list[Entry]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from experiments.heads_grids import BY_COST, RULE, STATIC
 from scripts.cells import percent, result, speedup, table, times
 from scripts.head_to_head_said import ALIKE, BIG, DATASETS, EVERY, SMALL, TOGETHER, Row, rows_of, said, title
 
-BUNDLED = "2026-11-28-heads"
+BUNDLED, ON_H200 = "2026-11-28-heads", "2026-11-28-heads-h200"
 
 
 def drafters(name: str, target: str, group: str) -> str:
@@ -87,10 +86,11 @@ def trained(name: str) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "heads-said": lambda: said(result(BUNDLED)),
-    "heads-32b": partial(drafters, BUNDLED, BIG, ALIKE),
-    "heads-7b": partial(drafters, BUNDLED, SMALL, ALIKE),
-    "heads-longer": partial(drafters, BUNDLED, BIG, EVERY),
-    "heads-policies": partial(policies, BUNDLED),
-    "heads-trained": partial(trained, BUNDLED),
+    "heads-said": lambda: said(result(BUNDLED), result(ON_H200)),
+    "heads-32b": lambda: drafters(BUNDLED, BIG, ALIKE),
+    "heads-7b": lambda: drafters(BUNDLED, SMALL, ALIKE),
+    "heads-h200": lambda: drafters(ON_H200, BIG, ALIKE),
+    "heads-longer": lambda: drafters(BUNDLED, BIG, EVERY),
+    "heads-policies": lambda: policies(BUNDLED),
+    "heads-trained": lambda: trained(BUNDLED),
 }
