@@ -15,8 +15,7 @@ from made_up import made_up_trace
 from test_load_report import write_records
 
 from experiments import load_study
-from experiments.counted_records import records_of_summary
-from experiments.summarise_records import short
+from experiments.counted_records import kept_in, kept_records, records_of_summary, rounds_of, rounds_text
 from plotting import load as figure
 from specdec.commands import load
 from specdec.errors import UserError
@@ -109,7 +108,7 @@ def test_rounds_alone_serve_as_their_records_do(results, tmp_path):
     summary = {
         "ranking": {"sources": [{"target": "bundled"}]},
         "models": {record.drafter_name: {"max_new_tokens": 64} for record in records},
-        "records": [short(record) for record in records],
+        **kept_records(records),
     }
     ours, theirs = (requests_of(list(some)) for some in (records_of_summary(summary, 3), records))
     assert (ours.drafters, ours.questions) == (theirs.drafters, theirs.questions)
@@ -121,6 +120,21 @@ def test_rounds_alone_serve_as_their_records_do(results, tmp_path):
     assert made[1]["command"].startswith("python -m experiments.load_study RESULTS --latency_target")
     assert "some" not in made[1]["command"] and str(results) not in made[1]["command"]
     assert made[1]["loads"][0]["level_as_recorded"]
+
+
+def test_rounds_are_kept_in_few_letters_and_none_is_lost() -> None:
+    rounds = [(8, 0, 2), (8, 3, 2), (8, 3, 1), (4, 3, 1), (0, 0, 0), (70, 70, 33), (70, 70, 33)]
+    assert rounds_text(rounds) == "0.2.8 3 3.1 3.1.4 0.0.0 70.33.70 70"
+    assert rounds_of(rounds_text(rounds)) == rounds and rounds_of("") == []
+
+
+def test_every_kept_record_names_its_sums(results) -> None:
+    records = records_of(results)
+    summary = json.loads(json.dumps(kept_records(records)))
+    assert len(list(kept_in(summary))) == len(records)
+    for one in kept_in(summary):
+        counts = [one["num_drafted"], one["num_accepted"], one["num_forward_passes"]]
+        assert [sum(column) for column in zip(*rounds_of(one["rounds"]), strict=True)] == counts
 
 
 @pytest.mark.slow
