@@ -21,7 +21,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from experiments.published_acceptance import PUBLISHED
+from experiments.published import PUBLISHED
 from profiling.common import cuda_device, parser_of, run_command
 from profiling.roofline import gpu_of
 from specdec.errors import UserError

@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.published import PUBLISHED, SETS, Published
-from profiling.common import machine, parser_of, run_command, save_json
+from profiling.common import attempt, machine, parser_of, run_command, save_json
 from profiling.profile_engine import Settings, add_engine_flags, make_lm, read_settings
 from profiling.roofline import entry_name, find_shape
 from profiling.shaped_heads import make_head
@@ -71,7 +72,7 @@ def measure(flags: Namespace) -> dict[str, Any]:
     for case in PUBLISHED[flags.target]:
         if flags.datasets and case.dataset not in flags.datasets:
             continue
-        result["cases"].append({"published": vars(case), **bench.run(case)})
+        result["cases"].append({"published": vars(case), **attempt(partial(bench.run, case))})
         if flags.out:
             save_json(result, flags.out / f"published_{flags.target}.json")
     return result
@@ -190,9 +191,9 @@ class Bench:
     def _modelled(self, rounds: Sequence[Round], case: Published, speedup: float) -> dict[str, float]:
         """The paper's formula over these rounds, by the profile that was given."""
         kind, entry = parse_name(case.drafter).priced_as, entry_name(self.flags.target)
-        if self.profile is None or not self.profile.knows(kind):
+        if self.profile is None or not self.profile.knows(kind, entry):
             return {}
-        passes_ms = self.profile.pass_ms(kind) * sum(made.num_forward_passes for made in rounds)
+        passes_ms = self.profile.pass_ms(kind, entry) * sum(made.num_forward_passes for made in rounds)
         total_ms = passes_ms + sum(verification_ms(self.profile, entry, made.draft_len + 1) for made in rounds)
         modelled = len(rounds) * _mean_emitted(rounds) * self.profile.target_ms_per_token[entry] / total_ms
         return {"modelled_speedup": modelled, "modelled_over_measured": modelled / speedup}

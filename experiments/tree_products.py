@@ -12,14 +12,16 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from profiling.common import attempt, cuda_device, machine, parser_of, run_command
 from profiling.profile_engine import Settings, begin_text, make_lm
 from specdec.drafters.flags import positive_int
 from specdec.models.checkpoints import TARGET
-from specdec.models.graph.graph_lm import GraphLM
 from specdec.models.graph.plans import TREE_COUNTS, BackendOptions
+
+if TYPE_CHECKING:
+    from specdec.models.graph.graph_lm import GraphLM
 
 CONTEXT = 512
 FUSED_AT_MOST = 144  # rows: beyond, a program's sums find no room in the registers
@@ -34,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(flags: Namespace) -> dict[str, Any]:
     import torch
+
+    from specdec.models.graph.graph_lm import GraphLM
 
     device = cuda_device("tree_products")
     found: dict[str, Any] = {}

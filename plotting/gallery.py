@@ -3,15 +3,19 @@
 python -m plotting.gallery results/gallery --out docs/gallery
 """
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from PIL import Image
+
 from plotting import cli
 from specdec.commands.flags import StrictParser, program_name, status_as
 from specdec.errors import UserError
 
+NUM_COLOURS = 256
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAPER = DOCS / "reference" / "failfast_paper.json"
 FAILFAST, AR, DLLM = "dllm_0.05_df_0.45_60_10", "ar_None_sf_8", "dllm_0.05_sf_8"
@@ -97,6 +101,9 @@ PICTURES = (
     Picture("training_curves", ("{docs}/results/2026-11-28-heads-training.json",),
             "Heads in training: what the real loop accepts on held-back questions, beside how often a draft's tokens "
             "are right after the target's own text (EAGLE-3's and DSpark's later ones after those before them)."),
+    Picture("head_to_head", ("{docs}/results/2026-11-28-heads.json",),
+            "What a round brings over what it costs: drafters of one target that were trained alike, at every static "
+            "length, and at the length and the policies that were best on other questions (docs/heads.md)."),
     Picture("pretty_table", (REPLAYED, NO_LOOPS, "--drafters", *SEVERAL),
             "A ranking as a table; `--out table.tex` gives it for LaTeX (booktabs, graphicx), `--layout datasets` with "
             "the data sets as columns, `--columns` those quantities alone.", ".md"),
@@ -138,6 +145,17 @@ def draw(results: str, folder: Path) -> None:
         arguments = [one.replace("{}", results).replace("{docs}", str(DOCS)) for one in picture.arguments]
         if import_module(f"plotting.{picture.name}").main([*arguments, "--out", str(folder / picture.file)]):
             raise UserError(f"{picture.name} could not be drawn: the line above says why")
+        if picture.suffix == ".png":
+            cli.write(folder / picture.file, in_few_colours((folder / picture.file).read_bytes()))
+
+
+def in_few_colours(png: bytes) -> bytes:
+    """The same picture in NUM_COLOURS colours: a third of the bytes, in a repository that keeps every version."""
+    found = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as image:
+        few = image.convert("RGB").quantize(NUM_COLOURS, Image.Quantize.MAXCOVERAGE, 3, dither=Image.Dither.NONE)
+    few.save(found, "PNG", optimize=True)
+    return found.getvalue()
 
 
 def page(folder: Path) -> str:

@@ -12,13 +12,14 @@ On a terminal it prints lines for people; into a pipe or a file (also --out FILE
 import argparse
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from profiling.common import parser_of, run_profiler
+from profiling.head_bounds import HEADS, HeadShape, head_pass_ms
 from profiling.results import add_result_flags
 from specdec.commands.flags import StrictParser
 from specdec.drafters.ar import AR_DRAFTER
@@ -36,12 +37,6 @@ TOKENS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128, 2048)
 CONTEXTS = (0, 4096, 32768)
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 BLOCK, SUB_BLOCK = 32, 8  # of the block-diffusion drafters that are measured
-HEAD_BLOCK, HEAD_LAYERS, HEAD_WORDS = 16, 5, 32000  # of z-lab's DFlash for Qwen3-8B; of EAGLE-3 heads
-# Heads by what a pass is priced as: layers like the target's, tokens of a pass, and own words (None: the target's).
-HEADS: dict[str, tuple[int, int, int | None]] = {
-    "eagle3": (1, 1, HEAD_WORDS),
-    "dflash": (HEAD_LAYERS, HEAD_BLOCK, None),
-}
 
 
 @dataclass(frozen=True)
@@ -129,24 +124,28 @@ class Machine:
         a token."""
         num_outputs = num_tokens if num_outputs is None else num_outputs
         values = values_moved(model, num_tokens, context, requests)
+        return self.least_ms(values, requests * num_flops(model, num_tokens, context, num_outputs))
+
+    def least_ms(self, values: int, flops: float) -> float:
+        """The least ms in which it moves so many numbers and makes so many products and sums."""
         bytes_s = self.value_bytes * values / (1e12 * self.gpu.memory_TB_per_s)
-        products_s = requests * num_flops(model, num_tokens, context, num_outputs) / (1e12 * self.gpu.dense_TFLOP_per_s)
-        return 1e3 * max(bytes_s, products_s)
+        return 1e3 * max(bytes_s, flops / (1e12 * self.gpu.dense_TFLOP_per_s))
 
     def rows(self, model: ModelSource, tokens: Sequence[int], num_outputs: int | None = None) -> dict[str, Any]:
         """The least ms of passes over several requests, as a profile's `rows` have it."""
-        points: dict[str, Any] = {"requests": REQUESTS, "tokens": tokens, "contexts": CONTEXTS}
-        points = {name: list(one) for name, one in points.items()}
-        ms = [
-            [[_short(self.pass_ms(model, k, c, num_outputs, requests)) for c in CONTEXTS] for k in tokens]
-            for requests in REQUESTS
-        ]
-        return points | {"ms": ms}
+        return points_of(lambda k, c, requests: self.pass_ms(model, k, c, num_outputs, requests), tokens)
 
     def kv_tokens(self, model: ModelSource) -> int | None:
         """How many tokens of context it has room for beside the model's weights; None: not known."""
         room = 1e9 * self.gpu.memory_GB - self.value_bytes * model.num_parameters
         return int(room // (self.value_bytes * model.kv_values_per_token)) if isfinite(room) else None
+
+
+def points_of(ms_of: Callable[[int, int, int], float], tokens: Sequence[int]) -> dict[str, Any]:
+    """`ms_of` tokens of a request, context and requests, at the points of a profile's `rows`."""
+    points = {"requests": REQUESTS, "tokens": tokens, "contexts": CONTEXTS}
+    ms = [[[_short(ms_of(k, c, requests)) for c in CONTEXTS] for k in tokens] for requests in REQUESTS]
+    return {**{name: list(one) for name, one in points.items()}, "ms": ms}
 
 
 def _short(ms: float) -> float:
@@ -196,7 +195,7 @@ def build_parser() -> StrictParser:
     parser.add_argument(
         "--heads",
         action="store_true",
-        help="price passes of EAGLE-3 and DFlash heads too, as big as the first target's",
+        help="price passes of heads over several requests too, beside the first target",
     )
     parser.add_argument("--contexts", nargs="+", type=int, default=[512, 2048], help="a profile prices the first")
     parser.add_argument("--dtype", choices=tuple(BYTES), default="bfloat16")
@@ -245,16 +244,18 @@ def bounds(flags: argparse.Namespace, machine: Machine) -> dict[str, Any]:
         name: {str(length): {str(k): machine.pass_ms(model, k, length) for k in COUNTS} for length in flags.contexts}
         for name, model in {**targets, "drafter": drafter}.items()
     }
-    heads = _heads(next(iter(targets.values()))) if flags.heads else {}
-    own_ms = {name: machine.pass_ms(model, HEADS[name][1], context) for name, model in heads.items()}
-    passes = {name: machine.rows(model, (HEADS[name][1],)) for name, model in heads.items()}
+    first = next(iter(targets.values()))
+    heads = HEADS if flags.heads else {}
     return {
         "name": flags.write_profile or ROOFLINE,
         "draft_pass_ms": machine.pass_ms(drafter, BLOCK, context, SUB_BLOCK),
         "ar_draft_pass_ms": machine.pass_ms(ar_drafter, 1, context),
         "target_ms_per_token": {name: table["1"] for name, table in tables.items()},
+        "family_pass_ms": {
+            family: {name: head_pass_ms(machine, head, model, context) for name, model in targets.items()}
+            for family, head in HEADS.items()
+        },
         "verify_ms": tables,
-        **({"family_pass_ms": own_ms} if own_ms else {}),
         "provenance": {
             "source": ROOFLINE,
             "measured_by_this_project": False,
@@ -262,6 +263,7 @@ def bounds(flags: argparse.Namespace, machine: Machine) -> dict[str, Any]:
             "gpu": {**vars(machine.gpu), "memory_GB": None} if flags.gpu is None else vars(machine.gpu),
             "dtype": flags.dtype,
             "drafter": flags.drafter,
+            "heads": {family: vars(head) for family, head in HEADS.items()},
             "remark": f"lower bounds, calculated; one GPU; prices of one request at {context} tokens of context",
             "ms_by_context_and_tokens": details,
         },
@@ -271,19 +273,14 @@ def bounds(flags: argparse.Namespace, machine: Machine) -> dict[str, Any]:
             "passes": {
                 "ar": machine.rows(ar_drafter, (1,)),
                 "block": machine.rows(drafter, (BLOCK,), SUB_BLOCK),
-                **passes,
+                **{family: _head_rows(machine, head, first) for family, head in heads.items()},
             },
         },
     }
 
 
-def _heads(target: ModelSource) -> dict[str, ModelSource]:
-    """What heads of a target read at least, by family; not the layer that reads its taps, nor DSpark's Markov heads."""
-    found = {}
-    for name, (num_layers, _, num_words) in HEADS.items():
-        own = {"num_hidden_layers": num_layers, "vocab_size": num_words or target.vocab_size}
-        found[name] = replace(target, config={**target.config, **own})
-    return found
+def _head_rows(machine: Machine, head: HeadShape, target: ModelSource) -> dict[str, Any]:
+    return points_of(lambda _, *where: head_pass_ms(machine, head, target, *where), (head.num_tokens,))
 
 
 def _verify_rows(machine: Machine, model: ModelSource) -> dict[str, Any]:

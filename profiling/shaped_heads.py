@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from profiling.roofline import HEAD_BLOCK, HEAD_LAYERS, HEAD_WORDS
+from profiling.head_bounds import BLOCK, MAX_WORDS, NUM_LAYERS
 from specdec.drafters.dflash import DFLASH_HEAD
 from specdec.drafters.eagle3 import EAGLE3_HEAD
 from specdec.models.checkpoints import ModelSource
@@ -27,9 +27,9 @@ LAYER = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_val
 
 
 def dflash_config(target: Mapping[str, Any]) -> Config:
-    own = {"mask_token_id": target["vocab_size"] - 1, "block_size": HEAD_BLOCK}
+    own = {"mask_token_id": target["vocab_size"] - 1, "block_size": BLOCK}
     return {
-        **{"architectures": ["DFlashDraftModel"], "model_type": "qwen3", "num_hidden_layers": HEAD_LAYERS},
+        **{"architectures": ["DFlashDraftModel"], "model_type": "qwen3", "num_hidden_layers": NUM_LAYERS},
         **{"num_target_layers": target["num_hidden_layers"], "dflash_config": own, **_layer(target)},
     }
 
@@ -42,7 +42,7 @@ def jetspec_config(target: Mapping[str, Any]) -> Config:
 def eagle3_config(target: Mapping[str, Any]) -> Config:
     return {
         **{"architectures": ["LlamaForCausalLMEagle3"], "model_type": "llama", "num_hidden_layers": 1},
-        **{"draft_vocab_size": min(HEAD_WORDS, target["vocab_size"]), **_layer(target)},
+        **{"draft_vocab_size": min(MAX_WORDS, target["vocab_size"]), **_layer(target)},
     }
 
 

@@ -72,6 +72,7 @@ def test_other_names_are_refused(name: str) -> None:
         ("dllm_0.05_df_0.45_60_10_w0", "first_window '0'"),
         ("dflash_sf_-3", "draft_len '-3'"),
         ("dflash_tree_df_0.02_0", "tree_nodes '0'"),
+        ("dflash_tree_pairs_1.02_8", "tree_floor '1.02'"),
         ("eagle3_tree_0_4_16", "tree_depth '0'"),
         ("suffix_0", "max_depth '0'"),
         ("suffix_64_tree_0", "tree_nodes '0'"),
@@ -112,6 +113,15 @@ def test_drafters_are_asked_for_by_kind_or_by_name() -> None:
     names = [spec.name for spec in drafters.specs()]
     assert names == ["plain", "ar_None_sf_8", "ar_None_sf_10", "dllm_0.9_sf_4", "lookup_3_sf_10", "lookup_3_sf_12"]
     assert [role.setting for role in drafters.roles] == ["ar_model_name", "dllm_dir"]
+
+
+def test_the_bundled_target_alone_comes_with_heads() -> None:
+    names = parse_args(["--drafters", "eagle3_df", "dflash_tree", "--eagle3_dir", "mine"]).model_names
+    assert {role.setting: name for role, name in names.items()} == {
+        "target_model_name": "bundled", "eagle3_dir": "mine", "dflash_dir": "bundled",
+    }  # fmt: skip
+    with pytest.raises(UserError, match="no EAGLE-3 head comes with the target: give --eagle3_dir FOLDER"):
+        parse_args(["--target_model_name", "other", "--drafters", "eagle3_df"])
 
 
 def test_several_values_sweep() -> None:

@@ -81,6 +81,9 @@ LIGHT_EXPERIMENTS = (
     "profile_sampling",
     "profile_speculation",
     "profile_taps",
+    "published",
+    "session_brief",
+    "tree_products",
 )
 SANDBOXED = ("lockdown", "plain_values", "programs")  # beside sandboxed.py
 LIGHT_TRAINING = (

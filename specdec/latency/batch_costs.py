@@ -31,7 +31,7 @@ class BatchCosts:
     @classmethod
     def of(cls, profile: LatencyProfile, entry: str, kinds: Sequence[str], most: int) -> "BatchCosts":
         """Of batches up to `most` requests. Raises UserError for a profile without rows of all these."""
-        verify, own = verify_rows(profile, entry), {kind: pass_rows(profile, kind) for kind in kinds}
+        verify, own = verify_rows(profile, entry), {kind: pass_rows(profile, entry, kind) for kind in kinds}
         at = profile.rows.context if profile.rows else 0
         tokens = sorted({*verify.tokens, *profile.verify_ms[entry]})
         contexts = sorted({at, *(context for one in (verify, *own.values()) for context in one.contexts)})
@@ -43,7 +43,7 @@ class BatchCosts:
         told_K = np.array([verification_ms(profile, entry, int(count)) for count in known])
         anchor_K = told_K / np.interp(known, tokens, of_one_K)
         verify_RKX = verify.at(requests, tokens, contexts) * anchor_K[:, None]
-        passes = [_passes_RX(own[kind], profile.pass_ms(kind), at, (requests, contexts)) for kind in kinds]
+        passes = [_passes_RX(own[kind], profile.pass_ms(kind, entry), at, (requests, contexts)) for kind in kinds]
         verify_RKX[0] = 0.0
         none = [np.zeros((most + 1, len(contexts)))]  # where nobody's drafter makes a pass
         points = np.array(tokens, float), np.array(contexts, float)
@@ -94,11 +94,11 @@ def verify_rows(profile: LatencyProfile, entry: str) -> Rows:
     return profile.rows.verify[entry]
 
 
-def pass_rows(profile: LatencyProfile, kind: str) -> Rows:
+def pass_rows(profile: LatencyProfile, entry: str, kind: str) -> Rows:
     """The same of a drafter's passes; those of an AR drafter cost what blocks do where the profile tells no other."""
     known = {} if profile.rows is None else profile.rows.passes
     found = known.get(kind, known.get("block") if kind == "ar" and profile.ar_draft_pass_ms is None else None)
-    if found is None or not profile.knows(kind):
+    if found is None or not profile.knows(kind, entry):
         raise UserError(
             f"latency profile {profile.name} does not say what a pass of {kind} over several requests costs: "
             "take one that does (of bounds: failfast profile roofline --heads)"

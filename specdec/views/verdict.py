@@ -4,6 +4,7 @@ few questions to say, or nothing that beats plain decoding. One wording for text
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from specdec.drafters.families import known_spec
 from specdec.latency.profile import MEASURED
@@ -132,17 +133,28 @@ def too_few_line(table: Table) -> str:
     )
 
 
-def profiles_line(tables: Sequence[tuple[str, Row]]) -> str:
-    """Where the first configuration changes with the latency profile: `tables` are (engine, its first row); "" where
-    there is one profile, or one winner. Bounds, and profiles of other engines, have their mark."""
-    if len({row.drafter_name for _, row in tables}) < 2:
+class Winner(NamedTuple):
+    """The first row of an engine's ranking, and how many configurations the engine has no price of."""
+
+    engine: str
+    row: Row
+    num_unpriced: int
+
+
+def profiles_line(winners: Sequence[Winner]) -> str:
+    """Where the first configuration changes with the latency profile; "" where there is one profile, or one winner.
+    Bounds, and profiles of other engines, have their mark; those without a price of all say so."""
+    if len({one.row.drafter_name for one in winners}) < 2:
         return ""
     mean = QUANTITIES["speedup_mean"]
-    profiles: dict[str, list[str]] = {}
-    for engine, row in tables:
+    profiles: dict[tuple[str, int], list[str]] = {}
+    for engine, row, lacking in winners:
         won = f"{visible(row.drafter_name)} {mean.text(row.values[mean.name])}"
-        profiles.setdefault(won, []).append(profile_words(engine))
-    parts = (f"under {', '.join(names)}: {won}" for won, names in profiles.items())
+        profiles.setdefault((won, lacking), []).append(profile_words(engine))
+    parts = (
+        f"under {', '.join(names)}{f' ({lacking} not priced)' if lacking else ''}: {won}"
+        for (won, lacking), names in profiles.items()
+    )
     return f"The first by number changes with the profile: {'; '.join(parts)}."
 
 
@@ -155,5 +167,6 @@ def _filled(words: dict[str, str], table: Table, first: Row, it: str) -> str:
     few = table.over.removesuffix(" questions") if table.num_rows else max(table.num_questions)
     count = _num_contenders(table) if kind == UNDECIDED else few
     is_known = known_spec(first.drafter_name) is not None
-    title = kind_of(first.drafter_name).title if is_known else visible(first.drafter_name)
+    # In a sentence, where a comma would part it.
+    title = kind_of(first.drafter_name).title.replace(",", "") if is_known else visible(first.drafter_name)
     return words[kind].format(it=it, title=title, count=count, least=MIN_QUESTIONS, doubt=table.doubt)

@@ -100,16 +100,8 @@ class GpuOperations:
             *(q_MHD, cache_2GPD, sums_SMHD, peaks_2SMH, state),
             *((state, state) if tree is None else (tree.depths_M, tree.sees_MM)),  # without a tree nobody looks
             *(num_tokens, capacity, head_size**-0.5 * 1.4426950408889634),
-            *(
-                num_heads,
-                num_kv_heads,
-                head_size,
-                num_splits,
-                block_rows,
-                block_positions,
-                window or 0,
-                tree is not None,
-            ),
+            *(num_heads, num_kv_heads, head_size, num_splits, block_rows),
+            *(block_positions, window or 0, tree is not None),
             PRECISION="ieee" if q_MHD.dtype == torch.float32 else "tf32",
             num_stages=2,
             **self._overlap,
