@@ -156,9 +156,11 @@ def test_what_cannot_be_compared_is_one_line(home: Path, tmp_path: Path, capsys:
     record(tmp_path / "held_out", "block", HELD_OUT[:5])
     assert "block is in one of" in refused(*where, *rest)
     record(tmp_path / "tuning", "block", TUNING[:2])
-    assert "question 2 of bundled was recorded for one of ar and block alone" in refused(*where, *rest)
+    assert "question 2 of bundled was not recorded for all of ar, block" in refused(*where, *rest)
     record(tmp_path / "tuning", "block", TUNING)
-    assert "question 15 of bundled was recorded for one of ar and block alone" in refused(*where, *rest)
+    assert "question 15 of bundled was not recorded for all of ar, block" in refused(*where, *rest)
+    assert heads_table.main([*where, *rest, "--allow_unequal"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["reported_on"] == {"bundled": 5}
     record(tmp_path / "held_out", "block", HELD_OUT)
     unpriced = tmp_path / "Q.json"
     unpriced.write_text(json.dumps({**PROFILE, "name": "Q", "family_pass_ms": {"eagle3": 1.0}}))
