@@ -86,9 +86,9 @@ def measure(flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def rounded(value: Any) -> Any:
-    """Numbers to 8 digits, which takes half of the bytes."""
+    """Numbers to 5 digits, as stored results have them."""
     if isinstance(value, float):
-        return float(f"{value:.8g}")
+        return float(f"{value:.5g}")
     if isinstance(value, dict):
         return {key: rounded(one) for key, one in value.items()}
     return [rounded(one) for one in value] if isinstance(value, list) else value

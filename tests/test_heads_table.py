@@ -86,7 +86,7 @@ def test_the_best_on_the_tuning_questions_is_chosen(
     chosen = table["targets"][target]["chosen"][drafter]
     for policy, specs in grids(chains, 6).items():
         times = {spec.name: sum(price(replay(one, spec), profile, target).total_ms for one in traces) for spec in specs}
-        assert chosen[policy]["tuning_ms"] == pytest.approx(min(times.values()))
+        assert chosen[policy]["tuning_ms"] == pytest.approx(min(times.values()), rel=1e-4)
         assert times[chosen[policy]["setting"]] == min(times.values())
     policies = {key: one["tuning_ms"] for key, one in chosen.items() if key != "best"}
     assert policies[chosen["best"]] == min(policies.values())
@@ -107,11 +107,11 @@ def test_rows_are_the_rankings_on_the_other_questions(home: Path, table: dict) -
     expected = {row.drafter_name: row for row in table_of(entries, "P as if big").rows}
     found = {row["drafter"]: row for row in one["rankings"]["alike"]["policies"]["all"]}
     for name, row in expected.items():
-        assert found[name]["speedup_mean"] == pytest.approx(row.values["speedup_mean"].value)
-        assert found[name]["mean_low"] == pytest.approx(row.values["speedup_mean"].low)
+        assert found[name]["speedup_mean"] == pytest.approx(row.values["speedup_mean"].value, rel=1e-4)
+        assert found[name]["mean_low"] == pytest.approx(row.values["speedup_mean"].low, rel=1e-4)
         assert found[name]["num_questions"] == len(HELD_OUT)
     for row in found.values():
-        assert row["acceptance_len"] == pytest.approx(row["speedup_ratio"] * row["round_cost"])
+        assert row["acceptance_len"] == pytest.approx(row["speedup_ratio"] * row["round_cost"], rel=1e-4)
         assert 0 < row["ceiling_share"] <= 1
 
 
