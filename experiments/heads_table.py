@@ -180,7 +180,7 @@ def target_document(
         own = {name: found[name] for name in names}
         rankings[group] = {
             "drafters": scopes(named(own, target, policies=best)),
-            "policies": scopes(named(own, target)),
+            "policies": {ALL: rows(named(own, target))},
         }
     return {
         "chosen": {name: one.chosen[target] | {"best": best[name]} for name, one in choices.items()},
