@@ -8,7 +8,7 @@ from experiments.heads_grids import BY_COST, RULE, STATIC
 from scripts.cells import percent, result, speedup, table, times
 from scripts.head_to_head_said import ALIKE, BIG, DATASETS, EVERY, SMALL, TOGETHER, Row, rows_of, said, title
 
-BUNDLED, ON_H200 = "2026-11-28-heads", "2026-11-28-heads-h200"
+BUNDLED, ON_H200, OF_SMOLLM2 = "2026-11-28-heads", "2026-11-28-heads-h200", "2026-11-28-heads-smollm2"
 
 
 def drafters(name: str, target: str, group: str) -> str:
@@ -103,6 +103,18 @@ def on_h200() -> str:
     return drafters(ON_H200, BIG, ALIKE)
 
 
+def of_smollm2() -> str:
+    return drafters(OF_SMOLLM2, BIG, ALIKE)
+
+
+def smollm2_as_if_small() -> str:
+    return drafters(OF_SMOLLM2, SMALL, ALIKE)
+
+
+def smollm2_trained() -> str:
+    return trained(OF_SMOLLM2)
+
+
 def longer() -> str:
     """With those that had more training."""
     return drafters(BUNDLED, BIG, EVERY)
@@ -113,6 +125,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "heads-32b": as_if_big,
     "heads-7b": as_if_small,
     "heads-h200": on_h200,
+    "heads-smollm2": of_smollm2,
+    "heads-smollm2-7b": smollm2_as_if_small,
+    "heads-smollm2-trained": smollm2_trained,
     "heads-longer": longer,
     "heads-policies": policies,
     "heads-trained": trained,
