@@ -3,7 +3,7 @@
     python -m experiments.summarise_records RESULTS [--latency_target NAME] > FILE
 
 A question is degenerate when most of plain decoding's answer repeats itself (specdec.questions.repetition). It
-has no texts: of each record it keeps the counts of every round, their sums and a hash of the output.
+has no texts: of each record it keeps the sums over its rounds and a hash of the output.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.counted_records import kept_records
+from experiments.kept_records import kept_records
 from profiling.common import parser_of, run_command
 from specdec.errors import UserError
 from specdec.latency.pricing import Pricing

@@ -15,7 +15,7 @@ from plotting import cli
 from specdec.commands.flags import StrictParser, program_name, status_as
 from specdec.errors import UserError
 
-NUM_COLOURS = 256
+NUM_COLOURS = 64
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAPER = DOCS / "reference" / "failfast_paper.json"
 FAILFAST, AR, DLLM = "dllm_0.05_df_0.45_60_10", "ar_None_sf_8", "dllm_0.05_sf_8"

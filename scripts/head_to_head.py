@@ -47,7 +47,7 @@ def standing(row: Row) -> str:
     return row["standing"] if p_holm is None else f"{row['standing']} (p {p_holm:.4f})"
 
 
-def policies(name: str) -> str:
+def policies(name: str = BUNDLED) -> str:
     """Each drafter under every policy, as if for either target, both data sets together."""
     stored = result(name)
     targets = list(stored["targets"])
@@ -68,7 +68,7 @@ def short(target: str) -> str:
     return target.removeprefix("Qwen2.5-").removesuffix("-Instruct")
 
 
-def trained(name: str) -> str:
+def trained(name: str = BUNDLED) -> str:
     """What each training took: the same time for all that are compared."""
     titles = ("drafter", "trained", "tokens seen", "passes over the answers", "operations", "parameters", "GPU minutes")
     rows = []
@@ -85,12 +85,35 @@ def trained(name: str) -> str:
     return table(titles, rows)
 
 
+def words() -> str:
+    """What won where."""
+    return said(result(BUNDLED), result(ON_H200))
+
+
+def as_if_big() -> str:
+    return drafters(BUNDLED, BIG, ALIKE)
+
+
+def as_if_small() -> str:
+    return drafters(BUNDLED, SMALL, ALIKE)
+
+
+def on_h200() -> str:
+    """By costs that were measured."""
+    return drafters(ON_H200, BIG, ALIKE)
+
+
+def longer() -> str:
+    """With those that had more training."""
+    return drafters(BUNDLED, BIG, EVERY)
+
+
 TABLES: dict[str, Callable[[], str]] = {
-    "heads-said": lambda: said(result(BUNDLED), result(ON_H200)),
-    "heads-32b": lambda: drafters(BUNDLED, BIG, ALIKE),
-    "heads-7b": lambda: drafters(BUNDLED, SMALL, ALIKE),
-    "heads-h200": lambda: drafters(ON_H200, BIG, ALIKE),
-    "heads-longer": lambda: drafters(BUNDLED, BIG, EVERY),
-    "heads-policies": lambda: policies(BUNDLED),
-    "heads-trained": lambda: trained(BUNDLED),
+    "heads-said": words,
+    "heads-32b": as_if_big,
+    "heads-7b": as_if_small,
+    "heads-h200": on_h200,
+    "heads-longer": longer,
+    "heads-policies": policies,
+    "heads-trained": trained,
 }

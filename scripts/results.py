@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from experiments.counted_records import kept_in
+from experiments.kept_records import kept_in
 from scripts.cells import PROJECT, document, percent, ranked, rates, result, speedup, table, times
 
 HELD_OUT, SMOLLM2 = "2026-11-28-held-out", "2026-11-27-smollm2"

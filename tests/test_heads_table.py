@@ -86,7 +86,7 @@ def test_the_best_on_the_tuning_questions_is_chosen(
     chosen = table["targets"][target]["chosen"][drafter]
     for policy, specs in grids(chains, 6).items():
         times = {spec.name: sum(price(replay(one, spec), profile, target).total_ms for one in traces) for spec in specs}
-        assert chosen[policy]["tuning_ms"] == pytest.approx(min(times.values()))
+        assert chosen[policy]["tuning_ms"] == pytest.approx(min(times.values()), rel=1e-4)
         assert times[chosen[policy]["setting"]] == min(times.values())
     policies = {key: one["tuning_ms"] for key, one in chosen.items() if key != "best"}
     assert policies[chosen["best"]] == min(policies.values())
@@ -107,11 +107,11 @@ def test_rows_are_the_rankings_on_the_other_questions(home: Path, table: dict) -
     expected = {row.drafter_name: row for row in table_of(entries, "P as if big").rows}
     found = {row["drafter"]: row for row in one["rankings"]["alike"]["policies"]["all"]}
     for name, row in expected.items():
-        assert found[name]["speedup_mean"] == pytest.approx(row.values["speedup_mean"].value)
-        assert found[name]["mean_low"] == pytest.approx(row.values["speedup_mean"].low)
+        assert found[name]["speedup_mean"] == pytest.approx(row.values["speedup_mean"].value, rel=1e-4)
+        assert found[name]["mean_low"] == pytest.approx(row.values["speedup_mean"].low, rel=1e-4)
         assert found[name]["num_questions"] == len(HELD_OUT)
     for row in found.values():
-        assert row["acceptance_len"] == pytest.approx(row["speedup_ratio"] * row["round_cost"])
+        assert row["acceptance_len"] == pytest.approx(row["speedup_ratio"] * row["round_cost"], rel=1e-4)
         assert 0 < row["ceiling_share"] <= 1
 
 
@@ -156,9 +156,11 @@ def test_what_cannot_be_compared_is_one_line(home: Path, tmp_path: Path, capsys:
     record(tmp_path / "held_out", "block", HELD_OUT[:5])
     assert "block is in one of" in refused(*where, *rest)
     record(tmp_path / "tuning", "block", TUNING[:2])
-    assert "question 2 of bundled was recorded for one of ar and block alone" in refused(*where, *rest)
+    assert "question 2 of bundled was not recorded for all of ar, block" in refused(*where, *rest)
     record(tmp_path / "tuning", "block", TUNING)
-    assert "question 15 of bundled was recorded for one of ar and block alone" in refused(*where, *rest)
+    assert "question 15 of bundled was not recorded for all of ar, block" in refused(*where, *rest)
+    assert heads_table.main([*where, *rest, "--allow_unequal"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["reported_on"] == {"bundled": 5}
     record(tmp_path / "held_out", "block", HELD_OUT)
     unpriced = tmp_path / "Q.json"
     unpriced.write_text(json.dumps({**PROFILE, "name": "Q", "family_pass_ms": {"eagle3": 1.0}}))
