@@ -37,7 +37,7 @@ def test_a_head_goes_where_the_bundled_target_finds_it_with_its_card(trained: tu
     assert size == sum(path.stat().st_size for path in folder.iterdir())
     card = (folder / "README.md").read_text()
     for word in (
-        "0.96 M parameters",
+        " M parameters in bfloat16",
         "layers 1, 2 ",
         "GSM8K",
         "MIT",

@@ -109,7 +109,7 @@ class Reporter:
         view = view_of(self.config.output)
         facts = drafter_facts(self._known, runs_of(self.config.output.output_dir) if self._known else ())
         ranking = ranking_report(stats, view, facts) + (f"\n{view.wrapped(note)}\n" if note else "")
-        print(f"\n{ranking}" if log.isEnabledFor(logging.INFO) else ranking, end="")
+        print(ranking, end="")
 
     def close(self) -> None:
         """The page of a run that has ended, and what may come next; of a shard, which is a part, no page."""
