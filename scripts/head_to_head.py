@@ -120,6 +120,28 @@ def longer() -> str:
     return drafters(BUNDLED, BIG, EVERY)
 
 
+MEASURED_SMOLLM2 = "2026-11-28-heads-smollm2-measured"
+MEASURED_ROWS = {
+    "prompt lookup": ("all", "lookup_3_sf_10"),
+    "EAGLE-3": ("all", "eagle3_sf_4"),
+    "DFlash": ("all", "dflash_sf_8"),
+    "DSpark": ("dspark", "dflash_sf_8"),
+    "JetSpec": ("jetspec", "dflash_sf_8"),
+    "block diffusion": ("all", "dllm_0.05_sf_8"),
+    "FailFast": ("all", "dllm_0.05_df_0.45_60_10"),
+    "AR": ("all", "ar_None_sf_4"),
+}
+
+
+def smollm2_measured() -> str:
+    """The clock's word on SmolLM2's drafters, each over its own questions."""
+    rows = []
+    for words, (run, name) in MEASURED_ROWS.items():
+        (row,) = [one for one in result(MEASURED_SMOLLM2)["runs"][run]["rows"] if one["drafter_name"] == name]
+        rows.append([words, f"`{name}`", str(row["num_questions"]), f"{row['acceptance_len']:.2f}", speedup(row)])
+    return table(("drafter", "setting, not tuned", "questions", "acceptance length", "measured speedup"), rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "heads-said": words,
     "heads-32b": as_if_big,
@@ -128,6 +150,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "heads-smollm2": of_smollm2,
     "heads-smollm2-7b": smollm2_as_if_small,
     "heads-smollm2-trained": smollm2_trained,
+    "heads-smollm2-measured": smollm2_measured,
     "heads-longer": longer,
     "heads-policies": policies,
     "heads-trained": trained,
