@@ -4,7 +4,8 @@ python -m scripts.tables --write
 
 A page has a table where it says `<!-- table: NAME -->`, up to `<!-- end of table -->`. What makes them: `results.py`,
 `costs.py`, `checks.py`, `paper.py`, `findings.py`, `index.py`,
-`targets.py`, `tree_rules.py`, `under_load.py`, `head_to_head.py`.
+`targets.py`, `tree_rules.py`, `under_load.py`, `head_to_head.py`,
+`vllm.py`.
 """
 
 import re
@@ -23,6 +24,7 @@ from scripts.results import TABLES as RESULTS
 from scripts.targets import table as targets
 from scripts.tree_rules import TABLES as TREE_RULES
 from scripts.under_load import TABLES as UNDER_LOAD
+from scripts.vllm import TABLES as VLLM
 
 TABLES = {
     **RESULTS,
@@ -30,6 +32,7 @@ TABLES = {
     **AT_SIZE,
     **CHECKS,
     **UNDER_LOAD,
+    **VLLM,
     **HEAD_TO_HEAD,
     **TREE_RULES,
     "paper": runs,
