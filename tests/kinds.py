@@ -15,9 +15,11 @@ PROCESSES = {"subprocess", "multiprocessing", "concurrent"}
 # Their imports reach no library of models; a command that they call imports one late, in a function, or might.
 LATE = {
     "test_gallery",
+    "test_heads_table",
     "test_html_report",
     "test_many_processes",
     "test_measuring_commands",
+    "test_merge_traces",
     "test_own_traffic",
     "test_paths_of_users",
     "test_places",

@@ -342,7 +342,8 @@ def test_help_says_what_it_takes_and_keeps_examples_as_lines(capsys: pytest.Capt
         examples = [one for one in lines if one.startswith(f"python -m plotting.{name} ")]
         assert examples and all("--out" in one or one.endswith("\\") for one in examples)
         assert all(ending in shown for ending in cli.FORMATS)
-        assert any(kind in shown for kind in ("folders of results", "folders of traces", "SpecForge", "training.json"))
+        taken = ("folders of results", "folders of traces", "SpecForge", "training.json", "experiments.heads_table")
+        assert any(kind in shown for kind in taken)
         assert "--engine" not in shown or "--pricing" in shown
 
 
