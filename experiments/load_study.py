@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from specdec.commands import load
-from specdec.errors import exit_status
+from specdec.commands.flags import program_name, status_as
 from specdec.ranking.entries import records_of
 from specdec.ranking.load_table import CLAIRVOYANT
 from specdec.views.load_text import load_dict
@@ -24,12 +24,12 @@ DIGITS = 5
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
-    return exit_status("experiments.load_study", lambda: print(study(given), end=""))
+    return status_as("experiments.load_study", lambda: print(study(given), end=""))
 
 
 def study(arguments: Sequence[str]) -> str:
     """JSON, a row a line. Raises UserError."""
-    parser = load.build_parser("experiments.load_study")
+    parser = load.build_parser(program_name("experiments.load_study"), __doc__)
     parser.add_argument("--what", default="", help="what the records are, in words")
     options = parser.parse_args(arguments)
     records = records_of(options.results)

@@ -24,8 +24,8 @@ EXAMPLES = (
 )
 
 
-def build_parser(program: str) -> StrictParser:
-    parser = StrictParser(prog=program, examples=EXAMPLES, description=__doc__)
+def build_parser(program: str, about: str | None = __doc__) -> StrictParser:
+    parser = StrictParser(prog=program, examples=EXAMPLES, description=about)
     parser.add_argument("results", metavar="RESULTS", type=Path, help="results folder, or a folder in it")
     add_load_flags(parser)
     load = parser.group("load")
