@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from scripts.cells import result, table
+from scripts.cells import percent, result, table, times
 
 DAY = "2026-11-28"
 KEYS = ("num_accepted", "num_drafted")
@@ -28,4 +28,27 @@ def counts() -> str:
     return table(titles, rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"vllm-counts": counts}
+def speed() -> str:
+    """Speedups, predicted from step times at two other draft lengths, and measured."""
+    titles = ("method", "tokens a draft", "priced at", "predicted", "measured", "error")
+    rows = []
+    for name, one in result(f"{DAY}-vllm-speed")["methods"].items():
+        pair, ratio = " and ".join(map(str, one["priced_at"])), one["ratio"]
+        shown = [times(ratio[who]) for who in ("predicted", "measured")]
+        rows.append([f"`{name}`", str(one["asked"]), pair, *shown, percent(ratio["error"], 1)])
+    return table(titles, rows)
+
+
+def load() -> str:
+    """Tokens a second by requests at a time, predicted by `failfast load` and measured."""
+    titles = ("method", "requests at a time", "predicted", "measured", "error", "TTFT, ms", "TPOT, ms")
+    rows = []
+    for name, by_places in result(f"{DAY}-vllm-load")["predicted_against_measured"].items():
+        for places, one in by_places.items():
+            rates = [f"{one[who]:,.1f}" for who in ("predicted", "measured")]
+            latencies = [f"{one[key]:.1f}" for key in ("ttft_ms", "tpot_ms")]
+            rows.append([f"`{name}`", places, *rates, percent(one["error"], 1), *latencies])
+    return table(titles, rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {"vllm-counts": counts, "vllm-speed": speed, "vllm-load": load}
