@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.heads_replays import Bench, HeldOut, Tuned, held_out, length_row, processes, tuned
-from profiling.common import parser_of, run_command
+from profiling.common import parser_of, rounded, run_command
 from specdec.drafters.flags import positive_int
 from specdec.errors import UserError
 from specdec.latency.profile import LatencyProfile, load_profile, resolve_target
@@ -83,15 +83,6 @@ def measure(flags: argparse.Namespace) -> dict[str, Any]:
         "targets": {entry: target_document(entry, choices, found, groups) for entry in bench.entries},
     }
     return {key: rounded(value) for key, value in document.items()}
-
-
-def rounded(value: Any) -> Any:
-    """Numbers to 5 digits, as stored results have them."""
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, dict):
-        return {key: rounded(one) for key, one in value.items()}
-    return [rounded(one) for one in value] if isinstance(value, list) else value
 
 
 def profile_of(flags: argparse.Namespace) -> LatencyProfile:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from profiling.common import rounded
 from specdec.commands import load
 from specdec.commands.flags import program_name, status_as
 from specdec.ranking.entries import records_of
@@ -19,7 +20,6 @@ from specdec.views.load_text import load_dict
 
 KEPT = ("tokens_per_s", "wasted_per_s", "tpot_ms_p50", "tpot_ms_p99", "ttft_ms_p50", "speedup", "break_even_len")
 WORDS = ("name", "policy", "label", "may_be_best", "acceptance_len")
-DIGITS = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,20 +61,14 @@ def _text(document: dict[str, Any]) -> str:
 
 
 def _load(load_: dict[str, Any]) -> str:
-    head = json.dumps({name: _short(value) for name, value in load_.items() if name != "rows"}).removesuffix("}")
+    head = json.dumps({name: rounded(value) for name, value in load_.items() if name != "rows"}).removesuffix("}")
     rows = ",\n".join(f"    {json.dumps(_row(row))}" for row in load_["rows"])
     return f'  {head},\n   "rows": [\n{rows}\n   ]}}'
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:
     kept = ("tokens_per_s", "speedup") if row["policy"] == CLAIRVOYANT else KEPT
-    return {name: _short(row[name]) for name in (*WORDS, *kept) if name in row}
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _short(one) for name, one in value.items()}
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+    return {name: rounded(row[name]) for name in (*WORDS, *kept) if name in row}
 
 
 if __name__ == "__main__":

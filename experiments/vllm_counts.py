@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.vllm_server import Settings, VllmServer, draft_model, versions
-from profiling.common import parser_of, run_command
-from specdec.commands import reconcile, record
-from specdec.errors import UserError
+from experiments.vllm_records import record_questions, vllm_parser
+from experiments.vllm_server import Settings, VllmServer, draft_model, lookup, versions
+from profiling.common import run_command
+from specdec.commands import reconcile
 from specdec.models.checkpoints import BUNDLED
 
 DATASETS = (BUNDLED, "gsm8k")
@@ -26,9 +26,7 @@ COUNTS = ("num_rounds", "num_drafts", "num_drafted", "num_accepted")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("experiments.vllm_counts", __doc__, ("data_dir", "num_questions", "max_new_tokens"))
-    parser.add_argument("--vllm", type=Path, required=True, help="the command vllm of its environment")
-    parser.add_argument("--work_dir", type=Path, required=True, help="where traces and logs go")
+    parser = vllm_parser("experiments.vllm_counts", __doc__)
     parser.add_argument("--eagle3_dir", type=Path, help="an EAGLE-3 head of the bundled target")
     parser.add_argument("--dflash_dir", type=Path, help="a DFlash head of the bundled target")
     return run_command(parser, measure, arguments)
@@ -37,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(flags: Namespace) -> dict[str, Any]:
     methods = methods_of(flags.eagle3_dir, flags.dflash_dir)
     for dataset in DATASETS:
-        _record(flags, dataset, [drafter for drafter, _ in methods.values()])
+        record_questions(flags, dataset, [drafter for drafter, _ in methods.values()])
     return {
         "what": "acceptance counts of vLLM against those of our records under its conventions, by question",
         "versions": versions(flags.vllm),
@@ -49,11 +47,10 @@ def measure(flags: Namespace) -> dict[str, Any]:
 
 def methods_of(eagle3_dir: Path | None, dflash_dir: Path | None) -> dict[str, tuple[str, Settings]]:
     """By vLLM's method: the drafter's name here, and the server's settings for the same drafts."""
-    lookup = {"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
     suffix = {"method": "suffix", "num_speculative_tokens": 8, "suffix_decoding_max_cached_requests": 0}
     found: dict[str, tuple[str, Settings]] = {
         "draft_model": ("ar_None_sf_5", draft_model(5)),
-        "ngram": ("lookup_3_sf_5", lookup),
+        "ngram": ("lookup_3_sf_5", lookup(5)),
         "suffix": ("suffix_24_n8", suffix),
     }
     for method, folder, length in (("eagle3", eagle3_dir, 3), ("dflash", dflash_dir, 15)):
@@ -61,16 +58,6 @@ def methods_of(eagle3_dir: Path | None, dflash_dir: Path | None) -> dict[str, tu
             settings = {"method": method, "model": str(folder.resolve()), "num_speculative_tokens": length}
             found[method] = f"{method}_sf_{length}", settings
     return found
-
-
-def _record(flags: Namespace, dataset: str, drafters: Sequence[str]) -> None:
-    asked = ["--dataset_name", dataset, "--num_questions", str(flags.num_questions), "--device", "cpu"]
-    asked += ["--max_new_tokens", str(flags.max_new_tokens), "--dtype", "float32", "--drafters", "plain", *drafters]
-    asked += ["--latency_profile", "none", "--output_dir", str(flags.work_dir / dataset)]
-    for name in ("data_dir", "eagle3_dir", "dflash_dir"):
-        asked += [f"--{name}", str(getattr(flags, name))] if getattr(flags, name) else []
-    if status := record.main(asked, "failfast record"):
-        raise UserError(f"recording {dataset} ended with exit status {status}")
 
 
 def _of_method(flags: Namespace, name: str, drafter: str, settings: Settings) -> dict[str, Any]:

@@ -19,18 +19,19 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from experiments.vllm_server import Settings, VllmServer, draft_model, versions
-from experiments.vllm_speed import HELD_OUT, PLAIN, recorded
+from experiments.vllm_records import vllm_parser
+from experiments.vllm_server import Settings, VllmServer, draft_model, lookup, versions
+from experiments.vllm_speed import HELD_OUT, recorded
 from experiments.vllm_steady import Body, Window, answer, steady
-from profiling.common import parser_of, run_command
+from profiling.common import run_command
 from profiling.profile_tpt_vllm import VLLM
 from profiling.serving.chat import Chat
 from profiling.serving.server import Server
 from specdec.decoding.chains import Chains
 from specdec.drafters.families import parse_name
+from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
 from specdec.latency.profile import LatencyProfile
 from specdec.latency.rows import Rows, RowTables
@@ -54,15 +55,12 @@ Costs = dict[int, float]  # ms a step, by requests at a time
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("experiments.vllm_load", __doc__, ("data_dir", "num_questions", "max_new_tokens"))
-    parser.add_argument("--vllm", type=Path, required=True, help="the command vllm of its environment")
-    parser.add_argument("--work_dir", type=Path, required=True, help="where traces and logs go")
+    parser = vllm_parser("experiments.vllm_load", __doc__)
     return run_command(parser, measure, arguments)
 
 
 def settings_of_all() -> dict[str, Settings | None]:
-    lookup = {"method": NGRAM, "num_speculative_tokens": LENGTHS[NGRAM], "prompt_lookup_max": 3, "prompt_lookup_min": 1}
-    return {PLAIN: None, DRAFT_MODEL: draft_model(LENGTHS[DRAFT_MODEL]), NGRAM: lookup}
+    return {PLAIN: None, DRAFT_MODEL: draft_model(LENGTHS[DRAFT_MODEL]), NGRAM: lookup(LENGTHS[NGRAM])}
 
 
 def measure(flags: Namespace) -> dict[str, Any]:

@@ -33,6 +33,14 @@ def draft_model(num_tokens: int) -> Settings:
     return {"method": "draft_model", "model": str(BUNDLED_DIR / "ar_drafter"), "num_speculative_tokens": num_tokens}
 
 
+def lookup(num_tokens: int) -> Settings:
+    """What `lookup_3_sf_N` drafts: of the last three tokens at most."""
+    return {
+        **{"method": "ngram", "num_speculative_tokens": num_tokens},
+        **{"prompt_lookup_max": 3, "prompt_lookup_min": 1},
+    }
+
+
 class VllmServer:
     """A server that starts when it is made. `vllm`: the command of its environment; its output goes into `log`."""
 

@@ -21,16 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.vllm_records import record_questions, vllm_parser
 from experiments.vllm_server import Settings, VllmServer, draft_model, versions
-from profiling.common import parser_of, run_command
+from profiling.common import run_command
 from profiling.profile_tpt_vllm import VLLM
 from profiling.serving.chat import Chat, Served
 from profiling.serving.metrics import total
 from profiling.serving.server import Server
 from profiling.serving.step_costs import draft_cost_of_steps
 from profiling.serving.trials import Answer
-from specdec.commands import record
 from specdec.drafters.families import parse_name
+from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
 from specdec.latency.pricing import Price, price
 from specdec.latency.profile import LatencyProfile
@@ -41,7 +42,6 @@ from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
 
 HELD_OUT = "gsm8k"
-PLAIN = "plain"
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,7 @@ class Method:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("experiments.vllm_speed", __doc__, ("data_dir", "num_questions", "max_new_tokens"))
-    parser.add_argument("--vllm", type=Path, required=True, help="the command vllm of its environment")
-    parser.add_argument("--work_dir", type=Path, required=True, help="where traces and logs go")
+    parser = vllm_parser("experiments.vllm_speed", __doc__)
     parser.add_argument("--eagle3_dir", type=Path, required=True, help="an EAGLE-3 head of the bundled target")
     return run_command(parser, measure, arguments)
 
@@ -73,8 +71,7 @@ def measure(flags: Namespace) -> dict[str, Any]:
         Method("draft_model", "ar_None_sf_4", (2, 6), 4),
         Method("eagle3", "eagle3_sf_3", (1, 5), 3, flags.eagle3_dir),
     )
-    more = ["--eagle3_dir", str(flags.eagle3_dir)]
-    traces = recorded(flags, [one.drafter for one in methods], more)
+    traces = recorded(flags, [one.drafter for one in methods])
     load_before = os.getloadavg()[0]
     found = {one.name: _of_method(flags, one, traces) for one in methods}
     return {
@@ -87,14 +84,9 @@ def measure(flags: Namespace) -> dict[str, Any]:
     }
 
 
-def recorded(flags: Namespace, drafters: Sequence[str], more: Sequence[str] = ()) -> list[Trace]:
+def recorded(flags: Namespace, drafters: Sequence[str]) -> list[Trace]:
     """Traces of the held-out questions with what these drafters write; those that are there already are read."""
-    folder = flags.work_dir / HELD_OUT
-    asked = ["--dataset_name", HELD_OUT, "--num_questions", str(flags.num_questions), "--device", "cpu", *more]
-    asked += ["--max_new_tokens", str(flags.max_new_tokens), "--dtype", "float32", "--drafters", PLAIN, *drafters]
-    asked += ["--data_dir", str(flags.data_dir)] if flags.data_dir else []
-    if status := record.main([*asked, "--latency_profile", "none", "--output_dir", str(folder)], "failfast record"):
-        raise UserError(f"recording {HELD_OUT} ended with exit status {status}")
+    folder = record_questions(flags, HELD_OUT, drafters)
     return sorted(map(load_trace, find_traces(folder)), key=lambda trace: trace.question_id)
 
 

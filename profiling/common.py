@@ -157,6 +157,15 @@ def print_json(result: dict[str, Any], device: str = "cpu") -> None:
     print(json.dumps(result))
 
 
+def rounded(value: Any) -> Any:
+    """Numbers to 5 digits, wherever in a document, as stored results have them."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list) else value
+
+
 def save_json(document: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -75,15 +75,25 @@ train_one() { # NAME FAMILY FLAGS
     > "$WORK_DIR/$name.log" 2>&1 || { echo "$name: failed" && tail -n 5 "$WORK_DIR/$name.log"; return 1; }
 }
 
+folder_flag() { # FAMILY FOLDER: the flag of failfast.py that takes it
+  case $1 in
+    ar) echo "--ar_model_name $2" ;;
+    dllm) echo "--dllm_dir $2" ;;
+    eagle3) echo "--eagle3_dir $2" ;;
+    *) echo "--dflash_dir $2" ;;
+  esac
+}
+
 measure_one() { # NAME FAMILY FLAGS
   local name=$1 family=$2 folder dataset
   folder=$(folder_of "$name" "$family")
-  local -A flags=(
-    [ar]="--ar_model_name $folder --drafters plain ar_sf --spec_len 4 6 8"
-    [dllm]="--dllm_dir $folder --drafters plain dllm_sf failfast --spec_len 8 12"
-    [eagle3]="--eagle3_dir $folder --drafters plain eagle3_sf --spec_len 3 5 7"
+  local -A drafters=(
+    [ar]="--drafters plain ar_sf --spec_len 4 6 8"
+    [dllm]="--drafters plain dllm_sf failfast --spec_len 8 12"
+    [eagle3]="--drafters plain eagle3_sf --spec_len 3 5 7"
   )
-  local given=${flags[$family]:-"--dflash_dir $folder --drafters plain dflash_sf --spec_len $(drafts_of "$folder")"}
+  local given=${drafters[$family]:-"--drafters plain dflash_sf --spec_len $(drafts_of "$folder")"}
+  given="$(folder_flag "$family" "$folder") $given"
   for dataset in gsm8k math; do
     # shellcheck disable=SC2086 # flags are words
     "$PYTHON" failfast.py --target_model_name "$TARGET" --dataset_name "$dataset" --data_dir "$WORK_DIR/held_back" \
@@ -97,12 +107,13 @@ measure_one() { # NAME FAMILY FLAGS
 record_one() { # NAME FAMILY FLAGS
   local name=$1 family=$2 folder dataset where
   folder=$(folder_of "$name" "$family")
-  local -A flags=(
-    [ar]="--ar_model_name $folder --drafters plain ar_None_sf_16"
-    [dllm]="--dllm_dir $folder --drafters plain dllm_sf --drafter_thresholds 0.05 --spec_len 8 --chain_len 71"
-    [eagle3]="--eagle3_dir $folder --drafters plain eagle3_sf_16"
+  local -A drafters=(
+    [ar]="--drafters plain ar_None_sf_16"
+    [dllm]="--drafters plain dllm_sf --drafter_thresholds 0.05 --spec_len 8 --chain_len 71"
+    [eagle3]="--drafters plain eagle3_sf_16"
   )
-  local given=${flags[$family]:-"--dflash_dir $folder --drafters plain dflash_sf_$(drafts_of "$folder")"}
+  local given=${drafters[$family]:-"--drafters plain dflash_sf_$(drafts_of "$folder")"}
+  given="$(folder_flag "$family" "$folder") $given"
   for where in tuning held_out; do
     for dataset in "${DATASETS[@]}"; do
       # shellcheck disable=SC2046,SC2086 # flags and numbers are words

@@ -10,7 +10,8 @@ from functools import partial
 
 import pytest
 
-from specdec.runs.side_by_side import num_cores, side_by_side
+from specdec.records.provenance import num_cores
+from specdec.runs.side_by_side import side_by_side
 
 
 def test_what_calls_give_stands_in_their_order_however_many_run_at_a_time() -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from made_up import made_up_trace
 
-from experiments.vllm_load import DRAFT_MODEL, NGRAM, PLAIN, PREDICTED, PRICED_AT, predictions, profile_of, steps_of
+from experiments.vllm_load import DRAFT_MODEL, NGRAM, PREDICTED, PRICED_AT, predictions, profile_of, steps_of
 from experiments.vllm_steady import Window, steady
+from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
 from specdec.models.checkpoints import BUNDLED
 

@@ -23,7 +23,7 @@ MODULE = "training.publish_head"
 def publish_head(source: Path, folder: Path, command: str) -> dict:
     """Copies a head with its card; what an earlier call put there is replaced. Raises UserError."""
     if folder.name not in HEAD_TITLES:
-        raise UserError(f"{folder} is no folder of a bundled head: call it {' or '.join(HEAD_TITLES)}")
+        raise UserError(f"{folder} is not a folder of a bundled head: call it {' or '.join(HEAD_TITLES)}")
     try:
         report, config = (json.loads((source / name).read_text()) for name in (REPORT_FILE, "config.json"))
         card = head_card(folder.name, report, config, command)

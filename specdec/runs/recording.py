@@ -23,9 +23,9 @@ from specdec.models.heads import HeadRole
 from specdec.models.lm import CachedLM, most_probable
 from specdec.questions.sets import Problem
 from specdec.records.identity import Identity, prompt_sha256
-from specdec.records.provenance import provenance
+from specdec.records.provenance import num_cores, provenance
 from specdec.runs.jobs import fitting_prompt
-from specdec.runs.side_by_side import num_cores, side_by_side
+from specdec.runs.side_by_side import side_by_side
 from specdec.session import Session
 from specdec.traces.trace import Trace, load_matching, num_prefixes, trace_path
 

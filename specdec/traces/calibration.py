@@ -17,7 +17,7 @@ from specdec.decoding.target import count_accepted
 from specdec.drafters.advised import Advised
 from specdec.drafters.base import Spec
 from specdec.errors import UserError, user_error
-from specdec.latency.profile import LatencyProfile, verification_ms, verifications_ms
+from specdec.latency.profile import LatencyProfile, verifications_ms
 from specdec.records.identity import first_difference
 from specdec.records.pickles import write_atomic
 from specdec.traces.trace import Trace
@@ -139,7 +139,7 @@ def costs_of(spec: Advised, profile: LatencyProfile) -> tuple[float, list[float]
     """What a pass costs, and the verification of a draft of 0, 1, ... tokens up to the longest, in ms, by the profile
     that the spec's pricing names. Raises UserError for one that does not know such passes."""
     entry = spec.pricing.rpartition("@")[0]
-    verify_ms = [verification_ms(profile, entry, n + 1) for n in range(spec.max_draft_len + 1)]
+    verify_ms = verifications_ms(profile, entry, range(1, spec.max_draft_len + 2))
     return profile.pass_ms(spec.priced_as, entry), verify_ms
 
 

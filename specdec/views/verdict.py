@@ -117,7 +117,7 @@ def headline(table: Table) -> Headline | None:
 
 
 def heading(kind: str, when: str, title: str, count: int) -> Headline:
-    """The same of a ranking that is no table: `when` says what time it is of, `title` what kind of drafter is first;
+    """The same of a ranking that is not a table: `when` says what time it is of, `title` what kind of drafter is first;
     `count`: of what cannot be told apart, or of questions."""
     return Headline(kind, f"{when}: {_HEADLINES[kind].format(title=title, count=count, least=MIN_QUESTIONS, doubt='')}")
 
