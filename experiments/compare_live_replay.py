@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import multiprocessing
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ from specdec.drafters.flags import positive_int
 from specdec.questions.sets import load_problems
 from specdec.records.record import Record
 from specdec.records.rounds import Round
+from specdec.runs.side_by_side import processes
 from specdec.traces.replay import replay
 from specdec.traces.trace import load_trace, save_trace, trace_path
 
@@ -111,11 +111,8 @@ def run_live(config: RunConfig, specs: Sequence[Spec], workers: int) -> Iterator
     """Every question under every setting, live, by `workers` processes."""
     parts = [(part, workers) for part in range(workers)]
     work = partial(run_part, config=config, specs=specs)
-    if workers == 1:
-        yield from work(parts[0])
-        return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        for ran in pool.imap_unordered(work, parts):
+    with processes(workers) as each:
+        for ran in each(work, parts):
             yield from ran
 
 

@@ -6,16 +6,13 @@ Of several drafters, and their ranks, `heads_table.py` knows.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import hashlib
 import json
-import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from experiments.heads_grids import BY_COST, STATIC, grids
 from specdec.commands.calibrate import MAX_DRAFT_LEN, learn, policy
@@ -29,29 +26,13 @@ from specdec.ranking.entries import Entry, entry_of
 from specdec.ranking.oracle import TraceJudges
 from specdec.ranking.source import Source
 from specdec.records.record import Record
+from specdec.runs.side_by_side import Each
 from specdec.traces.calibration import costs_of
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, load_trace
 
-Found = TypeVar("Found")
 Question = tuple[Source, int]
 Sums = dict[str, float]
-
-
-class Each(Protocol):
-    """What a function makes of every trace, in order: `map`, or that of several processes."""
-
-    def __call__(self, work: Callable[[Path], Found], paths: Sequence[Path], /) -> Iterable[Found]: ...
-
-
-@contextmanager
-def processes(number: int) -> Iterator[Each]:
-    """As many as that for all that is asked inside."""
-    if number == 1:
-        yield map
-        return
-    with multiprocessing.get_context("spawn").Pool(number, initializer=gc.disable) as pool:
-        yield pool.imap
 
 
 @dataclass(frozen=True)

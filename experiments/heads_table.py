@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.heads_replays import Bench, HeldOut, Tuned, held_out, length_row, processes, tuned
+from experiments.heads_replays import Bench, HeldOut, Tuned, held_out, length_row, tuned
 from profiling.common import parser_of, rounded, run_command
 from specdec.drafters.flags import positive_int
 from specdec.errors import UserError
@@ -32,6 +32,7 @@ from specdec.ranking.question_sets import question_key
 from specdec.ranking.scopes import ALL, each
 from specdec.ranking.table import Row, table_of
 from specdec.ranking.table_files import read_json
+from specdec.runs.side_by_side import processes
 from specdec.traces.trace import find_traces
 from specdec.views.table_data import row_dict
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -10,8 +12,9 @@ from functools import partial
 
 import pytest
 
+from specdec.errors import UserError
 from specdec.records.provenance import num_cores
-from specdec.runs.side_by_side import side_by_side
+from specdec.runs.side_by_side import processes, side_by_side
 
 
 def test_what_calls_give_stands_in_their_order_however_many_run_at_a_time() -> None:
@@ -35,6 +38,27 @@ def test_every_other_thread_begins_and_this_one_does_not() -> None:
 def test_what_goes_wrong_in_one_is_told(num_workers: int) -> None:
     with pytest.raises(ZeroDivisionError):
         side_by_side([lambda: 1, lambda: 1 // 0], lambda: None, num_workers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_processes_give_in_order_and_tell_what_goes_wrong_in_the_first_of_many(num_workers: int) -> None:
+    with processes(num_workers) as each:
+        assert list(each(abs, range(-40, 0))) == list(range(40, 0, -1))
+    # Long things to hand over, more than a pipe holds: what the error leaves is dropped and nothing waits for it.
+    long = ["?" * 200_000] * 40
+    with pytest.raises(ValueError, match="invalid literal"), processes(num_workers) as each:
+        list(each(int, long))
+
+
+@pytest.mark.slow
+def test_a_process_that_is_ended_from_outside_is_a_line() -> None:
+    with pytest.raises(UserError, match="fewer --workers"), processes(2) as each:
+        list(each(_end, [signal.SIGKILL] * 3))
+
+
+def _end(how: int) -> None:
+    os.kill(os.getpid(), how)
 
 
 @pytest.mark.slow

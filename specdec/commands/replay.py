@@ -4,8 +4,6 @@
 """
 
 import dataclasses
-import gc
-import multiprocessing
 import os
 from collections.abc import Iterable, Sequence
 from functools import cache, partial
@@ -32,6 +30,7 @@ from specdec.records.record import Record, check_writable, identity_path
 from specdec.records.turns import row_of, turn_of
 from specdec.runs.drafter_facts import drafter_facts
 from specdec.runs.run_file import runs_of
+from specdec.runs.side_by_side import processes
 from specdec.traces.calibration import advice_of, tree_costs
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
@@ -152,14 +151,8 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
 
 def replay_all(paths: Sequence[Path], what: Replays, workers: int) -> Iterable[Replayed]:
     """Every trace's replays, in order, by several processes."""
-    work = partial(replay_trace, what=what)
-    if workers <= 1 or len(paths) <= 1:
-        yield from map(work, paths)
-        return
-    # Spawned: a fork would copy whatever the parent has started. Nothing here makes cycles, and looking for them
-    # among a trace's many small lists takes half of the time.
-    with multiprocessing.get_context("spawn").Pool(min(workers, len(paths)), initializer=gc.disable) as pool:
-        yield from pool.imap(work, paths)
+    with processes(min(workers, len(paths))) as each:
+        yield from each(partial(replay_trace, what=what), paths)
 
 
 def replay_trace(path: Path, what: Replays) -> Replayed:
