@@ -99,6 +99,22 @@ def test_networks_record_side_by_side_what_they_record_in_turn(
     assert made[1] == made[0] == made[2]
 
 
+def test_chains_of_blocks_end_with_the_pass_that_shows_a_stop_token(sessions: list[Session]) -> None:
+    session = sessions[0]
+    problem = load_problems("bundled", question_ids=[1])[0]
+    ids = session.encode(problem.prompt)
+    ids += [token for turn in session.decode(Plain(), ids) for token in turn.emitted_tokens]
+    (made,) = recording.record_chains(session, Text(ids, len(ids) - 20, 20), {"dllm_0.05": 60})
+    assert isinstance(made, Chains)
+    stops = [
+        next((at for at, token in enumerate(one.tokens) if token in session.stop_ids), None) for one in made.chains
+    ]
+    assert sum(stop is not None for stop in stops) > 10
+    for chain, stop in zip(made.chains, stops, strict=True):
+        known_before = chain.known[-2] if chain.num_passes else 0
+        assert len(chain.tokens) >= 60 if stop is None else known_before <= stop < len(chain.tokens)
+
+
 def test_the_family_is_small_and_has_its_cards() -> None:
     files = [path for path in BUNDLED_DIR.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 44 * MEGABYTE

@@ -114,6 +114,13 @@ def test_a_model_keeps_working_and_its_weights_their_values(modules: PreTrainedM
     torch.testing.assert_close(model(ids).logits, modules(ids).logits, **TOLERANCE)
 
 
+@pytest.mark.parametrize(("num_columns", "stride"), [(320, 320), (512, 528), (1024, 1040), (4096, 4112)])
+def test_rows_of_weights_never_stand_a_multiple_of_2_kib_apart(num_columns: int, stride: int) -> None:
+    weight_NC = torch.randn(num_columns, 3)
+    columns_CN = joined.as_columns(weight_NC)
+    assert columns_CN.equal(weight_NC.t()) and columns_CN.stride() == (stride, 1)
+
+
 def test_what_cannot_be_joined_runs_by_its_own_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     others = [toy_model(name, 1) for name in ("phi3", "gemma3_text", "qwen3_moe")]
     half, gelu, big = toy_model("qwen2", 1).bfloat16(), toy_model("llama", 1), toy_model("llama", 1)

@@ -34,7 +34,8 @@ class DllmRecorder:
     _firsts: dict[int, tuple[int, float]] = field(default_factory=dict)
 
     def record(self, lengths: dict[float, int], how: Denoising) -> dict[float, list[Chain]]:
-        """For each unmask threshold of `lengths` one chain per prefix, of at least the given number of tokens."""
+        """For each unmask threshold of `lengths` one chain per prefix, of at least the given number of tokens, or up to
+        a stop token, where every draft ends."""
         self._thresholds = tuple(lengths)
         self._run_text(how)
         made = {
@@ -42,7 +43,7 @@ class DllmRecorder:
             for threshold in lengths
         }
         pending = [(blocks, lengths[threshold]) for threshold, chains in made.items() for blocks in chains]
-        while pending := [(blocks, length) for blocks, length in pending if blocks.num_known < length]:
+        while pending := [one for one in pending if one[0].stop_len is None and one[0].num_known < one[1]]:
             states = [blocks.state for blocks, _ in pending]
             self._run([state for state in dict.fromkeys(states) if state not in self._answers], how)
             for (blocks, _), state in zip(pending, states, strict=True):
