@@ -2,10 +2,11 @@
 
     python -m experiments.vllm_load --vllm VENV/bin/vllm --work_dir FOLDER --data_dir data
 
-Plain, with the draft model and with the n-gram drafter. The costs by rows that the simulator is given are steps of the
-same servers at 1, 3, 6 and 10 requests at a time over made-up texts, of random words; what a step with drafts takes
-longer than plain decoding's is its passes' (draft model) or its tokens' (n-gram). And what a prompt's token costs more.
-The predicted questions are gsm8k's, with the rounds of our records. The last line on stdout is JSON.
+Plain, with the draft model and with the n-gram drafter, one server after the other: one that waits takes a core. The
+costs by rows that the simulator is given are steps of the same servers at 1, 3, 6 and 10 requests at a time over
+made-up texts, of random words, before and after the measured questions; what a step with drafts takes longer than plain
+decoding's is its passes' (draft model) or its tokens' (n-gram). And what a prompt's token costs more. The predicted
+questions are gsm8k's, with the rounds of our records. The last line on stdout is JSON.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +40,7 @@ from specdec.questions.sets import load_problems
 from specdec.ranking.load_study import Asked, Study
 from specdec.ranking.load_table import FIXED
 from specdec.ranking.requests import Requests, requests_of
+from specdec.records.record import Record
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace
 
@@ -48,7 +49,7 @@ LENGTHS = {DRAFT_MODEL: 4, NGRAM: 5}
 DRAFTERS = {DRAFT_MODEL: "ar_None_sf_4", NGRAM: "lookup_3_sf_5"}
 PRICED_AT, PREDICTED = (1, 3, 6, 10), (1, 2, 4, 8)
 LEAST_REQUESTS = 20  # that a measurement is over
-MADE_UP, NUM_WRITTEN, WORDS = 16, 32, range(100, 4000)  # tokens of a made-up prompt, of its answer; ids
+MADE_UP, NUM_WRITTEN, WORDS = 16, 128, range(100, 4000)  # tokens of a made-up prompt, of its answer; ids
 PROMPTS, LONG = (64, 256), 1024  # lengths that a prompt's token is priced by; how far the prices reach
 LEAST_MS, LEAST_DRAFTED = 0.01, 0.5
 Costs = dict[int, float]  # ms a step, by requests at a time
@@ -66,14 +67,13 @@ def settings_of_all() -> dict[str, Settings | None]:
 def measure(flags: Namespace) -> dict[str, Any]:
     traces = recorded(flags, list(DRAFTERS.values()))
     load_before = os.getloadavg()[0]
-    with ExitStack() as running:
-        begun = {
-            name: VllmServer(flags.vllm, flags.work_dir / f"load-{name}.log", settings, ["--no-enable-prefix-caching"])
-            for name, settings in settings_of_all().items()
-        }
-        servers = {name: running.enter_context(server) for name, server in begun.items()}
-        prices = {name: priced(server) for name, server in servers.items()}
-        windows = {name: _measured(server, flags, traces) for name, server in servers.items()}
+    prices, windows = {}, {}
+    for name, settings in settings_of_all().items():
+        log = flags.work_dir / f"load-{name}.log"
+        with VllmServer(flags.vllm, log, settings, ["--no-enable-prefix-caching"]) as server:
+            before = priced(server)
+            windows[name] = _measured(server, flags, traces)
+            prices[name] = means(before, priced(server))
     predicted = predictions(traces, prices)
     return {
         "what": "tokens a second of vLLM by requests at a time, predicted by failfast load and measured",
@@ -104,9 +104,20 @@ def priced(server: VllmServer) -> dict[str, Any]:
     }
 
 
+def means(*prices: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what was priced several times."""
+    names = prices[0]
+    return {
+        name: means(*(one[name] for one in prices))
+        if isinstance(names[name], Mapping)
+        else statistics.fmean(one[name] for one in prices)
+        for name in names
+    }
+
+
 def _step(server: VllmServer, places: int) -> dict[str, float]:
     bodies = [made_up(number) for number in range(4 * places)]
-    window = steady(server.root_url, "completions", bodies, places, max(4, 2 * places))
+    window = steady(server.root_url, "completions", bodies, places, max(2, places))
     return {"ms": window.step_ms, "drafted": window.drafted_per_step}
 
 
@@ -151,7 +162,7 @@ def predictions(traces: Sequence[Trace], prices: Mapping[str, Mapping[str, Any]]
     share = sum(len(one.output_tokens) for one in traces) / sum(len(one.output_tokens) for one in later)
     found = {}
     for method, name in ((PLAIN, DRAFTERS[NGRAM]), *DRAFTERS.items()):
-        requests = requests_of([replay(trace, parse_name(name)) for trace in later])
+        requests = requests_of([drafted_once_more(replay(trace, parse_name(name))) for trace in later])
         rates = simulated(requests, profile_of(method, plain, prices[method]), PLAIN if method == PLAIN else name)
         found[method] = {places: share * rate for places, rate in rates.items()}
     return found
@@ -166,6 +177,14 @@ def after_first(trace: Trace) -> Trace:
     identity = replace(trace.identity, max_new_tokens=trace.identity.max_new_tokens - 1)
     prompt, gaps = [*trace.prompt_ids, first], trace.gaps[1:]
     return replace(trace, identity=identity, prompt_ids=prompt, output_tokens=others, gaps=gaps, chains=chains)
+
+
+def drafted_once_more(record: Record) -> Record:
+    """The record as a server drafts that does so at the end of its steps, the prompt's too: a draft more than there are
+    rounds, as long as the first, and the last is for nothing."""
+    first, *_, last = record.rounds if len(record.rounds) > 1 else record.rounds * 2
+    passes = first.num_denoise_passes + last.num_denoise_passes
+    return replace(record, rounds=[*record.rounds[:-1], replace(last, num_denoise_passes=passes)])
 
 
 def simulated(requests: Requests, profile: LatencyProfile, name: str) -> dict[int, float]:
