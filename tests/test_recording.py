@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from made_up import ended
 from toys import MASK_ID, greedy_tokens, random_ids, toy_pair
 
 from specdec.decoding.block_recorder import DllmRecorder, is_close, is_level
@@ -81,6 +82,24 @@ def test_block_chains_equal_live_drafts(
             assert chain.recorded == pytest.approx(blocks.pass_confidences, abs=1e-4, rel=0)
             num_passes += chain.num_passes
     assert len(recorder._answers) < 0.9 * num_passes  # what was seen before was not run again
+
+
+def test_chains_end_with_the_pass_where_longer_ones_show_a_stop_token(model: torch.nn.Module, text: Text) -> None:
+    stop_ids = frozenset(text.ids[-9:-4])
+    long, short = (
+        DllmRecorder(PagedLM(CachedLM(model), 32), text, 64).record(LENGTHS, Denoising(0.0, 32, 8, MASK_ID, stops))
+        for stops in (frozenset(), stop_ids)
+    )
+    num_shorter = 0
+    for threshold in LENGTHS:
+        for was, chain in zip(long[threshold], short[threshold], strict=True):
+            expected = ended(was, stop_ids)
+            for part in ("tokens", "unmasked_by", "is_commit", "num_recorded"):
+                assert getattr(chain, part) == getattr(expected, part)
+            assert chain.confidences == pytest.approx(expected.confidences, abs=1e-4, rel=0)
+            assert chain.recorded == pytest.approx(expected.recorded, abs=1e-4, rel=0)
+            num_shorter += len(chain.tokens) < len(was.tokens)
+    assert num_shorter > 3
 
 
 def test_a_chain_knows_after_each_pass_what_was_known() -> None:
