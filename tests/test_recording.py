@@ -10,9 +10,12 @@ from toys import MASK_ID, greedy_tokens, random_ids, toy_pair
 from specdec.decoding.block_recorder import DllmRecorder, is_close, is_level
 from specdec.decoding.chains import Chain, Text
 from specdec.decoding.denoising import Denoising, LiveBlocks
+from specdec.decoding.stopping import Draft
+from specdec.decoding.target import Target
 from specdec.drafters.ar import ArDrafter, ArStatic, record_ar
 from specdec.models.lm import CachedLM
 from specdec.models.pages import PagedLM
+from specdec.runs.recording import WatchedTarget
 
 pytestmark = pytest.mark.slow
 NUM_TOKENS = 34
@@ -125,3 +128,29 @@ def test_equal_confidences_are_a_close_call() -> None:
 def test_a_close_call_is_two_tokens_or_a_threshold(best: float, second: float, is_one: bool) -> None:
     logits_KV = torch.tensor([[best, second, 1 - best - second]]).clamp(1e-9).log()
     assert is_close(logits_KV, 3, (0.655,)) == [is_one]
+
+
+def test_gaps_are_those_of_the_prompt_alone_whatever_ran_before_and_a_prompt_just_run_is_not_run_again(
+    model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, shared = CachedLM(model), random_ids(3, 250)
+    prompt, other = [*shared, *random_ids(4, 40)], [*shared, *random_ids(5, 31)]
+    passes: list[int] = []
+    forward = lm.forward
+    monkeypatch.setattr(lm, "forward", lambda tokens, **how: passes.append(len(tokens)) or forward(tokens, **how))
+
+    def gaps() -> list[float]:
+        target = WatchedTarget(lm)
+        target.start(prompt)
+        for _ in range(12):
+            target.verify(Draft())
+        return target.gaps
+
+    alone = gaps()
+    assert passes[0] == len(prompt) - 1
+    assert gaps() == alone and passes[13:] == [1] * 12
+    Target(lm).start(other)
+    assert gaps() == alone
+    Target(lm).start(other, [0])
+    passes.clear()
+    assert gaps() == alone and passes[0] == len(prompt) - 1
