@@ -113,9 +113,8 @@ def test_what_no_server_has_is_said_to_be_not_there_with_the_best_that_is() -> N
         assert served.difference.estimate.low < served.difference.estimate.value < served.difference.estimate.high < 0
     text = text_of(FAILFAST_WINS)
     low, high = -served.difference.estimate.high, -served.difference.estimate.low
-    assert f"AR, static 8, {-served.difference.estimate.value:.2f}x less ({low:.2f} to {high:.2f})" in " ".join(
-        text.split()
-    )
+    less = f"slower by {-served.difference.estimate.value:.2f} times plain decoding ({low:.2f} to {high:.2f})"
+    assert f"AR, static 8, {less}" in " ".join(text.split())
     assert "vLLM and SGLang: not there: it has neither such a drafter" in text
 
 
@@ -311,6 +310,11 @@ def test_many_requests_at_a_time_are_simulated_where_asked(tmp_path):
     assert "32 requests at a time, simulated by A100_bound (roofline) as if Qwen3-8B: " in said
     assert said.index("32 requests at a time") < said.index("One request at a time (batch 1):") < said.index("Modelled")
     document = json.loads(run_recommend([*words, "--json"]))
+    best = document["load"]["loads"][0]["best"]
+    at_once = document["load"]["servers"]
+    assert set(at_once) == (set() if best == "plain" else {"vLLM", "SGLang"})
+    for server in at_once.values():
+        assert server["settings"] is None or " ".join(server["settings"].split()) in said.replace("\\ ", "")
     assert [one["value"] for one in document["load"]["loads"]] == [32] and document["concurrency"] == 32
     assert {one["concurrency"] for one in document["engines"]} == {1}
     alone = json.loads(run_recommend([*words[:-2], "--json"]))

@@ -5,7 +5,7 @@ By the records of a results folder; loads no model. For one request at a time, a
 
 import json
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,14 @@ from specdec.runs.footprint import Footprint, footprints
 from specdec.runs.run_file import runs_of
 from specdec.views.captions import scope_line
 from specdec.views.load_text import load_dict, under_load_line, unpriced_line
-from specdec.views.recommendation import CONCURRENCY, Recommendation, recommend, recommendation_dict
+from specdec.views.recommendation import (
+    CONCURRENCY,
+    AtOnce,
+    Recommendation,
+    recommend,
+    recommendation_dict,
+    settings_of,
+)
 from specdec.views.recommendation_text import recommendation_text
 from specdec.views.tables import winners
 from specdec.views.verdict import profiles_line
@@ -84,18 +91,18 @@ def run(arguments: Sequence[str], program: str = "failfast recommend") -> str:
     notes = [note, left_out, pricing.without_model(targets[0]) or ""]
     models = footprints(records, runs_of(options.results))
     at_once = None if options.concurrency is None else under_load(records, options)
-    load = [] if at_once is None else [under_load_line(*at_once), *unpriced_line(at_once[0])]
+    many = None if at_once is None else in_words(*at_once, models)
     said = list(filter(None, notes))
     if options.json:
         return as_json(
             stats,
             models,
-            [*load, *said],
+            [*(many.sentences if many else ()), *said],
             options.price_per_hour,
-            at_once and load_dict(*at_once),
+            at_once and many and {**load_dict(*at_once), "servers": many.servers},
             options.concurrency or CONCURRENCY,
         )
-    return as_text(stats, models, said, options.price_per_hour, load)
+    return as_text(stats, models, said, options.price_per_hour, many)
 
 
 def under_load(records: Sequence[Record], options: Namespace) -> tuple[Study, list[LoadTable]]:
@@ -109,19 +116,25 @@ def under_load(records: Sequence[Record], options: Namespace) -> tuple[Study, li
     return study, study.tables()
 
 
+def in_words(study: Study, tables: Sequence[LoadTable], models: Mapping[str, Footprint]) -> AtOnce:
+    best = tables[0].best
+    settings = {} if best is None else settings_of(best.name, models)
+    return AtOnce([under_load_line(study, tables), *unpriced_line(study)], settings)
+
+
 def as_text(
     stats: Sequence[Entry],
     models: dict[str, Footprint],
     notes: Sequence[str] = (),
     price_per_hour: float | None = None,
-    load: Sequence[str] = (),
+    at_once: AtOnce | None = None,
 ) -> str:
-    """For people. `load`: what was simulated for many requests at once, in sentences."""
+    """For people. `at_once`: what was simulated for many requests at a time."""
     found, apart = by_engine(stats, models), by_dataset(stats, models)
     differ = [own for own in apart.values() if len({one.first.drafter_name for one in own if one.first}) > 1]
     own = differ[0] if differ else []
     said = [profiles_line(winners(stats)), *notes]
-    return recommendation_text(scope_line(stats), found, own, said, price_per_hour, load)
+    return recommendation_text(scope_line(stats), found, own, said, price_per_hour, at_once)
 
 
 def as_json(

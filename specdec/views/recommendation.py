@@ -11,6 +11,7 @@ from typing import Any
 
 from specdec.drafters.base import Spec
 from specdec.drafters.families import known_spec
+from specdec.drafters.plain import PLAIN
 from specdec.drafters.served import SERVERS, Words, words_of
 from specdec.latency.profile import MEASURED, ROOFLINE
 from specdec.ranking.comparisons import BEST, EQUAL, Difference
@@ -80,6 +81,31 @@ class Recommendation:
         times = [None if row is None else row.ms_per_token for row in rows]
         first, plain = (None if ms is None else price_per_hour * ms * 1e6 / MS_PER_HOUR for ms in times)
         return Cost(first, plain, self.table.engine == MEASURED, f"({ROOFLINE})" in self.table.engine)
+
+
+@dataclass(frozen=True)
+class AtOnce:
+    """What holds for many requests at a time, in `sentences`; and by server what it is started with for the best
+    drafter there, or why it cannot draft so."""
+
+    sentences: Sequence[str]
+    settings: Mapping[str, Words | str]
+
+    @property
+    def servers(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            server: {"has_it": not isinstance(one, str), "settings": one.text if isinstance(one, Words) else None}
+            for server, one in self.settings.items()
+        }
+
+
+def settings_of(name: str, models: Mapping[str, Footprint]) -> dict[str, Words | str]:
+    """By server: its words for a drafter, or why it has none. Plain decoding needs no words."""
+    spec, model = known_spec(name), models.get(name)
+    if spec is None or name == PLAIN:
+        return {}
+    return {one: words_of(spec, one, model.name if model else None) or spec.not_served for one in SERVERS}
 
 
 def recommend(table: Table, models: Mapping[str, Footprint], lossy: Collection[str] = ()) -> Recommendation:

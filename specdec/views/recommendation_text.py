@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from textwrap import wrap
 
 from specdec.drafters.families import known_spec
+from specdec.drafters.served import Words
 from specdec.ranking.comparisons import BEHIND, EQUAL, MARGIN
 from specdec.ranking.statistics import MIN_QUESTIONS, Estimate, Value
 from specdec.ranking.table import Row
 from specdec.runs.footprint import Footprint
 from specdec.text import count_text, size_text, visible
 from specdec.views.captions import time_words
-from specdec.views.recommendation import LOSSY, NO_PRICE, Recommendation, Served
+from specdec.views.recommendation import LOSSY, NO_PRICE, AtOnce, Recommendation, Served
 from specdec.views.verdict import DOUBTED, MAYBE_FIRST, MAYBE_PLAIN, NOT_PLAIN, TOO_FEW, UNPAIRED
 
 WIDTH, LINES = 100, 25
@@ -38,22 +39,39 @@ def recommendation_text(
     by_dataset: Sequence[Recommendation] = (),
     notes: Sequence[str] = (),
     price_per_hour: float | None = None,
-    at_once: Sequence[str] = (),
+    at_once: AtOnce | None = None,
 ) -> str:
     """`scope`: target, data sets and budgets, in words. `by_dataset`: each data set's, where the winner differs.
 
     `notes`: what else is to be known, the most important first. `at_once`: what holds for many requests, where that was
     asked; it stands first, as what is cut stands last.
     """
-    lines = [*_wrapped(scope), *(line for one in at_once for line in _wrapped(one))]
-    lines.append(f"{_ALONE}:" if at_once else _LOAD)
     shown: set[str] = set()  # settings and memory stand once
+    lines = [*_wrapped(scope), *([_LOAD] if at_once is None else [*_many(at_once, shown), f"{_ALONE}:"])]
     for one in found:
         cost = _cost(one, price_per_hour)
         lines += _section(one, shown, cost) if len(lines) + _SECTION <= LINES or one is found[0] else _brief(one, cost)
     lines += [line for note in [_by_dataset(by_dataset), *notes] if note for line in _wrapped(note)]
     shown_lines = lines if len(lines) <= LINES else [*lines[: LINES - 1], _MORE]
     return "\n".join(shown_lines) + "\n"
+
+
+def _many(at_once: AtOnce, shown: set[str]) -> list[str]:
+    first, *others = at_once.sentences
+    lines = _wrapped(first)
+    for server, words in at_once.settings.items():
+        if isinstance(words, str):
+            lines += _indented(f"{server}: not there: {words}.")
+        else:
+            lines += _settings(server, words)
+            shown.add(words.text)
+    return [*lines, *(line for one in others for line in _wrapped(one))]
+
+
+def _settings(server: str, words: Words) -> list[str]:
+    """What a server is started with; not cut, for it is to be copied."""
+    parts = words.lines(WIDTH - _INDENT)
+    return [f"    {server if at == 0 else '':{_INDENT - 4}}{visible(line)}" for at, line in enumerate(parts)]
 
 
 def _brief(one: Recommendation, cost: str) -> list[str]:
@@ -113,10 +131,7 @@ def _served_lines(alike: Sequence[Served], shown: set[str]) -> list[str]:
     new = [one for one in alike if one.words and one.words.text not in shown]
     shown.update(one.words.text for one in new if one.words)
     lines = _indented(f"{lacks}{best}{':' if new else '; settings as above.'}")
-    for one in new:
-        words = [] if one.words is None else one.words.lines(WIDTH - _INDENT)
-        lines += [f"    {one.server if at == 0 else '':{_INDENT - 4}}{visible(line)}" for at, line in enumerate(words)]
-    return lines
+    return [*lines, *(line for one in new if one.words for line in _settings(one.server, one.words))]
 
 
 def _slower(served: Served) -> str:
@@ -125,7 +140,7 @@ def _slower(served: Served) -> str:
         return "by how much less is not known"
     one: Estimate = served.difference.estimate
     remark = {BEHIND: "", EQUAL: "; level"}.get(served.row.standing, "; not certain among these settings")
-    return f"{-one.value:.2f}x less ({-one.high:.2f} to {-one.low:.2f}{remark})"
+    return f"slower by {-one.value:.2f} times plain decoding ({-one.high:.2f} to {-one.low:.2f}{remark})"
 
 
 def _memory(one: Recommendation) -> str:
