@@ -36,7 +36,7 @@ KEPT = (
     *("standing", "acceptance_len", "round_cost", "speedup_mean", "mean_low", "mean_high"),
     *("to_best_value", "to_best_low", "to_best_high", "to_best_p_holm"),
 )
-TRAINED = ("seconds", "tokens", "passes", "flops", "num_parameters")
+TRAINED = ("seconds", "tokens", "flops", "num_parameters")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ def measure(flags: argparse.Namespace) -> dict[str, Any]:
         made = {name: ablation(variants, flags, bench) for name, variants in asked.items()}
     document = {
         "what": "variants of one drafter, each at its best length and policy by other questions; modelled",
-        "profile": dataclasses.asdict(profile),
+        "profile": prices_of(profile),
         "ablations": kept | made,
     }
     return {key: rounded(value) for key, value in document.items()}
@@ -100,14 +100,15 @@ def ablations_in(path: Path, profile: LatencyProfile) -> dict[str, Any]:
     found = stored.get("ablations") if isinstance(stored, dict) else None
     if not isinstance(found, dict):
         raise UserError(f"--beside {path}: no ablations are in it, give what this command printed")
-    if prices_of(stored["profile"]) != prices_of(rounded(dataclasses.asdict(profile))):
+    if stored.get("profile") != rounded(prices_of(profile)):
         raise UserError(f"--beside {path}: it was priced by another profile or as if for other targets, give the same")
     return found
 
 
-def prices_of(profile: Mapping[str, Any]) -> Any:
-    """Of a profile as builtins, what its prices are, spelled as in a file."""
-    return json.loads(json.dumps({key: value for key, value in profile.items() if key != "provenance"}))
+def prices_of(profile: LatencyProfile) -> dict[str, Any]:
+    """Its name and prices, spelled as in a file."""
+    prices: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(profile)))
+    return {key: value for key, value in prices.items() if key not in ("provenance", "rows")}
 
 
 def ablation(variants: Sequence[Variant], flags: argparse.Namespace, bench: Bench) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def ablation(variants: Sequence[Variant], flags: argparse.Namespace, bench: Benc
         "reported_on": counts_of(reported_on),
         "texts": compared_texts(found),
         "trained": {
-            one.label: {key: took[one.folder][key] for key in TRAINED} for one in variants if one.folder in took
+            one.label: {key: float(took[one.folder][key]) for key in TRAINED} for one in variants if one.folder in took
         },
         "static": {label: acceptance_lens(own) for label, own in found.items()},
         "targets": {target: variant_rows(target, choices, found) for target in bench.entries},
@@ -136,8 +137,8 @@ def acceptance_lens(found: HeldOut) -> dict[str, float]:
 
 
 def variant_rows(target: str, choices: Mapping[str, Tuned], found: Mapping[str, HeldOut]) -> dict[str, dict[str, Any]]:
-    """Label -> its setting and ranked row on all questions, in the order asked for; of each policy the
-    mean speedup, of each data set two cells."""
+    """Label -> its setting and ranked row on all questions, in the order asked for; of each policy
+    the mean speedup, of each data set two cells."""
     best = {label: one.best_policy(target) for label, one in choices.items()}
     entries = named(found, target, policies=best)
     ranked = {row["drafter"]: row for row in rows(entries)}
