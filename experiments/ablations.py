@@ -34,7 +34,7 @@ from specdec.runs.side_by_side import processes
 LENGTHS = (3, 7, 15)  # drafts that blocks of 4, 8 and 16 have: of these, static, acceptance lengths are told
 KEPT = (
     *("standing", "acceptance_len", "round_cost", "speedup_mean", "mean_low", "mean_high"),
-    *("to_best_value", "to_best_low", "to_best_high", "to_best_p_holm"),
+    *("to_best_low", "to_best_high", "to_best_p_holm"),
 )
 TRAINED = ("seconds", "tokens", "flops", "num_parameters")
 
@@ -138,17 +138,15 @@ def acceptance_lens(found: HeldOut) -> dict[str, float]:
 
 def variant_rows(target: str, choices: Mapping[str, Tuned], found: Mapping[str, HeldOut]) -> dict[str, dict[str, Any]]:
     """Label -> its setting and ranked row on all questions, in the order asked for; of each policy
-    the mean speedup, of each data set two cells."""
+    and of each data set the mean speedup."""
     best = {label: one.best_policy(target) for label, one in choices.items()}
     entries = named(found, target, policies=best)
     ranked = {row["drafter"]: row for row in rows(entries)}
     by_policy = {row["drafter"]: row["speedup_mean"] for row in rows(named(found, target))}
-    by_set: dict[str, dict[str, dict[str, float]]] = {label: {} for label in found}
+    by_set: dict[str, dict[str, float]] = {label: {} for label in found}
     for group in each(entries):
-        own = list(group)
-        for row in rows(own):
-            cells = {key: row[key] for key in ("acceptance_len", "speedup_mean")}
-            by_set[row["drafter"]][own[0].source.dataset] = cells
+        for row in rows(group):
+            by_set[row["drafter"]][group[0].source.dataset] = row["speedup_mean"]
     return {
         label: {
             "policy": best[label],
