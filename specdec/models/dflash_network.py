@@ -184,8 +184,8 @@ class DflashNetwork:
             return
         positions_N = self._first + torch.arange(count, device=self.device)
         context_NC = self._normed(projected_NC, "hidden_norm")
-        for index, norm in enumerate(self.context_norms):
-            self._store(index, context_NC, positions_N, positions_N, norm)
+        for index, like in enumerate(self.context_norms):
+            self._store(index, context_NC, positions_N, positions_N, like)
 
     def draft(self, anchors: Sequence[int], starts: Sequence[int]) -> Tensor:
         """A block after each anchor, a token at one of the positions `starts` (at most `length`); it sees the context
@@ -322,14 +322,14 @@ class DflashNetwork:
         gated = silu(linear(y_LC, self._weight(f"{place}.gate_proj"))) * linear(y_LC, self._weight(f"{place}.up_proj"))
         return linear(gated, self._weight(f"{place}.down_proj"))
 
-    def _store(self, index: int, x_LC: Tensor, positions_L: Tensor, places_L: Tensor, norm: int) -> None:
+    def _store(self, index: int, x_LC: Tensor, positions_L: Tensor, places_L: Tensor, like: int) -> None:
         """Keys, turned by their positions, and values of a layer's rows go to `places_L` of its cache; keys by the norm
-        of layer `norm`."""
+        of layer `like`."""
         place = f"layers.{index}.self_attn"
         k_LGD, v_LGD = (
             linear(x_LC, self._weight(f"{place}.{name}_proj")).unflatten(1, (-1, self.head.head_size)) for name in "kv"
         )
-        k_LGD = rotated(self._normed(k_LGD, f"layers.{norm}.self_attn.k_norm"), *self._angles_2PE[:, positions_L])
+        k_LGD = rotated(self._normed(k_LGD, f"layers.{like}.self_attn.k_norm"), *self._angles_2PE[:, positions_L])
         for part_GPD, new_LGD in zip(self._cache_A2GPD[index], (k_LGD, v_LGD), strict=True):
             part_GPD.index_copy_(1, places_L, new_LGD.transpose(0, 1))
 
