@@ -86,10 +86,10 @@ class HeldOut:
     texts: dict[Question, str]
 
 
-def tuned(paths: Sequence[Path], bench: Bench) -> Tuned:
-    """The best settings of the drafter whose traces these are. Raises UserError for chains of no drafter with a grid,
-    and where the profile does not price them."""
-    by_policy = _by_policy(paths[0])
+def tuned(paths: Sequence[Path], bench: Bench, only: str | None = None) -> Tuned:
+    """The best settings of the drafter whose traces these are, over their chains called `only`, or over all. Raises
+    UserError for chains of no drafter with a grid, and where the profile does not price them."""
+    by_policy = _by_policy(paths[0], only)
     for entry in bench.entries:
         bench.profile.pass_ms(by_policy[STATIC][0].passes_priced_as, entry)  # raises where it says nothing of it
     specs = [spec for own in by_policy.values() for spec in own]
@@ -110,11 +110,15 @@ def _add(sums: Sums, more: Mapping[str, float]) -> None:
         sums[name] = sums.get(name, 0.0) + number
 
 
-def _by_policy(path: Path) -> dict[str, list[Spec]]:
-    """The settings of all chains of a drafter's traces, of which this is one, by policy."""
+def _by_policy(path: Path, only: str | None) -> dict[str, list[Spec]]:
+    """The settings of the chains of a drafter's traces, of which this is one, by policy."""
     trace = load_trace(path)
+    if only is not None and only not in trace.chains:
+        raise UserError(f"{path} holds no chains called {only}, it has {', '.join(trace.chains) or 'none'}")
     made: dict[str, list[Spec]] = {}
     for name, chains in sorted(trace.chains.items()):
+        if only not in (None, name):
+            continue
         # A block may have less than was asked for, and no longer draft can be verified.
         longest = min(chains.chain_len, max((len(chain.tokens) for chain in chains.chains), default=0))
         for policy_name, specs in grids(name, longest).items():

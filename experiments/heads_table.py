@@ -95,15 +95,16 @@ def profile_of(flags: argparse.Namespace) -> LatencyProfile:
     return dataclasses.replace(profile, target_ms_per_token=targets, verify_ms=verify_ms, rows=None)
 
 
-def names_in(tuning: Path, held_out_dir: Path, only: Sequence[str] | None = None) -> list[str]:
-    """The drafters of both folders, by name: all, or those of `only`. UserError where one has not the other's."""
+def names_in(tuning: Path, held_out_dir: Path, only: Sequence[str] | None = None, *, flag: str = "--only") -> list[str]:
+    """The drafters of both folders, by name: all, or those of `only`, which `flag` gave. UserError where one has not
+    the other's."""
     found = []
     for folder in (tuning, held_out_dir):
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder: give one that holds a folder of traces per drafter")
         there = {path.name for path in folder.iterdir() if path.is_dir()}
         if unknown := set(only or ()) - there:
-            raise UserError(f"--only {min(unknown)}: no folder of {folder} is called so")
+            raise UserError(f"{flag} {min(unknown)}: no folder of {folder} is called so")
         found.append(there & set(there if only is None else only))
     if lacking := found[0] ^ found[1]:
         raise UserError(f"{min(lacking)} is in one of {tuning} and {held_out_dir} alone: record it for both")

@@ -4,7 +4,7 @@ python -m scripts.tables --write
 
 A page has a table where it says `<!-- table: NAME -->`, up to `<!-- end of table -->`. What makes them: `results.py`,
 `costs.py`, `checks.py`, `paper.py`, `findings.py`, `index.py`,
-`targets.py`, `tree_rules.py`, `under_load.py`, `head_to_head.py`,
+`targets.py`, `tree_rules.py`, `under_load.py`, `head_to_head.py`, `ablations.py`,
 `vllm.py`.
 """
 
@@ -12,6 +12,7 @@ import re
 import sys
 from pathlib import Path
 
+from scripts.ablations import TABLES as ABLATIONS
 from scripts.at_size import TABLES as AT_SIZE
 from scripts.cells import PROJECT
 from scripts.checks import TABLES as CHECKS
@@ -34,6 +35,7 @@ TABLES = {
     **UNDER_LOAD,
     **VLLM,
     **HEAD_TO_HEAD,
+    **ABLATIONS,
     **TREE_RULES,
     "paper": runs,
     "first-hour": findings,

@@ -14,6 +14,7 @@ from sources import MODEL_LIBRARIES, ROOT, file_of, imports_anywhere, loaded_wit
 PROCESSES = {"subprocess", "multiprocessing", "concurrent"}
 # Their imports reach no library of models; a command that they call imports one late, in a function, or might.
 LATE = {
+    "test_ablations",
     "test_gallery",
     "test_heads_table",
     "test_html_report",
