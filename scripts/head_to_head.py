@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from experiments.heads_grids import BY_COST, RULE, STATIC
-from scripts.cells import percent, result, speedup, table, times
+from scripts.cells import NONE, percent, result, speedup, table, times
 from scripts.head_to_head_said import ALIKE, BIG, DATASETS, EVERY, SMALL, TOGETHER, Row, rows_of, said, title
+from specdec.drafters.families import parse_name
 
 BUNDLED, ON_H200, OF_SMOLLM2 = "2026-11-28-heads", "2026-11-28-heads-h200", "2026-11-28-heads-smollm2"
 
@@ -121,25 +122,37 @@ def longer() -> str:
 
 
 MEASURED_SMOLLM2 = "2026-11-28-heads-smollm2-measured"
-MEASURED_ROWS = {
-    "prompt lookup": ("all", "lookup_3_sf_10"),
-    "EAGLE-3": ("all", "eagle3_sf_4"),
-    "DFlash": ("all", "dflash_sf_8"),
-    "DSpark": ("dspark", "dflash_sf_8"),
-    "JetSpec": ("jetspec", "dflash_sf_8"),
-    "block diffusion": ("all", "dllm_0.05_sf_8"),
-    "FailFast": ("all", "dllm_0.05_df_0.45_60_10"),
-    "AR": ("all", "ar_None_sf_4"),
-}
+KINDS = {"lookup": "prompt lookup", "ar": "AR", "dllm": "block diffusion", "eagle3": "EAGLE-3", "dflash": "DFlash"}
+RULED = {"block diffusion": "FailFast"}  # what a drafter is called under FailFast's rule
 
 
 def smollm2_measured() -> str:
-    """The clock's word on SmolLM2's drafters, each over its own questions."""
-    rows = []
-    for words, (run, name) in MEASURED_ROWS.items():
-        (row,) = [one for one in result(MEASURED_SMOLLM2)["runs"][run]["rows"] if one["drafter_name"] == name]
-        rows.append([words, f"`{name}`", str(row["num_questions"]), f"{row['acceptance_len']:.2f}", speedup(row)])
-    return table(("drafter", "setting, not tuned", "questions", "acceptance length", "measured speedup"), rows)
+    """The clock's word on SmolLM2's drafters, by arithmetic, each over the questions that its run has."""
+    folders = result(MEASURED_SMOLLM2)["folders"]
+    found: dict[tuple[str, str], dict[str, Row]] = {}
+    for dtype, runs in folders.items():
+        for run, one in runs.items():
+            for row in one["rows"][TOGETHER]:
+                if not parse_name(row["drafter"]).is_tree:
+                    found.setdefault((run, row["drafter"]), {})[dtype] = row
+    titles = ["drafter", "setting"]
+    titles += [f"{what}, {dtype}" for dtype in folders for what in ("questions", "acceptance length", "speedup")]
+    fastest = sorted(found.items(), key=lambda pair: -max(float(row["speedup_mean"]) for row in pair[1].values()))
+    cells = [[*named(*key), *(cell for dtype in folders for cell in clocked(own.get(dtype)))] for key, own in fastest]
+    return table(titles, cells)
+
+
+def named(run: str, setting: str) -> tuple[str, str]:
+    """What a drafter is called, and its setting; a run of its own has a head's name."""
+    kind = KINDS[setting.partition("_")[0]] if run == "all" else title(run)
+    return RULED.get(kind, kind) if "_df_" in setting else kind, f"`{setting}`"
+
+
+def clocked(row: Row | None) -> tuple[str, str, str]:
+    """Questions, acceptance length and measured speedup."""
+    if row is None:
+        return NONE, NONE, NONE
+    return str(row["num_questions"]), f"{row['acceptance_len']:.2f}", speedup(row)
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -147,6 +147,14 @@ def test_a_head_learns_goes_on_where_it_stopped_and_is_looked_at(family, num_wor
         torch.testing.assert_close(two, one, msg=name, rtol=1e-4, atol=1e-4)
 
 
+def test_a_head_that_is_never_looked_at_has_no_curve(lesson, tmp_path):
+    """Looks cost more than a short training: without them only training is paid for."""
+    held_back = HeldBack(tmp_path / "target", ["word1 word2", "word3 word7 word8"], 8, num_looks=0)
+    made, place = head_training("dflash", lesson, SETTINGS, MASK_ID), Place(tmp_path / "x.checkpoint.pt", lesson.device)
+    heads.train_head("dflash", made, lesson, SETTINGS, place, held_back)
+    assert read_curve(tmp_path / "dflash.curve.json") == []
+
+
 def test_a_budget_is_of_tokens_operations_or_time(lesson):
     tokens_a_step = lesson.docs.tokens_a_step(LOOP.num_docs)
     assert tokens_a_step == 6 * 21

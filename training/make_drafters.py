@@ -90,7 +90,7 @@ def add_head_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draft_vocab_size", type=int, help="words that EAGLE-3 drafts (default: the target's)")
     parser.add_argument("--head_steps", type=int, help=f"optimizer steps of heads (default: {usual.loop.num_steps})")
     parser.add_argument("--held_back", type=int, default=8, help="questions to look at heads with, never trained on")
-    parser.add_argument("--num_looks", type=int, default=8, help="how often, while a head is trained")
+    parser.add_argument("--num_looks", type=int, default=8, help="how often, while a head is trained; 0: never")
 
 
 def add_budget_flags(parser: argparse.ArgumentParser) -> None:

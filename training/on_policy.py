@@ -39,7 +39,7 @@ BEGINS = 16  # drafts of a document, of which the share of right tokens is told
 
 @dataclass(frozen=True)
 class HeldBack:
-    """Questions that nobody learns from. `num_looks`: how often a training is looked at."""
+    """Questions that nobody learns from. `num_looks`: how often a training is looked at; 0: never."""
 
     target_dir: Path
     texts: Sequence[str]
@@ -65,7 +65,12 @@ class HeldBack:
             **{flag: str(folder)},
         )
 
-    def watch(self, family: str, made: HeadTraining, lesson: Lesson, settings: HeadSettings, place: Place) -> HeadWatch:
+    def watch(
+        self, family: str, made: HeadTraining, lesson: Lesson, settings: HeadSettings, place: Place
+    ) -> HeadWatch | None:
+        """Who looks; None where nobody is to."""
+        if self.num_looks == 0:
+            return None
         return HeadWatch(family, made, lesson, settings, place, self)
 
 
