@@ -132,7 +132,8 @@ def sentences(name: str) -> str:
     lines = []
     for verdict, own in groupby(map(_case, loads), lambda case: case.verdict):
         lines.append(_sentence(verdict, list(own)))
-    return "\n".join(f"- {line}" for line in (lines if len(lines) > 2 else [*lines, _last(loads)]))
+    lines += [say(loads) for say in (_last, _worth)[: max(0, 3 - len(lines))]]
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _sentence(verdict: str, cases: list[Case]) -> str:
@@ -152,6 +153,17 @@ def _last(loads: list[dict]) -> str:
         return f"Scheduled by load, drafts give {' and '.join(gains)}."
     lost = [f"{percent(one['batch_1_loss']['value'], 0)} at {one['value']:g}" for one in loads[len(loads) // 2 :]]
     return f"What is best for one request alone loses of the best {', '.join(lost)}."
+
+
+def _worth(loads: list[dict]) -> str:
+    """Up to which load FailFast beats plain decoding."""
+    values = {one["value"]: _failfast(one)["speedup"]["value"] for one in loads}
+    faster = [load for load, value in values.items() if value > 1]
+    first_slower = next((load for load, value in values.items() if value <= 1), None)
+    if not faster or first_slower is None:
+        return f"FailFast is {'faster' if faster else 'slower'} than plain decoding at every load."
+    ends = (f"{load:g} requests at a time ({times(values[load])})" for load in (faster[-1], first_slower))
+    return "FailFast is faster than plain decoding up to {}, and slower from {} on.".format(*ends)
 
 
 def speed() -> str:
