@@ -6,7 +6,7 @@ Plain, with the draft model and with the n-gram drafter, one server after the ot
 costs by rows that the simulator is given are steps of the same servers at 1, 3, 6 and 10 requests at a time over
 made-up texts, of random words, before and after the measured questions; what a step with drafts takes longer than plain
 decoding's is its passes' (draft model) or its tokens' (n-gram). And what a prompt's token costs more. The predicted
-questions are gsm8k's, with the rounds of our records. The last line on stdout is JSON.
+questions are those of `--held_out`, with the rounds of our records. The last line on stdout is JSON.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ Costs = dict[int, float]  # ms a step, by requests at a time
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = vllm_parser("experiments.vllm_load", __doc__)
+    parser.add_argument("--held_out", default=HELD_OUT, help="the questions' data set (default: %(default)s)")
     return run_command(parser, measure, arguments)
 
 
@@ -65,7 +66,7 @@ def settings_of_all() -> dict[str, Settings | None]:
 
 
 def measure(flags: Namespace) -> dict[str, Any]:
-    traces = recorded(flags, list(DRAFTERS.values()))
+    traces = recorded(flags, list(DRAFTERS.values()), flags.held_out)
     load_before = os.getloadavg()[0]
     prices, windows = {}, {}
     for name, settings in settings_of_all().items():
@@ -80,7 +81,7 @@ def measure(flags: Namespace) -> dict[str, Any]:
         "versions": versions(flags.vllm),
         "device": "CPU, float32",
         "load_average": [round(load_before, 1), round(os.getloadavg()[0], 1)],
-        "questions": f"{len(traces)} of {HELD_OUT}, up to {flags.max_new_tokens} tokens",
+        "questions": f"{len(traces)} of {flags.held_out}, up to {flags.max_new_tokens} tokens",
         "priced_at": {"requests": PRICED_AT, "texts": "made up", "steps": prices},
         "predicted_against_measured": {
             name: {str(places): _row(predicted[name][places], windows[name][places]) for places in PREDICTED}
@@ -143,7 +144,8 @@ def _prompt_token_ms(server: VllmServer) -> float:
 def _measured(server: VllmServer, flags: Namespace, traces: Sequence[Trace]) -> dict[int, Window]:
     """Of the questions, over and over, by requests at a time."""
     chat = Chat(Server(server.url), BUNDLED, flags.max_new_tokens, dict(VLLM.extra))
-    problems = load_problems(HELD_OUT, question_ids=[one.question_id for one in traces], data_dir=flags.data_dir)
+    asked = [one.question_id for one in traces]
+    problems = load_problems(flags.held_out, question_ids=asked, data_dir=flags.data_dir)
     bodies = [{**chat.body(one.messages), "stream": False, "stream_options": None} for one in problems]
     found = {}
     for places in PREDICTED:

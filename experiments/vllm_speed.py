@@ -84,9 +84,9 @@ def measure(flags: Namespace) -> dict[str, Any]:
     }
 
 
-def recorded(flags: Namespace, drafters: Sequence[str]) -> list[Trace]:
+def recorded(flags: Namespace, drafters: Sequence[str], dataset: str = HELD_OUT) -> list[Trace]:
     """Traces of the held-out questions with what these drafters write; those that are there already are read."""
-    folder = record_questions(flags, HELD_OUT, drafters)
+    folder = record_questions(flags, dataset, drafters)
     return sorted(map(load_trace, find_traces(folder)), key=lambda trace: trace.question_id)
 
 
