@@ -40,14 +40,15 @@ def speed() -> str:
 
 
 def load() -> str:
-    """Tokens a second by requests at a time, predicted by `failfast load` and measured."""
-    titles = ("method", "requests at a time", "predicted", "measured", "error", "TTFT, ms", "TPOT, ms")
+    """Tokens a second by requests at a time, predicted by `failfast load` and measured, on two data sets."""
+    titles = ("questions", "method", "at a time", "predicted", "measured", "error", "TTFT, ms", "TPOT, ms")
     rows = []
-    for name, by_places in result(f"{DAY}-vllm-load")["predicted_against_measured"].items():
-        for places, one in by_places.items():
-            rates = [f"{one[who]:,.1f}" for who in ("predicted", "measured")]
-            latencies = [f"{one[key]:.1f}" for key in ("ttft_ms", "tpot_ms")]
-            rows.append([f"`{name}`", places, *rates, percent(one["error"], 1), *latencies])
+    for words, file in {"gsm8k": "vllm-load", "math": "vllm-load-math"}.items():
+        for name, by_places in result(f"{DAY}-{file}")["predicted_against_measured"].items():
+            for places, one in by_places.items():
+                rates = [f"{one[who]:,.1f}" for who in ("predicted", "measured")]
+                latencies = [f"{one[key]:.1f}" for key in ("ttft_ms", "tpot_ms")]
+                rows.append([words, f"`{name}`", places, *rates, percent(one["error"], 1), *latencies])
     return table(titles, rows)
 
 
