@@ -43,7 +43,7 @@ class DllmRecorder:
             for threshold in lengths
         }
         pending = [(blocks, lengths[threshold]) for threshold, chains in made.items() for blocks in chains]
-        while pending := [one for one in pending if one[0].stop_len is None and one[0].num_known < one[1]]:
+        while pending := [one for one in pending if _is_open(*one)]:
             states = [blocks.state for blocks, _ in pending]
             self._run([state for state in dict.fromkeys(states) if state not in self._answers], how)
             for (blocks, _), state in zip(pending, states, strict=True):
@@ -109,6 +109,10 @@ class DllmRecorder:
             lm.rollback(0)
         tokens, confidences = lm.predict(row.tokens, block_size=how.block_size, keep=row.keep, never=how.mask_id)
         self._answers[state] = replace(self._answers[state], tokens=tokens, confidences=confidences)
+
+
+def _is_open(blocks: ChainBlocks, length: int) -> bool:
+    return blocks.stop_len is None and blocks.num_known < length
 
 
 def is_close(logits_KV: torch.Tensor, mask_id: int, thresholds: Sequence[float] = ()) -> list[bool]:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from specdec.decoding.chains import Chain, Chains
 from specdec.decoding.offers import Offers
-from specdec.decoding.target import count_accepted
 from specdec.drafters.families import kind_of_chains, parse_name
 from specdec.errors import UserError
 from specdec.latency.pricing import Pricing
@@ -170,7 +169,7 @@ class Board:
 
     def match(self, at: int, chain: Chain) -> int:
         """How many tokens of a chain the text has too."""
-        return count_accepted(chain.tokens, self.trace.output_tokens[at : at + len(chain.tokens)])
+        return self.trace.match(at, chain.tokens)
 
 
 class Oracle:

@@ -13,7 +13,6 @@ import numpy as np
 from specdec.decoding import cost_aware
 from specdec.decoding.chains import Chain
 from specdec.decoding.cost_aware import EASE_EDGES, PASSES_AHEAD, Advice, Calibration, Curve, RoundCosts
-from specdec.decoding.target import count_accepted
 from specdec.drafters.advised import Advised
 from specdec.drafters.base import Spec
 from specdec.errors import UserError, user_error
@@ -106,7 +105,7 @@ def _chains_with_match(trace: Trace, name: str) -> Iterator[tuple[Chain, int, in
     after a stop token or the budget's end is neither right nor wrong."""
     for at, chain in enumerate(trace.chains[name].chains):
         tokens = trace.draftable(at, chain.tokens)
-        yield chain, len(tokens), count_accepted(tokens, trace.output_tokens[at : at + len(tokens)])
+        yield chain, len(tokens), trace.match(at, tokens)
 
 
 def _gain_tables(traces: Sequence[Trace], name: str, curve: Curve) -> tuple[list, list]:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from specdec.decoding.chains import Chain, Chains
-from specdec.decoding.target import count_accepted
 from specdec.errors import UserError
 from specdec.latency.scheduling import Prospects
 from specdec.traces.calibration import fit_curve
@@ -72,11 +71,11 @@ def _chains(trace: Trace, name: str) -> list[Chain]:
 
 def _limits(trace: Trace, name: str, longest: int | None) -> tuple[list[int], list[int]]:
     """How many tokens of each chain may be drafted, and how many of those the text has too."""
-    text, limits, matches = trace.output_tokens, [], []
+    limits, matches = [], []
     for at, chain in enumerate(_chains(trace, name)):
         tokens = trace.draftable(at, chain.tokens)[:longest]
         limits.append(len(tokens))
-        matches.append(count_accepted(tokens, text[at : at + len(tokens)]))
+        matches.append(trace.match(at, tokens))
     return limits, matches
 
 

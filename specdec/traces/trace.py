@@ -18,6 +18,7 @@ import numpy as np
 from specdec.decoding.chains import ARRAYS, Chains
 from specdec.decoding.offers import KINDS, Offers
 from specdec.decoding.stopping import cut_after_stop
+from specdec.decoding.target import count_accepted
 from specdec.drafters.base import Spec
 from specdec.errors import UserError, user_error
 from specdec.records import fields
@@ -116,6 +117,10 @@ class Trace:
         """Of the tokens of a chain after `at` output tokens those that can be drafted: within the budget, and none
         after a stop token."""
         return cut_after_stop(list(tokens[: max(0, self.identity.max_new_tokens - at - 1)]), self.stop_ids)
+
+    def match(self, at: int, tokens: Sequence[int]) -> int:
+        """How many tokens of a draft after `at` output tokens the text has too."""
+        return count_accepted(tokens, self.output_tokens[at : at + len(tokens)])
 
     def to_bytes(self) -> bytes:
         meta = {key: value for key, value in vars(self).items() if key not in ("chains", "offers", "gaps")}
