@@ -15,7 +15,6 @@ from specdec.errors import UserError, exit_status
 from specdec.latency.pricing import Pricing
 from specdec.ranking.entries import Entry, entry_of, merge, records_of
 from specdec.ranking.load_study import Asked, Study, priced_by
-from specdec.ranking.load_table import LoadTable
 from specdec.ranking.lossless import graded_outputs
 from specdec.ranking.question_sets import comparable
 from specdec.ranking.ranking import engines_of
@@ -90,22 +89,21 @@ def run(arguments: Sequence[str], program: str = "failfast recommend") -> str:
     stats, note = comparable(stats, options.allow_unequal)
     notes = [note, left_out, pricing.without_model(targets[0]) or ""]
     models = footprints(records, runs_of(options.results))
-    at_once = None if options.concurrency is None else under_load(records, options)
-    many = None if at_once is None else in_words(*at_once, models)
+    at_once = None if options.concurrency is None else under_load(records, options, models)
     said = list(filter(None, notes))
     if options.json:
         return as_json(
             stats,
             models,
-            [*(many.sentences if many else ()), *said],
+            [*(at_once.sentences if at_once else ()), *said],
             options.price_per_hour,
-            at_once and many and {**load_dict(*at_once), "servers": many.servers},
+            at_once and at_once.document,
             options.concurrency or CONCURRENCY,
         )
-    return as_text(stats, models, said, options.price_per_hour, many)
+    return as_text(stats, models, said, options.price_per_hour, at_once)
 
 
-def under_load(records: Sequence[Record], options: Namespace) -> tuple[Study, list[LoadTable]]:
+def under_load(records: Sequence[Record], options: Namespace, models: Mapping[str, Footprint]) -> AtOnce:
     """The same records, `options.concurrency` requests at a time. Raises UserError."""
     requests = requests_of(records, options.allow_unequal, options.allow_seen)
     study = Study(
@@ -113,13 +111,10 @@ def under_load(records: Sequence[Record], options: Namespace) -> tuple[Study, li
         *priced_by(options.latency_profile, options.latency_target, requests.target),
         Asked(concurrency=(options.concurrency,)),
     )
-    return study, study.tables()
-
-
-def in_words(study: Study, tables: Sequence[LoadTable], models: Mapping[str, Footprint]) -> AtOnce:
+    tables = study.tables()
     best = tables[0].best
     settings = {} if best is None else settings_of(best.name, models)
-    return AtOnce([under_load_line(study, tables), *unpriced_line(study)], settings)
+    return AtOnce([under_load_line(study, tables), *unpriced_line(study)], settings, load_dict(study, tables))
 
 
 def as_text(

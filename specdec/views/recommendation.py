@@ -86,26 +86,32 @@ class Recommendation:
 @dataclass(frozen=True)
 class AtOnce:
     """What holds for many requests at a time, in `sentences`; and by server what it is started with for the best
-    drafter there, or why it cannot draft so."""
+    drafter there, or why it cannot draft so. `simulated`: all of it, for programs."""
 
     sentences: Sequence[str]
     settings: Mapping[str, Words | str]
+    simulated: Mapping[str, Any]
 
     @property
-    def servers(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         """For programs."""
-        return {
+        servers = {
             server: {"has_it": not isinstance(one, str), "settings": one.text if isinstance(one, Words) else None}
             for server, one in self.settings.items()
         }
+        return {**self.simulated, "servers": servers}
 
 
 def settings_of(name: str, models: Mapping[str, Footprint]) -> dict[str, Words | str]:
     """By server: its words for a drafter, or why it has none. Plain decoding needs no words."""
-    spec, model = known_spec(name), models.get(name)
+    spec = known_spec(name)
     if spec is None or name == PLAIN:
         return {}
-    return {one: words_of(spec, one, model.name if model else None) or spec.not_served for one in SERVERS}
+    return {server: _words(spec, server, models.get(name)) or spec.not_served for server in SERVERS}
+
+
+def _words(spec: Spec, server: str, model: Footprint | None) -> Words | None:
+    return words_of(spec, server, model.name if model else None)
 
 
 def recommend(table: Table, models: Mapping[str, Footprint], lossy: Collection[str] = ()) -> Recommendation:
@@ -130,8 +136,8 @@ def _served(server: str, first: Row, faster: Sequence[Row], models: Mapping[str,
     wanted = known_spec(first.drafter_name)
     why_not = "" if wanted and wanted.is_served(server) else (wanted.not_served if wanted else "not one of ours")
     for row in [first, *(one for one in faster if one is not first)]:
-        spec, model = known_spec(row.drafter_name), models.get(row.drafter_name)
-        words = None if spec is None else words_of(spec, server, model.name if model else None)
+        spec = known_spec(row.drafter_name)
+        words = None if spec is None else _words(spec, server, models.get(row.drafter_name))
         if words is not None:
             return Served(server, row, words, why_not, row.differences.get("to_best"))
     return Served(server, None, None, why_not, None)
