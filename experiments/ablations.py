@@ -22,9 +22,18 @@ from pathlib import Path
 from typing import Any
 
 from experiments.heads_replays import Bench, HeldOut, Tuned, held_out, tuned
-from experiments.heads_table import compared_texts, counts_of, named, names_in, profile_of, rows, traces_of, trained
-from profiling.common import parser_of, rounded, run_command
-from specdec.drafters.flags import positive_int
+from experiments.heads_table import (
+    compared_texts,
+    counts_of,
+    heads_parser,
+    named,
+    names_in,
+    profile_of,
+    rows,
+    traces_of,
+    trained,
+)
+from profiling.common import rounded, run_command
 from specdec.errors import UserError
 from specdec.latency.profile import LatencyProfile
 from specdec.ranking.scopes import each
@@ -49,16 +58,10 @@ class Variant:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("experiments.ablations", __doc__)
-    parser.add_argument("tuning", type=Path, help="a folder of traces per variant: what is tuned on")
-    parser.add_argument("held_out", type=Path, help="the same variants' traces of other questions: what is reported")
-    parser.add_argument("--latency_profile", required=True, help="that prices them")
-    parser.add_argument("--latency_target", required=True, nargs="+", help="entries of it, each priced as")
+    parser = heads_parser("experiments.ablations", __doc__)
     varied = "what is varied, and its variants, LABEL=FOLDER or LABEL=FOLDER:CHAINS"
     parser.add_argument("--of", required=True, nargs="+", action="append", metavar="WORD", help=varied)
-    parser.add_argument("--work_dir", type=Path, help="the folder of scripts/heads.sh, for what trainings took")
     parser.add_argument("--beside", type=Path, help="ablations that were measured before, to keep")
-    parser.add_argument("--workers", type=positive_int, default=1, help="processes")
     return run_command(parser, measure, arguments)
 
 

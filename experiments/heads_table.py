@@ -24,6 +24,7 @@ from typing import Any
 
 from experiments.heads_replays import Bench, HeldOut, Tuned, held_out, length_row, tuned
 from profiling.common import parser_of, rounded, run_command
+from specdec.commands.flags import StrictParser
 from specdec.drafters.flags import positive_int
 from specdec.errors import UserError
 from specdec.latency.profile import LatencyProfile, load_profile, resolve_target
@@ -48,17 +49,23 @@ TRAINED = ("family", "seconds", "tokens", "passes", "steps", "flops", "num_param
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("experiments.heads_table", __doc__)
-    parser.add_argument("tuning", type=Path, help="a folder of traces per drafter: what is tuned on")
-    parser.add_argument("held_out", type=Path, help="the same drafters' traces of other questions: what is reported")
-    parser.add_argument("--latency_profile", required=True, help="with family_pass_ms of the heads")
-    parser.add_argument("--latency_target", required=True, nargs="+", help="entries of it, each priced as")
+    parser = heads_parser("experiments.heads_table", __doc__)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="drafters to compare (default: all)")
     parser.add_argument("--longer", nargs="+", default=[], metavar="NAME", help="drafters that had more training")
     parser.add_argument("--allow_unequal", action="store_true", help="compare on the questions that all have")
+    return run_command(parser, measure, arguments)
+
+
+def heads_parser(module: str, about: str) -> StrictParser:
+    """The parser of a comparison of drafters: their traces, and what they are priced by."""
+    parser = parser_of(module, about)
+    parser.add_argument("tuning", type=Path, help="a folder of traces per drafter: what is tuned on")
+    parser.add_argument("held_out", type=Path, help="the same drafters' traces of other questions: what is reported")
+    parser.add_argument("--latency_profile", required=True, help="that prices them, heads by its family_pass_ms")
+    parser.add_argument("--latency_target", required=True, nargs="+", help="entries of it, each priced as")
     parser.add_argument("--work_dir", type=Path, help="the folder of scripts/heads.sh, for what trainings took")
     parser.add_argument("--workers", type=positive_int, default=1, help="processes")
-    return run_command(parser, measure, arguments)
+    return parser
 
 
 def measure(flags: argparse.Namespace) -> dict[str, Any]:

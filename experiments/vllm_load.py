@@ -184,7 +184,7 @@ def after_first(trace: Trace) -> Trace:
 def drafted_once_more(record: Record) -> Record:
     """The record as a server drafts that does so at the end of its steps, the prompt's too: a draft more than there are
     rounds, as long as the first, and the last is for nothing."""
-    first, *_, last = record.rounds if len(record.rounds) > 1 else record.rounds * 2
+    first, last = record.rounds[0], record.rounds[-1]
     passes = first.num_denoise_passes + last.num_denoise_passes
     return replace(record, rounds=[*record.rounds[:-1], replace(last, num_denoise_passes=passes)])
 
