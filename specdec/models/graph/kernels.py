@@ -10,8 +10,10 @@ import torch
 import triton
 import triton.language as tl
 
-from specdec.models.graph.branches import Branches
+from specdec.models.graph.attention import attend_many
+from specdec.models.graph.branches import WORD, Branches
 from specdec.models.graph.overlap import admit_next, launch_options, wait_for_previous
+from specdec.models.graph.plans import FEW_ROWS, AttentionPlan, plan_attention
 from specdec.models.graph.scaled import scaled_product
 from specdec.models.graph.tiles import Launcher
 from specdec.models.int8 import Int8Matrix
@@ -22,11 +24,16 @@ CHUNK_V = 4096  # logits that one program looks at
 
 
 class GpuOperations:
-    """The operations, each one or two launches."""
+    """The operations, each one or two launches.
+
+    Attributes:
+        attention_plans: by rows of a pass, overrides the usual ones; up to FEW_ROWS there are none.
+    """
 
     def __init__(self, overlaps: bool) -> None:
         self._overlap = launch_options(overlaps)
         self.launcher = Launcher(self._overlap)
+        self.attention_plans: dict[int, AttentionPlan] = {}
 
     def receive(
         self, sent: torch.Tensor, inputs: torch.Tensor, embedding_VC: torch.Tensor, hidden_MC: torch.Tensor
@@ -88,6 +95,10 @@ class GpuOperations:
         """
         num_tokens, num_heads, head_size = q_MHD.shape
         _, num_kv_heads, capacity, _ = cache_2GPD.shape
+        own = self.attention_plans.get(num_tokens)
+        if own or num_tokens > FEW_ROWS:
+            plan = own or plan_attention(num_tokens * num_heads, head_size, q_MHD.element_size())
+            return attend_many((q_MHD, cache_2GPD, state), window, tree, plan, self._overlap)
         num_rows = num_tokens * (num_heads // num_kv_heads)
         most = 64 if q_MHD.element_size() == 2 else 16  # float32 tiles of 64 rows would not fit the registers
         block_rows = min(most, max(16, triton.next_power_of_2(num_rows)))
@@ -98,7 +109,7 @@ class GpuOperations:
         peaks_2SMH = q_MHD.new_empty(2, num_splits, num_tokens, num_heads, dtype=torch.float32)
         _attend_kernel[(num_tiles, num_kv_heads, num_splits)](
             *(q_MHD, cache_2GPD, sums_SMHD, peaks_2SMH, state),
-            *((state, state) if tree is None else (tree.depths_M, tree.sees_MM)),  # without a tree nobody looks
+            *((state, state) if tree is None else (tree.depths_M, tree.sees_MW)),  # without a tree nobody looks
             *(num_tokens, capacity, head_size**-0.5 * 1.4426950408889634),
             *(
                 num_heads,
@@ -109,6 +120,7 @@ class GpuOperations:
                 block_positions,
                 window or 0,
                 tree is not None,
+                WORD,
             ),
             PRECISION="ieee" if q_MHD.dtype == torch.float32 else "tf32",
             num_stages=2,
@@ -226,7 +238,7 @@ def _attend_kernel(
     depths_ptr: tl.tensor, sees_ptr: tl.tensor, num_queries: tl.tensor, capacity: tl.tensor, scale: tl.tensor,
     H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, SPLITS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_P: tl.constexpr, WINDOW: tl.constexpr, IS_TREE: tl.constexpr,
-    PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
+    WORD: tl.constexpr, PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
 ) -> None:  # fmt: skip
     group, split = tl.program_id(1), tl.program_id(2)
     R: tl.constexpr = H // G
@@ -235,7 +247,7 @@ def _attend_kernel(
     # Row i is query i // R under head i % R of the group.
     rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     queries = rows // R
-    inside, lines_ptr = queries < num_queries, sees_ptr + queries[:, None] * num_queries
+    inside, words_ptr = queries < num_queries, sees_ptr + queries[:, None] * tl.cdiv(num_queries, WORD)
     heads = queries * H + group * R + rows % R
     visible_end = tl.minimum(((first + queries) // block_size + 1) * block_size, live)
     after = tl.load(depths_ptr + queries, mask=inside, other=0).to(tl.int32) if IS_TREE else queries
@@ -259,7 +271,7 @@ def _attend_kernel(
         scores = tl.dot(q, k, input_precision=PRECISION) * scale
         is_visible, at = positions[None, :] < visible_end[:, None], positions
         if IS_TREE:
-            is_visible, at = _seen_in_tree(lines_ptr, depths_ptr, inside, positions, present, first)
+            is_visible, at = _seen_in_tree(words_ptr, depths_ptr, inside, positions, present, first, WORD)
         if WINDOW:
             is_visible &= at[None, :] >= visible_begin[:, None]
         scores = tl.where(is_visible, scores, float("-inf"))
@@ -280,12 +292,14 @@ def _attend_kernel(
 
 @triton.jit
 def _seen_in_tree(
-    line_ptr: tl.tensor, depths_ptr: tl.tensor, inside: tl.tensor, positions: tl.tensor, present: tl.tensor, first: int
-) -> tuple[tl.tensor, tl.tensor]:
-    """Which keys a tree's rows see, all before it and what each row's line says, and where in the text they stand."""
+    words_ptr: tl.tensor, depths_ptr: tl.tensor, inside: tl.tensor, positions: tl.tensor, present: tl.tensor,
+    first: tl.tensor, WORD: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
+    """Which keys a tree's rows see, all before it and what each row's bits say, and where in the text they stand."""
     own = positions - first
     is_own = present & (own >= 0)
-    seen = tl.load(line_ptr + own[None, :], mask=inside[:, None] & is_own[None, :], other=1)
+    words = tl.load(words_ptr + own[None, :] // WORD, mask=inside[:, None] & is_own[None, :], other=-1)
+    seen = words >> (tl.maximum(own, 0) % WORD).to(tl.int64)[None, :] & 1
     at = tl.where(is_own, first + tl.load(depths_ptr + own, mask=is_own, other=0).to(tl.int32), positions)
     return present[None, :] & (seen != 0), at
 

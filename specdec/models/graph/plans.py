@@ -1,12 +1,14 @@
 """How passes run on a GPU, and how the fused products are cut into programs; the kernels are in `products.py`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 NUM_PROGRAMS = 132  # multiprocessors of an H100 or H200
 TILE = 64  # lines of weights that tensor cores take at once
+FEW_ROWS = 64  # up to so many, attention has little more to do than to read the cache
 # Rows of a tree's pass, the last known token among them: for trees of 16, 32, 64, 128 and 256 nodes, with little room
-# to spare. Up to 64 rows are multiplied in the fused kernels, which take powers of two.
-TREE_COUNTS = (16, 32, 64, 80, 144, 272)
+# to spare, and for trees of 127 and 255, whose rows fill the matrix library's tiles of 128. Up to 64 rows are
+# multiplied in the fused kernels, which take powers of two.
+TREE_COUNTS = (16, 32, 64, 80, 128, 144, 256, 272)
 MAX_NODES = TREE_COUNTS[-1] - 1
 MIN_STEPS = 4  # a split does at least this number of steps, or its start would cost more than it saves
 
@@ -33,6 +35,37 @@ class Plan:
     splits: int = 1
     num_warps: int = 4
     num_stages: int = 4
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """How attention of many rows is cut: `splits` programs for each tile of `block_rows` lines (rows under one of the
+    heads that share a KV head), in steps of `block_positions` keys, a power of two from 16 to 64."""
+
+    block_rows: int = 64
+    block_positions: int = 64
+    splits: int = 1
+    num_warps: int = 4
+    num_stages: int = 2
+
+
+# The most lines under all heads together, and the cut for up to so many.
+ATTENTION_PLANS = (
+    (1536, AttentionPlan(block_rows=32, splits=4)),
+    (4608, AttentionPlan(splits=2)),
+    (1 << 31, AttentionPlan()),
+)
+
+
+def plan_attention(num_lines: int, head_size: int, itemsize: int = 2) -> AttentionPlan:
+    """The cut for `num_lines` lines under all heads together, more than `FEW_ROWS` rows, of `itemsize` bytes a value.
+
+    Found with Qwen3-8B's heads (`profiling.tune_attention`): 32 on 8 of 128 values, over 80 to 272 rows.
+    """
+    plan = next(plan for most, plan in ATTENTION_PLANS if num_lines <= most)
+    if itemsize > 2:  # larger tiles of float32 would not fit the registers
+        return replace(plan, block_rows=16, block_positions=32)
+    return replace(plan, block_positions=32) if head_size > 128 else plan
 
 
 def plan_product(outer: int, inner: int, kind: str, itemsize: int = 2) -> Plan:
