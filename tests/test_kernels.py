@@ -165,32 +165,32 @@ def attend_both(
     assert got.isfinite().all()
 
 
-MANY_ROWS = [(80, 65, 0), (96, 96, 300), (144, 129, 513), (256, 256, 64)] + [(272, 257, 700), (272, 272, 1)] * IS_GPU
+MANY_ROWS = [(272, 257, 130), (80, 65, 0), (96, 96, 300), (144, 129, 700), (128, 128, 64)]
+HOW = [(1, None, True), (1, 40, True), (1, None, False), (1, 90, False), (32, None, False)]
 
 
-@pytest.mark.parametrize("how", [(1, None, True), (1, 40, True), (1, None, False), (1, 90, False), (32, None, False)])
-@pytest.mark.parametrize("rows", MANY_ROWS, ids=str)
+@pytest.mark.parametrize(("rows", "how"), list(product(MANY_ROWS, HOW) if IS_GPU else zip(MANY_ROWS, HOW, strict=True)))
 def test_attend_with_many_rows(rows: tuple[int, int, int], how: tuple) -> None:
     torch.manual_seed(0)
     attend_both(HALF, (2, 1, 16), rows, how, None)
 
 
-@pytest.mark.parametrize("group", range(1, 9))
+@pytest.mark.parametrize("group", range(1, 9) if IS_GPU else (1, 3, 7))
 def test_attend_with_many_rows_under_every_number_of_heads(group: int) -> None:
     torch.manual_seed(0)
-    attend_both(HALF, (2 * group, 2, 16), (72, 69, 37), (1, None, group % 2 == 0), None)
+    attend_both(HALF, (2 * group, 2, 16), (72, 69, 7), (1, None, group % 2 == 0), None)
 
 
 @pytest.mark.parametrize("is_tree", [True, False])
 def test_attend_with_many_rows_of_every_size_of_values(dtype, is_tree: bool) -> None:
     for size in (16, 256):
-        attend_both(dtype, (1, 1, size), (68, 66, 30), (1, None, is_tree), None)
+        attend_both(dtype, (1, 1, size), (68, 66, 10), (1, None, is_tree), None)
 
 
 PLANS = [AttentionPlan(128, 64, 1, 8, 3), AttentionPlan(64, 32, 3), AttentionPlan(16, 16, 8), AttentionPlan(32, 64, 2)]
 
 
-@pytest.mark.parametrize("how", [(1, 7, True), (1, None, False)])
+@pytest.mark.parametrize("how", [(1, 7, True), (1, None, False)], ids=str)
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 def test_attend_by_every_kind_of_cut(plan: AttentionPlan, how: tuple) -> None:
     """Also splits that find nothing to see, and few rows."""

@@ -60,7 +60,7 @@ ATTENTION_PLANS = (
 def plan_attention(num_lines: int, head_size: int, itemsize: int = 2) -> AttentionPlan:
     """The cut for `num_lines` lines under all heads together, more than `FEW_ROWS` rows, of `itemsize` bytes a value.
 
-    Found with Qwen3-8B's heads (`profiling.tune_attention`): 32 on 8 of 128 values, over 80 to 272 rows.
+    `profiling.tune_attention` compares cuts for a model's heads, over 80 to 272 rows.
     """
     plan = next(plan for most, plan in ATTENTION_PLANS if num_lines <= most)
     if itemsize > 2:  # larger tiles of float32 would not fit the registers
