@@ -4,7 +4,7 @@
 
 Attention alone over several numbers of rows and two contexts, by a model's heads and layers; then passes of the whole
 model with the best cut for each number of rows, beside the larger of the two limits; then the ways to add a product to
-the residual stream. The last line on stdout is JSON, also written to `--out` after each part. Beside `tune_engine.py`, which
+the residual stream. The last line on stdout is JSON, also written to `--out` after each part. `tune_engine.py`
 compares cuts of the products.
 """
 
@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 
 CONTEXTS = (512, 4096)
 # Of a pass: its rows, those that are padding, and whether it is a tree.
-ROWS = {1: (1, 0, False), 16: (16, 0, False), 64: (64, 0, False), 65: (80, 15, True), 96: (96, 0, True)}
-ROWS |= {129: (144, 15, True), 256: (256, 0, True), 257: (272, 15, True)}
+ROWS = {
+    **{rows: (rows, 0, False) for rows in (1, 16, 64)},
+    **{rows: (rows, 0, True) for rows in (96, 256)},
+    **{rows: (rows + 15, 15, True) for rows in (65, 129, 257)},
+}
 CHAINS, TREES = (1, 16, 64, 96, 128, 256), (65, 128, 129, 256, 257)
 FEW = {
     1: [AttentionPlan(16, 64, 16), AttentionPlan(16, 32, 16), AttentionPlan(16, 64, 8)],
