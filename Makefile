@@ -14,8 +14,10 @@ GALLERY_DIR := results/gallery
 DATA_DIR ?= data
 FAMILY_DIR ?= results/family
 GPU_PYTHON ?= python3
-# Tests run in two processes: one thread each, or they would fight over the cores.
-PYTEST := -m pytest -q -n 2 -m "not slurm and not browser"
+# Tests run in two processes: one thread each, or they would fight over the cores. Each begins with a half of its own, so
+# that what a module's tests share is made once; a module is compiled once, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
+PYTEST := -m pytest -q -n 2 --dist worksteal -m "not slurm and not browser"
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
@@ -28,7 +30,7 @@ help:
 	@echo "make gallery      every figure, from the bundled models, into docs/gallery (minutes)"
 	@echo "make test         set up .venv, run the tests"
 	@echo "make test-fast    those that run no models and no other processes (a minute): before each commit"
-	@echo "make test-pinned  those that need models, with $(PINNED_TRANSFORMERS), in .venv-pinned"
+	@echo "make test-pinned  those that could tell versions apart, with $(PINNED_TRANSFORMERS), in .venv-pinned"
 	@echo "make test-wheel   the installed program: its wheel in an empty environment, $(WHEEL), run from another folder"
 	@echo "make test-slurm   the sweeps on a single-node Slurm (root, Debian's slurm-wlm: tests/slurm/install.sh)"
 	@echo "make test-browser the HTML report in headless Chromium and Firefox (root, Debian's: tests/browser/install.sh)"
@@ -45,7 +47,8 @@ help:
 setup: $(VENV)/.ready-dev
 
 demo: $(VENV)/.ready-run
-	@$(VENV)/bin/python failfast.py --num_questions 8 --max_new_tokens 256 --with_traces --output_dir $(DEMO_DIR)
+	@$(VENV)/bin/python failfast.py --drafters plain ar_sf dllm_sf failfast lookup eagle3_sf dflash_sf \
+		--num_questions 8 --max_new_tokens 256 --with_traces --output_dir $(DEMO_DIR)
 
 # Chains are recorded once and every setting is replayed from them; only measured times need a live run.
 gallery: $(VENV)/.ready-run
@@ -58,7 +61,8 @@ gallery: $(VENV)/.ready-run
 		--drafters plain ar_sf dllm_sf failfast --device cpu --output_dir $(GALLERY_DIR)/live
 	$(VENV)/bin/python -m plotting.gallery $(GALLERY_DIR) --out docs/gallery
 
-# First what needs no library of models, where none can be imported (tests/kinds.py); other versions run the rest alone.
+# First what needs no library of models, where none can be imported (tests/kinds.py); another version runs what could
+# tell it.
 test: $(VENV)/.ready-dev
 	$(ONE_THREAD) $(VENV)/bin/python $(PYTEST) --models without
 	$(ONE_THREAD) $(VENV)/bin/python $(PYTEST) --models with
@@ -67,7 +71,7 @@ test-fast: $(VENV)/.ready-dev
 	$(ONE_THREAD) $(VENV)/bin/python $(PYTEST) -m "not slow and not slurm and not browser and not server and not gpu"
 
 test-pinned: $(PINNED)/.ready-dev
-	$(ONE_THREAD) $(PINNED)/bin/python $(PYTEST) --models with
+	$(ONE_THREAD) $(PINNED)/bin/python $(PYTEST) --models versions
 
 test-wheel: $(VENV)/.ready-dev $(WHEEL)/.ready-wheel
 	WHEEL_PYTHON=$(CURDIR)/$(WHEEL)/bin/python $(ONE_THREAD) $(VENV)/bin/python -m pytest -q -rs tests/wheel
@@ -86,7 +90,7 @@ test-servers: $(SERVERS)/.ready-llama test-serve
 
 # Where vLLM cannot be installed, the tests skip and say so.
 test-vllm: $(VENV)/.ready-dev
-	-@$(MAKE) --no-print-directory $(VLLM)/.ready-vllm
+	-@$(MAKE) --no-print-directory $(VLLM)/.ready-suffix
 	VLLM=$(CURDIR)/$(VLLM)/bin/vllm $(ONE_THREAD) $(VENV)/bin/python -m pytest -q -rs tests/servers/test_vllm.py
 
 test-gpu:
@@ -155,4 +159,10 @@ $(VLLM)/.ready-packages: requirements-vllm-lock.txt
 
 $(VLLM)/.ready-vllm: $(VLLM)/.ready-packages $(VENV)/.ready-dev
 	$(VENV)/bin/python -m scripts.vllm_name $(@D)
+	@touch $@
+
+# ArcticInference, of which vLLM's suffix decoding needs a small extension: built against what is there, without its torch.
+$(VLLM)/.ready-suffix: $(VLLM)/.ready-vllm
+	PATH="$(abspath $(@D))/bin:$$PATH" CMAKE_ARGS="-DPython_EXECUTABLE=$(abspath $(@D))/bin/python" $(@D)/bin/python -m pip \
+		install --quiet --disable-pip-version-check --no-deps --no-build-isolation arctic-inference==0.3.0
 	@touch $@

@@ -12,13 +12,13 @@ from __future__ import annotations
 import gc
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from profiling.common import cuda_device, parser_of, run_command
 from profiling.roofline import OTHERS, SHAPES
-from specdec.models.checkpoints import IN_DTYPE, INT8
+from specdec.models.checkpoints import IN_DTYPE, INT8, TARGET
 from specdec.records.provenance import provenance
 
 if TYPE_CHECKING:
@@ -101,19 +101,15 @@ def difference(lm: GraphLM, ids: Sequence[int]) -> dict[str, float]:
 def random_model(name: str, how: str, device: torch.device) -> PreTrainedModel:
     """A network of a named shape in bfloat16, its layers kept in 8 bits or not."""
     import torch
-    import transformers
 
-    shape = vars(SHAPES.get(name) or OTHERS[name])
-    fields = {key: value for key, value in shape.items() if key != "model_type"}
-    fields |= dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
-    classes = {"qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama"}[shape.get("model_type", "qwen2")]
-    config = getattr(transformers, f"{classes}Config")(**fields, max_position_embeddings=32768)
+    from profiling.bench import shaped_model
+
     torch.manual_seed(0)
     with torch.device("meta"):
-        model: PreTrainedModel = getattr(transformers, f"{classes}ForCausalLM")(config).eval()
+        model = shaped_model(name, TARGET)
     filled(model, how, device)
-    rotary = model.get_submodule("model.rotary_emb")
-    model.get_submodule("model").rotary_emb = type(rotary)(config=config).to(device)
+    body: Any = model.get_submodule("model")
+    body.rotary_emb = type(body.rotary_emb)(config=model.config).to(device)
     return model
 
 
@@ -128,19 +124,14 @@ def filled(model: PreTrainedModel, how: str, device: torch.device) -> None:
         made = torch.randn(own.shape, device=device, dtype=torch.bfloat16) * SPREAD
         return nn.Parameter(made if own.dim() > 1 else 1 + made, requires_grad=False)
 
-    for parent, name, child in list(_modules(model)):
-        for own_name, own in list(child.named_parameters(recurse=False)):
-            child.register_parameter(own_name, random(own))
-        if how == INT8 and isinstance(child, nn.Linear) and name != "lm_head":
-            setattr(parent, name, Int8Linear(child, device))
+    for place in [place for place, _ in model.named_modules() if place]:
+        parent, _, name = place.rpartition(".")
+        module = model.get_submodule(place)
+        for own_name, own in list(module.named_parameters(recurse=False)):
+            module.register_parameter(own_name, random(own))
+        if how == INT8 and isinstance(module, nn.Linear) and name != "lm_head":
+            setattr(model.get_submodule(parent), name, Int8Linear(module, device))
     model.tie_weights()
-
-
-def _modules(model: PreTrainedModel) -> Iterator[tuple[Any, str, Any]]:
-    """Every module with the one that holds it and its name there."""
-    for parent in model.modules():
-        for name, child in parent.named_children():
-            yield parent, name, child
 
 
 if __name__ == "__main__":

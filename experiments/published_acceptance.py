@@ -191,9 +191,9 @@ class Bench:
     def _modelled(self, rounds: Sequence[Round], case: Published, speedup: float) -> dict[str, float]:
         """The paper's formula over these rounds, by the profile that was given."""
         kind, entry = parse_name(case.drafter).priced_as, entry_name(self.flags.target)
-        if self.profile is None or not self.profile.knows(kind):
+        if self.profile is None or not self.profile.knows(kind, entry):
             return {}
-        passes_ms = self.profile.pass_ms(kind) * sum(made.num_forward_passes for made in rounds)
+        passes_ms = self.profile.pass_ms(kind, entry) * sum(made.num_forward_passes for made in rounds)
         total_ms = passes_ms + sum(verification_ms(self.profile, entry, made.draft_len + 1) for made in rounds)
         modelled = len(rounds) * _mean_emitted(rounds) * self.profile.target_ms_per_token[entry] / total_ms
         return {"modelled_speedup": modelled, "modelled_over_measured": modelled / speedup}

@@ -3,7 +3,7 @@
     python -m experiments.summarise_records RESULTS [--latency_target NAME] > FILE
 
 A question is degenerate when most of plain decoding's answer repeats itself (specdec.questions.repetition). It
-has no texts: of each record it keeps the counts of every round and a hash of the output.
+has no texts: of each record it keeps the sums over its rounds and a hash of the output.
 """
 
 import argparse
@@ -24,21 +24,29 @@ from specdec.ranking.source import Source
 from specdec.records.record import Record
 from specdec.views import table_data
 
+FIELDS = (
+    *("dataset", "question_id", "drafter", "num_output_tokens", "output_sha256", "draft_ms", "verify_ms"),
+    *("num_rounds", "num_drafted", "num_accepted", "num_forward_passes"),
+)
 MODEL_KEYS = ("target_sha256", "drafter_sha256", "dtype", "device", "backend", "max_new_tokens")
 
 
-def short(record: Record) -> dict[str, Any]:
-    """One record without its texts; rounds are [drafted, accepted, drafter passes]."""
-    return {
-        "dataset": record.identity.dataset,
-        "question_id": record.question_id,
-        "drafter": record.drafter_name,
-        "num_output_tokens": record.num_output_tokens,
-        "output_sha256": hashlib.sha256(json.dumps(record.output_tokens).encode()).hexdigest()[:16],
-        "draft_ms": round(record.draft_ms, 1),
-        "verify_ms": round(record.verify_ms, 1),
-        "rounds": [[turn.draft_len, turn.accepted_len, turn.num_forward_passes] for turn in record.rounds],
-    }
+def short(record: Record) -> list[Any]:
+    """One record without its texts and rounds: the values of FIELDS."""
+    rounds = record.rounds
+    return [
+        record.identity.dataset,
+        record.question_id,
+        record.drafter_name,
+        record.num_output_tokens,
+        hashlib.sha256(json.dumps(record.output_tokens).encode()).hexdigest()[:16],
+        round(record.draft_ms, 1),
+        round(record.verify_ms, 1),
+        len(rounds),
+        sum(turn.draft_len for turn in rounds),
+        sum(turn.accepted_len for turn in rounds),
+        sum(turn.num_forward_passes for turn in rounds),
+    ]
 
 
 def degenerate_questions(stats: Sequence[Entry]) -> set[tuple[Source, int]]:
@@ -63,6 +71,7 @@ def summary(records: Sequence[Record], pricing: Pricing) -> dict[str, Any]:
         "provenance": records[0].provenance,
         "ranking": json.loads(table_data.ranking_json(stats)),
         "ranking_without_degenerate": json.loads(table_data.ranking_json(good)) if good else None,
+        "record_fields": FIELDS,
         "records": [short(record) for record in records],
     }
 

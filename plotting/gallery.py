@@ -3,15 +3,19 @@
 python -m plotting.gallery results/gallery --out docs/gallery
 """
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from PIL import Image
+
 from plotting import cli
 from specdec.commands.flags import StrictParser, program_name, status_as
 from specdec.errors import UserError
 
+NUM_COLOURS = 256
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAPER = DOCS / "reference" / "failfast_paper.json"
 FAILFAST, AR, DLLM = "dllm_0.05_df_0.45_60_10", "ar_None_sf_8", "dllm_0.05_sf_8"
@@ -30,16 +34,21 @@ FIRST = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13
 @dataclass(frozen=True)
 class Picture:
     """One figure of the gallery: its command, whose arguments' "{}" is the folder of results and "{docs}" that of
-    this project's documents, and what it says in a line."""
+    this project's documents, and what it says in a line. `variant`: of several by one command."""
 
     name: str
     arguments: tuple[str, ...]
     caption: str
     suffix: str = ".png"
+    variant: str = ""
+
+    @property
+    def title(self) -> str:
+        return "_".join(filter(None, (self.name, self.variant)))
 
     @property
     def file(self) -> str:
-        return self.name + self.suffix
+        return self.title + self.suffix
 
 
 PICTURES = (
@@ -79,9 +88,11 @@ PICTURES = (
             "How near each setting comes to the clairvoyant, and where the rest of its time is lost."),
     Picture("latency_breakdown_by_model", (REPLAYED, NO_LOOPS, "--drafters", AR, DLLM, FAILFAST, *TARGETS),
             "Where the modelled time of an answer goes, as if for three targets."),
-    Picture("load", (REPLAYED, NO_LOOPS, "--latency_target", "Qwen2.5-7B-Instruct"),
+    Picture("load", ("{docs}/results/2026-11-28-load.json",),
             "Which drafter under which load: speedup by requests at a time, simulated by an H100's bounds as if for a "
             "7B target, and the acceptance length that breaks even (docs/load.md)."),
+    Picture("load", ("{docs}/results/2026-11-28-load-smollm2.json",),
+            "The same of SmolLM2's drafters.", variant="smollm2"),
     Picture("calibration", (TRACES, "--chains", "ar", "dllm_0.05", "dllm_0.9"),
             "Whether drafters' confidences mean what they say."),
     Picture("modelled_vs_measured", (LIVE, GPU, "--latency_profile", PROFILE, "--latency_target", "bundled"),
@@ -98,6 +109,7 @@ PICTURES = (
 ELSEWHERE = {
     "eagle_training": "the log of SpecForge's training of an EAGLE-3 drafter",
     "trees": "a ranking of trees over a trained head (docs/trees.md)",
+    "head_to_head": "traces of drafters that were trained alike (docs/heads.md)",
 }
 # Taken in a browser (tests/browser/), not drawn here.
 REPORT = {
@@ -131,6 +143,17 @@ def draw(results: str, folder: Path) -> None:
         arguments = [one.replace("{}", results).replace("{docs}", str(DOCS)) for one in picture.arguments]
         if import_module(f"plotting.{picture.name}").main([*arguments, "--out", str(folder / picture.file)]):
             raise UserError(f"{picture.name} could not be drawn: the line above says why")
+        if picture.suffix == ".png":
+            cli.write(folder / picture.file, in_few_colours((folder / picture.file).read_bytes()))
+
+
+def in_few_colours(png: bytes) -> bytes:
+    """The same picture in NUM_COLOURS colours: a third of the bytes, in a repository that keeps every version."""
+    found = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as image:
+        few = image.convert("RGB").quantize(NUM_COLOURS, Image.Quantize.MAXCOVERAGE, 3, dither=Image.Dither.NONE)
+    few.save(found, "PNG", optimize=True)
+    return found.getvalue()
 
 
 def page(folder: Path) -> str:
@@ -139,7 +162,7 @@ def page(folder: Path) -> str:
     for picture in PICTURES:
         name = picture.file
         shown = f"![{picture.caption}]({name})" if picture.suffix == ".png" else f"[{name}]({name})"
-        parts.append(f"## {picture.name}\n\n{picture.caption}\n\n{shown}\n")
+        parts.append(f"## {picture.title}\n\n{picture.caption}\n\n{shown}\n")
     parts += [f"## {name}\n\nDrawn from {what}, of which there is none here.\n" for name, what in ELSEWHERE.items()]
     shots = [f"![{caption}]({name})\n\n{caption}\n" for name, caption in REPORT.items() if (folder / name).exists()]
     if shots:

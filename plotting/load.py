@@ -2,13 +2,15 @@
 acceptance length at which a drafter would break even, beside the one that it has.
 
 Of each kind of drafter the setting that is best at that load. Simulated by a latency profile that has rows
-(docs/load.md), not measured.
+(docs/load.md), not measured. Studies that `failfast load --json` wrote are drawn as they are, one below the other.
 
     python -m plotting.load results --latency_target Qwen2.5-7B-Instruct --out load.pdf
+    python -m plotting.load docs/results/2026-11-28-load.json --out load.pdf
 """
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,8 +21,9 @@ from plotting.inputs import read_records
 from specdec.drafters.families import parse_name
 from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
+from specdec.ranking.load_files import KeptStudy, read_load_file
 from specdec.ranking.load_study import Asked, Study, priced_by
-from specdec.ranking.load_table import LoadRow, LoadTable
+from specdec.ranking.load_table import CONCURRENCY, LoadRow, LoadTable
 from specdec.ranking.requests import requests_of, without_loops
 from specdec.ranking.statistics import Value
 from specdec.views import palette
@@ -30,11 +33,31 @@ LOADS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 @style.styled
-def figure(tables: Sequence[LoadTable], note: str) -> Figure:
-    """Two panels over the loads of `tables`, in their order. UserError for one load alone."""
+def figure(studies: Sequence[KeptStudy], note: str) -> Figure:
+    """Two panels a study, over its loads in their order. UserError for one load alone."""
+    drawn, grid = panels(len(studies))
+    for study, axes in zip(studies, grid, strict=True):
+        draw_study(axes, [table for table in study.tables if table.load.kind == CONCURRENCY])
+        if len(studies) > 1:
+            axes[0].set_title(study.title, loc="left")
+    style.legend(drawn)
+    style.note(drawn, note)
+    return drawn
+
+
+def panels(num_studies: int) -> tuple[Figure, Sequence[Sequence[Axes]]]:
+    """Two panels a study, below each other where there is no room beside each other."""
+    height = 1.0 + 2.4 * num_studies
+    if num_studies == 1 or (style.page().width or style.WIDTH) / 2 >= style.MIN_PANEL:
+        return style.panels(num_studies, 2, height)
+    drawn, grid = style.panels(2 * num_studies, 1, 2 * height)
+    own = [line[0] for line in grid]
+    return drawn, list(zip(own[::2], own[1::2], strict=True))
+
+
+def draw_study(axes: Sequence[Axes], tables: Sequence[LoadTable]) -> None:
     if len(tables) < 2:
         raise UserError("a line needs two loads: give more of --concurrency")
-    drawn, (axes,) = style.panels(1, 2, 3.4)
     left, right = axes
     lines = best_by_kind(tables)
     for rows in lines.values():
@@ -55,9 +78,6 @@ def figure(tables: Sequence[LoadTable], note: str) -> Figure:
         one.minorticks_off()
     left.set_ylabel("speedup (× plain decoding)")
     right.set_ylabel("acceptance length\nto break even (tokens per round)")
-    style.legend(drawn)
-    style.note(drawn, note)
-    return drawn
 
 
 def loads(tables: Sequence[LoadTable]) -> list[float]:
@@ -88,16 +108,24 @@ def draw(axes: Axes, tables: Sequence[LoadTable], rows: Sequence[LoadRow], quant
 
 
 def build(options: Namespace) -> Figure:
-    records = read_records(options.inputs, None, options.question_ids)
+    studies = [read_load_file(path) for path in options.inputs if path.suffix == ".json"]
+    if folders := [path for path in options.inputs if path.suffix != ".json"]:
+        studies.append(simulated(folders, options))
+    title = f"{studies[0].title}; " if len(studies) == 1 else ""
+    profiles = ", ".join(dict.fromkeys(study.profile for study in studies))
+    has_bands = any(row.values["speedup"].low is not None for study in studies for row in study.tables[0].rows)
+    bands = "bands: 95 % intervals; " if has_bands else ""
+    return figure(studies, f"simulated by {profiles}; {title}{bands}dotted: the acceptance length that it has")
+
+
+def simulated(folders: Sequence[Path], options: Namespace) -> KeptStudy:
+    """The loads of records. Raises UserError."""
+    records = read_records(folders, None, options.question_ids)
     chosen = [one for one in records if options.drafters is None or one.drafter_name in (*options.drafters, PLAIN)]
     chosen = without_loops(chosen) if options.without_degenerate else chosen
     requests = requests_of(chosen, options.allow_unequal, options.allow_seen)
     profile, entry = priced_by(options.latency_profile, options.latency_target[0], requests.target)
-    asked = Asked(tuple(options.concurrency or LOADS))
-    study = Study(requests, profile, entry, asked)
-    bands = "; bands: 95 % intervals" if study.has_intervals else ""
-    note = f"simulated by {profile.title} as if {entry}; {len(requests.questions)} questions{bands}"
-    return figure(study.tables(), f"{note}; dotted: the acceptance length that it has")
+    return KeptStudy.of(Study(requests, profile, entry, Asked(tuple(options.concurrency or LOADS))))
 
 
 FLAGS = (
@@ -109,7 +137,8 @@ FLAGS = (
     "without_degenerate",
     "concurrency",
 )
-main = Command("load", __doc__, build, FLAGS)
+TAKES = "folders of results, records' pickles, or studies of loads as JSON (of failfast load, --json)"
+main = Command("load", __doc__, build, FLAGS, takes=TAKES)
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -28,11 +28,16 @@ def make_model(name: str, role: Role, device: torch.device, dtype: torch.dtype) 
     """A model of `SHAPES` or `OTHERS` with random weights, or the checkpoint that failfast.py would find. UserError."""
     if name not in SHAPES and name not in OTHERS:
         return moved(load_hf_model(find_model(role, name), dtype), device)
-    source = find_shape(role, name)
-    source = replace(source, config={**UNSHAPED, **source.config})
     torch.manual_seed(0)
     with torch.device(device), default_dtype(dtype):
-        model: PreTrainedModel = getattr(transformers, source.architecture.model_class)(model_config(source)).eval()
+        return shaped_model(name, role)
+
+
+def shaped_model(name: str, role: Role) -> PreTrainedModel:
+    """A model of `SHAPES` or `OTHERS`, on the default device in the default dtype."""
+    source = find_shape(role, name)
+    source = replace(source, config={**UNSHAPED, **source.config})
+    model: PreTrainedModel = getattr(transformers, source.architecture.model_class)(model_config(source)).eval()
     return model
 
 

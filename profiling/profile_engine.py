@@ -32,7 +32,7 @@ from specdec.drafters.ar import AR_DRAFTER
 from specdec.drafters.block_diffusion import DLLM_DRAFTER
 from specdec.drafters.flags import positive_int
 from specdec.errors import UserError
-from specdec.models.checkpoints import TARGET, Role
+from specdec.models.checkpoints import IN_DTYPE, INT8, TARGET, Role, kept_name
 from specdec.models.graph.plans import BackendOptions
 
 if TYPE_CHECKING:
@@ -54,6 +54,11 @@ class Settings:
     dtype: torch.dtype
     engine: str
     fused_up_to: int
+    target_weights: str = IN_DTYPE
+
+    def entry(self, target: str) -> str:
+        """What records call a target of that shape, kept so."""
+        return kept_name(entry_name(target), self.target_weights)
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default="results/latency", help="folder")
     parser.add_argument("--contexts", nargs="+", type=int, default=[512, 1024], help="committed tokens, whole blocks")
     parser.add_argument("--repeats", type=positive_int, default=50)
+    parser.add_argument("--target_weights", choices=(IN_DTYPE, INT8), default=IN_DTYPE, help="as failfast.py has it")
     add_engine_flags(parser)
     add_result_flags(parser, has_file=False)
     return run_profiler(parser, measure_profile, pass_lines, arguments)
@@ -108,26 +114,29 @@ def read_settings(flags: Namespace) -> Settings:
     from specdec.models.load import resolve_device, resolve_dtype
 
     device = resolve_device(flags.device)
-    return Settings(device, resolve_dtype(flags.dtype, device), flags.engine, flags.fused_up_to)
+    kept_as = getattr(flags, "target_weights", IN_DTYPE)
+    return Settings(device, resolve_dtype(flags.dtype, device), flags.engine, flags.fused_up_to, kept_as)
 
 
 def measure_profile(flags: Namespace) -> dict[str, Any]:
     """The latency profile, also written; its figures are under provenance. Prices are at the first context.
 
-    Raises UserError for heads or rows of several targets."""
+    Raises UserError for heads or rows of several targets, and for rows in 8 bits."""
     if (flags.heads or flags.rows) and len(flags.targets) > 1:
         raise UserError("a profile with --heads or --rows has one target: a head is made for it")
+    if flags.rows and flags.target_weights == INT8:
+        raise UserError("--rows are passes of weights in full: leave out it or --target_weights int8")
     settings = read_settings(flags)
     bench = Bench.here(settings, flags.contexts, flags.repeats)
     details = {"drafter": measure_model(flags.drafter, DLLM_DRAFTER, bench)}
     if flags.ar_drafter:
         details["ar_drafter"] = measure_model(flags.ar_drafter, AR_DRAFTER, bench)
     for target in flags.targets:
-        details[entry_name(target)] = measure_model(target, TARGET, bench, flags.heads)
+        details[settings.entry(target)] = measure_model(target, TARGET, bench, flags.heads)
     context = str(bench.contexts[0])
     passes = {part: found["by_context"][context] for part, found in details.items()}
-    verify_ms = {entry: _verify_table(passes[entry]) for entry in map(entry_name, flags.targets)}
-    family_pass_ms = details[entry_name(flags.targets[0])].pop("family_pass_ms", {})
+    verify_ms = {entry: _verify_table(passes[entry]) for entry in map(settings.entry, flags.targets)}
+    family_pass_ms = details[settings.entry(flags.targets[0])].pop("family_pass_ms", {})
     profile = {
         "name": flags.name,
         "draft_pass_ms": passes["drafter"]["draft_step"]["ms"],
@@ -197,9 +206,12 @@ def make_lm(name: str, role: Role, settings: Settings, vocab_size: int | None = 
     """A model of `shapes.make_model` in the engine; it predicts the first `vocab_size` tokens (None: all)."""
     from profiling.bench import make_model
     from specdec.models.graph.graph_lm import GraphLM
+    from specdec.models.int8 import quantised
     from specdec.models.lm import CachedLM
 
     model = make_model(name, role, settings.device, settings.dtype)
+    if role is TARGET and settings.target_weights == INT8:
+        model = quantised(model, settings.device)
     if settings.engine == "eager":
         return CachedLM(model, vocab_size)
     return GraphLM(model, vocab_size, options=BackendOptions(fused_up_to=settings.fused_up_to))

@@ -81,6 +81,8 @@ def result_lines(found: Mapping[str, Any]) -> list[str]:
     rows += [spread_row(title, found[part]["ms_per_pass"]) for part, title in _PARTS.items() if part in found]
     count = f"{found.get('num_valid', 0)} of {found.get('num_trials', 0)} answers count"
     lines = [f"{title}: {count}", *aligned([_HEAD, *rows], is_ruled=False)]
+    if found.get("tokens_per_s"):
+        lines.append(f"{found['tokens_per_s']:.1f} tokens a second, {found['concurrency']} at a time")
     speculation = found.get("speculation")
     if speculation:
         rate = speculation.get("acceptance_rate")

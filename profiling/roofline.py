@@ -12,13 +12,14 @@ On a terminal it prints lines for people; into a pipe or a file (also --out FILE
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from profiling.common import parser_of, run_profiler
+from profiling.head_bounds import HEADS, HeadShape, head_pass_ms
 from profiling.results import add_result_flags
 from specdec.commands.flags import StrictParser
 from specdec.drafters.ar import AR_DRAFTER
@@ -123,24 +124,28 @@ class Machine:
         a token."""
         num_outputs = num_tokens if num_outputs is None else num_outputs
         values = values_moved(model, num_tokens, context, requests)
+        return self.least_ms(values, requests * num_flops(model, num_tokens, context, num_outputs))
+
+    def least_ms(self, values: int, flops: float) -> float:
+        """The least ms in which it moves so many numbers and makes so many products and sums."""
         bytes_s = self.value_bytes * values / (1e12 * self.gpu.memory_TB_per_s)
-        products_s = requests * num_flops(model, num_tokens, context, num_outputs) / (1e12 * self.gpu.dense_TFLOP_per_s)
-        return 1e3 * max(bytes_s, products_s)
+        return 1e3 * max(bytes_s, flops / (1e12 * self.gpu.dense_TFLOP_per_s))
 
     def rows(self, model: ModelSource, tokens: Sequence[int], num_outputs: int | None = None) -> dict[str, Any]:
         """The least ms of passes over several requests, as a profile's `rows` have it."""
-        points: dict[str, Any] = {"requests": REQUESTS, "tokens": tokens, "contexts": CONTEXTS}
-        points = {name: list(one) for name, one in points.items()}
-        ms = [
-            [[_short(self.pass_ms(model, k, c, num_outputs, requests)) for c in CONTEXTS] for k in tokens]
-            for requests in REQUESTS
-        ]
-        return points | {"ms": ms}
+        return points_of(lambda k, c, requests: self.pass_ms(model, k, c, num_outputs, requests), tokens)
 
     def kv_tokens(self, model: ModelSource) -> int | None:
         """How many tokens of context it has room for beside the model's weights; None: not known."""
         room = 1e9 * self.gpu.memory_GB - self.value_bytes * model.num_parameters
         return int(room // (self.value_bytes * model.kv_values_per_token)) if isfinite(room) else None
+
+
+def points_of(ms_of: Callable[[int, int, int], float], tokens: Sequence[int]) -> dict[str, Any]:
+    """`ms_of` tokens of a request, context and requests, at the points of a profile's `rows`."""
+    points = {"requests": REQUESTS, "tokens": tokens, "contexts": CONTEXTS}
+    ms = [[[_short(ms_of(k, c, requests)) for c in CONTEXTS] for k in tokens] for requests in REQUESTS]
+    return {**{name: list(one) for name, one in points.items()}, "ms": ms}
 
 
 def _short(ms: float) -> float:
@@ -187,6 +192,11 @@ def build_parser() -> StrictParser:
     parser.add_argument("--targets", nargs="+", default=["Qwen2.5-7B", "Qwen2.5-14B", "Qwen2.5-32B"], help=known)
     parser.add_argument("--drafter", default="Qwen2.5-1.5B", help="block-diffusion drafter, by its shape")
     parser.add_argument("--ar_drafter", help="if not of the same shape")
+    parser.add_argument(
+        "--heads",
+        action="store_true",
+        help="price passes of heads over several requests too, beside the first target",
+    )
     parser.add_argument("--contexts", nargs="+", type=int, default=[512, 2048], help="a profile prices the first")
     parser.add_argument("--dtype", choices=tuple(BYTES), default="bfloat16")
     parser.add_argument("--write_profile", metavar="NAME", help="as ./latency/NAME.json")
@@ -234,11 +244,17 @@ def bounds(flags: argparse.Namespace, machine: Machine) -> dict[str, Any]:
         name: {str(length): {str(k): machine.pass_ms(model, k, length) for k in COUNTS} for length in flags.contexts}
         for name, model in {**targets, "drafter": drafter}.items()
     }
+    first = next(iter(targets.values()))
+    heads = HEADS if flags.heads else {}
     return {
         "name": flags.write_profile or ROOFLINE,
         "draft_pass_ms": machine.pass_ms(drafter, BLOCK, context, SUB_BLOCK),
         "ar_draft_pass_ms": machine.pass_ms(ar_drafter, 1, context),
         "target_ms_per_token": {name: table["1"] for name, table in tables.items()},
+        "family_pass_ms": {
+            family: {name: head_pass_ms(machine, head, model, context) for name, model in targets.items()}
+            for family, head in HEADS.items()
+        },
         "verify_ms": tables,
         "provenance": {
             "source": ROOFLINE,
@@ -247,15 +263,24 @@ def bounds(flags: argparse.Namespace, machine: Machine) -> dict[str, Any]:
             "gpu": {**vars(machine.gpu), "memory_GB": None} if flags.gpu is None else vars(machine.gpu),
             "dtype": flags.dtype,
             "drafter": flags.drafter,
+            "heads": {family: vars(head) for family, head in HEADS.items()},
             "remark": f"lower bounds, calculated; one GPU; prices of one request at {context} tokens of context",
             "ms_by_context_and_tokens": details,
         },
         "rows": {
             "context": context,
             "verify": {name: _verify_rows(machine, model) for name, model in targets.items()},
-            "passes": {"ar": machine.rows(ar_drafter, (1,)), "block": machine.rows(drafter, (BLOCK,), SUB_BLOCK)},
+            "passes": {
+                "ar": machine.rows(ar_drafter, (1,)),
+                "block": machine.rows(drafter, (BLOCK,), SUB_BLOCK),
+                **{family: _head_rows(machine, head, first) for family, head in heads.items()},
+            },
         },
     }
+
+
+def _head_rows(machine: Machine, head: HeadShape, target: ModelSource) -> dict[str, Any]:
+    return points_of(lambda _, *where: head_pass_ms(machine, head, target, *where), (head.num_tokens,))
 
 
 def _verify_rows(machine: Machine, model: ModelSource) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from profiling.head_bounds import BLOCK, MAX_WORDS, NUM_LAYERS
 from specdec.drafters.dflash import DFLASH_HEAD
 from specdec.drafters.eagle3 import EAGLE3_HEAD
 from specdec.models.checkpoints import ModelSource
@@ -21,7 +22,6 @@ from specdec.models.heads import HeadRole, HeadSource
 from specdec.models.lm import CachedLM
 
 Config = dict[str, Any]
-BLOCK, NUM_LAYERS, MAX_WORDS = 16, 5, 32000  # of z-lab's DFlash for Qwen3-8B; of EAGLE-3 heads
 SPREAD = 0.02  # of random weights, as models of this size begin
 LAYER = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "vocab_size")
 

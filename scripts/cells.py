@@ -53,22 +53,24 @@ def ranked(ranking: Mapping[str, Any], engine: str) -> dict[str, dict[str, Any]]
     return {row["drafter_name"]: row for row in rows}
 
 
-def rates(records: Iterable[Mapping[str, Any]], draft_pass_ms: float, target_ms: float) -> dict[str, float]:
-    """What records say together: acceptance rate and length, passes a round, mean of the modelled speedups.
+def records_of(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The records of a file that `experiments.summarise_records` wrote, by the names of their fields."""
+    return [dict(zip(stored["record_fields"], one, strict=True)) for one in stored["records"]]
 
-    A record's `rounds` are [drafted, accepted, passes] each; a flat profile prices a pass and a round.
-    """
+
+def rates(records: Iterable[Mapping[str, Any]], draft_pass_ms: float, target_ms: float) -> dict[str, float]:
+    """What records say together: acceptance rate and length, passes a round, mean of the modelled speedups by a flat
+    profile, which prices a pass and a round."""
     records = list(records)
-    rounds = [one for record in records for one in record["rounds"]]
-    tokens = sum(record["num_output_tokens"] for record in records)
-    drafted, accepted, passes = (sum(one[column] for one in rounds) for column in range(3))
+    names = ("num_rounds", "num_drafted", "num_accepted", "num_forward_passes", "num_output_tokens")
+    rounds, drafted, accepted, passes, tokens = (sum(one[name] for one in records) for name in names)
     speedups = []
-    for record in records:
-        ms = sum(draft_pass_ms * one[2] + target_ms for one in record["rounds"])
-        speedups.append(target_ms * record["num_output_tokens"] / ms)
+    for one in records:
+        ms = draft_pass_ms * one["num_forward_passes"] + target_ms * one["num_rounds"]
+        speedups.append(target_ms * one["num_output_tokens"] / ms)
     return {
         "acceptance_rate": accepted / drafted,
-        "acceptance_len": tokens / len(rounds),
-        "passes_per_round": passes / len(rounds),
+        "acceptance_len": tokens / rounds,
+        "passes_per_round": passes / rounds,
         "speedup": sum(speedups) / len(speedups),
     }

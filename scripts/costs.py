@@ -29,6 +29,18 @@ def overhead() -> str:
     return table(("drafter", "share of the time outside the models' passes"), rows)
 
 
+def int8_agreement() -> str:
+    """What weights in 8 bits leave of a text."""
+    stored = result("2026-11-28-int8-agreement")
+    titles = ("target", "in 8 bits", "tokens", "same token best", "divergence, nats")
+    rows = [
+        [f"`{name}`", what, f"{one['tokens']}", percent(one["same_best"], 1), f"{one['divergence']:.6f}"]
+        for name, found in stored.items()
+        for what, one in found["in_8_bits"].items()
+    ]
+    return table(titles, rows)
+
+
 def hf_assisted() -> str:
     """Static AR drafts against Hugging Face assisted generation."""
     files = {
@@ -138,6 +150,7 @@ def profiles() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "rounds": rounds,
     "overhead": overhead,
+    "int8-agreement": int8_agreement,
     "hf-assisted": hf_assisted,
     "engine": engine,
     "speculation": speculation,

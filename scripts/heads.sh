@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Families of drafters for one target, trained alike from the same answers, a GPU each, and measured on questions that
-# none of them was trained on (the last rows of the training splits). What is finished already is not done again.
+# none of them was trained on (the last rows of the training splits); recorded, and ranked head to head (docs/heads.md), each at
+# the best length and policy by other questions. What is finished already is not done again.
 #   DATA_DIR=data WORK_DIR=results/heads scripts/heads.sh
 #   TARGET=smollm2 NUM_CHAT_PROMPTS=6000 NUM_CODE_PROMPTS=4000 MASK_TOKEN='<gh_stars>' scripts/heads.sh
 set -euo pipefail
@@ -12,7 +13,7 @@ DATA_DIR=${DATA_DIR:-data}         # has gsm8k/train.jsonl and math/train.jsonl
 WORK_DIR=${WORK_DIR:-results/heads}
 NUM_CHAT_PROMPTS=${NUM_CHAT_PROMPTS:-0} # that the target invents itself
 NUM_CODE_PROMPTS=${NUM_CODE_PROMPTS:-0}
-STEPS=(${STEPS:-invent answers train measure pack})
+STEPS=(${STEPS:-invent answers train measure record rank pack})
 FAMILIES=(${FAMILIES:-dflash eagle3 jetspec dspark dllm ar})
 VARIANTS=${VARIANTS:-}             # more trainings, a line each: NAME FAMILY FLAGS of training.make_drafters
 BUDGET=(${BUDGET:---budget_seconds 300})
@@ -23,6 +24,9 @@ NUM_DOCS=${NUM_DOCS:-128}
 TRAIN_FLAGS=(${TRAIN_FLAGS:---num_begins 16 --num_looks 4 --held_back 8})
 MASK_TOKEN=${MASK_TOKEN:-}
 NUM_QUESTIONS=${NUM_QUESTIONS:-50} # of each data set, measured
+DATASETS=(${DATASETS:-gsm8k math})  # recorded: the first NUM_QUESTIONS to be ranked on, as many after them to tune on
+RECORD_FLAGS=(${RECORD_FLAGS:---dtype float32})
+RANK_FLAGS=(${RANK_FLAGS:---latency_profile vLLM_A6000 --latency_target Qwen2.5-32B-Instruct Qwen2.5-7B-Instruct})
 OUT=${OUT:-$WORK_DIR/packed}
 GPUS=(${GPUS:-$(nvidia-smi --query-gpu=index --format=csv,noheader 2> /dev/null || echo -1)}) # -1: none
 
@@ -90,6 +94,35 @@ measure_one() { # NAME FAMILY FLAGS
     > "$WORK_DIR/$name.measured.json"
 }
 
+record_one() { # NAME FAMILY FLAGS
+  local name=$1 family=$2 folder dataset where
+  folder=$(folder_of "$name" "$family")
+  local -A flags=(
+    [ar]="--ar_model_name $folder --drafters plain ar_None_sf_16"
+    [dllm]="--dllm_dir $folder --drafters plain dllm_sf --drafter_thresholds 0.05 --spec_len 8 --chain_len 71"
+    [eagle3]="--eagle3_dir $folder --drafters plain eagle3_sf_16"
+  )
+  local given=${flags[$family]:-"--dflash_dir $folder --drafters plain dflash_sf_16"}
+  for where in tuning held_out; do
+    for dataset in "${DATASETS[@]}"; do
+      # shellcheck disable=SC2046,SC2086 # flags and numbers are words
+      "$PYTHON" failfast.py --record --target_model_name "$TARGET" --dataset_name "$dataset" --data_dir "$DATA_DIR" \
+        --question_ids $(questions_of "$where") --max_new_tokens "$MAX_NEW_TOKENS" --log_level WARNING \
+        --output_dir "$WORK_DIR/traces/$where/$name" "${RECORD_FLAGS[@]}" $given > "$WORK_DIR/$name.recorded.log" 2>&1 ||
+        { echo "$name: not recorded" && tail -n 5 "$WORK_DIR/$name.recorded.log"; return 1; }
+    done
+  done
+}
+
+questions_of() { # tuning or held_out
+  if [ "$1" = tuning ]; then seq "$NUM_QUESTIONS" $((2 * NUM_QUESTIONS - 1)); else seq 0 $((NUM_QUESTIONS - 1)); fi
+}
+
+rank() { # all of them against each other
+  "$PYTHON" -m experiments.heads_table "$WORK_DIR/traces/tuning" "$WORK_DIR/traces/held_out" --work_dir "$WORK_DIR" \
+    "${RANK_FLAGS[@]}" > "$WORK_DIR/heads.json"
+}
+
 drafts_of() { # FOLDER: the tokens that a block head drafts
   "$PYTHON" -c 'import json, sys
 config = json.load(open(sys.argv[1] + "/config.json"))
@@ -126,7 +159,7 @@ hold_back() { # the last 100 rows of each training split, as questions
 pack() {
   mkdir -p "$OUT"
   (cd "$WORK_DIR" && tar -cf - --exclude='answers.npz*' --exclude='*.checkpoint.pt' --exclude='*.look' --exclude=measured \
-    --exclude=held_back --exclude=packed --exclude='./answers' \
+    --exclude=held_back --exclude=packed --exclude=traces --exclude='./answers' \
     --exclude='prompts_*' .) | split -b 15M - "$OUT/heads.tar."
 }
 
@@ -136,5 +169,7 @@ if wanted invent; then invent_all; fi
 if wanted answers; then answer; fi
 if wanted train; then on_gpus train_one || status=1; fi
 if wanted measure; then hold_back && { on_gpus measure_one || status=1; }; fi
+if wanted record; then on_gpus record_one || status=1; fi
+if wanted rank; then rank || status=1; fi
 if wanted pack; then pack; fi
 exit "$status"

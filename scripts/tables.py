@@ -4,13 +4,14 @@ python -m scripts.tables --write
 
 A page has a table where it says `<!-- table: NAME -->`, up to `<!-- end of table -->`. What makes them: `results.py`,
 `costs.py`, `checks.py`, `paper.py`, `findings.py`, `index.py`,
-`targets.py`, `under_load.py`.
+`targets.py`, `tree_rules.py`, `under_load.py`.
 """
 
 import re
 import sys
 from pathlib import Path
 
+from scripts.at_size import TABLES as AT_SIZE
 from scripts.cells import PROJECT
 from scripts.checks import TABLES as CHECKS
 from scripts.costs import TABLES as COSTS
@@ -19,13 +20,16 @@ from scripts.index import index
 from scripts.paper import runs
 from scripts.results import TABLES as RESULTS
 from scripts.targets import table as targets
+from scripts.tree_rules import TABLES as TREE_RULES
 from scripts.under_load import TABLES as UNDER_LOAD
 
 TABLES = {
     **RESULTS,
     **COSTS,
+    **AT_SIZE,
     **CHECKS,
     **UNDER_LOAD,
+    **TREE_RULES,
     "paper": runs,
     "first-hour": findings,
     "index": index,

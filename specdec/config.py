@@ -13,7 +13,7 @@ from specdec.drafters.families import BASELINE_SWEEP, families, flags, switches
 from specdec.drafters.flags import count, degree, positive_int, setting, share
 from specdec.errors import UserError
 from specdec.latency.asked import PricingConfig
-from specdec.models.checkpoints import BUNDLED, IN_DTYPE, INT8, SMOLLM2, TARGET, Role
+from specdec.models.checkpoints import BUNDLED, IN_DTYPE, INT8, SMOLLM2, TARGET, Role, kept_name
 from specdec.models.heads import HeadRole
 from specdec.questions.asked import QuestionConfig
 from specdec.questions.sets import SHORT
@@ -53,9 +53,8 @@ class ModelConfig:
 
     @property
     def target_name(self) -> str:
-        """The target's name in paths and tables: of one in 8 bits "NAME-int8", for its texts are its own."""
-        name = target_name(self.target_model_name)
-        return name if self.target_weights == IN_DTYPE else f"{name}-{self.target_weights}"
+        """The target's name in paths and tables."""
+        return kept_name(target_name(self.target_model_name), self.target_weights)
 
 
 @dataclass(frozen=True)
@@ -165,8 +164,7 @@ class RunConfig:
         """The target and the drafters' models, with the defaults that fit the target."""
         target, options = self.models.target_model_name, self.drafters.options
         names = {role: options.get(role.setting) for role in self.drafters.roles}
-        defaults = {role: BUNDLED if target == BUNDLED else role.default for role in names}
-        return {TARGET: target} | {role: name or defaults[role] for role, name in names.items()}
+        return {TARGET: target} | {role: name or role.default_for(target) for role, name in names.items()}
 
     def require_states(self) -> None:
         """Raise UserError for a live run without a target, of a drafter that reads the target's hidden states."""
@@ -263,10 +261,10 @@ def _sampling_conflicts(decoding: DecodingConfig, has_traces: bool, by_cost: boo
 def _missing_models(config: RunConfig) -> dict[str, bool]:
     """Drafters that a target does not come with."""
     roles = [role for role in config.drafters.roles if config.drafters.options.get(role.setting) is None]
-    of_nobody = [role for role in roles if role.needs_name and not config.output.read_pickle]
+    target = config.models.target_model_name
+    of_nobody = [role for role in roles if not role.default_for(target) and not config.output.read_pickle]
     nothing = f"no drafters come with {SMOLLM2}: give {{}}, or --drafters plain"
-    is_smollm2 = config.models.target_model_name == SMOLLM2
     return {
-        **{nothing.format(role.flag): is_smollm2 for role in roles if not role.needs_name},
-        **{f"no {role.title} comes with a target: give {role.flag} FOLDER": True for role in of_nobody},
+        **{nothing.format(role.flag): target == SMOLLM2 for role in roles if role.default},
+        **{f"no {role.title} comes with the target: give {role.flag} FOLDER": True for role in of_nobody},
     }

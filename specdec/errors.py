@@ -37,7 +37,12 @@ def user_error(task: str, advice: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot {task}: {error.strerror or error}{advice and f'; {advice}'}") from None
+        raise UserError(f"cannot {task}: {_reason(error)}{advice and f'; {advice}'}") from None
+
+
+def _reason(error: OSError) -> str:
+    """In words: a folder in the place of a file has the system say of a right name that it "is a directory"."""
+    return "it is a folder, not a file" if isinstance(error, IsADirectoryError) else str(error.strerror or error)
 
 
 # What the hub's many exceptions mean, by the names of their types and by what they say; the first that fits.
@@ -96,6 +101,6 @@ def exit_status(program: str, work: Callable[[], None]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        print(f"{program}: error: {error.strerror or error} ({error.filename or 'output'})", file=sys.stderr)
+        print(f"{program}: error: {_reason(error)} ({error.filename or 'output'})", file=sys.stderr)
         return 2
     return 0

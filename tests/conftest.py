@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from kinds import needs_models
+from kinds import needs_models, tells_versions_apart
 from sources import MODEL_LIBRARIES
 
 # Examples have no time limit, and slow ones are not a failure: both would depend on how busy the machine is.
@@ -18,7 +18,11 @@ settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--models", choices=("with", "without"), help="only tests that do, or do not, need such a library")
+    parser.addoption(
+        "--models",
+        choices=("with", "without", "versions"),
+        help="only tests that do, or do not, need such a library; or those of them that could tell two versions apart",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,6 +35,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     chosen = config.getoption("--models")
     if chosen is None or not collection_path.match("test_*.py"):
         return None
+    if chosen == "versions":
+        return None if tells_versions_apart(collection_path) else True
     return True if needs_models(collection_path) != (chosen == "with") else None
 
 

@@ -1,7 +1,8 @@
 """Kinds of tests: which modules need a library of models, by what they import. No test.
 
 `make test` runs those that do not in processes where importing one fails, so a module that is taken for one of them and
-is not fails there; `make test-pinned` runs the others again.
+is not fails there. Of the others `make test-pinned` runs those again that could tell one version of such a library from
+another.
 """
 
 from __future__ import annotations
@@ -29,12 +30,43 @@ LATE = {
     "test_stream",
     "test_trajectory",
 }
+# They make networks only to have something to record, to draw from and to rank: laws of sampling, hybrids, folders of
+# records, scripts. A forward, a mask, a cache or a checkpoint's field that is another in a version is found by those
+# that compare just that: test_lm, test_taps, test_targets, test_tree_verification, test_generate, test_lossless,
+# test_dflash, test_eagle3, test_recording, test_models, test_checkpoint_settings.
+SAME_IN_ALL_VERSIONS = {
+    "test_advised",
+    "test_hybrid",
+    "test_reconcile_heads",
+    "test_repeated",
+    "test_replay_command",
+    "test_runs",
+    "test_sampled_runs",
+    "test_sampling_laws",
+    "test_scripts",
+    "test_table_rows",
+    "test_tree_sampling",
+}
 
 
 def needs_models(path: Path) -> bool:
     """Whether a test module needs a library of models, or starts processes, which might."""
+    loaded = loaded_with(path.resolve().relative_to(ROOT))
+    return path.stem in LATE or bool(top_names(loaded) & MODEL_LIBRARIES or _names_itself(path) & PROCESSES)
+
+
+def tells_versions_apart(path: Path) -> bool:
+    """Whether a test module that needs a library of models could find another version of it to differ.
+
+    It makes networks, tokenizers or checkpoints of its own, itself or by a helper. One that knows the program's
+    commands and the bundled models alone finds nothing there that test_bundled and test_failfast do not.
+    """
+    is_same = path.stem in SAME_IN_ALL_VERSIONS
+    return needs_models(path) and not is_same and bool(_names_itself(path) & MODEL_LIBRARIES)
+
+
+def _names_itself(path: Path) -> set[str]:
+    """The libraries that a test module and its helpers import, wherever in them; not those of the program."""
     own = path.resolve().relative_to(ROOT)
-    loaded = {str(own.with_suffix("")), *loaded_with(own)}
-    helpers = {own, *(found for name in loaded if (found := file_of(name)) and found.parts[0] == "tests")}
-    started = {name for helper in helpers for name in imports_anywhere(helper)}
-    return own.stem in LATE or bool(top_names(loaded) & MODEL_LIBRARIES or top_names(started) & PROCESSES)
+    helpers = {own, *(found for name in loaded_with(own) if (found := file_of(name)) and found.parts[0] == "tests")}
+    return top_names({name for helper in helpers for name in imports_anywhere(helper)})

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from toys import TOO_CLOSE, next_of_each
 
 from specdec.decoding.loop import Drafter, speculate
 from specdec.decoding.target import Target
@@ -35,6 +36,18 @@ def plain_trace(lm: CachedLM, prompt_ids: Sequence[int], max_new_tokens: int, st
     empty = Trace(identity, {}, {}, list(prompt_ids), [], [], "", {})
     text = [token for turn in decoded(lm, NoDrafter(), empty) for token in turn.emitted_tokens]
     return replace(empty, output_tokens=text, gaps=[1.0] * len(text))
+
+
+def plain_answer(session: Session, prompt_ids: Sequence[int], max_new_tokens: int) -> list[int]:
+    """What a run's target writes greedily, which one uncached forward of its raw model says once more."""
+    target, stop_ids = session.target(), session.stop_ids
+    rounds = speculate(target, NoDrafter(), prompt_ids, max_new_tokens=max_new_tokens, stop_ids=stop_ids)
+    answer = [token for turn in rounds for token in turn.emitted_tokens]
+    says, gap = next_of_each(target.lm.model, prompt_ids, answer)
+    assert says == answer and not stop_ids & set(answer[:-1])
+    assert answer[-1] in stop_ids or len(answer) == max_new_tokens
+    assert gap > TOO_CLOSE, "a tie: choose another question"
+    return answer
 
 
 def decoded(lm: CachedLM, drafter: Drafter, trace: Trace) -> list[Round]:

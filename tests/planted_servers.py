@@ -20,6 +20,7 @@ from specdec.ranking.text_findings import Pair
 
 STOP = 2
 Says = Callable[[Sequence[int]], int]
+Drafts = Callable[[list[int]], list[int]]
 
 
 def said(seed: int, text: Sequence[int], below: int) -> int:
@@ -64,11 +65,11 @@ def oldest_place(text: Sequence[int], most: int, longest: int) -> list[int]:
     return []
 
 
-def ngram_counts(question_id: int, prompt: list[int], text: Sequence[int], longest: int, most: int) -> ServedCounts:
-    """Of a server that looks words up, along a text that the target has written after the prompt."""
+def copied_counts(question_id: int, prompt: list[int], text: Sequence[int], drafts: Drafts) -> ServedCounts:
+    """Of a server that copies its drafts, along a text that the target has written after the prompt."""
     at, counts = 1, {"num_rounds": 0, "num_drafts": 0, "num_drafted": 0, "num_accepted": 0}
     while at < len(text):
-        draft = oldest_place([*prompt, *text[:at]], most, longest)
+        draft = drafts([*prompt, *text[:at]])
         accepted = 0
         while accepted < len(draft) and text[at + accepted : at + accepted + 1] == [draft[accepted]]:
             accepted += 1

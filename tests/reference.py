@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 import torch
 
@@ -73,6 +74,12 @@ def full_logits(model: torch.nn.Module, tokens: Sequence[int], block_size: int) 
     return output.logits[0].double()
 
 
+@lru_cache(maxsize=256)
+def _known_logits(model: torch.nn.Module, tokens: tuple[int, ...], block_size: int) -> torch.Tensor:
+    """For a case that is asked again under other stop tokens, or another tail: it unfolds alike for a while."""
+    return full_logits(model, tokens, block_size)
+
+
 @dataclasses.dataclass(frozen=True)
 class Guess:
     """The likeliest token for a position, its probability, and by how much that exceeds the next token's."""
@@ -90,7 +97,7 @@ def of_model(model: torch.nn.Module, rules: Rules) -> Predictor:
     """The raw model's predictions; the mask is none of them."""
 
     def predict(shown: Sequence[int], positions: Sequence[int]) -> list[Guess]:
-        logits = full_logits(model, shown, rules.block_size)[[position - 1 for position in positions]]
+        logits = _known_logits(model, tuple(shown), rules.block_size)[[position - 1 for position in positions]]
         logits[:, rules.mask_id] = -torch.inf
         (values, tokens) = torch.softmax(logits, dim=-1).topk(2)
         rows = zip(tokens[:, 0].tolist(), values.tolist(), strict=True)

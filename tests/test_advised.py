@@ -115,7 +115,7 @@ def opened(home: Path, *drafters: str, **more: object) -> Session:
 @pytest.fixture(scope="module")
 def traces(home: Path) -> list[Trace]:
     """Of known and unknown texts, each through its file; one for each question."""
-    session = opened(home, "plain", Eagle3Static(12).name, DflashStatic(6).name, record=True, record_batch=7)
+    session = opened(home, "plain", Eagle3Static(12).name, DflashStatic(5).name, record=True, record_batch=7)
     (job,), made = plan_traces(session, load_problems("bundled", question_ids=[1])), []
     for index, (prompt, _) in enumerate(questions(session.target().lm.model)):
         identity = dataclasses.replace(job.identity, question_id=index)

@@ -114,6 +114,15 @@ def test_drafters_are_asked_for_by_kind_or_by_name() -> None:
     assert [role.setting for role in drafters.roles] == ["ar_model_name", "dllm_dir"]
 
 
+def test_the_bundled_target_alone_comes_with_heads() -> None:
+    names = parse_args(["--drafters", "eagle3_df", "dflash_tree", "--eagle3_dir", "mine"]).model_names
+    assert {role.setting: name for role, name in names.items()} == {
+        "target_model_name": "bundled", "eagle3_dir": "mine", "dflash_dir": "bundled",
+    }  # fmt: skip
+    with pytest.raises(UserError, match="no EAGLE-3 head comes with the target: give --eagle3_dir FOLDER"):
+        parse_args(["--target_model_name", "other", "--drafters", "eagle3_df"])
+
+
 def test_several_values_sweep() -> None:
     line = "--spec_len 4 8 --drafter_thresholds 0.05 0.9 --sweep_lowconf_threshold 0.3 0.4"
     config = parse_args(line.split())  # noqa: SIM905

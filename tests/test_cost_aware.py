@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ ENGINE = "Qwen2.5-7B-Instruct@vLLM_A6000"
 SPEC = CostAware(0.2, 20, ENGINE)
 
 
+@cache
 def many_traces(count: int = 12) -> list[Trace]:
     settings = {"num_tokens": 60, "chain_len": 30, "block_size": 8, "vocab_size": 4, "thresholds": (0.2,)}
     return [made_up_trace(seed, skill=0.8, **settings) for seed in range(count)]

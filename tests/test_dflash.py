@@ -25,7 +25,7 @@ from dflash_heads import (
 )
 from families import edit_config, save_model
 from live import assert_replays, recorded, run_live
-from toys import TOO_CLOSE, greedy_tokens, random_ids, run_twice, toy_model, weaken_attention
+from toys import TOO_CLOSE, clear_answers, greedy_tokens, random_ids, run_twice, toy_model, weaken_attention
 
 from specdec.commands import replay as replay_command
 from specdec.commands import run as failfast
@@ -157,12 +157,8 @@ def test_forty_answers_are_plain_decodings(
 ) -> None:
     """By a head that knows half of them, in both backends by turns, where both run the architecture."""
     monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8,))
-    target, asked = made_target(architecture), []
-    for seed in range(80):
-        prompt = random_ids(seed, 1 + seed % 37)
-        if len(asked) < 40:
-            greedy, gap = greedy_tokens(target, prompt, max_new_tokens=12, stop_ids=())
-            asked += [(prompt, greedy)] if gap > TOO_CLOSE else []
+    target = made_target(architecture)
+    asked = clear_answers(target, [random_ids(seed, 1 + seed % 37) for seed in range(48)], 40, 12)
     kind, how = list(VARIANTS.values())[sum(map(ord, architecture)) % len(VARIANTS)]
     head = taught(toy_dflash(kind, target, 5, **how), target, [[*one, *two] for one, two in asked[::2]])
     engines = [CachedLM, CachedLM if unsupported(target.config) else GraphLM]
@@ -237,7 +233,7 @@ def test_taps_where_a_checkpoint_names_none() -> None:
 
 BUDGET = 30
 SETTINGS = [
-    *map(DflashStatic, (1, 2, 3, 4, 5, 6)),
+    *map(DflashStatic, (1, 2, 3, 4, 5)),
     *(DflashDynamic(tau, 12, step) for tau, step in ((0.0, 4), (0.3, 3), (0.6, 1), (0.9, 2), (1.0, 5))),
     DflashDynamic(0.5, 3, 10),
 ]
@@ -257,7 +253,7 @@ def session(
             drafters=("plain", "dflash_sf", "dflash_df"),
             device="cpu",
             max_new_tokens=BUDGET,
-            draft_len=(6,),
+            draft_len=(5,),
             record=True,
             record_batch=7,
         )
@@ -350,7 +346,7 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     "mask": ("DFlash", {"mask_token_id": 64}, {}, "has the mask 64, and its table 64 rows"),
     "no mask": ("DFlash", {"mask_token_id": None}, {}, "does not describe a DFlash head"),
     "block": ("DFlash", {"block_size": 1}, {}, "has blocks of 1"),
-    "longer": ("DFlash", {"block_size": 4}, {}, "dflash_sf_5 asks for more than the checkpoint's block of 4"),
+    "longer": ("DFlash", {"block_size": 4}, {}, "dflash_sf_5 asks for more than the 3 drafts of the"),
     "missing": ("DFlash", {}, {"num_hidden_layers": 3, "layer_types": None}, "has no tensor layers.2.input_layernorm"),
     "surplus": ("DFlash", {}, {"num_hidden_layers": 1, "layer_types": None}, "has no place here, layers.1"),
     "parts": ("DFlash2", {}, {"architectures": ["DFlashDraftModel"]}, "has no place here, candidate_selector"),
@@ -365,6 +361,10 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     "domino": ("DFlash", {"projector_type": "domino"}, {}, "is a Domino head"),
     "kind": ("DFlash", {}, {"architectures": ["Qwen3DFlyModel"]}, "is not that of a DFlash head"),
     "biases": ("DFlash", {}, {"attention_bias": True}, "has biases"),
+    "a head of no size": ("DFlash", {}, {"head_dim": 0}, "'head_dim' is 0, not a size"),
+    "embeddings of nothing": ("scaled", {"input_embedding_scale": 0}, {}, "does not describe .*input_embedding_scale"),
+    "logits of nothing": ("scaled", {"output_multiplier": 0}, {}, "does not describe .*output_multiplier"),
+    "a window of nothing": ("sliding layers", {}, {"sliding_window": 0}, "does not describe a DFlash head"),
     "groups": ("DFlash2", {"conv_group_size": 7}, {}, "does not describe a DFlash head"),
 }
 
@@ -412,6 +412,19 @@ def test_live_recorded_and_replayed_by_commands(
         for folder in (tmp_path / "live", tmp_path / "replayed")
     )
     assert set(live) == {"plain", "dflash_sf_5", "dflash_df_0.45_60_10"} and live == again
+    capsys.readouterr()
+    # A block has a draft less than tokens, unless it begins at the anchor.
+    longest, status = str(ToyDflash.block_size), 2 if variant == "JetSpec" else 0
+    asked = [str(tmp_path / "traced"), "--drafters", "dflash_sf", "--spec_len", longest, "--latency_profile", "none"]
+    for done in (
+        lambda: replay_command.main([*asked, "--workers", "1"]),
+        lambda: _run(folders, folders / variant, tmp_path / "longest", "--spec_len", longest),
+    ):
+        assert done() == status
+        error = capsys.readouterr().err.strip().splitlines()[-1:]
+        assert not status or re.search(
+            f"dflash_sf_{longest} asks for more than the {int(longest) - 1} drafts", error[0]
+        )
     assert _run(folders, folders / variant, tmp_path / "not", "--verify", "trace") == 2
     assert "reads the target's hidden states, which no trace holds" in capsys.readouterr().err
 

@@ -11,7 +11,7 @@ import torch
 from families import save_model
 from heads import ToyHead, draft_of, features_of, loaded_head, save_head, taught, toy_head
 from live import assert_replays, recorded, run_live
-from toys import TOO_CLOSE, greedy_tokens, random_ids, run_twice, toy_model, weaken_attention
+from toys import TOO_CLOSE, clear_answers, greedy_tokens, random_ids, run_twice, toy_model, weaken_attention
 
 from specdec.config import RunConfig
 from specdec.decoding.loop import speculate
@@ -120,12 +120,8 @@ def test_forty_answers_are_plain_decodings(
 ) -> None:
     """By a head that knows half of them, in both backends by turns, where the graph backend runs the target."""
     monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8, 16))
-    target, asked = made_target(architecture), []
-    for seed in range(80):
-        prompt = random_ids(seed, 1 + seed % 37)
-        if len(asked) < 40:
-            greedy, gap = greedy_tokens(target, prompt, max_new_tokens=12, stop_ids=())
-            asked += [(prompt, greedy)] if gap > TOO_CLOSE else []
+    target = made_target(architecture)
+    asked = clear_answers(target, [random_ids(seed, 1 + seed % 37) for seed in range(48)], 40, 12)
     layout, how = list(VARIANTS.values())[len(architecture) % len(VARIANTS)]
     head = taught(toy_head(layout, target, 5, **how), target, [[*one, *two] for one, two in asked[::2]], epochs=4)
     models = [engine(target) for engine in (CachedLM, CachedLM if unsupported(target.config) else GraphLM)]

@@ -7,6 +7,8 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -350,11 +352,23 @@ def test_a_damaged_record_is_named_and_never_executed(
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.fixture(scope="module")
+def whole_table(family: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What a run says at its end that nobody interrupts."""
+    with redirect_stdout(StringIO()) as output:
+        assert failfast.main(flags(family, tmp_path_factory.mktemp("whole"), "--num_questions", "4")) == 0
+    return modelled_table(output.getvalue())
+
+
 @pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_run_goes_on_where_it_stopped(
-    family: dict[str, Path], tmp_path: Path, stop_signal: signal.Signals, capsys: pytest.CaptureFixture[str]
+    family: dict[str, Path],
+    tmp_path: Path,
+    stop_signal: signal.Signals,
+    whole_table: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    arguments = flags(family, tmp_path / "out", "--num_questions", "4", "--max_new_tokens", "64")
+    arguments = flags(family, tmp_path / "out", "--num_questions", "4")
     paused = tmp_path / "paused"
     command = [sys.executable, "tests/pausing.py", str(paused), "failfast.py", *arguments]
     running = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -367,10 +381,21 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
         assert running.returncode == 128 + stop_signal
         assert error.decode().count("\n") == 1
     assert failfast.main(arguments) == 0
-    resumed = capsys.readouterr().out
+    assert modelled_table(capsys.readouterr().out) == whole_table
     assert len(find_records(tmp_path / "out")) == 24
-    assert failfast.main([*arguments, "--output_dir", str(tmp_path / "whole")]) == 0
-    assert modelled_table(resumed) == modelled_table(capsys.readouterr().out)
+
+
+def test_a_wide_run_has_the_table_of_drafters_that_a_ranking_has(
+    family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = flags(family, tmp_path, "--num_questions", "1", "--drafters", "plain", "ar_sf", "lookup", "--wide")
+    tables = []
+    for more in ((), ("--read_pickle",)):
+        assert failfast.main([*asked, *more]) == 0
+        tables.append(capsys.readouterr().out)
+    tables.append(rank.run([str(tmp_path), "--latency_target", "Qwen2.5-7B-Instruct", "--wide"]))
+    parts = [[one.strip() for one in text.split("\n\n") if "weights a pass" in one] for text in tables]
+    assert len(parts[0]) == 1 and parts[0] == parts[1] == parts[2]
 
 
 def test_a_target_that_the_default_profile_does_not_know_is_measured_only(

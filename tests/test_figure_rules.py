@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,7 +98,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ]
     heads = {name: {"curve": looks[number:]} for number, name in enumerate(("EAGLE-3", "DFlash, longer"))}
     (folder / "curves.json").write_text(json.dumps({"heads": heads}))
-    own = {name: folder / f"{name}.json" for name in ("trees", "ranking", "curves")}
+    (folder / "heads.json").write_text(json.dumps(head_to_head()))
+    own = {name: folder / f"{name}.json" for name in ("trees", "ranking", "curves", "heads")}
     return made | {"log": folder / "a-drafter.log", **own}
 
 
@@ -119,6 +121,26 @@ def ranking_of_trees() -> str:
     return ranking_json(entries, "")
 
 
+def head_to_head() -> dict[str, Any]:
+    """Six drafters as if for two targets: three of a pass for each token, three of one pass for all."""
+    names, targets = ("ar", "dflash", "dllm", "dspark", "eagle3", "jetspec"), {}
+    for target, pass_cost in (("Qwen2.5-32B-Instruct", 0.12), ("Qwen2.5-7B-Instruct", 0.45)):
+        lengths, rows = {}, []
+        for at, name in enumerate(names):
+            lengths[name] = []
+            for draft_len in range(1, 17):
+                cost = 1 + pass_cost * (draft_len if at % 2 == 0 else 1)
+                length = 1 + (4 + 0.4 * at) * (1 - 0.8**draft_len)
+                one = {"draft_len": draft_len, "round_cost": cost, "acceptance_len": length}
+                lengths[name].append(one | {"speedup_ratio": length / cost})
+            for policy, best in (("static", 7), ("FailFast's rule", 9), ("cost-aware", 11)):
+                one = lengths[name][best - at // 2]
+                ends = {"acceptance_len_low": 0.9 * one["acceptance_len"], "acceptance_len_high": None}
+                rows.append(one | ends | {"drafter": f"{name}: {policy}", "num_questions": 100})
+        targets[target] = {"lengths": lengths, "rankings": {"alike": {"policies": {"all": rows}}}}
+    return {"targets": targets, "groups": {"alike": names}, "profile": {"name": "vLLM_A6000"}}
+
+
 def keep(folder: Path, record: Record) -> None:
     save_record(record, identity_path(folder, record.identity))
 
@@ -127,7 +149,7 @@ def arguments(name: str, places: dict[str, Path]) -> list[str]:
     """What draws the figure from what is made up here; of a figure that is new, all of it."""
     flags = importlib.import_module(f"plotting.{name}").main.flags
     needs_records = {"drafters": "results", "chains": "traces"}.get(flags[0], "results") if flags else "log"
-    if own := {"trees": "trees", "training_curves": "curves"}.get(name):
+    if own := {"trees": "trees", "training_curves": "curves", "head_to_head": "heads"}.get(name):
         return [str(places[own])]
     source = "ranking" if "engine" in flags and name not in OF_RECORDS else needs_records
     return [str(places[source]), *FLAGS.get(name, FEW if source == "results" else ())]

@@ -14,6 +14,7 @@ from toys import MASK_ID, VOCAB_SIZE, random_ids, toy_model
 
 from specdec.models.graph import graph_lm, network
 from specdec.models.graph.graph_lm import GraphLM
+from specdec.models.graph.graphs import padded
 from specdec.models.graph.weights import join_weights, unsupported
 from specdec.models.lm import CachedLM
 
@@ -231,3 +232,7 @@ def test_warm_up_leaves_nothing(model) -> None:
     assert lm.length == 0 and lm.tokens == []
     torch.testing.assert_close(lm.forward([1, 2]), CachedLM(model).forward([1, 2]), **TOLERANCE)
     assert lm.forward([5]).shape == (1, VOCAB_SIZE)
+
+
+def test_a_pass_is_padded_to_the_first_number_that_suffices() -> None:
+    assert [padded(count, (1, 4, 16)) for count in (1, 2, 4, 5, 16)] == [1, 4, 4, 16, 16]

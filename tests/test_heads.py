@@ -128,6 +128,22 @@ BAD: dict[str, tuple[str, Bad]] = {
         "'hidden_size' is 'x', not a size",
         lambda at, target: save_head(at, toy_head(A, target, 5), hidden_size="x"),
     ),
+    "a head of no size": (
+        "'head_dim' is 0, not a size",
+        lambda at, target: save_head(at, toy_head(A, target, 5), head_dim=0),
+    ),
+    "a target of no size": (
+        "made for another target .*hidden size 0, not 32",
+        lambda at, target: save_head(at, toy_head(A, target, 5), target_hidden_size=0),
+    ),
+    "no words": (
+        r"lm_head.weight is \[64, 32\], and its config.json says \[0, 32\]",
+        lambda at, target: save_head(at, toy_head(A, target, 5), draft_vocab_size=0),
+    ),
+    "no taps": (
+        r"fc.weight is \[32, 96\], and its config.json says \[32, 0\]",
+        lambda at, target: save_head(at, toy_head(A, target, 5), eagle_config={"eagle_aux_hidden_state_layer_ids": []}),
+    ),
     "taps that are none": (
         "does not describe an EAGLE-3 head",
         lambda at, target: save_head(at, toy_head(C, target, 5), target_layer_ids="x"),
@@ -202,7 +218,7 @@ def test_flags_that_cannot_go_together(target_dir: Path, tmp_path: Path, capsys)
     given = asked(target_dir, tmp_path, tmp_path)
     at = given.index("--eagle3_dir")
     assert main(given[:at] + given[at + 2 :]) == 2
-    assert "no EAGLE-3 head comes with a target: give --eagle3_dir FOLDER" in capsys.readouterr().err
+    assert "no EAGLE-3 head comes with the target: give --eagle3_dir FOLDER" in capsys.readouterr().err
     assert main([*given, "--verify", "trace"]) == 2
     assert "reads the target's hidden states, which no trace holds" in capsys.readouterr().err
 

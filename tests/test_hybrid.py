@@ -158,8 +158,8 @@ def with_chains(trace: Trace, spec: Spec, setup: Setup) -> Trace:
     last = spec.parts[-1]
     text = Text([*trace.prompt_ids, *trace.output_tokens], len(trace.prompt_ids), trace.num_prefixes)
     record = (ar if last.role is ar.AR_DRAFTER else block_diffusion).FAMILY.record
-    made = record(Recording(setup, text, 16), {last.chains_name: 40})
-    chains = Chains.pack(last.chains_name, last.chain_settings(setup), 40, made[last.chains_name])
+    made = record(Recording(setup, text, 16), {last.chains_name: 32})
+    chains = Chains.pack(last.chains_name, last.chain_settings(setup), 32, made[last.chains_name])
     return dataclasses.replace(trace, chains={chains.name: chains})
 
 
@@ -170,7 +170,7 @@ def test_texts_are_plain_decodings_and_live_rounds_are_the_replayed_ones(archite
     model, rng = toy_model(architecture, 1, scale=4.0), random.Random(architecture)
     lm, drafting, by_first = CachedLM(model), perturbed(model, 2, 0.3), {"first": 0, "last": 0}
     for number in range(40):
-        trace = plain_trace(lm, [rng.randrange(12) for _ in range(rng.randint(2, 30))], 20)
+        trace = plain_trace(lm, [rng.randrange(12) for _ in range(rng.randint(2, 30))], 14)
         spec = SETTINGS[number % len(SETTINGS)]
         setup = setup_of(spec, drafting, sorted(trace.stop_ids))
         live = rounds_of(lm, spec.drafter(setup), trace)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from toys import random_ids, toy_model
 from transformers import PreTrainedModel
 
 from failfast import main
+from profiling import profile_engine
+from specdec.drafters.ar import AR_DRAFTER
 from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
 from specdec.models import joined, room
@@ -122,10 +125,24 @@ def test_the_graph_backend_gives_the_same_logits_and_taps(architecture: str) -> 
         torch.testing.assert_close(graph.features, eager.features, **TOLERANCE)
 
 
+def test_matrices_in_full_are_let_go_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = toy_model("qwen2", 3)
+    matrices = [weakref.ref(one.weight) for one in model.model.modules() if isinstance(one, torch.nn.Linear)]
+    alive, of = [], Int8Matrix.of
+
+    def counted(weight: torch.Tensor) -> Int8Matrix:
+        alive.append(sum(one() is not None for one in matrices))
+        return of(weight)
+
+    monkeypatch.setattr(Int8Matrix, "of", counted)
+    quantised(model, CPU)
+    assert alive == [*range(len(matrices), 0, -1)] or alive == [len(matrices), *range(len(matrices), 1, -1)]
+
+
 def test_joined_layers_step_aside() -> None:
     model = in_8_bits(toy_model("llama", 1))
     assert joined.body_of(model) is model.get_submodule("model")
-    with pytest.raises(ValueError, match="in full"):
+    with pytest.raises(TypeError, match="in full"):
         joined.JoinedBody(model.get_submodule("model"), joined.join_weights(model, None))
 
 
@@ -183,6 +200,17 @@ def test_what_cannot_be_is_one_line(family, tmp_path, capsys, words: tuple[str, 
         status = error.code
     assert status == 2 and BAD[words] in capsys.readouterr().err.strip().split("\n")[-1]
     assert not list(tmp_path.glob("pickles"))
+
+
+def test_a_profile_of_it_prices_it_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its entry is what its records call it, and its passes are those of weights in 8 bits."""
+    settings = profile_engine.Settings(CPU, torch.float32, "eager", 64, INT8)
+    assert settings.entry("tiny") == "tiny-Instruct-int8"
+    for role in (TARGET, AR_DRAFTER):
+        lm = profile_engine.make_lm("tiny", role, settings)
+        assert is_quantised(lm.model) == (role is TARGET)
+    assert profile_engine.main(["--rows", "--target_weights", "int8", "--device", "cpu", "--targets", "tiny"]) == 2
+    assert "leave out it or --target_weights int8" in capsys.readouterr().err
 
 
 def test_experts_are_refused(tmp_path) -> None:

@@ -5,6 +5,7 @@ On a GPU also whole networks of such weights, in recorded passes, against the ea
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 
@@ -23,7 +24,7 @@ from specdec.models.int8 import Int8Matrix, quantised
 from specdec.models.lm import CachedLM
 
 __all__ = ["dtype"]  # a fixture
-ERRORS = {torch.float32: 1e-4, torch.bfloat16: 4e-2}  # of a network's logits
+DTYPES = (torch.float32, torch.bfloat16)
 
 
 def matrix(outer: int, inner: int) -> Int8Matrix:
@@ -88,7 +89,7 @@ def test_plans_divide_what_they_cut() -> None:
         for inner in (32, 96, 896, 4096, 27648):
             for kind in ("rotated", "gated", "add", "scaled"):
                 plan = plan_int8(kind, rows, 5120, inner)
-                assert inner % plan.block_k == 0 and (plan.splits == 1 or rows <= 64)
+                assert inner % plan.block_k == 0 and plan.splits >= 1
 
 
 @pytest.mark.parametrize("is_fused", [True, False], ids=["fused", "library"])
@@ -113,25 +114,27 @@ def test_a_whole_model_on_the_kernels(architecture: str, is_fused: bool) -> None
 @pytest.mark.gpu
 @pytest.mark.skipif(not IS_GPU, reason="needs a CUDA device")
 @pytest.mark.parametrize("architecture", ["qwen2", "llama", "qwen3"])
-@pytest.mark.parametrize("kept_in", ERRORS, ids=str)
+@pytest.mark.parametrize("kept_in", DTYPES, ids=str)
 @pytest.mark.parametrize("fused_up_to", [0, 64])
 def test_recorded_passes_agree_with_the_eager_backend(
     architecture: str, kept_in: torch.dtype, fused_up_to: int
 ) -> None:
-    """Chains and trees of every padded size, and taps."""
-    model = toy_model(architecture, 5, scale=2.0, hidden_size=128, num_layers=3).to("cuda", kept_in)
-    model = quantised(model, torch.device("cuda"))
+    """Chains and trees of every padded size, and taps. Neither is the truth in bfloat16: both are compared with the
+    same weights in float32, from which rounding takes the graph backend no further than the eager one."""
+    own = toy_model(architecture, 5, scale=2.0, hidden_size=128).to("cuda", kept_in)
+    exact = CachedLM(quantised(copy.deepcopy(own).float(), torch.device("cuda")))
+    model = quantised(own, torch.device("cuda"))
     eager, graph = CachedLM(model), GraphLM(model, options=BackendOptions(fused_up_to=fused_up_to))
-    rng, errors, sizes = random.Random(3), [], []
+    rng, errors = random.Random(3), []
     for step, count in enumerate([600, 1, 2, 5, 16, 33, 64, 70, 96, 130, 257, 3]):
         tokens, is_tree = random_ids(step, count), step % 2 and count < 272
         parents = [rng.randint(max(-1, row - 5), row - 1) for row in range(count)] if is_tree else None
-        ours, theirs = (lm.forward(tokens, parents=parents, taps=(2, 0)).float() for lm in (graph, eager))
-        errors.append((ours - theirs).norm().item())
-        sizes.append(theirs.norm().item())
-        assert errors[-1] < 2.5 * ERRORS[kept_in] * sizes[-1], f"{count} tokens at {eager.length}"
-        for lm in (eager, graph):
+        logits = [lm.forward(tokens, parents=parents, taps=(1, 0)).float() for lm in (exact, eager, graph)]
+        for lm in (exact, eager, graph):
             lm.commit(1 if is_tree else count)
-        error = (graph.features.float() - eager.features.float()).norm()
-        assert error < 2.5 * ERRORS[kept_in] * eager.features.float().norm()
-    assert math.hypot(*errors) / math.hypot(*sizes) < ERRORS[kept_in]
+        taps = [lm.features.float() for lm in (exact, eager, graph)]
+        errors += [[((one - found[0]).norm() / found[0].norm()).item() for one in found] for found in (logits, taps)]
+    for _, of_eager, of_graph in errors:
+        assert of_graph < (1e-4 if kept_in == torch.float32 else 1e-3 + 2 * of_eager), errors
+    of_eager, of_graph = (math.hypot(*(one[index] for one in errors)) for index in (1, 2))
+    assert of_graph < (1e-3 if kept_in == torch.float32 else 1.2 * of_eager), errors

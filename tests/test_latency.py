@@ -5,14 +5,19 @@ import dataclasses
 import json
 
 import pytest
+from made_up import made_up_trace
 
+from specdec.decoding.chains import Chain, Chains
+from specdec.drafters.dflash import DflashStatic
 from specdec.errors import UserError
 from specdec.latency.asked import PricingConfig
 from specdec.latency.pricing import Price, Pricing, measured, price
 from specdec.latency.profile import LatencyProfile, known_profiles, load_profile, resolve_target, verification_ms
+from specdec.ranking.oracle import TraceJudges
 from specdec.records.identity import Identity
 from specdec.records.record import Record
 from specdec.records.rounds import Round
+from specdec.traces.replay import replay
 
 TARGET = "Qwen2.5-7B-Instruct"
 # Totals that a third party reported for FailFast with a 7B target on 50 MATH questions.
@@ -169,6 +174,31 @@ def test_an_ar_pass_has_a_price_of_its_own_where_the_profile_names_one(tmp_path)
         load_profile(path)
 
 
+def test_a_heads_pass_may_cost_something_else_beside_every_target(tmp_path):
+    """Each target has its own price; one that is not named has none, and drafters of that family are not priced."""
+    targets = {"target_ms_per_token": {"big": 10.0, "small": 3.0, "other": 5.0}, "verify_ms": {}}
+    families = {"family_pass_ms": {"dflash": {"big": 4.0, "small": 1.5}, "eagle3": 0.5}}
+    profile = load_profile(write_profile(tmp_path, {**PLAIN_JSON, **targets, **families}))
+    record = make_record([make_round(4, 2), make_round(4, 2)])
+    of_head = dataclasses.replace(record, identity=dataclasses.replace(record.identity, drafter="dflash_sf_4"))
+    assert [price(of_head, profile, entry).draft_ms for entry in ("big", "small")] == [8.0, 3.0]
+    engines = {entry: Pricing((profile,), entry).prices(of_head) for entry in targets["target_ms_per_token"]}
+    assert [len(prices) for prices in engines.values()] == [1, 1, 0]
+    with pytest.raises(UserError, match="does not say what a pass of dflash costs beside other"):
+        price(of_head, profile, "other")
+    assert profile.families("other") == {"eagle3": 0.5} and profile.knows("block", "other")
+    trace = made_up_trace(1, num_tokens=12)
+    blocks = [Chain(one.tokens, one.confidences, [1] * 5, [0], [0], []) for one in trace.chains["ar"].chains]
+    dflash = {"dflash": Chains.pack("dflash", {"drafter_sha256": "d"}, 5, blocks)}
+    record = replay(dataclasses.replace(trace, chains=dflash), DflashStatic(3))
+    for entry, dear in (("big", True), ("small", True), ("other", False)):
+        judges = TraceJudges(dataclasses.replace(trace, chains=dflash), Pricing((profile,), entry))
+        ceilings = judges.ceilings(record)
+        assert len(ceilings) == dear
+        for one in ceilings.values():
+            assert one.total_ms == pytest.approx(price(record, profile, entry).total_ms) and one.share <= 1
+
+
 def test_an_empty_record_has_no_price():
     empty, full = make_record([]), make_record([make_round(0, 0)])
     with pytest.raises(UserError, match="no output"):
@@ -275,6 +305,13 @@ def changed(path, value):
         (changed(["verify_ms", "big", "0"], 1.0), "the key '0'"),
         (changed(["verify_ms", "big", "08"], 1.0), "the key '08'"),
         (changed(["verify_ms", "big", "x"], 1.0), "the key 'x'"),
+        (changed(["family_pass_ms"], {}), "family_pass_ms is empty"),
+        (changed(["family_pass_ms"], {"dflash": "2"}), r"family_pass_ms\['dflash'\] must be a positive number"),
+        (changed(["family_pass_ms"], {"dflash": {"small": 1.0}}), "'small', which has no entry in target_ms_per_token"),
+        (
+            changed(["family_pass_ms"], {"dflash": {"big": 0}}),
+            r"family_pass_ms\['dflash'\]\['big'\] must be a positive",
+        ),
         (changed(["provenance"], "a paper"), "provenance must be a JSON object"),
         (changed(["name"], "x] Speedup: 9x\n[y"), "unusable name"),
         (changed(["name"], "measured"), "unusable name"),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from samples import make_record, make_round
 
 from specdec.errors import UserError
+from specdec.latency import load
 from specdec.latency.batch_costs import BatchCosts
 from specdec.latency.load import draft_ms, serve
 from specdec.latency.pricing import price
@@ -22,11 +23,13 @@ AR, DLLM = "ar_None_sf_3", "dllm_0.05_sf_4"
 ONE_MS, MORE_MS = 10.0, 1.0  # of a target's pass over a token, and of each more
 
 
-def profile(contexts: tuple[int, ...] = (0, 100)) -> LatencyProfile:
-    """A pass takes 10 ms, and 1 more for every token beyond the first, of all requests; contexts cost nothing. A
-    drafter's takes 2 ms, and half a ms for every request more."""
-    verify = [[[ONE_MS + MORE_MS * (r * k - 1)] * len(contexts) for k in (1, 10)] for r in (1, 2, 40)]
-    passes = [[[2.0 + 0.5 * (r - 1)] * len(contexts)] for r in (1, 40)]
+def profile(contexts: tuple[int, ...] = (0, 100), context_ms: float = 0.0) -> LatencyProfile:
+    """A pass takes 10 ms, and 1 more for every token beyond the first, of all requests. A drafter's takes 2 ms, and
+    half a ms for every request more. In both, a token of a request's context takes `context_ms`."""
+    verify = [
+        [[ONE_MS + MORE_MS * (r * k - 1) + context_ms * r * x for x in contexts] for k in (1, 10)] for r in (1, 2, 40)
+    ]
+    passes = [[[2.0 + 0.5 * (r - 1) + context_ms * r * x for x in contexts]] for r in (1, 40)]
     frozen = [tuple(tuple(map(tuple, table)) for table in one) for one in (verify, passes)]
     rows = RowTables(
         0, {"t": Rows((1, 2, 40), (1, 10), contexts, frozen[0])}, {"ar": Rows((1, 40), (1,), contexts, frozen[1])}
@@ -34,8 +37,8 @@ def profile(contexts: tuple[int, ...] = (0, 100)) -> LatencyProfile:
     return LatencyProfile("p", 2.0, {"t": 10.0}, {"t": {1: 10.0, 10: 19.0}}, {}, ar_draft_pass_ms=2.0, rows=rows)
 
 
-def costs(most: int) -> BatchCosts:
-    return BatchCosts.of(profile(), "t", ("ar",), most)
+def costs(most: int, context_ms: float = 0.0) -> BatchCosts:
+    return BatchCosts.of(profile(context_ms=context_ms), "t", ("ar",), most)
 
 
 def recorded(rounds: list[list[tuple[int, int, int, int]]], num_servers: int = 1, **more: np.ndarray) -> Recorded:
@@ -139,6 +142,25 @@ def test_the_same_seed_gives_the_same_and_servers_do_not_see_each_other():
     assert all(np.array_equal(getattr(one, name), getattr(again, name), equal_nan=True) for name in vars(one))
     alone = [served_at_random(3, 40)[0].time_ms_B[at] for at in (0, 39)]
     assert alone == [one.time_ms_B[0], one.time_ms_B[39]] and len(plan.picks_BL) == 40
+
+
+@pytest.mark.parametrize("context", [None, 37])
+def test_requests_that_never_meet_are_served_as_step_by_step(context):
+    """One at a time they are laid end to end: the same to 1e-9, in another order of sums."""
+    rng = np.random.default_rng(5)
+    rounds = [
+        [(int(p), int(d), int(d), int(d) + 1) for p, d in rng.integers(0, 5, size=(rng.integers(1, 6), 2))]
+        for _ in range(4)
+    ]
+    picks, lens = rng.integers(4, size=(30, 7)), rng.integers(1, 9, size=4)
+    plan = Plan(
+        1, 9, picks, np.zeros(30, int), lens, under_way_BC=rng.random((30, 1)), chunk=int(rng.integers(3, 6)),
+        context=context,
+    )  # fmt: skip
+    policy, own = recorded(rounds, 30), BatchCosts.of(load_profile("H100_bound"), "Qwen3-8B", ("ar",), 1)
+    at_once, by_step = serve(plan, policy, own), load._served(plan, policy, own)
+    for name, theirs in vars(by_step).items():
+        assert getattr(at_once, name) == pytest.approx(theirs, rel=1e-9, abs=0), name
 
 
 # ---- one request at a time: the pricing of one ----------------------------------------------------------------------
@@ -251,36 +273,42 @@ def test_what_cannot_be_simulated_together_is_one_line():
 
 
 def slow_server(
-    rounds: list[list[tuple[int, int, int, int]]], plan: Plan, server: int
+    rounds: list[list[tuple[int, int, int, int]]], plan: Plan, server: int, context_ms: float
 ) -> tuple[list[float], list[float], list[float]]:
     """When each request's prompt was read, its first and its last tokens came: one request after the other, by the
-    prices that `profile` states in words."""
+    prices that `profile` states in words; the mean context of a step is that of all that run in it."""
     asked = [int(plan.picks_BL[server, at % plan.picks_BL.shape[1]]) for at in range(plan.num_measured)]
     arrivals = [0.0] * len(asked) if plan.arrivals_BN is None else plan.arrivals_BN[server].tolist()
     clock, waiting = 0.0, list(range(len(asked)))
-    running: dict[int, list] = {}
+    running: dict[int, list] = {}  # of each what is unread, the rounds to come, the context
     read, first, last = ([0.0] * len(asked) for _ in range(3))
     while waiting or running:
         if not running and waiting and arrivals[waiting[0]] > clock:
             clock = arrivals[waiting[0]]
         while waiting and len(running) < plan.num_places and arrivals[waiting[0]] <= clock:
             one = waiting.pop(0)
-            running[one] = [int(plan.prompt_lens_Q[asked[one]]), list(rounds[asked[one]])]
+            running[one] = [int(plan.prompt_lens_Q[asked[one]]), list(rounds[asked[one]]), 0]
         room, took = plan.chunk, {}
-        decoding = [one for one, (unread, _) in running.items() if not unread]
+        decoding = [one for one, (unread, *_) in running.items() if not unread]
         for one in sorted(one for one in running if one not in decoding):
             if room:
                 took[one] = min(room, running[one][0])
                 room -= took[one]
         turns = {one: running[one][1].pop(0) for one in decoding}
+        in_step = [*took, *turns]
+        a_request_ms = context_ms * sum(running[one][2] for one in in_step) / len(in_step)
         wanted = [turn[0] for turn in turns.values()]
         for j in range(1, max(wanted, default=0) + 1):
-            clock += 2 + 0.5 * (sum(want >= j for want in wanted) - 1)
+            num = sum(want >= j for want in wanted)
+            clock += 2 + 0.5 * (num - 1) + a_request_ms * num
+        clock += a_request_ms * len(in_step)
         clock += 10 + sum(took.values()) + sum(turn[1] + 1 for turn in turns.values()) - 1
         for one, amount in took.items():
             running[one][0] -= amount
+            running[one][2] += amount
             read[one] = clock if not running[one][0] else read[one]
-        for one in turns:
+        for one, turn in turns.items():
+            running[one][2] += turn[3]
             first[one] = first[one] or clock
             if not running[one][1]:
                 last[one] = clock
@@ -289,7 +317,8 @@ def slow_server(
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_steps_are_those_of_a_server_written_down_request_by_request(seed):
+@pytest.mark.parametrize("context_ms", [0.0, 0.25])
+def test_steps_are_those_of_a_server_written_down_request_by_request(seed, context_ms):
     rng = np.random.default_rng(seed)
     rounds = [
         [(int(p), int(d), int(d), int(d) + 1) for p, d in rng.integers(0, 5, size=(rng.integers(1, 5), 2))]
@@ -300,9 +329,11 @@ def test_steps_are_those_of_a_server_written_down_request_by_request(seed):
     plan = Plan(
         int(sizes[0]), 6, sizes[1], np.zeros(3, int), sizes[2], arrivals_BN=comes, chunk=int(rng.integers(1, 12))
     )
-    served = serve(plan, recorded(rounds, 3), costs(int(sizes[0])))
+    served = serve(plan, recorded(rounds, 3), costs(int(sizes[0]), context_ms))
     for server in range(3):
         for ours, theirs in zip(
-            (served.read_BN, served.first_BN, served.finished_BN), slow_server(rounds, plan, server), strict=True
+            (served.read_BN, served.first_BN, served.finished_BN),
+            slow_server(rounds, plan, server, context_ms),
+            strict=True,
         ):
             assert ours[server] == pytest.approx(theirs, rel=1e-9)

@@ -178,6 +178,11 @@ def test_the_best_of_a_table_and_what_cannot_be_told_from_it():
         (("--latency_profile", "H100_bound", "A100_bound", "--latency_target", "Qwen3-8B"), "a server has one profile"),
         (("--policies", "scheduled", "--trace_dir", "nowhere"), "nowhere"),
         (("--policies", "off"), "give --request_rate"),
+        (("--max_batch", "4"), "--max_batch bounds what comes under --request_rate"),
+        (
+            ("--policies", "fixed", "off", "--request_rate", "9", "--trace_dir", "."),
+            "--trace_dir is read by",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(results, capsys, flags, why):

@@ -23,7 +23,7 @@ from specdec.models.lm import CachedLM
 
 pytestmark = pytest.mark.slow
 PROMPT_LENGTHS = (1, 20, 31, 32, 33, 63, 64, 200)
-NUM_TOKENS = 28
+NUM_TOKENS = 20
 AR_SPECS = (ArStatic(1), ArStatic(8), ArDynamic(0.4, 20, 5), ArDynamic(0.7, 12, 1))
 DLLM_SPECS = (
     DllmStatic(0.9, 8),

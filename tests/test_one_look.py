@@ -324,9 +324,9 @@ MAKE = Path(__file__).parent.parent / "Makefile"
 
 def demo_flags() -> list[str]:
     """What `make demo` gives failfast.py, but the folder."""
-    line = re.search(r"failfast\.py (.*) --output_dir \$\(DEMO_DIR\)$", MAKE.read_text(), re.M)
-    assert line is not None
-    return line[1].split()
+    lines = re.search(r"^demo:.*?failfast\.py (.*?) --output_dir \$\(DEMO_DIR\)$", MAKE.read_text(), re.M | re.S)
+    assert lines is not None
+    return lines[1].replace("\\\n", "").split()
 
 
 @pytest.mark.slow

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from profiling.roofline import entry_name
 from profiling.serving import server_profile
+from specdec import cli
 from specdec.commands.run import parse_args
 from specdec.errors import UserError
 from specdec.latency.profile import engine_name, load_profile, resolve_target
@@ -55,3 +57,20 @@ def test_a_home_that_no_shell_has_put_in_is_one(checkpoint: Path) -> None:
 def test_an_unknown_name_is_still_refused(checkpoint: Path) -> None:
     with pytest.raises(UserError, match="has no target 'inner'"):
         resolve_target(load_profile("vLLM_A6000"), "inner/")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "--settings", "FOLDER"),
+        ("plot", "eagle_training", "FOLDER", "--out", "x.png"),
+    ],
+    ids=" ".join,
+)
+def test_a_folder_in_the_place_of_a_file_is_called_one(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with suppress(SystemExit):
+        assert cli.main([word.replace("FOLDER", str(tmp_path)) for word in words]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "it is a folder, not a file" in error

@@ -310,5 +310,7 @@ def test_many_requests_at_a_time_are_simulated_where_asked(tmp_path):
     said = " ".join(run_recommend(words).split())
     assert "32 requests at a time, simulated by A100_bound (roofline) as if Qwen3-8B: " in said
     document = json.loads(run_recommend([*words, "--json"]))
-    assert [one["value"] for one in document["load"]["loads"]] == [32] and document["concurrency"] == 1
-    assert json.loads(run_recommend([*words[:-2], "--json"]))["load"] is None
+    assert [one["value"] for one in document["load"]["loads"]] == [32] and document["concurrency"] == 32
+    assert {one["concurrency"] for one in document["engines"]} == {1}
+    alone = json.loads(run_recommend([*words[:-2], "--json"]))
+    assert alone["load"] is None and alone["concurrency"] == 1

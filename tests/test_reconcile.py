@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from planted_servers import STOP, Planted, drafter, pair, prompt_of, recorded, said, shifted, target, unmapped
 
-from specdec.ranking.conventions import Convention, tally
+from specdec.ranking.conventions import Convention, Written, tally
 from specdec.ranking.reconcile import OURS, Reconciled, agrees, reconcile
 from specdec.ranking.text_findings import Show
 
@@ -129,6 +129,16 @@ def test_a_drafter_without_weights_is_named_by_its_counts():
 def test_a_drafter_that_no_hypothesis_gives_is_left_unexplained():
     one = found(Planted(drafts=lambda text: target(text) if said(11, text[-4:], 2) else 3))
     assert kinds(one)[-1] == "unexplained" and one.apart and not one.is_explained
+
+
+def test_copied_drafts_go_on_after_a_stop_token_where_drafts_are_whole():
+    """A drafter that writes ends there: whole, its draft counts as many tokens as it may have."""
+    copied = Written([7, 8, 9, 2], [[7, 2, 5], [], [], []], {2}, 16, is_copied=True)
+    whole = Convention(8, is_whole=True)
+    assert [tally(copied, one).num_drafted for one in (Convention(8), whole)] == [2, 3]
+    written_out = Written([7, 8, 9, 2], [[7, 2], [], [], []], {2}, 16)
+    assert [tally(written_out, one).num_drafted for one in (Convention(8), Convention(8, is_whole=True))] == [2, 8]
+    assert copied.cut(2).is_copied
 
 
 def test_counts_after_the_end_stay_within_what_was_drafted_there():

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from fake_server import DONE, STEPS, FakeServer, Handler, Reply, data, hang_up, status, usage_chunk
-from planted_servers import Planted, ngram_counts, prompt_of, recorded
+from planted_servers import Drafts, Planted, copied_counts, oldest_place, prompt_of, recorded
 
 from specdec import cli
 from specdec.commands import reconcile
 from specdec.decoding.chains import Chains
 from specdec.drafters.lookup import OLDEST
+from specdec.drafters.suffix import Suffix, SuffixDrafter
 from specdec.drafters.token_drafter import token_chain
 from specdec.ranking.served_counts import ServedCounts, read_counts
 from specdec.records.identity import Identity
@@ -127,12 +128,26 @@ def test_a_server_that_samples_is_asked_again(results, capsys):
 
 def test_a_server_that_looks_up_the_oldest_place_is_known_by_its_drafts(results, tmp_path, capsys):
     """vLLM's ngram; half of its rounds have no draft."""
-    counts = [ngram_counts(number, prompt_of(number), list(recorded(number).tokens), 2, 4) for number in QUESTIONS]
+    counts = copied(lambda text: oldest_place(text, 4, 2))
     assert 0 < sum(one.num_drafts for one in counts) < sum(one.num_rounds for one in counts)
     asked = [str(results), "--drafter", "lookup_2_sf_4", "--counts", save(tmp_path, counts), "--json"]
     assert reconcile.main(asked, "failfast reconcile") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["is_explained"] and found["findings"][0]["text"] == OLDEST
+
+
+def test_suffix_decoding_is_told_by_the_text_alone(results, tmp_path, capsys):
+    """vLLM's, with nothing remembered: drafts of any length up to its own, which go on after a stop token."""
+    drafter = SuffixDrafter(Suffix(24, max_draft_len=8), ())
+    counts = copied(lambda text: drafter.guess(text).tokens)
+    asked = [str(results), "--drafter", "suffix_24_n8", "--counts", save(tmp_path, counts), "--json"]
+    assert reconcile.main(asked, "failfast reconcile") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["is_explained"] and sum(one["server"]["num_drafted"] for one in found["questions"]) > 0
+
+
+def copied(drafts: Drafts) -> list[ServedCounts]:
+    return [copied_counts(number, prompt_of(number), list(recorded(number).tokens), drafts) for number in QUESTIONS]
 
 
 def save(folder: Path, entries: Sequence[ServedCounts], name: str = "counts.json") -> str:

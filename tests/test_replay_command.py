@@ -45,6 +45,7 @@ def test_the_ranking_shows_the_share_of_the_ceiling(traces: Path) -> None:
     out = replay.run([str(traces), "--sweep_lowconf_threshold", "0.3", "0.6", "--sweep_max_spec_len", "20", "--wide"])
     assert "dllm_0.05_df_0.3_20_10" in out and "ar_None_sf_10" in out
     assert "of the ceiling  over-drafting  under-drafting  drafter passes" in out
+    assert "weights a pass" in out  # the drafters themselves, as rank --wide has them
     assert "Plain decoding: not measured." in out and "Every output equals plain decoding." in out
 
 

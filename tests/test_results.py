@@ -49,6 +49,7 @@ def test_a_person_reads_lines_and_a_pipe_gets_json_alone(terminal, capsys) -> No
     assert measured(profile_tpt_vllm, "--json", metrics=vllm_metrics()) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["num_valid"] == 3 and "ms per token" in printed.err
+    assert "tokens a second, 1 at a time" in printed.err
 
 
 def test_a_file_of_json_is_what_documented_commands_take(terminal, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from samples import make_record
 
 from profiling import roofline
+from profiling.head_bounds import HEADS, HeadShape, head_pass_ms
 from profiling.roofline import GPUS, OTHERS, SHAPES, Gpu, Machine, find_shape, gpu_of, num_flops, values_moved
 from scripts import bounds
 from specdec.latency import profile as latency
@@ -51,6 +52,20 @@ def test_bytes_and_products_by_hand():
     assert values_moved(model(tie_word_embeddings=True), 3, 100) == layers + head + kv * 103
     pairs = 3 * 100 + 1 + 2 + 3
     assert num_flops(model(), 3, 100, 2) == 2 * layers * 3 + 2 * head * 2 + 4 * 2 * 4 * pairs
+
+
+def test_a_heads_pass_by_hand():
+    """Its layers and norm, its output head, keys and values of its layers alone, and what takes the features in."""
+    head = HeadShape(num_layers=1, num_taps=2, num_tokens=3, is_wide=True, most_words=7)
+    kv, features, wide = 2 * 1 * 2, 2 * 4 * 4, 4 * (2 + 2) * 2
+    values = 128 + 4 + 7 * 4 + 3 * 4 + kv * 103 + features + wide
+    reading = Machine(Gpu(1e-9, 1e6, 1, ""), 2)
+    assert head_pass_ms(reading, head, model(), 100) == pytest.approx(2 * values)
+    assert head_pass_ms(reading, head, model(tie_word_embeddings=True), 100) == pytest.approx(2 * values)
+    for name in SHAPES.keys() - {"tiny", "SmolLM2-135M"}:
+        target = find_shape(TARGET, name)
+        dflash, eagle3 = (head_pass_ms(H200, one, target, 512) for one in HEADS.values())
+        assert eagle3 < dflash < H200.pass_ms(target, 1, 512), name
 
 
 def test_a_pass_takes_the_longer_of_reading_and_multiplying():
@@ -193,11 +208,24 @@ def test_models_of_a_folder_are_found_by_their_config(family_folder):
         ar_drafter=None,
         targets=[str(family_folder)],
         contexts=[64],
+        heads=False,
         gpu="A100",
         dtype="float32",
     )
     fields = roofline.bounds(flags, Machine(GPUS["A100"], 4))
     assert list(fields["target_ms_per_token"]) == [family_folder.name]
+
+
+def test_passes_of_heads_over_several_requests_are_priced_where_asked(profile_dir, capsys):
+    assert roofline.main(["--gpu", "H100", "--targets", "Qwen3-8B", "--heads", "--write_profile", "own"]) == 0
+    profile = load_profile("own")
+    assert profile.rows is not None
+    for name in HEADS:
+        rows = profile.rows.passes[name]
+        assert rows.at([1], [1], [512])[0, 0, 0] == pytest.approx(profile.pass_ms(name, "Qwen3-8B"), rel=1e-3)
+        assert rows.ms[-1][0][0] > rows.ms[0][0][0]
+    along = load_profile("H100_bound")
+    assert along.rows is not None and not {*HEADS} & {*along.rows.passes}
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_several_questions_at_once(capsys):
     with FakeServer([reply, together]) as server:
         assert run(profile_tpt_vllm, server, "--repeats", "2", "--concurrency", "6", "--warm_up", "1") == 0
     found = last_json(capsys)
-    assert found["concurrency"] == found["num_valid"] == 6
+    assert found["concurrency"] == found["num_valid"] == 6 and found["tokens_per_s"] > 0
 
 
 def test_a_profile_grows_by_target_and_prices_at_once(tmp_path, profile_dir, clock, capsys):

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from dflash_heads import save_dflash, toy_dflash
 from families import MASK_ID, WORDS, edit_config, flags, save_family, save_model
+from heads import save_head, toy_head
 from toys import random_ids, toy_model, toy_tokenizer
 
 from specdec.commands import run as failfast
@@ -164,14 +166,37 @@ def test_a_prompt_token_without_a_row_is_named_before_weights(family, tmp_path, 
         assert status == 2 and "word50" in error and "40 rows" in error and error.count("\n") == 1
 
 
+def without_numbers(which: str, folder: Path) -> Path:
+    """A model of a run, or a head of it, one of whose rows is not of numbers."""
+    model = toy_model("qwen2", 1, scale=4.0)
+    with torch.no_grad():
+        if which == "eagle3":
+            head = toy_head("safeailab", model, 5)
+            head.tensors["lm_head.weight"][5] = torch.nan
+            return save_head(folder, head)
+        if which == "dflash":
+            block = toy_dflash("DFlashDraftModel", model, 5, taps=(0,))
+            block.tensors["norm.weight"][5] = torch.nan
+            return save_dflash(folder, block)
+        model.lm_head.weight[5] = torch.nan
+    return save_model(folder, model, **({"mask_token_id": MASK_ID} if which == "dllm" else {}))
+
+
+@pytest.mark.parametrize("drafter", ["eagle3_sf", "eagle3_tree", "dflash_sf", "dflash_tree"])
+@pytest.mark.parametrize("record", [(), ("--record",)])
+def test_a_head_without_numbers_is_named_and_not_its_target(family, tmp_path, capsys, drafter, record) -> None:
+    which = drafter.partition("_")[0]
+    head = without_numbers(which, tmp_path / which)
+    arguments = flags(family, tmp_path / "out", f"--{which}_dir", str(head), "--drafters", drafter, *record)
+    status, error = run([*arguments, "--num_questions", "1", "--spec_len", "4"], capsys)
+    assert status == 2 and "not finite" in error and str(head) in error and error.count("\n") == 1
+    assert not list((tmp_path / "out").rglob("*.npz")) and not find_records(tmp_path / "out")
+
+
 @pytest.mark.parametrize("which", ["target", "ar", "dllm"])
 @pytest.mark.parametrize("record", [(), ("--record",)])
 def test_a_model_without_numbers_leaves_no_record_of_it(family, tmp_path, capsys, which, record) -> None:
-    model = toy_model("qwen2", 4)
-    with torch.no_grad():
-        model.lm_head.weight[5] = torch.nan
-    more = {"mask_token_id": MASK_ID} if which == "dllm" else {}
-    broken = {**family, which: save_model(tmp_path / which, model, **more)}
+    broken = {**family, which: without_numbers(which, tmp_path / which)}
     kinds = ("plain", *{"target": (), "ar": ("ar_sf",), "dllm": ("failfast",)}[which])
     status, error = run(flags(broken, tmp_path / "out", "--drafters", *kinds, *record), capsys)
     assert status == 2 and "not finite" in error and str(tmp_path / which) in error and error.count("\n") == 1

@@ -226,12 +226,15 @@ def test_heads_are_made_once_and_not_of_other_settings(command, tmp_path, monkey
     status, said = command("--families", "dflash", "--soft_weight", "0")
     assert status == 2 and "GB are free" in said.err and not (tmp_path / "work" / "dflash").exists()
     monkeypatch.setattr(memory, "free_bytes", lambda device: 1e12)
-    status, said = command("--families", "dflash", "eagle3", "ar", "--budget_tokens", "60", "--num_layers", "1")
+    status, said = command("--families", "dflash", "eagle3", "--budget_tokens", "60")
     assert status == 0, said.err
+    status, later = command("--families", "ar", "--budget_tokens", "60", "--num_layers", "1")
+    assert status == 0, later.err  # of the same answers
     made = json.loads((tmp_path / "work" / "dflash" / "training.json").read_text())
     assert made["family"] == "dflash" and made["flops"] > 0 and made["curve"][-1]["questions"] == 2
     assert "acceptance_length" in said.err and "--dflash_dir work/dflash --drafters plain dflash" in said.err
-    told = [line.partition(" failfast.py ")[2] for line in said.err.splitlines() if " failfast.py " in line]
+    lines = [*said.err.splitlines(), *later.err.splitlines()]
+    told = [line.partition(" failfast.py ")[2] for line in lines if " failfast.py " in line]
     assert len(told) == 3
     for flags in told:
         run.parse_args(flags.split())  # what it says to run can be run
@@ -261,6 +264,15 @@ def test_a_curve_is_read_from_a_head_or_from_several(tmp_path, capsys):
     assert training_curves.read_curves(tmp_path / "training.json") == {"dflash": [look]}
     assert training_curves.read_curves(tmp_path / "dspark.curve.json") == {"dspark": [look]}
     assert training_curves.read_curves(tmp_path / "many.json") == {"mine": [look, look]}
-    for name in ("none.json", "odd.json", "nowhere.json"):
+    work = tmp_path / "work"
+    for name, content in (("ar_drafter", {"losses": [[1, 2.0]]}), ("dflash", {})):
+        (work / name).mkdir(parents=True)
+        (work / name / "training.json").write_text(json.dumps(content))
+    for name in ("none.json", "odd.json", "nowhere.json", "work", "work/ar_drafter"):
         assert training_curves.main([str(tmp_path / name), "--out", str(tmp_path / "x.png")]) == 2
-        assert capsys.readouterr().err.count("\n") == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "irectory" not in error.replace("No such file or directory", "")
+    head = work / "dflash" / "training.json"
+    head.write_text((tmp_path / "training.json").read_text())
+    assert training_curves.files_in(head.parent) == training_curves.files_in(work) == [head]
+    assert training_curves.main([str(work), "--out", str(tmp_path / "x.png")]) == 0

@@ -11,7 +11,7 @@ from test_trees import all_trees
 
 from specdec.decoding.target import count_accepted
 from specdec.drafters.base import Spec
-from specdec.drafters.dflash_trees import OFFERS, DflashCostTree, DflashSureTree, DflashTree
+from specdec.drafters.dflash_trees import OFFERS, DflashCostTree, DflashPairsTree, DflashSureTree, DflashTree
 from specdec.drafters.families import parse_name
 from specdec.drafters.text_trees import LookupTree, SuffixDecodingTree, text_paths
 from specdec.errors import UserError
@@ -81,6 +81,7 @@ def test_as_good_as_the_best_of_all_trees(name: str) -> None:
 RULES: list[Spec] = [
     *map(DflashTree, (1, 2, 5, 12, 40)),
     *(DflashSureTree(floor, most) for floor, most in product((0.0, 0.02, 0.1, 0.5), (3, 40))),
+    *(DflashPairsTree(floor, 12) for floor in (0.0, 0.1)),
     DflashCostTree(40, "Big@made-up"),
 ]
 TOP_K = {"slot_top_k": 4}

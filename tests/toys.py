@@ -151,6 +151,41 @@ def greedy_tokens(
     return tokens[len(prompt_ids) :], smallest_gap
 
 
+def greedy_answers(
+    model: torch.nn.Module, prompts: Sequence[Sequence[int]], max_new_tokens: int
+) -> list[tuple[list[int], float]]:
+    """`greedy_tokens` of many prompts at once, without stop tokens: padded on the right, where causal rows see nothing
+    of it."""
+    texts, gaps = [list(prompt) for prompt in prompts], [float("inf")] * len(prompts)
+    for _ in range(max_new_tokens):
+        longest = max(map(len, texts))
+        padded = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts])
+        with torch.inference_mode():
+            logits = model(input_ids=padded, use_cache=False).logits
+        last = logits[torch.arange(len(texts)), torch.tensor([len(text) - 1 for text in texts])].topk(2)
+        for index, ((best, second), (token, _)) in enumerate(zip(*(part.tolist() for part in last), strict=True)):
+            gaps[index] = min(gaps[index], best - second)
+            texts[index].append(token)
+    return [(text[len(prompt) :], gap) for prompt, text, gap in zip(prompts, texts, gaps, strict=True)]
+
+
+def clear_answers(
+    model: torch.nn.Module, prompts: Sequence[list[int]], count: int, max_new_tokens: int
+) -> list[tuple[list[int], list[int]]]:
+    """The first `count` prompts whose greedy continuation has no close call, each with it."""
+    answered = zip(prompts, greedy_answers(model, prompts, max_new_tokens), strict=True)
+    return [(prompt, greedy) for prompt, (greedy, gap) in answered if gap > TOO_CLOSE][:count]
+
+
+def next_of_each(model: torch.nn.Module, prompt_ids: Sequence[int], answer: Sequence[int]) -> tuple[list[int], float]:
+    """What the model writes greedily at each place of an answer, given what stands before; and the smallest gap.
+
+    One uncached forward. Where it equals the answer, the answer is what greedy decoding writes, token after token.
+    """
+    values, tokens = causal_logits(model, [*prompt_ids, *answer])[len(prompt_ids) - 1 : -1].topk(2)
+    return tokens[:, 0].tolist(), float((values[:, 0] - values[:, 1]).min())
+
+
 def clear_prompt(model: torch.nn.Module, length: int, max_new_tokens: int) -> tuple[list[int], list[int]]:
     """A random prompt whose greedy continuation never has a close call, and that continuation (without stop token)."""
     prompt, greedy = _clear_prompt(model, length, max_new_tokens)

@@ -134,6 +134,14 @@ def split_prompts(arguments: argparse.Namespace, num_held: int) -> tuple[list[st
     return _with_copies(arguments, own[:-num_held]), own[-num_held:]
 
 
+def prompts_beside(arguments: argparse.Namespace, num_held: int) -> list[str]:
+    """What `split_prompts` asks, and nothing of what it holds back; all of a file that is too short to hold any back.
+    Drafters that hold nothing back are made of it, so that heads can be made of the same answers."""
+    own = _own_prompts(arguments)
+    has_held = not arguments.data_dir and num_held > 0 and len(own) >= 2 * num_held
+    return _with_copies(arguments, own[:-num_held] if has_held else own)
+
+
 def held_back_prompts(data_dir: Path, dataset: str) -> list[str]:
     """The prompts of a data set's last training rows, which nothing is trained on."""
     rows = read_rows(Path(data_dir) / dataset / "train.jsonl")

@@ -23,7 +23,7 @@ from specdec.models.checkpoints import read_config
 from training import ranks
 from training.answers import DecodeSettings
 from training.cli import add_compile_flag, run_command, training_parser
-from training.corpus import add_prompt_flags, read_prompts, split_prompts
+from training.corpus import add_prompt_flags, prompts_beside, split_prompts
 from training.drafter_run import FOLDERS, DrafterRun, DrafterSettings
 from training.heads import HeadSettings
 from training.make_heads import HEADS, print_table, require_heads, table_of
@@ -89,7 +89,7 @@ def add_head_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--markov_rank", type=int, default=usual.markov_rank, help="of DSpark's Markov head")
     parser.add_argument("--draft_vocab_size", type=int, help="words that EAGLE-3 drafts (default: the target's)")
     parser.add_argument("--head_steps", type=int, help=f"optimizer steps of heads (default: {usual.loop.num_steps})")
-    parser.add_argument("--held_back", type=int, default=8, help="questions that heads are looked at with")
+    parser.add_argument("--held_back", type=int, default=8, help="questions to look at heads with, never trained on")
     parser.add_argument("--num_looks", type=int, default=8, help="how often, while a head is trained")
 
 
@@ -150,9 +150,9 @@ def make(arguments: argparse.Namespace) -> dict:
 def cached_prompts(
     arguments: argparse.Namespace, has_heads: bool
 ) -> tuple[Callable[[], list[str]], Callable[[], HeldBack] | None]:
-    """What the target is asked; and, where heads are trained, what is held back."""
+    """What the target is asked, the same whichever drafters are made; and, where heads are, what is held back."""
     if not has_heads:
-        return lambda: read_prompts(arguments), None
+        return lambda: prompts_beside(arguments, arguments.held_back), None
     texts, held = split_prompts(arguments, arguments.held_back)
     most = arguments.max_new_tokens
     return lambda: texts, lambda: HeldBack(find_target(arguments.target_dir), held, most, arguments.num_looks)

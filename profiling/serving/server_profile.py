@@ -5,6 +5,7 @@ is started by hand (docs/servers.md), with or without speculative decoding.
 """
 
 import argparse
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from profiling.serving.ranking_row import check_vanilla, ranking_row
 from profiling.serving.server import Server
 from profiling.serving.speculating import Kind, add_method_flag, method_of, speculation_of, told, warn_of_memory
 from profiling.serving.step_costs import check_other_length, draft_cost_of_steps
-from profiling.serving.trials import require_trials, run_trials, summary, without_remembered
+from profiling.serving.trials import require_trials, run_trials, summary, tokens_per_s, without_remembered
 from specdec.commands.flags import status_as
 from specdec.errors import UserError
 from specdec.models.checkpoints import BUNDLED, SMOLLM2, TARGET, find_model
@@ -110,8 +111,10 @@ def measure(engine: Engine, flags: argparse.Namespace, problems: Sequence[Proble
     served.warm_up(flags.warm_up)
     before = served.metrics()
     kind.check_warm_up(at_first, before)
+    begin = time.perf_counter()
     trials = run_trials(served.ask, problems, flags.repeats, flags.concurrency)
-    found = summary(kept := without_remembered(trials))
+    rate = tokens_per_s(trials, time.perf_counter() - begin)
+    found = {**summary(kept := without_remembered(trials)), "tokens_per_s": rate}
     found |= speculation_of(engine, served, before, kept)
     kind.check(found)
     warn_of_memory(found)

@@ -121,6 +121,13 @@ def summary(trials: Sequence[Trial]) -> dict[str, Any]:
     }
 
 
+def tokens_per_s(trials: Sequence[Trial], seconds: float) -> float | None:
+    """What the server gave while it was asked, prompts and the last answers' fewer neighbours in it; None where a trial
+    does not count, whose tokens are not known."""
+    answers = [trial.answer for trial in trials if trial.answer is not None]
+    return sum(one.num_tokens for one in answers) / seconds if len(answers) == len(trials) else None
+
+
 def trial_dict(trial: Trial, answer: Answer) -> dict[str, Any]:
     """A trial that counts, as JSON: counts, times in ms and, where it is known, its speculation."""
     found: dict[str, Any] = {name: getattr(trial, name) for name in ("dataset", "question_id", "repeat")}

@@ -117,7 +117,13 @@ def _least_len(trace: Trace, name: str) -> int:
 
 
 def _is_priced(spec: Advised, profiles: Sequence[LatencyProfile]) -> bool:
-    return not spec.has_own_price or any(profile.knows(spec.priced_as) for profile in profiles)
+    return not spec.has_own_price or bool(_engines(spec, profiles))
+
+
+def _engines(spec: Advised, profiles: Sequence[LatencyProfile]) -> list[tuple[LatencyProfile, str]]:
+    """The targets of profiles beside which these say what a pass of it costs."""
+    engines = [(profile, entry) for profile in profiles for entry in profile.target_ms_per_token]
+    return [(profile, entry) for profile, entry in engines if profile.knows(spec.priced_as, entry)]
 
 
 def policy(name: str, max_draft_len: int = MAX_DRAFT_LEN, pricing: str = "") -> Advised:
@@ -136,8 +142,7 @@ def shortest(traces: Sequence[Trace], name: str) -> int:
 def learn(traces: Sequence[Trace], name: str, profiles: Sequence[LatencyProfile]) -> Calibration:
     """A drafter's calibration with the rates of every target of every profile."""
     calibration = calibrate(traces, name)
-    priced = [profile for profile in profiles if profile.knows(policy(name).priced_as)]
-    engines = [(profile, entry) for profile in priced for entry in profile.target_ms_per_token]
+    engines = _engines(policy(name), profiles)
     rates = {
         f"{entry}@{profile.name}": own_rate(traces, calibration, profile, entry)
         for profile, entry in tqdm(engines, desc=name, disable=None)

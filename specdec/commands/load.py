@@ -12,9 +12,11 @@ from specdec.ranking.entries import records_of
 from specdec.ranking.load_study import PROFILE, Asked, Study, priced_by
 from specdec.ranking.load_table import CLAIRVOYANT, FIXED, POLICIES, SCHEDULED
 from specdec.ranking.requests import Requests, requests_of, without_loops
+from specdec.records.record import Record
 from specdec.traces.trace import Trace, find_traces, load_trace
 from specdec.views.load_text import load_dict, load_text
 
+_READ_TRACES = {SCHEDULED, CLAIRVOYANT}
 EXAMPLES = (
     "failfast load results --latency_target Qwen2.5-7B-Instruct",
     "failfast load results --concurrency 1 8 64 --policies fixed scheduled clairvoyant",
@@ -75,16 +77,24 @@ def main(arguments: Sequence[str], program: str) -> int:
 def run(arguments: Sequence[str], program: str = "failfast load") -> str:
     """The text to print for a command line. Raises UserError."""
     options = build_parser(program).parse_args(arguments)
-    study = study_of(options)
+    _refuse_idle(options)
+    study = study_of(options, records_of(options.results))
     tables = study.tables()
     if options.json:
         return json.dumps(load_dict(study, tables), indent=1, allow_nan=False) + "\n"
     return load_text(study, tables, options.wide)
 
 
-def study_of(options: Namespace) -> Study:
-    """What the flags ask for, read and checked. Raises UserError."""
-    records = records_of(options.results)
+def _refuse_idle(options: Namespace) -> None:
+    """Raise UserError for a flag that would change nothing."""
+    if options.max_batch is not None and not options.request_rate:
+        raise UserError("--max_batch bounds what comes under --request_rate: give a rate, or leave it out")
+    if options.trace_dir is not None and not _READ_TRACES & {*options.policies}:
+        raise UserError(f"--trace_dir is read by --policies {SCHEDULED} and {CLAIRVOYANT}: give one, or leave it out")
+
+
+def study_of(options: Namespace, records: Sequence[Record]) -> Study:
+    """What the flags ask for of some records, checked. Raises UserError."""
     records = without_loops(records) if options.without_degenerate else records
     requests = requests_of(records, options.allow_unequal, options.allow_seen)
     profile, entry = priced_by(options.latency_profile, options.latency_target, requests.target)
@@ -100,8 +110,8 @@ def study_of(options: Namespace) -> Study:
         context=options.context,
         extrapolate=options.extrapolate,
     )
-    has_chains = {SCHEDULED, CLAIRVOYANT} & {*asked.policies}
-    traces = traces_of(requests, getattr(options, "trace_dir", None) or options.results) if has_chains else []
+    reads_traces = _READ_TRACES & {*asked.policies}
+    traces = traces_of(requests, getattr(options, "trace_dir", None) or options.results) if reads_traces else []
     return Study(requests, profile, entry, asked, traces)
 
 

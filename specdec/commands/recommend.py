@@ -88,7 +88,14 @@ def run(arguments: Sequence[str], program: str = "failfast recommend") -> str:
         notes = [under_load_line(*at_once), *notes]
     said = list(filter(None, notes))
     if options.json:
-        return as_json(stats, models, said, options.price_per_hour, at_once and load_dict(*at_once))
+        return as_json(
+            stats,
+            models,
+            said,
+            options.price_per_hour,
+            at_once and load_dict(*at_once),
+            options.concurrency or CONCURRENCY,
+        )
     return as_text(stats, models, said, options.price_per_hour)
 
 
@@ -122,11 +129,13 @@ def as_json(
     notes: Sequence[str] = (),
     price_per_hour: float | None = None,
     load: Any = None,
+    concurrency: int = CONCURRENCY,
 ) -> str:
-    """For programs: under each engine, and each data set's where there are several. `load`: what was simulated."""
+    """For programs: under each engine, and each data set's where there are several, for one request alone. `load`: what
+    was simulated for `concurrency` requests at a time."""
     document: dict[str, Any] = {
         **scope_of(stats),
-        "concurrency": CONCURRENCY,
+        "concurrency": concurrency,
         "load": load,
         "engines": [recommendation_dict(one, price_per_hour) for one in by_engine(stats, models)],
         "data_sets": [

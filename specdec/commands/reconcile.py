@@ -124,7 +124,7 @@ def _drafter(name: str | None, results: Path, trace: Trace) -> Spec:
         return asked
     names = sorted({path.parent.name for path in find_records(results)})
     specs = [spec for spec in map(known_spec, names) if spec is not None]
-    known = [spec for spec in specs if spec.serving]
+    known = [spec for spec in specs if any(map(spec.is_served, spec.serving))]
     if len(known) != 1:
         listed = ", ".join(spec.name for spec in known) or "no record of a drafter that servers have is there"
         raise UserError(f"give --drafter, the one that the server runs ({listed})")
@@ -132,7 +132,8 @@ def _drafter(name: str | None, results: Path, trace: Trace) -> Spec:
 
 
 def _length_of(spec: Spec) -> int:
-    length = getattr(spec, "draft_len", None)
+    names = ("draft_len", "max_draft_len") if spec.role is None else ("draft_len",)  # what is copied may be shorter
+    length = next((getattr(spec, name) for name in names if hasattr(spec, name)), None)
     if not isinstance(length, int) or spec.chains_name is None:
         raise UserError(f"{spec.name} does not draft by a fixed length, as servers do: give --drafter")
     return length
@@ -164,8 +165,12 @@ def _problems(trace: Trace, question_ids: Sequence[int], options: argparse.Names
 
 def written(trace: Trace, spec: Spec) -> Written:
     """A trace's answer with what the drafter would write after each of its tokens."""
-    drafts = [chain.tokens for chain in trace.chains_of(spec).chains]
-    return Written(trace.output_tokens, drafts, trace.stop_ids, trace.identity.max_new_tokens)
+    return _written(trace, spec, [chain.tokens for chain in trace.chains_of(spec).chains])
+
+
+def _written(trace: Trace, spec: Spec, drafts: Sequence[Sequence[int]]) -> Written:
+    budget = trace.identity.max_new_tokens
+    return Written(trace.output_tokens, drafts, trace.stop_ids, budget, is_copied=spec.role is None)
 
 
 def _served_otherwise(spec: Spec, traces: Sequence[Trace]) -> dict[str, dict[int, Written]]:
@@ -173,8 +178,7 @@ def _served_otherwise(spec: Spec, traces: Sequence[Trace]) -> dict[str, dict[int
     found: dict[str, dict[int, Written]] = {}
     for trace in traces:
         for name, drafts in spec.served_drafts(trace).items():
-            answer = Written(trace.output_tokens, drafts, trace.stop_ids, trace.identity.max_new_tokens)
-            found.setdefault(name, {})[trace.question_id] = answer
+            found.setdefault(name, {})[trace.question_id] = _written(trace, spec, drafts)
     return found
 
 

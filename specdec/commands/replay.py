@@ -3,11 +3,11 @@
 `traces/replay.py` does a single replay.
 """
 
+import dataclasses
 import gc
 import multiprocessing
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -28,8 +28,10 @@ from specdec.ranking.oracle import TraceJudges
 from specdec.ranking.seen import unseen
 from specdec.records.pickles import write_atomic
 from specdec.records.places import load_finished, put_record
-from specdec.records.record import check_writable, identity_path
+from specdec.records.record import Record, check_writable, identity_path
 from specdec.records.turns import row_of, turn_of
+from specdec.runs.drafter_facts import drafter_facts
+from specdec.runs.run_file import runs_of
 from specdec.traces.calibration import advice_of, tree_costs
 from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, find_traces, load_trace
@@ -59,7 +61,7 @@ EXAMPLES = (
 )
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Replays:
     """What to replay on every trace, and what to write of it."""
 
@@ -94,7 +96,8 @@ def _answer(path: Path) -> tuple[tuple[int, str], list[int]]:
     return (trace.question_id, str(trace.identity.settings["prompt_sha256"])), trace.output_tokens
 
 
-Replayed = tuple[list[Entry], list[str]]  # what a single trace gave, and the lines of its log
+# What a single trace gave, the lines of its log, and what is known of its drafters: records without rounds.
+Replayed = tuple[list[Entry], list[str], list[Record]]
 
 
 def build_parser(program: str = PROGRAM) -> StrictParser:
@@ -135,15 +138,16 @@ def run(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> str:
     what = Replays(config, pricing, output_dir, tuple(paths))
     made = list(tqdm(replay_all(paths, what, workers), total=len(paths), desc="traces", disable=None))
     if log is not None:
-        text = "".join(f"{line}\n" for _, lines in made for line in lines)
+        text = "".join(f"{line}\n" for _, lines, _ in made for line in lines)
         with user_error(f"write {log}", "choose another --log"):
             write_atomic(Path(log), text.encode())
-    entries = [entry for found, _ in made for entry in found]
+    entries = [entry for found, _, _ in made for entry in found]
+    facts = drafter_facts([record for _, _, records in made for record in records], runs_of(folder))
     entries, note = unseen(entries, config.output.allow_seen)
     if as_json:
-        return ranking_json(entries, note) + "\n"
+        return ranking_json(entries, note, facts) + "\n"
     view = view_of(config.output)
-    return ranking_report(entries, view) + (f"\n{view.wrapped(note)}\n" if note else "")
+    return ranking_report(entries, view, facts) + (f"\n{view.wrapped(note)}\n" if note else "")
 
 
 def replay_all(paths: Sequence[Path], what: Replays, workers: int) -> Iterable[Replayed]:
@@ -162,6 +166,7 @@ def replay_trace(path: Path, what: Replays) -> Replayed:
     """All settings on one trace."""
     entries: list[Entry] = []
     lines: list[str] = []
+    records: list[Record] = []
     trace, asked = load_trace(path), what.config.questions.question_ids
     if asked is not None and row_of(trace.question_id) not in asked:
         raise UserError(f"{path} lies under the number of another question: its own is {trace.question_id}")
@@ -172,9 +177,10 @@ def replay_trace(path: Path, what: Replays) -> Replayed:
         record = replay(trace, spec, what.config.drafters.options, what.advice(trace, spec), earlier, costs)
         entry = entry_of(record, what.pricing, judges)
         entries.append(entry)
+        records.append(dataclasses.replace(record, rounds=[]))
         lines.extend(record_lines(record, entry))
         if what.output_dir is not None:
             where = identity_path(what.output_dir, record.identity)
             load_finished(where, record.identity, "choose another --output_dir")  # a run's record is not written over
             put_record(record, where, record_text(record, entry))
-    return entries, lines
+    return entries, lines, records

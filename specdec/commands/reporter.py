@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from specdec.commands.next_steps import next_lines
 from specdec.commands.page import Page
@@ -18,7 +19,8 @@ from specdec.ranking.entries import PLAIN, Entry, entry_of, with_measured
 from specdec.ranking.oracle import Judges
 from specdec.ranking.seen import unseen
 from specdec.records.record import Record
-from specdec.runs.run_file import RunFile
+from specdec.runs.drafter_facts import drafter_facts
+from specdec.runs.run_file import RunFile, runs_of
 from specdec.text import quote_text
 from specdec.views.progress import question_line
 from specdec.views.record_text import record_lines, round_lines
@@ -55,6 +57,7 @@ class Reporter:
         self.run_file: RunFile | None = None
         self.plain: dict[int, Entry] = {}
         self.entries: list[Entry] = []
+        self._known: list[Record] = []  # without rounds, for the table of the drafters themselves
         self._num_said = 0  # entries that a question's line has been printed of
 
     def report(self, records: Iterable[Record]) -> None:
@@ -77,6 +80,8 @@ class Reporter:
             self.end_question()
         self.entries.append(entry)
         self._page.add(record)
+        if self.config.output.wide:
+            self._known.append(replace(record, rounds=[]))
         lines, is_debug = record_lines(record, entry), log.isEnabledFor(logging.DEBUG)
         lines = [*(round_lines(record) if is_debug else ()), *lines]
         for line in lines:
@@ -102,11 +107,12 @@ class Reporter:
         self.end_question()
         stats, note = unseen(self.entries, self.config.output.allow_seen)
         view = view_of(self.config.output)
-        ranking = ranking_report(stats, view) + (f"\n{view.wrapped(note)}\n" if note else "")
+        facts = drafter_facts(self._known, runs_of(self.config.output.output_dir) if self._known else ())
+        ranking = ranking_report(stats, view, facts) + (f"\n{view.wrapped(note)}\n" if note else "")
         print(f"\n{ranking}" if log.isEnabledFor(logging.INFO) else ranking, end="")
 
     def close(self) -> None:
         """The page of a run that has ended, and what may come next; of a shard, which is a part, no page."""
         if self.run_file is not None and not self.config.questions.shard:
-            print("\n" + self._page.written(self.entries, self.config.output.allow_seen, self.run_file.path), end="")
+            print(self._page.written(self.entries, self.config.output.allow_seen, self.run_file.path), end="")
         print(next_lines(self.config))

@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from specdec.commands.flags import StrictParser, add_flags, all_flags
+from specdec.commands.libraries import import_libraries
 from specdec.commands.reporter import Reporter
 from specdec.commands.work import record_traces, run_jobs
 from specdec.config import RunConfig
@@ -143,6 +144,7 @@ def _rank_again(config: RunConfig, pricing: Pricing, repeated: Repeated, num_que
 
 def _run_models(config: RunConfig, pricing: Pricing, asked: tuple[Sequence[Problem], Shard], stop: StopRequest) -> None:
     """What needs models, which come with torch and transformers: everything else answers without them."""
+    import_libraries()
     from specdec.runs.jobs import fitting, plan_jobs
     from specdec.runs.plan import describe_run_plan
     from specdec.runs.run_file import describe_run

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from specdec.decoding.stopping import Draft, cut_after_stop
@@ -72,19 +71,26 @@ def speculate(
         verification = target.verify(draft)
         verified = clock()
         drafter.observe(verification)
-        turn = _accept(draft, verification, len(ids), end, stop_ids)
-        rounds.append(replace(turn, draft_ms=1e3 * (drafted - begin), verify_ms=1e3 * (verified - drafted)))
-        ids += turn.emitted_tokens
+        times_ms = 1e3 * (drafted - begin), 1e3 * (verified - drafted)
+        rounds.append(_accept(draft, verification, (len(ids), end), stop_ids, times_ms))
+        ids += rounds[-1].emitted_tokens
     return rounds
 
 
-def _accept(draft: Draft, verification: Verification, prefix_len: int, end: int, stop_ids: Collection[int]) -> Round:
-    """The round's record but for its times, cut after the first stop token and at the budget: the only place of that.
+def _accept(
+    draft: Draft,
+    verification: Verification,
+    places: tuple[int, int],
+    stop_ids: Collection[int],
+    times_ms: tuple[float, float],
+) -> Round:
+    """The round's record, cut after the first stop token and at the budget: the only place of that. `places`: where the
+    prefix and the budget end.
 
     Tokens drafted after the cut count neither as drafted nor as accepted: of a tree all nodes, on any branch, that are
     deeper than the last token of the output, for which they are no guesses.
     """
-    path = verification.accepted_path
+    (prefix_len, end), path = places, verification.accepted_path
     emitted = [*(draft.tokens[node] for node in path), verification.next_token]
     num_kept = min(len(cut_after_stop(emitted, stop_ids)), end - prefix_len)
     is_cut = num_kept < len(emitted)
@@ -92,7 +98,7 @@ def _accept(draft: Draft, verification: Verification, prefix_len: int, end: int,
     judged = verification.probabilities  # None: greedy, which says nothing of single tokens
     return Round(
         prefix_len=prefix_len,
-        draft_tokens=[draft.tokens[node] for node in nodes],
+        draft_tokens=_of(nodes, draft.tokens),
         confidences=draft.confidences if draft.parents is None else _of(nodes, draft.confidences),
         num_prefill_passes=draft.passes.prefill,
         num_denoise_passes=draft.passes.denoise,
@@ -100,8 +106,8 @@ def _accept(draft: Draft, verification: Verification, prefix_len: int, end: int,
         stop_reason=draft.stop_reason,
         accepted_len=num_kept if is_cut else verification.accepted_len,
         next_token=None if is_cut else verification.next_token,
-        draft_ms=0.0,
-        verify_ms=0.0,
+        draft_ms=times_ms[0],
+        verify_ms=times_ms[1],
         target_probabilities=None if judged is None else _of(nodes, judged),
         draft_probabilities=None if judged is None else _of(nodes, draft.token_confidences),
         asked_len=draft.asked_len,
@@ -112,6 +118,8 @@ def _accept(draft: Draft, verification: Verification, prefix_len: int, end: int,
 
 def _of(nodes: Sequence[int], known: Sequence[Known]) -> list[Known]:
     """What is known of these tokens of a draft; of some drafts it is nothing."""
+    if isinstance(nodes, range):  # the first ones
+        return list(known[: nodes.stop])
     return [known[node] for node in nodes if node < len(known)]
 
 

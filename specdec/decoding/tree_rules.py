@@ -7,9 +7,11 @@ FailFast (arXiv 2512.20573).
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from math import exp, inf
+from operator import neg
 from typing import ClassVar, Protocol
 
 from specdec.decoding.trees import Candidates, Expand, Tree, log_of, scored_tree, slots_first
@@ -53,8 +55,7 @@ class SureNodes(NodeRule):
     stop_reason = "low_confidence"
 
     def num_nodes(self, log_probs: Sequence[float]) -> int:
-        least = log_of(self.floor)
-        num_sure = next((n for n, log_prob in enumerate(log_probs) if log_prob < least), len(log_probs))
+        num_sure = bisect_right(log_probs, -log_of(self.floor), key=neg)
         return min(max(num_sure, 1), self.max_nodes, len(log_probs))
 
 

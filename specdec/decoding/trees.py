@@ -40,7 +40,7 @@ class Tree:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    @property
+    @cached_property
     def token_probs(self) -> list[float]:
         """Of each node, its token's probability after its parent."""
         above = [*self.log_probs, 0.0]
@@ -67,19 +67,29 @@ class Tree:
     @cached_property
     def _levels(self) -> list[int]:
         """The nodes level by level, and those of one parent by their tokens."""
-        children: dict[int, list[int]] = {}
-        for node in sorted(range(len(self)), key=self.tokens.__getitem__):
-            children.setdefault(self.parents[node], []).append(node)
-        level, ordered = children.get(ROOT, []), list[int]()
+        children: list[list[int]] = [[] for _ in range(len(self) + 1)]  # the root's are the last
+        for node, parent in enumerate(self.parents):
+            children[parent].append(node)
+        for siblings in children:
+            if len(siblings) > 1:
+                siblings.sort(key=self.tokens.__getitem__)
+        level, ordered = children[ROOT], list[int]()
         while level:
             ordered += level
-            level = [child for node in level for child in children.get(node, ())]
+            level = [child for node in level for child in children[node]]
         return ordered
 
     def first(self, num_nodes: int) -> Tree:
         """The first nodes, level by level, and those of one parent by their tokens: which nodes there are alone decides
         on their order, so that no rounding of near equals does."""
-        return self.taken([node for node in self._levels if node < num_nodes])
+        if num_nodes not in self._firsts:
+            self._firsts[num_nodes] = self.taken([node for node in self._levels if node < num_nodes])
+        return self._firsts[num_nodes]
+
+    @cached_property
+    def _firsts(self) -> dict[int, Tree]:
+        """Those that were asked for: many rules cut at one place."""
+        return {}
 
 
 @dataclass(frozen=True)

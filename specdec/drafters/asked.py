@@ -110,7 +110,7 @@ def model_flags() -> list[Flag]:
 
 
 def _default_of(role: Role) -> str:
-    return ": a folder, or a name on the hub" if role.needs_name else f" (default: {BUNDLED}, or {role.default})"
+    return f" (default: {BUNDLED}, or {role.default})" if role.default else f" (default: none but {BUNDLED}'s own)"
 
 
 def _tuple_of(value: Any) -> Any:

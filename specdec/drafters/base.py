@@ -242,6 +242,10 @@ class Spec(ABC):
         kind may hold it; else None."""
         return None
 
+    def is_served(self, server: str) -> bool:
+        """Whether the server has these drafts: words for this kind of drafter, and for its settings."""
+        return server in self.serving
+
     def served_drafts(self, trace: Recorded) -> Mapping[str, list[list[int]]]:
         """Where servers' drafter of this kind drafts otherwise: what it does -> its drafts, as long as they may be,
         after each prefix of a trace."""

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 NAME = "dflash"
-BLOCK = "dflash_block"  # no flag: how long the checkpoint's blocks are, by its config.json
+# No flags: how long the checkpoint's blocks are, and how many of their slots are drafts, by its config.json.
+BLOCK, DRAFTS = "dflash_block", "dflash_drafts"
 
 
 def _read(source: HeadSource) -> Head:
@@ -39,7 +40,7 @@ def _read(source: HeadSource) -> Head:
     return read_dflash(source)
 
 
-DFLASH_HEAD = HeadRole("DFlash head", "--dflash_dir", "", read=_read)
+DFLASH_HEAD = HeadRole("DFlash head", "--dflash_dir", "dflash_head", read=_read)
 
 
 def check_block(options: Options, context_len: int) -> None:
@@ -60,9 +61,9 @@ class _Dflash(Spec):
 
     @classmethod
     def stated(cls, config: Mapping[str, Any]) -> Options:
-        from specdec.models.dflash import block_size_of
+        from specdec.models.dflash import block_size_of, num_drafts_of
 
-        return {BLOCK: block_size_of(config)}
+        return {BLOCK: block_size_of(config), DRAFTS: num_drafts_of(config)}
 
     @classmethod
     def filled_block(cls, options: Options) -> int | None:
@@ -71,6 +72,11 @@ class _Dflash(Spec):
 
     def check_context(self, options: Options, context_len: int) -> None:
         check_block(options, context_len)
+        if (known := options.get(DRAFTS)) is not None:
+            self.check_drafts(known)
+
+    def check_drafts(self, num_drafts: int) -> None:  # noqa: B027
+        """Raise UserError for a spec that asks for more drafts than a block has."""
 
     @abstractmethod
     def cut(self, confidences: Sequence[float], advice: Advice | None = None) -> tuple[int, str]:
@@ -108,13 +114,11 @@ class DflashStatic(_Dflash):
     def cut(self, confidences: Sequence[float], advice: Advice | None = None) -> tuple[int, str]:
         return len(confidences), "length"
 
-    def check_context(self, options: Options, context_len: int) -> None:
-        super().check_context(options, context_len)
-        block = options.get(BLOCK)
-        if block is not None and self.draft_len > block:
+    def check_drafts(self, num_drafts: int) -> None:
+        if self.draft_len > num_drafts:
             raise UserError(
-                f"{self.name} asks for more than the checkpoint's block of {block}: a head is of no use at another "
-                "length than it was trained for"
+                f"{self.name} asks for more than the {num_drafts} drafts of the checkpoint's block: a head is of no "
+                "use at another length than it was trained for"
             )
 
 
@@ -206,7 +210,7 @@ class DflashDrafter(DflashReader, BlockOfDrafts):
         self.attach(network)
 
     def _block(self, prefix_ids: Sequence[int]) -> tuple[list[int], list[float]]:
-        return self.network.target.on_host(self.network.draft(*self.asked_at(prefix_ids))[0])
+        return self.network.on_host(self.network.draft(*self.asked_at(prefix_ids))[0])
 
 
 class RecordedDflash(BlockOfDrafts):
@@ -215,6 +219,9 @@ class RecordedDflash(BlockOfDrafts):
     def __init__(self, trace: Recorded, spec: _Dflash, advice: Advice | None) -> None:
         super().__init__(spec, trace.stop_ids, advice)
         self._chains, self._prompt_len = trace.chains_of(spec).chains, len(trace.prompt_ids)
+        whole = (len(one.tokens) for one in self._chains if one.tokens and one.tokens[-1] not in trace.stop_ids)
+        if (num_drafts := next(whole, None)) is not None:
+            spec.check_drafts(num_drafts)
 
     def _block(self, prefix_ids: Sequence[int]) -> tuple[list[int], list[float]]:
         chain = self._chains[len(prefix_ids) - self._prompt_len]
@@ -240,7 +247,7 @@ def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Ch
     """One block per prefix. Chains are whole blocks whatever length is wanted, or end with a stop token."""
     network, stop_ids, made = recording.setup.lm, frozenset(recording.setup.stop_ids), list[Chain]()
     for block in blocks_along(recording, network.draft):
-        tokens, confidences = network.target.on_host(block)
+        tokens, confidences = network.on_host(block)
         tokens = cut_after_stop(tokens, stop_ids)
         made.append(Chain(tokens, confidences[: len(tokens)], [1] * len(tokens), [0], [0], []))
     return dict.fromkeys(wanted, made)

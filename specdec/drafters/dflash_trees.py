@@ -145,7 +145,7 @@ class DflashPairsTree(_DflashTree, SureTree):
     kind = "dflash_tree_pairs"
     title = "DFlash, tree by pairs"
     hue = "#B15928"
-    marker = "4"
+    marker = "."
 
     def drafter(self, setup: Setup) -> Drafter:
         return DflashPairsDrafter(setup.lm, self, setup)

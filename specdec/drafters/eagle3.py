@@ -43,7 +43,7 @@ def _read(source: HeadSource) -> Head:
     return read_eagle3(source)
 
 
-EAGLE3_HEAD = HeadRole("EAGLE-3 head", "--eagle3_dir", "", read=_read)
+EAGLE3_HEAD = HeadRole("EAGLE-3 head", "--eagle3_dir", "eagle3_head", read=_read)
 
 
 class _Eagle3(TokenSpec):
@@ -141,7 +141,7 @@ def record(recording: Recording, wanted: Mapping[str, int]) -> dict[str, list[Ch
     for name, length in wanted.items():
         made[name] = list(empty)
         for group in in_groups(rows, recording.batch):
-            made[name] += [_chain(pairs, stop_ids) for pairs in network.write_on(group, length).tolist()]
+            made[name] += [_chain(pairs, stop_ids) for pairs in network.write_on(group, length)]
     return made
 
 

@@ -60,7 +60,7 @@ def words_of(spec: Spec, server: str, model: str | None = None) -> Words | None:
 
     Example: `words_of(ArStatic(8), "SGLang", "m").text` begins with "--speculative-algorithm STANDALONE".
     """
-    if server not in spec.serving:
+    if not spec.is_served(server):
         return None
     draft_len = spec.chain_len({})
     known = {**vars(spec), "model": model or UNKNOWN_MODEL, "num_verified": draft_len + 1}

@@ -65,7 +65,17 @@ class Suffix(Spec):
     title = "suffix decoding"
     hue = "#F0E442"
     marker = "h"
-    not_served = "its suffix decoding has no offset and no least score: docs/drafters/suffix.md has its words"
+    serving = {
+        "vLLM": {
+            "method": "suffix",
+            "num_speculative_tokens": "{max_draft_len}",
+            "suffix_decoding_max_tree_depth": "{max_depth}",
+            "suffix_decoding_max_spec_factor": "{factor}",
+            "suffix_decoding_min_token_prob": "{floor}",
+            "suffix_decoding_max_cached_requests": "0",
+        }
+    }
+    not_served = "it has no suffix decoding of these settings"
     is_default = False
 
     @property
@@ -102,6 +112,9 @@ class Suffix(Spec):
         """How many tokens a match of this length drafts at most. Example: `Suffix(factor=1.5).limit(3) == 4`."""
         wanted = np.float32(match_len) * np.float32(self.factor) + np.float32(self.offset)
         return min(self.max_draft_len, int(float(wanted) + 1e-6), self.max_depth - match_len)
+
+    def is_served(self, server: str) -> bool:
+        return super().is_served(server) and not (self.offset or self.min_score or self.earlier)
 
     @property
     def reads_earlier(self) -> bool:

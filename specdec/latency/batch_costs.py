@@ -31,7 +31,7 @@ class BatchCosts:
     @classmethod
     def of(cls, profile: LatencyProfile, entry: str, kinds: Sequence[str], most: int) -> "BatchCosts":
         """Of batches up to `most` requests. Raises UserError for a profile without rows of all these."""
-        verify, own = verify_rows(profile, entry), {kind: pass_rows(profile, kind) for kind in kinds}
+        verify, own = verify_rows(profile, entry), {kind: pass_rows(profile, entry, kind) for kind in kinds}
         at = profile.rows.context if profile.rows else 0
         tokens = sorted({*verify.tokens, *profile.verify_ms[entry]})
         contexts = sorted({at, *(context for one in (verify, *own.values()) for context in one.contexts)})
@@ -43,23 +43,39 @@ class BatchCosts:
         told_K = np.array([verification_ms(profile, entry, int(count)) for count in known])
         anchor_K = told_K / np.interp(known, tokens, of_one_K)
         verify_RKX = verify.at(requests, tokens, contexts) * anchor_K[:, None]
-        passes = [_passes_RX(own[kind], profile.pass_ms(kind), at, (requests, contexts)) for kind in kinds]
+        passes = [_passes_RX(own[kind], profile.pass_ms(kind, entry), at, (requests, contexts)) for kind in kinds]
         verify_RKX[0] = 0.0
         none = [np.zeros((most + 1, len(contexts)))]  # where nobody's drafter makes a pass
         points = np.array(tokens, float), np.array(contexts, float)
         return cls(tuple(kinds), *points, verify_RKX, np.stack(passes or none))
 
+    def at(self, context: float) -> "BatchCosts":
+        """The same where every context is of that length."""
+        x, share = _between(self.contexts_X, np.array([float(context)]))
+        x_next = np.minimum(x + 1, self._last[1])
+        verify_RKX, passes_DRX = (
+            table[..., x] + share * (table[..., x_next] - table[..., x]) for table in (self.verify_RKX, self.passes_DRX)
+        )
+        return BatchCosts(self.kinds, self.tokens_K, np.array([float(context)]), verify_RKX, passes_DRX)
+
     def verify_ms(self, requests: np.ndarray, tokens: np.ndarray, contexts: np.ndarray) -> np.ndarray:
-        """A pass of the target over `requests` requests, whose mean number of tokens and mean context these are; all
-        of one shape. A profile's table, linear in both, its last slope beyond it."""
-        (k, k_share), (x, x_share) = _between(self.tokens_K, tokens), _between(self.contexts_X, contexts)
-        table, k_next, x_next = self.verify_RKX, np.minimum(k + 1, self._last[0]), np.minimum(x + 1, self._last[1])
+        """A pass of the target over `requests` requests, whose mean number of tokens and mean context these are, of
+        one shape together. A profile's table, linear in both, its last slope beyond it."""
+        k, k_share = _between(self.tokens_K, tokens)
+        table, k_next = self.verify_RKX, np.minimum(k + 1, self._last[0])
+        if len(self.contexts_X) == 1:
+            short = table[requests, k, 0]
+            return np.asarray(short + k_share * (table[requests, k_next, 0] - short))
+        x, x_share = _between(self.contexts_X, contexts)
+        x_next = np.minimum(x + 1, self._last[1])
         short = table[requests, k, x] + x_share * (table[requests, k, x_next] - table[requests, k, x])
         far = table[requests, k_next, x] + x_share * (table[requests, k_next, x_next] - table[requests, k_next, x])
         return np.asarray(short + k_share * (far - short))
 
     def pass_ms(self, kinds_B: np.ndarray, contexts_B: np.ndarray) -> np.ndarray:
         """[B, R] a drafter's pass over 0, 1, ... requests of these mean contexts."""
+        if len(self.contexts_X) == 1:
+            return np.asarray(self.passes_DRX[kinds_B, :, 0])
         x_B, share_B = _between(self.contexts_X, contexts_B)
         low_BR = self.passes_DRX[kinds_B, :, x_B]
         high_BR = self.passes_DRX[kinds_B, :, np.minimum(x_B + 1, self._last[1])]
@@ -78,13 +94,14 @@ def verify_rows(profile: LatencyProfile, entry: str) -> Rows:
     return profile.rows.verify[entry]
 
 
-def pass_rows(profile: LatencyProfile, kind: str) -> Rows:
+def pass_rows(profile: LatencyProfile, entry: str, kind: str) -> Rows:
     """The same of a drafter's passes; those of an AR drafter cost what blocks do where the profile tells no other."""
     known = {} if profile.rows is None else profile.rows.passes
     found = known.get(kind, known.get("block") if kind == "ar" and profile.ar_draft_pass_ms is None else None)
-    if found is None or not profile.knows(kind):
+    if found is None or not profile.knows(kind, entry):
         raise UserError(
-            f"latency profile {profile.name} does not say what a pass of {kind} over several requests costs"
+            f"latency profile {profile.name} does not say what a pass of {kind} over several requests costs: "
+            "take one that does (of bounds: failfast profile roofline --heads)"
         )
     return found
 

@@ -8,18 +8,42 @@ records or traces, what a step costs from `batch_costs.py`; nothing is measured 
 Shape suffixes: B servers, C places of a server, N measured requests, R requests of a batch from 0 on.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
 from specdec.latency.batch_costs import BatchCosts
-from specdec.latency.serving import EMPTY, Decision, Plan, Policy, Served, Sight, State
+from specdec.latency.serving import EMPTY, Plan, Policy, Served, Sight, State
 
 _SHRINK = 16  # servers that are done are put away once they are one in this many
 
 
 def serve(plan: Plan, policy: Policy, costs: BatchCosts) -> Served:
     """Run every server until its measured requests are finished. `costs` go up to the plan's number of places."""
+    costs = costs if plan.context is None else costs.at(plan.context)
+    if plan.num_places == 1 and plan.arrivals_BN is None and not policy.asks_rate:
+        return _one_by_one(plan, policy, costs)
+    return _served(plan, policy, costs)
+
+
+def _one_by_one(plan: Plan, policy: Policy, costs: BatchCosts) -> Served:
+    """One request at a time, always: they never meet. Each has a server of its own, and begins when the one before it
+    is finished: the same, in far fewer steps."""
+    num_servers, num = len(plan.picks_BL), plan.num_measured
+    picks_BN = np.take(plan.picks_BL, np.arange(num) % plan.picks_BL.shape[1], 1)
+    each = replace(
+        plan, num_measured=1, picks_BL=picks_BN.reshape(-1, 1), kinds_B=np.repeat(plan.kinds_B, num), under_way_BC=None
+    )
+    served = _served(each, policy.of_servers(np.repeat(np.arange(num_servers), num)), costs)
+    parts = {name: one.reshape(num_servers, num) for name, one in vars(served).items()}
+    ends_BN = np.cumsum(parts["time_ms_B"], 1)
+    begins_BN = ends_BN - parts["time_ms_B"]
+    times = {name: begins_BN + parts[name] for name in ("arrived_BN", "read_BN", "first_BN", "finished_BN")}
+    totals = {name: parts[name].sum(1) for name in ("tokens_B", "accepted_B", "drafted_B")}
+    return Served(time_ms_B=ends_BN[:, -1], **totals, **times, emitted_BN=parts["emitted_BN"])
+
+
+def _served(plan: Plan, policy: Policy, costs: BatchCosts) -> Served:
     run = _Run(plan, policy, costs)
     while len(run.state.servers_B):
         run.step()
@@ -57,37 +81,38 @@ class _Run:
         """One step of every server."""
         self._admit()
         state = self.state
-        took = self._chunks()
-        is_decoding = state.is_running & (state.unread == 0)
-        sight = self._sight(is_decoding, took)
+        is_reading = bool(state.unread.any())
+        took = self._chunks() if is_reading else np.zeros_like(state.unread)
+        is_decoding = state.is_running & (state.unread == 0) if is_reading else state.is_running
+        sight = self._sight(is_decoding, took if is_reading else None)
         decision = self.policy.decide(state, sight)
+        verified_B, emitted_B = decision.verified.sum(1), decision.emitted.sum(1)
         drafting_ms_B = draft_ms(decision.passes, sight.pass_ms_BR)
-        self.clock_B += drafting_ms_B + sight.verify_ms(decision.verified.sum(1))
-        if self.policy.asks_rate:
-            self._account(sight, drafting_ms_B, decision)
-        self._note(self.served.read_BN, (took > 0) & (took == state.unread))
-        self._note(self.served.first_BN, is_decoding & state.is_fresh)
-        state.is_fresh &= ~is_decoding
-        state.unread -= took
-        state.contexts += took + decision.emitted
+        self.clock_B += drafting_ms_B + sight.verify_ms(verified_B)
+        if self.policy.asks_rate:  # what the step gave and what time that took, and the same without drafts
+            self.given_2B += [emitted_B, sight.num_B]
+            self.busy_ms_2B += [drafting_ms_B + sight.alone_ms(verified_B), sight.alone_ms(sight.num_B)]
+        if is_reading:
+            self._note(self.served.read_BN, (took > 0) & (took == state.unread))
+            state.unread -= took
+            state.contexts += took
+        is_first = is_decoding & state.is_fresh
+        if is_first.any():
+            self._note(self.served.first_BN, is_first)
+            state.is_fresh ^= is_first
+        state.contexts += decision.emitted
         state.places += decision.moves
-        counted = decision.emitted, decision.accepted, decision.verified - is_decoding
-        self.totals_3B += [part.sum(1) for part in counted]
+        self.totals_3B += [emitted_B, decision.accepted.sum(1), verified_B - sight.num_B]
         is_over = is_decoding & (state.places >= state.ends)
         if is_over.any():
             self._leave(is_over)
 
-    def _account(self, sight: Sight, drafting_ms_B: np.ndarray, decision: Decision) -> None:
-        """What the step gave and what time that took, and the same without drafts."""
-        num_B = sight.is_decoding.sum(1)
-        self.given_2B += [decision.emitted.sum(1), num_B]
-        self.busy_ms_2B += [drafting_ms_B + sight.alone_ms(decision.verified.sum(1)), sight.alone_ms(num_B)]
-
     def _admit(self) -> None:
         """The next requests take the free places."""
-        is_free = ~self.state.is_running
-        if not is_free.any():
+        is_running = self.state.is_running
+        if is_running.all():
             return
+        is_free = ~is_running
         numbers = self.next_B[:, None] + np.cumsum(is_free, 1) - 1
         if self.plan.arrivals_BN is not None:
             last = self.plan.num_measured - 1
@@ -131,8 +156,6 @@ class _Run:
         """[B, C] prompt tokens that this step reads: the oldest prompts first, a chunk in all."""
         unread = self.state.unread
         took = np.zeros_like(unread)
-        if not unread.any():
-            return took
         room_B, servers = np.full(len(unread), self.plan.chunk), np.arange(len(unread))
         waiting = np.where(unread > 0, self.state.requests, -EMPTY)
         while True:
@@ -145,16 +168,20 @@ class _Run:
             room_B -= amount_B
             waiting[servers[is_some], oldest_B[is_some]] = -EMPTY
 
-    def _sight(self, is_decoding: np.ndarray, took: np.ndarray) -> Sight:
-        is_read = took > 0
-        num_B, sums_B = is_decoding.sum(1), (self.state.contexts * (is_decoding | is_read)).sum(1)
-        reading_B = is_read.sum(1)
-        contexts_B = sums_B / np.maximum(num_B + reading_B, 1)
-        if self.plan.context is not None:
-            contexts_B = np.full(len(contexts_B), float(self.plan.context))
+    def _sight(self, is_decoding: np.ndarray, took: np.ndarray | None) -> Sight:
+        """`took`: what is read of prompts; None where no prompt waits."""
+        num_B, is_there = is_decoding.sum(1), is_decoding
+        reading_B = read_B = np.zeros_like(num_B)
+        if took is not None:
+            is_read = took > 0
+            is_there, reading_B, read_B = is_decoding | is_read, is_read.sum(1), took.sum(1)
+        if self.plan.context is None:
+            contexts_B = (self.state.contexts * is_there).sum(1) / np.maximum(num_B + reading_B, 1)
+        else:
+            contexts_B = np.full(len(num_B), float(self.plan.context))
         pass_ms_BR = self.costs.pass_ms(self.plan.kinds_B[self.state.servers_B], contexts_B)
         so_far = self.given_2B, self.busy_ms_2B
-        return Sight(self.costs, is_decoding, pass_ms_BR, contexts_B, reading_B, took.sum(1), *so_far)
+        return Sight(self.costs, is_decoding, num_B, pass_ms_BR, contexts_B, reading_B, read_B, *so_far)
 
     def _note(self, times_BN: np.ndarray, is_now: np.ndarray) -> None:
         """The clock, of the measured requests that something happens to."""

@@ -56,7 +56,7 @@ def price(record: Record, profile: LatencyProfile, target: str, accounting: str 
     counts = [r.draft_len + 1 for r in record.rounds]
     verify_ms = {count: verification_ms(profile, entry, count) for count in set(counts)}
     return Price(
-        draft_ms=num_passes(record, accounting) * profile.pass_ms(passes_as),
+        draft_ms=num_passes(record, accounting) * profile.pass_ms(passes_as, entry),
         verify_ms=math.fsum(verify_ms[count] for count in counts),
         baseline_ms=_num_output_tokens(record) * profile.target_ms_per_token[entry],
     )
@@ -136,7 +136,7 @@ class Pricing:
 
     def _prices(self, record: Record, entries: Mapping[str, tuple[LatencyProfile, str]]) -> dict[str, Price]:
         kind = parse_name(record.drafter_name).passes_priced_as
-        known = {engine: one for engine, one in entries.items() if one[0].knows(kind)}
+        known = {engine: (profile, entry) for engine, (profile, entry) in entries.items() if profile.knows(kind, entry)}
         return {engine: price(record, profile, entry, self.accounting) for engine, (profile, entry) in known.items()}
 
 

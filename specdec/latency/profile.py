@@ -39,7 +39,7 @@ class LatencyProfile:
     without a table is flat: every verification costs one plain decoding step.
     `ar_draft_pass_ms`: what a pass of an AR drafter costs, which runs one token and no block; None: no less.
     `family_pass_ms`: what a pass of drafters of other families costs, which none of these stands for: `Spec.priced_as`
-    -> ms.
+    -> ms, or -> {target name: ms}, since a head is as wide as the target that it reads.
     `rows`: what passes over several requests cost; None: nobody knows.
     """
 
@@ -49,7 +49,7 @@ class LatencyProfile:
     verify_ms: dict[str, dict[int, float]]
     provenance: dict
     ar_draft_pass_ms: float | None = None
-    family_pass_ms: dict[str, float] = field(default_factory=dict)
+    family_pass_ms: dict[str, float | dict[str, float]] = field(default_factory=dict)
     rows: RowTables | None = None
 
     @property
@@ -62,17 +62,24 @@ class LatencyProfile:
         """The name for tables, which says of a bound that it is one."""
         return f"{self.name} ({ROOFLINE})" if self.is_bound else self.name
 
-    def knows(self, priced_as: str) -> bool:
-        """Whether it says what a pass of such a drafter costs."""
-        return priced_as in ("ar", "block", *self.family_pass_ms)
+    def families(self, entry: str) -> dict[str, float]:
+        """`family_pass_ms` beside one of its targets: family -> ms."""
+        found = {name: ms.get(entry) if isinstance(ms, dict) else ms for name, ms in self.family_pass_ms.items()}
+        return {name: ms for name, ms in found.items() if ms is not None}
 
-    def pass_ms(self, priced_as: str) -> float:
+    def knows(self, priced_as: str, entry: str) -> bool:
+        """Whether it says what a pass of such a drafter costs beside this target."""
+        return priced_as in ("ar", "block", *self.families(entry))
+
+    def pass_ms(self, priced_as: str, entry: str = "") -> float:
         """A pass of a drafter that is priced as "ar" (one token), as "block", or as its own family, which the profile
-        must know."""
-        if priced_as in self.family_pass_ms:
-            return self.family_pass_ms[priced_as]
-        if not self.knows(priced_as):
-            raise UserError(f"latency profile {self.name} does not say what a pass of {priced_as} costs")
+        must know beside the target `entry`."""
+        families = self.families(entry)
+        if priced_as in families:
+            return families[priced_as]
+        if not self.knows(priced_as, entry):
+            beside = f" beside {entry}" if entry else ""
+            raise UserError(f"latency profile {self.name} does not say what a pass of {priced_as} costs{beside}")
         own = self.ar_draft_pass_ms if priced_as == "ar" else None
         return self.draft_pass_ms if own is None else own
 
@@ -172,11 +179,17 @@ def verification_ms(profile: LatencyProfile, target: str, num_tokens: int) -> fl
 
     Linear between the table's points, flat beyond both ends: {1: 10.0, 9: 18.0} gives 14.0 at 5, 18.0 at 64.
     """
+    return verifications_ms(profile, target, range(num_tokens, num_tokens + 1))[0]
+
+
+def verifications_ms(profile: LatencyProfile, target: str, counts: range) -> list[float]:
+    """The same of many numbers of tokens."""
     table = profile.verify_ms.get(target)
     if table is None:
-        return profile.target_ms_per_token[target]
+        return [profile.target_ms_per_token[target]] * len(counts)
     points = sorted(table)
-    return float(np.interp(num_tokens, points, [table[point] for point in points]))
+    found: list[float] = np.interp(counts, points, [table[point] for point in points]).tolist()
+    return found
 
 
 def _read_profile(path: Path) -> LatencyProfile:
@@ -208,9 +221,21 @@ def _parse_profile(raw: object) -> LatencyProfile:
         verify_ms=tables,
         provenance=_object(fields["provenance"], "provenance"),
         **{key: _number(fields[key], key) for key in ("ar_draft_pass_ms",) if key in fields},
-        family_pass_ms=_milliseconds(fields["family_pass_ms"], "family_pass_ms") if "family_pass_ms" in fields else {},
+        family_pass_ms=_families(fields["family_pass_ms"], targets) if "family_pass_ms" in fields else {},
         rows=parse_rows(fields["rows"], tables) if "rows" in fields else None,
     )
+
+
+def _families(raw: object, targets: dict[str, float]) -> dict[str, float | dict[str, float]]:
+    found: dict[str, float | dict[str, float]] = {}
+    for family, ms in _object(raw, "family_pass_ms").items():
+        where = f"family_pass_ms[{family!r}]"
+        found[family] = _milliseconds(ms, where) if isinstance(ms, dict) else _number(ms, where)
+        if foreign := (ms.keys() if isinstance(ms, dict) else set()) - targets.keys():
+            raise UserError(f"{where} has {min(foreign)!r}, which has no entry in target_ms_per_token")
+    if not found:
+        raise UserError("family_pass_ms is empty")
+    return found
 
 
 def _verify_tables(raw: object, targets: dict[str, float]) -> dict[str, dict[int, float]]:

@@ -54,6 +54,9 @@ class Scheduled:
     def begin(self, servers: np.ndarray, questions: np.ndarray, num_running: np.ndarray) -> tuple[np.ndarray, ...]:
         return self.prospects.begins_Q[questions], self.prospects.ends_Q[questions]
 
+    def of_servers(self, servers: np.ndarray) -> "Scheduled":
+        return self
+
     def written(self, places: np.ndarray, moves: np.ndarray) -> np.ndarray:
         return moves
 
@@ -101,7 +104,7 @@ class Scheduled:
         if j == 0 and needs.any():
             first = np.cumsum(np.take_along_axis(np.repeat(needs[..., None], len(ahead), 2), order, 1), 1)
             pass_ms = pass_ms + np.take_along_axis(sight.pass_ms_BR[..., None], first, 1)
-        verified_B = sight.is_decoding.sum(1) + drafted.sum(1)
+        verified_B = sight.num_B + drafted.sum(1)
         more_ms = sight.verify_ms(verified_B[:, None, None] + growth) - sight.verify_ms(verified_B)[:, None, None]
         profit = np.cumsum(sorted_gain, 1) - rate_B[:, None, None] * (pass_ms + more_ms)
         profit = np.where(is_real, profit, -np.inf)
@@ -122,10 +125,9 @@ class Scheduled:
         flat = survival.reshape(len(at), -1)
         order = np.argsort(-flat, 1, kind="stable")
         falling = np.take_along_axis(flat, order, 1)
-        num_B = sight.is_decoding.sum(1)
         counts = np.arange(flat.shape[1] + 1)
         expected = np.concatenate([np.zeros((len(at), 1)), np.cumsum(falling, 1)], 1)
-        value = expected - sight.rate_B[:, None] * sight.verify_ms(num_B[:, None] + counts)
+        value = expected - sight.rate_B[:, None] * sight.verify_ms(sight.num_B[:, None] + counts)
         value[:, 1:][falling < 0] = -np.inf
         best_B = value.shape[1] - 1 - value[:, ::-1].argmax(1)
         rank = np.empty_like(order)

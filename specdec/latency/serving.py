@@ -5,7 +5,7 @@ server, F rounds of all questions one after the other, L requests until their or
 questions, R requests of a batch from 0 on, W drafters.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import ClassVar, Protocol
 
@@ -79,13 +79,14 @@ class Decision:
 
 @dataclass(frozen=True)
 class Sight:
-    """What a policy sees of a step before it drafts: `pass_ms_BR` over 0, 1, ... requests; `contexts_B` their mean;
-    `reading_B` the prompts that are read in the same step, and `read_B` their tokens; `given_2B` and `busy_ms_2B`:
-    the tokens that the server gave so far and in what time, without that of prompts, which no draft saves; and what it
-    would have given without drafts in as many steps."""
+    """What a policy sees of a step before it drafts: `num_B` requests decode; `pass_ms_BR` over 0, 1, ... requests;
+    `contexts_B` their mean; `reading_B` the prompts that are read in the same step, and `read_B` their tokens;
+    `given_2B` and `busy_ms_2B`: the tokens that the server gave so far and in what time, without that of prompts, which
+    no draft saves; and what it would have given without drafts in as many steps."""
 
     costs: BatchCosts
     is_decoding: np.ndarray
+    num_B: np.ndarray
     pass_ms_BR: np.ndarray
     contexts_B: np.ndarray
     reading_B: np.ndarray
@@ -96,23 +97,19 @@ class Sight:
     @cached_property
     def rate_B(self) -> np.ndarray:
         """Tokens a ms so far; no less than without drafts, which is always there to be taken."""
-        num_B = self.is_decoding.sum(1)
-        now_ms_B = np.maximum(self.alone_ms(num_B), 1e-9)
-        return np.asarray(((self.given_2B + num_B) / (self.busy_ms_2B + now_ms_B)).max(0))
+        now_ms_B = np.maximum(self.alone_ms(self.num_B), 1e-9)
+        return np.asarray(((self.given_2B + self.num_B) / (self.busy_ms_2B + now_ms_B)).max(0))
 
     def alone_ms(self, verified_B: np.ndarray) -> np.ndarray:
         """The target's pass over that many tokens of all requests together, without prompts."""
-        num_B = self.is_decoding.sum(1)
-        return self.costs.verify_ms(num_B, verified_B / np.maximum(num_B, 1), self.contexts_B)
+        return self.costs.verify_ms(self.num_B, verified_B / np.maximum(self.num_B, 1), self.contexts_B)
 
     def verify_ms(self, verified: np.ndarray) -> np.ndarray:
         """The target's pass that verifies these tokens of all requests together, [B, ...], and reads its prompts."""
         more = (slice(None), *[None] * (verified.ndim - 1))
-        requests = (self.is_decoding.sum(1) + self.reading_B)[more]
+        requests = (self.num_B + self.reading_B)[more]
         tokens = (verified + self.read_B[more]) / np.maximum(requests, 1)
-        shape = np.broadcast_shapes(requests.shape, tokens.shape)
-        contexts = np.broadcast_to(self.contexts_B[more], shape)
-        return self.costs.verify_ms(np.broadcast_to(requests, shape), tokens, contexts)
+        return self.costs.verify_ms(requests, tokens, self.contexts_B[more])
 
 
 class Policy(Protocol):
@@ -127,6 +124,9 @@ class Policy(Protocol):
         """The tokens that requests have, that went on from the beginning at `places` by `moves`."""
 
     def decide(self, state: State, sight: Sight) -> Decision: ...
+
+    def of_servers(self, servers: np.ndarray) -> "Policy":
+        """The same for other servers, which are like these ones."""
 
 
 @dataclass(frozen=True)
@@ -153,19 +153,23 @@ class Recorded:
         drafters = np.where(is_off, self.plain_B[servers], self.drafters_B[servers])
         return self.begins_WQ[drafters, questions], self.ends_WQ[drafters, questions]
 
+    def of_servers(self, servers: np.ndarray) -> "Recorded":
+        names = "drafters_B", "plain_B", "off_above_B"
+        return replace(self, **{name: getattr(self, name)[servers] for name in names})
+
+    @cached_property
+    def _turns_5F(self) -> np.ndarray:
+        """Every round as a `Decision` has it; the last one is of what does not decode."""
+        one_F = np.ones_like(self.passes_F)
+        turns_5F = np.stack([self.passes_F, self.drafted_F + 1, self.accepted_F, self.emitted_F, one_F])
+        return np.pad(turns_5F, ((0, 0), (0, 1)))
+
     def written(self, places: np.ndarray, moves: np.ndarray) -> np.ndarray:
         before_F = np.concatenate([[0], np.cumsum(self.emitted_F)])
         return np.asarray(before_F[places + moves] - before_F[places])
 
     def decide(self, state: State, sight: Sight) -> Decision:
-        at, on = np.where(sight.is_decoding, state.places, 0), sight.is_decoding
-        return Decision(
-            passes=self.passes_F[at] * on,
-            verified=(self.drafted_F[at] + 1) * on,
-            accepted=self.accepted_F[at] * on,
-            emitted=self.emitted_F[at] * on,
-            moves=on.astype(int),
-        )
+        return Decision(*self._turns_5F.take(np.where(sight.is_decoding, state.places, -1), 1))
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,8 @@ HASH_CHUNKS_PER_FILE = 64
 
 @dataclass(frozen=True)
 class Role:
-    """What a model is for, the flag that names it, its folder among the bundled models, and what is taken where another
-    target has no other ("": nothing)."""
+    """What a model is for, the flag that names it, its folder among the bundled models, and what is taken for another
+    target where nobody names one ("": nothing)."""
 
     title: str
     flag: str
@@ -58,10 +58,9 @@ class Role:
         """How files of weights may be called; of several kinds, the first is read."""
         return ("*.safetensors",)
 
-    @property
-    def needs_name(self) -> bool:
-        """Whether there is nothing to take where nobody names a model."""
-        return not self.bundled_folder and not self.default
+    def default_for(self, target_name: str) -> str:
+        """What is taken for a target where nobody names a model; "": nothing."""
+        return BUNDLED if target_name == BUNDLED else self.default
 
 
 TARGET = Role("target", "--target_model_name", "target")
@@ -130,6 +129,11 @@ class ModelSource:
     @property
     def _model_type(self) -> str:
         return str(self.config.get("model_type", ""))
+
+
+def kept_name(name: str, kept_as: str) -> str:
+    """What a target is called in paths and tables: in 8 bits it is another, "NAME-int8", for its texts are its own."""
+    return name if kept_as == IN_DTYPE else f"{name}-{kept_as}"
 
 
 def find_model(role: Role, name: str, *, with_weights: bool = True) -> ModelSource:

@@ -97,6 +97,12 @@ FIELDS: Mapping[str, Kind] = {
 }
 
 
+def given(config: Mapping[str, Any], name: str, otherwise: Any) -> Any:
+    """What a config.json says of a field, or `otherwise`: no field and null are alike, and 0 is neither."""
+    value = config.get(name)
+    return otherwise if value is None else value
+
+
 @dataclass(frozen=True)
 class Refused:
     """A field of config.json that changes what a network computes and that none here follows: what it says of a model.

@@ -8,7 +8,7 @@ confidence head (DSpark, in DeepSpec's layout); DFlash2's convolutions and selec
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,9 @@ from transformers import Qwen3Config
 
 from specdec.errors import UserError
 from specdec.models.checkpoints import ModelSource
-from specdec.models.dflash_network import DflashNetwork, DflashSettings, LayerKind
+from specdec.models.config_fields import NUMBER, given
+from specdec.models.dflash_layers import LayerKind
+from specdec.models.dflash_network import DflashNetwork, DflashSettings
 from specdec.models.dflash_parts import MARKOV_KINDS, Convolution, Markov, Part, Selector
 from specdec.models.heads import HeadSource, MadeFor, require_tensors
 from specdec.models.llama_like import ACTIVATIONS, LLAMA, layer_settings
@@ -80,7 +82,7 @@ class DflashHead(DflashSettings):
         self, tensors: Mapping[str, Tensor], source: HeadSource, target: CachedLM, backend: str
     ) -> DflashNetwork:
         """The network of these tensors."""
-        return DflashNetwork(self, tensors, target, self.rotary(source), backend == "graph")
+        return DflashNetwork(self, tensors, target, source, backend == "graph")
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,6 +101,11 @@ def block_size_of(config: Mapping[str, Any]) -> int:
     return stated
 
 
+def num_drafts_of(config: Mapping[str, Any]) -> int:
+    """The slots of a block that are drafts, as a config.json has them: all, or all but the anchor's."""
+    return block_size_of(config) - (not _is_anchor_first(settings_of(config)))
+
+
 def slots_are_alone(config: Mapping[str, Any]) -> bool:
     """Whether the slots of its blocks do not know of each other: without a Markov head or a selector."""
     settings = settings_of(config)
@@ -108,12 +115,10 @@ def slots_are_alone(config: Mapping[str, Any]) -> bool:
 def read_dflash(source: HeadSource) -> DflashHead:
     """The head of a folder, by whichever layout it has. Raises UserError for one of none, or of nonsense."""
     settings, where = settings_of(source.config), source.path / "config.json"
-    stated = settings.get("architectures")
-    kinds = [str(one) for one in stated] if isinstance(stated, list) else []
     for name, (value, title) in FOREIGN.items():
         if str(settings.get(name)).lower() == value:
             raise UserError(f"{source.title} is a {title} head ({name} {value!r}), which is not run here")
-    reader = next((read for kind, read in _READERS.items() if kind in kinds), None)
+    reader = _reader_of(settings)
     if reader is None:
         raise UserError(
             f"{where} is not that of a DFlash head: give {source.role.flag} a folder whose architectures has one of "
@@ -129,7 +134,7 @@ def _read_dflash(settings: Mapping[str, Any], source: HeadSource) -> DflashHead:
     """DFlash, or JetSpec: the same with causal blocks."""
     layer = _layer_of(settings, source)
     block_size = block_size_of(settings)
-    is_anchor_first = bool(settings.get("sample_from_anchor") or settings.get("shift_label"))
+    is_anchor_first = _is_anchor_first(settings)
     is_shifted = is_anchor_first or bool(settings.get("draft_shift"))
     return DflashHead(
         _made_for(settings, source, layer),
@@ -139,8 +144,8 @@ def _read_dflash(settings: Mapping[str, Any], source: HeadSource) -> DflashHead:
         int(settings["mask_token_id"]),
         first_slot=0 if is_shifted else 1,
         num_drafts=block_size if is_anchor_first else block_size - 1,
-        embedding_scale=float(settings.get("input_embedding_scale") or 1.0),
-        logit_scale=float(settings.get("output_multiplier") or 1.0),
+        embedding_scale=_scale(settings, "input_embedding_scale"),
+        logit_scale=_scale(settings, "output_multiplier"),
         logit_cap=max(float(settings.get("final_logit_softcapping") or 0.0), 0.0),
         parts=_dspark_parts(settings, source),
     )
@@ -160,7 +165,7 @@ def _read_dflash2(settings: Mapping[str, Any], source: HeadSource) -> DflashHead
 def _read_deepspec(settings: Mapping[str, Any], source: HeadSource) -> DflashHead:
     """Blocks that begin at the anchor: slot k predicts the token after its place. Its programs apply no window, and
     blocks see both sides."""
-    head = _read_dflash({**settings, "sample_from_anchor": True, "block_size": int(settings["block_size"])}, source)
+    head = _read_dflash({**settings, "block_size": int(settings["block_size"])}, source)
     return _with(head, layer_kinds=(LayerKind(is_causal=False),) * len(head.layer_kinds))
 
 
@@ -171,8 +176,27 @@ _READERS = {  # the second version first: a checkpoint may name both
 }
 
 
+def _reader_of(settings: Mapping[str, Any]) -> Callable[[Mapping[str, Any], HeadSource], DflashHead] | None:
+    """What reads a config.json, by the architectures that it names."""
+    stated = settings.get("architectures")
+    kinds = [str(one) for one in stated] if isinstance(stated, list) else []
+    return next((read for kind, read in _READERS.items() if kind in kinds), None)
+
+
+def _is_anchor_first(settings: Mapping[str, Any]) -> bool:
+    is_said = settings.get("sample_from_anchor") or settings.get("shift_label")
+    return bool(is_said) or _reader_of(settings) is _read_deepspec
+
+
 def _with(head: DflashHead, **changes: Any) -> DflashHead:
     return DflashHead(**{**vars(head), **changes})
+
+
+def _scale(settings: Mapping[str, Any], name: str) -> float:
+    scale = float(given(settings, name, 1.0))
+    if not NUMBER.is_fine(scale):
+        raise ValueError(f"{name} {scale}")
+    return scale
 
 
 def _size(block_size: int, source: HeadSource) -> int:
@@ -223,14 +247,14 @@ def _layer_kinds(settings: Mapping[str, Any], source: HeadSource) -> tuple[Layer
     count, has_window = int(settings["num_hidden_layers"]), bool(settings.get("use_sliding_window"))
     first = int(settings.get("max_window_layers", 28)) if has_window else count  # as Qwen3 has it
     kinds = settings.get("layer_types") or [FULL if index < first else SLIDING for index in range(count)]
-    window = int(settings.get("sliding_window") or 4096) if has_window else None
+    window = int(given(settings, "sliding_window", 4096)) if has_window else None
     if len(kinds) != count or not {FULL, SLIDING}.issuperset(kinds) or (window is not None and window < 1):
         raise ValueError(f"layer_types {kinds} of {count} layers, window {window}")
-    stated = [settings[name] for name in ("is_causal", "causal_head", "causal") if settings.get(name) is not None]
-    if len(set(map(bool, stated))) > 1:
+    said = [settings[name] for name in ("is_causal", "causal_head", "causal") if settings.get(name) is not None]
+    if len(set(map(bool, said))) > 1:
         raise UserError(f"{source.title} says both that its blocks are causal and that they are not")
     return tuple(
-        LayerKind(bool(stated[0]) if stated else kind == SLIDING, window if kind == SLIDING else None) for kind in kinds
+        LayerKind(bool(said[0]) if said else kind == SLIDING, window if kind == SLIDING else None) for kind in kinds
     )
 
 

@@ -25,10 +25,11 @@ from torch.nn.functional import embedding, linear, scaled_dot_product_attention,
 
 from specdec.errors import UserError
 from specdec.models.dflash_joined import JoinedLayers
+from specdec.models.dflash_layers import LayerKind, seen
 from specdec.models.dflash_parts import Convolution, Markov, Part, Selector, Walk, convolved, each_alone
-from specdec.models.graph.graphs import MAX_ROWS, PADDED, Graphs
+from specdec.models.graph.graphs import MAX_ROWS, PADDED, Graphs, padded
 from specdec.models.graph.reference import norm, rotated
-from specdec.models.heads import MadeFor
+from specdec.models.heads import HeadSource, MadeFor
 from specdec.models.llama_like import LlamaLike
 from specdec.models.lm import CachedLM
 
@@ -36,15 +37,6 @@ INITIAL_CAPACITY = 2048
 LEAST_SPAN = 256  # positions that a recorded pass looks at, twice as many whenever they do not suffice
 Answer = Callable[[Tensor, Tensor], Tensor]  # of the states of slots [B, S, C] and the anchors [B]
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class LayerKind:
-    """What a layer's queries see of the block (`is_causal`: what stands before them and themselves), and how far they
-    see at all (`window` positions; None: everything)."""
-
-    is_causal: bool
-    window: int | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +76,7 @@ class DflashNetwork:
 
     Attributes:
         taps: the layers of the target whose outputs it reads.
+        title: what messages call it.
         length: positions of the context.
     """
 
@@ -92,17 +85,17 @@ class DflashNetwork:
         head: DflashSettings,
         tensors: Mapping[str, Tensor],
         target: CachedLM,
-        rotary: torch.nn.Module,
+        source: HeadSource,
         is_recorded: bool,
     ) -> None:
-        """`rotary`: the module that makes the angles of positions; `is_recorded`: whether passes are recorded."""
-        self.head, self.target, self.taps = head, target, head.taps
+        """`is_recorded`: whether passes are recorded."""
+        self.head, self.target, self.taps, self.title = head, target, head.taps, source.title
         self.device, dtype = target.device, target.model.dtype
         self.length = 0
         self._w = {name: tensor.to(self.device, dtype) for name, tensor in tensors.items()}
         self._embedding_VC = self._table("embed_tokens.weight", target.model.get_input_embeddings())
         self._head_VC = self._table("lm_head.weight", target.model.get_output_embeddings())
-        self._rotary, self._eps = rotary.to(self.device), float(head.layer["rms_norm_eps"])
+        self._rotary, self._eps = head.rotary(source).to(self.device), float(head.layer["rms_norm_eps"])
         self._convolution = next((part for part in head.parts if isinstance(part, Convolution)), None)
         walks: list[Walk] = [part for part in head.parts if isinstance(part, Markov | Selector)]
         self._walk: Walk = walks[-1] if walks else each_alone
@@ -172,7 +165,7 @@ class DflashNetwork:
         """Take in the target's features of the next positions of the text."""
         for begin in range(0, len(features_NF), MAX_ROWS):
             part_NF = features_NF[begin : begin + MAX_ROWS]
-            count = len(part_NF) if self._graphs is None else next(one for one in PADDED if one >= len(part_NF))
+            count = len(part_NF) if self._graphs is None else padded(len(part_NF), PADDED)
             self._make_room(self.length + count)
             self._features_NF[: len(part_NF)] = part_NF
             self._first.fill_(self.length)
@@ -198,6 +191,10 @@ class DflashNetwork:
         before that. [B, S, 2] float64: each slot's token and how sure it is; good until the next pass."""
         return self._answered(anchors, starts, ("draft",), self._walked)
 
+    def on_host(self, packed_S2: Tensor | np.ndarray) -> tuple[list[int], list[float]]:
+        """A drafted block on the host: its tokens, how sure each is. Raises UserError where these are not numbers."""
+        return self.target.on_host(packed_S2, self.title)
+
     def candidates(self, anchors: Sequence[int], starts: Sequence[int], top_k: int) -> np.ndarray:
         """Of each such block the `top_k` most probable tokens of every slot, [B, S, top_k, 2] float64: tokens and
         log-probabilities, filled up with what has none where the vocabulary is smaller.
@@ -209,7 +206,7 @@ class DflashNetwork:
         # One transfer for both: token ids are exact in float64.
         best_BSK2 = self._answered(anchors, starts, ("candidates", top_k), partial(self._best, top_k))
         found: np.ndarray = best_BSK2.cpu().numpy()
-        self.target.require_numbers(found[:, :, 0, 1].flatten().tolist())
+        self.target.require_numbers(found[:, :, 0, 1].flatten().tolist(), self.title)
         missing = [(0, 0), (0, 0), (0, top_k - found.shape[2])]
         return np.stack([np.pad(found[..., 0], missing), np.pad(found[..., 1], missing, constant_values=-inf)], axis=-1)
 
@@ -257,7 +254,7 @@ class DflashNetwork:
         keys_P = torch.arange(span, device=self.device)
         back_LP = positions_L[:, None] - keys_P
         visible_LP = (keys_P <= positions_L[-1]).expand_as(back_LP)
-        masks: Masks = {kind: _seen(kind, visible_LP, back_LP) for kind in set(self.head.layer_kinds)}
+        masks: Masks = {kind: seen(kind, visible_LP, back_LP) for kind in set(self.head.layer_kinds)}
         return answer(self._blocks(self._anchor, positions_L, positions_L, masks), self._anchor)
 
     def _blocks(self, anchors_B: Tensor, positions_L: Tensor, places_L: Tensor, masks: Masks) -> Tensor:
@@ -342,19 +339,10 @@ class DflashNetwork:
         starts_L = positions_L[blocks_L * size]
         of_context = context_P < starts_L[:, None]
         visible_LP = torch.cat([of_context, blocks_L == blocks_L[:, None]], dim=1)
-        return _seen(kind, visible_LP, positions_L[:, None] - torch.cat([context_P, positions_L]))
+        return seen(kind, visible_LP, positions_L[:, None] - torch.cat([context_P, positions_L]))
 
     def _weight(self, name: str) -> Tensor:
         return self._w[f"{name}.weight"]
 
     def _normed(self, x: Tensor, name: str) -> Tensor:
         return norm(x, self._weight(name), self._eps)
-
-
-def _seen(kind: LayerKind, visible_LP: Tensor, back_LP: Tensor) -> Tensor:
-    """What a layer of this kind sees of what is visible; `back_LP`: how far before each row the keys stand."""
-    if kind.is_causal:
-        visible_LP = visible_LP & (back_LP >= 0)
-    if kind.window is not None:
-        visible_LP = visible_LP & (back_LP.abs() < kind.window)
-    return visible_LP

@@ -16,6 +16,7 @@ from transformers import LlamaConfig, Qwen3Config
 
 from specdec.errors import UserError
 from specdec.models.checkpoints import ModelSource
+from specdec.models.config_fields import given
 from specdec.models.eagle3_network import Eagle3Settings
 from specdec.models.eagle3_trees import Eagle3Trees
 from specdec.models.heads import HeadSource, MadeFor, require_tensors
@@ -89,7 +90,7 @@ class Eagle3Head(Eagle3Settings):
         self, tensors: Mapping[str, torch.Tensor], source: HeadSource, target: CachedLM, backend: str
     ) -> Eagle3Trees:
         """The network of these tensors."""
-        return Eagle3Trees(self, tensors, target, self.rotary(source), backend == "graph")
+        return Eagle3Trees(self, tensors, target, source, backend == "graph")
 
 
 def _is_map(d2t_V: torch.Tensor, t2d: torch.Tensor | None, vocab_size: int) -> bool:
@@ -131,15 +132,15 @@ def read_eagle3(source: HeadSource) -> Eagle3Head:
 
 def _read_safeailab(config: Mapping[str, Any], source: HeadSource) -> Eagle3Head:
     layer = _layer_of(config, "llama", source)
-    stated = (config.get("eagle_config") or {}).get("eagle_aux_hidden_state_layer_ids")
-    target_size = int(config.get("target_hidden_size") or layer["hidden_size"])
-    taps = _default_taps(source) if not stated else tuple(map(int, stated))  # outputs, as SGLang reads them
+    named = (config.get("eagle_config") or {}).get("eagle_aux_hidden_state_layer_ids")
+    target_size = int(given(config, "target_hidden_size", layer["hidden_size"]))
+    taps = _default_taps(source) if named is None else tuple(map(int, named))  # outputs, as SGLang reads them
     return Eagle3Head(
         MadeFor(taps, target_size, layer["vocab_size"]),
         layer,
         "midlayer",
         target_size,
-        int(config.get("draft_vocab_size") or layer["vocab_size"]),
+        int(given(config, "draft_vocab_size", layer["vocab_size"])),
         has_normed_taps=bool(config.get("fc_norm")),
         feeds_normed=bool(config.get("norm_output")),
     )
@@ -148,10 +149,10 @@ def _read_safeailab(config: Mapping[str, Any], source: HeadSource) -> Eagle3Head
 def _read_speculators(config: Mapping[str, Any], source: HeadSource) -> Eagle3Head:
     kind = str(config["transformer_layer_config"].get("model_type", "qwen3"))
     layer = _layer_of(config["transformer_layer_config"], kind, source)
-    stated = config.get("eagle_aux_hidden_state_layer_ids")
-    target_size = int(config.get("target_hidden_size") or layer["hidden_size"])
+    named = config.get("eagle_aux_hidden_state_layer_ids")
+    target_size = int(given(config, "target_hidden_size", layer["hidden_size"]))
     # Indices of hidden states, of which the embeddings' is 0: what goes into a layer, not what comes out.
-    taps = _default_taps(source) if not stated else tuple(int(one) - 1 for one in stated)
+    taps = _default_taps(source) if named is None else tuple(int(one) - 1 for one in named)
     verifier = ((config.get("speculators_config") or {}).get("verifier") or {}).get("name_or_path")
     return Eagle3Head(
         MadeFor(taps, target_size, layer["vocab_size"], verifier=verifier),
@@ -193,7 +194,7 @@ def _layer_of(config: Mapping[str, Any], kind: str, source: HeadSource) -> dict[
     if kind not in DEFAULTS_OF:
         raise UserError(f"{source.title} has layers of {kind!r}: known are {' and '.join(DEFAULTS_OF)}")
     layer = layer_settings(config, DEFAULTS_OF[kind]())
-    if not config.get("head_dim") and kind == "llama":
+    if config.get("head_dim") is None and kind == "llama":
         layer.pop("head_dim", None)
     misfit, refusal = LLAMA.misfit(layer), LLAMA.not_supported(layer)
     if misfit or refusal:

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 
 from specdec.models.eagle3_joined import JoinedLayer
-from specdec.models.graph.graphs import MAX_ROWS, PADDED, Graphs
+from specdec.models.graph.graphs import MAX_ROWS, PADDED, Graphs, padded
 from specdec.models.graph.reference import norm, rotated
-from specdec.models.heads import MadeFor
+from specdec.models.heads import HeadSource, MadeFor
 from specdec.models.llama_like import LlamaLike
 from specdec.models.lm import CachedLM, most_probable
 
@@ -59,6 +59,7 @@ class Eagle3Network:
 
     Attributes:
         taps: the layers of the target whose outputs it reads.
+        title: what messages call it.
         length: rows of the cache that the target has confirmed.
     """
 
@@ -67,11 +68,11 @@ class Eagle3Network:
         head: Eagle3Settings,
         tensors: Mapping[str, Tensor],
         target: CachedLM,
-        rotary: torch.nn.Module,
+        source: HeadSource,
         is_recorded: bool,
     ) -> None:
-        """`rotary`: the module that makes the angles of positions; `is_recorded`: whether passes are recorded."""
-        self.head, self.target, self.taps = head, target, head.taps
+        """`is_recorded`: whether passes are recorded."""
+        self.head, self.target, self.taps, self.title = head, target, head.taps, source.title
         self.length = self._num_steps = 0  # steps: of the draft at hand
         self.device, dtype = target.device, target.model.dtype
         self._w = {
@@ -79,7 +80,7 @@ class Eagle3Network:
             for name, tensor in tensors.items()
             if name != "t2d"
         }
-        self._rotary, self._eps = rotary.to(self.device), float(head.layer["rms_norm_eps"])
+        self._rotary, self._eps = head.rotary(source).to(self.device), float(head.layer["rms_norm_eps"])
         self._graphs = Graphs(self.device) if is_recorded else None
         self._joined = JoinedLayer.of(head, self._w) if is_recorded else None
         self._tokens_V, self._never = self._drafted_tokens()
@@ -160,12 +161,13 @@ class Eagle3Network:
         self.target.require_known(tokens)
         for begin in range(0, len(tokens), MAX_ROWS):
             ids = list(tokens[begin : begin + MAX_ROWS])
-            self._make_room(self.length + self._padded(len(ids)))
+            count = len(ids) if self._graphs is None else padded(len(ids), PADDED)
+            self._make_room(self.length + count)
             self._features_LF[: len(ids)] = features_LF[begin : begin + MAX_ROWS]
             self._ids_L[: len(ids)] = torch.tensor(ids)
             self._first.fill_(self.length)
             self._last.fill_(len(ids) - 1)
-            self._run("extend", self._padded(len(ids)), self.length + len(ids))
+            self._run("extend", count, self.length + len(ids))
             self.length += len(ids)
         self._num_steps = 0
 
@@ -179,11 +181,8 @@ class Eagle3Network:
 
     def _answer(self) -> tuple[int, float]:
         token, probability = self._found.tolist()
-        self.target.require_numbers([probability])
+        self.target.require_numbers([probability], self.title)
         return int(token), probability
-
-    def _padded(self, count: int) -> int:
-        return count if self._graphs is None else next(one for one in PADDED if one >= count)
 
     def _make_room(self, num_positions: int) -> None:
         capacity = self._cache_2GPD.shape[2]
@@ -316,9 +315,9 @@ class Eagle3Network:
         self.length, self._outs_LC = len(tokens), torch.cat(made)
 
     @torch.inference_mode()
-    def write_on(self, rows: Sequence[int], num_steps: int) -> Tensor:
-        """What it would write after each of these rows of the text, all at once: [B, num_steps, 2] token ids and
-        probabilities, float64."""
+    def write_on(self, rows: Sequence[int], num_steps: int) -> list[list[tuple[float, float]]]:
+        """What it would write after each of these rows of the text, all at once: `num_steps` token ids and their
+        probabilities. Raises UserError where these are not numbers."""
         at_B = torch.tensor(list(rows), device=self.device)
         tokens_B, sure_B, fed_BC = self._predicted(self._outs_LC[at_B])
         found, own = [torch.stack([tokens_B.double(), sure_B], dim=-1)], list[tuple[Tensor, Tensor]]()
@@ -326,7 +325,9 @@ class Eagle3Network:
             out_BC = self._layer(self._embedded(tokens_B), fed_BC, at_B + step, self._over_own(at_B, own))
             tokens_B, sure_B, fed_BC = self._predicted(out_BC)
             found.append(torch.stack([tokens_B.double(), sure_B], dim=-1))
-        return torch.stack(found, dim=1)
+        pairs: list[list[tuple[float, float]]] = torch.stack(found, dim=1).tolist()
+        self.target.require_numbers([sure for one in pairs for _, sure in one], self.title)
+        return pairs
 
     def _over_own(self, at_B: Tensor, own: list[tuple[Tensor, Tensor]]) -> Attend:
         """Attention of one new row per prefix over the text's rows up to its own, and the steps `own` after it."""

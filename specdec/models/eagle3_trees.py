@@ -19,6 +19,7 @@ from torch.nn.functional import linear
 
 from specdec.models.eagle3_network import Eagle3Network
 from specdec.models.graph.reference import norm
+from specdec.models.heads import HeadSource
 from specdec.models.lm import CachedLM
 from specdec.models.tree_rows import TreeRows
 
@@ -37,10 +38,10 @@ class Eagle3Trees(Eagle3Network):
         head: Eagle3Head,
         tensors: Mapping[str, Tensor],
         target: CachedLM,
-        rotary: torch.nn.Module,
+        source: HeadSource,
         is_recorded: bool,
     ) -> None:
-        super().__init__(head, tensors, target, rotary, is_recorded)
+        super().__init__(head, tensors, target, source, is_recorded)
         self._root = -1  # the last row of the text that a tree sees
         self._parents: list[int] = []  # of the nodes that were run
         self._node_states_NC = self._states_T1C[0].clone()  # the root's, then each node's
@@ -149,5 +150,5 @@ class Eagle3Trees(Eagle3Network):
 
     def _on_host(self, found_BK2: Tensor) -> np.ndarray:
         found: np.ndarray = found_BK2.cpu().numpy()
-        self.target.require_numbers(found[:, 0, 1].tolist())
+        self.target.require_numbers(found[:, 0, 1].tolist(), self.title)
         return found

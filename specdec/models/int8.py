@@ -57,7 +57,7 @@ Matrix: TypeAlias = Tensor | Int8Matrix  # what an input is multiplied with
 
 
 def in_full(w_NK: Matrix) -> Tensor:
-    """A matrix of a drafter's head: those are never rounded."""
+    """The matrix, for what multiplies with none in 8 bits: drafters' heads, joined layers. Raises TypeError for one."""
     if isinstance(w_NK, Int8Matrix):
         raise TypeError("a matrix in 8 bits, where one in full is multiplied with")
     return w_NK
@@ -82,12 +82,14 @@ class Int8Linear(nn.Module):
 
 
 def quantised(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """`model` itself, with the matrices of its layers in 8 bits on `device`, where each is made: more than one of them
-    is never there in full."""
-    for parent in list(model.get_submodule("model").modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear):
-                setattr(parent, name, Int8Linear(child, device))
+    """`model` itself, with the matrices of its layers in 8 bits on `device`, where each is made. In full it is let
+    go at once, so that a device never has two."""
+    body = model.get_submodule("model")
+    for place in [name for name, module in body.named_modules() if isinstance(module, nn.Linear)]:
+        parent, _, name = place.rpartition(".")
+        own = body.get_submodule(place)
+        assert isinstance(own, nn.Linear)
+        setattr(body.get_submodule(parent), name, Int8Linear(own, device))
     return model
 
 

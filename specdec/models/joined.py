@@ -22,7 +22,7 @@ from torch.nn.functional import scaled_dot_product_attention, silu
 from transformers import PreTrainedModel
 
 from specdec.models.graph.weights import LayerWeights, Weights, join_weights, not_joinable
-from specdec.models.int8 import Int8Matrix, Matrix, is_quantised
+from specdec.models.int8 import in_full, is_quantised
 from specdec.models.kv_buffer import JointCache
 from specdec.models.layer_settings import FULL, SLIDING
 
@@ -48,13 +48,6 @@ def body_of(model: PreTrainedModel) -> nn.Module:
 def as_columns(weight_NC: Tensor) -> Tensor:
     """[C, N], what an input is multiplied with: a CPU's library reads it up to twice as fast as its transpose."""
     return weight_NC.t().contiguous()
-
-
-def _in_full(weight: Matrix) -> Tensor:
-    """Raises ValueError for weights in 8 bits."""
-    if isinstance(weight, Int8Matrix):
-        raise ValueError("joined layers hold their weights in full")
-    return weight
 
 
 @dataclass(frozen=True)
@@ -96,16 +89,21 @@ class JoinedBody(nn.Module):
         position_ids: Tensor,
         cache: JointCache,
         use_cache: bool = True,
+        kept_K: Tensor | None = None,
     ) -> Output:
-        """As transformers' own: ids and positions [B, L], masks true where a position is seen."""
+        """As transformers' own: ids and positions [B, L], masks true where a position is seen. `kept_K`: of the M rows
+        those whose outputs are wanted, [K, C]; None: all, [B, L, C]."""
         turns_BLED = self._turns(position_ids)
         num_rows, num_new, num_heads, half = turns_BLED.shape
         shape = num_rows, num_new, num_heads, 2 * half
         shared = Shared(shape, turns_BLED.flatten(0, 1).flatten(1), added_masks(attention_mask), cache)
         hidden_MC = self.embed(input_ids.flatten())
-        for layer in self.layers:
+        *others, last = self.layers
+        for layer in others:
             hidden_MC = layer(hidden_MC, shared)
-        return Output((self.norm(hidden_MC) * self.norm_C).view(*input_ids.shape, -1))
+        hidden_MC = last(hidden_MC, shared, kept_K)
+        output_MC = self.norm(hidden_MC) * self.norm_C
+        return Output(output_MC.view(*input_ids.shape, -1) if kept_K is None else output_MC)
 
     def _turns(self, positions_BL: Tensor) -> Tensor:
         """By position, [B, L, E, D / 2]; kept, for twice as many as were asked for."""
@@ -135,15 +133,18 @@ class JoinedLayer(nn.Module):
         self.head_norms_ED = None if own.head_norms_2D is None else self._head_norms(own.head_norms_2D)
         scale = weights.head_size**-0.5 if self.head_norms_ED is None else 1.0
         attention_C, mlp_C = self.norm.root * own.attention_norm_C, self.norm.root * own.mlp_norm_C
-        self.qkv_CN = as_columns(self.heads.paired(_in_full(own.qkv_NC), scale) * attention_C)
+        self.qkv_CN = as_columns(self.heads.paired(in_full(own.qkv_NC), scale) * attention_C)
         self.bias_N = None if own.qkv_bias_N is None else self.heads.paired(own.qkv_bias_N, scale)
-        self.output_NC = as_columns(_in_full(own.output_CHD))
-        self.gate_up_C2I = as_columns(_in_full(own.gate_up_2IC) * mlp_C)
-        self.down_IC = as_columns(_in_full(own.down_CI))
+        self.output_NC = as_columns(in_full(own.output_CHD))
+        self.gate_up_C2I = as_columns(in_full(own.gate_up_2IC) * mlp_C)
+        self.down_IC = as_columns(in_full(own.down_CI))
 
-    def forward(self, hidden_MC: Tensor, shared: Shared) -> Tensor:
+    def forward(self, hidden_MC: Tensor, shared: Shared, kept_K: Tensor | None = None) -> Tensor:
+        """`kept_K`: the rows that go on, after all have been seen by each other; None: all."""
         all_MN = self._projected(self.norm(hidden_MC))
         seen_MN = self._attended(all_MN, shared)
+        if kept_K is not None:
+            hidden_MC, seen_MN = hidden_MC[kept_K], seen_MN[kept_K]
         hidden_MC = torch.addmm(hidden_MC, seen_MN, self.output_NC)
         gate_MI, up_MI = torch.mm(self.norm(hidden_MC), self.gate_up_C2I).chunk(2, dim=1)
         return torch.addmm(hidden_MC, silu(gate_MI).mul_(up_MI), self.down_IC)

@@ -116,24 +116,25 @@ class CachedLM:
         logits_KV = self.forward(tokens, block_size=block_size, parents=parents, keep=keep, taps=taps)
         return self.on_host(most_probable(logits_KV, -1 if never is None else never))
 
-    def on_host(self, packed_K2: torch.Tensor | np.ndarray) -> tuple[list[int], list[float]]:
+    def on_host(self, packed_K2: torch.Tensor | np.ndarray, title: str | None = None) -> tuple[list[int], list[float]]:
         """`most_probable` on the host: token ids and probabilities. Waits for the device, if a tensor is there.
 
-        Raises UserError where logits were not numbers: then no probability is one.
+        Raises UserError where logits were not numbers: then no probability is one. `title`: as in `require_numbers`.
         """
         pairs = packed_K2.tolist()
         probabilities = [probability for _, probability in pairs]
-        self.require_numbers(probabilities)
+        self.require_numbers(probabilities, title)
         return [int(token) for token, _ in pairs], probabilities
 
-    def require_numbers(self, probabilities: Sequence[float]) -> None:
-        """Raise UserError unless all of them are finite."""
+    def require_numbers(self, probabilities: Sequence[float], title: str | None = None) -> None:
+        """Raise UserError unless all of them are finite. `title`: of the head on this model that gave them; None: it
+        did itself."""
         if math.isfinite(sum(probabilities)):
             return
         dtype = str(self.model.dtype).removeprefix("torch.")
         wider = {"float16": "try --dtype bfloat16 or float32", "bfloat16": "try --dtype float32"}
         advice = wider.get(dtype, "its weights or its config.json are damaged")
-        raise UserError(f"{self._name} gives logits that are not finite numbers in {dtype}: {advice}")
+        raise UserError(f"{title or self._name} gives logits that are not finite numbers in {dtype}: {advice}")
 
     def require_known(self, tokens: Sequence[int]) -> None:
         """Raise UserError for an id that the embedding table does not have; a GPU would read what is beside it."""

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import torch
 
+from specdec.models.joined import JoinedBody
 from specdec.models.kv_buffer import JointCache, as_cache
 from specdec.models.lm import CachedLM
 
@@ -65,17 +66,18 @@ class PagedLM:
         past_BP = torch.arange(longest * size, device=device) < (size * lengths_B)[:, None]
         mask_BP = torch.cat([past_BP, past_BP.new_ones(len(rows), size)], dim=1)
         positions_BL = size * lengths_B[:, None] + torch.arange(size, device=device)
-        hidden_BLE = self.lm.body(
+        kept_K = torch.tensor([i * size + k for i, row in enumerate(rows) for k in row.keep], device=device)
+        is_joined = isinstance(self.lm.body, JoinedBody)
+        hidden = self.lm.body(
             input_ids=torch.tensor([row.tokens for row in rows], device=device),
             attention_mask=self.lm.masks(positions_BL[:, None], mask_BP[:, None, None, :].expand(-1, 1, size, -1)),
             position_ids=positions_BL,
             **as_cache(self.lm.body, self._pool),
             use_cache=True,
+            **({"kept_K": kept_K} if is_joined else {}),
         ).last_hidden_state
         self._rows = list(rows)
-        kept = torch.tensor([i * size + k for i, row in enumerate(rows) for k in row.keep], device=device)
-        hidden_KE = hidden_BLE.flatten(0, 1)[kept]
-        return self.lm.head(hidden_KE)
+        return self.lm.head(hidden if is_joined else hidden.flatten(0, 1)[kept_K])
 
     def commit(self, indices: Sequence[int]) -> list[int]:
         """Keep the blocks of these rows of the last forward: a new page for each."""

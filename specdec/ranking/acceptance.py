@@ -125,7 +125,7 @@ class RoundCounts:
 
 def _shape(turn: Round) -> Shape:
     drafted = turn.num_reached if turn.is_tree else turn.draft_len
-    return Shape(drafted, turn.accepted_len, len(turn.emitted_tokens))
+    return Shape(drafted, turn.accepted_len, turn.num_emitted)
 
 
 def _tally(pairs: Iterable[tuple[int, int]]) -> list[int]:

@@ -8,8 +8,9 @@ gives a server's counts.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from specdec.decoding.stopping import cut_after_stop
 from specdec.decoding.target import count_accepted
 
 
@@ -33,17 +34,20 @@ class Convention:
 class Written:
     """A recorded answer: its `tokens`, and what was drafted after the first 0, 1, 2, ... of them (None: not known).
 
-    A draft may be longer than any convention's, and ends early at a stop token or where nothing was found.
+    A draft may be longer than any convention's, and ends early where nothing was found, or at a stop token: but for one
+    that `is_copied` from texts, which a server copies on after it.
     """
 
     tokens: Sequence[int]
     drafts: Sequence[Sequence[int] | None]
     stop_ids: Collection[int]
     budget: int
+    is_copied: bool = False
 
     def cut(self, num_tokens: int, budget: int | None = None) -> Written:
         """The same, as if the answer had ended after `num_tokens`."""
-        return Written(self.tokens[:num_tokens], self.drafts[:num_tokens], self.stop_ids, budget or self.budget)
+        tokens, drafts = self.tokens[:num_tokens], self.drafts[:num_tokens]
+        return replace(self, tokens=tokens, drafts=drafts, budget=budget or self.budget)
 
 
 @dataclass
@@ -100,6 +104,9 @@ def _draft(written: Written, at: int, convention: Convention) -> tuple[Sequence[
     known = written.drafts[at] if at < len(written.drafts) else None
     if known is None:
         return None, length if convention.is_whole else 0
-    draft = known[:length] if convention.is_whole else known[: min(length, room)]
-    has_stopped = bool(draft) and draft[-1] in written.stop_ids
-    return draft, length if convention.is_whole and has_stopped else len(draft)
+    if not convention.is_whole:
+        draft = cut_after_stop(list(known[: min(length, room)]), written.stop_ids)
+        return draft, len(draft)
+    draft = list(known[:length])
+    has_stopped = bool(draft) and draft[-1] in written.stop_ids and not written.is_copied
+    return draft, length if has_stopped else len(draft)

@@ -109,9 +109,10 @@ class Study:
 
     def tables(self) -> list[LoadTable]:
         """One a load, in the order asked for."""
-        return [self._table(load) for load in self.asked.loads]
+        return [self.table(load) for load in self.asked.loads]
 
-    def _table(self, load: Load) -> LoadTable:
+    def table(self, load: Load) -> LoadTable:
+        """All rows at one load, and what batch 1's choice loses there."""
         if load.kind == REQUEST_RATE:
             return table_of(load, list(self._at_rate(load.value)), self.batch_1, self._notes(self.asked.max_batch))
         return table_of(load, self._at(int(load.value)), self.batch_1, self._notes(int(load.value)))
@@ -167,7 +168,7 @@ class Study:
 
     def _is_priced(self, kind: str) -> bool:
         try:
-            pass_rows(self.profile, kind)
+            pass_rows(self.profile, self.entry, kind)
         except UserError:
             return False
         return True
@@ -294,7 +295,7 @@ class Study:
         tokens = max(int(self.requests.tables[1].max()) + 1, min(asked.chunk, int(self.requests.prompt_lens_Q.max())))
         passes_of = {one: ["the target"] for one in beyond(rows, asked.most, tokens, context)}
         for kind in self.requests.kinds:
-            for one in beyond(pass_rows(self.profile, kind), asked.most, 0, context):
+            for one in beyond(pass_rows(self.profile, self.entry, kind), asked.most, 0, context):
                 passes_of.setdefault(one, []).append(kind)
         return [f"{one} for passes of {', '.join(kinds)}" for one, kinds in passes_of.items()]
 

@@ -66,13 +66,15 @@ class LoadRow:
 class LoadTable:
     """`rows`: best first, plain decoding among them; those that did not keep up last, and the clairvoyant, which is a
     bound and no choice, before all. `batch_1`: the drafter that is best for one request alone, as recorded, and
-    `batch_1_loss` the share that it loses here of what the best of them gives."""
+    `batch_1_loss` the share that it loses here of what the best of them gives. `level`: the drafters, as recorded, that
+    cannot be told from the best of them, itself among them."""
 
     load: Load
     rows: tuple[LoadRow, ...]
     batch_1: str = ""
     batch_1_loss: Value | None = None
     notes: tuple[str, ...] = ()
+    level: tuple[str, ...] = ()
 
     @property
     def choices(self) -> list[LoadRow]:
@@ -108,10 +110,11 @@ def table_of(load: Load, rows: Sequence[LoadRow], batch_1: str = "", notes: Sequ
     best = next((row for row in known if row.policy != CLAIRVOYANT and row.has_kept_up), None)
     told = tuple(_beside_best(row, best, key) for row in known)
     recorded = [row for row in told if row.policy == FIXED]
+    level = [row.name for row in recorded if _beside_best(row, recorded[0], key).may_be_best and row.has_kept_up]
     one, loss = next((row for row in recorded if row.name == batch_1), None), None
     if one is not None and load.kind == CONCURRENCY:
         loss = value_of(1 - one.draws[key] / recorded[0].draws[key]).within(0.0, 1.0)
-    return LoadTable(load, told, batch_1, loss, tuple(notes))
+    return LoadTable(load, told, batch_1, loss, tuple(notes), tuple(level))
 
 
 def _against_plain(row: LoadRow, plain: LoadRow | None, load: Load) -> LoadRow:

@@ -21,7 +21,7 @@ from specdec.decoding.target import count_accepted
 from specdec.drafters.families import kind_of_chains, parse_name
 from specdec.errors import UserError
 from specdec.latency.pricing import Pricing
-from specdec.latency.profile import LatencyProfile, verification_ms
+from specdec.latency.profile import LatencyProfile, verifications_ms
 from specdec.ranking.ceiling import Ceiling
 from specdec.records.identity import first_difference
 from specdec.records.record import Record
@@ -44,8 +44,8 @@ class Costs:
         """A profile's costs, for drafts up to `longest` tokens and as far as its table goes, after which it is flat;
         `entry` is one of its targets."""
         longest = max(longest, *profile.verify_ms.get(entry, {0: 0.0}))
-        verify_ms = [verification_ms(profile, entry, n + 1) for n in range(longest + 1)]
-        return cls(profile.pass_ms("block"), profile.pass_ms("ar"), verify_ms, profile.family_pass_ms)
+        verify_ms = verifications_ms(profile, entry, range(1, longest + 2))
+        return cls(profile.pass_ms("block", entry), profile.pass_ms("ar", entry), verify_ms, profile.families(entry))
 
     def pass_ms(self, has_blocks: bool, priced_as: str = "") -> float:
         ours = self.block_pass_ms if has_blocks else self.ar_pass_ms
@@ -238,9 +238,13 @@ class Judge:
         longest = max((len(chain.tokens) for chains in trace.chains.values() for chain in chains.chains), default=0)
         longest = max([longest, *(offers.depth for offers in trace.offers.values())])
         costs = Costs.of(profile, entry, longest + trace.identity.max_new_tokens)
-        self.trace, self.profile = trace, profile
+        self.trace, self.profile, self.entry = trace, profile, entry
         self._boards = {reuse: Board(trace, costs, reuse_drafts=reuse) for reuse in (False, True)}
         self._oracles: dict[tuple[tuple[str, ...], bool], Oracle] = {}
+
+    def knows(self, priced_as: str) -> bool:
+        """Whether such a drafter's passes are priced."""
+        return self.profile.knows(priced_as, self.entry)
 
     def oracle(self, names: tuple[str, ...], reuse_drafts: bool = False) -> Oracle:
         key = (names, reuse_drafts)
@@ -267,7 +271,7 @@ class Judge:
             self._boards[reuse].add_chains(chains, of_tree=True)
         names = tuple(one.name for one in [*paths, *(recorded for _, recorded in found)])  # the last one's passes
         everything = {*self.trace.chains, *self.trace.offers, *names}
-        priced = (name for name in everything if self.profile.knows(family_of(name)))
+        priced = (name for name in everything if self.knows(family_of(name)))
         own, best = self.oracle(names, reuse), self.oracle(tuple(sorted(priced)), reuse)
         lost = {"over_ms": 0.0, "under_ms": 0.0, "passes_ms": own.best_ms - best.best_ms}
         at, is_cached = 0, False
@@ -314,7 +318,7 @@ class TraceJudges:
         spec = parse_name(record.drafter_name)
         if spec.reads_earlier:
             return {}
-        known = {engine: judge for engine, judge in self._judges.items() if judge.profile.knows(spec.passes_priced_as)}
+        known = {engine: judge for engine, judge in self._judges.items() if judge.knows(spec.passes_priced_as)}
         return {engine: judge.ceiling(record) for engine, judge in known.items()}
 
 

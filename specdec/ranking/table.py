@@ -186,6 +186,12 @@ def first_by_number(entries: Sequence[Entry], engine: str) -> Row | None:
     return rows[0] if rows and rows[0].rank else None
 
 
+def num_unpriced(stats: Sequence[Entry], entries: Sequence[Entry], engine: str) -> int:
+    """How many of all configurations of `stats` an engine has no price of; `entries`: them under its profiles."""
+    priced = [name for name, own in by_drafter(entries).items() if priced_under(engine, own)]
+    return len(by_drafter(stats)) - len(priced)
+
+
 def _ranked(entries: Sequence[Entry], engine: str) -> tuple[dict[str, list[Entry]], list[Row]]:
     """The entries with the engine's price by configuration, and a row of each, best first; without a price, last."""
     found = by_drafter(entries)

@@ -49,7 +49,7 @@ class Record:
 
     @property
     def num_output_tokens(self) -> int:
-        return len(self.output_tokens)
+        return sum(turn.num_emitted for turn in self.rounds)
 
     @property
     def num_rounds(self) -> int:

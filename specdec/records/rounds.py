@@ -96,6 +96,11 @@ class Round:
         return self.accepted_tokens + tail
 
     @property
+    def num_emitted(self) -> int:
+        """How many tokens that are."""
+        return self.accepted_len + (self.next_token is not None)
+
+    @property
     def correction_token(self) -> int | None:
         """The target's token at a place for which others were drafted, else None."""
         return self.next_token if self.refused_nodes else None

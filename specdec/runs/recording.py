@@ -5,21 +5,27 @@ The drafter families make the chains (`drafters/`), `traces/trace.py` the file.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from specdec.decoding.chains import Chains, Text
 from specdec.decoding.offers import Offers, packed
 from specdec.decoding.stopping import Draft
 from specdec.decoding.target import Target, Verification, count_accepted
-from specdec.drafters.base import Recording, Spec
+from specdec.drafters.base import Recordable, Recording, Spec
 from specdec.drafters.families import families, kinds
 from specdec.drafters.plain import PLAIN, NoDrafter, Plain
+from specdec.models.checkpoints import TARGET
+from specdec.models.heads import HeadRole
 from specdec.models.lm import CachedLM, most_probable
 from specdec.questions.sets import Problem
 from specdec.records.identity import Identity, prompt_sha256
 from specdec.records.provenance import provenance
 from specdec.runs.jobs import fitting_prompt
+from specdec.runs.side_by_side import num_cores, side_by_side
 from specdec.session import Session
 from specdec.traces.trace import Trace, load_matching, num_prefixes, trace_path
 
@@ -120,19 +126,37 @@ def record_trace(session: Session, job: TraceJob, check_stop: Callable[[], None]
 
 
 def record_chains(session: Session, text: Text, missing: Mapping[str, int]) -> list[Chains | Offers]:
-    """The missing chains and offers along a text, those of a family together, for they may share passes."""
+    """The missing chains and offers along a text, those of a family together, for they may share passes. Nothing is
+    timed here, so that networks which share nothing run side by side, where a pass takes one thread of a CPU."""
     specs = chain_specs(session)
-    made: list[Chains | Offers] = []
+    lanes: dict[str, list[Callable[[], Mapping[str, Sequence[Recordable]]]]] = {}
     for family in families():
         own = {name: length for name, length in missing.items() if isinstance(specs[name], family.specs)}
         if own and family.record is not None:
             spec = specs[next(iter(own))]
             setup = session.setup(spec, lm=session.model_of(spec))
             recording = Recording(setup, text, session.config.recording.record_batch, session.features_of)
-            found = family.record(recording, own)
-            for name, chains in found.items():
-                made.append(packed(name, session.chains_identity(specs[name]), missing[name], chains))
-    return made
+            lanes.setdefault(_shared(spec), []).append(partial(family.record, recording, own))
+    calls = [partial(_in_turn, lane) for lane in lanes.values()]
+    found = side_by_side(calls, partial(torch.set_num_threads, 1), _num_lanes(session))
+    chains = {name: one for made in found for name, one in made.items()}
+    return [packed(name, session.chains_identity(specs[name]), missing[name], one) for name, one in chains.items()]
+
+
+def _in_turn(calls: Sequence[Callable[[], Mapping[str, Sequence[Recordable]]]]) -> dict[str, Sequence[Recordable]]:
+    return {name: chains for call in calls for name, chains in call().items()}
+
+
+def _shared(spec: Spec) -> str:
+    """What a family runs that others may run as well: its network; heads run the target besides."""
+    if spec.role is None:
+        return spec.kind
+    return TARGET.title if isinstance(spec.role, HeadRole) else spec.role.title
+
+
+def _num_lanes(session: Session) -> int:
+    """How many networks may run at a time: a second one helps only if the first leaves a core idle."""
+    return num_cores() if session.device.type == "cpu" and session.num_threads == 1 else 1
 
 
 def _trajectory(

@@ -17,7 +17,7 @@ from specdec.decoding.target import count_accepted
 from specdec.drafters.advised import Advised
 from specdec.drafters.base import Spec
 from specdec.errors import UserError, user_error
-from specdec.latency.profile import LatencyProfile, verification_ms
+from specdec.latency.profile import LatencyProfile, verification_ms, verifications_ms
 from specdec.records.identity import first_difference
 from specdec.records.pickles import write_atomic
 from specdec.traces.trace import Trace
@@ -140,7 +140,7 @@ def costs_of(spec: Advised, profile: LatencyProfile) -> tuple[float, list[float]
     that the spec's pricing names. Raises UserError for one that does not know such passes."""
     entry = spec.pricing.rpartition("@")[0]
     verify_ms = [verification_ms(profile, entry, n + 1) for n in range(spec.max_draft_len + 1)]
-    return profile.pass_ms(spec.priced_as), verify_ms
+    return profile.pass_ms(spec.priced_as, entry), verify_ms
 
 
 def tree_costs(spec: Spec, profiles: Iterable[LatencyProfile]) -> RoundCosts | None:
@@ -152,8 +152,8 @@ def tree_costs(spec: Spec, profiles: Iterable[LatencyProfile]) -> RoundCosts | N
     if not spec.needs_costs or spec.needs_advice:
         return None
     profile, entry = _priced_by(spec, str(vars(spec)["pricing"]), profiles)
-    verify_ms = [verification_ms(profile, entry, n + 1) for n in range(spec.most_nodes + 1)]
-    return RoundCosts(profile.pass_ms(spec.priced_as), verify_ms)
+    verify_ms = verifications_ms(profile, entry, range(1, spec.most_nodes + 2))
+    return RoundCosts(profile.pass_ms(spec.priced_as, entry), verify_ms)
 
 
 def _priced_by(spec: Spec, pricing: str, profiles: Iterable[LatencyProfile]) -> tuple[LatencyProfile, str]:

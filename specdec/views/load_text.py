@@ -16,6 +16,7 @@ WORDS = {
     CLAIRVOYANT: "no policy beats (bound)",
 }
 MAX_NAME = 34
+BOUNDS = "The profile is of lower bounds: real servers break even at fewer requests"
 
 
 def label(row: LoadRow) -> str:
@@ -42,15 +43,24 @@ def load_text(study: Study, tables: Sequence[LoadTable], show_all: bool = False)
 
 def _head(study: Study) -> str:
     asked, requests = study.asked, study.requests
-    where = "its own context" if asked.context is None else f"{asked.context:,} tokens of context"
     lines = [
         f"{requests.target}, as if {study.entry} by {study.profile.title}: simulated, not measured",
         f"{len(requests.questions)} questions, {len(requests.drafters) - 1} configurations; each request "
-        f"priced at {where}; prompts read {asked.chunk:,} tokens a step",
+        f"priced at {_context(study)}; prompts read {asked.chunk:,} tokens a step",
     ]
-    if study.profile.is_bound:
-        lines.append("The profile is of lower bounds: real servers break even at fewer requests.")
-    return "\n".join(lines)
+    return "\n".join([*lines, *([f"{BOUNDS}."] if study.profile.is_bound else [])])
+
+
+def _context(study: Study) -> str:
+    context = study.asked.context
+    return "its own context" if context is None else f"{context:,} tokens of context"
+
+
+def load_title(study: Study) -> str:
+    """What a page says of it, in sentences without the last full stop."""
+    line = f"Simulated by {study.profile.title} as if {study.entry}, all questions together, each at {_context(study)}"
+    said = [line, "Intervals are over questions drawn again", *([BOUNDS] if study.profile.is_bound else [])]
+    return ". ".join(said)
 
 
 def shown(tables: Sequence[LoadTable], show_all: bool = False) -> list[LoadRow]:
@@ -215,6 +225,7 @@ def _table_dict(table: LoadTable) -> dict[str, Any]:
         "batch_1": table.batch_1,
         "batch_1_loss": table.batch_1_loss and vars(table.batch_1_loss),
         "notes": list(table.notes),
+        "level_as_recorded": list(table.level),
         "rows": [_row_dict(row) for row in table.rows],
     }
 

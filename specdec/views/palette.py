@@ -42,6 +42,11 @@ class Kind:
 
 OTHER = Kind("other", "other", GREY, "X")  # such as a server's own drafting
 REFERENCE = Look(GREY, "d", (0, (2, 1)))  # what others published, of several kinds
+# Looks of what is told apart by its name and not by its kind: heads that were trained alike, say.
+SERIES = (
+    *(Look(BLUE, "o"), Look(VERMILLION, "s"), Look(BLACK, "D")),
+    *(Look(ORANGE, "^"), Look(SKY, "v"), Look(GREY, "P")),
+)
 
 
 def legend() -> tuple[type[Spec] | Kind, ...]:

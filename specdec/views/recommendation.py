@@ -102,7 +102,7 @@ def recommend(table: Table, models: Mapping[str, Footprint], lossy: Collection[s
 
 def _served(server: str, first: Row, faster: Sequence[Row], models: Mapping[str, Footprint]) -> Served:
     wanted = known_spec(first.drafter_name)
-    why_not = "" if wanted and server in wanted.serving else (wanted.not_served if wanted else "not one of ours")
+    why_not = "" if wanted and wanted.is_served(server) else (wanted.not_served if wanted else "not one of ours")
     for row in [first, *(one for one in faster if one is not first)]:
         spec, model = known_spec(row.drafter_name), models.get(row.drafter_name)
         words = None if spec is None else words_of(spec, server, model.name if model else None)
@@ -134,6 +134,7 @@ def recommendation_dict(one: Recommendation, price_per_hour: float | None = None
     return {
         "engine": one.table.engine,
         "time": time_words(one.table.engine),
+        "concurrency": CONCURRENCY,
         "kind": one.kind,
         "doubt": one.table.doubt,
         "recommended": None if one.row is None else one.row.drafter_name,

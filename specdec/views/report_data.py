@@ -21,6 +21,7 @@ from specdec.text import ranges, visible
 from specdec.views.captions import engine_title, scope_line
 from specdec.views.categories import by_category
 from specdec.views.drafters_table import drafters_document, fact_pairs
+from specdec.views.load_data import NOT_ASKED
 from specdec.views.palette import Look, kind_of, legend, look_of
 from specdec.views.table_data import ranking_document, scope_document
 
@@ -44,9 +45,14 @@ _ASKED = (
 
 
 def report_data(
-    records: Sequence[Record], stats: Sequence[Entry], runs: Sequence[Mapping[str, Any]], note: str = ""
+    records: Sequence[Record],
+    stats: Sequence[Entry],
+    runs: Sequence[Mapping[str, Any]],
+    note: str = "",
+    load: Mapping[str, Any] = NOT_ASKED,
 ) -> dict[str, Any]:
-    """Everything but the trajectories, as JSON data. `stats`: the records' entries that are ranked."""
+    """Everything but the trajectories, as JSON data. `stats`: the records' entries that are ranked; `load`:
+    `load_data.load_document`, or {"why": there is none}."""
     engines, groups = engines_of(stats), each(stats)
     drafters = sorted({record.drafter_name for record in records}, key=lambda name: (name != PLAIN, name))
     facts = drafter_facts(records, runs)
@@ -57,6 +63,7 @@ def report_data(
         "settings": _flat(runs[-1]) if runs else _flat(records[-1].identity.to_builtins()),
         "engines": [{"name": name, "title": engine_title(name), "is_measured": name == MEASURED} for name in engines],
         "ranking": ranking_document(stats, note, facts),
+        "load": load,
         "scope": scope_line(stats),
         "lossless": losslessness_line(stats),
         "drafters": [

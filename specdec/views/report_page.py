@@ -19,6 +19,7 @@ SCRIPTS = (
     "dom.js",
     "charts.js",
     "ranking.js",
+    "load.js",
     "acceptance.js",
     "questions.js",
     "round_view.js",

@@ -21,6 +21,7 @@ from specdec.ranking.table import (
     Row,
     Table,
     first_by_number,
+    num_unpriced,
     table_of,
 )
 from specdec.runs.drafter_facts import DrafterFacts
@@ -30,7 +31,7 @@ from specdec.views.brief import brief_table, brief_tables, notes, shown_rows
 from specdec.views.captions import engine_title, scope_line
 from specdec.views.categories import category_line, category_table
 from specdec.views.drafters_table import drafters_table
-from specdec.views.verdict import profiles_line, too_few_line, verdict_line
+from specdec.views.verdict import Winner, profiles_line, too_few_line, verdict_line
 from specdec.views.view import ALL, View
 from specdec.views.why import ceiling_line, why_line
 
@@ -145,12 +146,13 @@ def plain_line(row: PlainRow | None) -> str:
     return f"Plain decoding, measured: {row.ms_per_token:.3f} ms per token (questions: {row.num_questions})."
 
 
-def winners(stats: Sequence[Entry]) -> list[tuple[str, Row]]:
-    """(engine, its first row) under every profile that knows the target: those asked for, then all others."""
+def winners(stats: Sequence[Entry]) -> list[Winner]:
+    """The first row under every profile that knows the target: those asked for, then all others."""
     made = []
     for entries in (stats, under_other_profiles(stats)):
-        found = [(engine, first_by_number(entries, engine)) for engine in engines_of(entries) if engine != MEASURED]
-        made += [(engine, row) for engine, row in found if row is not None]
+        engines = [engine for engine in engines_of(entries) if engine != MEASURED]
+        found = [(engine, first_by_number(entries, engine)) for engine in engines]
+        made += [Winner(one, row, num_unpriced(stats, entries, one)) for one, row in found if row is not None]
     return made
 
 

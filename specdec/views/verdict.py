@@ -4,6 +4,7 @@ few questions to say, or nothing that beats plain decoding. One wording for text
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from specdec.drafters.families import known_spec
 from specdec.latency.profile import MEASURED
@@ -115,6 +116,12 @@ def headline(table: Table) -> Headline | None:
     return Headline(kind, f"{time_words(table.engine)}: {_filled(_HEADLINES, table, table.first, '')}")
 
 
+def heading(kind: str, when: str, title: str, count: int) -> Headline:
+    """The same of a ranking that is no table: `when` says what time it is of, `title` what kind of drafter is first;
+    `count`: of what cannot be told apart, or of questions."""
+    return Headline(kind, f"{when}: {_HEADLINES[kind].format(title=title, count=count, least=MIN_QUESTIONS, doubt='')}")
+
+
 def too_few_line(table: Table) -> str:
     """How many questions would do, where these are too few for the settings; "" where they are not."""
     if table.num_needed is None:
@@ -126,17 +133,28 @@ def too_few_line(table: Table) -> str:
     )
 
 
-def profiles_line(tables: Sequence[tuple[str, Row]]) -> str:
-    """Where the first configuration changes with the latency profile: `tables` are (engine, its first row); "" where
-    there is one profile, or one winner. Bounds, and profiles of other engines, have their mark."""
-    if len({row.drafter_name for _, row in tables}) < 2:
+class Winner(NamedTuple):
+    """The first row of an engine's ranking, and how many configurations the engine has no price of."""
+
+    engine: str
+    row: Row
+    num_unpriced: int
+
+
+def profiles_line(winners: Sequence[Winner]) -> str:
+    """Where the first configuration changes with the latency profile; "" where there is one profile, or one winner.
+    Bounds, and profiles of other engines, have their mark; those without a price of all say so."""
+    if len({one.row.drafter_name for one in winners}) < 2:
         return ""
     mean = QUANTITIES["speedup_mean"]
-    profiles: dict[str, list[str]] = {}
-    for engine, row in tables:
+    profiles: dict[tuple[str, int], list[str]] = {}
+    for engine, row, lacking in winners:
         won = f"{visible(row.drafter_name)} {mean.text(row.values[mean.name])}"
-        profiles.setdefault(won, []).append(profile_words(engine))
-    parts = (f"under {', '.join(names)}: {won}" for won, names in profiles.items())
+        profiles.setdefault((won, lacking), []).append(profile_words(engine))
+    parts = (
+        f"under {', '.join(names)}{f' ({lacking} not priced)' if lacking else ''}: {won}"
+        for (won, lacking), names in profiles.items()
+    )
     return f"The first by number changes with the profile: {'; '.join(parts)}."
 
 

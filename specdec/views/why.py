@@ -212,7 +212,7 @@ def ceiling_line(table: Table) -> str:
     best = first.sums["baseline_ms"] / first.sums["best_ms"]
     share, over, under, passes = (first.values[name].value for name in needed)
     return (
-        f"Ceiling: knowing the text, the best choices of drafter and length give {best:.2f}x (ratio of sums); "
-        f"{title(first)} reaches {share:.0%} of it, and loses {over:.0%} to drafting too far, {under:.0%} to stopping "
-        f"early, {passes:.0%} to passes that a better choice would save."
+        f"Ceiling: knowing the text, the best drafters and lengths give {best:.2f}x (ratio of sums); {title(first)} "
+        f"reaches {share:.0%} of it, and loses {over:.0%} to drafting too far, {under:.0%} to stopping early, "
+        f"{passes:.0%} to needless passes."
     )

@@ -12,7 +12,9 @@ import pytest
 
 PYTHON = os.environ.get("WHEEL_PYTHON", "")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="make test-wheel builds and installs the wheel")
-DEMO = ("--num_questions", "5", "--max_new_tokens", "48", "--device", "cpu", "--output_dir", "results")
+DRAFTERS = ("plain", "ar_sf", "dllm_sf", "failfast", "lookup", "eagle3_sf", "dflash_sf")
+SMALL = ("--num_questions", "5", "--max_new_tokens", "48", "--device", "cpu", "--output_dir", "results")
+DEMO = ("--drafters", *DRAFTERS, *SMALL)
 OTHER_FOLDERS = ("plotting", "profiling", "training", "experiments", "scripts", "tests", "assets")
 OTHER_FILES = ("generate", "failfast", "parse_log")
 

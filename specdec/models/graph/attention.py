@@ -1,6 +1,6 @@
 """Attention of passes of many rows, as Triton kernels: with so much to compute for each key, tiles are large, what no
 row of a tile sees is not looked at, and where tiles are enough for all multiprocessors nothing is split or merged.
-Passes of few rows, which only have to read the cache, are in `kernels.py`.
+Passes of few rows, which only have to read the cache, are in `attention_few.py`.
 
 Shape suffixes as in `reference.py`; a line is a query under one of the heads that share a KV head.
 """
@@ -71,22 +71,14 @@ def _attend_kernel(
     queries = lines // R
     inside, heads = queries < num_queries, queries * H + group * R + lines % R
     last_query = tl.minimum((tile * BLOCK_ROWS + BLOCK_ROWS - 1) // R, num_queries - 1)
-    # How many of the pass's own keys a line sees, and the most that any of the tile does.
+    # How many of the pass's own keys a line of a chain sees, and the most that any of the tile does.
     own_ends = tl.minimum(((first + queries) // block_size + 1) * block_size, live) - first
-    own_end = tl.minimum(((first + last_query) // block_size + 1) * block_size, live) - first
-    if IS_TREE:
-        own_end = tl.minimum(last_query + 1, num_tokens)
+    own_end = tl.minimum(last_query + 1, num_tokens) if IS_TREE else tl.max(tl.where(inside, own_ends, 0), axis=0)
     after = tl.load(depths_ptr + queries, mask=inside, other=0).to(tl.int32) if IS_TREE else queries
     # Rows of padding see the last position at least, so that none has nothing to divide by.
     visible_begin = tl.minimum(first + after - WINDOW + 1, live - 1) if WINDOW else queries * 0
     words_ptr = sees_ptr + queries * tl.cdiv(num_queries, WORD)
-    # The blocks of this split: those of the committed keys, then those of the pass's own.
-    num_past = tl.cdiv(first, BLOCK_P)
-    skipped = tl.minimum(tl.maximum(tl.min(visible_begin, axis=0), 0) // BLOCK_P, num_past)
-    end = num_past + tl.cdiv(own_end, BLOCK_P)
-    share = tl.cdiv(end - skipped, SPLITS)
-    begin = skipped + split * share
-    end = tl.minimum(begin + share, end)
+    begin, num_past, end = _blocks(first, own_end, tl.min(visible_begin, axis=0), split, SPLITS, BLOCK_P)
     columns, offsets = tl.arange(0, D), tl.arange(0, BLOCK_P)
     keys_ptr = cache_ptr + group.to(tl.int64) * capacity * D
     values_ptr = keys_ptr + tl.cast(G, tl.int64) * capacity * D
@@ -107,9 +99,7 @@ def _attend_kernel(
         own = (block - num_past) * BLOCK_P + offsets
         present = own < own_end
         if IS_TREE:
-            # A block lies within a word: one word of each line, and a bit of it for each key.
-            word = tl.load(words_ptr + (block - num_past) * BLOCK_P // WORD, mask=inside, other=-1)
-            is_visible = present[None, :] & ((word[:, None] >> (own % WORD).to(tl.int64)[None, :] & 1) != 0)
+            is_visible = present[None, :] & _bits(words_ptr + (block - num_past) * BLOCK_P // WORD, own, inside, WORD)
         else:
             is_visible = own[None, :] < own_ends[:, None]
         if WINDOW:
@@ -119,14 +109,45 @@ def _attend_kernel(
             q, keys_ptr, values_ptr, first + own, present, is_visible, peak, total, sums, scale, D, PRECISION
         )
     admit_next(OVERLAPS)
+    _leave(peak, total, sums, heads, inside, sums_ptr, peaks_ptr, num_queries * H, SPLITS, D)
+
+
+@triton.jit
+def _blocks(
+    first: tl.tensor, own_end: tl.tensor, earliest: tl.tensor, split: tl.tensor,
+    SPLITS: tl.constexpr, BLOCK_P: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
+    """Where the blocks of a split begin, where those of the pass's own keys do, after the committed ones', and where
+    the split's end."""
+    num_past = tl.cdiv(first, BLOCK_P)
+    skipped, end = tl.minimum(tl.maximum(earliest, 0) // BLOCK_P, num_past), num_past + tl.cdiv(own_end, BLOCK_P)
+    share = tl.cdiv(end - skipped, SPLITS)
+    begin = skipped + split * share
+    return begin, num_past, tl.minimum(begin + share, end)
+
+
+@triton.jit
+def _bits(words_ptr: tl.tensor, own: tl.tensor, inside: tl.tensor, WORD: tl.constexpr) -> tl.tensor:
+    """Which keys of a block, which lies within a word, the lines see: one word of each line, and a bit for each key."""
+    word = tl.load(words_ptr, mask=inside, other=-1)
+    return (word[:, None] >> (own % WORD).to(tl.int64)[None, :] & 1) != 0
+
+
+@triton.jit
+def _leave(
+    peak: tl.tensor, total: tl.tensor, sums: tl.tensor, heads: tl.tensor, inside: tl.tensor,
+    sums_ptr: tl.tensor, peaks_ptr: tl.tensor, num_lines: tl.tensor, SPLITS: tl.constexpr, D: tl.constexpr,
+) -> None:  # fmt: skip
+    """A tile's results where they belong, or what its split has seen of them."""
+    columns = tl.arange(0, D)
     if SPLITS == 1:
         out = (sums / total[:, None]).to(sums_ptr.dtype.element_ty)
         tl.store(sums_ptr + heads[:, None] * D + columns[None, :], out, mask=inside[:, None])
     else:
-        place = split * num_queries * H + heads
+        place = tl.program_id(2) * num_lines + heads
         tl.store(sums_ptr + place[:, None] * D + columns[None, :], sums, mask=inside[:, None])
         tl.store(peaks_ptr + place, peak, mask=inside)
-        tl.store(peaks_ptr + SPLITS * num_queries * H + place, total, mask=inside)
+        tl.store(peaks_ptr + SPLITS * num_lines + place, total, mask=inside)
 
 
 @triton.jit

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from specdec.errors import UserError
-from specdec.models.graph.graphs import Graphs
+from specdec.models.graph.graphs import Graphs, padded
 from specdec.models.graph.means import means_for
 from specdec.models.graph.network import Buffers, LibraryProducts, Network, Products
 from specdec.models.graph.plans import MAX_NODES, TREE_COUNTS, BackendOptions
@@ -113,7 +113,7 @@ class GraphLM(CachedLM):
             self._finish()
             self._buffers.send(tokens[begin:end], rows, (self.length + begin, end - begin, block_size, never))
             if self._parents is not None:
-                self._buffers.branches.send(TreeRows.of(self._parents), _padded(end, TREE_COUNTS))
+                self._buffers.branches.send(TreeRows.of(self._parents), padded(end, TREE_COUNTS))
             self._is_busy = self.device.type == "cuda"
             logits_KV = self._run_chunk(end - begin, len(rows))
             if self._taps.asked:  # the next pass writes over the buffer; the copy is asked for while the pass runs
@@ -126,7 +126,7 @@ class GraphLM(CachedLM):
         """Logits after the kept rows, padded."""
         is_tree, asked = self._parents is not None, self._taps.asked
         counts = TREE_COUNTS if is_tree else TOKEN_COUNTS
-        count, kept_count = _padded(num_tokens, counts), _padded(num_kept, counts)
+        count, kept_count = padded(num_tokens, counts), padded(num_kept, counts)
         kind = "tree" if is_tree else "body"
         self.graphs.run((kind, count, *asked), lambda: self.network.body(count, self._products(count), is_tree, asked))
         if not num_kept:
@@ -188,10 +188,6 @@ class GraphLM(CachedLM):
         wide = torch.zeros(1, dtype=torch.float32, device=self.device)
         both_PD = self.model.get_submodule("model.rotary_emb")(wide, positions_1P)
         return torch.stack([part[0, :, : part.shape[-1] // 2] for part in both_PD]).contiguous()
-
-
-def _padded(count: int, counts: Sequence[int]) -> int:
-    return counts[bisect_left(counts, count)]
 
 
 def _chunk_end(length: int, begin: int, num_tokens: int, block_size: int) -> int:

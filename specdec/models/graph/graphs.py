@@ -3,7 +3,8 @@
 On a CPU a function simply runs, so that the same code can be tested without a GPU.
 """
 
-from collections.abc import Callable, Hashable
+from bisect import bisect_left
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -12,6 +13,14 @@ Result = TypeVar("Result")
 PADDED = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # rows of a recorded pass of a head that reads the target
 MAX_ROWS = PADDED[-1]
 WARM_UPS = 2  # kernels are compiled, and libraries make their workspaces, before anything is recorded
+
+
+def padded(count: int, counts: Sequence[int]) -> int:
+    """The first of the ascending `counts` that a recorded pass over `count` rows fits in.
+
+    Example: `padded(5, (1, 4, 16)) == 16`.
+    """
+    return counts[bisect_left(counts, count)]
 
 
 class Graphs:

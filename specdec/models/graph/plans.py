@@ -1,6 +1,7 @@
 """How passes run on a GPU, and how the fused products are cut into programs; the kernels are in `products.py`."""
 
 from dataclasses import dataclass, replace
+from math import inf
 
 NUM_PROGRAMS = 132  # multiprocessors of an H100 or H200
 TILE = 64  # lines of weights that tensor cores take at once
@@ -10,6 +11,8 @@ FEW_ROWS = 64  # up to so many, attention has little more to do than to read the
 # multiplied in the fused kernels, which take powers of two.
 TREE_COUNTS = (16, 32, 64, 80, 128, 144, 256, 272)
 MAX_NODES = TREE_COUNTS[-1] - 1
+# Of weights in 8 bits, up to a number of rows: inputs of a step, and how many steps are on their way.
+INT8_STEPS = ((16, 256, 4), (32, 128, 4), (64, 128, 3), (inf, 64, 4))
 MIN_STEPS = 4  # a split does at least this number of steps, or its start would cost more than it saves
 
 
@@ -53,7 +56,7 @@ class AttentionPlan:
 ATTENTION_PLANS = (
     (1536, AttentionPlan(block_rows=32, splits=4)),
     (4608, AttentionPlan(splits=2)),
-    (1 << 31, AttentionPlan()),
+    (inf, AttentionPlan()),
 )
 
 
@@ -87,12 +90,10 @@ def plan_product(outer: int, inner: int, kind: str, itemsize: int = 2) -> Plan:
 def plan_int8(kind: str, num_rows: int, outer: int, inner: int, itemsize: int = 2) -> Plan:
     """The same for weights in 8 bits and `num_rows` rows of values of `itemsize` bytes; of "scaled", nothing is fused
     to the product, and there may be more than 64 rows."""
-    short, step = (_step(inner, 2 * size // itemsize) for size in (64, 128 if num_rows > 16 else 256))
-    if num_rows > 64:
-        return Plan(2 * TILE, short, num_warps=8, num_stages=3)
-    if kind == "gated":
-        return Plan(TILE, step)
-    return Plan(TILE, step, _splits(outer, inner, step, 2 * NUM_PROGRAMS))
+    size, num_stages = next(steps for most, *steps in INT8_STEPS if num_rows <= most)
+    step = _step(inner, 2 * size // itemsize)
+    splits = 1 if kind == "gated" else _splits(outer * -(-num_rows // 128), inner, step, 2 * NUM_PROGRAMS)
+    return Plan(TILE, step, splits, num_stages=num_stages)
 
 
 def _splits(outer: int, inner: int, step: int, num_programs: int) -> int:

@@ -86,13 +86,13 @@ class FusedProducts:
         weighted_MC, squares_TM = stream.weighted()
         (num_rows, inner), (values_NC, scale_N, is_scaled) = weighted_MC.shape, _parts(w_NC)
         plan = self._launcher.plan(kind, weighted_MC, len(w_NC), is_scaled)
-        tiles = triton.cdiv(len(w_NC), plan.block_n)
+        tiles, rows = triton.cdiv(len(w_NC), plan.block_n), padded_rows(weighted_MC)
         _pairs_kernel[(tiles, plan.splits)](
             *(weighted_MC, squares_TM, values_NC, scale_N, out),
-            *self._launcher.workspace(plan, tiles, weighted_MC),
+            *self._launcher.workspace(plan, tiles, weighted_MC, rows),
             *(num_rows, len(w_NC) // 2, inner, len(squares_TM), stream.eps),
             *(*rotation, is_scaled, is_biased, kind == "gated", triton.next_power_of_2(len(squares_TM)), plan.splits),
-            **self._launcher.options(plan, weighted_MC, padded_rows(weighted_MC)),
+            **self._launcher.options(plan, weighted_MC, rows),
         )
 
     def add(
@@ -107,14 +107,14 @@ class FusedProducts:
         tap = (hidden_MC, 0) if tap_MC is None else (tap_MC, tap_MC.stride(0))  # without one nobody looks
         num_rows, outer, inner = len(y_MI), len(w_CI), y_MI.shape[1]
         plan = self._launcher.plan("add", y_MI, outer, is_scaled)
-        tiles = triton.cdiv(outer, plan.block_n)
+        tiles, rows = triton.cdiv(outer, plan.block_n), padded_rows(y_MI)
         stream.squares_TM = hidden_MC.new_empty(tiles, num_rows, dtype=torch.float32)
         stream.norm_C = next_norm_C
         _add_kernel[(tiles, plan.splits)](
             *(y_MI, values_CI, scale_C, next_norm_C, hidden_MC, stream.weighted_MC, stream.squares_TM),
-            *(*self._launcher.workspace(plan, tiles, y_MI), num_rows, outer, inner),
+            *(*self._launcher.workspace(plan, tiles, y_MI, rows), num_rows, outer, inner),
             *(*tap, tap_MC is not None, is_scaled, plan.splits),
-            **self._launcher.options(plan, y_MI, padded_rows(y_MI)),
+            **self._launcher.options(plan, y_MI, rows),
         )
 
 
@@ -157,11 +157,10 @@ def _pairs_kernel(
     columns = pair + side * num_pairs if GATED else pair // half * D + side * half + pair % half
     rows = tl.arange(0, BLOCK_M)
     is_row = rows < num_rows
-    w_lines = w_ptr + columns.to(tl.int64)[:, None] * inner
+    w_lines = w_ptr + columns.to(tl.int64) * inner
     # Asked for before the loop, looked at after it: nobody waits.
     pairs = tile * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
-    if SCALED:
-        scale = tl.load(scale_ptr + columns)
+    scale = tl.load(scale_ptr + columns)[:, None] if SCALED else 1.0
     if BIASED:
         bias = tl.load(bias_ptr + columns).to(tl.float32)
     if not GATED:
@@ -180,18 +179,15 @@ def _pairs_kernel(
             sums, parts_ptr + place, tl.num_programs(0) * BLOCK_N * BLOCK_M, arrived_ptr + tile, SPLITS
         )
     if is_last:
-        sums *= tl.rsqrt(tl.sum(squares, axis=0) / inner + eps)[None, :]
-        if SCALED:
-            sums *= scale[:, None]
+        sums *= scale * tl.rsqrt(tl.sum(squares, axis=0) / inner + eps)[None, :]
         if BIASED:
             sums += bias[:, None]
         left, right = tl.split(tl.permute(tl.reshape(sums, (BLOCK_N // 2, 2, BLOCK_M)), (0, 2, 1)))
         if GATED:
             out = left * tl.sigmoid(left) * right
             is_out = (pairs < num_pairs)[:, None] & is_row[None, :]
-            tl.store(
-                out_ptr + rows[None, :] * num_pairs + pairs[:, None], out.to(out_ptr.dtype.element_ty), mask=is_out
-            )
+            gated = out_ptr + rows[None, :] * num_pairs + pairs[:, None]
+            tl.store(gated, out.to(out_ptr.dtype.element_ty), mask=is_out)
         else:
             _rotate_and_store(
                 left, right, cos, sin, pairs, rows, num_rows, first, num_tokens, out_ptr, cache_ptr, capacity, H, G, D
@@ -248,9 +244,8 @@ def _add_kernel(
     rows, columns = tl.arange(0, BLOCK_M), tile * BLOCK_N + tl.arange(0, BLOCK_N)
     is_row, is_column = rows < num_rows, columns < outer
     lines = tl.minimum(columns, outer - 1)
-    w_lines = w_ptr + lines.to(tl.int64)[:, None] * inner
-    if SCALED:
-        scale = tl.load(scale_ptr + lines)
+    w_lines = w_ptr + lines.to(tl.int64) * inner
+    scale = tl.load(scale_ptr + lines)[:, None] if SCALED else 1.0
     place, is_out = rows[None, :] * outer + columns[:, None], is_row[None, :] & is_column[:, None]
     norm = tl.load(norm_ptr + columns, mask=is_column, other=0.0).to(tl.float32)[:, None]
     wait_for_previous(OVERLAPS)
@@ -264,8 +259,7 @@ def _add_kernel(
             sums, parts_ptr + part, tl.num_programs(0) * BLOCK_N * BLOCK_M, arrived_ptr + tile, SPLITS
         )
     if is_last:
-        if SCALED:
-            sums *= scale[:, None]
+        sums *= scale
         after = (before.to(tl.float32) + sums).to(before.dtype)
         tl.store(hidden_ptr + place, after, mask=is_out)
         if IS_TAPPED:

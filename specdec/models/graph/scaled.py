@@ -23,11 +23,20 @@ def scaled_product(
     """See `Int8Matrix.product`: one program per tile of outputs, and for few rows per split of its inputs."""
     (num_rows, inner), outer = x_MK.shape, len(w)
     plan, rows = launcher.plan("scaled", x_MK, outer, True), min(MOST_ROWS, padded_rows(x_MK))
-    tiles, row_tiles = triton.cdiv(outer, plan.block_n), triton.cdiv(num_rows, rows)
+    row_tiles = triton.cdiv(num_rows, rows)
+    tiles = triton.cdiv(outer, plan.block_n) * row_tiles
     out_MN = x_MK.new_empty(num_rows, outer)
-    _scaled_kernel[(tiles * row_tiles, plan.splits)](
+    _scaled_kernel[(tiles, plan.splits)](
         *(x_MK, w.values_NK, w.scale_N, w.scale_N if bias_N is None else bias_N, out_MN),
-        *(*launcher.workspace(plan, tiles, x_MK), num_rows, outer, inner, row_tiles, bias_N is not None, plan.splits),
+        *(
+            *launcher.workspace(plan, tiles, x_MK, rows),
+            num_rows,
+            outer,
+            inner,
+            row_tiles,
+            bias_N is not None,
+            plan.splits,
+        ),
         **launcher.options(plan, x_MK, rows),
     )
     return out_MN
@@ -42,7 +51,7 @@ def _scaled_kernel(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, IS_PADDED: tl.constexpr,
     PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
 ) -> None:  # fmt: skip
-    # Programs side by side share a tile of weights, which is then read once. Splits are for a single tile of rows.
+    # Programs side by side share a tile of weights, which is then read once.
     tile, first = tl.program_id(0) // row_tiles, tl.program_id(0) % row_tiles * BLOCK_M
     rows, columns = first + tl.arange(0, BLOCK_M), tile * BLOCK_N + tl.arange(0, BLOCK_N)
     is_row, is_column = rows < num_rows, columns < outer
@@ -50,7 +59,7 @@ def _scaled_kernel(
     scale = tl.load(scale_ptr + lines)
     if BIASED:
         bias = tl.load(bias_ptr + lines).to(tl.float32)
-    w_lines = w_ptr + lines.to(tl.int64)[:, None] * inner
+    w_lines = w_ptr + lines.to(tl.int64) * inner
     wait_for_previous(OVERLAPS)
     sums = multiply(
         w_lines, x_ptr + first * inner, is_row, inner, SPLITS, BLOCK_M, BLOCK_N, BLOCK_K, IS_PADDED, PRECISION
@@ -58,9 +67,10 @@ def _scaled_kernel(
     admit_next(OVERLAPS)
     is_last = True
     if SPLITS > 1:
-        part = (tile * BLOCK_N + tl.arange(0, BLOCK_N))[:, None] * BLOCK_M + tl.arange(0, BLOCK_M)[None, :]
+        program = tl.program_id(0)
+        part = (program * BLOCK_N + tl.arange(0, BLOCK_N))[:, None] * BLOCK_M + tl.arange(0, BLOCK_M)[None, :]
         sums, is_last = merge_splits(
-            sums, parts_ptr + part, tl.num_programs(0) * BLOCK_N * BLOCK_M, arrived_ptr + tile, SPLITS
+            sums, parts_ptr + part, tl.num_programs(0) * BLOCK_N * BLOCK_M, arrived_ptr + program, SPLITS
         )
     if is_last:
         sums *= scale[:, None]

@@ -2,6 +2,7 @@
 
 const state = {
   engineIndex: 0,
+  loadIndex: 0, // how many requests at a time, from report.load.loads, where that is the time that is shown
   scopeIndex: null, // which data set; null: all together
   dataSet: null, // the data set itself
   category: null, // which category of it, from report.categories; null: all
@@ -14,13 +15,15 @@ const state = {
   questionFilter: '',
   questionSort: { key: 'id', descending: false },
 };
+const engines = withLoad(report);
 const trajectories = new Trajectories(report, state);
 
 function refresh() {
-  const engine = report.engines[state.engineIndex];
+  const engine = engines[state.engineIndex];
   state.dataSet = state.scopeIndex === null ? null : report.ranking.data_sets[state.scopeIndex];
   const scope = state.category ?? state.dataSet ?? report.ranking;
-  const ranked = scope.engines.find((one) => one.engine === engine.name);
+  byId('at-a-time').hidden = !engine.isLoad;
+  const ranked = engine.isLoad ? loadRanking(report, report.load.loads[state.loadIndex], scope) : scope.engines.find((one) => one.engine === engine.name);
   state.rows = rankedRows(report, ranked);
   state.baseline = ranked ? ranked.ar_baseline : null;
   showHeadline(engine, ranked, scope);
@@ -55,7 +58,7 @@ function showHeadline(engine, ranked, scope) {
   }
   byId('headline').replaceChildren(ranked.headline.before, make('em', { class: `ink-${best.look}`, text: times(best.speedup_mean) }), ranked.headline.after);
   const interval = best.mean_low === null ? '' : `, 95 % interval ${best.mean_low.toFixed(2)} to ${best.mean_high.toFixed(2)}`;
-  const more = [ranked.too_few, report.ranking.profiles].filter(Boolean).map((text) => ` ${text}`).join('');
+  const more = [ranked.too_few, engine.isLoad ? '' : report.ranking.profiles].filter(Boolean).map((text) => ` ${text}`).join('');
   byId('lede').replaceChildren(make('code', { text: best.drafter_name }), ` over ${ranked.over}${scopeText(scope)}${interval}. ${engine.title}.${more}`);
   byId('cards').replaceChildren(...cards(best));
 }
@@ -70,6 +73,7 @@ function cards(best) {
   const judged = Object.values(lossless).reduce((sum, count) => sum + count, 0);
   const found = [card(`${fixed(best.acceptance_len)}`, 'tokens a round', `for ${fixed(best.passes_per_round)} drafter passes; ${percent(best.acceptance_rate)} of drafts accepted`)];
   if (best.ceiling_share !== undefined && best.ceiling_share !== null) found.push(card(percent(best.ceiling_share), 'of the ceiling', 'the clairvoyant choice of drafter and draft length'));
+  if (best.break_even_len) found.push(card(fixed(best.break_even_len), 'tokens a round to break even', 'at this load: where more is accepted, it is faster than plain decoding'));
   if (baseline && baseline !== best) found.push(card(times(baseline.speedup_mean), 'best static AR drafter', `${baseline.drafter_name}${behind(baseline)}`));
   if (judged) found.push(card(`${lossless.exact}/${judged}`, "outputs equal plain decoding's", `${lossless.tie} part at a tie, ${lossless.bug} by a bug, ${lossless.different} not judged`));
   if (best.num_graded) found.push(card(`${best.num_correct}/${best.num_graded}`, 'answers right', `${best.num_degenerate} of ${best.num_checked} are mostly one loop`));
@@ -116,9 +120,10 @@ function buildScopes() {
 }
 
 function buildSwitch() {
-  const choices = report.engines.map((engine, index) => {
+  const name = (engine) => (engine.is_measured ? 'Measured' : `${engine.isLoad ? 'Under load' : 'Modelled'}: ${engine.name}`);
+  const choices = engines.map((engine, index) => {
     const input = make('input', { type: 'radio', name: 'engine', value: index, checked: index === 0, on: { change: () => { state.engineIndex = index; refresh(); } } });
-    return make('label', { title: engine.title }, input, make('span', { text: engine.is_measured ? 'Measured' : `Modelled: ${engine.name}` }));
+    return make('label', { title: engine.title }, input, make('span', { text: name(engine) }));
   });
   byId('engines').replaceChildren(...choices);
 }
@@ -149,6 +154,7 @@ function start() {
   byId('drafter-choice').addEventListener('change', (event) => { state.drafter = event.target.value; refresh(); });
   byId('scope').textContent = report.scope;
   buildSwitch();
+  buildLoads(report, state, refresh);
   buildScopes();
   buildCategories();
   buildChips();

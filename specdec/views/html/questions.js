@@ -33,7 +33,7 @@ function gradeCell(question) {
     question.num_degenerate ? make('span', { class: 'badge mixed', text: 'loops' }) : null);
 }
 
-function questionColumns(report, most, open) {
+function questionColumns(report, most, open, hasTimes) {
   const isMixed = new Set(report.questions.map((question) => question.dataset)).size > 1;
   const name = (item) => (isMixed ? `${item.question.dataset} ${item.question.name}` : item.question.name);
   return [
@@ -44,18 +44,18 @@ function questionColumns(report, most, open) {
     },
     { key: 'tokens', title: 'Tokens', value: (item) => item.question.tokens, cell: (item) => item.question.tokens, descends: true },
     { key: 'grade', title: 'Answer', value: (item) => (item.question.num_graded ? item.question.num_correct / item.question.num_graded : null), cell: (item) => gradeCell(item.question), class: 'left', descends: true },
-    { key: 'strip', title: 'Speedups', help: 'Sorts by the best', class: 'left', value: (item) => item.speedups[0]?.speedup ?? null, cell: (item) => strip(item.speedups, most), descends: true },
+    { key: 'strip', title: 'Speedups', help: 'Sorts by the best', class: 'left', value: (item) => item.speedups[0]?.speedup ?? null, cell: (item) => strip(item.speedups, most), descends: true, hidden: !hasTimes },
     {
-      key: 'best', title: 'Best drafter', class: 'left', value: (item) => item.speedups[0]?.name ?? null,
+      key: 'best', title: 'Best drafter', class: 'left', hidden: !hasTimes, value: (item) => item.speedups[0]?.name ?? null,
       cell: (item) => (item.speedups.length ? make('span', { class: 'drafter' }, icon(item.speedups[0]), make('code', { text: item.speedups[0].name }), make('b', { text: times(item.speedups[0].speedup) })) : '–'),
     },
-  ];
+  ].filter((column) => !column.hidden);
 }
 
 function showQuestions(table, report, state, onSort, open) {
   const items = report.questions.map((question, index) => ({ question, index, speedups: speedupsOf(question, report, state.engineIndex) }));
   const most = Math.max(1.2, ...items.map((item) => item.speedups[0]?.speedup ?? 0));
-  const columns = questionColumns(report, most, open);
+  const columns = questionColumns(report, most, open, items.some((item) => item.speedups.length));
   const words = state.questionFilter.toLowerCase().split(/\s+/).filter(Boolean);
   const set = state.dataSet;
   const isOfSet = (question) => !set || (question.dataset === set.dataset && question.budget === set.max_new_tokens);
