@@ -24,7 +24,7 @@ from specdec.models.graph.branches import BranchBuffers, Branches  # noqa: E402
 from specdec.models.graph.graph_lm import INITIAL_CAPACITY, GraphLM  # noqa: E402
 from specdec.models.graph.kernels import GpuOperations  # noqa: E402
 from specdec.models.graph.network import LibraryProducts, Place, Stream  # noqa: E402
-from specdec.models.graph.plans import AttentionPlan, Plan, plan_attention  # noqa: E402
+from specdec.models.graph.plans import AttentionPlan, Plan, plan_attention, smaller_attention  # noqa: E402
 from specdec.models.graph.products import FusedProducts  # noqa: E402
 from specdec.models.lm import CachedLM  # noqa: E402
 from specdec.models.tree_rows import TreeRows  # noqa: E402
@@ -203,6 +203,7 @@ def test_the_cuts_of_attention_cover_every_pass() -> None:
     for head_size in (16, 64, 128, 256):
         for num_lines, itemsize in product((65, 1536, 1537, 9000, 500_000), (2, 4)):
             plan = plan_attention(num_lines, head_size, itemsize)
+            assert smaller_attention(plan).num_stages == 2 and smaller_attention(plan).block_rows <= 64
             assert 64 % plan.block_positions == 0 and plan.block_positions * head_size * itemsize <= 32 * 1024
 
 

@@ -7,15 +7,26 @@ Shape suffixes as in `reference.py`; a line is a query under one of the heads th
 
 from __future__ import annotations
 
+from math import inf
+
 import torch
 import triton
 import triton.language as tl
 
 from specdec.models.graph.branches import WORD, Branches
 from specdec.models.graph.overlap import admit_next, wait_for_previous
-from specdec.models.graph.plans import AttentionPlan
+from specdec.models.graph.plans import SHARED_MEMORY, AttentionPlan, smaller_attention
 
 MERGED_LINES = 16  # of one program
+
+
+def shared_memory(device: torch.device) -> float:
+    """Bytes of it that a program can have; elsewhere than on a GPU there is no limit."""
+    if device.type != "cuda":
+        return inf
+    properties = torch.cuda.get_device_properties(device)
+    size: int = properties.shared_memory_per_block_optin  # type: ignore[attr-defined]  # torch's stub lacks it
+    return size
 
 
 def attend_many(
@@ -27,6 +38,8 @@ def attend_many(
 ) -> torch.Tensor:
     """See reference.attend; `inputs`: q_MHD, cache_2GPD and state."""
     q_MHD, cache_2GPD, state = inputs
+    if shared_memory(q_MHD.device) < SHARED_MEMORY:
+        plan = smaller_attention(plan)
     num_tokens, num_heads, head_size = q_MHD.shape
     _, num_kv_heads, capacity, _ = cache_2GPD.shape
     is_split = plan.splits > 1

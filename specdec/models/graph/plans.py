@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 NUM_PROGRAMS = 132  # multiprocessors of an H100 or H200
+SHARED_MEMORY = 160 * 1024  # bytes of a program's that the largest cuts take
 TILE = 64  # lines of weights that tensor cores take at once
 FEW_ROWS = 64  # up to so many, attention has little more to do than to read the cache
 # Rows of a tree's pass, the last known token among them: for trees of 16, 32, 64, 128 and 256 nodes, with little room
@@ -69,6 +70,11 @@ def plan_attention(num_lines: int, head_size: int, itemsize: int = 2) -> Attenti
     if itemsize > 2:  # larger tiles of float32 would not fit the registers
         return replace(plan, block_rows=16, block_positions=32)
     return replace(plan, block_positions=32) if head_size > 128 else plan
+
+
+def smaller_attention(plan: AttentionPlan) -> AttentionPlan:
+    """The same for GPUs with less than `SHARED_MEMORY`."""
+    return replace(plan, block_rows=min(64, plan.block_rows), num_warps=4, num_stages=2)
 
 
 def plan_product(outer: int, inner: int, kind: str, itemsize: int = 2) -> Plan:
