@@ -1,12 +1,10 @@
 """Records of counts alone: rounds of which only [drafted, accepted, drafter passes] are known, with made-up tokens.
 
-What a simulation of many requests needs of a record, and no more. `summarise_records.py` keeps such counts.
+What a simulation of many requests needs of a record, and no more.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from specdec.ranking.source import Source
 from specdec.records.identity import Identity
 from specdec.records.record import Record
 from specdec.records.rounds import Round
@@ -38,12 +36,3 @@ def _round(place: int, drafted: int, accepted: int, passes: int, has_next: bool)
         draft_ms=0.0,
         verify_ms=0.0,
     )
-
-
-def records_of_summary(summary: Mapping[str, Any], prompt_len: int) -> Iterator[Record]:
-    """The records of a summary of one target; no prompts are in it, so that each gets one of `prompt_len` tokens."""
-    target = Source.from_builtins(summary["ranking"]["sources"][0]).target
-    for one in summary["records"]:
-        budget = summary["models"][one["drafter"]]["max_new_tokens"]
-        identity = Identity(target, one["dataset"], one["question_id"], one["drafter"], budget, {})
-        yield record_of(identity, one["rounds"], one["num_output_tokens"], prompt_len)

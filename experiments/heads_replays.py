@@ -10,7 +10,6 @@ import gc
 import hashlib
 import json
 import multiprocessing
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from specdec.ranking.source import Source
 from specdec.records.record import Record
 from specdec.traces.calibration import costs_of
 from specdec.traces.replay import replay
-from specdec.traces.trace import Trace, find_traces, load_trace
+from specdec.traces.trace import Trace, load_trace
 
 Found = TypeVar("Found")
 Question = tuple[Source, int]
@@ -78,15 +77,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Tuned:
-    """A drafter's best settings, by target and policy, and the (data set, question) pairs that chose them."""
+    """A drafter's best settings, by target and policy; `lengths`: every static one that was tried."""
 
     choices: dict[str, dict[str, Choice]]
-    asked: frozenset[tuple[str, str]]
-
-    @property
-    def questions(self) -> dict[str, int]:
-        """How many of each data set."""
-        return dict(Counter(dataset for dataset, _ in sorted(self.asked)))
+    lengths: list[Spec]
 
     def best_policy(self, target: str) -> str:
         own = self.choices[target]
@@ -111,12 +105,10 @@ class HeldOut:
     texts: dict[Question, str]
 
 
-def tuned(folder: Path, bench: Bench) -> Tuned:
+def tuned(paths: Sequence[Path], bench: Bench) -> Tuned:
     """The best settings of the drafter whose traces these are. Raises UserError for chains of no drafter with a grid,
     and where the profile does not price them."""
-    paths = find_traces(folder)
-    first = load_trace(paths[0])
-    by_policy = _by_policy(first, folder)
+    by_policy = _by_policy(paths[0])
     for entry in bench.entries:
         bench.profile.pass_ms(by_policy[STATIC][0].passes_priced_as, entry)  # raises where it says nothing of it
     specs = [spec for own in by_policy.values() for spec in own]
@@ -129,7 +121,7 @@ def tuned(folder: Path, bench: Bench) -> Tuned:
         name = str(min(own.values(), key=lambda one: one.tuning_ms).spec.chains_name)
         by_cost = _by_cost(paths, name, bench.profile, entry)
         own |= {} if by_cost is None else {BY_COST: by_cost}
-    return Tuned(choices, frozenset((path.parent.parent.name, path.parent.name) for path in paths))
+    return Tuned(choices, by_policy[STATIC])
 
 
 def _add(sums: Sums, more: Mapping[str, float]) -> None:
@@ -137,14 +129,17 @@ def _add(sums: Sums, more: Mapping[str, float]) -> None:
         sums[name] = sums.get(name, 0.0) + number
 
 
-def _by_policy(trace: Trace, folder: Path) -> dict[str, list[Spec]]:
-    """The settings of all chains of a drafter's traces, by policy."""
+def _by_policy(path: Path) -> dict[str, list[Spec]]:
+    """The settings of all chains of a drafter's traces, of which this is one, by policy."""
+    trace = load_trace(path)
     made: dict[str, list[Spec]] = {}
     for name, chains in sorted(trace.chains.items()):
-        for policy_name, specs in grids(name, chains.chain_len).items():
+        # A block may have less than was asked for, and no longer draft can be verified.
+        longest = min(chains.chain_len, max((len(chain.tokens) for chain in chains.chains), default=0))
+        for policy_name, specs in grids(name, longest).items():
             made.setdefault(policy_name, []).extend(specs)
     if not made:
-        raise UserError(f"{folder} holds chains of no drafter that is tuned here ({', '.join(trace.chains) or 'none'})")
+        raise UserError(f"{path} holds chains of no drafter that is tuned here ({', '.join(trace.chains) or 'none'})")
     return {policy_name: specs for policy_name, specs in made.items() if specs}
 
 
@@ -183,14 +178,14 @@ def _with_one(trace: Trace, name: str) -> Trace:
     return dataclasses.replace(trace, chains={name: trace.chains[name]}, offers={})
 
 
-def held_out(folder: Path, choices: Tuned, bench: Bench) -> HeldOut:
-    """What the chosen settings, and every static length of the same chains, do on a folder's questions."""
+def held_out(paths: Sequence[Path], choices: Tuned, bench: Bench) -> HeldOut:
+    """What the chosen settings, and every static length of the same chains, do on these questions."""
     entries: dict[str, dict[str, list[Entry]]] = {
         entry: {name: [] for name in choices.choices[entry]} for entry in bench.entries
     }
     sums: dict[str, dict[int, Sums]] = {entry: {} for entry in bench.entries}
     texts: dict[Question, str] = {}
-    for found in bench.each(partial(_report, choices=choices, profile=bench.profile), find_traces(folder)):
+    for found in bench.each(partial(_report, choices=choices, profile=bench.profile), paths):
         for target, own in found.entries.items():
             for name, more in own.items():
                 entries[target][name] += more
@@ -214,8 +209,7 @@ def _report(path: Path, choices: Tuned, profile: LatencyProfile) -> HeldOut:
             for name, one in own.items()
         }
         entries[target] = {name: [entry_of(record, pricing, judges)] for name, record in records.items()}
-        chains = trace.chains[str(own[STATIC].spec.chains_name)]
-        statics = grids(chains.name, chains.chain_len)[STATIC]
+        statics = [spec for spec in choices.lengths if spec.chains_name == own[STATIC].spec.chains_name]
         lengths[target] = {vars(spec)["draft_len"]: _sums(replayed(spec), profile, target) for spec in statics}
     text = hashlib.sha256(json.dumps(trace.output_tokens).encode()).hexdigest()
     one = next(one for own in entries.values() for named in own.values() for one in named)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,11 @@ from specdec.drafters.flags import positive_int
 from specdec.errors import UserError
 from specdec.latency.profile import LatencyProfile, load_profile, resolve_target
 from specdec.ranking.entries import Entry
-from specdec.ranking.question_sets import question_key, unequal
+from specdec.ranking.question_sets import question_key
 from specdec.ranking.scopes import ALL, each
 from specdec.ranking.table import Row, table_of
 from specdec.ranking.table_files import read_json
+from specdec.traces.trace import find_traces
 from specdec.views.table_data import row_dict
 
 NO_LOOPS = "all, without degenerate answers"
@@ -52,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--latency_target", required=True, nargs="+", help="entries of it, each priced as")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="drafters to compare (default: all)")
     parser.add_argument("--longer", nargs="+", default=[], metavar="NAME", help="drafters that had more training")
+    parser.add_argument("--allow_unequal", action="store_true", help="compare on the questions that all have")
     parser.add_argument("--work_dir", type=Path, help="the folder of scripts/heads.sh, for what trainings took")
     parser.add_argument("--workers", type=positive_int, default=1, help="processes")
     return run_command(parser, measure, arguments)
@@ -63,21 +66,32 @@ def measure(flags: argparse.Namespace) -> dict[str, Any]:
     names = names_in(flags.tuning, flags.held_out, flags.only)
     if unknown := set(flags.longer) - set(names):
         raise UserError(f"--longer {min(unknown)}: no drafter that is compared is called so")
+    tuned_on, reported_on = (traces_of(one, names, flags.allow_unequal) for one in (flags.tuning, flags.held_out))
     with processes(flags.workers) as each_trace:
         bench = Bench(profile, each_trace)
-        choices = {name: tuned(flags.tuning / name, bench) for name in names}
-        found = {name: held_out(flags.held_out / name, choices[name], bench) for name in names}
-    require_alike(choices, found)
+        choices = {name: tuned(tuned_on[name], bench) for name in names}
+        found = {name: held_out(reported_on[name], choices[name], bench) for name in names}
     groups = {ALIKE: [name for name in names if name not in flags.longer], **({EVERY: names} if flags.longer else {})}
-    return {
+    document = {
         "what": "drafters of one target, each at its best length and policy by other questions; modelled",
         "profile": dataclasses.asdict(profile),
-        "tuned_on": choices[names[0]].questions,
+        "tuned_on": counts_of(tuned_on),
+        "reported_on": counts_of(reported_on),
         "texts": compared_texts(found),
         "trained": {} if flags.work_dir is None else trained(flags.work_dir, names),
         "groups": groups,
         "targets": {entry: target_document(entry, choices, found, groups) for entry in bench.entries},
     }
+    return {key: rounded(value) for key, value in document.items()}
+
+
+def rounded(value: Any) -> Any:
+    """Numbers to 5 digits, as stored results have them."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list) else value
 
 
 def profile_of(flags: argparse.Namespace) -> LatencyProfile:
@@ -106,17 +120,29 @@ def names_in(tuning: Path, held_out_dir: Path, only: Sequence[str] | None = None
     return sorted(found[0])
 
 
-def require_alike(choices: Mapping[str, Tuned], found: Mapping[str, HeldOut]) -> None:
-    """UserError where drafters were tuned on different questions or answered different ones."""
-    first, *others = choices
-    for name in others:
-        if differing := choices[first].asked ^ choices[name].asked:
-            dataset, question = min(differing)
-            what = f"question {question} of {dataset}"
-            raise UserError(f"{what} was recorded for one of {first} and {name} alone: tune all on the same questions")
-    target = next(iter(next(iter(found.values())).entries))
-    if counts := unequal(named(found, target)):
-        raise UserError(f"the drafters were recorded on different questions ({counts}): record the missing ones")
+def traces_of(folder: Path, names: Sequence[str], allow_unequal: bool) -> dict[str, list[Path]]:
+    """Every drafter's traces, of the same questions. UserError where they are not the same; with `allow_unequal` where
+    there is none that all have."""
+    found = {name: {_question(path): path for path in find_traces(folder / name)} for name in names}
+    common = set.intersection(*(set(own) for own in found.values()))
+    lacking = sorted(question for own in found.values() for question in own if question not in common)
+    if lacking and not (allow_unequal and common):
+        dataset, number = lacking[0]
+        raise UserError(
+            f"{folder}: question {number} of {dataset} was not recorded for all of {', '.join(names)}: record it for "
+            "all, or give --allow_unequal"
+        )
+    return {name: [path for question, path in own.items() if question in common] for name, own in found.items()}
+
+
+def _question(path: Path) -> tuple[str, str]:
+    """(data set, number), as a trace's folders are named."""
+    return path.parent.parent.name, path.parent.name
+
+
+def counts_of(traces: Mapping[str, Sequence[Path]]) -> dict[str, int]:
+    """How many questions of each data set."""
+    return dict(Counter(dataset for dataset, _ in map(_question, next(iter(traces.values())))))
 
 
 def named(found: Mapping[str, HeldOut], target: str, *, policies: Mapping[str, str] | None = None) -> list[Entry]:
@@ -154,7 +180,7 @@ def target_document(
         own = {name: found[name] for name in names}
         rankings[group] = {
             "drafters": scopes(named(own, target, policies=best)),
-            "policies": scopes(named(own, target)),
+            "policies": {ALL: rows(named(own, target))},
         }
     return {
         "chosen": {name: one.chosen[target] | {"best": best[name]} for name, one in choices.items()},

@@ -1,10 +1,6 @@
 """A load study in short, as docs/results keeps it: `failfast load`, its numbers to five digits, some of its quantities.
 
-    python -m experiments.load_study RESULTS [flags of failfast load] > FILE
-    python -m experiments.load_study docs/results/NAME-records.json --prompt_tokens 128 [flags] > FILE
-
-The second form is of records whose rounds alone were kept (`summarise_records.py`): their prompts, which are not known,
-then have that many tokens.
+python -m experiments.load_study RESULTS [flags of failfast load] > FILE
 """
 
 import argparse
@@ -15,13 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.counted_records import records_of_summary
 from specdec.commands import load
-from specdec.drafters.flags import positive_int
 from specdec.errors import exit_status
 from specdec.ranking.entries import records_of
 from specdec.ranking.load_table import CLAIRVOYANT
-from specdec.records.record import Record
 from specdec.views.load_text import load_dict
 
 KEPT = ("tokens_per_s", "wasted_per_s", "tpot_ms_p50", "tpot_ms_p99", "ttft_ms_p50", "speedup", "break_even_len")
@@ -37,10 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def study(arguments: Sequence[str]) -> str:
     """JSON, a row a line. Raises UserError."""
     parser = load.build_parser("experiments.load_study")
-    parser.add_argument("--prompt_tokens", type=positive_int, default=128, help="of each prompt that is not known")
     parser.add_argument("--what", default="", help="what the records are, in words")
     options = parser.parse_args(arguments)
-    records = _records(options)
+    records = records_of(options.results)
     made = load.study_of(options, records)
     document = {
         "command": _command(arguments, options),
@@ -52,18 +44,13 @@ def study(arguments: Sequence[str]) -> str:
 
 def _command(arguments: Sequence[str], options: argparse.Namespace) -> str:
     """Without --what, and paths by what they are."""
-    paths = {str(options.trace_dir): "TRACES", **{one: Path(one).name for one in options.latency_profile}}
-    if options.results.suffix != ".json":
-        paths[str(options.results)] = "RESULTS"
+    paths = {
+        str(options.trace_dir): "TRACES",
+        str(options.results): "RESULTS",
+        **{one: Path(one).name for one in options.latency_profile},
+    }
     words = [paths.get(one, one) for one in arguments if one not in ("--what", options.what)]
     return f"python -m experiments.load_study {shlex.join(words)}"
-
-
-def _records(options: argparse.Namespace) -> list[Record]:
-    if options.results.suffix != ".json":
-        return records_of(options.results)
-    summary = json.loads(options.results.read_text(encoding="utf-8"))
-    return list(records_of_summary(summary, options.prompt_tokens))
 
 
 def _text(document: dict[str, Any]) -> str:

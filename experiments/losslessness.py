@@ -52,7 +52,7 @@ OVER_ONE = (
     *("dllm_0.5_sf_6", "dllm_0.5_df_0.45_12_4", "dllm_0.5_ca_12_T@P", "eagle3_ca_9_T@P", "dflash_ca_12_T@P"),
     *("lookup_3_sf_10_else_ar_None_sf_4", "suffix_64_s1.5_else_eagle3_sf_4", "lookup_2_sf_3_else_dflash_sf_5"),
     *("lookup_3_tree_8", "suffix_64_tree_8", "eagle3_tree_3_4_8", "eagle3_tree_df_0.02_3_4_8"),
-    *("dflash_tree_8", "dflash_tree_df_0.02_8", "dflash_tree_ca_12_T@P"),
+    *("dflash_tree_8", "dflash_tree_df_0.02_8", "dflash_tree_pairs_0.02_8", "dflash_tree_ca_12_T@P"),
 )
 # What a policy by cost knows: here, that a token is as good as it is sure, and that a pass is worth a quarter of one.
 PLACES = OPTIONS["small_block_size"] + 1

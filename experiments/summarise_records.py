@@ -7,7 +7,6 @@ has no texts: of each record it keeps the sums over its rounds and a hash of the
 """
 
 import argparse
-import hashlib
 import json
 import sys
 from collections import Counter
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.kept_records import kept_records
 from profiling.common import parser_of, run_command
 from specdec.errors import UserError
 from specdec.latency.pricing import Pricing
@@ -24,29 +24,7 @@ from specdec.ranking.source import Source
 from specdec.records.record import Record
 from specdec.views import table_data
 
-FIELDS = (
-    *("dataset", "question_id", "drafter", "num_output_tokens", "output_sha256", "draft_ms", "verify_ms"),
-    *("num_rounds", "num_drafted", "num_accepted", "num_forward_passes"),
-)
 MODEL_KEYS = ("target_sha256", "drafter_sha256", "dtype", "device", "backend", "max_new_tokens")
-
-
-def short(record: Record) -> list[Any]:
-    """One record without its texts and rounds: the values of FIELDS."""
-    rounds = record.rounds
-    return [
-        record.identity.dataset,
-        record.question_id,
-        record.drafter_name,
-        record.num_output_tokens,
-        hashlib.sha256(json.dumps(record.output_tokens).encode()).hexdigest()[:16],
-        round(record.draft_ms, 1),
-        round(record.verify_ms, 1),
-        len(rounds),
-        sum(turn.draft_len for turn in rounds),
-        sum(turn.accepted_len for turn in rounds),
-        sum(turn.num_forward_passes for turn in rounds),
-    ]
 
 
 def degenerate_questions(stats: Sequence[Entry]) -> set[tuple[Source, int]]:
@@ -70,9 +48,8 @@ def summary(records: Sequence[Record], pricing: Pricing) -> dict[str, Any]:
         "models": models,
         "provenance": records[0].provenance,
         "ranking": json.loads(table_data.ranking_json(stats)),
-        "ranking_without_degenerate": json.loads(table_data.ranking_json(good)) if good else None,
-        "record_fields": FIELDS,
-        "records": [short(record) for record in records],
+        "ranking_without_degenerate": json.loads(table_data.ranking_json(good)) if good and left_out else None,
+        **kept_records(records),
     }
 
 

@@ -45,11 +45,6 @@ from specdec.traces.trace import Trace
 DRAFT_MODEL, NGRAM = "draft_model", "ngram"
 LENGTHS = {DRAFT_MODEL: 4, NGRAM: 5}
 DRAFTERS = {DRAFT_MODEL: "ar_None_sf_4", NGRAM: "lookup_3_sf_5"}
-SETTINGS: Mapping[str, Settings | None] = {
-    PLAIN: None,
-    DRAFT_MODEL: draft_model(LENGTHS[DRAFT_MODEL]),
-    NGRAM: {"method": NGRAM, "num_speculative_tokens": LENGTHS[NGRAM], "prompt_lookup_max": 3, "prompt_lookup_min": 1},
-}
 PRICED_AT, PREDICTED = (1, 3, 6, 10), (1, 2, 4, 8)
 LEAST_REQUESTS = 20  # that a measurement is over
 MADE_UP, NUM_WRITTEN, WORDS = 16, 32, range(100, 4000)  # tokens of a made-up prompt, of its answer; ids
@@ -65,13 +60,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(parser, measure, arguments)
 
 
+def settings_of_all() -> dict[str, Settings | None]:
+    lookup = {"method": NGRAM, "num_speculative_tokens": LENGTHS[NGRAM], "prompt_lookup_max": 3, "prompt_lookup_min": 1}
+    return {PLAIN: None, DRAFT_MODEL: draft_model(LENGTHS[DRAFT_MODEL]), NGRAM: lookup}
+
+
 def measure(flags: Namespace) -> dict[str, Any]:
     traces = recorded(flags, list(DRAFTERS.values()))
     load_before = os.getloadavg()[0]
     with ExitStack() as running:
         begun = {
             name: VllmServer(flags.vllm, flags.work_dir / f"load-{name}.log", settings, ["--no-enable-prefix-caching"])
-            for name, settings in SETTINGS.items()
+            for name, settings in settings_of_all().items()
         }
         servers = {name: running.enter_context(server) for name, server in begun.items()}
         prices = {name: priced(server) for name, server in servers.items()}
@@ -86,7 +86,7 @@ def measure(flags: Namespace) -> dict[str, Any]:
         "priced_at": {"requests": PRICED_AT, "texts": "made up", "steps": prices},
         "predicted_against_measured": {
             name: {str(places): _row(predicted[name][places], windows[name][places]) for places in PREDICTED}
-            for name in SETTINGS
+            for name in windows
         },
     }
 

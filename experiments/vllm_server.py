@@ -15,10 +15,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from specdec.errors import UserError
 from specdec.models.checkpoints import BUNDLED, BUNDLED_DIR
@@ -26,7 +25,6 @@ from specdec.models.checkpoints import BUNDLED, BUNDLED_DIR
 UP_S, END_S = 1800.0, 60.0  # only what hangs takes longer, however busy the machine
 STEP_S = 0.3
 CONTEXT = 1024
-_CORES = cycle(sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0])
 Settings = Mapping[str, Any]  # of --speculative-config
 
 
@@ -37,6 +35,8 @@ def draft_model(num_tokens: int) -> Settings:
 
 class VllmServer:
     """A server that starts when it is made. `vllm`: the command of its environment; its output goes into `log`."""
+
+    num_made: ClassVar[int] = 0
 
     def __init__(self, vllm: Path, log: Path, settings: Settings | None, flags: Sequence[str] = ()) -> None:
         with socket.socket() as free:
@@ -51,11 +51,17 @@ class VllmServer:
         variables = {
             "HF_HUB_OFFLINE": "1",
             "VLLM_CPU_KVCACHE_SPACE": "1",
-            "VLLM_CPU_OMP_THREADS_BIND": str(next(_CORES)),
+            "VLLM_CPU_OMP_THREADS_BIND": str(self._next_core()),
         }
         environment = {**os.environ, **variables, "OMP_NUM_THREADS": "1"}
         with log.open("w") as output:
             self._process = subprocess.Popen(asked, stdout=output, stderr=subprocess.STDOUT, env=environment)
+
+    @classmethod
+    def _next_core(cls) -> int:
+        cores = sorted(os.sched_getaffinity(0))
+        cls.num_made += 1
+        return cores[cls.num_made % len(cores)]
 
     def wait(self) -> Self:
         """Until it answers. Raises UserError if it ends before that, or hangs."""

@@ -101,6 +101,9 @@ PICTURES = (
     Picture("training_curves", ("{docs}/results/2026-11-28-heads-training.json",),
             "Heads in training: what the real loop accepts on held-back questions, beside how often a draft's tokens "
             "are right after the target's own text (EAGLE-3's and DSpark's later ones after those before them)."),
+    Picture("head_to_head", ("{docs}/results/2026-11-28-heads.json",),
+            "What a round brings over what it costs: drafters of one target that were trained alike, at every static "
+            "length, and at the length and the policies that were best on other questions (docs/heads.md)."),
     Picture("pretty_table", (REPLAYED, NO_LOOPS, "--drafters", *SEVERAL),
             "A ranking as a table; `--out table.tex` gives it for LaTeX (booktabs, graphicx), `--layout datasets` with "
             "the data sets as columns, `--columns` those quantities alone.", ".md"),
@@ -109,7 +112,6 @@ PICTURES = (
 ELSEWHERE = {
     "eagle_training": "the log of SpecForge's training of an EAGLE-3 drafter",
     "trees": "a ranking of trees over a trained head (docs/trees.md)",
-    "head_to_head": "traces of drafters that were trained alike (docs/heads.md)",
 }
 # Taken in a browser (tests/browser/), not drawn here.
 REPORT = {

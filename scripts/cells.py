@@ -53,11 +53,6 @@ def ranked(ranking: Mapping[str, Any], engine: str) -> dict[str, dict[str, Any]]
     return {row["drafter_name"]: row for row in rows}
 
 
-def records_of(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The records of a file that `experiments.summarise_records` wrote, by the names of their fields."""
-    return [dict(zip(stored["record_fields"], one, strict=True)) for one in stored["records"]]
-
-
 def rates(records: Iterable[Mapping[str, Any]], draft_pass_ms: float, target_ms: float) -> dict[str, float]:
     """What records say together: acceptance rate and length, passes a round, mean of the modelled speedups by a flat
     profile, which prices a pass and a round."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from experiments.heads_grids import BY_COST, RULE, STATIC
 from scripts.cells import percent, result, speedup, table, times
 from scripts.head_to_head_said import ALIKE, BIG, DATASETS, EVERY, SMALL, TOGETHER, Row, rows_of, said, title
 
-BUNDLED = "2026-11-28-heads"
+BUNDLED, ON_H200 = "2026-11-28-heads", "2026-11-28-heads-h200"
 
 
 def drafters(name: str, target: str, group: str) -> str:
@@ -48,7 +47,7 @@ def standing(row: Row) -> str:
     return row["standing"] if p_holm is None else f"{row['standing']} (p {p_holm:.4f})"
 
 
-def policies(name: str) -> str:
+def policies(name: str = BUNDLED) -> str:
     """Each drafter under every policy, as if for either target, both data sets together."""
     stored = result(name)
     targets = list(stored["targets"])
@@ -69,7 +68,7 @@ def short(target: str) -> str:
     return target.removeprefix("Qwen2.5-").removesuffix("-Instruct")
 
 
-def trained(name: str) -> str:
+def trained(name: str = BUNDLED) -> str:
     """What each training took: the same time for all that are compared."""
     titles = ("drafter", "trained", "tokens seen", "passes over the answers", "operations", "parameters", "GPU minutes")
     rows = []
@@ -86,11 +85,35 @@ def trained(name: str) -> str:
     return table(titles, rows)
 
 
+def words() -> str:
+    """What won where."""
+    return said(result(BUNDLED), result(ON_H200))
+
+
+def as_if_big() -> str:
+    return drafters(BUNDLED, BIG, ALIKE)
+
+
+def as_if_small() -> str:
+    return drafters(BUNDLED, SMALL, ALIKE)
+
+
+def on_h200() -> str:
+    """By costs that were measured."""
+    return drafters(ON_H200, BIG, ALIKE)
+
+
+def longer() -> str:
+    """With those that had more training."""
+    return drafters(BUNDLED, BIG, EVERY)
+
+
 TABLES: dict[str, Callable[[], str]] = {
-    "heads-said": lambda: said(result(BUNDLED)),
-    "heads-32b": partial(drafters, BUNDLED, BIG, ALIKE),
-    "heads-7b": partial(drafters, BUNDLED, SMALL, ALIKE),
-    "heads-longer": partial(drafters, BUNDLED, BIG, EVERY),
-    "heads-policies": partial(policies, BUNDLED),
-    "heads-trained": partial(trained, BUNDLED),
+    "heads-said": words,
+    "heads-32b": as_if_big,
+    "heads-7b": as_if_small,
+    "heads-h200": on_h200,
+    "heads-longer": longer,
+    "heads-policies": policies,
+    "heads-trained": trained,
 }

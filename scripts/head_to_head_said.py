@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.heads_grids import BY_COST, RULE, STATIC
-from scripts.cells import speedup, times
+from scripts.cells import percent, speedup, times
 from specdec.ranking.comparisons import BEHIND, EQUAL
 
 BIG, SMALL = "Qwen2.5-32B-Instruct", "Qwen2.5-7B-Instruct"
@@ -30,6 +30,7 @@ DATASETS = {
     "spec_bench": "Spec-Bench",
 }
 TOGETHER, ALIKE, EVERY = "all", "alike", "all"
+TOLD, UNTOLD = {BEHIND: "behind it", EQUAL: "level with it"}, "not told from it"
 FAILFAST, TODAY = "dllm", "today_"
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 Row = Mapping[str, Any]
@@ -46,18 +47,19 @@ def rows_of(stored: Mapping[str, Any], target: str, group: str, what: str = "dra
     return found
 
 
-def said(stored: Mapping[str, Any]) -> str:
-    """The sentences, a line each."""
-    lines = [_first(stored), _data_sets(stored), _failfast(stored), _rounds(stored), _smaller(stored), *_more(stored)]
+def said(stored: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
+    """The sentences, a line each; `measured`: the same drafters by costs that were measured."""
+    lines = [_first(stored), _data_sets(stored), _failfast(stored), _rounds(stored), _smaller(stored)]
+    lines += [_measured(stored, measured), *_more(stored)]
     return "\n".join(f"- {line}" for line in lines)
 
 
 def _first(stored: Mapping[str, Any]) -> str:
     first, second, *_ = rows_of(stored, BIG, ALIKE)[TOGETHER]
-    told = {BEHIND: "behind it", EQUAL: "level with it"}.get(second["standing"], "not told from it")
     return (
         f"Trained alike, **{title(first['drafter'])}** is first as if for 32B over all {first['num_questions']} "
-        f"questions: {speedup(first)}. Next is {title(second['drafter'])} with {speedup(second)}, {told} "
+        f"questions: {speedup(first)}. Next is {title(second['drafter'])} with {speedup(second)}, "
+        f"{TOLD.get(second['standing'], UNTOLD)} "
         f"({difference(second)}, corrected p {second['to_best_p_holm']:.4f})."
     )
 
@@ -85,7 +87,8 @@ def _failfast(stored: Mapping[str, Any]) -> str:
     own = {row["drafter"]: row for row in rows_of(stored, BIG, ALIKE, "policies")[TOGETHER]}
     named = {policy: own[f"{FAILFAST}: {policy}"]["speedup_mean"] for policy in (STATIC, RULE, BY_COST)}
     gap = rows[place]["to_best_value"]
-    lost = "" if gap is None else f", {abs(gap):.2f}x behind the first ({rows[place]['standing']})"
+    clear = "clearly" if rows[place]["standing"] == BEHIND else rows[place]["standing"]
+    lost = "" if gap is None else f", {abs(gap):.2f}x behind the first ({clear})"
     return (
         f"Block diffusion is {ORDINALS[place]} of {len(rows)}{lost}: {times(named[RULE])} under FailFast's rule, "
         f"{times(named[STATIC])} at its best static length, {times(named[BY_COST])} by cost."
@@ -111,6 +114,25 @@ def _smaller(stored: Mapping[str, Any]) -> str:
     rows = rows_of(stored, SMALL, ALIKE)[TOGETHER]
     order = ", ".join(f"{title(row['drafter'])} {times(row['speedup_mean'])}" for row in rows)
     return f"As if for 7B, beside which a drafter's pass costs more, the order is: {order}."
+
+
+def _measured(stored: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
+    """By other costs the order may be another."""
+    first, second, *_ = rows_of(measured, BIG, ALIKE)[TOGETHER]
+    shares = [percent(share_of_pass(one["profile"], "eagle3"), 1) for one in (measured, stored)]
+    return (
+        f"By what passes cost on one {measured['profile']['provenance']['device_name']}, where one of EAGLE-3 takes "
+        f"{shares[0]} of the target's and not {shares[1]}, the first are {title(first['drafter'])} with "
+        f"{speedup(first)} and {title(second['drafter'])} with {speedup(second)}, "
+        f"{TOLD.get(second['standing'], UNTOLD)} ({difference(second)}, corrected p {second['to_best_p_holm']:.4f})."
+    )
+
+
+def share_of_pass(profile: Mapping[str, Any], family: str) -> float:
+    """A pass of a head over one of the big target."""
+    ms = profile["family_pass_ms"][family]
+    own: float = ms[BIG] if isinstance(ms, dict) else ms
+    return own / float(profile["target_ms_per_token"][BIG])
 
 
 def _more(stored: Mapping[str, Any]) -> Sequence[str]:

@@ -102,7 +102,7 @@ record_one() { # NAME FAMILY FLAGS
     [dllm]="--dllm_dir $folder --drafters plain dllm_sf --drafter_thresholds 0.05 --spec_len 8 --chain_len 71"
     [eagle3]="--eagle3_dir $folder --drafters plain eagle3_sf_16"
   )
-  local given=${flags[$family]:-"--dflash_dir $folder --drafters plain dflash_sf_16"}
+  local given=${flags[$family]:-"--dflash_dir $folder --drafters plain dflash_sf_$(drafts_of "$folder")"}
   for where in tuning held_out; do
     for dataset in "${DATASETS[@]}"; do
       # shellcheck disable=SC2046,SC2086 # flags and numbers are words

@@ -18,7 +18,8 @@ LOADS=(${LOADS:-1 8 16 32 64 128 256})
 SETTINGS=(${SETTINGS:---drafters plain failfast ar_sf ar_df dllm_sf dflash_sf dflash_df eagle3_sf lookup suffix --spec_len 2 3 4 6 8})
 POLICIES=(${POLICIES:-fixed scheduled clairvoyant})
 
-"$PYTHON" -m specdec.replay "$RECORDED" "${SETTINGS[@]}" --output_dir "$WORK_DIR/replayed"
+"$PYTHON" -m specdec.replay "$RECORDED" "${SETTINGS[@]}" --latency_profile none \
+  --output_dir "$WORK_DIR/replayed"
 (cd "$WORK_DIR" && PYTHONPATH=$OLDPWD "$PYTHON" -m profiling.roofline --gpu "$GPU" --targets "$TARGET" \
   --contexts 512 --heads --write_profile "${GPU}_heads_bound" > /dev/null)
 "$PYTHON" -m experiments.load_study "$WORK_DIR/replayed" --trace_dir "$RECORDED" --without_degenerate \

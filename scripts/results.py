@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from scripts.cells import PROJECT, document, percent, ranked, rates, records_of, result, speedup, table, times
+from experiments.kept_records import kept_in
+from scripts.cells import PROJECT, document, percent, ranked, rates, result, speedup, table, times
 
 HELD_OUT, SMOLLM2 = "2026-11-28-held-out", "2026-11-27-smollm2"
 MODELLED, MEASURED = "vLLM_A6000", "measured"
@@ -72,7 +73,7 @@ def held_out() -> str:
     titles = "drafter|name|accepted|acceptance length|passes a round|modelled speedup|both sets (95 % interval)"
     rows = []
     for words, name in HELD_OUT_ROWS.items():
-        parts = _apart(records_of(stored), name)
+        parts = _apart(list(kept_in(stored)), name)
         rows.append([
             words,
             f"`{name}`",
@@ -117,7 +118,7 @@ def _mean(row: Mapping[str, Any]) -> float:
 
 def smollm2() -> str:
     """A target with drafters of its own, on one GPU."""
-    ranking, records = result(SMOLLM2)["ranking"], records_of(result(f"{SMOLLM2}-records"))
+    ranking, records = result(SMOLLM2)["ranking"], list(kept_in(result(f"{SMOLLM2}-records")))
     modelled, measured = ranked(ranking, MODELLED), ranked(ranking, MEASURED)
     rows = []
     for words, name in SMOLLM2_ROWS.items():

@@ -4,7 +4,7 @@ python -m scripts.tables --write
 
 A page has a table where it says `<!-- table: NAME -->`, up to `<!-- end of table -->`. What makes them: `results.py`,
 `costs.py`, `checks.py`, `paper.py`, `findings.py`, `index.py`,
-`targets.py`, `tree_rules.py`, `under_load.py`.
+`targets.py`, `tree_rules.py`, `under_load.py`, `head_to_head.py`.
 """
 
 import re
@@ -16,6 +16,7 @@ from scripts.cells import PROJECT
 from scripts.checks import TABLES as CHECKS
 from scripts.costs import TABLES as COSTS
 from scripts.findings import findings
+from scripts.head_to_head import TABLES as HEAD_TO_HEAD
 from scripts.index import index
 from scripts.paper import runs
 from scripts.results import TABLES as RESULTS
@@ -29,6 +30,7 @@ TABLES = {
     **AT_SIZE,
     **CHECKS,
     **UNDER_LOAD,
+    **HEAD_TO_HEAD,
     **TREE_RULES,
     "paper": runs,
     "first-hour": findings,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -93,12 +93,19 @@ def best(name: str) -> str:
     return table((*titles, "what batch 1's choice loses"), rows)
 
 
-def families(name: str) -> str:
-    """Every kind of drafter's best speedup by load, and how long its drafts then are, where that is one length."""
-    loads = result(name)["loads"]
-    kinds = list(dict.fromkeys(_kind(row) for row in _fixed(loads[0])))
+def families(name: str, heads: Sequence[str] = ()) -> str:
+    """Every kind of drafter's best speedup by load, and how long its drafts then are, where that is one length.
+    `heads`: others of DFlash's kind, each with a study of its own over the same questions."""
+    rows = _families(result(name)["loads"])
+    for head in heads:
+        own = _families(result(f"{name}-{head.lower()}")["loads"])
+        rows += [[kind.replace("DFlash", head), *cells] for kind, *cells in own if kind.startswith("DFlash")]
+    return table(("", *(f"{one['value']:g} at a time" for one in result(name)["loads"])), rows)
+
+
+def _families(loads: list[dict]) -> list[list[str]]:
     rows = []
-    for kind in kinds:
+    for kind in dict.fromkeys(_kind(row) for row in _fixed(loads[0])):
         found = [_first(_fixed(one), lambda row, kind=kind: _kind(row) == kind) for one in loads]
         lengths = [getattr(parse_name(row["name"]), "draft_len", None) for row in found]
         cells = [
@@ -106,7 +113,7 @@ def families(name: str) -> str:
             for row, length in zip(found, lengths, strict=True)
         ]
         rows.append([kind, *cells])
-    return table(("", *(f"{one['value']:g} at a time" for one in loads)), rows)
+    return rows
 
 
 def study(name: str) -> str:
@@ -188,6 +195,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "load-sentences": lambda: sentences(BUNDLED),
     "load-study-smollm2": lambda: study(SMOLLM2),
     "load-best-smollm2": lambda: best(SMOLLM2),
-    "load-families-smollm2": lambda: families(SMOLLM2),
+    "load-families-smollm2": lambda: families(SMOLLM2, ("JetSpec", "DSpark")),
     "load-sentences-smollm2": lambda: sentences(SMOLLM2),
 }

@@ -30,13 +30,19 @@ LATE = {
     "test_stream",
     "test_trajectory",
 }
-# They make networks only to have something to record, to draw from and to rank: laws of sampling, hybrids, folders of
-# records, scripts. A forward, a mask, a cache or a checkpoint's field that is another in a version is found by those
-# that compare just that: test_lm, test_taps, test_targets, test_tree_verification, test_generate, test_lossless,
-# test_dflash, test_eagle3, test_recording, test_models, test_checkpoint_settings.
+# What they try stands above `CachedLM`: rules of drafting and stopping, laws of sampling, recordings, folders of
+# records, scripts. Their networks are something to draft with. A forward, a mask, a cache, a hidden state or a field of
+# a checkpoint that is another in a version is found by those that compare just that: test_lm, test_block_cache,
+# test_pages, test_taps, test_tree_verification, test_joined, test_targets, test_dflash, test_eagle3, test_bundled,
+# test_failfast, test_models, test_checkpoint_settings.
 SAME_IN_ALL_VERSIONS = {
     "test_advised",
+    "test_drafters",
+    "test_generate",
+    "test_generate_cache",
     "test_hybrid",
+    "test_lossless",
+    "test_recording",
     "test_reconcile_heads",
     "test_repeated",
     "test_replay_command",

@@ -103,6 +103,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     prices = {"name": "P", "draft_pass_ms": 5.0, "family_pass_ms": {"eagle3": 1.0, "dflash": 2.0}, "provenance": {}}
     prices |= {"target_ms_per_token": {"toy": 10.0}, "verify_ms": {"toy": {"1": 10.0, "8": 17.0, "32": 45.0}}}
     (folder / "P.json").write_text(json.dumps(prices))
+    del prices["family_pass_ms"]
+    (folder / "bare.json").write_text(json.dumps(prices | {"name": "bare"}))
     return folder
 
 
@@ -183,11 +185,11 @@ def test_calibrate_learns_heads_where_a_profile_prices_them(home: Path, traces: 
         assert set(known.rates) == {ENGINE} and known.rates[ENGINE] > 0
         assert len(known.gains) == 1 and known.curve.acceptance == sorted(known.curve.acceptance)
     with pytest.raises(UserError, match=r"no --latency_profile says what a pass of dflash costs \(family_pass_ms\)"):
-        calibrate.run([folder])
+        calibrate.run([folder, "--latency_profile", str(home / "bare.json")])
     with pytest.raises(UserError, match="does not say what a pass of eagle3 costs"):
         advice_of(
-            Eagle3CostAware(12, "Qwen2.5-7B-Instruct@vLLM_A6000"),
+            Eagle3CostAware(12, "toy@bare"),
             home / "traces" / "calibration.json",
-            [load_profile("vLLM_A6000")],
+            [load_profile(str(home / "bare.json"))],
             traces[0].chains["eagle3"].identity,
         )

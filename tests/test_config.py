@@ -72,6 +72,7 @@ def test_other_names_are_refused(name: str) -> None:
         ("dllm_0.05_df_0.45_60_10_w0", "first_window '0'"),
         ("dflash_sf_-3", "draft_len '-3'"),
         ("dflash_tree_df_0.02_0", "tree_nodes '0'"),
+        ("dflash_tree_pairs_1.02_8", "tree_floor '1.02'"),
         ("eagle3_tree_0_4_16", "tree_depth '0'"),
         ("suffix_0", "max_depth '0'"),
         ("suffix_64_tree_0", "tree_nodes '0'"),

@@ -196,8 +196,10 @@ def test_trees_by_cost_are_replayed_as_they_ran_and_are_smaller_where_verificati
     assert sizes[0] > 2 * sizes[1]
     assert _run(folders, folders / "JetSpec", tmp_path / "none", "--drafters", "dflash_tree_ca") == 2
     assert "the cost-aware policy needs a --latency_profile" in capsys.readouterr().err
-    unknown = ["--drafters", "dflash_tree_ca", "--latency_profile", "vLLM_A6000"]
-    unknown += ["--latency_target", "Qwen2.5-7B-Instruct"]
+    bare = {"name": "bare", "draft_pass_ms": 5.0, "target_ms_per_token": {"T": 10.0}, "provenance": {}}
+    (tmp_path / "bare.json").write_text(json.dumps(bare))
+    unknown = ["--drafters", "dflash_tree_ca", "--latency_profile", str(tmp_path / "bare.json")]
+    unknown += ["--latency_target", "T"]
     assert _run(folders, folders / "JetSpec", tmp_path / "none", *unknown) == 2
     assert "does not say what a pass of dflash costs" in capsys.readouterr().err.strip().splitlines()[-1]
 

@@ -110,6 +110,7 @@ def ranking_of_trees() -> str:
     pricing, entries = Pricing((profile,), "bundled"), []
     names = [f"dflash_tree_{nodes}" for nodes in (4, 8, 16, 32, 64, 128, 256)]
     names += [f"dflash_tree_df_0.05_{nodes}" for nodes in (16, 64, 256)]
+    names += [f"dflash_tree_pairs_0.05_{nodes}" for nodes in (16, 64, 256)]
     names += [f"dflash_tree_ca_{nodes}_bundled@made-up" for nodes in (16, 64, 256)]
     for seed in range(3):
         trace = made_up_trace(seed, num_tokens=40, vocab_size=8)

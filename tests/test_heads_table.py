@@ -86,7 +86,7 @@ def test_the_best_on_the_tuning_questions_is_chosen(
     chosen = table["targets"][target]["chosen"][drafter]
     for policy, specs in grids(chains, 6).items():
         times = {spec.name: sum(price(replay(one, spec), profile, target).total_ms for one in traces) for spec in specs}
-        assert chosen[policy]["tuning_ms"] == pytest.approx(min(times.values()))
+        assert chosen[policy]["tuning_ms"] == pytest.approx(min(times.values()), rel=1e-4)
         assert times[chosen[policy]["setting"]] == min(times.values())
     policies = {key: one["tuning_ms"] for key, one in chosen.items() if key != "best"}
     assert policies[chosen["best"]] == min(policies.values())
@@ -107,11 +107,11 @@ def test_rows_are_the_rankings_on_the_other_questions(home: Path, table: dict) -
     expected = {row.drafter_name: row for row in table_of(entries, "P as if big").rows}
     found = {row["drafter"]: row for row in one["rankings"]["alike"]["policies"]["all"]}
     for name, row in expected.items():
-        assert found[name]["speedup_mean"] == pytest.approx(row.values["speedup_mean"].value)
-        assert found[name]["mean_low"] == pytest.approx(row.values["speedup_mean"].low)
+        assert found[name]["speedup_mean"] == pytest.approx(row.values["speedup_mean"].value, rel=1e-4)
+        assert found[name]["mean_low"] == pytest.approx(row.values["speedup_mean"].low, rel=1e-4)
         assert found[name]["num_questions"] == len(HELD_OUT)
     for row in found.values():
-        assert row["acceptance_len"] == pytest.approx(row["speedup_ratio"] * row["round_cost"])
+        assert row["acceptance_len"] == pytest.approx(row["speedup_ratio"] * row["round_cost"], rel=1e-4)
         assert 0 < row["ceiling_share"] <= 1
 
 
@@ -120,7 +120,11 @@ def test_drafters_with_more_training_are_ranked_apart_from_those_that_were_train
     assert {row["drafter"] for row in rankings["alike"]["drafters"]["all"]} == {"ar", "block"}
     assert {row["drafter"] for row in rankings["all"]["drafters"]["all"]} == {"ar", "block", "long"}
     assert table["trained"] == {"block": {"family": "dflash", "seconds": 7.5}}
-    assert table["texts"] == {"questions": 6, "compared": 12, "equal": 12} and table["tuned_on"] == {"bundled": 3}
+    assert (
+        table["texts"] == {"questions": 6, "compared": 12, "equal": 12}
+        and table["tuned_on"] == {"bundled": 3}
+        and table["reported_on"] == {"bundled": 6}
+    )
 
 
 def test_every_length_is_told(home: Path, table: dict) -> None:
@@ -152,9 +156,12 @@ def test_what_cannot_be_compared_is_one_line(home: Path, tmp_path: Path, capsys:
     record(tmp_path / "held_out", "block", HELD_OUT[:5])
     assert "block is in one of" in refused(*where, *rest)
     record(tmp_path / "tuning", "block", TUNING[:2])
-    assert "question 2 of bundled was recorded for one of ar and block alone" in refused(*where, *rest)
+    assert "question 2 of bundled was not recorded for all of ar, block" in refused(*where, *rest)
     record(tmp_path / "tuning", "block", TUNING)
-    assert "recorded on different questions" in refused(*where, *rest)
+    assert "question 15 of bundled was not recorded for all of ar, block" in refused(*where, *rest)
+    assert heads_table.main([*where, *rest, "--allow_unequal"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["reported_on"] == {"bundled": 5}
+    record(tmp_path / "held_out", "block", HELD_OUT)
     unpriced = tmp_path / "Q.json"
     unpriced.write_text(json.dumps({**PROFILE, "name": "Q", "family_pass_ms": {"eagle3": 1.0}}))
     assert "does not say what a pass of dflash costs" in refused(*where, "--latency_profile", str(unpriced), *rest[2:])
@@ -207,7 +214,9 @@ def made_up_document(standing: str) -> dict:
         scopes = {"gsm8k": rows, "all": rows}
         rankings = {"alike": {"drafters": scopes, "policies": dict.fromkeys(scopes, policies)}}
         groups[target] = {"rankings": rankings, "chosen": chosen}
-    return {"targets": groups, "groups": {"alike": list(names)}}
+    profile = {"family_pass_ms": {"eagle3": {BIG: 2.0}}, "target_ms_per_token": {BIG: 40.0}}
+    profile["provenance"] = {"device_name": "a GPU"}
+    return {"targets": groups, "groups": {"alike": list(names)}, "profile": profile}
 
 
 @pytest.mark.parametrize(
@@ -215,13 +224,17 @@ def made_up_document(standing: str) -> dict:
     [("behind", ", behind it"), ("level", ", level with it"), ("undecided", ", not told from")],
 )
 def test_sentences_are_no_stronger_than_the_standings(standing: str, words: str) -> None:
-    first, data_sets, failfast, rounds, smaller = said(made_up_document(standing)).splitlines()
+    document = made_up_document(standing)
+    first, data_sets, failfast, rounds, smaller, measured = said(document, document).splitlines()
     assert "**EAGLE-3** is first as if for 32B over all 7 questions: 3.00x (2.50 to 3.50)" in first
     assert f"{words}" in first and "-0.50x, -0.75 to -0.25, corrected p 0.0300" in first
     assert ("(3.00x, clearly)" in data_sets) == (standing == "behind")
-    assert f"Block diffusion is second of 2, 0.50x behind the first ({standing})" in failfast
+    assert (
+        f"Block diffusion is second of 2, 0.50x behind the first ({standing.replace('behind', 'clearly')})" in failfast
+    )
     assert "would choose block diffusion: 5.00 tokens a round for 2.50 target passes, where EAGLE-3 has 4.00" in rounds
     assert smaller.endswith("block diffusion 3.00x, EAGLE-3 2.00x.")
+    assert "takes 5.0 % of the target's" in measured and f"(1.50 to 2.50){words}" in measured
 
 
 def test_a_row_of_the_table_has_each_data_set_and_what_chose_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Studies of loads in files: read as they were written, drawn, and made of records whose rounds alone were kept."""
+"""Studies of loads in files: read as they were written, drawn, and made by one command."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from made_up import made_up_trace
 from test_load_report import write_records
 
 from experiments import load_study
-from experiments.counted_records import records_of_summary
-from experiments.summarise_records import short
+from experiments.kept_records import kept_in, kept_records
 from plotting import load as figure
 from specdec.commands import load
 from specdec.errors import UserError
 from specdec.ranking.entries import records_of
 from specdec.ranking.load_files import read_load_file
-from specdec.ranking.requests import requests_of
 from specdec.traces.trace import save_trace, trace_path
 
 FLAGS = ("--latency_target", "Qwen2.5-7B-Instruct", "--context", "1024", "--concurrency", "1", "64", "--seeds", "5")
@@ -103,24 +101,15 @@ def test_one_load_is_no_line(kept, tmp_path, capsys):
     assert "a line needs two loads" in capsys.readouterr().err
 
 
-def test_rounds_alone_serve_as_their_records_do(results, tmp_path):
-    """The made-up prompts have three tokens each."""
+def test_every_kept_record_names_its_sums(results) -> None:
     records = records_of(results)
-    summary = {
-        "ranking": {"sources": [{"target": "bundled"}]},
-        "models": {record.drafter_name: {"max_new_tokens": 64} for record in records},
-        "records": [short(record) for record in records],
-    }
-    ours, theirs = (requests_of(list(some)) for some in (records_of_summary(summary, 3), records))
-    assert (ours.drafters, ours.questions) == (theirs.drafters, theirs.questions)
-    assert all((one == other).all() for one, other in zip(ours.tables, theirs.tables, strict=True))
-    (tmp_path / "rounds.json").write_text(json.dumps(summary))
-    made = [json.loads(load_study.study([str(path), *FLAGS, "--prompt_tokens", "3", "--what", "some"]))
-            for path in (tmp_path / "rounds.json", results)]  # fmt: skip
-    assert made[0]["loads"] == made[1]["loads"] and made[0]["records"] == "some"
-    assert made[1]["command"].startswith("python -m experiments.load_study RESULTS --latency_target")
-    assert "some" not in made[1]["command"] and str(results) not in made[1]["command"]
-    assert made[1]["loads"][0]["level_as_recorded"]
+    summary = json.loads(json.dumps(kept_records(records)))
+    kept = {(one["dataset"], one["question_id"], one["drafter"]): one for one in kept_in(summary)}
+    assert len(kept) == len(records)
+    for record in records:
+        one = kept[record.identity.dataset, record.question_id, record.drafter_name]
+        assert one["num_accepted"] == sum(turn.accepted_len for turn in record.rounds)
+        assert one["num_drafted"] == sum(turn.draft_len for turn in record.rounds)
 
 
 @pytest.mark.slow

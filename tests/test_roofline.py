@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from samples import make_record
 
@@ -66,6 +67,18 @@ def test_a_heads_pass_by_hand():
         target = find_shape(TARGET, name)
         dflash, eagle3 = (head_pass_ms(H200, one, target, 512) for one in HEADS.values())
         assert eagle3 < dflash < H200.pass_ms(target, 1, 512), name
+
+
+def test_the_papers_profile_prices_heads_as_it_does_targets():
+    """By the line that fits its targets best: ms over the weights that a pass reads."""
+    profile, reading = load_profile("vLLM_A6000"), Machine(Gpu(1e-3, 1e9, 1, ""), 1)  # a billion weights a second
+    targets = {name: find_shape(TARGET, name) for name in profile.target_ms_per_token}
+    weights = [1e-9 * target.num_parameters for target in targets.values()]
+    slope, start = np.polyfit(weights, list(profile.target_ms_per_token.values()), 1)
+    for family, head in HEADS.items():
+        for name, target in targets.items():
+            ms = start + slope * 1e-3 * head_pass_ms(reading, head, target, 0)
+            assert profile.pass_ms(family, name) == pytest.approx(ms, abs=0.006)
 
 
 def test_a_pass_takes_the_longer_of_reading_and_multiplying():

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from specdec.models.lm import CachedLM
 from training import batches, corpus, export, losses, models, noise
 from training import tokenizer as tokenizers
 from training.train_dllm_drafter import mask_id_of
+from training.train_eagle3 import Eagle3Training
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
@@ -195,3 +197,13 @@ def test_the_losses_of_the_shares_add_up_to_the_loss_of_the_step(kind, size):
     assert sum(map(loss, shares)) == pytest.approx(loss(whole), rel=1e-5)
     with pytest.raises(UserError, match="--num_docs"):
         whole.share(0, 8)
+
+
+def test_an_eagle3_head_has_a_map_of_words_where_it_drafts_some_alone():
+    """vLLM 0.32 refuses a head of the whole vocabulary that has one."""
+    some, whole = (
+        Eagle3Training.extra_tensors(SimpleNamespace(words=words, _config={"vocab_size": 6}))
+        for words in (torch.tensor([1, 2, 5]), torch.arange(6))
+    )
+    assert some["d2t"].tolist() == [1, 1, 3] and some["t2d"].tolist() == [False, True, True, False, False, True]
+    assert whole == {}

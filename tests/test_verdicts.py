@@ -252,6 +252,8 @@ def test_a_line_says_where_the_winner_changes() -> None:
     assert ranking_document(under("X (roofline)", "Y_bound (roofline)"))["profiles"] == both
     same = [replace(one, other_prices={"X": one.prices["E"]}) for one in stats]
     assert ranking_document(same)["profiles"] == ""
+    lacking = [replace(one, other_prices={}) if one.drafter_name == NAMES[0] else one for one in stats]
+    assert "under X (bound) (1 not priced): " + NAMES[1] in ranking_document(lacking)["profiles"]
 
 
 def test_the_default_profile_is_held_against_all_that_know_the_target() -> None:

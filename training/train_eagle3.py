@@ -86,10 +86,12 @@ class Eagle3Training:
         }
 
     def extra_tensors(self) -> dict[str, Tensor]:
-        """Which words it drafts: `d2t`, offsets, and `t2d`, marks."""
+        """Which words it drafts: `d2t`, offsets, and `t2d`, marks. None where it drafts all: vLLM takes none then."""
         import torch
 
         words = self.words.cpu()
+        if len(words) == self._config["vocab_size"]:
+            return {}
         marks = torch.zeros(self._config["vocab_size"], dtype=torch.bool).index_fill(0, words, True)
         return {"d2t": words - torch.arange(len(words)), "t2d": marks}
 

@@ -14,6 +14,7 @@ from math import exp, expm1, log
 
 from specdec.decoding.trees import Candidates, Child, Search
 
+LEAST_LOG = -700.0  # of a candidate that has a probability at all
 LEAST_REST = 1e-6  # probability of all that is not among the candidates, at least
 State = tuple[int, int, int]  # a slot, and the two tokens before it
 
@@ -65,7 +66,7 @@ class Followers:
 
 class TiedSlots:
     """The steps of paths over slots after a prefix of `end` tokens, the last two of which are `before` and `last`. The
-    first slot is left as it is: its head knows what it follows."""
+    first slot is not tied: its head knows what it follows."""
 
     def __init__(self, candidates: Candidates, followers: Followers, prefix_ids: Sequence[int], ties: Ties) -> None:
         self._followers, self._ties, self._end = followers, ties, len(prefix_ids)
@@ -83,12 +84,12 @@ class TiedSlots:
     def _children(self, slot: int, before: int, last: int) -> list[Child[State]]:
         if slot >= len(self._rows):
             return []
-        weights, total = self._rows[slot]
-        tied = self._followers.ties(before, last, weights, self._end, self._ties) if slot else {}
-        total += sum(exp(weights[token]) * expm1(weight) for token, weight in tied.items())
-        steps = [(token, weight + tied.get(token, 0.0) - log(total)) for token, weight in weights.items()]
-        steps.sort(key=lambda step: (-step[1], step[0]))
-        return [(token, min(log_prob, 0.0), (slot + 1, last, token)) for token, log_prob in steps]
+        weights, total, steps = self._rows[slot]
+        if slot and (tied := self._followers.ties(before, last, weights, self._end, self._ties)):
+            total += sum(exp(weights[token]) * expm1(weight) for token, weight in tied.items())
+            steps = sorted([(-weight - tied.get(token, 0.0), token) for token, weight in weights.items()])
+        log_total, after = log(total), slot + 1
+        return [(token, -minus - log_total, (after, last, token)) for minus, token in steps]
 
 
 def tied_search(
@@ -100,8 +101,10 @@ def tied_search(
     return Search(slots.start, slots.children_of, stop_ids)
 
 
-def _weighed(row: Sequence[Child[int]], ties: Ties) -> tuple[dict[int, float], float]:
-    """A slot's candidates with the logarithms of what they weigh alone, and the sum of all weights, others included."""
-    weights = {token: ties.own * log_prob for token, log_prob, _ in row if log_prob > -700}
+def _weighed(row: Sequence[Child[int]], ties: Ties) -> tuple[dict[int, float], float, list[tuple[float, int]]]:
+    """A slot's candidates with the logarithms of what they weigh alone, the sum of all weights, others included, and
+    the candidates in their order, each as minus that logarithm and its token."""
+    weights = {token: ties.own * log_prob for token, log_prob, _ in row if log_prob > LEAST_LOG}
     rest = max(1.0 - sum(exp(log_prob) for _, log_prob, _ in row), LEAST_REST)
-    return weights, sum(map(exp, weights.values())) + exp(ties.own * log(rest) + ties.others)
+    total = sum(map(exp, weights.values())) + exp(ties.own * log(rest) + ties.others)
+    return weights, total, [(-weight, token) for token, weight in weights.items()]

@@ -167,5 +167,6 @@ def _filled(words: dict[str, str], table: Table, first: Row, it: str) -> str:
     few = table.over.removesuffix(" questions") if table.num_rows else max(table.num_questions)
     count = _num_contenders(table) if kind == UNDECIDED else few
     is_known = known_spec(first.drafter_name) is not None
-    title = kind_of(first.drafter_name).title if is_known else visible(first.drafter_name)
+    # In a sentence, where a comma would part it.
+    title = kind_of(first.drafter_name).title.replace(",", "") if is_known else visible(first.drafter_name)
     return words[kind].format(it=it, title=title, count=count, least=MIN_QUESTIONS, doubt=table.doubt)
