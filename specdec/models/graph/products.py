@@ -16,15 +16,16 @@ import torch
 import triton
 import triton.language as tl
 
+from specdec.models.graph.attention import shared_memory
 from specdec.models.graph.kernels import GpuOperations
 from specdec.models.graph.network import LibraryProducts, Place, Stream
 from specdec.models.graph.overlap import admit_next, wait_for_previous
+from specdec.models.graph.plans import SHARED_MEMORY
 from specdec.models.graph.tiles import merge_splits, multiply, padded_rows
 from specdec.models.graph.weights import LayerWeights
 from specdec.models.int8 import Int8Matrix, Matrix
 
 SMALLEST_STEP = 32  # inner sizes are multiples of it
-SHARED_MEMORY = 160 * 1024  # bytes of a multiprocessor's that the largest cut takes
 
 
 def can_fuse(layer: LayerWeights) -> bool:
@@ -33,11 +34,8 @@ def can_fuse(layer: LayerWeights) -> bool:
     In float16, hidden states times a norm could overflow. GPUs below an A100 have too little shared memory.
     """
     device, dtype = layer.attention_norm_C.device, layer.attention_norm_C.dtype
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        shared_memory = properties.shared_memory_per_block_optin  # type: ignore[attr-defined]  # torch's stub lacks it
-        if shared_memory < SHARED_MEMORY:
-            return False
+    if shared_memory(device) < SHARED_MEMORY:
+        return False
     inner_sizes = [w.shape[1] for w in (layer.qkv_NC, layer.output_CHD, layer.gate_up_2IC, layer.down_CI)]
     return dtype != torch.float16 and all(size % SMALLEST_STEP == 0 for size in inner_sizes)
 
