@@ -88,8 +88,10 @@ test-serve: $(SERVERS)/.ready-serve
 
 test-servers: $(SERVERS)/.ready-llama test-serve
 
-# Where vLLM cannot be installed, the tests skip and say so.
-test-vllm: $(VENV)/.ready-dev
+# Where vLLM cannot be installed, the tests skip and say so. Its packages are unpacked beside the program's own.
+test-vllm:
+	@$(MAKE) --no-print-directory $(VENV)/.ready-dev & own=$$!; \
+	$(MAKE) --no-print-directory $(VLLM)/.ready-packages; wait $$own
 	-@$(MAKE) --no-print-directory $(VLLM)/.ready-suffix
 	VLLM=$(CURDIR)/$(VLLM)/bin/vllm $(ONE_THREAD) $(VENV)/bin/python -m pytest -q -rs tests/servers/test_vllm.py
 
@@ -153,9 +155,9 @@ $(SERVERS)/.ready-llama: $(SERVERS)/.ready-serve
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check 'llama-cpp-python[server]'
 	@touch $@
 
-# The lock is whole: nothing is taken that it does not list.
+# The lock is whole: nothing is taken that it does not list. Most of it is never imported, and compiled only if it is.
 $(VLLM)/.ready-packages: requirements-vllm-lock.txt
-	$(call install,--no-deps -r requirements-vllm-lock.txt,$@)
+	$(call install,--no-compile --no-deps -r requirements-vllm-lock.txt,$@)
 
 $(VLLM)/.ready-vllm: $(VLLM)/.ready-packages $(VENV)/.ready-dev
 	$(VENV)/bin/python -m scripts.vllm_name $(@D)
