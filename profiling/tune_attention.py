@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from profiling.common import attempt, cuda_device, parser_of, run_command, save_json
 from specdec.drafters.flags import positive_int
 from specdec.models.checkpoints import TARGET
-from specdec.models.graph.plans import TREE_COUNTS, AttentionPlan
+from specdec.models.graph.plans import FEW_ROWS, TREE_COUNTS, AttentionPlan, plan_attention
 from specdec.records.provenance import provenance
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ ROWS = {
     **{rows: (rows, 0, True) for rows in (96, 256)},
     **{rows: (rows + 15, 15, True) for rows in (65, 129, 257)},
 }
+USUAL = "usual"  # what runs without a plan of its own
 CHAINS, TREES = (1, 16, 64, 96, 128, 256), (65, 128, 129, 256, 257)
 FEW = {
     1: [AttentionPlan(16, 64, 16), AttentionPlan(16, 32, 16), AttentionPlan(16, 64, 8)],
@@ -89,7 +90,7 @@ def _keep(flags: Namespace, found: dict[str, Any]) -> None:
 
 def cut_name(plan: AttentionPlan | None) -> str:
     """Tile's lines, keys of a step, splits, warps, stages: "64 64 1 4 2"."""
-    return "usual" if plan is None else " ".join(map(str, astuple(plan)))
+    return USUAL if plan is None else " ".join(map(str, astuple(plan)))
 
 
 def tune_cuts(lm: GraphLM, limit_s: int) -> dict[str, dict[str, list[float]]]:
@@ -111,20 +112,31 @@ def tune_cuts(lm: GraphLM, limit_s: int) -> dict[str, dict[str, list[float]]]:
     tables = {name: dict(sorted(table.items(), key=lambda item: item[1][0])) for name, table in tables.items()}
     for name, table in tables.items():
         shown = {cut: [round(us, 1) for us in times] for cut, times in [*table.items()][:4]}
-        print(f"attention {name} rows: usual {table.get('usual')}, best {shown}", file=sys.stderr, flush=True)
+        print(f"attention {name} rows: usual {table.get(USUAL)}, best {shown}", file=sys.stderr, flush=True)
     return tables
 
 
 def best_plans(tables: dict[str, dict[str, list[float]]]) -> dict[int, AttentionPlan]:
-    """By rows of the recorded pass, the cut that is the fastest for more than 64, both contexts counted alike."""
+    """By rows of the recorded pass, the cut that is the fastest for more than 64, both contexts counted alike; those
+    whose usual kernels are, are left out."""
     best = {}
     for rows, (count, _, is_tree) in ROWS.items():
-        cuts = {name: times for name, times in tables[str(rows)].items() if name != "usual"}
+        cuts = tables[str(rows)]
         fastest = [min(times) for times in zip(*cuts.values(), strict=True)]
         costs = {name: sum(us / of for us, of in zip(times, fastest, strict=True)) for name, times in cuts.items()}
-        if is_tree and costs:
-            best[count] = AttentionPlan(*map(int, min(costs, key=costs.__getitem__).split()))
+        name = min(costs, key=costs.__getitem__, default=USUAL)
+        if is_tree and name != USUAL:
+            best[count] = AttentionPlan(*map(int, name.split()))
     return best
+
+
+def table_lines(best: dict[int, AttentionPlan], num_heads: int, head_size: int) -> list[str]:
+    """The lines of `ATTENTION_PLANS`: passes of fewer lines than were measured keep the kernels of few rows, those of
+    more take the last cut."""
+    counts = sorted(count for count, _, is_tree in ROWS.values() if is_tree)
+    plans = [best.get(count, plan_attention(count * num_heads, head_size)) for count in counts]
+    lines = [f"({count * num_heads}, {plan})," for count, plan in zip(counts[:-1], plans, strict=False)]
+    return [f"({FEW_ROWS * num_heads}, None),", *lines, f"(inf, {plans[-1]}),"]
 
 
 class Attention:
@@ -237,7 +249,7 @@ def time_passes(lm: GraphLM, best: dict[int, AttentionPlan], rates: dict[str, An
         by_bytes = weight_bytes(lm) / (1e9 * rates["copy_TB_per_s"])
         by_products = pass_flops(lm, rows, rows) / (1e9 * rates["products_TFLOP_per_s"])
         found[name] = {"limit_ms": max(by_bytes, by_products)}
-    for how, plans in {"usual": {}, "best": best}.items():
+    for how, plans in {USUAL: {}, "best": best}.items():
         lm._operations.attention_plans = plans  # type: ignore[attr-defined]  # a GPU's operations have them
         lm.graphs.clear()
         for name, one in calls.items():
@@ -245,8 +257,7 @@ def time_passes(lm: GraphLM, best: dict[int, AttentionPlan], rates: dict[str, An
             found[name][how] = taken["pass"]["ms"] if "pass" in taken else taken
     for name, one in found.items():
         print(name, {key: round(ms, 3) for key, ms in one.items() if isinstance(ms, float)}, file=sys.stderr)
-    heads = lm.weights.layers[0].output_CHD.shape[1] // lm.weights.head_size
-    found["ATTENTION_PLANS"] = [f"({count * heads}, {plan})," for count, plan in sorted(best.items())]
+    found["ATTENTION_PLANS"] = table_lines(best, lm.weights.num_heads, lm.weights.head_size)
     print(*found["ATTENTION_PLANS"], sep="\n", file=sys.stderr, flush=True)
     found["kernels of tree 257"] = attempt(partial(kernels_of, trees[257], 3))
     found["kernels of tree 256"] = attempt(partial(kernels_of, trees[256], 3))

@@ -73,7 +73,7 @@ def _attend_kernel(
     # Row i is query i // R under head i % R of the group.
     rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     queries = rows // R
-    inside, words_ptr = queries < num_queries, sees_ptr + queries[:, None] * tl.cdiv(num_queries, WORD)
+    inside, words_ptr = queries < num_queries, sees_ptr + queries * tl.cdiv(num_queries, WORD)
     heads = queries * H + group * R + rows % R
     visible_end = tl.minimum(((first + queries) // block_size + 1) * block_size, live)
     after = tl.load(depths_ptr + queries, mask=inside, other=0).to(tl.int32) if IS_TREE else queries
@@ -94,13 +94,13 @@ def _attend_kernel(
         present = positions < live
         k = tl.load(keys_ptr + positions[None, :] * D + columns[:, None], mask=present[None, :], other=0.0)
         v = tl.load(values_ptr + positions[:, None] * D + columns[None, :], mask=present[:, None], other=0.0)
-        scores = tl.dot(q, k, input_precision=PRECISION) * scale
         is_visible, at = positions[None, :] < visible_end[:, None], positions
         if IS_TREE:
-            is_visible, at = _seen_in_tree(words_ptr, depths_ptr, inside, positions, present, first, WORD)
+            is_visible = present[None, :] & _bits(words_ptr, begin - first, inside, num_queries, BLOCK_P, WORD)
+            at = _places(depths_ptr, positions, present, first) if WINDOW else positions
         if WINDOW:
             is_visible &= at[None, :] >= visible_begin[:, None]
-        scores = tl.where(is_visible, scores, float("-inf"))
+        scores = tl.where(is_visible, tl.dot(q, k, input_precision=PRECISION) * scale, float("-inf"))
         new_peak = tl.maximum(peak, tl.max(scores, axis=1))
         # A row that sees nothing yet has a peak of minus infinity, which must not be subtracted from itself.
         base = tl.where(new_peak == float("-inf"), 0.0, new_peak)
@@ -117,17 +117,28 @@ def _attend_kernel(
 
 
 @triton.jit
-def _seen_in_tree(
-    words_ptr: tl.tensor, depths_ptr: tl.tensor, inside: tl.tensor, positions: tl.tensor, present: tl.tensor,
-    first: tl.tensor, WORD: tl.constexpr,
-) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
-    """Which keys a tree's rows see, all before it and what each row's bits say, and where in the text they stand."""
+def _bits(
+    words_ptr: tl.tensor, begin: tl.tensor, inside: tl.tensor, num_queries: tl.tensor,
+    BLOCK_P: tl.constexpr, WORD: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """Which of the tree's keys from `begin` on the rows see, and all before the tree, where `begin` is negative: a
+    block lies within two words of each row."""
+    num_words = tl.cdiv(num_queries, WORD)
+    index = begin // WORD - (begin % WORD < 0).to(tl.int32)  # rounded down, also below zero
+    shift = (begin - index * WORD).to(tl.uint64)
+    low = tl.load(words_ptr + index, mask=inside & (index >= 0) & (index < num_words), other=-1)
+    high = tl.load(words_ptr + index + 1, mask=inside & (index >= -1) & (index + 1 < num_words), other=-1)
+    # Shifted in two steps, for a shift by a whole word is none.
+    both = low.to(tl.uint64, bitcast=True) >> shift | high.to(tl.uint64, bitcast=True) << 1 << (WORD - 1 - shift)
+    return (both[:, None] >> tl.arange(0, BLOCK_P).to(tl.uint64)[None, :] & 1) != 0
+
+
+@triton.jit
+def _places(depths_ptr: tl.tensor, positions: tl.tensor, present: tl.tensor, first: tl.tensor) -> tl.tensor:
+    """Where in the text keys stand: those of the tree by their depths."""
     own = positions - first
-    is_own = present & (own >= 0)
-    words = tl.load(words_ptr + own[None, :] // WORD, mask=inside[:, None] & is_own[None, :], other=-1)
-    seen = words >> (tl.maximum(own, 0) % WORD).to(tl.int64)[None, :] & 1
-    at = tl.where(is_own, first + tl.load(depths_ptr + own, mask=is_own, other=0).to(tl.int32), positions)
-    return present[None, :] & (seen != 0), at
+    depths = tl.load(depths_ptr + own, mask=present & (own >= 0), other=0).to(tl.int32)
+    return first + tl.where(own < 0, own, depths)
 
 
 @triton.jit

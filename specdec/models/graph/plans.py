@@ -53,20 +53,20 @@ class AttentionPlan:
     num_stages: int = 2
 
 
-# The most lines under all heads together, and the cut for up to so many.
-ATTENTION_PLANS = (
-    (1536, AttentionPlan(block_rows=32, splits=4)),
-    (4608, AttentionPlan(splits=2)),
-    (inf, AttentionPlan()),
-)
+# The most lines under all heads together, and the cut for up to so many; None: the kernels of few rows. What
+# `profiling.tune_attention` prints belongs here; while it is empty, passes of any size take the kernels of few rows.
+ATTENTION_PLANS: tuple[tuple[float, AttentionPlan | None], ...] = ()
 
 
-def plan_attention(num_lines: int, head_size: int, itemsize: int = 2) -> AttentionPlan:
-    """The cut for `num_lines` lines under all heads together, more than `FEW_ROWS` rows, of `itemsize` bytes a value.
+def plan_attention(num_lines: int, head_size: int, itemsize: int = 2) -> AttentionPlan | None:
+    """The cut for `num_lines` lines under all heads together, more than `FEW_ROWS` rows, of `itemsize` bytes a value;
+    None for the kernels of few rows."""
+    plan = next((plan for most, plan in ATTENTION_PLANS if num_lines <= most), None)
+    return None if plan is None else fitting(plan, head_size, itemsize)
 
-    `profiling.tune_attention` compares cuts for a model's heads, over 80 to 272 rows.
-    """
-    plan = next(plan for most, plan in ATTENTION_PLANS if num_lines <= most)
+
+def fitting(plan: AttentionPlan, head_size: int, itemsize: int) -> AttentionPlan:
+    """The same, no larger than values of that size leave room for."""
     if itemsize > 2:  # larger tiles of float32 would not fit the registers
         return replace(plan, block_rows=16, block_positions=32)
     return replace(plan, block_positions=32) if head_size > 128 else plan
@@ -75,6 +75,12 @@ def plan_attention(num_lines: int, head_size: int, itemsize: int = 2) -> Attenti
 def smaller_attention(plan: AttentionPlan) -> AttentionPlan:
     """The same for GPUs with less than `SHARED_MEMORY`."""
     return replace(plan, block_rows=min(64, plan.block_rows), num_warps=4, num_stages=2)
+
+
+# Plans that were measured, in place of those that are computed: by kind, rows of a tile, outer and inner size, in
+# 16-bit values. What `profiling.tune_engine` prints belongs here. Only here are "heads": products whose tile is one
+# head, which is normed or turned by a tree's depths in them; without a plan the library multiplies.
+MEASURED_PLANS: dict[tuple[str, int, int, int], Plan] = {}
 
 
 def plan_product(outer: int, inner: int, kind: str, itemsize: int = 2) -> Plan:
