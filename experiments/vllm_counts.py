@@ -62,12 +62,14 @@ def methods_of(eagle3_dir: Path | None, dflash_dir: Path | None) -> dict[str, tu
 
 def _of_method(flags: Namespace, name: str, drafter: str, settings: Settings) -> dict[str, Any]:
     with VllmServer(flags.vllm, flags.work_dir / f"{name}.log", settings) as server:
-        found = {dataset: _of_questions(flags, dataset, drafter, server.url) for dataset in DATASETS}
+        head = getattr(flags, f"{name}_dir", None)  # run again under the mistakes that servers make with heads
+        models = ["--with_models", "--device", "cpu", f"--{name}_dir", str(head)] if head else []
+        found = {dataset: _of_questions(flags, dataset, drafter, server.url, models) for dataset in DATASETS}
     return {"drafter": drafter, "settings": {**settings, "model": Path(settings.get("model", "")).name}, **found}
 
 
-def _of_questions(flags: Namespace, dataset: str, drafter: str, url: str) -> dict[str, Any]:
-    asked = [str(flags.work_dir / dataset), "--drafter", drafter, "--base_url", url, "--json"]
+def _of_questions(flags: Namespace, dataset: str, drafter: str, url: str, models: Sequence[str]) -> dict[str, Any]:
+    asked = [str(flags.work_dir / dataset), "--drafter", drafter, "--base_url", url, "--json", *models]
     asked += ["--data_dir", str(flags.data_dir)] if flags.data_dir else []
     found = json.loads(reconcile.run(asked))
     questions = found["questions"]

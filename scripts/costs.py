@@ -41,10 +41,20 @@ def int8_agreement() -> str:
     return table(titles, rows)
 
 
+def cpu_passes() -> str:
+    """Passes on a CPU, by transformers' modules and in joined layers."""
+    rows = [
+        [model, words.split()[0], f"{one['modules']:.1f}", f"{one['joined']:.1f}", times(one["ratio"])]
+        for model, found in result("2026-11-28-cpu-engine")["passes"]["models"].items()
+        for words, one in found.items()
+    ]
+    return table(("model", "tokens", "transformers' modules, ms", "joined layers, ms", "ratio"), rows)
+
+
 def hf_assisted() -> str:
     """Static AR drafts against Hugging Face assisted generation."""
     files = {
-        "2 CPU cores": result("2026-11-24-hf-assisted"),
+        "2 CPU cores": result("2026-11-28-cpu-engine")["assisted"],
         "one H100": result("2026-11-27-gpu-engine")["hf_assisted"],
     }
     titles = ("machine", "questions", "tokens a second, here", "assisted generation", "equal texts")
@@ -151,6 +161,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "rounds": rounds,
     "overhead": overhead,
     "int8-agreement": int8_agreement,
+    "cpu-passes": cpu_passes,
     "hf-assisted": hf_assisted,
     "engine": engine,
     "speculation": speculation,

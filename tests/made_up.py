@@ -90,6 +90,16 @@ def with_levels(trace: Trace, name: str, *, depth: int = 4, top_k: int = 3) -> T
     return replace(trace, offers=trace.offers | {name: Levels.pack(name, {"drafter_sha256": "l"}, depth, made)})
 
 
+def ended(chain: Chain, stop_ids: frozenset[int]) -> Chain:
+    """A chain up to the pass that shows a stop token, where every draft ends."""
+    last = next((at for at, known in enumerate(chain.known) if stop_ids.intersection(chain.tokens[:known])), None)
+    if last is None:
+        return chain
+    length, end = chain.known[last], chain.recorded_ends[last]
+    of_tokens = chain.tokens[:length], chain.confidences[:length], chain.unmasked_by[:length]
+    return Chain(*of_tokens, chain.is_commit[:last], chain.num_recorded[:last], chain.recorded[:end])
+
+
 class _Model:
     """Predicts the text's own token with probability `skill`, else any; the same again for the same sight."""
 

@@ -83,14 +83,16 @@ def test_places_and_ease() -> None:
 
 
 def test_the_tables_hold_the_means_of_what_was_seen(calibration: Calibration) -> None:
-    """Counted once more, for each class: the accepted tokens that the next two passes brought, drawn to the mean."""
+    """Counted once more, for each class: the accepted tokens that the next two passes brought while more could be
+    drafted, drawn to the mean. (The last token before the budget's end is the target's own.)"""
     seen: dict[tuple[int, int], list[int]] = {}
     for trace in many_traces()[::2]:
         for at, chain in enumerate(trace.chains["dllm_0.2"].chains):
             text = trace.output_tokens[at:]
-            match = next(n for n in range(99) if chain.tokens[n : n + 1] != text[n : n + 1] or n == len(text))
+            most = min(len(text) - 1, len(chain.tokens))
+            match = next(n for n in range(99) if n == most or chain.tokens[n] != text[n])
             for passes, known in enumerate(chain.known):
-                if 1 <= known <= match:
+                if 1 <= known <= match and known < most:
                     left = place_of(len(trace.prompt_ids) + at + known, 8, 2)
                     ease = ease_of(min(calibration.curve(c) for c in chain.confidences[:known]))
                     then = chain.known[min(passes + 2, chain.num_passes)]

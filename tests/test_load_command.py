@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +15,17 @@ from made_up import made_up_trace
 from samples import make_record, make_round
 
 from specdec import cli
-from specdec.commands import load
+from specdec.commands import load, report
 from specdec.drafters.families import parse_name
 from specdec.errors import UserError
 from specdec.latency.batch_costs import BatchCosts
 from specdec.latency.load import serve
+from specdec.latency.pricing import Pricing
 from specdec.latency.profile import load_profile
 from specdec.latency.scheduling import Scheduled
 from specdec.latency.serving import Plan
 from specdec.ranking import load_study
+from specdec.ranking.entries import records_of
 from specdec.ranking.load_table import CONCURRENCY, Load, LoadRow, table_of, value_of
 from specdec.records.record import identity_path, save_record
 from specdec.traces.prospects import prospects
@@ -29,6 +34,13 @@ from specdec.traces.trace import load_trace, save_trace, trace_path
 
 DRAFTERS = ("plain", "ar_None_sf_2", "ar_None_sf_4", "dllm_0.5_sf_3", "dllm_0.5_df_0.6_5_2")
 PRICED = ("--latency_profile", "H100_bound", "--latency_target", "Qwen2.5-7B-Instruct")
+PRICING = ["H100_bound"], "Qwen2.5-7B-Instruct"
+REPORTED = {
+    "latency_profile": ["H100_bound"],
+    "latency_target": PRICING[1],
+    "allow_unequal": False,
+    "allow_seen": False,
+}
 BLOCKS = {"block_size": 4, "small_block_size": 2}
 
 
@@ -197,6 +209,38 @@ def test_beyond_the_profile_is_extrapolated_where_asked_and_marked(results):
     found = asked(results, "--concurrency", "600", "--extrapolate", "--seeds", "0")
     assert found["extrapolated"] == ["600 requests (it has 512) for passes of the target, ar, block"]
     assert "extrapolated" in " ".join(found["loads"][0]["notes"])
+
+
+def with_heads(results: Path, folder: Path, questions: range = range(6)) -> Path:
+    """The records of an AR drafter, some of them as if a head had made them, for which the bounds have no price."""
+    for question in questions:
+        trace = load_trace(next(results.glob(f"traces/*/*/{question}/*.npz")))
+        record = replay(trace, parse_name("ar_None_sf_2"))
+        head = replace(record, identity=record.identity.of_drafter("eagle3_sf_2", {"draft_len": 2}, "live"))
+        for one in (record, head):
+            save_record(one, identity_path(folder, one.identity))
+    return folder
+
+
+def test_drafters_that_the_profile_has_no_price_for_are_left_out_and_named(results, tmp_path, capsys):
+    folder = with_heads(results, tmp_path)
+    found = asked(folder, "--concurrency", "1", "8")
+    assert found["unpriced"] == ["eagle3_sf_2"] and asked(results, "--concurrency", "1")["unpriced"] == []
+    assert [{row["name"] for row in one["rows"]} for one in found["loads"]] == 2 * [{"plain", "ar_None_sf_2"}]
+    assert cli.main(["load", str(folder), *PRICED, "--concurrency", "8"]) == 0
+    said = "Left out, as H100_bound does not say what a pass of theirs over several requests costs: eagle3_sf_2;"
+    assert said in capsys.readouterr().out
+    data = report.under_load(records_of(folder), Pricing.load(*PRICING), Namespace(**REPORTED))
+    assert said.rstrip(";") in data["title"]
+
+
+def test_heads_alone_that_have_no_price_are_one_line_and_status_2(results, tmp_path, capsys):
+    folder = with_heads(results, tmp_path)
+    for path in folder.glob("pickles/*/*/*/ar_None_sf_2"):
+        shutil.rmtree(path)
+    assert cli.main(["load", str(folder), *PRICED]) == 2
+    error = capsys.readouterr().err
+    assert "does not say what a pass of eagle3 over several requests costs" in error and error.count("\n") == 1
 
 
 def test_a_policy_that_needs_traces_says_so(results, tmp_path, capsys):

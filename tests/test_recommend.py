@@ -309,6 +309,7 @@ def test_many_requests_at_a_time_are_simulated_where_asked(tmp_path):
     words = [str(tmp_path), "--latency_profile", "A100_bound", "--latency_target", "Qwen3-8B", "--concurrency", "32"]
     said = " ".join(run_recommend(words).split())
     assert "32 requests at a time, simulated by A100_bound (roofline) as if Qwen3-8B: " in said
+    assert said.index("32 requests at a time") < said.index("One request at a time (batch 1):") < said.index("Modelled")
     document = json.loads(run_recommend([*words, "--json"]))
     assert [one["value"] for one in document["load"]["loads"]] == [32] and document["concurrency"] == 32
     assert {one["concurrency"] for one in document["engines"]} == {1}

@@ -18,10 +18,11 @@ from toys import greedy_tokens, random_ids, toy_model, weaken_attention
 
 from specdec.commands import reconcile
 from specdec.config import RunConfig
+from specdec.drafters.base import Spec
 from specdec.drafters.families import parse_name
 from specdec.questions.sets import load_problems
 from specdec.runs import drafter_variants
-from specdec.runs.drafter_variants import IGNORES_MAP
+from specdec.runs.drafter_variants import IGNORES_MAP, ONE_NORM
 from specdec.runs.recording import plan_traces, record_trace
 from specdec.session import Session, open_session
 from specdec.traces.trace import save_trace
@@ -67,15 +68,8 @@ def said(session: Session, results: Path, folder: Path, capsys: pytest.CaptureFi
     """What the command says of a server that makes a mistake."""
 
     def run(mistake: AbstractContextManager[None], *more: str) -> dict:
-        counts, spec = [], parse_name(DRAFTER)
         with mistake:
-            for number in QUESTIONS:
-                rounds = session.decode(spec, random_ids(number, 8))
-                drafted, accepted = (
-                    sum(getattr(one, name) for one in rounds) for name in ("draft_len", "accepted_len")
-                )
-                counts.append({"question_id": number, "num_rounds": len(rounds), "num_drafted": drafted})
-                counts[-1] |= {"num_accepted": accepted, "num_tokens": sum(len(one.emitted_tokens) for one in rounds)}
+            counts = [counted(session, parse_name(DRAFTER), number, random_ids(number, 8)) for number in QUESTIONS]
         (folder / "counts.json").write_text(json.dumps(counts))
         flags = [word for name, value in models(folder).items() for word in (f"--{name}", value)]
         asked = [str(results), "--drafter", DRAFTER, "--counts", str(folder / "counts.json"), "--json"]
@@ -83,6 +77,14 @@ def said(session: Session, results: Path, folder: Path, capsys: pytest.CaptureFi
         return json.loads(capsys.readouterr().out)
 
     yield run
+
+
+def counted(session: Session, spec: Spec, number: int, prompt_ids: list[int]) -> dict[str, int]:
+    """A server's counts of a question."""
+    rounds = session.decode(spec, prompt_ids)
+    drafted, accepted = (sum(getattr(one, name) for one in rounds) for name in ("draft_len", "accepted_len"))
+    sums = {"num_rounds": len(rounds), "num_drafted": drafted, "num_accepted": accepted}
+    return {"question_id": number, "num_tokens": sum(len(one.emitted_tokens) for one in rounds), **sums}
 
 
 def test_a_server_with_our_head_agrees_without_any_change(said) -> None:
@@ -93,11 +95,27 @@ def test_a_server_with_our_head_agrees_without_any_change(said) -> None:
 @pytest.mark.parametrize("kind", ["taps", "d2t"])
 def test_a_mistaken_head_is_named_first(kind: str, said, session: Session) -> None:
     network = session.model_of(parse_name(DRAFTER))
-    of = {"taps": drafter_variants._tapping(network, (0, 0, 0)), "d2t": drafter_variants._without_map(network)}
+    of = {"taps": drafter_variants._with(network, "taps", (0, 0, 0)), "d2t": drafter_variants._without_map(network)}
     text = {"taps": "taps one layer lower: [0, 0, 0], where ours are [1, 1, 1]", "d2t": IGNORES_MAP}
     found = said(of[kind], "--with_models")
     assert [(one["kind"], one["text"]) for one in found["findings"]] == [("drafter", text[kind])]
     assert found["is_explained"] and network.taps == (1, 1, 1)
+
+
+def test_a_head_whose_layers_share_a_norm_by_mistake_is_named(tmp_path: Path, capsys) -> None:
+    asked = {"drafters": ("plain", "dflash_sf"), "max_new_tokens": 32, "device": "cpu", "record": True}
+    session, spec = open_session(RunConfig.of(**asked, output_dir=str(tmp_path))), parse_name("dflash_sf_10")
+    problems = load_problems("bundled", num_questions=4)
+    for job in plan_traces(session, problems):
+        save_trace(record_trace(session, job, lambda: None), job.path)
+    network = session.model_of(spec)
+    with drafter_variants._with(network, "context_norms", (0,) * len(network.context_norms)):
+        counts = [counted(session, spec, one.question_id, session.encode(one.messages)) for one in problems]
+    (tmp_path / "counts.json").write_text(json.dumps(counts))
+    command = [str(tmp_path), "--drafter", spec.name, "--counts", str(tmp_path / "counts.json"), "--json"]
+    assert reconcile.main([*command, "--with_models", "--device", "cpu"], "failfast reconcile") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["text"] for one in found["findings"]] == [ONE_NORM] and found["is_explained"]
 
 
 def test_without_models_the_mistake_is_left_unexplained(said, session: Session) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from made_up import ended
 from toys import MASK_ID, greedy_tokens, random_ids, toy_pair
 
 from specdec.decoding.block_recorder import DllmRecorder, is_close, is_level
 from specdec.decoding.chains import Chain, Text
 from specdec.decoding.denoising import Denoising, LiveBlocks
+from specdec.decoding.stopping import Draft
+from specdec.decoding.target import Target
 from specdec.drafters.ar import ArDrafter, ArStatic, record_ar
 from specdec.models.lm import CachedLM
 from specdec.models.pages import PagedLM
+from specdec.runs.recording import WatchedTarget
 
 pytestmark = pytest.mark.slow
 NUM_TOKENS = 34
@@ -83,6 +87,24 @@ def test_block_chains_equal_live_drafts(
     assert len(recorder._answers) < 0.9 * num_passes  # what was seen before was not run again
 
 
+def test_chains_end_with_the_pass_where_longer_ones_show_a_stop_token(model: torch.nn.Module, text: Text) -> None:
+    stop_ids = frozenset(text.ids[-9:-4])
+    long, short = (
+        DllmRecorder(PagedLM(CachedLM(model), 32), text, 64).record(LENGTHS, Denoising(0.0, 32, 8, MASK_ID, stops))
+        for stops in (frozenset(), stop_ids)
+    )
+    num_shorter = 0
+    for threshold in LENGTHS:
+        for was, chain in zip(long[threshold], short[threshold], strict=True):
+            expected = ended(was, stop_ids)
+            for part in ("tokens", "unmasked_by", "is_commit", "num_recorded"):
+                assert getattr(chain, part) == getattr(expected, part)
+            assert chain.confidences == pytest.approx(expected.confidences, abs=1e-4, rel=0)
+            assert chain.recorded == pytest.approx(expected.recorded, abs=1e-4, rel=0)
+            num_shorter += len(chain.tokens) < len(was.tokens)
+    assert num_shorter > 3
+
+
 def test_a_chain_knows_after_each_pass_what_was_known() -> None:
     chain = Chain([7, 8, 9], [0.5] * 3, [0, 2, 1], [0, 0], [2, 1], [0.9, 0.5, 0.5])
     assert (chain.known, chain.passes_for, chain.recorded_ends) == ([1, 1, 3], [0, 0, 2, 2], [0, 2, 3])
@@ -106,3 +128,29 @@ def test_equal_confidences_are_a_close_call() -> None:
 def test_a_close_call_is_two_tokens_or_a_threshold(best: float, second: float, is_one: bool) -> None:
     logits_KV = torch.tensor([[best, second, 1 - best - second]]).clamp(1e-9).log()
     assert is_close(logits_KV, 3, (0.655,)) == [is_one]
+
+
+def test_gaps_are_those_of_the_prompt_alone_whatever_ran_before_and_a_prompt_just_run_is_not_run_again(
+    model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, shared = CachedLM(model), random_ids(3, 250)
+    prompt, other = [*shared, *random_ids(4, 40)], [*shared, *random_ids(5, 31)]
+    passes: list[int] = []
+    forward = lm.forward
+    monkeypatch.setattr(lm, "forward", lambda tokens, **how: passes.append(len(tokens)) or forward(tokens, **how))
+
+    def gaps() -> list[float]:
+        target = WatchedTarget(lm)
+        target.start(prompt)
+        for _ in range(12):
+            target.verify(Draft())
+        return target.gaps
+
+    alone = gaps()
+    assert passes[0] == len(prompt) - 1
+    assert gaps() == alone and passes[13:] == [1] * 12
+    Target(lm).start(other)
+    assert gaps() == alone
+    Target(lm).start(other, [0])
+    passes.clear()
+    assert gaps() == alone and passes[0] == len(prompt) - 1

@@ -28,7 +28,7 @@ from specdec.records.record import Record
 from specdec.runs.footprint import Footprint, footprints
 from specdec.runs.run_file import runs_of
 from specdec.views.captions import scope_line
-from specdec.views.load_text import load_dict, under_load_line
+from specdec.views.load_text import load_dict, under_load_line, unpriced_line
 from specdec.views.recommendation import CONCURRENCY, Recommendation, recommend, recommendation_dict
 from specdec.views.recommendation_text import recommendation_text
 from specdec.views.tables import winners
@@ -84,19 +84,18 @@ def run(arguments: Sequence[str], program: str = "failfast recommend") -> str:
     notes = [note, left_out, pricing.without_model(targets[0]) or ""]
     models = footprints(records, runs_of(options.results))
     at_once = None if options.concurrency is None else under_load(records, options)
-    if at_once is not None:
-        notes = [under_load_line(*at_once), *notes]
+    load = [] if at_once is None else [under_load_line(*at_once), *unpriced_line(at_once[0])]
     said = list(filter(None, notes))
     if options.json:
         return as_json(
             stats,
             models,
-            said,
+            [*load, *said],
             options.price_per_hour,
             at_once and load_dict(*at_once),
             options.concurrency or CONCURRENCY,
         )
-    return as_text(stats, models, said, options.price_per_hour)
+    return as_text(stats, models, said, options.price_per_hour, load)
 
 
 def under_load(records: Sequence[Record], options: Namespace) -> tuple[Study, list[LoadTable]]:
@@ -115,12 +114,14 @@ def as_text(
     models: dict[str, Footprint],
     notes: Sequence[str] = (),
     price_per_hour: float | None = None,
+    load: Sequence[str] = (),
 ) -> str:
-    """For people."""
+    """For people. `load`: what was simulated for many requests at once, in sentences."""
     found, apart = by_engine(stats, models), by_dataset(stats, models)
     differ = [own for own in apart.values() if len({one.first.drafter_name for one in own if one.first}) > 1]
     own = differ[0] if differ else []
-    return recommendation_text(scope_line(stats), found, own, [profiles_line(winners(stats)), *notes], price_per_hour)
+    said = [profiles_line(winners(stats)), *notes]
+    return recommendation_text(scope_line(stats), found, own, said, price_per_hour, load)
 
 
 def as_json(

@@ -81,7 +81,7 @@ class Chains:
     """One drafter's chains from `num_prefixes` prefixes in a row, one after the other.
 
     `name`: "ar", or "dllm_THRESHOLD". `identity`: what decides the chains beside the text (model, mask, blocks).
-    `chain_len`: every chain has at least this number of tokens (an AR chain ends with a stop token).
+    `chain_len`: every chain has at least this number of tokens, or ends with the pass that gave a stop token.
     """
 
     name: str

@@ -76,6 +76,7 @@ class DflashNetwork:
 
     Attributes:
         taps: the layers of the target whose outputs it reads.
+        context_norms: by which layer's norm each layer's keys of the context go: its own, but in some servers.
         title: what messages call it.
         length: positions of the context.
     """
@@ -91,7 +92,7 @@ class DflashNetwork:
         """`is_recorded`: whether passes are recorded."""
         self.head, self.target, self.taps, self.title = head, target, head.taps, source.title
         self.device, dtype = target.device, target.model.dtype
-        self.length = 0
+        self.length, self.context_norms = 0, tuple(range(len(head.layer_kinds)))
         self._w = {name: tensor.to(self.device, dtype) for name, tensor in tensors.items()}
         self._embedding_VC = self._table("embed_tokens.weight", target.model.get_input_embeddings())
         self._head_VC = self._table("lm_head.weight", target.model.get_output_embeddings())
@@ -169,7 +170,7 @@ class DflashNetwork:
             self._make_room(self.length + count)
             self._features_NF[: len(part_NF)] = part_NF
             self._first.fill_(self.length)
-            self._run(("read", count), partial(self._take_in, count))
+            self._run(("read", count, self.context_norms), partial(self._take_in, count))
             self.length += len(part_NF)
 
     def _run(self, key: Hashable, body: Callable[[], Result]) -> Result:
@@ -178,13 +179,13 @@ class DflashNetwork:
 
     def _take_in(self, count: int) -> None:
         projected_NC = linear(self._features_NF[:count], self._w["fc.weight"])
-        if self._joined is not None:
+        if self._joined is not None and self.context_norms == tuple(range(len(self.head.layer_kinds))):
             self._joined.store(projected_NC, self._first, self._cache_A2GPD, self._angles_2PE)
             return
         positions_N = self._first + torch.arange(count, device=self.device)
         context_NC = self._normed(projected_NC, "hidden_norm")
-        for index in range(len(self.head.layer_kinds)):
-            self._store(index, context_NC, positions_N, positions_N)
+        for index, like in enumerate(self.context_norms):
+            self._store(index, context_NC, positions_N, positions_N, like)
 
     def draft(self, anchors: Sequence[int], starts: Sequence[int]) -> Tensor:
         """A block after each anchor, a token at one of the positions `starts` (at most `length`); it sees the context
@@ -305,7 +306,7 @@ class DflashNetwork:
     def _attended(self, index: int, y_LC: Tensor, at: tuple[Tensor, Tensor], mask_LP: Tensor | None) -> Tensor:
         """Attention of the blocks over the context and themselves; their keys stand in the cache for this pass."""
         place, (positions_L, places_L) = f"layers.{index}.self_attn", at
-        self._store(index, y_LC, positions_L, places_L)
+        self._store(index, y_LC, positions_L, places_L, index)
         q_LHD = linear(y_LC, self._weight(f"{place}.q_proj")).unflatten(1, (-1, self.head.head_size))
         q_LHD = rotated(self._normed(q_LHD, f"{place}.q_norm"), *self._angles_2PE[:, positions_L])
         rows, groups = len(q_LHD), self.head.num_kv_heads
@@ -321,13 +322,14 @@ class DflashNetwork:
         gated = silu(linear(y_LC, self._weight(f"{place}.gate_proj"))) * linear(y_LC, self._weight(f"{place}.up_proj"))
         return linear(gated, self._weight(f"{place}.down_proj"))
 
-    def _store(self, index: int, x_LC: Tensor, positions_L: Tensor, places_L: Tensor) -> None:
-        """Keys, turned by their positions, and values of a layer's rows go to `places_L` of its cache."""
+    def _store(self, index: int, x_LC: Tensor, positions_L: Tensor, places_L: Tensor, like: int) -> None:
+        """Keys, turned by their positions, and values of a layer's rows go to `places_L` of its cache; keys by the norm
+        of layer `like`."""
         place = f"layers.{index}.self_attn"
         k_LGD, v_LGD = (
             linear(x_LC, self._weight(f"{place}.{name}_proj")).unflatten(1, (-1, self.head.head_size)) for name in "kv"
         )
-        k_LGD = rotated(self._normed(k_LGD, f"{place}.k_norm"), *self._angles_2PE[:, positions_L])
+        k_LGD = rotated(self._normed(k_LGD, f"layers.{like}.self_attn.k_norm"), *self._angles_2PE[:, positions_L])
         for part_GPD, new_LGD in zip(self._cache_A2GPD[index], (k_LGD, v_LGD), strict=True):
             part_GPD.index_copy_(1, places_L, new_LGD.transpose(0, 1))
 

@@ -108,5 +108,5 @@ def _draft(written: Written, at: int, convention: Convention) -> tuple[Sequence[
         draft = cut_after_stop(list(known[: min(length, room)]), written.stop_ids)
         return draft, len(draft)
     draft = list(known[:length])
-    has_stopped = bool(draft) and draft[-1] in written.stop_ids and not written.is_copied
+    has_stopped = not written.is_copied and any(token in written.stop_ids for token in draft)
     return draft, length if has_stopped else len(draft)

@@ -83,7 +83,9 @@ def priced_by(names: Sequence[str], as_if: str | None, target: str) -> tuple[Lat
 
 @dataclass(frozen=True)
 class Study:
-    """`traces`: of all the questions, in their order, for policies that need them; empty where none does."""
+    """`traces`: of all the questions, in their order, for policies that need them; empty where none does. `unpriced`:
+    the drafters that are left out, as the profile does not say what a pass of theirs costs; of one that prices none of
+    them a UserError."""
 
     requests: Requests
     profile: LatencyProfile
@@ -91,8 +93,11 @@ class Study:
     asked: Asked
     traces: Sequence[Trace] = ()
     beyond: tuple[str, ...] = field(init=False)
+    unpriced: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "unpriced", tuple(self._unpriced()))
+        object.__setattr__(self, "requests", self.requests.without(self.unpriced))
         object.__setattr__(self, "beyond", tuple(self._beyond()))
         if self.beyond and not self.asked.extrapolate:
             what = f"latency profile {self.profile.name} does not reach {' or '.join(self.beyond)}"
@@ -165,6 +170,15 @@ class Study:
         """The recorded drafters of all traces whose passes the profile prices by rows."""
         names = set.intersection(*(set(trace.chains) for trace in self.traces)) if self.traces else set()
         return sorted(name for name in names if self._is_priced(kind_of_chains(name).priced_as))
+
+    def _unpriced(self) -> list[str]:
+        verify_rows(self.profile, self.entry)
+        drafters = [name for name in self.requests.drafters if name != PLAIN]
+        kinds = {name: self.requests.kind_of(name) for name in drafters}
+        found = [name for name, kind in kinds.items() if kind and not self._is_priced(kind)]
+        if found and len(found) == len(drafters):
+            pass_rows(self.profile, self.entry, kinds[found[0]])
+        return found
 
     def _is_priced(self, kind: str) -> bool:
         try:

@@ -130,7 +130,8 @@ class Board:
             for at, chain in enumerate(chains.chains):
                 made.append(self._moves_at(at, chain, chains, seen))
                 if self.reuse_drafts and chains.has_blocks:
-                    seen.update(zip(chain.tokens, chain.tokens[1:], chain.tokens[2:], strict=False))
+                    drafted = self.trace.draftable(at, chain.tokens)
+                    seen.update(zip(drafted, drafted[1:], drafted[2:], strict=False))
             self._moves[name] = made
         return self._moves[name]
 

@@ -3,8 +3,8 @@
 `latency/load.py` serves them. Plain decoding is always among them: a token a round.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -55,8 +55,16 @@ class Requests:
     @cached_property
     def kinds(self) -> tuple[str, ...]:
         """What the passes are priced as that any drafter makes."""
-        rounds = {name: self.tables[0][self._span(at)].any() for at, name in enumerate(self.drafters)}
-        return tuple(sorted({parse_name(name).passes_priced_as for name, has_passes in rounds.items() if has_passes}))
+        return tuple(sorted({*map(self.kind_of, self.drafters)} - {""}))
+
+    def kind_of(self, drafter: str) -> str:
+        """What its passes are priced as; "" where it makes none."""
+        has_passes = self.tables[0][self._span(self.drafters.index(drafter))].any()
+        return parse_name(drafter).passes_priced_as if has_passes else ""
+
+    def without(self, names: Collection[str]) -> "Requests":
+        """The same without these drafters."""
+        return replace(self, drafters=tuple(name for name in self.drafters if name not in names))
 
     @cached_property
     def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -92,7 +92,7 @@ def read_counts(path: Path) -> list[ServedCounts]:
         try:
             one = ServedCounts.of(entry)
         except ValueError as error:
-            raise UserError(f"--counts {path}: question {number} {error}: see docs/reconcile.md") from error
+            raise UserError(f"--counts {path}: entry {number} {error}: see docs/reconcile.md") from error
         if one.question_id in found:
             raise UserError(f"--counts {path} has question {one.question_id} twice: give each once")
         found[one.question_id] = one

@@ -20,6 +20,7 @@ from specdec.session import Session, open_session
 from specdec.traces.trace import Trace
 
 IGNORES_MAP = "its vocabulary map (d2t) is ignored"
+ONE_NORM = "the context's keys of all layers go by the first layer's norm, as in vLLM 0.32 on a CPU"
 
 
 def variants_of(config: RunConfig, spec: Spec, traces: Sequence[Trace], length: int) -> dict[str, dict[int, Written]]:
@@ -53,18 +54,21 @@ def _mistakes(session: Session, network: Any) -> Iterator[tuple[str, Any]]:
     for step, words in ((-1, "lower"), (1, "higher")):
         moved = tuple(tap + step for tap in taps)
         if taps and min(moved) >= 0 and max(moved) < count:
-            yield f"taps one layer {words}: {list(moved)}, where ours are {list(taps)}", _tapping(network, moved)
+            yield f"taps one layer {words}: {list(moved)}, where ours are {list(taps)}", _with(network, "taps", moved)
+    if (norms := getattr(network, "context_norms", ())) and len(norms) > 1:
+        yield ONE_NORM, _with(network, "context_norms", (0,) * len(norms))
     if getattr(getattr(network, "head", None), "has_own_words", False):
         yield IGNORES_MAP, _without_map(network)
 
 
 @contextmanager
-def _tapping(network: Any, taps: tuple[int, ...]) -> Iterator[None]:
-    before, network.taps = network.taps, taps
+def _with(network: Any, name: str, changed: tuple[int, ...]) -> Iterator[None]:
+    before = getattr(network, name)
+    setattr(network, name, changed)
     try:
         yield
     finally:
-        network.taps = before
+        setattr(network, name, before)
 
 
 @contextmanager

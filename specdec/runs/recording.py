@@ -194,14 +194,12 @@ class WatchedTarget(Target):
         self.gaps: list[float] = []
 
     def start(self, prompt_ids: Sequence[int], taps: Sequence[int] = ()) -> torch.Tensor | None:
-        """Nothing is timed here: what the prompt shares with what was last run is not run again."""
-        if taps:
+        """Nothing is timed here: a prompt that was just run is not run again. One that shares only its beginning with
+        what was is run whole: rounding, and with it a near tie, must not depend on what ran before."""
+        *head, last_token = prompt_ids
+        if taps or self.lm.reuse(head) < len(head):
             return super().start(prompt_ids, taps)
-        self.taps = ()
-        *head, self._last_token = prompt_ids
-        if new := head[self.lm.reuse(head) :]:
-            self.lm.forward(new, keep=[])
-            self.lm.commit(len(new))
+        self.taps, self._last_token = (), last_token
         return None
 
     def _judge(self, tokens: list[int], draft: Draft) -> Verification:

@@ -44,8 +44,9 @@ def calibrate(traces: Sequence[Trace], name: str) -> Calibration:
 
 def tokens_seen(trace: Trace, name: str) -> Iterator[tuple[float, bool]]:
     """(confidence, was accepted) of every drafted token up to the first that is rejected."""
-    for chain, match in _chains_with_match(trace, name):
-        yield from ((confidence, index < match) for index, confidence in enumerate(chain.confidences[: match + 1]))
+    for chain, limit, match in _chains_with_match(trace, name):
+        seen = chain.confidences[: min(match + 1, limit)]
+        yield from ((confidence, index < match) for index, confidence in enumerate(seen))
 
 
 def fit_curve(seen: Sequence[tuple[float, bool]]) -> Curve:
@@ -100,10 +101,12 @@ def save_calibration(path: Path, calibrations: Sequence[Calibration]) -> None:
         write_atomic(path, text.encode())
 
 
-def _chains_with_match(trace: Trace, name: str) -> Iterator[tuple[Chain, int]]:
-    """Every chain and how many of its tokens the text has too."""
+def _chains_with_match(trace: Trace, name: str) -> Iterator[tuple[Chain, int, int]]:
+    """Every chain, how many of its tokens can be drafted, and how many of those the text has too: what a pass writes
+    after a stop token or the budget's end is neither right nor wrong."""
     for at, chain in enumerate(trace.chains[name].chains):
-        yield chain, count_accepted(chain.tokens, trace.output_tokens[at : at + len(chain.tokens)])
+        tokens = trace.draftable(at, chain.tokens)
+        yield chain, len(tokens), count_accepted(tokens, trace.output_tokens[at : at + len(tokens)])
 
 
 def _gain_tables(traces: Sequence[Trace], name: str, curve: Curve) -> tuple[list, list]:
@@ -122,16 +125,17 @@ def _gain_tables(traces: Sequence[Trace], name: str, curve: Curve) -> tuple[list
 
 def _sights(trace: Trace, name: str, curve: Curve) -> Iterator[tuple[int, int, list[list[int]]]]:
     """(left, ease, [tokens accepted, tokens known] with 1, 2, ... more passes) of every pass of every chain up to which
-    all tokens are accepted."""
+    all tokens are accepted, and after which more can be drafted."""
     identity = trace.chains[name].identity
-    for at, (chain, match) in enumerate(_chains_with_match(trace, name)):
+    for at, (chain, limit, match) in enumerate(_chains_with_match(trace, name)):
         for num_passes, known in enumerate(chain.known):
-            if not 0 < known <= match:
+            if not 0 < known <= match or known >= limit:
                 continue
             position = len(trace.prompt_ids) + at + known
             left = cost_aware.place_in(identity, position)
             ease = cost_aware.ease_of(min(map(curve, chain.confidences[:known])))
-            then = [chain.known[min(num_passes + m, chain.num_passes)] for m in range(1, PASSES_AHEAD + 1)]
+            later = (chain.known[min(num_passes + m, chain.num_passes)] for m in range(1, PASSES_AHEAD + 1))
+            then = [min(limit, known_then) for known_then in later]
             yield left, ease, [[min(match, k) - known for k in then], [k - known for k in then]]
 
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from specdec.decoding.chains import Chain, Chains
-from specdec.decoding.stopping import cut_after_stop
 from specdec.decoding.target import count_accepted
 from specdec.errors import UserError
 from specdec.latency.scheduling import Prospects
@@ -73,10 +72,9 @@ def _chains(trace: Trace, name: str) -> list[Chain]:
 
 def _limits(trace: Trace, name: str, longest: int | None) -> tuple[list[int], list[int]]:
     """How many tokens of each chain may be drafted, and how many of those the text has too."""
-    text, budget, stop_ids = trace.output_tokens, trace.identity.max_new_tokens, trace.stop_ids
-    limits, matches = [], []
+    text, limits, matches = trace.output_tokens, [], []
     for at, chain in enumerate(_chains(trace, name)):
-        tokens = cut_after_stop(chain.tokens[: max(0, budget - at - 1)], stop_ids)[:longest]
+        tokens = trace.draftable(at, chain.tokens)[:longest]
         limits.append(len(tokens))
         matches.append(count_accepted(tokens, text[at : at + len(tokens)]))
     return limits, matches

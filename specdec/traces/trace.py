@@ -17,6 +17,7 @@ import numpy as np
 
 from specdec.decoding.chains import ARRAYS, Chains
 from specdec.decoding.offers import KINDS, Offers
+from specdec.decoding.stopping import cut_after_stop
 from specdec.drafters.base import Spec
 from specdec.errors import UserError, user_error
 from specdec.records import fields
@@ -110,6 +111,11 @@ class Trace:
         if spec.chains_name is None:
             return None
         return self.offers_of(spec) if spec.parts[-1].is_tree else self.chains_of(spec)
+
+    def draftable(self, at: int, tokens: Sequence[int]) -> list[int]:
+        """Of the tokens of a chain after `at` output tokens those that can be drafted: within the budget, and none
+        after a stop token."""
+        return cut_after_stop(list(tokens[: max(0, self.identity.max_new_tokens - at - 1)]), self.stop_ids)
 
     def to_bytes(self) -> bytes:
         meta = {key: value for key, value in vars(self).items() if key not in ("chains", "offers", "gaps")}

@@ -60,7 +60,7 @@ def load_title(study: Study) -> str:
     """What a page says of it, in sentences without the last full stop."""
     line = f"Simulated by {study.profile.title} as if {study.entry}, all questions together, each at {_context(study)}"
     said = [line, "Intervals are over questions drawn again", *([BOUNDS] if study.profile.is_bound else [])]
-    return ". ".join(said)
+    return ". ".join([*said, *(one.rstrip(".") for one in unpriced_line(study))])
 
 
 def shown(tables: Sequence[LoadTable], show_all: bool = False) -> list[LoadRow]:
@@ -177,7 +177,8 @@ def under_load_line(study: Study, tables: Sequence[LoadTable]) -> str:
     if (best := table.best) is None:
         return f"{where}: nothing keeps up."
     others = [label(row) for row in table.choices if row.may_be_best and row is not best]
-    beside = f"; not told apart from {len(others)} more ({others[0]}, ...)" if others else ""
+    several = f"{len(others)} others ({others[0]}, ...)" if len(others) > 1 else "".join(others)
+    beside = f"; not told apart from {several}" if others else ""
     lost = table.batch_1_loss
     loss = (
         f" What is best for one request alone loses {lost.value:.0%} of that." if lost and lost.value >= 0.005 else ""
@@ -187,6 +188,7 @@ def under_load_line(study: Study, tables: Sequence[LoadTable]) -> str:
 
 def _notes(study: Study, tables: Sequence[LoadTable]) -> list[str]:
     lines = [f"{table.load.label}: {note}." for table in tables for note in table.notes]
+    lines += unpriced_line(study)
     for table in tables:
         slow = [row for row in table.rows if not row.has_kept_up]
         if slow and table.best is not None:
@@ -197,6 +199,15 @@ def _notes(study: Study, tables: Sequence[LoadTable]) -> list[str]:
     if study.beyond:
         lines.append(f"Extrapolated beyond the profile: {'; '.join(study.beyond)}.")
     return lines
+
+
+def unpriced_line(study: Study) -> list[str]:
+    """The drafters that the profile has no price for, and how to make one that has; [] where there are none."""
+    if not study.unpriced:
+        return []
+    what = f"Left out, as {study.profile.name} does not say what a pass of theirs over several requests costs"
+    how = "bounds that do: failfast profile roofline --heads (docs/load.md)"
+    return [f"{what}: {', '.join(study.unpriced)}; {how}."]
 
 
 def load_dict(study: Study, tables: Sequence[LoadTable]) -> dict[str, Any]:
@@ -210,6 +221,7 @@ def load_dict(study: Study, tables: Sequence[LoadTable]) -> dict[str, Any]:
         "num_questions": len(study.requests.questions),
         **{name: getattr(asked, name) for name in ("seeds", "seed", "max_batch", "chunk", "context")},
         "extrapolated": list(study.beyond),
+        "unpriced": list(study.unpriced),
         "loads": [_table_dict(table) for table in tables],
     }
 

@@ -16,7 +16,8 @@ from specdec.views.verdict import DOUBTED, MAYBE_FIRST, MAYBE_PLAIN, NOT_PLAIN, 
 WIDTH, LINES = 100, 25
 MOST_NAMES = 2  # of drafters that are alike
 _INDENT = 12  # of a server's settings
-_LOAD = "One request at a time (batch 1). Many at once: --concurrency N simulates it (docs/load.md)."
+_ALONE = "One request at a time (batch 1)"
+_LOAD = f"{_ALONE}. Many at once: --concurrency N simulates it (docs/load.md)."
 _MORE = "... (--json says all)"
 _SECTION = 9  # lines that a section may need
 _WHY_NOT = {
@@ -37,12 +38,15 @@ def recommendation_text(
     by_dataset: Sequence[Recommendation] = (),
     notes: Sequence[str] = (),
     price_per_hour: float | None = None,
+    at_once: Sequence[str] = (),
 ) -> str:
     """`scope`: target, data sets and budgets, in words. `by_dataset`: each data set's, where the winner differs.
 
-    `notes`: what else is to be known, the most important first.
+    `notes`: what else is to be known, the most important first. `at_once`: what holds for many requests, where that was
+    asked; it stands first, as what is cut stands last.
     """
-    lines = [*_wrapped(scope), _LOAD]
+    lines = [*_wrapped(scope), *(line for one in at_once for line in _wrapped(one))]
+    lines.append(f"{_ALONE}:" if at_once else _LOAD)
     shown: set[str] = set()  # settings and memory stand once
     for one in found:
         cost = _cost(one, price_per_hour)
