@@ -204,15 +204,21 @@ def told(target: torch.nn.Module, prompt: list[int]) -> list[int]:
     return ids
 
 
-@torch.inference_mode()
 def deepspec_rounds(head: Any, target: torch.nn.Module, prompt: list[int]) -> list[Round]:
-    """Its own functions along the target's text, after every prefix; its cache is kept and cropped by them."""
-    ops = importlib.import_module("deepspec.eval.dspark.draft_ops")
+    """Its own functions along the target's text."""
     head.lm_head.register_forward_hook(without_mask)
-    ids, made, cache, known = told(target, prompt), [], CroppedTo(), 0
-    positions, features = torch.arange(len(ids) + BLOCK)[None], features_of(target, ids, head.target_layer_ids)
-    for start in range(len(prompt), len(ids) - 1):
-        block = torch.full((1, BLOCK), MASK_ID)
+    ids = told(target, prompt)
+    return deepspec_drafts(head, ids, features_of(target, ids, head.target_layer_ids), len(prompt))
+
+
+@torch.inference_mode()
+def deepspec_drafts(head: Any, ids: list[int], features: torch.Tensor, first: int) -> list[Round]:
+    """Its own functions along a text, from the anchor at `first` on; its cache is kept and cropped by them."""
+    ops = importlib.import_module("deepspec.eval.dspark.draft_ops")
+    size, made, cache, known = head.block_size, [], CroppedTo(), 0
+    positions = torch.arange(len(ids) + size)[None]
+    for start in range(first, len(ids) - 1):
+        block = torch.full((1, size), head.mask_token_id)
         block[0, 0] = ids[start]
         hidden = ops.forward_dspark_draft_block(
             head,
@@ -221,14 +227,14 @@ def deepspec_rounds(head: Any, target: torch.nn.Module, prompt: list[int]) -> li
             past_key_values_draft=cache,
             target_hidden_states=features[:, known:start],
             start=start,
-            block_size=BLOCK,
+            block_size=size,
         )
         known = start
         drafted = ops.build_dspark_proposal(
             head,
             draft_input_ids=block,
             block_hidden=hidden,
-            block_size=BLOCK,
+            block_size=size,
             temperature=0.0,
             confidence_threshold=0.0,
         )

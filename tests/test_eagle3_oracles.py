@@ -1,23 +1,19 @@
 """EAGLE-3 against its authors' own modules, on random weights that were taught a little: logits to 1e-4 and equal
 drafts over 300 rounds of each layout, rejected tokens included.
 
-Skipped where the packages `specforge` (0.2.0) and `speculators` (0.9.0) are not installed, and without DeepSpec, whose
-checkout FAILFAST_DEEPSPEC names; they need other versions of much that this program needs, so an environment of their
-own. FAILFAST_ORACLES names a file for the verdict, as JSON.
+Skipped where the packages `specforge` (0.2.0) and `speculators` (0.9.0) are not installed, and without DeepSpec
+(`oracles.py`); they need other versions of much that this program needs, so an environment of their own.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 import torch
 from heads import EPS, HEAD_SIZE, HEADS, INNER, KV_HEADS, THETA, ToyHead, features_of, loaded_head, taught, toy_head
+from oracles import deepspec, keep_verdict
 from toys import greedy_tokens, random_ids, toy_model, weaken_attention
 
 from specdec.decoding.loop import speculate
@@ -123,17 +119,12 @@ def of_speculators(head: ToyHead) -> Logits:
 
 def of_deepspec(head: ToyHead) -> Logits:
     """Its evaluator's round: the cache extended by the prefix in two parts, then a step a token."""
-    folder = os.environ.get("FAILFAST_DEEPSPEC")
-    if not folder:
-        pytest.skip("FAILFAST_DEEPSPEC names no checkout of DeepSpec")
-    sys.path.insert(0, folder)
-    from deepspec.modeling.eagle3.qwen3.modeling import Qwen3Eagle3Model
     from transformers import DynamicCache, Qwen3Config
 
     config = Qwen3Config(**layer_settings(head), attention_bias=False)
     config._attn_implementation = "sdpa"
     config.target_layer_ids, config.ttt_length, config.step_loss_decay = list(head.taps), 7, 1.0
-    module = Qwen3Eagle3Model(config)
+    module = deepspec("deepspec.modeling.eagle3.qwen3.modeling").Qwen3Eagle3Model(config)
     put_in(module, head)
 
     def logits(case: Case) -> torch.Tensor:
@@ -183,8 +174,7 @@ CASES = {
 def verdict() -> Iterator[dict[str, object]]:
     found: dict[str, object] = {}
     yield found
-    if found and (path := os.environ.get("FAILFAST_ORACLES")):
-        Path(path).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    keep_verdict(found)
 
 
 def rounds_of(head: ToyHead, target: torch.nn.Module, network: Eagle3Network) -> Iterator[tuple[Case, int]]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from families import save_model
+from safetensors.torch import load_file
 from toys import random_ids, toy_model
 
 from plotting import training_curves
@@ -27,6 +28,7 @@ from training.losses import to_device
 from training.make_heads import HEADS, head_training
 from training.on_policy import HeldBack, read_curve
 from training.tokenizer import load_tokenizer
+from training.train_block_head import FAMILIES as BLOCK_FAMILIES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LOOP = LoopSettings(num_steps=30, num_docs=6, learning_rate=3e-3)
@@ -121,6 +123,17 @@ def test_an_eagle3_head_says_its_taps_in_each_server_s_way(lesson):
     config = head_training("eagle3", lesson, SETTINGS, None).config()
     assert config["eagle_config"] == {"eagle_aux_hidden_state_layer_ids": [0, 2]}
     assert config["eagle_aux_hidden_state_layer_ids"] == [1, 3]
+
+
+def test_a_dspark_head_brings_what_deepspec_would_fill_at_random(lesson, tmp_path):
+    """z-lab's readers take the table and the head from the target."""
+    tables = {"embed_tokens.weight": "model.embed_tokens.weight", "lm_head.weight": "lm_head.weight"}
+    for family in BLOCK_FAMILIES:
+        heads.write_head(head_training(family, lesson, SETTINGS, MASK_ID), tmp_path / family, {})
+        written = load_file(tmp_path / family / "model.safetensors")
+        assert set(tables) & set(written) == (set(tables) if family == "dspark" else set())
+    for own, targets in tables.items():
+        assert torch.equal(written[own], lesson.target.state_dict()[targets].bfloat16())
 
 
 @pytest.mark.parametrize(("family", "num_words"), [*((family, None) for family in HEADS), ("eagle3", 40)])

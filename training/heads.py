@@ -1,7 +1,7 @@
 """What the trainings of all heads share: their settings, what a head says of itself, the run of one training.
 
-A head reads hidden states of the target (its taps) and is exported without table or tokenizer. What each family's
-network and drafts are is said in its own file.
+A head reads hidden states of the target (its taps) and is exported without tokenizer, and without the target's table
+where its readers take that from the target. What each family's network and drafts are is said in its own file.
 """
 
 from __future__ import annotations

@@ -127,8 +127,12 @@ class BlockTraining:
         }
 
     def extra_tensors(self) -> dict[str, Tensor]:
-        """Nothing: the table and the head are the target's."""
-        return {}
+        """The target's table and head, for DSpark: DeepSpec's reader fills at random what a file lacks. z-lab's takes
+        the target's own."""
+        import torch
+
+        tables = {"embed_tokens.weight": self._table, "lm_head.weight": self._head} if self.family == "dspark" else {}
+        return {name: table.to("cpu", torch.bfloat16) for name, table in tables.items()}
 
 
 def block_taps(settings: HeadSettings, num_target_layers: int) -> tuple[int, ...]:
