@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from profiling.common import attempt, cuda_device, parser_of, run_command, save_json
 from profiling.roofline import BLOCK, SUB_BLOCK
 from specdec.models.checkpoints import IN_DTYPE, INT8, TARGET
-from specdec.models.graph.plans import MEASURED_PLANS, BackendOptions, Plan, plan_int8, plan_product
+from specdec.models.graph.plans import BackendOptions, Plan, measured_plan, plan_int8, plan_product, tile_rows
 from specdec.records.provenance import provenance
 
 if TYPE_CHECKING:
@@ -176,10 +176,17 @@ def compare_plans(
         one: dict[str, Any] = {"usual": usual_us} | {plan_name(plan): times[plan] for plan in ranked[:6]}
         if ranked and times[ranked[0]] < usual_us * (1 - GAIN):
             best[key] = ranked[0]
-            place = (kind, max(16, count), outer, inner)
-            one["MEASURED_PLANS"] = f"{place}: {ranked[0]},"
+            one |= table_line(lm.weights, key, ranked[0])
         print(count, name, one, file=sys.stderr, flush=True)
         yield name, one
+
+
+def table_line(weights: Weights, key: tuple[str, int, int, int], plan: Plan) -> dict[str, str]:
+    """The line of `MEASURED_PLANS` by which the engine takes a plan; none for values that it has no plans of."""
+    kind, count, outer, inner = key
+    if weights.is_int8 or weights.dtype.itemsize != 2:
+        return {}
+    return {"MEASURED_PLANS": f"{(kind, tile_rows(count), outer, inner)}: {plan},"}
 
 
 def timed_plans(
@@ -209,8 +216,7 @@ def plans_to_try(weights: Weights, key: tuple[str, int, int, int]) -> list[Plan 
     if weights.is_int8:
         usual = plan_int8(kind, count, outer, inner, size)
         return [None, *(plan for plan in candidates_int8(usual, inner) if plan != usual)]
-    usual = plan_product(outer, inner, kind, size)
-    usual = MEASURED_PLANS.get((kind, max(16, count), outer, inner), usual)
+    usual = measured_plan(kind, count, outer, inner, size) or plan_product(outer, inner, kind, size)
     others = {plan for plan in candidates(kind, inner) if plan != usual}
     return [None, *sorted(others, key=lambda plan: differences(plan, usual))]
 

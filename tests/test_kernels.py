@@ -22,12 +22,23 @@ triton = pytest.importorskip("triton", reason="Triton is not installed: kernels 
 if not (torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"):
     pytest.skip("kernels need a GPU or TRITON_INTERPRET=1", allow_module_level=True)
 
-from specdec.models.graph.branches import BranchBuffers, Branches  # noqa: E402
+from specdec.models.graph import kernels  # noqa: E402
+from specdec.models.graph.branches import WORD, BranchBuffers, Branches  # noqa: E402
 from specdec.models.graph.graph_lm import INITIAL_CAPACITY, GraphLM  # noqa: E402
 from specdec.models.graph.kernels import GpuOperations  # noqa: E402
 from specdec.models.graph.network import LibraryProducts, Place, Stream  # noqa: E402
-from specdec.models.graph.plans import AttentionPlan, Plan, fitting, plan_attention, smaller_attention  # noqa: E402
+from specdec.models.graph.plans import (  # noqa: E402
+    AttentionPlan,
+    BackendOptions,
+    Plan,
+    fitting,
+    plan_attention,
+    smaller_attention,
+    tile_rows,
+)
 from specdec.models.graph.products import FusedProducts  # noqa: E402
+from specdec.models.graph.weights import HEAD_SIZES  # noqa: E402
+from specdec.models.int8 import Int8Matrix  # noqa: E402
 from specdec.models.lm import CachedLM  # noqa: E402
 from specdec.models.tree_rows import TreeRows  # noqa: E402
 
@@ -199,8 +210,8 @@ def test_attend_with_many_rows_under_every_number_of_heads(group: int) -> None:
 @pytest.mark.parametrize("is_tree", [True, False])
 def test_attend_with_many_rows_of_every_size_of_values(dtype, is_tree: bool) -> None:
     for size in (16, 256):
-        plan = fitting(AttentionPlan(), size, dtype.itemsize)
-        attend_both(dtype, (1, 1, size), (68, 66, 10), (1, None, is_tree), plan)
+        for plan in (fitting(AttentionPlan(), size, dtype.itemsize), None):
+            attend_both(dtype, (1, 1, size), (68, 66, 10), (1, None, is_tree), plan)
 
 
 PLANS = [AttentionPlan(128, 64, 1, 8, 3), AttentionPlan(64, 32, 3), AttentionPlan(16, 16, 8), AttentionPlan(32, 64, 2)]
@@ -216,11 +227,21 @@ def test_attend_by_every_kind_of_cut(plan: AttentionPlan, how: tuple) -> None:
 
 
 def test_cuts_of_attention_are_small_enough() -> None:
-    """For every size of values, on small GPUs as well; without any, passes of many rows run as those of few do."""
-    for head_size, itemsize in product((16, 64, 128, 256), (2, 4)):
-        plan = fitting(AttentionPlan(128, 64, 2, 8, 3), head_size, itemsize)
-        assert smaller_attention(plan).num_stages == 2 and smaller_attention(plan).block_rows <= 64
-        assert 64 % plan.block_positions == 0 and plan.block_positions * head_size * itemsize <= 32 * 1024
+    """For every size of values: queries, and keys and values of all steps on their way, also on GPUs below an A100."""
+    shipped = [plan for _, plan in plans.ATTENTION_PLANS if plan is not None]
+    for plan, head_size, itemsize in product([AttentionPlan(128, 64, 2, 8, 3), *shipped], HEAD_SIZES, (2, 4)):
+        large = fitting(plan, head_size, itemsize)
+        for cut, most in ((large, plans.SHARED_MEMORY), (smaller_attention(large), 99 * 1024)):
+            steps = cut.num_stages - (itemsize == 4)  # float32 is multiplied from registers: one of them is there
+            values = cut.block_rows + 2 * steps * cut.block_positions
+            assert values * head_size * itemsize <= most
+            assert WORD % cut.block_positions == 0 and cut.block_positions >= 16
+
+
+def test_cuts_of_measured_products_divide_what_they_cut() -> None:
+    for (kind, rows, outer, inner), plan in plans.MEASURED_PLANS.items():
+        assert rows == tile_rows(rows) <= BackendOptions.fused_up_to and inner % plan.block_k == 0
+        assert outer % plan.block_n == 0 and (kind != "heads" or plan.block_n in HEAD_SIZES)
 
 
 def test_the_table_of_attention_says_which_kernels_run(monkeypatch) -> None:
@@ -228,6 +249,18 @@ def test_the_table_of_attention_says_which_kernels_run(monkeypatch) -> None:
     for table, found in ((), [None] * 3), (((1536, None), (4608, narrow), (math.inf, wide)), [None, narrow, wide]):
         monkeypatch.setattr(plans, "ATTENTION_PLANS", table)
         assert [plan_attention(num_lines, 64) for num_lines in (1536, 1537, 9000)] == found
+
+
+@pytest.mark.parametrize("how", [(1, None, True), (1, 30, False), (32, None, False)], ids=str)
+@pytest.mark.parametrize("size", [32, 64, 128, 256] if IS_GPU else [32])
+def test_passes_of_many_rows_run_as_the_table_says(dtype, monkeypatch, size: int, how: tuple) -> None:
+    """Nobody names a plan. Five heads share a KV head, and a tile ends amid a row's."""
+    taken, attend = [], kernels.attend_many
+    monkeypatch.setattr(kernels, "attend_many", lambda *given: taken.append(given[3]) or attend(*given))
+    monkeypatch.setattr(plans, "ATTENTION_PLANS", ((650, None), *plans.ATTENTION_PLANS[1:]))
+    attend_both(dtype, (10, 2, size), (72, 66, 70), how, None)
+    attend_both(dtype, (5, 1, size), (72, 72, 3), how, None)
+    assert taken == [plan_attention(720, size, dtype.itemsize)] and taken[0] is not None
 
 
 @pytest.mark.parametrize(("rows", "num_tokens", "first"), [(16, 11, 0), (32, 17, 44)])
@@ -317,6 +350,32 @@ def test_queries_product_of_whole_heads(
     got = fused.queries(ours, w.to(DEVICE), None if bias is None else bias.to(DEVICE), on_device)
     assert_near(got, library.queries(theirs, w, bias, Place(*place, tree)))
     assert_near(on_device.cache_2GPD, cache)
+
+
+@pytest.mark.parametrize(
+    ("size", "is_normed", "is_int8", "is_asked"),
+    [(16, True, False, False), (32, True, False, True), (16, False, False, False), (16, True, True, True)],
+    ids=["whole heads", "other heads", "no norms", "int8"],
+)
+def test_a_measured_plan_of_heads_is_for_heads_of_its_size(
+    dtype, monkeypatch, size: int, is_normed: bool, is_int8: bool, is_asked: bool
+) -> None:
+    """Other models have products of the same sizes. Whatever the table holds, results are right; where it has nothing
+    for them, the library is asked: for heads of other sizes, and always in float32 and of weights in 8 bits."""
+    monkeypatch.setitem(plans.MEASURED_PLANS, ("heads", 16, 128, 64), Plan(16, 32, 2))
+    ours, theirs, fused, library = streams(dtype, 9, 64)
+    w, angles = (torch.randn(128, 64) / 8).to(dtype), torch.rand(64, size // 2) * 6
+    matrix = Int8Matrix.of(w) if is_int8 else w
+    there = Int8Matrix(matrix.values_NK.to(DEVICE), matrix.scale_N.to(DEVICE)) if is_int8 else w.to(DEVICE)
+    cache = torch.randn(2, 32 // size, 64, size).to(dtype)
+    place = [torch.stack((angles.cos(), angles.sin())), cache, torch.tensor([7, 8, 1, -1])]
+    place += [(1 + torch.randn(2, size)).to(dtype)] if is_normed else [None]
+    on_device = Place(*(None if one is None else one.to(DEVICE, copy=True) for one in place))
+    asked, by_library = [], fused._library.queries
+    monkeypatch.setattr(fused._library, "queries", lambda *given: asked.append(given) or by_library(*given))
+    assert_near(fused.queries(ours, there, None, on_device), library.queries(theirs, matrix, None, Place(*place)))
+    assert_near(on_device.cache_2GPD, cache)
+    assert bool(asked) == (is_asked or is_normed and dtype == torch.float32)
 
 
 @pytest.mark.parametrize("rows", [1, 16, 32, 64])

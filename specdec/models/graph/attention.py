@@ -1,5 +1,5 @@
 """Attention of passes of many rows, as Triton kernels: with so much to compute for each key, tiles are large, what no
-row of a tile sees is not looked at, and where tiles are enough for all multiprocessors nothing is split or merged.
+row of a tile sees is not looked at, and positions are split among few programs, or not at all.
 Passes of few rows, which only have to read the cache, are in `attention_few.py`.
 
 Shape suffixes as in `reference.py`; a line is a query under one of the heads that share a KV head.

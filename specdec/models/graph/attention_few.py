@@ -34,7 +34,8 @@ def attend_few(
     num_rows = num_tokens * (num_heads // num_kv_heads)
     most = 64 if q_MHD.element_size() == 2 else 16  # float32 tiles of 64 rows would not fit the registers
     block_rows = min(most, max(16, triton.next_power_of_2(num_rows)))
-    block_positions = 32 if block_rows < 64 else 64
+    # Larger ones of 256 values would not fit the shared memory of GPUs below an A100.
+    block_positions = 32 if block_rows < 64 or head_size > 128 else 64
     num_tiles = triton.cdiv(num_rows, block_rows)
     num_splits = min(MAX_SPLITS, triton.next_power_of_2(triton.cdiv(ENOUGH_PROGRAMS, num_tiles * num_kv_heads)))
     sums_SMHD = q_MHD.new_empty(num_splits, num_tokens, num_heads, head_size, dtype=torch.float32)

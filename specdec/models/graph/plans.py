@@ -54,7 +54,8 @@ class AttentionPlan:
 
 
 # The most lines under all heads together, and the cut for up to so many; None: the kernels of few rows. What
-# `profiling.tune_attention` prints belongs here. Measured on an H200 from 65 rows of 32 heads on; fewer lines were not.
+# `profiling.tune_attention` prints belongs here. Measured on an H200 in bfloat16, from 65 rows of 32 heads on; not
+# fewer lines, nor float32.
 ATTENTION_PLANS: tuple[tuple[float, AttentionPlan | None], ...] = (
     (64 * 32, None),
     (inf, AttentionPlan(64, 64, 2, num_stages=3)),
@@ -89,6 +90,19 @@ MEASURED_PLANS: dict[tuple[str, int, int, int], Plan] = {
     ("add", 16, 4096, 4096): Plan(64, 128, 2),
     ("gated", 16, 24576, 4096): Plan(64, 128, num_stages=3),
 }
+
+
+def measured_plan(kind: str, num_rows: int, outer: int, inner: int, itemsize: int) -> Plan | None:
+    """The plan that was measured for `num_rows` rows of values of `itemsize` bytes; None: there is none."""
+    return MEASURED_PLANS.get((kind, tile_rows(num_rows), outer, inner)) if itemsize == 2 else None
+
+
+def tile_rows(num_rows: int) -> int:
+    """Rows of the tile that `num_rows` rows are padded to: a power of two, which tensor cores want to be 16 at least.
+
+    Example: `tile_rows(17) == 32`.
+    """
+    return max(16, 1 << (num_rows - 1).bit_length())
 
 
 def plan_product(outer: int, inner: int, kind: str, itemsize: int = 2) -> Plan:

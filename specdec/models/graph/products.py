@@ -20,8 +20,8 @@ from specdec.models.graph.attention import shared_memory
 from specdec.models.graph.kernels import GpuOperations
 from specdec.models.graph.network import LibraryProducts, Place, Stream
 from specdec.models.graph.overlap import admit_next, wait_for_previous
-from specdec.models.graph.plans import SHARED_MEMORY
-from specdec.models.graph.tiles import merge_splits, multiply, padded_rows
+from specdec.models.graph.plans import SHARED_MEMORY, tile_rows
+from specdec.models.graph.tiles import merge_splits, multiply
 from specdec.models.graph.weights import LayerWeights
 from specdec.models.int8 import Int8Matrix, Matrix
 
@@ -95,7 +95,7 @@ class FusedProducts:
         weighted_MC, squares_TM = stream.weighted()
         (num_rows, inner), (values_NC, scale_N, is_scaled) = weighted_MC.shape, _parts(w_NC)
         plan = self._launcher.plan(kind, weighted_MC, len(w_NC), is_scaled)
-        tiles, rows = triton.cdiv(len(w_NC), plan.block_n), padded_rows(weighted_MC)
+        tiles, rows = triton.cdiv(len(w_NC), plan.block_n), tile_rows(num_rows)
         _pairs_kernel[(tiles, plan.splits)](
             *(weighted_MC, squares_TM, values_NC, scale_N, out),
             *self._launcher.workspace(plan, tiles, weighted_MC, rows),
@@ -116,7 +116,7 @@ class FusedProducts:
         tap = (hidden_MC, 0) if tap_MC is None else (tap_MC, tap_MC.stride(0))  # without one nobody looks
         num_rows, outer, inner = len(y_MI), len(w_CI), y_MI.shape[1]
         plan = self._launcher.plan("add", y_MI, outer, is_scaled)
-        tiles, rows = triton.cdiv(outer, plan.block_n), padded_rows(y_MI)
+        tiles, rows = triton.cdiv(outer, plan.block_n), tile_rows(num_rows)
         stream.squares_TM = hidden_MC.new_empty(tiles, num_rows, dtype=torch.float32)
         stream.norm_C = next_norm_C
         _add_kernel[(tiles, plan.splits)](

@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from specdec.models.graph.plans import MEASURED_PLANS, Plan, plan_int8, plan_product
+from specdec.models.graph.plans import Plan, measured_plan, plan_int8, plan_product
 
 MAX_TILES = 8192  # of a split product: with tiles of 16, outer sizes up to 131,072
 
@@ -40,8 +40,7 @@ class Launcher:
         num_rows, inner = x_MK.shape
         if own := self.plans.get((kind, num_rows, outer, inner)):
             return own
-        is_like_measured = not is_scaled and x_MK.element_size() == 2
-        return MEASURED_PLANS.get((kind, padded_rows(x_MK), outer, inner)) if is_like_measured else None
+        return None if is_scaled else measured_plan(kind, num_rows, outer, inner, x_MK.element_size())
 
     def options(self, plan: Plan, x_MK: torch.Tensor, rows: int) -> dict[str, object]:
         """What every such kernel takes by name; `rows`: of a tile."""
@@ -65,10 +64,6 @@ class Launcher:
             self._arrived = torch.zeros(MAX_TILES, dtype=torch.int32, device=x_MK.device)
         size = plan.splits * tiles * plan.block_n * rows if plan.splits > 1 else 0
         return x_MK.new_empty(size, dtype=torch.float32), self._arrived
-
-
-def padded_rows(x_MK: torch.Tensor) -> int:
-    return max(16, triton.next_power_of_2(len(x_MK)))
 
 
 @triton.jit
