@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from ast import literal_eval
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -16,12 +17,15 @@ from toys import random_ids, toy_model
 
 from experiments import gpu_session, profile_overhead, profile_sampling, profile_speculation
 from experiments.profile_speculation import Means, Script, ScriptedBlockDrafter, ScriptedTarget, Turn
-from profiling import check_lossless, profile_engine
+from profiling import check_lossless, profile_engine, tune_engine
 from specdec.commands import rank
 from specdec.commands.run import parse_args
 from specdec.decoding.loop import speculate
 from specdec.errors import UserError
 from specdec.latency.profile import load_profile
+from specdec.models.graph import plans
+from specdec.models.graph.weights import join_weights
+from specdec.models.int8 import quantised
 from specdec.models.lm import CachedLM
 from specdec.records.record import record_path, save_record
 from specdec.session import open_session
@@ -75,6 +79,27 @@ def test_bytes_of_a_pass_leave_out_an_embedding_that_is_not_the_head() -> None:
         embedding = model.get_input_embeddings().weight.numel()
         whole = sum(p.numel() for p in model.parameters())
         assert profile_engine.weight_bytes(CachedLM(model)) == 4 * (whole - (0 if tie else embedding))
+
+
+def test_the_tuner_s_lines_are_those_that_the_engine_looks_up(monkeypatch) -> None:
+    """Of 24 rows by the 32 of their tile; none for values that the engine takes no measured plan for."""
+    half, model, plan = toy_model("qwen2", 1).bfloat16(), toy_model("qwen2", 1), plans.Plan(64, 32, 3, num_stages=4)
+    full = join_weights(model, None)
+    key = ("add", 24, 32, 128)
+    line = tune_engine.table_line(join_weights(half, None), key, plan)
+    place, _ = line["MEASURED_PLANS"].split(": Plan(")
+    monkeypatch.setitem(plans.MEASURED_PLANS, literal_eval(place), plan)
+    assert plans.measured_plan(*key, 2) == plan
+    in_8_bits = join_weights(quantised(toy_model("qwen2", 1), torch.device("cpu")), None)
+    assert tune_engine.table_line(full, key, plan) == tune_engine.table_line(in_8_bits, key, plan) == {}
+
+
+def test_the_tuner_tries_what_is_not_usual(monkeypatch) -> None:
+    plan, key = plans.Plan(64, 128, 2, num_stages=6), ("add", 16, 32, 4096)
+    monkeypatch.setitem(plans.MEASURED_PLANS, key, plan)
+    half, full = toy_model("qwen2", 1).bfloat16(), toy_model("qwen2", 1)
+    tried = [tune_engine.plans_to_try(join_weights(model, None), key) for model in (half, full)]
+    assert [plan in one for one in tried] == [False, True] and tried[0][0] is tried[1][0] is None
 
 
 def test_unknown_models_are_one_line(capsys) -> None:
