@@ -18,6 +18,7 @@ import test_eagle3
 import torch
 from dflash_heads import loaded_dflash, toy_dflash
 from heads import loaded_head, toy_head
+from planned import run_by_plans
 from test_tree_verification import path_to
 from toys import MASK_ID, random_ids, toy_model, weaken_attention
 
@@ -104,12 +105,14 @@ def test_logits_agree_with_the_eager_engine(text, name: str, dtype: torch.dtype,
 
 @pytest.mark.parametrize("name", [TARGET.title, *TOYS])
 @pytest.mark.parametrize("dtype", LOGITS_ERROR, ids=str)
-@pytest.mark.parametrize("options", OPTIONS)
-def test_trees_agree_with_the_eager_engine(text, name: str, dtype: torch.dtype, options: str) -> None:
+@pytest.mark.parametrize("options", [*OPTIONS, "by plans"])
+def test_trees_agree_with_the_eager_engine(text, monkeypatch, name: str, dtype: torch.dtype, options: str) -> None:
     """Every recorded size of a tree's pass, with the accepted path committed, and chains between them; taps as well."""
     model, rng = _model(name, dtype), random.Random(7)
     bound = LOGITS_ERROR[dtype] * (1 if name in ROLES else 2)
-    eager, graph, errors, sizes = CachedLM(model), GraphLM(model, options=OPTIONS[options]), [], []
+    eager, graph, errors, sizes = CachedLM(model), GraphLM(model, options=OPTIONS.get(options)), [], []
+    if options == "by plans":
+        run_by_plans(monkeypatch, graph)
     for step, num_rows in enumerate([1, 2, 16, 17, 33, 65, 129, 257, 20, 65, 3, 257, 40]):
         chain = text[step : step + 30] if name in ROLES else random_ids(step, 30)
         tokens = (text if name in ROLES else random_ids(100 + step, 300))[step:][:num_rows]
@@ -145,13 +148,17 @@ def _check_predictions(graph: GraphLM, logits_KV: torch.Tensor, asked: tuple) ->
     torch.cuda.is_available() and torch.cuda.get_device_capability() < (9, 0), reason="kernels overlap from Hopper on"
 )
 @pytest.mark.parametrize("dtype", LOGITS_ERROR, ids=str)
-@pytest.mark.parametrize(("limit", "splits"), [(0, None), (64, None), (64, 3)])
-def test_kernels_that_overlap_change_no_bit(text, monkeypatch, dtype: torch.dtype, limit: int, splits: int) -> None:
+@pytest.mark.parametrize(("limit", "splits"), [(0, None), (64, None), (64, 3), (64, "by plans")])
+def test_kernels_that_overlap_change_no_bit(
+    text, monkeypatch, dtype: torch.dtype, limit: int, splits: int | str | None
+) -> None:
     """A kernel that did not wait would read what is not there yet; with splits also what they leave each other."""
-    if splits:
+    if isinstance(splits, int):
         monkeypatch.setattr("specdec.models.graph.tiles.plan_product", lambda *_: Plan(64, 32, splits))
     model = _model("target", dtype)
     one, other = (GraphLM(model, options=BackendOptions(limit, overlaps=overlaps)) for overlaps in (True, False))
+    if splits == "by plans":
+        run_by_plans(monkeypatch, one, other)
     for step in range(60):
         count = (1, 8, 32, 64, 5, 96)[step % 6]
         tokens, block_size = text[one.length :][:count], (1, 32)[step % 2]

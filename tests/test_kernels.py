@@ -12,6 +12,7 @@ from itertools import product
 
 import pytest
 import torch
+from planned import run_by_plans
 from test_tree_verification import path_to
 from toys import random_ids, toy_model
 
@@ -409,14 +410,22 @@ def test_add_product_and_the_norm_behind_it(dtype, splits: int, rows: int, inner
         assert_near(got, library.gated(theirs, then))
 
 
-@pytest.mark.parametrize("is_fused", [True, False], ids=["fused", "library"])
-@pytest.mark.parametrize("architecture", ["qwen2", "llama", "qwen3", "mistral"])
-def test_a_whole_model_on_the_kernels(architecture: str, is_fused: bool) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "how"),
+    [
+        *product(("qwen2", "llama", "qwen3", "mistral"), ("fused", "library")),
+        ("qwen3", "by plans"),
+        ("mistral", "by plans"),
+    ],
+)
+def test_a_whole_model_on_the_kernels(architecture: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = toy_model(architecture, 7, scale=2.0, hidden_size=64, tie=architecture == "qwen2").to(DEVICE)
     eager, graph = CachedLM(model), GraphLM(model)
     graph._operations = GpuOperations(True)
     graph._library = LibraryProducts(graph._operations)
-    graph._fused = FusedProducts(True) if is_fused else None
+    graph._fused = None if how == "library" else FusedProducts(True)
+    if how == "by plans":
+        run_by_plans(monkeypatch, graph)
     graph._allocate(INITIAL_CAPACITY)
     for step, (count, block_size) in enumerate([(64, 32), (32, 32), (20, 32), (1, 1), (3, 1), (9, 1)]):
         if block_size == 1 and step == 3:
