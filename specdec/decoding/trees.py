@@ -107,6 +107,8 @@ class Candidates:
     def of(cls, tokens_SK: ArrayLike, log_probs_SK: ArrayLike) -> Candidates:
         """From rows in any order. Log-probabilities are kept as float32, as networks give them."""
         tokens, log_probs = np.asarray(tokens_SK, np.int32), np.asarray(log_probs_SK, np.float32)
+        if (log_probs[..., 1:] < log_probs[..., :-1]).all():  # most often they are in that order
+            return cls(tokens, log_probs)
         order_SK = np.lexsort((tokens, -log_probs), axis=-1)
         return cls(np.take_along_axis(tokens, order_SK, -1), np.take_along_axis(log_probs, order_SK, -1))
 
