@@ -12,18 +12,21 @@ from __future__ import annotations
 
 import statistics
 import sys
+import time
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
 from itertools import chain, product
+from math import inf
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from profiling.common import attempt, cuda_device, parser_of, run_command
+from profiling.common import attempt, cuda_device, parser_of, run_command, save_json
 from profiling.roofline import BLOCK, SUB_BLOCK
 from specdec.models.checkpoints import IN_DTYPE, INT8, TARGET
-from specdec.models.graph.plans import BackendOptions, Plan, plan_int8, plan_product
+from specdec.models.graph.plans import MEASURED_PLANS, BackendOptions, Plan, plan_int8, plan_product
 from specdec.records.provenance import provenance
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ FUSED = {f"fused_up_to_{limit}": BackendOptions(limit) for limit in (0, 32, 64)}
 VARIANTS = FUSED | {"no_overlap": BackendOptions(overlaps=False)}
 CONTEXT = 512
 TUNED_COUNTS = (1, 16, 32, 64)
+GAIN = 0.002  # of the layers' time: less than that is chance
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
     parser.add_argument("--target_weights", default=IN_DTYPE, choices=(IN_DTYPE, INT8), help="as failfast.py has it")
     parser.add_argument("--counts", nargs="+", type=int, default=TUNED_COUNTS, help="of tokens, to compare plans over")
+    parser.add_argument("--limit_s", type=float, default=inf, help="for all plans, every product its share")
+    parser.add_argument("--out", type=Path, help="a file for the JSON line, written after each product")
     return run_command(parser, tune, arguments)
 
 
@@ -59,11 +65,19 @@ def tune(flags: Namespace) -> dict[str, Any]:
     for name in flags.models:
         model = make_model(name, TARGET, device, resolve_dtype(flags.dtype, device))
         model = quantised(model, device) if flags.target_weights == INT8 else model
-        result[name] = {"plans": {} if flags.skip == "plans" else tune_plans(model, flags.counts)}
+        result[name] = {"plans": {}}
+        if flags.skip != "plans":
+            tune_plans(model, flags, result[name]["plans"], lambda: _keep(flags, result))
         variants = {} if flags.skip == "variants" else VARIANTS
         result[name]["variants"] = {one: attempt(partial(measure_variant, model, how)) for one, how in variants.items()}
         del model
+        _keep(flags, result)
     return result | {"provenance": provenance(device)}
+
+
+def _keep(flags: Namespace, result: dict[str, Any]) -> None:
+    if flags.out is not None:
+        save_json(result, flags.out)
 
 
 def measure_variant(model: PreTrainedModel, options: BackendOptions) -> dict[str, Any]:
@@ -114,58 +128,120 @@ def after_context(model: PreTrainedModel, options: BackendOptions | None = None)
     return lm
 
 
-def tune_plans(model: PreTrainedModel, counts: Sequence[int]) -> dict[str, Any]:
-    lm = after_context(model)
-    found: dict[str, Any] = {}
-    for count in counts:
+def tune_plans(model: PreTrainedModel, flags: Namespace, found: dict[str, Any], keep: Callable[[], None]) -> None:
+    """Into `found`, count by count; `keep` is called after each product."""
+    lm, end = after_context(model), time.monotonic() + flags.limit_s
+    for index, count in enumerate(flags.counts):
         lm.predict(token_ids()[CONTEXT : CONTEXT + count])  # what is recorded from now on reads these inputs
-        found[str(count)] = compare_plans(lm, count)
+        until = time.monotonic() + (end - time.monotonic()) / (len(flags.counts) - index)
+        best: dict[tuple[str, int, int, int], Plan] = {}
+        found[str(count)] = {}
+        for name, one in compare_plans(lm, count, until, best):
+            found[str(count)][name] = one
+            keep()
+        found[str(count)]["difference"] = attempt(partial(difference, lm, count, best))
+
+
+def difference(lm: GraphLM, count: int, plans: dict[tuple[str, int, int, int], Plan]) -> dict[str, float]:
+    """How far `plans` take the logits from those by the usual ones, of their own length: of a chain, and of a tree."""
+    from specdec.models.graph.products import FusedProducts
+
+    usual, other, draft = lm._fused, FusedProducts(lm.options.overlaps), token_ids()[CONTEXT : CONTEXT + count]
+    other.plans.update(plans)
+    found = {}
+    for name, parents in {"chain": None, "tree": [(row - 1) // 2 for row in range(count)]}.items():
+        logits = []
+        for products in (other, usual):
+            lm._fused = products
+            lm.graphs.clear()
+            logits.append(lm.forward(draft, parents=parents).float())
+        found[name] = ((logits[0] - logits[1]).norm() / logits[1].norm()).item()
+    print(count, "difference", found, file=sys.stderr, flush=True)
     return found
 
 
-def compare_plans(lm: GraphLM, count: int) -> dict[str, object]:
-    """Product -> plan -> microseconds of all layers over `count` tokens, the fastest first."""
-    best: dict[tuple[str, int, int, int], Plan] = {}
-    found: dict[str, object] = {}
-    for name, (kind, outer, inner) in products_of(lm.weights).items():
+def compare_plans(
+    lm: GraphLM, count: int, until: float, best: dict[tuple[str, int, int, int], Plan]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each product's plans with the microseconds of all layers over `count` tokens, the fastest first, and the line of
+    `MEASURED_PLANS` that is worth having; `best` collects them. No plan is tried after its product's share of the time.
+    """
+    products = products_of(lm.weights)
+    for index, (name, (kind, outer, inner)) in enumerate(products.items()):
         key = (kind, count, outer, inner)
-        default, plans = plans_to_try(lm.weights, key)
-        tried = {plan: attempt(partial(time_layers, lm, count, best | {key: plan})) for plan in plans}
-        times = {plan: time for plan, time in tried.items() if isinstance(time, float)}
-        ranked = sorted(times, key=times.__getitem__)
-        best[key] = ranked[0] if ranked else default
-        found[name] = {"default": times.get(default)} | {
-            f"n{plan.block_n} k{plan.block_k} s{plan.splits} w{plan.num_warps} x{plan.num_stages}": times[plan]
-            for plan in ranked[:6]
-        }
-        print(count, name, found[name], file=sys.stderr, flush=True)
-    return found
+        end = time.monotonic() + (until - time.monotonic()) / (len(products) - index)
+        times = timed_plans(lm, best, key, end)
+        usual_us = times.get(None, inf)
+        ranked = sorted((plan for plan in times if plan is not None), key=times.__getitem__)
+        one: dict[str, Any] = {"usual": usual_us} | {plan_name(plan): times[plan] for plan in ranked[:6]}
+        if ranked and times[ranked[0]] < usual_us * (1 - GAIN):
+            best[key] = ranked[0]
+            place = (kind, max(16, count), outer, inner)
+            one["MEASURED_PLANS"] = f"{place}: {ranked[0]},"
+        print(count, name, one, file=sys.stderr, flush=True)
+        yield name, one
 
 
-def plans_to_try(weights: Weights, key: tuple[str, int, int, int]) -> tuple[Plan, set[Plan]]:
-    """The usual plan of a product, and all that are worth a trial, that one among them."""
+def timed_plans(
+    lm: GraphLM, best: dict[tuple[str, int, int, int], Plan], key: tuple[str, int, int, int], end: float
+) -> dict[Plan | None, float]:
+    """Microseconds of the layers by plan of the product `key`, those that run; None: what is usual, measured first."""
+    times: dict[Plan | None, float] = {}
+    for plan in plans_to_try(lm.weights, key):
+        if plan is not None and time.monotonic() > end:
+            print(f"not tried: {key} {plan_name(plan)}", file=sys.stderr, flush=True)
+            continue
+        found = attempt(partial(time_layers, lm, key[1], best if plan is None else best | {key: plan}))
+        if isinstance(found, float):
+            times[plan] = found
+    return times
+
+
+def plan_name(plan: Plan) -> str:
+    return f"n{plan.block_n} k{plan.block_k} s{plan.splits} w{plan.num_warps} x{plan.num_stages}"
+
+
+def plans_to_try(weights: Weights, key: tuple[str, int, int, int]) -> list[Plan | None]:
+    """What is usual for a product (None), and all plans that are worth a trial, those near the usual one first."""
     (kind, count, outer, inner), size = key, weights.dtype.itemsize
+    if kind == "heads":
+        return [None, *head_candidates(weights.head_size, inner)]
     if weights.is_int8:
-        default = plan_int8(kind, count, outer, inner, size)
-        return default, {default, *candidates_int8(default, inner)}
-    default = plan_product(outer, inner, kind, size)
-    return default, {default, *candidates(kind, inner)}
+        usual = plan_int8(kind, count, outer, inner, size)
+        return [None, *(plan for plan in candidates_int8(usual, inner) if plan != usual)]
+    usual = plan_product(outer, inner, kind, size)
+    usual = MEASURED_PLANS.get((kind, max(16, count), outer, inner), usual)
+    others = {plan for plan in candidates(kind, inner) if plan != usual}
+    return [None, *sorted(others, key=lambda plan: differences(plan, usual))]
+
+
+def differences(plan: Plan, other: Plan) -> tuple[int, str]:
+    """In how many things two plans differ; among equals, by name."""
+    return sum(mine != its for mine, its in zip(astuple(plan), astuple(other), strict=True)), plan_name(plan)
 
 
 def products_of(weights: Weights) -> dict[str, tuple[str, int, int]]:
-    """A layer's products: what plans call their kind, outer and inner size. In full, the library multiplies what heads
-    with norms are made of."""
+    """A layer's products: what plans call their kind, outer and inner size."""
     layer = weights.layers[0]
     has_norms = layer.head_norms_2D is not None
-    kind = "scaled" if has_norms else "rotated"
-    first = {} if has_norms and not weights.is_int8 else {"query, key, value": (kind, layer.qkv_NC)}
+    kind = "rotated" if not has_norms else "scaled" if weights.is_int8 else "heads"
     matrices = {
-        **first,
+        "query, key, value": (kind, layer.qkv_NC),
         "output": ("add", layer.output_CHD),
         "gate, up": ("gated", layer.gate_up_2IC),
         "down": ("add", layer.down_CI),
     }
     return {name: (kind, matrix.shape[0], matrix.shape[1]) for name, (kind, matrix) in matrices.items()}
+
+
+def head_candidates(head_size: int, inner: int) -> Iterator[Plan]:
+    """Plans whose tile is one head: the library multiplies without one."""
+    for block_k, splits, warps, stages in (
+        *((64, 5, 4, 4), (64, 5, 8, 4), (128, 2, 4, 3), (128, 2, 8, 3), (64, 2, 8, 6), (64, 3, 4, 4)),
+        *((128, 5, 8, 3), (64, 8, 4, 4), (128, 3, 4, 4), (64, 4, 4, 5), (32, 5, 4, 6)),
+    ):
+        if inner % block_k == 0:
+            yield Plan(head_size, block_k, splits, warps, stages)
 
 
 def candidates(kind: str, inner: int) -> Iterator[Plan]:
@@ -174,7 +250,7 @@ def candidates(kind: str, inner: int) -> Iterator[Plan]:
     choices: dict[str, list[tuple[tuple[int, ...], ...]]] = {
         "rotated": [whole_lines, ((64,), (64, 128), (1, 2, 3, 4), (4,), (3, 4, 6))],
         "gated": [((64, 128), (64, 128), (1,), (4, 8), (3, 4))],
-        "add": [whole_lines, ((64,), (128, 256), (2, 3, 5, 6), (4,), (4, 6))],
+        "add": [whole_lines, ((64,), (128, 256), (2, 3, 4, 6, 8), (4,), (4, 6))],
     }
     for block_n, block_k, splits, warps, stages in chain.from_iterable(product(*choice) for choice in choices[kind]):
         plan = Plan(block_n=block_n, block_k=block_k, splits=splits, num_warps=warps, num_stages=stages)

@@ -149,7 +149,7 @@ def _check_predictions(graph: GraphLM, logits_KV: torch.Tensor, asked: tuple) ->
 def test_kernels_that_overlap_change_no_bit(text, monkeypatch, dtype: torch.dtype, limit: int, splits: int) -> None:
     """A kernel that did not wait would read what is not there yet; with splits also what they leave each other."""
     if splits:
-        monkeypatch.setattr("specdec.models.graph.products.plan_product", lambda *_: Plan(64, 32, splits))
+        monkeypatch.setattr("specdec.models.graph.tiles.plan_product", lambda *_: Plan(64, 32, splits))
     model = _model("target", dtype)
     one, other = (GraphLM(model, options=BackendOptions(limit, overlaps=overlaps)) for overlaps in (True, False))
     for step in range(60):

@@ -11,7 +11,7 @@ import random
 
 import pytest
 import torch
-from test_kernels import DEVICE, IS_GPU, TOLERANCE, dtype, streams
+from test_kernels import DEVICE, IS_GPU, assert_near, dtype, streams
 from toys import random_ids, toy_model
 
 from specdec.models.graph import reference as plain
@@ -46,7 +46,7 @@ def test_scaled_product(dtype, rows: int, inner: int, outer: int, is_biased: boo
     operations, bias_there = GpuOperations(True), None if bias is None else bias.to(DEVICE)
     for _ in range(2):
         got = operations.scaled_product(x.to(DEVICE), on_device(w), bias_there)
-        torch.testing.assert_close(got.cpu(), plain.scaled_product(x, w, bias), **TOLERANCE[dtype])
+        assert_near(got, plain.scaled_product(x, w, bias))
 
 
 @pytest.mark.parametrize("splits", [1, 3])
@@ -62,8 +62,8 @@ def test_queries_product(dtype, splits: int, rows: int, num_tokens: int, first: 
     place = (torch.stack((angles.cos(), angles.sin())), cache, torch.tensor([first, num_tokens, 1, -1]))
     there = Place(*(tensor.to(DEVICE, copy=True) for tensor in place))
     got = fused.queries(ours, on_device(w), None if bias is None else bias.to(DEVICE), there)
-    torch.testing.assert_close(got.cpu(), library.queries(theirs, w, bias, Place(*place)), **TOLERANCE[dtype])
-    torch.testing.assert_close(there.cache_2GPD.cpu(), cache, **TOLERANCE[dtype])
+    assert_near(got, library.queries(theirs, w, bias, Place(*place)))
+    assert_near(there.cache_2GPD, cache)
 
 
 @pytest.mark.parametrize("splits", [1, 2, 7])
@@ -79,9 +79,9 @@ def test_add_and_gated_products(dtype, splits: int, rows: int, inner: int, outer
     for _ in range(2):
         fused.add(ours, y.to(DEVICE), on_device(w), norm.to(DEVICE))
         library.add(theirs, y, w, norm)
-        torch.testing.assert_close(ours.hidden_MC.cpu(), theirs.hidden_MC, **TOLERANCE[dtype])
+        assert_near(ours.hidden_MC, theirs.hidden_MC)
         got = fused.gated(ours, on_device(then))
-        torch.testing.assert_close(got.cpu(), library.gated(theirs, then), **TOLERANCE[dtype])
+        assert_near(got, library.gated(theirs, then))
 
 
 def test_plans_divide_what_they_cut() -> None:

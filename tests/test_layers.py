@@ -69,6 +69,7 @@ LIGHT_PROFILING = (
     "serving/speculating",
     "serving/step_costs",
     "serving/trials",
+    "tune_attention",
     "tune_engine",
 )
 LIGHT_EXPERIMENTS = (

@@ -53,9 +53,10 @@ class JoinedLayers:
 
     def block(self, x_LC: Tensor, first_1: Tensor, cache_A2GPD: Tensor, angles_2PE: Tensor) -> Tensor:
         """The states of a block, whose embeddings are x_LC, after the last norm; its keys stand at `first_1` on."""
+        # Before the stream begins: the first product may ask for them while what comes just before it still ends.
+        states = {kind: torch.cat([first_1, self._rests[kind]]) for kind in set(self.is_causal)}
         stream = Stream(x_LC, self.layers[0].attention_norm_C, self.eps)
         self.by.products.begin(stream)
-        states = {kind: torch.cat([first_1, self._rests[kind]]) for kind in set(self.is_causal)}
         next_norms = [*(layer.attention_norm_C for layer in self.layers[1:]), self.norm_C]
         for index, (layer, next_norm_C) in enumerate(zip(self.layers, next_norms, strict=True)):
             state = states[self.is_causal[index]]

@@ -1,7 +1,7 @@
 """Branches: how the rows of a tree's pass see each other, at addresses that a recorded pass can find. What a tree is,
 `tree_rows.py` says; no network here.
 
-Shape suffixes: M rows of the pass (padded).
+Shape suffixes: M rows of the pass (padded), W words of 64 bits that hold M bits.
 """
 
 from __future__ import annotations
@@ -14,15 +14,23 @@ import torch
 
 from specdec.models.tree_rows import TreeRows
 
+WORD = 64  # rows in a word
+
 
 @dataclass(frozen=True)
 class Branches:
-    """On the device: how far after the first position each row stands, int64 [M], and which rows it sees, uint8 [M, M].
+    """On the device: how far after the first position each row stands, int64 [M], and which rows it sees, int64 [M, W]:
+    row j is bit j % 64 of word j // 64.
 
-    The keys of row i stand at the first position + i, whatever its depth is."""
+    The keys of row i stand at the first position + i, whatever its depth is. A row sees none after itself."""
 
     depths_M: torch.Tensor
-    sees_MM: torch.Tensor
+    sees_MW: torch.Tensor
+
+    def sees(self, num_rows: int) -> torch.Tensor:
+        """Whether each row sees the first `num_rows`, bool [M, num_rows]."""
+        bits = torch.arange(WORD, device=self.sees_MW.device)
+        return (self.sees_MW[:, :, None] >> bits & 1).flatten(1)[:, :num_rows].bool()
 
 
 class BranchBuffers:
@@ -31,7 +39,7 @@ class BranchBuffers:
     def __init__(self, max_rows: int, device: torch.device) -> None:
         is_gpu = device.type == "cuda"
         self._sent_depths = torch.zeros(max_rows, dtype=torch.long, pin_memory=is_gpu)
-        self._sent_sees = torch.zeros(max_rows * max_rows, dtype=torch.uint8, pin_memory=is_gpu)
+        self._sent_sees = torch.zeros(max_rows * num_words(max_rows), dtype=torch.long, pin_memory=is_gpu)
         self._depths = self._sent_depths.to(device, copy=True)
         self._sees = self._sent_sees.to(device, copy=True)
 
@@ -43,14 +51,21 @@ class BranchBuffers:
         """Leave a tree where a pass of `count` rows reads it, which must have read what was there. Padding sees the
         first row, so that it has something to look at."""
         depths, flat = self._arrays
-        num_rows, sees_MM = len(rows.depths_L), flat[: count * count].reshape(count, count)
+        num_rows, sees_MW = len(rows.depths_L), flat[: count * num_words(count)].reshape(count, -1)
         depths[:num_rows], depths[num_rows:count] = rows.depths_L, 0
-        sees_MM[:], sees_MM[num_rows:, 0] = 0, 1
-        sees_MM[:num_rows, :num_rows] = rows.sees_LL
+        sees_MW[:], sees_MW[num_rows:, 0] = 0, 1
+        packed = np.packbits(rows.sees_LL, axis=1, bitorder="little")
+        sees_MW.view(np.uint8)[:num_rows, : packed.shape[1]] = packed
 
     def receive(self, count: int) -> Branches:
         """The device's copy of what was sent for `count` rows, made anew: a part of the pass."""
-        depths_M, sees = self._depths[:count], self._sees[: count * count]
+        size = count * num_words(count)
+        depths_M, sees = self._depths[:count], self._sees[:size]
         depths_M.copy_(self._sent_depths[:count], non_blocking=True)
-        sees.copy_(self._sent_sees[: count * count], non_blocking=True)
-        return Branches(depths_M, sees.view(count, count))
+        sees.copy_(self._sent_sees[:size], non_blocking=True)
+        return Branches(depths_M, sees.view(count, -1))
+
+
+def num_words(num_rows: int) -> int:
+    """Words that hold a bit for each row."""
+    return -(-num_rows // WORD)

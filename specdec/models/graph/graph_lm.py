@@ -21,9 +21,9 @@ from specdec.models.graph.weights import join_weights, unsupported
 from specdec.models.lm import CachedLM
 from specdec.models.tree_rows import TreeRows
 
-TOKEN_COUNTS = (1, 2, 4, 8, 16, 32, 64, 96, 256, 512)  # the last are for prompts, which run in chunks
+TOKEN_COUNTS = (1, 2, 4, 8, 16, 32, 64, 96, 128, 256, 512)  # the last are for prompts, which run in chunks
 MAX_TOKENS = TOKEN_COUNTS[-1]
-MAX_DRAFT = 96
+MAX_VERIFIED = 128  # rows of a draft's pass, the last known token among them
 INITIAL_CAPACITY = 2048
 
 
@@ -87,7 +87,7 @@ class GraphLM(CachedLM):
     def warm_up(self, taps: Sequence[int] = (), num_nodes: int = 0) -> None:
         """Record all graphs but predictions at more rows than a draft has, so that no measured pass does."""
         for count in TOKEN_COUNTS:
-            self.predict([0] * count, keep=None if count <= MAX_DRAFT else [], taps=taps)
+            self.predict([0] * count, keep=None if count <= MAX_VERIFIED else [], taps=taps)
         for count in TREE_COUNTS[: bisect_left(TREE_COUNTS, 1 + num_nodes) + 1] if num_nodes else ():
             self.predict([0] * count, parents=range(-1, count - 1), taps=taps)
         self.rollback(0)

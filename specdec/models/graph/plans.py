@@ -1,13 +1,16 @@
 """How passes run on a GPU, and how the fused products are cut into programs; the kernels are in `products.py`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 NUM_PROGRAMS = 132  # multiprocessors of an H100 or H200
+SHARED_MEMORY = 160 * 1024  # bytes of a program's that the largest cuts take
 TILE = 64  # lines of weights that tensor cores take at once
+FEW_ROWS = 64  # up to so many, attention has little more to do than to read the cache
 # Rows of a tree's pass, the last known token among them: for trees of 16, 32, 64, 128 and 256 nodes, with little room
-# to spare. Up to 64 rows are multiplied in the fused kernels, which take powers of two.
-TREE_COUNTS = (16, 32, 64, 80, 144, 272)
+# to spare, and for trees of 127 and 255, whose rows fill the matrix library's tiles of 128. Up to 64 rows are
+# multiplied in the fused kernels, which take powers of two.
+TREE_COUNTS = (16, 32, 64, 80, 128, 144, 256, 272)
 MAX_NODES = TREE_COUNTS[-1] - 1
 # Of weights in 8 bits, up to a number of rows: inputs of a step, and how many steps are on their way.
 INT8_STEPS = ((16, 256, 4), (32, 128, 4), (64, 128, 3), (inf, 64, 4))
@@ -36,6 +39,56 @@ class Plan:
     splits: int = 1
     num_warps: int = 4
     num_stages: int = 4
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """How attention of many rows is cut: `splits` programs for each tile of `block_rows` lines (rows under one of the
+    heads that share a KV head), in steps of `block_positions` keys, a power of two from 16 to 64."""
+
+    block_rows: int = 64
+    block_positions: int = 64
+    splits: int = 1
+    num_warps: int = 4
+    num_stages: int = 2
+
+
+# The most lines under all heads together, and the cut for up to so many; None: the kernels of few rows. What
+# `profiling.tune_attention` prints belongs here. Measured on an H200 from 65 rows of 32 heads on; fewer lines were not.
+ATTENTION_PLANS: tuple[tuple[float, AttentionPlan | None], ...] = (
+    (64 * 32, None),
+    (inf, AttentionPlan(64, 64, 2, num_stages=3)),
+)
+
+
+def plan_attention(num_lines: int, head_size: int, itemsize: int = 2) -> AttentionPlan | None:
+    """The cut for `num_lines` lines under all heads together, more than `FEW_ROWS` rows, of `itemsize` bytes a value;
+    None for the kernels of few rows."""
+    plan = next((plan for most, plan in ATTENTION_PLANS if num_lines <= most), None)
+    return None if plan is None else fitting(plan, head_size, itemsize)
+
+
+def fitting(plan: AttentionPlan, head_size: int, itemsize: int) -> AttentionPlan:
+    """The same, no larger than values of that size leave room for."""
+    if itemsize > 2:  # larger tiles of float32 would not fit the registers
+        return replace(plan, block_rows=16, block_positions=32)
+    return replace(plan, block_positions=32) if head_size > 128 else plan
+
+
+def smaller_attention(plan: AttentionPlan) -> AttentionPlan:
+    """The same for GPUs with less than `SHARED_MEMORY`."""
+    return replace(plan, block_rows=min(64, plan.block_rows), num_warps=4, num_stages=2)
+
+
+# Plans that were measured, in place of those that are computed: by kind, rows of a tile, outer and inner size, in
+# 16-bit values. What `profiling.tune_engine` prints belongs here. Only here are "heads": products whose tile is one
+# head, which is normed or turned by a tree's depths in them; without a plan the library multiplies.
+MEASURED_PLANS: dict[tuple[str, int, int, int], Plan] = {
+    # Qwen3-8B on an H200
+    ("heads", 16, 6144, 4096): Plan(128, 128, 2, num_stages=3),
+    ("add", 16, 4096, 4096): Plan(64, 128, 2),
+    ("gated", 16, 24576, 4096): Plan(64, 128, num_stages=3),
+}
 
 
 def plan_product(outer: int, inner: int, kind: str, itemsize: int = 2) -> Plan:

@@ -16,15 +16,16 @@ import torch
 import triton
 import triton.language as tl
 
+from specdec.models.graph.attention import shared_memory
 from specdec.models.graph.kernels import GpuOperations
 from specdec.models.graph.network import LibraryProducts, Place, Stream
 from specdec.models.graph.overlap import admit_next, wait_for_previous
+from specdec.models.graph.plans import SHARED_MEMORY
 from specdec.models.graph.tiles import merge_splits, multiply, padded_rows
 from specdec.models.graph.weights import LayerWeights
 from specdec.models.int8 import Int8Matrix, Matrix
 
 SMALLEST_STEP = 32  # inner sizes are multiples of it
-SHARED_MEMORY = 160 * 1024  # bytes of a multiprocessor's that the largest cut takes
 
 
 def can_fuse(layer: LayerWeights) -> bool:
@@ -33,11 +34,8 @@ def can_fuse(layer: LayerWeights) -> bool:
     In float16, hidden states times a norm could overflow. GPUs below an A100 have too little shared memory.
     """
     device, dtype = layer.attention_norm_C.device, layer.attention_norm_C.dtype
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        shared_memory = properties.shared_memory_per_block_optin  # type: ignore[attr-defined]  # torch's stub lacks it
-        if shared_memory < SHARED_MEMORY:
-            return False
+    if shared_memory(device) < SHARED_MEMORY:
+        return False
     inner_sizes = [w.shape[1] for w in (layer.qkv_NC, layer.output_CHD, layer.gate_up_2IC, layer.down_CI)]
     return dtype != torch.float16 and all(size % SMALLEST_STEP == 0 for size in inner_sizes)
 
@@ -61,22 +59,33 @@ class FusedProducts:
         )
 
     def queries(self, stream: Stream, w_NC: Matrix, bias_N: torch.Tensor | None, place: Place) -> torch.Tensor:
-        # A head's norm needs its whole row, and a tile here has parts of heads; a tree's rows turn by their depths.
-        if place.norms_2D is not None or place.tree is not None:
-            return self._library.queries(stream, w_NC, bias_N, place)
         _, num_kv_heads, capacity, head_size = place.cache_2GPD.shape
+        # A head's norm needs its whole row, and a tree's rows turn by their depths: in tiles of one head each, where
+        # a plan says so.
+        kind = "rotated" if place.norms_2D is None and place.tree is None else "heads"
+        if kind == "heads" and not self._has_tiles_of_heads(stream, w_NC, head_size):
+            return self._library.queries(stream, w_NC, bias_N, place)
         num_heads = len(w_NC) // head_size - 2 * num_kv_heads
         q_MHD = stream.hidden_MC.new_empty(len(stream.hidden_MC), num_heads, head_size)
         bias = stream.norm_C if bias_N is None else bias_N  # without one nobody looks at it
         where = (place.rotary_2PE, place.cache_2GPD, place.state)
-        rotation = (bias, *where, capacity, num_heads, num_kv_heads, head_size)
-        self._multiply_pairs("rotated", stream, w_NC, q_MHD, rotation, bias_N is not None)
+        norms_2D = stream.norm_C if place.norms_2D is None else place.norms_2D
+        depths_M = place.state if place.tree is None else place.tree.depths_M
+        sizes = (capacity, num_heads, num_kv_heads, head_size, place.norms_2D is not None, place.tree is not None)
+        rotation = (bias, *where, norms_2D, depths_M, *sizes)
+        self._multiply_pairs(kind, stream, w_NC, q_MHD, rotation, bias_N is not None)
         return q_MHD
+
+    def _has_tiles_of_heads(self, stream: Stream, w_NC: Matrix, head_size: int) -> bool:
+        """Whether a plan is known by which each tile is one head."""
+        weighted_MC, _ = stream.weighted()
+        plan = self._launcher.known("heads", weighted_MC, len(w_NC), isinstance(w_NC, Int8Matrix))
+        return plan is not None and plan.block_n == head_size
 
     def gated(self, stream: Stream, w_2IC: Matrix) -> torch.Tensor:
         out_MI = stream.hidden_MC.new_empty(len(stream.hidden_MC), len(w_2IC) // 2)
         # Pointers that nobody follows, and heads of a single pair, so that the kernel's constants stay valid.
-        no_rotation = (*[stream.norm_C] * 4, 0, 0, 0, 2)
+        no_rotation = (*[stream.norm_C] * 6, 0, 0, 0, 2, False, False)
         self._multiply_pairs("gated", stream, w_2IC, out_MI, no_rotation, False)
         return out_MI
 
@@ -142,56 +151,93 @@ def _pairs_kernel(
     x_ptr: tl.tensor, squares_ptr: tl.tensor, w_ptr: tl.tensor, scale_ptr: tl.tensor, out_ptr: tl.tensor,
     parts_ptr: tl.tensor, arrived_ptr: tl.tensor,
     num_rows: tl.tensor, num_pairs: tl.tensor, inner: tl.tensor, num_squares: tl.tensor, eps: tl.tensor,
-    bias_ptr: tl.tensor, rotary_ptr: tl.tensor, cache_ptr: tl.tensor, state_ptr: tl.tensor, capacity: tl.tensor,
-    H: tl.constexpr, G: tl.constexpr, D: tl.constexpr,
-    SCALED: tl.constexpr, BIASED: tl.constexpr, GATED: tl.constexpr, SQUARES: tl.constexpr, SPLITS: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, IS_PADDED: tl.constexpr,
-    PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
+    bias_ptr: tl.tensor, rotary_ptr: tl.tensor, cache_ptr: tl.tensor, state_ptr: tl.tensor,
+    norms_ptr: tl.tensor, depths_ptr: tl.tensor, capacity: tl.tensor, H: tl.constexpr, G: tl.constexpr, D: tl.constexpr,
+    NORMED: tl.constexpr, IS_TREE: tl.constexpr, SCALED: tl.constexpr, BIASED: tl.constexpr, GATED: tl.constexpr,
+    SQUARES: tl.constexpr, SPLITS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    IS_PADDED: tl.constexpr, PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
 ) -> None:  # fmt: skip
     tile = tl.program_id(0)
     half: tl.constexpr = D // 2
-    # Lines 2 p and 2 p + 1 of a tile are the two values of its pair p: gate and up, or left and right of a head.
-    lines = tl.arange(0, BLOCK_N)
-    pair = tl.minimum(tile * (BLOCK_N // 2) + lines // 2, num_pairs - 1)
-    side = lines % 2
-    columns = pair + side * num_pairs if GATED else pair // half * D + side * half + pair % half
-    rows = tl.arange(0, BLOCK_M)
-    is_row = rows < num_rows
+    IS_LATE: tl.constexpr = NORMED or IS_TREE  # tiles of whole heads leave no registers for what is looked at last
+    columns = _columns_of_pairs(tile, num_pairs, GATED, D, BLOCK_N)
+    rows, pairs = tl.arange(0, BLOCK_M), tile * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
     w_lines = w_ptr + columns.to(tl.int64) * inner
     # Asked for before the loop, looked at after it: nobody waits.
-    pairs = tile * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
     scale = tl.load(scale_ptr + columns)[:, None] if SCALED else 1.0
     if BIASED:
         bias = tl.load(bias_ptr + columns).to(tl.float32)
     if not GATED:
         first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
-        cos, sin = _angles(rotary_ptr, pairs % half, first + rows, capacity, half)
-    tiles = tl.arange(0, SQUARES)
-    is_square = (tiles < num_squares)[:, None] & is_row[None, :]
+        after = tl.load(depths_ptr + rows, mask=rows < num_rows, other=0).to(tl.int32) if IS_TREE else rows
+        if not IS_LATE:
+            cos, sin = _angles(rotary_ptr, pairs % half, first + after, capacity, half)
+    tiles, is_row = tl.arange(0, SQUARES)[:, None], rows < num_rows
+    squares_ptrs, is_square = squares_ptr + tiles * num_rows + rows[None, :], (tiles < num_squares) & is_row[None, :]
     wait_for_previous(OVERLAPS)
-    squares = tl.load(squares_ptr + tiles[:, None] * num_rows + rows[None, :], mask=is_square, other=0.0)
+    if not IS_LATE:
+        squares = tl.load(squares_ptrs, mask=is_square, other=0.0)
     sums = multiply(w_lines, x_ptr, is_row, inner, SPLITS, BLOCK_M, BLOCK_N, BLOCK_K, IS_PADDED, PRECISION)
     admit_next(OVERLAPS)
     is_last = True
     if SPLITS > 1:
-        place = (tile * BLOCK_N + lines)[:, None] * BLOCK_M + rows[None, :]
+        part = (tile * BLOCK_N + tl.arange(0, BLOCK_N))[:, None] * BLOCK_M + rows[None, :]
         sums, is_last = merge_splits(
-            sums, parts_ptr + place, tl.num_programs(0) * BLOCK_N * BLOCK_M, arrived_ptr + tile, SPLITS
+            sums, parts_ptr + part, tl.num_programs(0) * BLOCK_N * BLOCK_M, arrived_ptr + tile, SPLITS
         )
     if is_last:
+        if IS_LATE:
+            squares = tl.load(squares_ptrs, mask=is_square, other=0.0)
+            cos, sin = _angles(rotary_ptr, pairs % half, first + after, capacity, half)
         sums *= scale * tl.rsqrt(tl.sum(squares, axis=0) / inner + eps)[None, :]
         if BIASED:
             sums += bias[:, None]
         left, right = tl.split(tl.permute(tl.reshape(sums, (BLOCK_N // 2, 2, BLOCK_M)), (0, 2, 1)))
         if GATED:
-            out = left * tl.sigmoid(left) * right
-            is_out = (pairs < num_pairs)[:, None] & is_row[None, :]
-            gated = out_ptr + rows[None, :] * num_pairs + pairs[:, None]
-            tl.store(gated, out.to(out_ptr.dtype.element_ty), mask=is_out)
+            _gate_and_store(left, right, out_ptr, pairs, num_pairs, rows, is_row)
         else:
+            if NORMED:
+                left, right = _norm_head(left, right, norms_ptr, tile, eps, H, G, D)
             _rotate_and_store(
                 left, right, cos, sin, pairs, rows, num_rows, first, num_tokens, out_ptr, cache_ptr, capacity, H, G, D
             )
+
+
+@triton.jit
+def _columns_of_pairs(
+    tile: tl.tensor, num_pairs: tl.tensor, GATED: tl.constexpr, D: tl.constexpr, BLOCK_N: tl.constexpr
+) -> tl.tensor:
+    """Of a tile's lines, 2 p and 2 p + 1 the values of its pair p: gate and up, or left and right of a head."""
+    half: tl.constexpr = D // 2
+    lines = tl.arange(0, BLOCK_N)
+    pair = tl.minimum(tile * (BLOCK_N // 2) + lines // 2, num_pairs - 1)
+    side = lines % 2
+    return pair + side * num_pairs if GATED else pair // half * D + side * half + pair % half
+
+
+@triton.jit
+def _gate_and_store(
+    gate: tl.tensor, up: tl.tensor, out_ptr: tl.tensor, pairs: tl.tensor, num_pairs: tl.tensor,
+    rows: tl.tensor, is_row: tl.tensor,
+) -> None:  # fmt: skip
+    out = gate * tl.sigmoid(gate) * up
+    is_out = (pairs < num_pairs)[:, None] & is_row[None, :]
+    tl.store(out_ptr + rows[None, :] * num_pairs + pairs[:, None], out.to(out_ptr.dtype.element_ty), mask=is_out)
+
+
+@triton.jit
+def _norm_head(
+    left: tl.tensor, right: tl.tensor, norms_ptr: tl.tensor, head: tl.tensor, eps: tl.tensor,
+    H: tl.constexpr, G: tl.constexpr, D: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
+    """A whole head, normed if it is one of the queries or keys."""
+    half: tl.constexpr = D // 2
+    norm_ptrs = norms_ptr + tl.where(head < H, 0, D) + tl.arange(0, half)
+    norm_left, norm_right = tl.load(norm_ptrs).to(tl.float32), tl.load(norm_ptrs + half).to(tl.float32)
+    scale = tl.rsqrt((tl.sum(left * left, axis=0) + tl.sum(right * right, axis=0)) / D + eps)[None, :]
+    is_normed = head < H + G
+    new_left = tl.where(is_normed, left * scale * norm_left[:, None], left)
+    return new_left, tl.where(is_normed, right * scale * norm_right[:, None], right)
 
 
 @triton.jit

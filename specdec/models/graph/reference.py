@@ -99,7 +99,7 @@ def attend(
 def _visible_in_tree(first: int, num_tokens: int, window: int | None, tree: Branches) -> torch.Tensor:
     """[M, L]: all positions before the tree, and of its own rows those that each sees."""
     of_past = torch.ones(len(tree.depths_M), first, dtype=torch.bool)
-    visible_ML = torch.cat([of_past, tree.sees_MM[:, :num_tokens].bool()], dim=1)
+    visible_ML = torch.cat([of_past, tree.sees(num_tokens)], dim=1)
     if window is None:
         return visible_ML
     positions_L = torch.cat([torch.arange(first), first + tree.depths_M[:num_tokens]])

@@ -14,7 +14,7 @@ from specdec.models.graph.overlap import admit_next, wait_for_previous
 from specdec.models.graph.tiles import Launcher, merge_splits, multiply, padded_rows
 from specdec.models.int8 import Int8Matrix
 
-MOST_ROWS = 128  # of a tile
+MOST_ROWS = {2: 128, 4: 32}  # of a tile, by bytes of a value: sums of larger ones in float32 find no registers
 
 
 def scaled_product(
@@ -22,7 +22,7 @@ def scaled_product(
 ) -> torch.Tensor:
     """See `Int8Matrix.product`: one program per tile of outputs, and for few rows per split of its inputs."""
     (num_rows, inner), outer = x_MK.shape, len(w)
-    plan, rows = launcher.plan("scaled", x_MK, outer, True), min(MOST_ROWS, padded_rows(x_MK))
+    plan, rows = launcher.plan("scaled", x_MK, outer, True), min(MOST_ROWS[x_MK.element_size()], padded_rows(x_MK))
     row_tiles = triton.cdiv(num_rows, rows)
     tiles = triton.cdiv(outer, plan.block_n) * row_tiles
     out_MN = x_MK.new_empty(num_rows, outer)

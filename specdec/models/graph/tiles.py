@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from specdec.models.graph.plans import Plan, plan_int8, plan_product
+from specdec.models.graph.plans import MEASURED_PLANS, Plan, plan_int8, plan_product
 
 MAX_TILES = 8192  # of a split product: with tiles of 16, outer sizes up to 131,072
 
@@ -31,9 +31,17 @@ class Launcher:
     def plan(self, kind: str, x_MK: torch.Tensor, outer: int, is_scaled: bool) -> Plan:
         """How a product is cut; `is_scaled`: of weights in 8 bits."""
         (num_rows, inner), size = x_MK.shape, x_MK.element_size()
-        if own := self.plans.get((kind, num_rows, outer, inner)):
+        if own := self.known(kind, x_MK, outer, is_scaled):
             return own
         return plan_int8(kind, num_rows, outer, inner, size) if is_scaled else plan_product(outer, inner, kind, size)
+
+    def known(self, kind: str, x_MK: torch.Tensor, outer: int, is_scaled: bool) -> Plan | None:
+        """The plan that overrides the usual one, or was measured; None: there is none."""
+        num_rows, inner = x_MK.shape
+        if own := self.plans.get((kind, num_rows, outer, inner)):
+            return own
+        is_like_measured = not is_scaled and x_MK.element_size() == 2
+        return MEASURED_PLANS.get((kind, padded_rows(x_MK), outer, inner)) if is_like_measured else None
 
     def options(self, plan: Plan, x_MK: torch.Tensor, rows: int) -> dict[str, object]:
         """What every such kernel takes by name; `rows`: of a tile."""
