@@ -20,7 +20,6 @@ from specdec.decoding.trees import Candidates, Children, Search
 LEAST_LOG = -700.0  # of a candidate that has a probability at all
 LEAST_REST = 1e-6  # probability of all that is not among the candidates, at least
 State = tuple[int, int, int]  # a slot, and the two tokens before it
-NOTHING = Children[State].of([])
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class TiedSlots:
 
     def _children(self, slot: int, before: int, last: int) -> Children[State]:
         if slot >= len(self._slots):
-            return NOTHING
+            return Children.of([])
         one, after = self._slots[slot], slot + 1
         tokens, log_probs = one.tokens, one.log_probs
         if slot and (tied := self._followers.ties(before, last, one.weights, self._end, self._ties)):
