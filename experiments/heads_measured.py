@@ -21,6 +21,7 @@ import numpy as np
 from profiling.common import parser_of, rounded, run_command
 from specdec.drafters.base import Spec
 from specdec.drafters.families import parse_name
+from specdec.drafters.tree_drafter import FixedTree
 from specdec.errors import UserError
 from specdec.latency.pricing import Pricing
 from specdec.latency.profile import MEASURED
@@ -125,16 +126,26 @@ def ms_a_token(entries: Sequence[Entry], engine: str) -> np.ndarray:
 
 
 def trees_over_rows(found: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Each tree: how much faster than the fastest draft in a row of the same model, `over`. `found`: ms a token."""
+    """Each tree: how much faster than the fastest draft in a row of the same model, `over`, and where a rule says how
+    many nodes it has, than the fastest tree of a fixed number, `over_fixed`. `found`: ms a token."""
     specs = {name: parse_name(name) for name in found}
     made = []
     for name, spec in specs.items():
-        beside = [other for other, one in specs.items() if not one.is_tree and same_model(one, spec)]
-        if spec.is_tree and beside:
-            chain = min(beside, key=lambda other: float(np.mean(found[other])))
-            over = ratio_values(found[chain][:, None], found[name][:, None])[0]
-            made.append({"tree": name, "in_a_row": chain, "over": over.value, "low": over.low, "high": over.high})
+        beside = [other for other, one in specs.items() if same_model(one, spec)]
+        chains = [other for other in beside if not specs[other].is_tree]
+        fixed = [other for other in beside if isinstance(specs[other], FixedTree)]
+        if spec.is_tree and chains:
+            made.append({"tree": name, **_over(found, name, chains, "in_a_row", "")})
+        if spec.is_tree and chains and fixed and name not in fixed:
+            made[-1] |= _over(found, name, fixed, "fixed", "_fixed")
     return made
+
+
+def _over(found: Mapping[str, np.ndarray], name: str, beside: Sequence[str], title: str, of: str) -> dict[str, Any]:
+    """How much faster than the fastest of those beside it."""
+    best = min(beside, key=lambda other: float(np.mean(found[other])))
+    over = ratio_values(found[best][:, None], found[name][:, None])[0]
+    return {title: best, f"over{of}": over.value, f"low{of}": over.low, f"high{of}": over.high}
 
 
 def same_model(one: Spec, other: Spec) -> bool:

@@ -73,6 +73,7 @@ def by_clock() -> str:
     """Each tree over the best draft in a row of its head: its rounds priced as if for 32B, and by a GPU's clock."""
     clocks = {folder: runs for name in BY_CLOCK for folder, runs in result(name)["folders"].items()}
     titles = ["target", "head", "tree", "draft in a row", "tokens a round, tree and in a row", "as if for 32B"]
+    titles += ["over the best fixed number, as if for 32B"]
     titles += ["the same, with what its round takes longer", "by the clock", "its round takes longer, by the clock"]
     titles += ["questions, as if for 32B and by the clock"]
     rows, grades = [], []
@@ -90,6 +91,7 @@ def _tree(run: str, modelled: Mapping[str, Any], tree: Mapping[str, Any], clock:
     rows = {row["drafter"]: row for row in modelled["rows"][TOGETHER]}
     cells = [TITLES.get(run, KINDS[name.partition("_")[0]]), f"`{name}`", f"`{chain}`"]
     cells += [" and ".join(f"{rows[one]['acceptance_len']:.2f}" for one in (name, chain)), _interval(tree)]
+    cells += [_interval(tree, "_fixed") if "fixed" in tree else "-"]
     asked = str(rows[name]["num_questions"])
     if clock is None:
         return [*cells, *["-"] * 3, f"{asked} and 0"]
@@ -101,8 +103,9 @@ def _tree(run: str, modelled: Mapping[str, Any], tree: Mapping[str, Any], clock:
     return [*cells, f"{slower:.2f}", _interval(found[name, chain]), f"{own - other:.1f} ms", f"{asked} and {timed}"]
 
 
-def _interval(tree: Mapping[str, Any]) -> str:
-    return f"{tree['over']:.2f} ({tree['low']:.2f} to {tree['high']:.2f})"
+def _interval(tree: Mapping[str, Any], of: str = "") -> str:
+    value, low, high = (tree[f"{part}{of}"] for part in ("over", "low", "high"))
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 TABLES: dict[str, Callable[[], str]] = {"trees": trees, "trees-said": said, "trees-by-clock": by_clock}

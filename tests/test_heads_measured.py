@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from samples import make_plain, make_record, make_round
 
 from experiments import heads_measured
+from experiments.heads_measured import trees_over_rows
 from scripts import cells, head_to_head, tree_rules
 from specdec.records.record import identity_path, save_record
 
@@ -95,7 +97,7 @@ def test_trees_by_the_clock_have_a_row_each_and_those_without_times_say_so(live,
     modelled = {"folders": {"trees_bundled": {"all": priced}, "bfloat16": {"jetspec": priced}}}
     monkeypatch.setattr(tree_rules, "result", lambda name: modelled if name == tree_rules.AS_IF_32B else clocks)
     _, _, bundled, heads, _, last = tree_rules.by_clock().splitlines()
-    names = "`dflash_tree_7` | `dflash_sf_4` | 2.50 and 2.50 | 2.00 (2.00 to 2.00)"
+    names = "`dflash_tree_7` | `dflash_sf_4` | 2.50 and 2.50 | 2.00 (2.00 to 2.00) | -"
     assert heads == f"| SmolLM2-135M | JetSpec | {names} | - | - | - | 6 and 0 |"
     # By the clock a round of the tree takes 10 ms and not 20: 20 ms as if for 32B become 10, and twice becomes 4 times.
     assert bundled == f"| bundled | DFlash | {names} | 4.00 | 2.00 (2.00 to 2.00) | -10.0 ms | 6 and 6 |"
@@ -105,9 +107,22 @@ def test_trees_by_the_clock_have_a_row_each_and_those_without_times_say_so(live,
 
 
 def test_what_the_page_says_of_trees_holds_of_every_stored_tree() -> None:
-    """Each gains as if for 32B, also where its round is charged what the clock found; each loses by the clock."""
+    """Each gains as if for 32B, also where its round is charged what the clock found, those by a rule also over a fixed
+    number of nodes; each loses by the clock."""
     _, _, *rows = [line.strip("| ").split(" | ") for line in tree_rules.by_clock().splitlines() if line[:1] == "|"]
-    gains, charged, losses = ([row[place].split()[0] for row in rows] for place in (5, 6, 7))
+    gains, ruled, charged, losses = ([row[place].split()[0] for row in rows] for place in (5, 6, 7, 8))
     assert len(rows) == 10 and all(float(one) > 1 for one in gains)
-    assert all(one == "-" or float(one) > 1 for one in charged)
+    assert all(one == "-" or float(one) > 1 for one in [*charged, *ruled]) and ruled.count("-") < len(rows)
     assert all(one == "-" or float(one) < 1 for one in losses)
+
+
+def test_a_tree_by_a_rule_is_told_over_the_best_of_a_fixed_number() -> None:
+    ms = {
+        "dflash_sf_4": 6.0,
+        "dflash_tree_7": 4.0,
+        "dflash_tree_15": 5.0,
+        "dflash_tree_df_0.02_7": 2.0,
+        "eagle3_sf_4": 1.0,
+    }
+    fixed, _, ruled = trees_over_rows({name: np.full(6, one) for name, one in ms.items()})
+    assert "fixed" not in fixed and (ruled["fixed"], ruled["over_fixed"], ruled["over"]) == ("dflash_tree_7", 2, 3)
