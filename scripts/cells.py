@@ -47,6 +47,16 @@ def speedup(row: Mapping[str, Any] | None) -> str:
     return f"{times(row['speedup_mean'])} ({row['mean_low']:.2f} to {row['mean_high']:.2f})"
 
 
+def parted(grades: Mapping[str, int]) -> str:
+    """How many outputs part from plain decoding: `parted({"exact": 3, "tie": 1}) == "1 of 4"`.
+
+    ValueError where some part elsewhere than at a near-tie.
+    """
+    if any(number for grade, number in grades.items() if grade not in ("exact", "tie")):
+        raise ValueError(f"some outputs part elsewhere: {dict(grades)}")
+    return f"{grades['tie']} of {grades['exact'] + grades['tie']}"
+
+
 def ranked(ranking: Mapping[str, Any], engine: str) -> dict[str, dict[str, Any]]:
     """The rows of the engine whose name begins so, by drafter."""
     (rows,) = [one["rows"] for one in ranking["engines"] if one["engine"].startswith(engine)]

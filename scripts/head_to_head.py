@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from experiments.heads_grids import BY_COST, RULE, STATIC
-from scripts.cells import NONE, percent, result, speedup, table, times
+from scripts.cells import NONE, parted, percent, result, speedup, table, times
 from scripts.head_to_head_said import ALIKE, BIG, DATASETS, EVERY, SMALL, TOGETHER, Row, rows_of, said, title
 from specdec.drafters.families import parse_name
 
@@ -122,13 +122,14 @@ def longer() -> str:
 
 
 MEASURED_SMOLLM2 = "2026-11-28-heads-smollm2-measured"
+MEASURED_ANEW = "2026-11-29-heads-smollm2-measured-bf16"  # other heads
 KINDS = {"lookup": "prompt lookup", "ar": "AR", "dllm": "block diffusion", "eagle3": "EAGLE-3", "dflash": "DFlash"}
 RULED = {"block diffusion": "FailFast"}  # what a drafter is called under FailFast's rule
 
 
-def smollm2_measured() -> str:
+def smollm2_measured(name: str = MEASURED_SMOLLM2) -> str:
     """The clock's word on SmolLM2's drafters, by arithmetic, each over the questions that its run has."""
-    folders = result(MEASURED_SMOLLM2)["folders"]
+    folders = result(name)["folders"]
     found: dict[tuple[str, str], dict[str, Row]] = {}
     for dtype, runs in folders.items():
         for run, one in runs.items():
@@ -140,6 +141,14 @@ def smollm2_measured() -> str:
     fastest = sorted(found.items(), key=lambda pair: -max(float(row["speedup_mean"]) for row in pair[1].values()))
     cells = [[*named(*key), *(cell for dtype in folders for cell in clocked(own.get(dtype)))] for key, own in fastest]
     return table(titles, cells)
+
+
+def smollm2_measured_anew() -> str:
+    """The same of the heads of another day; and how many of all outputs part from plain decoding."""
+    grades = [one["losslessness"] for runs in result(MEASURED_ANEW)["folders"].values() for one in runs.values()]
+    ties = ", ".join(map(parted, grades))
+    said = f"From plain decoding part {ties} outputs, trees' included, all at a near-tie of the target."
+    return f"{smollm2_measured(MEASURED_ANEW)}\n\n{said}"
 
 
 def named(run: str, setting: str) -> tuple[str, str]:
@@ -164,6 +173,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "heads-smollm2-7b": smollm2_as_if_small,
     "heads-smollm2-trained": smollm2_trained,
     "heads-smollm2-measured": smollm2_measured,
+    "heads-smollm2-bfloat16": smollm2_measured_anew,
     "heads-longer": longer,
     "heads-policies": policies,
     "heads-trained": trained,

@@ -1,14 +1,18 @@
-"""Tree rules: the tables of docs/trees.md, from the stored comparison of docs/results."""
+"""Tree rules: the tables of docs/trees.md, from the stored comparisons of docs/results."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from scripts.cells import percent, result, table, times
+from scripts.cells import parted, percent, result, table, times
+from scripts.head_to_head import KINDS, MEASURED_ANEW
+from scripts.head_to_head_said import TITLES, TOGETHER
 
 STORED = "2026-11-28-trees"
 FIXED, IN_A_ROW = "fixed number of nodes", "in a row"
+AS_IF_32B, BY_CLOCK = "2026-11-29-trees-as-if-32b", ("2026-11-29-trees-measured", MEASURED_ANEW)
+TARGETS = {"trees_bundled": "bundled", "bfloat16": "SmolLM2-135M"}  # by the folder of their runs
 
 
 def trees() -> str:
@@ -65,4 +69,43 @@ def _over(row: Mapping[str, Any]) -> str:
     return f"{row['over_fixed']:.3f} ({row['over_fixed_low']:.3f} to {row['over_fixed_high']:.3f})"
 
 
-TABLES: dict[str, Callable[[], str]] = {"trees": trees, "trees-said": said}
+def by_clock() -> str:
+    """Each tree over the best draft in a row of its head: its rounds priced as if for 32B, and by a GPU's clock."""
+    clocks = {folder: runs for name in BY_CLOCK for folder, runs in result(name)["folders"].items()}
+    titles = ["target", "head", "tree", "draft in a row", "tokens a round, tree and in a row", "as if for 32B"]
+    titles += ["over the best fixed number, as if for 32B"]
+    titles += ["the same, with what its round takes longer", "by the clock", "its round takes longer, by the clock"]
+    titles += ["questions, as if for 32B and by the clock"]
+    rows, grades = [], []
+    for folder, runs in result(AS_IF_32B)["folders"].items():
+        for run, modelled in runs.items():
+            clock = clocks[folder].get(run)
+            rows += [[TARGETS[folder], *_tree(run, modelled, tree, clock)] for tree in modelled["trees"]]
+            grades.append(f"{TITLES.get(run, TARGETS[folder])} {parted(modelled['losslessness'])}")
+    return f"{table(titles, rows)}\n\nOutputs that part from plain decoding, all at a near-tie: {', '.join(grades)}."
+
+
+def _tree(run: str, modelled: Mapping[str, Any], tree: Mapping[str, Any], clock: Mapping[str, Any] | None) -> list[str]:
+    """The cells of a tree after its target's; `clock`: the same run by the clock, where it was not disturbed."""
+    name, chain = tree["tree"], tree["in_a_row"]
+    rows = {row["drafter"]: row for row in modelled["rows"][TOGETHER]}
+    cells = [TITLES.get(run, KINDS[name.partition("_")[0]]), f"`{name}`", f"`{chain}`"]
+    cells += [" and ".join(f"{rows[one]['acceptance_len']:.2f}" for one in (name, chain)), _interval(tree)]
+    cells += [_interval(tree, "_fixed") if "fixed" in tree else "-"]
+    asked = str(rows[name]["num_questions"])
+    if clock is None:
+        return [*cells, *["-"] * 3, f"{asked} and 0"]
+    found = {(one["tree"], one["in_a_row"]): one for one in clock["trees"]}
+    own, other = (sum(clock["ms_a_round"][one].values()) for one in (name, chain))
+    round_ms = sum(modelled["ms_a_round"][name].values())
+    slower = tree["over"] * round_ms / (round_ms + own - other)
+    timed = clock["rows"][TOGETHER][0]["num_questions"]
+    return [*cells, f"{slower:.2f}", _interval(found[name, chain]), f"{own - other:.1f} ms", f"{asked} and {timed}"]
+
+
+def _interval(tree: Mapping[str, Any], of: str = "") -> str:
+    value, low, high = (tree[f"{part}{of}"] for part in ("over", "low", "high"))
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+TABLES: dict[str, Callable[[], str]] = {"trees": trees, "trees-said": said, "trees-by-clock": by_clock}

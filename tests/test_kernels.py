@@ -167,7 +167,7 @@ def test_a_trees_bits_say_what_its_rows_see(num_rows: int) -> None:
     assert torch.equal(seen[:num_rows, :num_rows], torch.from_numpy(rows.sees_LL))
     assert not seen[:num_rows, num_rows:].any()
     assert seen[num_rows:].nonzero().tolist() == [[row, 0] for row in range(5)]  # padding sees the first row
-    assert branches.depths_M.tolist() == [*rows.depths_L, *[0] * 5]
+    assert branches.depths_M.tolist() == [*rows.depths, *[0] * 5]
 
 
 def attend_both(

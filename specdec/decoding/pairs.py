@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from math import exp, expm1, log
+from functools import cached_property
+from math import exp, expm1, inf, log
 
-from specdec.decoding.trees import Candidates, Child, Search
+import numpy as np
+
+from specdec.decoding.trees import Candidates, Children, Search
 
 LEAST_LOG = -700.0  # of a candidate that has a probability at all
 LEAST_REST = 1e-6  # probability of all that is not among the candidates, at least
@@ -72,24 +75,26 @@ class TiedSlots:
         self._followers, self._ties, self._end = followers, ties, len(prefix_ids)
         before = prefix_ids[-2] if len(prefix_ids) > 1 else -1
         self.start: State = 0, before, prefix_ids[-1]
-        self._rows = [_weighed(row, ties) for row in candidates.rows()]
-        self._known: dict[State, list[Child[State]]] = {}
+        self._slots = _weighed(candidates, ties)
+        self._known: dict[State, Children[State]] = {}
 
-    def children_of(self, state: State) -> list[Child[State]]:
+    def children_of(self, state: State) -> Children[State]:
         """The candidates of a slot after two tokens, most probable first."""
         if state not in self._known:
             self._known[state] = self._children(*state)
         return self._known[state]
 
-    def _children(self, slot: int, before: int, last: int) -> list[Child[State]]:
-        if slot >= len(self._rows):
-            return []
-        weights, total, steps = self._rows[slot]
-        if slot and (tied := self._followers.ties(before, last, weights, self._end, self._ties)):
-            total += sum(exp(weights[token]) * expm1(weight) for token, weight in tied.items())
-            steps = sorted([(-weight - tied.get(token, 0.0), token) for token, weight in weights.items()])
-        log_total, after = log(total), slot + 1
-        return [(token, -minus - log_total, (after, last, token)) for minus, token in steps]
+    def _children(self, slot: int, before: int, last: int) -> Children[State]:
+        if slot >= len(self._slots):
+            return Children.of([])
+        one, after = self._slots[slot], slot + 1
+        tokens, log_probs = one.tokens, one.log_probs
+        if slot and (tied := self._followers.ties(before, last, one.weights, self._end, self._ties)):
+            more = sum(exp(one.weights[token]) * expm1(weight) for token, weight in tied.items())
+            log_total = log(one.total + more)
+            steps = sorted([(-weight - tied.get(token, 0.0), token) for token, weight in one.weights.items()])
+            tokens, log_probs = [token for _, token in steps], [-minus - log_total for minus, _ in steps]
+        return Children(tokens, log_probs, lambda rank: (after, last, tokens[rank]))
 
 
 def tied_search(
@@ -101,10 +106,31 @@ def tied_search(
     return Search(slots.start, slots.children_of, stop_ids)
 
 
-def _weighed(row: Sequence[Child[int]], ties: Ties) -> tuple[dict[int, float], float, list[tuple[float, int]]]:
-    """A slot's candidates with the logarithms of what they weigh alone, the sum of all weights, others included, and
-    the candidates in their order, each as minus that logarithm and its token."""
-    weights = {token: ties.own * log_prob for token, log_prob, _ in row if log_prob > LEAST_LOG}
-    rest = max(1.0 - sum(exp(log_prob) for _, log_prob, _ in row), LEAST_REST)
-    total = sum(map(exp, weights.values())) + exp(ties.own * log(rest) + ties.others)
-    return weights, total, [(-weight, token) for token, weight in weights.items()]
+@dataclass(frozen=True)
+class _Slot:
+    """A slot's candidates with the logarithms of what they weigh alone, their log-probabilities by that, and the sum of
+    all weights, others included."""
+
+    tokens: list[int]
+    own: list[float]
+    log_probs: list[float]
+    total: float
+
+    @cached_property
+    def weights(self) -> dict[int, float]:
+        """`own` by token."""
+        return dict(zip(self.tokens, self.own, strict=True))
+
+
+def _weighed(candidates: Candidates, ties: Ties) -> list[_Slot]:
+    log_probs_SK = candidates.log_probs_SK.astype(float)
+    counts_S = (log_probs_SK > LEAST_LOG).sum(-1)  # the others have no probability, and stand last
+    own_SK = np.where(log_probs_SK > LEAST_LOG, ties.own * log_probs_SK, -inf)
+    rest_S = np.maximum(1 - np.exp(log_probs_SK).sum(-1), LEAST_REST)
+    total_S = np.exp(own_SK).sum(-1) + np.exp(ties.own * np.log(rest_S) + ties.others)
+    alone_SK = own_SK - np.log(total_S)[:, None]
+    rows = zip(candidates.tokens_SK, own_SK, alone_SK, counts_S, total_S.tolist(), strict=True)
+    return [
+        _Slot(tokens[:count].tolist(), own[:count].tolist(), alone[:count].tolist(), total)
+        for tokens, own, alone, count, total in rows
+    ]

@@ -15,9 +15,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from heapq import heappop, heappush, heapreplace
-from itertools import repeat
 from math import exp, inf, log
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,7 +24,6 @@ from numpy.typing import ArrayLike
 ROOT = -1  # the last known token, as a parent
 
 State = TypeVar("State")
-Child = tuple[int, float, State]  # a token, the logarithm of its probability after its parent, and where it leads
 Expand = Callable[[Sequence[tuple[int, ...]]], "Candidates"]
 
 
@@ -107,6 +105,8 @@ class Candidates:
     def of(cls, tokens_SK: ArrayLike, log_probs_SK: ArrayLike) -> Candidates:
         """From rows in any order. Log-probabilities are kept as float32, as networks give them."""
         tokens, log_probs = np.asarray(tokens_SK, np.int32), np.asarray(log_probs_SK, np.float32)
+        if (log_probs[..., 1:] < log_probs[..., :-1]).all():  # most often they are in that order
+            return cls(tokens, log_probs)
         order_SK = np.lexsort((tokens, -log_probs), axis=-1)
         return cls(np.take_along_axis(tokens, order_SK, -1), np.take_along_axis(log_probs, order_SK, -1))
 
@@ -119,10 +119,20 @@ class Candidates:
         """Of the first slots."""
         return Candidates(self.tokens_SK[:num_slots], self.log_probs_SK[:num_slots])
 
-    def rows(self) -> list[list[Child[int]]]:
-        """Of each slot its candidates: token, log-probability, and the slot after it."""
-        lists = zip(self.tokens_SK.tolist(), self.log_probs_SK.tolist(), strict=True)
-        return [list(zip(*row, repeat(slot))) for slot, row in enumerate(lists, start=1)]
+
+class Children(NamedTuple, Generic[State]):
+    """What may follow a node, most probable first: tokens, the logarithms of their probabilities after it, and where
+    the one of a rank leads. Whole lists, which many nodes may share: few of them are ever looked at."""
+
+    tokens: Sequence[int]
+    log_probs: Sequence[float]
+    leads: Callable[[int], State]
+
+    @classmethod
+    def of(cls, children: Sequence[tuple[int, float, State]]) -> Children[State]:
+        """From a token, its log-probability and where it leads, each."""
+        tokens, log_probs, states = (list(part) for part in zip(*children, strict=True)) if children else ([], [], [])
+        return cls(tokens, log_probs, states.__getitem__)
 
 
 class Search(Generic[State]):
@@ -134,17 +144,17 @@ class Search(Generic[State]):
     """
 
     def __init__(
-        self, start: State, children_of: Callable[[State], Sequence[Child[State]]], stop_ids: Collection[int] = ()
+        self, start: State, children_of: Callable[[State], Children[State]], stop_ids: Collection[int] = ()
     ) -> None:
-        """`children_of`: most probable first. After a stop token nothing grows."""
+        """After a stop token nothing grows."""
         self._children_of, self._stop_ids = children_of, stop_ids
         self._found = Tree()
         # Minus the path's log-probability, a number by which equals are told apart, parent, the log-probability of the
         # parent's path, the parent's children, and which of them it is.
-        self._heap: list[tuple[float, int, int, float, Sequence[Child[State]], int]] = []
+        self._heap: list[tuple[float, int, int, float, Children[State], int]] = []
         first = children_of(start)
-        if first and first[0][1] > -inf:
-            self._heap.append((-first[0][1], 0, ROOT, 0.0, first, 0))
+        if first.tokens and first.log_probs[0] > -inf:
+            self._heap.append((-first.log_probs[0], 0, ROOT, 0.0, first, 0))
         self._num_seen = 1
 
     def first(self, num_nodes: int) -> Tree:
@@ -160,15 +170,16 @@ class Search(Generic[State]):
         tokens, parents, log_probs = self._found.tokens, self._found.parents, self._found.log_probs
         while heap and len(tokens) < num_nodes:
             minus, _, parent, above, siblings, rank = heap[0]
-            token, _, state = siblings[rank]
-            rank += 1
-            if rank < len(siblings) and siblings[rank][1] > -inf:
-                heapreplace(heap, (-above - siblings[rank][1], seen, parent, above, siblings, rank))
+            own_tokens, own_log_probs, leads = siblings
+            token, after = own_tokens[rank], rank + 1
+            if after < len(own_tokens) and own_log_probs[after] > -inf:
+                heapreplace(heap, (-above - own_log_probs[after], seen, parent, above, siblings, after))
             else:
                 heappop(heap)
-            children = () if token in stop_ids else children_of(state)
-            if children and children[0][1] > -inf:
-                heappush(heap, (minus - children[0][1], seen + 1, len(tokens), -minus, children, 0))
+            if token not in stop_ids:
+                children = children_of(leads(rank))
+                if children[0] and children[1][0] > -inf:
+                    heappush(heap, (minus - children[1][0], seen + 1, len(tokens), -minus, children, 0))
             seen += 2
             tokens.append(token)
             parents.append(parent)
@@ -178,7 +189,13 @@ class Search(Generic[State]):
 
 def slots_search(candidates: Candidates, stop_ids: Collection[int] = ()) -> Search[int]:
     """For the most probable paths over slots that do not know of each other."""
-    return Search(0, [*candidates.rows(), []].__getitem__, stop_ids)
+    lists = zip(candidates.tokens_SK.tolist(), candidates.log_probs_SK.tolist(), strict=True)
+    slots = [Children(*row, _all_lead_to(slot)) for slot, row in enumerate(lists, start=1)]
+    return Search(0, [*slots, Children[int].of([])].__getitem__, stop_ids)
+
+
+def _all_lead_to(state: State) -> Callable[[int], State]:
+    return lambda rank: state
 
 
 def slots_first(candidates: Candidates, max_nodes: int, stop_ids: Collection[int] = ()) -> Tree:

@@ -18,7 +18,7 @@ import numpy as np
 from specdec.decoding.chains import Chain, Chains
 from specdec.decoding.offers import OTHER
 from specdec.decoding.stopping import Draft
-from specdec.decoding.trees import Search, Tree, log_of
+from specdec.decoding.trees import Children, Search, Tree, log_of
 from specdec.drafters.base import Drafter, Family, Recorded, Setup, Spec
 from specdec.drafters.lookup import MATCH_LEN, Index
 from specdec.drafters.suffix import Suffix, SuffixReader
@@ -158,7 +158,7 @@ class LookupTreeDrafter(TextTreeDrafter):
     def grown(self, prefix_ids: Sequence[int], depth: int) -> Tree:
         ids = list(prefix_ids)
 
-        def children_of(state: tuple[list[int], int]) -> list[tuple[int, float, tuple[list[int], int]]]:
+        def children_of(state: tuple[list[int], int]) -> Children[tuple[list[int], int]]:
             """Of places that a run ended at: the tokens there, the most frequent first, of equals the newest."""
             ends, level = state
             following: dict[int, list[int]] = {}
@@ -166,7 +166,7 @@ class LookupTreeDrafter(TextTreeDrafter):
                 if end < len(ids) and level < depth:
                     following.setdefault(ids[end], []).append(end + 1)
             ranked = sorted(following.items(), key=lambda one: -len(one[1]))
-            return [(token, log(len(after) / len(ends)), (after, level + 1)) for token, after in ranked]
+            return Children.of([(token, log(len(after) / len(ends)), (after, level + 1)) for token, after in ranked])
 
         start = (self._places.of_longest_run(ids), 0)
         return Search(start, children_of, self.stop_ids).first(self.spec.tree_nodes)
@@ -217,10 +217,10 @@ class SuffixTreeDrafter(SuffixReader, TextTreeDrafter):
     def _from(self, texts: SuffixTree, at: Place, limit: int, depth: int) -> Tree:
         """The most probable ways on from a place, of `limit` tokens at most, none less probable than the floor."""
 
-        def children_of(state: tuple[Place, int]) -> list[tuple[int, float, tuple[Place, int]]]:
+        def children_of(state: tuple[Place, int]) -> Children[tuple[Place, int]]:
             place, level = state
             ways = texts.ways_on(place) if level < depth else []
-            return [(token, log(share), (after, level + 1)) for token, share, after in ways]
+            return Children.of([(token, log(share), (after, level + 1)) for token, share, after in ways])
 
         found, least = Search((at, 0), children_of, self.stop_ids).first(limit), log_of(self.spec.floor)
         return found.taken(node for node, log_prob in enumerate(found.log_probs) if log_prob >= least)

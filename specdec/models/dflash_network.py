@@ -208,8 +208,8 @@ class DflashNetwork:
         best_BSK2 = self._answered(anchors, starts, ("candidates", top_k), partial(self._best, top_k))
         found: np.ndarray = best_BSK2.cpu().numpy()
         self.target.require_numbers(found[:, :, 0, 1].flatten().tolist(), self.title)
-        missing = [(0, 0), (0, 0), (0, top_k - found.shape[2])]
-        return np.stack([np.pad(found[..., 0], missing), np.pad(found[..., 1], missing, constant_values=-inf)], axis=-1)
+        missing = np.array([0.0, -inf]) + np.zeros((*found.shape[:2], top_k - found.shape[2], 2))
+        return np.concatenate([found, missing], axis=2) if missing.size else found
 
     def _walked(self, hidden_BSC: Tensor, anchors_B: Tensor) -> Tensor:
         return self._walk(self._w, hidden_BSC, self._logits(hidden_BSC), anchors_B)

@@ -117,7 +117,7 @@ class Eagle3Trees(Eagle3Network):
         nodes = np.zeros((count, NODE + room), np.int64)
         nodes[:num_new, 0] = tokens
         nodes[:num_new, 1] = 1 + np.array(self._parents[known:])
-        nodes[:num_new, 2] = 1 + rows.depths_L[known:]
+        nodes[:num_new, 2] = 1 + np.array(rows.depths[known:])
         nodes[:num_new, NODE : NODE + known + num_new] = rows.sees_LL[known:]
         place = np.array([self._root, self.length, known])
         sent = torch.from_numpy(np.concatenate([place, nodes.flatten()]))

@@ -213,7 +213,7 @@ class CachedLM:
         mask_LP = blocks_P <= blocks_P[self.length :, None]
         if self._parents is not None:
             rows = TreeRows.of(self._parents)
-            positions_L = self.length + torch.from_numpy(rows.depths_L).to(self.device)
+            positions_L = self.length + torch.tensor(rows.depths, device=self.device)
             mask_LP[:, self.length :] = torch.from_numpy(rows.sees_LL).to(self.device)
         self._cache.length = self.length
         with self._taps.watched():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -15,11 +16,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class TreeRows:
-    """`depths_L`: how far after the committed tokens each row stands, from 0. `sees_LL`: whether a row (the first
-    index) sees another: itself and those that it goes on from."""
+    """`depths`: how far after the committed tokens each row stands, from 0. `seen`: the rows that each row sees, itself
+    and those that it goes on from, row j as bit j: numbers, for a tree is made anew every round."""
 
-    depths_L: np.ndarray
-    sees_LL: np.ndarray
+    depths: list[int]
+    seen: list[int]
 
     @classmethod
     def of(cls, parents: Sequence[int]) -> Self:
@@ -29,16 +30,24 @@ class TreeRows:
         for a parent that does not come before its child.
         """
         depths: list[int] = []
+        seen: list[int] = []
         for row, parent in enumerate(parents):
             if not -1 <= parent < row:
                 raise ValueError(f"row {row} of a tree cannot go on from row {parent}")
             depths.append(depths[parent] + 1 if parent >= 0 else 0)
-        depths_L, parents_L = np.array(depths), np.array(parents)
-        sees_LL = np.eye(len(depths), dtype=bool)
-        for depth in range(1, max(depths, default=0) + 1):
-            rows = np.flatnonzero(depths_L == depth)
-            sees_LL[rows] |= sees_LL[parents_L[rows]]
-        return cls(depths_L, sees_LL)
+            seen.append(1 << row | (seen[parent] if parent >= 0 else 0))
+        return cls(depths, seen)
+
+    def packed(self, num_bytes: int) -> np.ndarray:
+        """`seen`, 8 rows a byte, uint8 [L, num_bytes]."""
+        rows = b"".join(bits.to_bytes(num_bytes, "little") for bits in self.seen)
+        return np.frombuffer(rows, np.uint8).reshape(-1, num_bytes)
+
+    @cached_property
+    def sees_LL(self) -> np.ndarray:
+        """`seen` as a table of bool: whether a row (the first index) sees another."""
+        count = len(self.seen)
+        return np.unpackbits(self.packed(-(-count // 8)), axis=1, count=count, bitorder="little").astype(bool)
 
 
 def is_path(rows: Sequence[int], parents: Sequence[int] | None) -> bool:

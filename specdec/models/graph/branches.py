@@ -51,11 +51,11 @@ class BranchBuffers:
         """Leave a tree where a pass of `count` rows reads it, which must have read what was there. Padding sees the
         first row, so that it has something to look at."""
         depths, flat = self._arrays
-        num_rows, sees_MW = len(rows.depths_L), flat[: count * num_words(count)].reshape(count, -1)
-        depths[:num_rows], depths[num_rows:count] = rows.depths_L, 0
-        sees_MW[:], sees_MW[num_rows:, 0] = 0, 1
-        packed = np.packbits(rows.sees_LL, axis=1, bitorder="little")
-        sees_MW.view(np.uint8)[:num_rows, : packed.shape[1]] = packed
+        num_rows, width = len(rows.depths), num_words(count)
+        depths[:num_rows], depths[num_rows:count] = rows.depths, 0
+        sees_MW = flat[: count * width].reshape(count, width)
+        sees_MW.view(np.uint8)[:num_rows] = rows.packed(width * WORD // 8)
+        sees_MW[num_rows:], sees_MW[num_rows:, 0] = 0, 1
 
     def receive(self, count: int) -> Branches:
         """The device's copy of what was sent for `count` rows, made anew: a part of the pass."""
