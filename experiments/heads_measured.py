@@ -135,9 +135,8 @@ def trees_over_rows(found: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         chains = [other for other in beside if not specs[other].is_tree]
         fixed = [other for other in beside if isinstance(specs[other], FixedTree)]
         if spec.is_tree and chains:
-            made.append({"tree": name, **_over(found, name, chains, "in_a_row", "")})
-        if spec.is_tree and chains and fixed and name not in fixed:
-            made[-1] |= _over(found, name, fixed, "fixed", "_fixed")
+            ruled = _over(found, name, fixed, "fixed", "_fixed") if fixed and name not in fixed else {}
+            made.append({"tree": name, **_over(found, name, chains, "in_a_row", ""), **ruled})
     return made
 
 

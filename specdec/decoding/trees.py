@@ -178,8 +178,8 @@ class Search(Generic[State]):
                 heappop(heap)
             if token not in stop_ids:
                 children = children_of(leads(rank))
-                if children[0] and children[1][0] > -inf:
-                    heappush(heap, (minus - children[1][0], seen + 1, len(tokens), -minus, children, 0))
+                if children.tokens and children.log_probs[0] > -inf:
+                    heappush(heap, (minus - children.log_probs[0], seen + 1, len(tokens), -minus, children, 0))
             seen += 2
             tokens.append(token)
             parents.append(parent)
