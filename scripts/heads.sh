@@ -13,7 +13,7 @@ DATA_DIR=${DATA_DIR:-data}         # has gsm8k/train.jsonl and math/train.jsonl
 WORK_DIR=${WORK_DIR:-results/heads}
 NUM_CHAT_PROMPTS=${NUM_CHAT_PROMPTS:-0} # that the target invents itself
 NUM_CODE_PROMPTS=${NUM_CODE_PROMPTS:-0}
-STEPS=(${STEPS:-invent answers train measure record rank pack})
+STEPS=(${STEPS:-invent answers train measure record rank pack}) # clock too: all of them by a GPU's clock
 FAMILIES=(${FAMILIES:-dflash eagle3 jetspec dspark dllm ar})
 VARIANTS=${VARIANTS:-}             # more trainings, a line each: NAME FAMILY FLAGS of training.make_drafters
 BUDGET=(${BUDGET:---budget_seconds 300})
@@ -27,6 +27,7 @@ NUM_QUESTIONS=${NUM_QUESTIONS:-50} # of each data set, measured
 DATASETS=(${DATASETS:-gsm8k math})  # recorded: the first NUM_QUESTIONS to be ranked on, as many after them to tune on
 RECORD_FLAGS=(${RECORD_FLAGS:---dtype float32})
 RANK_FLAGS=(${RANK_FLAGS:---latency_profile vLLM_A6000 --latency_target Qwen2.5-32B-Instruct Qwen2.5-7B-Instruct})
+CLOCK_FLAGS=(${CLOCK_FLAGS:---dtypes bfloat16 float32})
 OUT=${OUT:-$WORK_DIR/packed}
 GPUS=(${GPUS:-$(nvidia-smi --query-gpu=index --format=csv,noheader 2> /dev/null || echo -1)}) # -1: none
 
@@ -134,6 +135,11 @@ rank() { # all of them against each other
     "${RANK_FLAGS[@]}" > "$WORK_DIR/heads.json"
 }
 
+clock() { # lengths and rules chosen by the clock on some questions, told of others
+  "$PYTHON" -m experiments.heads_clock "$WORK_DIR" --target "$TARGET" --data_dir "$DATA_DIR" \
+    --max_new_tokens "$MAX_NEW_TOKENS" "${CLOCK_FLAGS[@]}" | tail -n 1 > "$WORK_DIR/clock.json"
+}
+
 drafts_of() { # FOLDER: the tokens that a block head drafts
   "$PYTHON" -c 'import json, sys
 config = json.load(open(sys.argv[1] + "/config.json"))
@@ -170,7 +176,7 @@ hold_back() { # the last 100 rows of each training split, as questions
 pack() {
   mkdir -p "$OUT"
   (cd "$WORK_DIR" && tar -cf - --exclude='answers.npz*' --exclude='*.checkpoint.pt' --exclude='*.look' --exclude=measured \
-    --exclude=held_back --exclude=packed --exclude=traces --exclude='./answers' \
+    --exclude=held_back --exclude=packed --exclude=traces --exclude=clock --exclude='./answers' \
     --exclude='prompts_*' .) | split -b 15M - "$OUT/heads.tar."
 }
 
@@ -182,5 +188,6 @@ if wanted train; then on_gpus train_one || status=1; fi
 if wanted measure; then hold_back && { on_gpus measure_one || status=1; }; fi
 if wanted record; then on_gpus record_one || status=1; fi
 if wanted rank; then rank || status=1; fi
+if wanted clock; then clock || status=1; fi
 if wanted pack; then pack; fi
 exit "$status"
