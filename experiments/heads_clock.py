@@ -18,7 +18,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from experiments.heads_measured import run_of, runs_of
+from experiments.heads_measured import run_of, runs_of, side_by_side
 from profiling.common import parser_of, rounded, run_command
 from specdec import cli
 from specdec.drafters.families import parse_name
@@ -53,6 +53,7 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "jetspec": ("--dflash_dir", "jetspec/jetspec", (*BLOCK, *TREES)),
     "dspark": ("--dflash_dir", "dspark/dspark", BLOCK),
 }
+BY_CLOCK = Pricing()
 OWN_RUNS = ("jetspec", "dspark")  # their flag is DFlash's
 
 Runs = dict[str, tuple[list[str], list[str]]]  # name -> flags of its drafters, and settings
@@ -77,16 +78,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(flags: Namespace) -> dict[str, Any]:
     runs, end = runs_in(flags.work), time.monotonic() + flags.limit_s
     tuned_on, told_of = ({name: ask(name, flags) for name in flags.datasets} for ask in (tuning, told))
-    chosen, found = {}, {}
+    chosen, found, ranked = {}, {}, {}
     for dtype in flags.dtypes:
         tried, out = flags.work / "clock" / "tuning" / dtype, flags.work / "clock" / dtype
         decode(flags, dtype, tried, runs, tuned_on, end)
         chosen[dtype] = fastest(tried, runs)
         decode(flags, dtype, out, {name: (runs[name][0], own) for name, own in chosen[dtype].items()}, told_of, end)
         if out.is_dir():
-            found[dtype] = rounded(runs_of(out, Pricing.load([], None)))
+            found[dtype], ranked[dtype] = runs_of(out, BY_CLOCK), side_by_side(out, BY_CLOCK)
     asked = {"tuned_on": tuned_on, "told_of": told_of}
-    return {"what": "drafters of one target, measured", **asked, "chosen": chosen, "folders": found}
+    said = {"chosen": chosen, "folders": rounded(found), "side_by_side": rounded(ranked)}
+    return {"what": "drafters of one target, measured", **asked, **said}
 
 
 def runs_in(work: Path) -> Runs:
@@ -146,7 +148,7 @@ def fastest(folder: Path, runs: Runs) -> dict[str, list[str]]:
     chosen = {}
     for name in runs:
         if (folder / name).is_dir():
-            rows = run_of(folder / name, Pricing.load([], None))["rows"][ALL]
+            rows = run_of(folder / name, BY_CLOCK)["rows"][ALL]
             best: dict[str, str] = {}
             for row in rows:  # fastest first
                 best.setdefault(parse_name(row["drafter"]).kind, row["drafter"])

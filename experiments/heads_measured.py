@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,22 +66,23 @@ def measure(flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def runs_of(folder: Path, pricing: Pricing) -> dict[str, Any]:
-    """The runs in a folder, by name; the folder itself where it holds records."""
+    """The runs in a folder, by name."""
+    return {run: run_of(path, pricing) for run, path in paths_of(folder).items()}
+
+
+def paths_of(folder: Path) -> dict[str, Path]:
+    """The folders of runs in a folder, by name; the folder itself where it holds records."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give one that holds folders of runs")
     runs = [folder] if (folder / "pickles").is_dir() else sorted(path for path in folder.iterdir() if path.is_dir())
-    found = {run.name: run_of(run, pricing) for run in runs}
-    if not found:
+    if not runs:
         raise UserError(f"{folder} holds no run: give a folder of runs of failfast.py")
-    return found
+    return {run.name: run for run in runs}
 
 
 def run_of(folder: Path, pricing: Pricing) -> dict[str, Any]:
     """One run: its grades, plain decoding, rows by data set and together, and its trees over drafts in a row."""
-    entries = merge(entry_of(load_record(path), pricing) for path in find_records(folder))
-    engine = engine_of(entries, folder)
-    entries, _ = comparable([entry for entry in entries if engine in entry.prices], allow_unequal=True)
-    scopes = {group[0].source.dataset: list(group) for group in each(entries)} | {ALL: entries}
+    entries, engine = entries_of(folder, pricing)
     found = by_drafter(entries)
     plain = [entry for entry in entries if entry.drafter_name == PLAIN]
     tokens = sum(entry.num_output_tokens for entry in plain)
@@ -88,10 +90,37 @@ def run_of(folder: Path, pricing: Pricing) -> dict[str, Any]:
         "engine": engine,
         "losslessness": count_grades(entries),
         "plain": {"num_output_tokens": tokens, "ms_per_token": total_ms(plain, engine) / tokens},
-        "rows": {scope: rows(group, engine, KEPT if scope == ALL else SHORT) for scope, group in scopes.items()},
+        "rows": scopes(entries, engine),
         "ms_a_round": {name: ms_a_round(own, engine) for name, own in found.items()},
         "trees": trees_over_rows({name: ms_a_token(own, engine) for name, own in found.items()}),
     }
+
+
+def entries_of(folder: Path, pricing: Pricing) -> tuple[list[Entry], str]:
+    """A run's entries, of the questions that all its drafters have, and what they are priced by."""
+    entries = merge(entry_of(load_record(path), pricing) for path in find_records(folder))
+    engine = engine_of(entries, folder)
+    return comparable([entry for entry in entries if engine in entry.prices], allow_unequal=True)[0], engine
+
+
+def side_by_side(folder: Path, pricing: Pricing) -> dict[str, list[dict[str, Any]]]:
+    """The drafters of all runs in one ranking, as "RUN: SETTING", each against its own run's plain decoding, over the
+    questions that all of them have."""
+    found = {run: entries_of(path, pricing) for run, path in paths_of(folder).items()}
+    drafted = [
+        replace(entry, drafter_name=f"{run}: {entry.drafter_name}")
+        for run, (entries, _) in found.items()
+        for entry in entries
+        if entry.drafter_name != PLAIN
+    ]
+    (engine,) = {engine for _, engine in found.values()}
+    return scopes(comparable(drafted, allow_unequal=True)[0], engine)
+
+
+def scopes(entries: Sequence[Entry], engine: str) -> dict[str, list[dict[str, Any]]]:
+    """The ranked rows of each data set, and of all together."""
+    groups = {group[0].source.dataset: list(group) for group in each(entries)} | {ALL: list(entries)}
+    return {scope: rows(group, engine, KEPT if scope == ALL else SHORT) for scope, group in groups.items()}
 
 
 def engine_of(entries: Sequence[Entry], folder: Path) -> str:

@@ -68,6 +68,9 @@ def test_the_fastest_of_each_kind_on_some_questions_runs_on_others(tmp_path, cal
     assert found["tuned_on"] == {"gsm8k": list(range(20, 26))} and found["told_of"] == {"gsm8k": list(range(20))}
     rows = found["folders"]["bfloat16"]["dspark"]["rows"]["gsm8k"]
     assert [row["num_questions"] for row in rows] == [20, 20]
+    ranked = [row["drafter"] for row in found["side_by_side"]["bfloat16"]["all"]]
+    assert ranked[0] == "all: lookup_3_sf_10" and len(ranked) == len(set(ranked)) > 8
+    assert {"all: dflash_sf_8", "dspark: dflash_sf_8"} < set(ranked)
     heads = [words[words.index("--dflash_dir") + 1] for words in called]
     assert set(heads) == {str(work / "dflash/dflash"), str(work / "dspark/dspark")}
     sizes = [words.index("--drafters") - words.index("--question_ids") - 1 for words in called]

@@ -126,3 +126,13 @@ def test_a_tree_by_a_rule_is_told_over_the_best_of_a_fixed_number() -> None:
     }
     fixed, _, ruled = trees_over_rows({name: np.full(6, one) for name, one in ms.items()})
     assert "fixed" not in fixed and (ruled["fixed"], ruled["over_fixed"], ruled["over"]) == ("dflash_tree_7", 2, 3)
+
+
+def test_runs_are_ranked_side_by_side_over_the_questions_that_all_have(live) -> None:
+    rows = heads_measured.side_by_side(live, heads_measured.Pricing())["all"]
+    assert [row["drafter"] for row in rows][:2] == ["all: dflash_tree_7", "jetspec: dflash_sf_4"]
+    assert {row["num_questions"] for row in rows} == {5} and len(rows) == len(MS) + 1
+    alone = heads_measured.run_of(live / "jetspec", heads_measured.Pricing())["rows"]["all"][0]
+    beside = next(row for row in rows if row["drafter"] == "jetspec: dflash_sf_4")
+    assert beside["speedup_mean"] == pytest.approx(alone["speedup_mean"])
+    assert rows[0]["to_best_p_holm"] is None and all(0 <= row["to_best_p_holm"] <= 1 for row in rows[1:])
