@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.heads_measured import run_of, runs_of, side_by_side
+from experiments.heads_table import trained
 from profiling.common import parser_of, rounded, run_command
 from specdec import cli
 from specdec.drafters.families import parse_name
@@ -86,9 +87,15 @@ def measure(flags: Namespace) -> dict[str, Any]:
         decode(flags, dtype, out, {name: (runs[name][0], own) for name, own in chosen[dtype].items()}, told_of, end)
         if out.is_dir():
             found[dtype], ranked[dtype] = runs_of(out, BY_CLOCK), side_by_side(out, BY_CLOCK)
-    asked = {"tuned_on": tuned_on, "told_of": told_of}
-    said = {"chosen": chosen, "folders": rounded(found), "side_by_side": rounded(ranked)}
-    return {"what": "drafters of one target, measured", **asked, **said}
+    return {
+        "what": "drafters of one target, measured",
+        "trained": rounded(trained(flags.work, [*FAMILIES])),
+        "tuned_on": tuned_on,
+        "told_of": told_of,
+        "chosen": chosen,
+        "folders": rounded(found),
+        "side_by_side": rounded(ranked),
+    }
 
 
 def runs_in(work: Path) -> Runs:

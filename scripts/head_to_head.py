@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from experiments.heads_grids import BY_COST, RULE, STATIC
-from scripts.cells import NONE, parted, percent, result, speedup, table, times
+from scripts.cells import percent, result, speedup, table, times
 from scripts.head_to_head_said import ALIKE, BIG, DATASETS, EVERY, SMALL, TOGETHER, Row, rows_of, said, title
-from specdec.drafters.families import parse_name
 
 BUNDLED, ON_H200, OF_SMOLLM2 = "2026-11-28-heads", "2026-11-28-heads-h200", "2026-11-28-heads-smollm2"
 
@@ -121,49 +120,6 @@ def longer() -> str:
     return drafters(BUNDLED, BIG, EVERY)
 
 
-MEASURED_SMOLLM2 = "2026-11-28-heads-smollm2-measured"
-MEASURED_ANEW = "2026-11-29-heads-smollm2-measured-bf16"  # other heads
-KINDS = {"lookup": "prompt lookup", "ar": "AR", "dllm": "block diffusion", "eagle3": "EAGLE-3", "dflash": "DFlash"}
-RULED = {"block diffusion": "FailFast"}  # what a drafter is called under FailFast's rule
-
-
-def smollm2_measured(name: str = MEASURED_SMOLLM2) -> str:
-    """The clock's word on SmolLM2's drafters, by arithmetic, each over the questions that its run has."""
-    folders = result(name)["folders"]
-    found: dict[tuple[str, str], dict[str, Row]] = {}
-    for dtype, runs in folders.items():
-        for run, one in runs.items():
-            for row in one["rows"][TOGETHER]:
-                if not parse_name(row["drafter"]).is_tree:
-                    found.setdefault((run, row["drafter"]), {})[dtype] = row
-    titles = ["drafter", "setting"]
-    titles += [f"{what}, {dtype}" for dtype in folders for what in ("questions", "acceptance length", "speedup")]
-    fastest = sorted(found.items(), key=lambda pair: -max(float(row["speedup_mean"]) for row in pair[1].values()))
-    cells = [[*named(*key), *(cell for dtype in folders for cell in clocked(own.get(dtype)))] for key, own in fastest]
-    return table(titles, cells)
-
-
-def smollm2_measured_anew() -> str:
-    """The same of the heads of another day; and how many of all outputs part from plain decoding."""
-    grades = [one["losslessness"] for runs in result(MEASURED_ANEW)["folders"].values() for one in runs.values()]
-    ties = ", ".join(map(parted, grades))
-    said = f"From plain decoding part {ties} outputs, trees' included, all at a near-tie of the target."
-    return f"{smollm2_measured(MEASURED_ANEW)}\n\n{said}"
-
-
-def named(run: str, setting: str) -> tuple[str, str]:
-    """What a drafter is called, and its setting; a run of its own has a head's name."""
-    kind = KINDS[setting.partition("_")[0]] if run == "all" else title(run)
-    return RULED.get(kind, kind) if "_df_" in setting else kind, f"`{setting}`"
-
-
-def clocked(row: Row | None) -> tuple[str, str, str]:
-    """Questions, acceptance length and measured speedup."""
-    if row is None:
-        return NONE, NONE, NONE
-    return str(row["num_questions"]), f"{row['acceptance_len']:.2f}", speedup(row)
-
-
 TABLES: dict[str, Callable[[], str]] = {
     "heads-said": words,
     "heads-32b": as_if_big,
@@ -172,8 +128,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "heads-smollm2": of_smollm2,
     "heads-smollm2-7b": smollm2_as_if_small,
     "heads-smollm2-trained": smollm2_trained,
-    "heads-smollm2-measured": smollm2_measured,
-    "heads-smollm2-bfloat16": smollm2_measured_anew,
     "heads-longer": longer,
     "heads-policies": policies,
     "heads-trained": trained,

@@ -4,8 +4,8 @@ python -m scripts.tables --write
 
 A page has a table where it says `<!-- table: NAME -->`, up to `<!-- end of table -->`. What makes them: `results.py`,
 `costs.py`, `checks.py`, `paper.py`, `findings.py`, `index.py`,
-`targets.py`, `tree_rules.py`, `under_load.py`, `head_to_head.py`, `ablations.py`,
-`vllm.py`.
+`targets.py`, `tree_rules.py`, `under_load.py`, `head_to_head.py`, `heads_by_clock.py`,
+`ablations.py`, `vllm.py`.
 """
 
 import re
@@ -19,6 +19,7 @@ from scripts.checks import TABLES as CHECKS
 from scripts.costs import TABLES as COSTS
 from scripts.findings import findings
 from scripts.head_to_head import TABLES as HEAD_TO_HEAD
+from scripts.heads_by_clock import TABLES as HEADS_BY_CLOCK
 from scripts.index import index
 from scripts.paper import runs
 from scripts.results import TABLES as RESULTS
@@ -35,6 +36,7 @@ TABLES = {
     **UNDER_LOAD,
     **VLLM,
     **HEAD_TO_HEAD,
+    **HEADS_BY_CLOCK,
     **ABLATIONS,
     **TREE_RULES,
     "paper": runs,

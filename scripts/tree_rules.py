@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from scripts.cells import parted, percent, result, table, times
-from scripts.head_to_head import KINDS, MEASURED_ANEW
 from scripts.head_to_head_said import TITLES, TOGETHER
+from scripts.heads_by_clock import KINDS, SMOLLM2
 
 STORED = "2026-11-28-trees"
 FIXED, IN_A_ROW = "fixed number of nodes", "in a row"
-AS_IF_32B, BY_CLOCK = "2026-11-29-trees-as-if-32b", ("2026-11-29-trees-measured", MEASURED_ANEW)
+AS_IF_32B, BY_CLOCK = "2026-11-29-trees-as-if-32b", ("2026-11-29-trees-measured", SMOLLM2)
 TARGETS = {"trees_bundled": "bundled", "bfloat16": "SmolLM2-135M"}  # by the folder of their runs
 
 
