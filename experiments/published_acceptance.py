@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -133,9 +133,15 @@ class Sure:
 
 def _sure(found_K2: np.ndarray) -> np.ndarray:
     """Pairs of tokens and log-probabilities, the latter by the curve."""
-    ranks = np.arange(found_K2.shape[-2])
-    after = np.log(1 - FIRST) + np.log(1 - RATIO) + np.log(RATIO) * (ranks - 1)
-    return np.stack([found_K2[..., 0], np.broadcast_to(np.where(ranks, after, np.log(FIRST)), found_K2.shape[:-1])], -1)
+    sure_K2 = found_K2.copy()
+    sure_K2[..., 1] = _curve(found_K2.shape[-2])
+    return sure_K2
+
+
+@cache
+def _curve(count: int) -> np.ndarray:
+    ranks = np.arange(count)
+    return np.where(ranks, np.log(1 - FIRST) + np.log(1 - RATIO) + np.log(RATIO) * (ranks - 1), np.log(FIRST))
 
 
 class Bench:
