@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from specdec.models.top import PIECE, most_probable_of
+from specdec.models.graph.top import PIECE, most_probable_of
 
 
 @pytest.mark.parametrize("vocabulary", [5, 300, 6 * PIECE, 50 * PIECE, 50 * PIECE + 37])

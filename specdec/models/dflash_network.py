@@ -29,10 +29,10 @@ from specdec.models.dflash_layers import LayerKind, seen
 from specdec.models.dflash_parts import Convolution, Markov, Part, Selector, Walk, convolved, each_alone
 from specdec.models.graph.graphs import MAX_ROWS, PADDED, Graphs, padded
 from specdec.models.graph.reference import norm, rotated
+from specdec.models.graph.top import most_probable_of
 from specdec.models.heads import HeadSource, MadeFor
 from specdec.models.llama_like import LlamaLike
 from specdec.models.lm import CachedLM
-from specdec.models.top import most_probable_of
 
 INITIAL_CAPACITY = 2048
 LEAST_SPAN = 256  # positions that a recorded pass looks at, twice as many whenever they do not suffice

@@ -1,4 +1,4 @@
-"""Top: of rows of logits the most probable tokens and their log-probabilities, in few passes over whole rows. No network.
+"""Top: the most probable tokens of rows of logits, and their log-probabilities, in few passes over whole rows.
 
 Shape suffixes: C chosen tokens, J pieces of a row, K rows, P tokens of a piece, V vocabulary.
 """
