@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from operator import ge
 from typing import Self
 
 import numpy as np
@@ -30,15 +29,14 @@ class TreeRows:
         Example: of [-1, 0, 0] the depths are [0, 1, 1], and the last row sees the first and itself. Raises ValueError
         for a parent that does not come before its child.
         """
-        count = len(parents)
-        if any(map(ge, parents, range(count))) or min(parents, default=-1) < -1:
-            row = next(row for row, parent in enumerate(parents) if not -1 <= parent < row)
-            raise ValueError(f"row {row} of a tree cannot go on from row {parents[row]}")
-        depths, seen = [0] * count + [-1], [0] * (count + 1)  # the last: of what row -1 is
+        depths: list[int] = []
+        seen: list[int] = []
         for row, parent in enumerate(parents):
-            depths[row] = depths[parent] + 1
-            seen[row] = 1 << row | seen[parent]
-        return cls(depths[:count], seen[:count])
+            if not -1 <= parent < row:
+                raise ValueError(f"row {row} of a tree cannot go on from row {parent}")
+            depths.append(depths[parent] + 1 if parent >= 0 else 0)
+            seen.append(1 << row | (seen[parent] if parent >= 0 else 0))
+        return cls(depths, seen)
 
     def packed(self, num_bytes: int) -> np.ndarray:
         """`seen`, 8 rows a byte, uint8 [L, num_bytes]."""
