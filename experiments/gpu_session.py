@@ -41,11 +41,11 @@ def steps(out: Path, records: Path, gpu: str) -> dict[str, list[str]]:
     bundled = "--drafter bundled --ar_drafter bundled --targets bundled --contexts 256"
     lines = {
         "head_tests": "-m pytest -q -rs -n 12 tests/test_gpu.py -k recorded_passes",
-        "tree_tests": "-m pytest -q -rs -n 12 tests/test_gpu.py tests/test_kernels.py -k tree",
+        "tree_tests": "-m pytest -q -rs -n 12 tests/test_gpu.py tests/test_kernels.py tests/test_tree_search.py -k tree",
         "attention_plans": f"-m profiling.tune_attention --out {folder}/attention_plans.json",
         "product_plans": f"-m profiling.tune_engine {tuned} --out {folder}/product_plans.json",
         **_at_size("Qwen3-8B", gpu, folder, "--rows --repeats 50"),
-        "tests": "-m pytest -q -rs -n 14 tests/test_gpu.py tests/test_kernels.py tests/test_int8_kernels.py",
+        "tests": "-m pytest -q -rs -n 14 tests/test_gpu.py tests/test_kernels.py tests/test_int8_kernels.py tests/test_tree_search.py",
         "int8_weights": "-m experiments.int8_weights",
         "profile": f"-m profiling.profile_engine --name {shapes} --out {folder}",
         "speculation": f"-m experiments.profile_speculation --profile {folder}/{shapes}.json --out {folder}",

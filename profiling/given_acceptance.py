@@ -24,6 +24,7 @@ from specdec.records.rounds import Round
 if TYPE_CHECKING:
     from specdec.models.lm import CachedLM
 
+PASSES = ("read", "draft", "on_host", "extend", "step", "paths")  # a head's, beside those that give candidates
 FIRST, RATIO = 0.85, 0.5  # of a slot's candidates: the first one's probability, and each next one's of what is left
 
 
@@ -77,14 +78,16 @@ class Sure:
 
     def __init__(self, network: Any) -> None:
         self._network, self.pass_ms = network, 0.0
+        if "_best" not in vars(network) and hasattr(network, "_best"):  # where paths are found on the device
+            network._best = partial(_sure_on_device, network._best)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._network, name)
-        return partial(self._timed, found) if name in ("read", "draft", "on_host", "extend", "step") else found
+        return partial(self._timed, found) if name in PASSES else found
 
-    def _timed(self, call: Callable[..., Any], *asked: Any) -> Any:
+    def _timed(self, call: Callable[..., Any], *asked: Any, **named: Any) -> Any:
         begin = time.perf_counter()
-        made = call(*asked)
+        made = call(*asked, **named)
         self.pass_ms += 1e3 * (time.perf_counter() - begin)
         return made
 
@@ -103,6 +106,19 @@ def _sure(found_K2: np.ndarray) -> np.ndarray:
     sure_K2 = found_K2.copy()
     sure_K2[..., 1] = _curve(found_K2.shape[-2])
     return sure_K2
+
+
+def _sure_on_device(best: Callable[..., Any], *asked: Any) -> Any:
+    found_BSK2 = best(*asked)
+    found_BSK2[..., 1] = _curve_on(found_BSK2.device, found_BSK2.shape[-2])
+    return found_BSK2
+
+
+@cache  # so that nothing is sent while a pass is recorded
+def _curve_on(device: Any, count: int) -> Any:
+    import torch
+
+    return torch.from_numpy(_curve(count)).to(device)
 
 
 @cache

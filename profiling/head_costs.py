@@ -19,7 +19,7 @@ from profiling.common import attempt
 from profiling.given_acceptance import GivenRounds
 from profiling.shaped_heads import make_head
 from specdec.models.checkpoints import ModelSource
-from specdec.models.dflash_network import DflashNetwork
+from specdec.models.dflash_trees import DflashTrees
 
 if TYPE_CHECKING:
     from profiling.profile_engine import Bench
@@ -50,7 +50,7 @@ def measure_heads(kinds: Sequence[str], target: ModelSource, lm: CachedLM, bench
 def _measure_head(kind: str, target: ModelSource, lm: CachedLM, bench: Bench) -> dict[str, Any]:
     head = make_head(kind, target, lm, bench.settings.engine)
     head.warm_up()
-    costs = DflashCosts(head) if isinstance(head, DflashNetwork) else Eagle3Costs(head)
+    costs = DflashCosts(head) if isinstance(head, DflashTrees) else Eagle3Costs(head)
     passes = costs.measured(bench)
     pass_ms = costs.pass_ms(passes)
     passes |= _with_taps(lm, head.taps, bench)
@@ -138,7 +138,7 @@ class _HeadCosts:
 
 
 class DflashCosts(_HeadCosts):
-    head: DflashNetwork
+    head: DflashTrees
     trees: ClassVar = {f"dflash_tree_{nodes}": nodes for nodes in (16, 64, 128, 256)}
 
     def begin(self, context: int) -> None:

@@ -35,6 +35,12 @@ class Tree:
     parents: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
 
+    @classmethod
+    def of_rows(cls, rows_N3: np.ndarray) -> Tree:
+        """From rows of token, parent and log-probability."""
+        tokens, parents = rows_N3[:, :2].T.astype(int).tolist()
+        return cls(tokens, parents, rows_N3[:, 2].tolist())
+
     def __len__(self) -> int:
         return len(self.tokens)
 

@@ -1,6 +1,7 @@
 """The network of a DFlash head over one target: a block of drafts in a single pass, after any known position.
 
-`dflash.py` reads its checkpoint, `dflash_parts.py` has what its kin add, `drafters/dflash.py` says when it is asked.
+`dflash.py` reads its checkpoint, `dflash_trees.py` says what may stand in its slots, `dflash_parts.py` has what its kin
+add, `drafters/dflash.py` says when it is asked.
 The context is a cache of keys and values per layer, one row per position of the text but for the anchor: a projection
 of the target's features alone. Nothing of a block stays. Blocks after different positions go through one pass side by
 side.
@@ -15,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import inf
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,13 +23,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 
-from specdec.errors import UserError
 from specdec.models.dflash_joined import JoinedLayers
 from specdec.models.dflash_layers import LayerKind, seen
 from specdec.models.dflash_parts import Convolution, Markov, Part, Selector, Walk, convolved, each_alone
 from specdec.models.graph.graphs import MAX_ROWS, PADDED, Graphs, padded
 from specdec.models.graph.reference import norm, rotated
-from specdec.models.graph.top import most_probable_of
 from specdec.models.heads import HeadSource, MadeFor
 from specdec.models.llama_like import LlamaLike
 from specdec.models.lm import CachedLM
@@ -103,7 +101,6 @@ class DflashNetwork:
         self._walk: Walk = walks[-1] if walks else each_alone
         self._graphs = Graphs(self.device) if is_recorded else None
         self._joined = JoinedLayers.of(head, self._w) if is_recorded else None
-        self._prepared: set[int] = set()  # of how many candidates passes are recorded
         self._features_NF = torch.zeros(MAX_ROWS, self._w["fc.weight"].shape[1], dtype=dtype, device=self.device)
         self._first, self._anchor = torch.zeros(2, 1, dtype=torch.long, device=self.device)
         size = 2, head.num_kv_heads, 0, head.head_size
@@ -141,12 +138,6 @@ class DflashNetwork:
     def warm_up(self) -> None:
         """Record the passes of drafts over a short text, so that no measured one does."""
         self._record(self.draft)
-
-    def prepare(self, top_k: int) -> None:
-        """The same of `candidates`, once. It forgets the text."""
-        if top_k not in self._prepared:
-            self._prepared.add(top_k)
-            self._record(partial(self.candidates, top_k=top_k))
 
     def _record(self, ask: Callable[[Sequence[int], Sequence[int]], object]) -> None:
         """Ask for a block after texts of all lengths that a short text's passes are padded to."""
@@ -197,26 +188,8 @@ class DflashNetwork:
         """A drafted block on the host: its tokens, how sure each is. Raises UserError where these are not numbers."""
         return self.target.on_host(packed_S2, self.title)
 
-    def candidates(self, anchors: Sequence[int], starts: Sequence[int], top_k: int) -> np.ndarray:
-        """Of each such block the `top_k` most probable tokens of every slot, [B, S, top_k, 2] float64: tokens and
-        log-probabilities, filled up with what has none where the vocabulary is smaller.
-
-        Raises UserError for a head whose slots know of each other.
-        """
-        if isinstance(self._walk, Selector) or (isinstance(self._walk, Markov) and self._walk.rank):
-            raise UserError("trees need slots that do not know of each other, and those of this DFlash head do")
-        best_BSK2 = self._answered(anchors, starts, ("candidates", top_k), partial(self._best, top_k))
-        found: np.ndarray = best_BSK2.cpu().numpy()
-        self.target.require_numbers(found[:, :, 0, 1].flatten().tolist(), self.title)
-        missing = np.broadcast_to([0.0, -inf], (*found.shape[:2], top_k - found.shape[2], 2))
-        return np.concatenate([found, missing], axis=2) if missing.size else found
-
     def _walked(self, hidden_BSC: Tensor, anchors_B: Tensor) -> Tensor:
         return self._walk(self._w, hidden_BSC, self._logits(hidden_BSC), anchors_B)
-
-    def _best(self, top_k: int, hidden_BSC: Tensor, anchors_B: Tensor) -> Tensor:
-        logits_BSV = self._logits(hidden_BSC)
-        return most_probable_of(logits_BSV.flatten(0, 1), top_k).unflatten(0, logits_BSV.shape[:2])
 
     @torch.inference_mode()
     def _answered(
