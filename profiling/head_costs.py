@@ -147,11 +147,13 @@ class DflashCosts(_HeadCosts):
             self.head.read(self.text[: context - begin])
 
     def calls(self) -> dict[str, tuple[float, Callable[[], object]]]:
-        weights = self.head.num_weight_bytes
+        weights, most = self.head.num_weight_bytes, max(self.trees.values())
+        paths = {"block_of_paths": (weights, self.paths)} if self.head.finds_paths(SLOT_TOP_K, most) else {}
         return {
             "block": (weights, self.block),
             "block_alone": (weights, self.answer),
             "block_of_candidates": (weights, self.candidates),
+            **paths,
         }
 
     def block(self) -> object:
@@ -164,6 +166,11 @@ class DflashCosts(_HeadCosts):
     def candidates(self) -> object:
         self.head.read(self.rows)
         return self.head.candidates([1], [self.head.length], SLOT_TOP_K)
+
+    def paths(self) -> object:
+        self.head.read(self.rows)
+        at = [1], [self.head.length], self.head.head.num_drafts
+        return self.head.paths(*at, SLOT_TOP_K, max(self.trees.values()), ())
 
     def pass_ms(self, passes: dict[str, dict[str, float]]) -> float:
         return passes["block"]["ms"]
