@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", choices=sorted(PUBLISHED), default="Qwen3-8B", help="a shape by name")
     parser.add_argument("--profile", help="latency profile to model with: profile_engine's, with --heads")
     parser.add_argument("--datasets", nargs="+", choices=(*SETS, "chat"), help="these alone")
+    how = "such rounds alone: of a kind of head, by a drafter's name, with a mean acceptance length"
+    parser.add_argument("--given", nargs=3, action="append", metavar=("HEAD", "DRAFTER", "LENGTH"), help=how)
     parser.add_argument("--context", type=int, default=512, help="prompt tokens")
     parser.add_argument("--new_tokens", type=int, default=384, help="output tokens")
     parser.add_argument("--runs", type=int, default=2, help="each case and plain decoding in turn; the median counts")
@@ -60,13 +62,21 @@ def measure(flags: Namespace) -> dict[str, Any]:
         "provenance": machine(settings.device),
         "cases": [],
     }
-    for case in PUBLISHED[flags.target]:
+    for case in map(_given, flags.given) if flags.given else PUBLISHED[flags.target]:
         if flags.datasets and case.dataset not in flags.datasets:
             continue
         result["cases"].append({"published": vars(case), **attempt(partial(bench.run, case))})
         if flags.out:
             save_json(result, flags.out / f"published_{flags.target}.json")
     return result
+
+
+def _given(case: Sequence[str]) -> Published:
+    head, drafter, length = case
+    try:
+        return Published(head, drafter, "given", float(length), hardware="not published", source="given")
+    except ValueError:
+        raise UserError(f"--given: {length!r} is not a mean acceptance length") from None
 
 
 class Bench:

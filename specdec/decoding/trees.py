@@ -50,13 +50,6 @@ class Tree:
         above = [*self.log_probs, 0.0]
         return [exp(own - above[parent]) for own, parent in zip(self.log_probs, self.parents, strict=True)]
 
-    def add(self, token: int, parent: int, log_prob: float) -> int:
-        """A new node; returns its index. `log_prob`: of its path."""
-        self.tokens.append(token)
-        self.parents.append(parent)
-        self.log_probs.append(log_prob)
-        return len(self.tokens) - 1
-
     def add_all(self, tokens_N: np.ndarray, parents_N: np.ndarray, log_probs_N: np.ndarray) -> int:
         """New nodes; returns the first one's index."""
         begin = len(self)
