@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,10 +20,19 @@ class TreeCosts:
     round_ms: Mapping[int, float]
     pass_ms: Mapping[str, Mapping[int, float]]
 
+    def to_builtins(self) -> dict[str, Any]:
+        """As a profile's file has it."""
+        of_families = {family: _written(table) for family, table in self.pass_ms.items()}
+        return {"round_ms": _written(self.round_ms), "pass_ms": of_families}
+
     def at(self, priced_as: str, num_nodes: int) -> tuple[float, float]:
         """A pass of such a drafter (0: not said), and the rest of the round; linear between points, flat beyond."""
         known = self.pass_ms.get(priced_as)
         return _between(known, num_nodes) if known else 0.0, _between(self.round_ms, num_nodes)
+
+
+def _written(table: Mapping[int, float]) -> dict[str, float]:
+    return {str(count): ms for count, ms in table.items()}
 
 
 def _between(table: Mapping[int, float], count: int) -> float:
