@@ -31,7 +31,7 @@ from specdec.drafters.dflash import DFLASH_HEAD, DflashDrafter, DflashStatic
 from specdec.errors import UserError
 from specdec.models.checkpoints import TARGET, ModelSource
 from specdec.models.dflash import read_dflash
-from specdec.models.dflash_network import DflashNetwork
+from specdec.models.dflash_trees import DflashTrees
 from specdec.models.heads import HeadSource
 from specdec.models.lm import CachedLM
 
@@ -125,7 +125,7 @@ def without_mask(module: object, given: object, logits: torch.Tensor) -> torch.T
     return logits
 
 
-def made_head(case: Case, seed: int, folder: Path) -> tuple[Any, Callable[[CachedLM], DflashNetwork]]:
+def made_head(case: Case, seed: int, folder: Path) -> tuple[Any, Callable[[CachedLM], DflashTrees]]:
     """The authors' module with random weights, and this program's network from its checkpoint."""
     try:
         kind = getattr(importlib.import_module(case.module), case.kind)
@@ -145,7 +145,7 @@ def made_head(case: Case, seed: int, folder: Path) -> tuple[Any, Callable[[Cache
     return head, lambda lm: our_network(folder, stated, lm)
 
 
-def our_network(folder: Path, config: dict[str, Any], lm: CachedLM) -> DflashNetwork:
+def our_network(folder: Path, config: dict[str, Any], lm: CachedLM) -> DflashTrees:
     (folder / "config.json").write_text(json.dumps(config))
     target = ModelSource(TARGET, "target", folder, {**LAYER, "num_hidden_layers": 6})
     source = HeadSource(DFLASH_HEAD, "head", folder, config, target, [folder / "model.safetensors"])
@@ -162,7 +162,7 @@ class CroppedTo(transformers.DynamicCache):
             super().crop(-surplus)
 
 
-def our_rounds(network: DflashNetwork, target: torch.nn.Module, prompt: list[int]) -> Sequence[Any]:
+def our_rounds(network: DflashTrees, target: torch.nn.Module, prompt: list[int]) -> Sequence[Any]:
     """After the first token, which the authors' programs write without a draft."""
     lm, first = network.target, next_token(target, prompt)
     drafter = DflashDrafter(network, DflashStatic(BLOCK), Setup(()))

@@ -39,13 +39,14 @@ def steps(out: Path, records: Path, gpu: str) -> dict[str, list[str]]:
     four = f"--spec_len 5 --num_questions 4 --max_new_tokens 96 {graph}"
     tuned = "--models Qwen3-8B --counts 16 64 --skip variants --limit_s 75"
     bundled = "--drafter bundled --ar_drafter bundled --targets bundled --contexts 256"
+    tests = "tests/test_gpu.py tests/test_kernels.py tests/test_tree_search.py"
     lines = {
         "head_tests": "-m pytest -q -rs -n 12 tests/test_gpu.py -k recorded_passes",
-        "tree_tests": "-m pytest -q -rs -n 12 tests/test_gpu.py tests/test_kernels.py -k tree",
+        "tree_tests": f"-m pytest -q -rs -n 12 {tests} -k tree",
         "attention_plans": f"-m profiling.tune_attention --out {folder}/attention_plans.json",
         "product_plans": f"-m profiling.tune_engine {tuned} --out {folder}/product_plans.json",
         **_at_size("Qwen3-8B", gpu, folder, "--rows --repeats 50"),
-        "tests": "-m pytest -q -rs -n 14 tests/test_gpu.py tests/test_kernels.py tests/test_int8_kernels.py",
+        "tests": f"-m pytest -q -rs -n 14 {tests} tests/test_int8_kernels.py",
         "int8_weights": "-m experiments.int8_weights",
         "profile": f"-m profiling.profile_engine --name {shapes} --out {folder}",
         "speculation": f"-m experiments.profile_speculation --profile {folder}/{shapes}.json --out {folder}",

@@ -125,6 +125,8 @@ def _fields(
     fields |= {key: value for key, value in more.items() if value is not None}
     if earlier is not None and earlier.rows:  # what others wrote into it stays
         fields |= earlier.rows.to_builtins(tables)
+    if earlier is not None and earlier.trees:
+        fields["trees"] = {entry: costs.to_builtins() for entry, costs in earlier.trees.items()}
     return fields
 
 

@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy, silu
 from specdec.drafters.dflash import DFLASH_HEAD
 from specdec.models.checkpoints import TARGET, ModelSource
 from specdec.models.dflash import read_dflash
-from specdec.models.dflash_network import DflashNetwork
+from specdec.models.dflash_trees import DflashTrees
 from specdec.models.heads import HeadSource
 from specdec.models.lm import CachedLM
 
@@ -135,7 +135,7 @@ def save_dflash(folder: Path, head: ToyDflash, **changes: Any) -> Path:
     return folder
 
 
-def loaded_dflash(folder: Path, head: ToyDflash, lm: CachedLM, backend: str = "eager") -> DflashNetwork:
+def loaded_dflash(folder: Path, head: ToyDflash, lm: CachedLM, backend: str = "eager") -> DflashTrees:
     """By the program, from its checkpoint."""
     config = config_of(head)
     target = ModelSource(TARGET, "target", folder, lm.model.config.to_dict())

@@ -34,7 +34,7 @@ from specdec.drafters.eagle3 import Eagle3Drafter, Eagle3Dynamic, Eagle3Static
 from specdec.drafters.hybrid import Hybrid
 from specdec.drafters.plain import NoDrafter
 from specdec.drafters.suffix import Suffix
-from specdec.models.dflash_network import DflashNetwork
+from specdec.models.dflash_trees import DflashTrees
 from specdec.models.eagle3_network import Eagle3Network
 from specdec.models.lm import CachedLM
 
@@ -110,7 +110,7 @@ class FedDrafter(Eagle3Drafter):
 
 
 @cache
-def tiny_block_head() -> DflashNetwork:
+def tiny_block_head() -> DflashTrees:
     """A DFlash head with a Markov head that has learnt a little of the target; its blocks begin at the anchor."""
     lm = tiny_models()["target"]
     how = {"taps": (0,), "block_size": 3, "kinds": (FULL,), "mask_id": MASK_ID, "extra": {"markov_rank": 8}}

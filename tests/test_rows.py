@@ -18,6 +18,7 @@ from specdec.errors import UserError
 from specdec.latency import profile as latency
 from specdec.latency.profile import load_profile, profile_text, verification_ms
 from specdec.latency.rows import Rows
+from specdec.latency.tree_costs import TreeCosts
 from specdec.models.checkpoints import TARGET
 
 TABLE = {"requests": [1, 4], "tokens": [1, 3], "contexts": [0, 100], "ms": [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]}
@@ -115,9 +116,14 @@ def test_a_profile_that_grows_keeps_its_rows_and_what_families_cost(tmp_path, mo
     """Targets are measured one after the other into one profile."""
     monkeypatch.setattr(latency, "WRITTEN_DIR", tmp_path)
     origin = {"measured_by_this_project": True, "engine": "e", "hardware": "h"}
-    (tmp_path / "p.json").write_text(json.dumps({**PROFILE, "provenance": origin, "family_pass_ms": {"eagle3": 2.0}}))
+    more = {
+        "family_pass_ms": {"eagle3": 2.0},
+        "trees": {"t": {"round_ms": {"8": 9.0}, "pass_ms": {"eagle3": {"8": 3.0}}}},
+    }
+    (tmp_path / "p.json").write_text(json.dumps({**PROFILE, "provenance": origin, **more}))
     flags = argparse.Namespace(write_profile="p", hardware="h")
     write_profile(flags, "e", TargetCost("u", 5.0, {}, {"1": 5.0}), None)
     grown = load_profile("p")
     assert grown.rows is not None and grown.rows.verify["t"] == read(tmp_path, PROFILE).rows.verify["t"]
     assert grown.family_pass_ms == {"eagle3": 2.0} and set(grown.verify_ms) == {"t", "u"}
+    assert grown.trees == {"t": TreeCosts({8: 9.0}, {"eagle3": {8: 3.0}})}

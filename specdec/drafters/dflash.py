@@ -26,7 +26,7 @@ from specdec.errors import UserError
 from specdec.models.heads import Head, HeadRole, HeadSource
 
 if TYPE_CHECKING:
-    from specdec.models.dflash_network import DflashNetwork
+    from specdec.models.dflash_trees import DflashTrees
 
 Found = TypeVar("Found")
 NAME = "dflash"
@@ -194,7 +194,7 @@ class BlockOfDrafts(Drafter):
         )
 
 
-class DflashReader(HeadReader["DflashNetwork"]):
+class DflashReader(HeadReader["DflashTrees"]):
     """Asks its head for what comes after all that is known."""
 
     def asked_at(self, prefix_ids: Sequence[int]) -> tuple[Sequence[int], list[int]]:
@@ -205,7 +205,7 @@ class DflashReader(HeadReader["DflashNetwork"]):
 
 
 class DflashDrafter(DflashReader, BlockOfDrafts):
-    def __init__(self, network: DflashNetwork, spec: _Dflash, setup: Setup) -> None:
+    def __init__(self, network: DflashTrees, spec: _Dflash, setup: Setup) -> None:
         super().__init__(spec, frozenset(setup.stop_ids), setup.advice)
         self.attach(network)
 

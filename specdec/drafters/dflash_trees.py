@@ -7,8 +7,9 @@ DDTree, CaDDTree and JetSpec (arXiv 2606.18394); FailFast (arXiv 2512.20573).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from specdec.decoding.offers import Slots
@@ -33,7 +34,7 @@ from specdec.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from specdec.models.dflash_network import DflashNetwork
+    from specdec.models.dflash_trees import DflashTrees
 
 OFFERS = "dflash_slots"
 VOCABULARY = "dflash_vocab_size"  # no flag: the tokens that a slot has to choose from, by the checkpoint's config.json
@@ -155,30 +156,48 @@ class DflashPairsTree(_DflashTree, SureTree):
 
 
 class DflashTreeDrafter(DflashReader, TreeDrafter):
-    def __init__(self, network: DflashNetwork, spec: _DflashTree, setup: Setup) -> None:
+    def __init__(self, network: DflashTrees, spec: _DflashTree, setup: Setup) -> None:
         super().__init__(spec, setup)
         self.attach(network)
         self._top_k = spec.size(setup)
-        network.prepare(self._top_k)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Paths are found where the candidates are: on a GPU by a kernel."""
+        network, top_k, num_nodes, stop_ids = (
+            self.network,
+            self._top_k,
+            self.rule.max_nodes,
+            tuple(sorted(self.stop_ids)),
+        )
+        self._paths: Callable[..., np.ndarray] | None = None
+        if network.finds_paths(top_k, num_nodes):
+            network.prepare_paths(top_k, num_nodes, stop_ids)
+            self._paths = partial(network.paths, top_k=top_k, num_nodes=num_nodes, stop_ids=stop_ids)
+        else:
+            network.prepare(top_k)
 
     def _offered(self, prefix_ids: Sequence[int], depth: int) -> tuple[Tree, int]:
-        found = self.network.candidates(*self.asked_at(prefix_ids), self._top_k)
-        return self._grown(Candidates.of_pairs(found[0]).first(depth), prefix_ids), 1
+        at = self.asked_at(prefix_ids)
+        if self._paths is not None:
+            return Tree.of_rows(self._paths(*at, depth)), 1
+        return slots_first(self._slots(at, depth), self.rule.max_nodes, self.stop_ids), 1
 
-    def _grown(self, slots: Candidates, prefix_ids: Sequence[int]) -> Tree:
-        return slots_first(slots, self.rule.max_nodes, self.stop_ids)
+    def _slots(self, at: tuple[Sequence[int], list[int]], depth: int) -> Candidates:
+        return Candidates.of_pairs(self.network.candidates(*at, self._top_k)[0]).first(depth)
 
 
 class DflashPairsDrafter(DflashTreeDrafter):
-    """The same paths in the order that the text gives them."""
+    """The same paths in the order that the text gives them, which the host knows."""
 
-    def __init__(self, network: DflashNetwork, spec: _DflashTree, setup: Setup) -> None:
-        super().__init__(network, spec, setup)
+    def _prepare(self) -> None:
         self._followers = Followers()
+        self.network.prepare(self._top_k)
 
-    def _grown(self, slots: Candidates, prefix_ids: Sequence[int]) -> Tree:
+    def _offered(self, prefix_ids: Sequence[int], depth: int) -> tuple[Tree, int]:
+        slots = self._slots(self.asked_at(prefix_ids), depth)
         self._followers.read(prefix_ids)
-        return tied_search(slots, self._followers, prefix_ids, self.stop_ids).first(self.rule.max_nodes)
+        return tied_search(slots, self._followers, prefix_ids, self.stop_ids).first(self.rule.max_nodes), 1
 
 
 class RecordedPairs(RecordedTrees):

@@ -19,8 +19,9 @@ from specdec.errors import UserError
 from specdec.models.checkpoints import ModelSource
 from specdec.models.config_fields import NUMBER, given
 from specdec.models.dflash_layers import LayerKind
-from specdec.models.dflash_network import DflashNetwork, DflashSettings
+from specdec.models.dflash_network import DflashSettings
 from specdec.models.dflash_parts import MARKOV_KINDS, Convolution, Markov, Part, Selector
+from specdec.models.dflash_trees import DflashTrees
 from specdec.models.heads import HeadSource, MadeFor, require_tensors
 from specdec.models.llama_like import ACTIVATIONS, LLAMA, layer_settings
 from specdec.models.lm import CachedLM
@@ -73,16 +74,14 @@ class DflashHead(DflashSettings):
             wanted |= part.tensors(size, self.vocab_size, len(self.layer_kinds), found)
         return wanted
 
-    def load(self, source: HeadSource, target: CachedLM, backend: str) -> DflashNetwork:
+    def load(self, source: HeadSource, target: CachedLM, backend: str) -> DflashTrees:
         """See `Head`."""
         own = [name for name in TABLES if name in source.shapes]
         return self.network(load_tensors(source.shapes, [*self.wanted(source.shapes), *own]), source, target, backend)
 
-    def network(
-        self, tensors: Mapping[str, Tensor], source: HeadSource, target: CachedLM, backend: str
-    ) -> DflashNetwork:
+    def network(self, tensors: Mapping[str, Tensor], source: HeadSource, target: CachedLM, backend: str) -> DflashTrees:
         """The network of these tensors."""
-        return DflashNetwork(self, tensors, target, source, backend == "graph")
+        return DflashTrees(self, tensors, target, source, backend == "graph")
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:

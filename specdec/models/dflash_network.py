@@ -1,6 +1,7 @@
 """The network of a DFlash head over one target: a block of drafts in a single pass, after any known position.
 
-`dflash.py` reads its checkpoint, `dflash_parts.py` has what its kin add, `drafters/dflash.py` says when it is asked.
+`dflash.py` reads its checkpoint, `dflash_trees.py` says what may stand in its slots, `dflash_parts.py` has what its kin
+add, `drafters/dflash.py` says when it is asked.
 The context is a cache of keys and values per layer, one row per position of the text but for the anchor: a projection
 of the target's features alone. Nothing of a block stays. Blocks after different positions go through one pass side by
 side.
@@ -15,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import inf
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 
-from specdec.errors import UserError
 from specdec.models.dflash_joined import JoinedLayers
 from specdec.models.dflash_layers import LayerKind, seen
 from specdec.models.dflash_parts import Convolution, Markov, Part, Selector, Walk, convolved, each_alone
@@ -102,7 +101,6 @@ class DflashNetwork:
         self._walk: Walk = walks[-1] if walks else each_alone
         self._graphs = Graphs(self.device) if is_recorded else None
         self._joined = JoinedLayers.of(head, self._w) if is_recorded else None
-        self._prepared: set[int] = set()  # of how many candidates passes are recorded
         self._features_NF = torch.zeros(MAX_ROWS, self._w["fc.weight"].shape[1], dtype=dtype, device=self.device)
         self._first, self._anchor = torch.zeros(2, 1, dtype=torch.long, device=self.device)
         size = 2, head.num_kv_heads, 0, head.head_size
@@ -140,12 +138,6 @@ class DflashNetwork:
     def warm_up(self) -> None:
         """Record the passes of drafts over a short text, so that no measured one does."""
         self._record(self.draft)
-
-    def prepare(self, top_k: int) -> None:
-        """The same of `candidates`, once. It forgets the text."""
-        if top_k not in self._prepared:
-            self._prepared.add(top_k)
-            self._record(partial(self.candidates, top_k=top_k))
 
     def _record(self, ask: Callable[[Sequence[int], Sequence[int]], object]) -> None:
         """Ask for a block after texts of all lengths that a short text's passes are padded to."""
@@ -196,28 +188,8 @@ class DflashNetwork:
         """A drafted block on the host: its tokens, how sure each is. Raises UserError where these are not numbers."""
         return self.target.on_host(packed_S2, self.title)
 
-    def candidates(self, anchors: Sequence[int], starts: Sequence[int], top_k: int) -> np.ndarray:
-        """Of each such block the `top_k` most probable tokens of every slot, [B, S, top_k, 2] float64: tokens and
-        log-probabilities, filled up with what has none where the vocabulary is smaller.
-
-        Raises UserError for a head whose slots know of each other.
-        """
-        if isinstance(self._walk, Selector) or (isinstance(self._walk, Markov) and self._walk.rank):
-            raise UserError("trees need slots that do not know of each other, and those of this DFlash head do")
-        # One transfer for both: token ids are exact in float64.
-        best_BSK2 = self._answered(anchors, starts, ("candidates", top_k), partial(self._best, top_k))
-        found: np.ndarray = best_BSK2.cpu().numpy()
-        self.target.require_numbers(found[:, :, 0, 1].flatten().tolist(), self.title)
-        missing = np.array([0.0, -inf]) + np.zeros((*found.shape[:2], top_k - found.shape[2], 2))
-        return np.concatenate([found, missing], axis=2) if missing.size else found
-
     def _walked(self, hidden_BSC: Tensor, anchors_B: Tensor) -> Tensor:
         return self._walk(self._w, hidden_BSC, self._logits(hidden_BSC), anchors_B)
-
-    def _best(self, top_k: int, hidden_BSC: Tensor, anchors_B: Tensor) -> Tensor:
-        log_probs_BSV = self._logits(hidden_BSC).float().log_softmax(-1)
-        best = log_probs_BSV.topk(min(top_k, log_probs_BSV.shape[-1]), dim=-1)
-        return torch.stack([best.indices.double(), best.values.double()], dim=-1)
 
     @torch.inference_mode()
     def _answered(
@@ -225,16 +197,17 @@ class DflashNetwork:
     ) -> Tensor:
         """What `answer`, of this `kind`, makes of the slots of such blocks."""
         self.target.require_known(anchors)
-        size, at_B = self.head.block_size, torch.tensor([list(anchors), list(starts)], device=self.device)
+        size = self.head.block_size
         self._make_room(self.length + len(anchors) * size)
         if self._graphs is not None and list(starts) == [self.length]:
-            self._anchor.copy_(at_B[0])
-            self._first.copy_(at_B[1])
+            self._anchor.fill_(anchors[0])  # copies from the host would wait for what the device still does
+            self._first.fill_(self.length)
             if self._joined is not None:
                 return self._run(kind, partial(self._joined_block, self._joined, answer))
             capacity, least = self._cache_A2GPD.shape[3], 1 << (self.length + size - 1).bit_length()
             span = min(max(LEAST_SPAN, least), capacity)
             return self._run((*kind, span), partial(self._only_block, span, answer))
+        at_B = torch.tensor([list(anchors), list(starts)], device=self.device)
         positions_L = (at_B[1][:, None] + torch.arange(size, device=self.device)).flatten()
         places_L = self.length + torch.arange(len(positions_L), device=self.device)
         is_all_seen = list(starts) == [self.length]
