@@ -24,7 +24,7 @@ from specdec.models.graph.plans import Plan
 from specdec.models.graph.tiles import Launcher, arrive, sum_of_parts
 
 
-MOST_ROWS = tl.constexpr(64)  # of which a tile's end is made at a time, beside its sums
+MOST_ROWS = 64  # of which a tile's end is made at a time, beside its sums
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class ManyRows:
         return self.launcher.workspace(plan, self._grid(plan, x_MK, outer)[0], x_MK, plan.block_m)
 
     def _options(self, plan: Plan, x_MK: torch.Tensor) -> dict[str, object]:
-        return self.launcher.cut(plan, x_MK, plan.block_m)
+        return {"PARTS": max(1, plan.block_m // MOST_ROWS), **self.launcher.cut(plan, x_MK, plan.block_m)}
 
 
 def _by_rows(x_MK: torch.Tensor, plan: Plan) -> TensorDescriptor:
@@ -204,7 +204,7 @@ def _heads_kernel(
     num_rows: tl.tensor, inner: tl.tensor, num_squares: tl.tensor, eps: tl.tensor, capacity: tl.tensor,
     H: tl.constexpr, G: tl.constexpr, D: tl.constexpr,
     BIASED: tl.constexpr, NORMED: tl.constexpr, IS_TREE: tl.constexpr, SQUARES: tl.constexpr, SPLITS: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    PARTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
 ) -> None:  # fmt: skip
     head, row_begin = _place_of(num_rows, BLOCK_M)
@@ -219,7 +219,6 @@ def _heads_kernel(
         w = tl.load(w_lines[:, None] + (at + tl.arange(0, BLOCK_K))[None, :])
         sums = tl.dot(w, x_desc.load([row_begin, at]).T, sums, input_precision=PRECISION)
     admit_next(OVERLAPS)
-    PARTS: tl.constexpr = BLOCK_M // MOST_ROWS if BLOCK_M > MOST_ROWS else 1
     is_last = _is_last(sums, parts_ptr, arrived_ptr, SPLITS, PARTS, D, BLOCK_M) if SPLITS > 1 else True
     if is_last:
         for part in tl.static_range(PARTS):
@@ -245,7 +244,7 @@ def _gated_kernel(
     x_desc: tl.tensor, squares_ptr: tl.tensor, w_ptr: tl.tensor, out_ptr: tl.tensor,
     num_rows: tl.tensor, inner: tl.tensor, num_pairs: tl.tensor, num_squares: tl.tensor, eps: tl.tensor,
     SQUARES: tl.constexpr, WIDE: tl.constexpr, NARROW: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    PARTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
 ) -> None:  # fmt: skip
     """Triton's tiles are powers of two: one of 192 lines is two of them, of WIDE and of NARROW, in the same loop."""
@@ -265,7 +264,6 @@ def _gated_kernel(
             w = tl.load(w_ptr + at + (narrow_lines[:, None] + ks))
             narrow = tl.dot(w, x, narrow, input_precision=PRECISION)
     admit_next(OVERLAPS)
-    PARTS: tl.constexpr = BLOCK_M // MOST_ROWS if BLOCK_M > MOST_ROWS else 1
     for part in tl.static_range(PARTS):
         rows = row_begin + part * (BLOCK_M // PARTS) + tl.arange(0, BLOCK_M // PARTS)
         scales = _scales(squares_ptr, rows, num_rows, num_squares, inner, eps, SQUARES)[None, :]
@@ -299,7 +297,7 @@ def _add_kernel(
     squares_ptr: tl.tensor, parts_ptr: tl.tensor, arrived_ptr: tl.tensor,
     num_rows: tl.tensor, outer: tl.tensor, inner: tl.tensor, tap_ptr: tl.tensor, tap_stride: tl.tensor,
     IS_TAPPED: tl.constexpr, COPIES: tl.constexpr, SPLITS: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    PARTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
 ) -> None:  # fmt: skip
     tile, row_begin = _place_of(num_rows, BLOCK_M)
@@ -316,7 +314,6 @@ def _add_kernel(
             lines = tl.load(w_lines[:, None] + (at + tl.arange(0, BLOCK_K))[None, :])
         sums = tl.dot(lines, x_desc.load([row_begin, at]).T, sums, input_precision=PRECISION)
     admit_next(OVERLAPS)
-    PARTS: tl.constexpr = BLOCK_M // MOST_ROWS if BLOCK_M > MOST_ROWS else 1
     is_last = _is_last(sums, parts_ptr, arrived_ptr, SPLITS, PARTS, BLOCK_N, BLOCK_M) if SPLITS > 1 else True
     if is_last:
         is_column = columns < outer
