@@ -12,14 +12,16 @@ from test_kernels import DEVICE, HALF, IS_GPU, assert_near, random_branches, str
 from test_tree_verification import path_to
 from toys import random_ids, toy_model
 
+from profiling import engine_candidates, planned_passes, profile_engine, tune_engine
 from specdec.models.graph import plans, tiles
-from specdec.models.graph import reference as plain
 from specdec.models.graph.branches import Branches
 from specdec.models.graph.graph_lm import INITIAL_CAPACITY, GraphLM
 from specdec.models.graph.kernels import GpuOperations
 from specdec.models.graph.network import LibraryProducts, Place
 from specdec.models.graph.plans import ONE_TILE, Plan
 from specdec.models.graph.products import FusedProducts
+from specdec.models.graph.products_many import ManyRows
+from specdec.models.graph.weights import join_weights
 from specdec.models.int8 import Int8Matrix
 from specdec.models.lm import CachedLM
 
@@ -35,6 +37,14 @@ def dtype(request) -> torch.dtype:
 def on_device(place: list, tree: Branches | None) -> Place:
     there = None if tree is None else Branches(tree.depths_M.to(DEVICE), tree.sees_MW.to(DEVICE))
     return Place(*(None if one is None else one.to(DEVICE, copy=True) for one in place), there)
+
+
+def by_kernels(lm: GraphLM) -> GraphLM:
+    """The model's passes by kernels, also in the interpreter."""
+    lm._operations = GpuOperations(True)
+    lm._library, lm._fused = LibraryProducts(lm._operations), FusedProducts(True)
+    lm._allocate(INITIAL_CAPACITY)
+    return lm
 
 
 def small(plan: Plan, dtype: torch.dtype) -> Plan:
@@ -150,9 +160,7 @@ def test_plans_of_many_rows_are_for_hopper(monkeypatch) -> None:
 def test_a_whole_model_by_plans_of_many_rows(architecture: str, num_tokens: int) -> None:
     """Chains and trees, with heads' norms and with biases, against eager modules."""
     model = toy_model(architecture, 7, scale=2.0, hidden_size=64).to(DEVICE)
-    eager, graph = CachedLM(model), GraphLM(model)
-    graph._operations = GpuOperations(True)
-    graph._library, graph._fused = LibraryProducts(graph._operations), FusedProducts(True)
+    eager, graph = CachedLM(model), by_kernels(GraphLM(model))
     layer = graph.weights.layers[0]
     matrices = {"heads": layer.qkv_NC, "gated": layer.gate_up_2IC, "add": layer.output_CHD}
     for kind, w in (*matrices.items(), ("add", layer.down_CI)):
@@ -160,14 +168,70 @@ def test_a_whole_model_by_plans_of_many_rows(architecture: str, num_tokens: int)
             if rows > ONE_TILE:
                 width = graph.weights.head_size if kind == "heads" else 64
                 graph._fused.plans[kind, rows, *w.shape] = Plan(width, 32, 1 + (kind == "add"), 4, 2, 64)
-    graph._allocate(INITIAL_CAPACITY)
     rng, tokens = random.Random(num_tokens), random_ids(num_tokens, num_tokens)
     parents = [rng.randint(max(-1, row - 4), row - 1) for row in range(num_tokens)]
-    asked: list[object] = []
     graph._library.operations = graph._fused._library.operations = None  # nothing is asked of either
     for how in ({}, {"parents": parents}):
         got, want = (lm.forward(tokens, **how) for lm in (graph, eager))
         torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
         for lm in (eager, graph):
             lm.commit(path_to(num_tokens - 1, parents) if how else num_tokens)
-    assert asked == [] and plain is not None
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "qwen2"])
+def test_the_tuner_runs_each_product_by_a_plan(architecture: str, monkeypatch) -> None:
+    """Of few rows and of many; there is no other product, and the kernels that are asked for are those of many."""
+    lm, taken = by_kernels(GraphLM(toy_model(architecture, 7, hidden_size=64).to(DEVICE))), []
+    for kind in ("queries", "gated", "add"):
+        run = getattr(ManyRows, kind)
+        monkeypatch.setattr(ManyRows, kind, lambda *given, run=run: taken.append(given[1]) or run(*given))
+    for count in (64, 80):
+        for name, (kind, outer, inner) in tune_engine.products_of(lm.weights, count).items():
+            plan = Plan(lm.weights.head_size if kind == "heads" else 64, 32, 1, 4, 2, 64)
+            tune_engine.run_product(lm, name, (kind, count, outer, inner), plan)
+            assert taken.pop() is plan or kind == "rotated"
+            assert not taken
+
+
+def test_whole_passes_are_timed_by_plans_and_without(monkeypatch) -> None:
+    """Each way has its own products; afterwards the engine has what it had."""
+    lm, made = by_kernels(GraphLM(toy_model("qwen3", 7, hidden_size=64).to(DEVICE))), {}
+    layer = lm.weights.layers[0]
+    key, plan = ("gated", 64, *layer.gate_up_2IC.shape), Plan(64, 32, 1, 4, 2, 64)
+
+    def once(lm: GraphLM, calls: dict, repeats: int) -> dict:
+        for name, call in calls.items():
+            call()
+            made[name] = dict(lm._fused.plans), dict(lm._operations.attention_plans)
+        return {name: {"ms": 3.0} for name in calls}
+
+    monkeypatch.setattr(planned_passes, "timed_in_turn", once)
+    before = lm._fused
+    found = planned_passes.measure_passes(lm, random_ids(1, 64), {key: plan}, (1e3, 1e30))
+    assert lm._fused is before and lm._operations.attention_plans == {}
+    other = "best, attention 64 64 4 4 3"
+    assert {name: one[0] for name, one in made.items()} == {"usual": {}, "best": {key: plan}, other: {key: plan}}
+    assert {name: list(one[1]) for name, one in made.items()} == {"usual": [], "best": [], other: [64]}
+    assert set(found) == {"chain", "tree"}
+    limit_ms = profile_engine.weight_bytes(lm) / 1e3
+    assert found["tree"]["best_ms"] == 3.0 and found["tree"]["best, over the limit"] == pytest.approx(3 / limit_ms)
+    assert set(planned_passes.measure_passes(lm, random_ids(1, 80), {}, (1e3, 1e30))) == {"tree"}
+
+
+def test_plans_of_many_rows_to_try_fit_a_programs_memory_and_what_they_cut() -> None:
+    """Rows and weights of all steps on their way; tiles of heads are heads, and no sums need more than half the
+    registers of the largest tile."""
+    half = join_weights(toy_model("qwen3", 1).bfloat16(), None)
+    shapes = {"heads": (6144, 4096), "gated": (24576, 4096), "add": (4096, 12288)}
+    for count in (33, 64, 80, 128, 144, 256, 272):
+        for kind, (outer, inner) in shapes.items():
+            tried = engine_candidates.plans_to_try(replace(half, head_size=128), (kind, count, outer, inner))
+            found = [plan for plan in tried[1:] if plan.block_m]
+            assert tried[0] is None and found and len(set(tried)) == len(tried)
+            for plan in found:
+                assert outer % plan.block_n == inner % plan.block_k == 0 and (kind != "heads" or plan.block_n == 128)
+                steps = plan.num_stages * plan.block_k * (plan.block_n + plan.block_m) * 2
+                assert steps <= 227 * 1024 - 1024 and plan.block_n * plan.block_m <= 192 * 32 * plan.num_warps
+    for kind, (outer, inner) in shapes.items():
+        few = engine_candidates.plans_to_try(replace(half, head_size=128), (kind, 32, outer, inner))
+        assert not any(plan is not None and plan.block_m for plan in few)

@@ -75,7 +75,7 @@ class FusedProducts:
         plan = self._plan(kind, stream.hidden_MC, w_NC)
         if plan is None or (kind == "heads" and plan.block_n != head_size):
             return self._library.queries(stream, w_NC, bias_N, place)
-        if plan.block_m:
+        if plan.block_m and isinstance(w_NC, torch.Tensor):
             return self._many.queries(plan, self._begun(stream), w_NC, bias_N, place)
         num_heads = len(w_NC) // head_size - 2 * num_kv_heads
         q_MHD = stream.hidden_MC.new_empty(len(stream.hidden_MC), num_heads, head_size)
@@ -105,7 +105,7 @@ class FusedProducts:
         plan = self._plan("gated", stream.hidden_MC, w_2IC)
         if plan is None:
             return self._library.gated(stream, w_2IC)
-        if plan.block_m:
+        if plan.block_m and isinstance(w_2IC, torch.Tensor):
             return self._many.gated(plan, self._begun(stream), w_2IC)
         out_MI = stream.hidden_MC.new_empty(len(stream.hidden_MC), len(w_2IC) // 2)
         # Pointers that nobody follows, and heads of a single pair, so that the kernel's constants stay valid.
@@ -140,7 +140,7 @@ class FusedProducts:
             self._library.add(stream, y_MI, w_CI, next_norm_C, tap_MC)
             stream.squares_TM = None  # of what the hidden states were
             return
-        if plan.block_m:
+        if plan.block_m and isinstance(w_CI, torch.Tensor):
             self._many.add(plan, stream, y_MI, w_CI, next_norm_C, tap_MC)
             return
         hidden_MC, (values_CI, scale_C, is_scaled) = stream.hidden_MC, _parts(w_CI)

@@ -23,8 +23,7 @@ from specdec.models.graph.overlap import admit_next, wait_for_previous
 from specdec.models.graph.plans import Plan
 from specdec.models.graph.tiles import Launcher, arrive, sum_of_parts
 
-
-MOST_ROWS = 64  # of which a tile's end is made at a time, beside its sums
+MOST_VALUES = 128  # registers of a thread, for what the end of a tile looks at at a time beside its sums
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class ManyRows:
             *self._workspace(plan, weighted_MC, len(w_NC)),
             *(*weighted_MC.shape, len(squares_TM), stream.eps, capacity, num_heads, num_kv_heads, head_size),
             *(bias_N is not None, place.norms_2D is not None, place.tree is not None),
-            *(triton.next_power_of_2(len(squares_TM)), plan.splits),
+            *(_room_for(squares_TM), plan.splits),
             **self._options(plan, weighted_MC),
         )
         return q_MHD
@@ -59,7 +58,7 @@ class ManyRows:
         out_MI = weighted_MC.new_empty(len(weighted_MC), len(w_2IC) // 2)
         _gated_kernel[self._grid(plan, weighted_MC, len(w_2IC))](
             *(_by_rows(weighted_MC, plan), squares_TM, w_2IC, out_MI, *weighted_MC.shape),
-            *(len(w_2IC) // 2, len(squares_TM), stream.eps, triton.next_power_of_2(len(squares_TM))),
+            *(len(w_2IC) // 2, len(squares_TM), stream.eps, _room_for(squares_TM)),
             *(wide, plan.block_n - wide),
             **self._options(plan, weighted_MC),
         )
@@ -96,12 +95,24 @@ class ManyRows:
         return self.launcher.workspace(plan, self._grid(plan, x_MK, outer)[0], x_MK, plan.block_m)
 
     def _options(self, plan: Plan, x_MK: torch.Tensor) -> dict[str, object]:
-        return {"PARTS": max(1, plan.block_m // MOST_ROWS), **self.launcher.cut(plan, x_MK, plan.block_m)}
+        return {"PARTS": _parts_of(plan), **self.launcher.cut(plan, x_MK, plan.block_m)}
 
 
 def _by_rows(x_MK: torch.Tensor, plan: Plan) -> TensorDescriptor:
     """By which the copy engine reads tiles; after the last row it finds zeros."""
     return TensorDescriptor.from_tensor(x_MK, [plan.block_m, plan.block_k])
+
+
+def _parts_of(plan: Plan) -> int:
+    """In how many parts the end of a tile is made, a power of two: a sum and what it is added to, or those of all
+    splits, take a register each. Fewer wait less."""
+    values = plan.block_n * plan.block_m * max(2, plan.splits) // (32 * plan.num_warps)
+    return min(plan.block_m // 16, triton.next_power_of_2(triton.cdiv(values, MOST_VALUES)))
+
+
+def _room_for(squares_TM: torch.Tensor) -> int:
+    """Of tiles: the same for whoever added before, so that one kernel serves all layers."""
+    return max(64, triton.next_power_of_2(len(squares_TM)))
 
 
 @triton.jit
@@ -186,17 +197,17 @@ def _lines_of_pairs(N: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
 
 @triton.jit
 def _scales(
-    squares_ptr: tl.tensor, rows: tl.tensor, num_rows: tl.tensor, num_squares: tl.tensor, inner: tl.tensor,
-    eps: tl.tensor, SQUARES: tl.constexpr,
+    squares_ptr: tl.tensor, row_begin: tl.tensor, num_rows: tl.tensor, num_squares: tl.tensor, inner: tl.tensor,
+    eps: tl.tensor, SQUARES: tl.constexpr, BLOCK_M: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """What each row is multiplied by: one over the root of its mean square."""
-    tiles = tl.arange(0, SQUARES)[:, None]
+    """What each row of a tile is multiplied by, [1, BLOCK_M]: one over the root of its mean square."""
+    rows, tiles = row_begin + tl.arange(0, BLOCK_M), tl.arange(0, SQUARES)[:, None]
     is_square = (tiles < num_squares) & (rows < num_rows)[None, :]
     squares = tl.load(squares_ptr + tiles * num_rows + rows[None, :], mask=is_square, other=0.0)
-    return tl.rsqrt(tl.sum(squares, axis=0) / inner + eps)
+    return tl.rsqrt(tl.sum(squares, axis=0, keep_dims=True) / inner + eps)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_squares"])
 def _heads_kernel(
     x_desc: tl.tensor, squares_ptr: tl.tensor, w_ptr: tl.tensor, bias_ptr: tl.tensor, q_ptr: tl.tensor,
     rotary_ptr: tl.tensor, cache_ptr: tl.tensor, state_ptr: tl.tensor, norms_ptr: tl.tensor, depths_ptr: tl.tensor,
@@ -221,10 +232,11 @@ def _heads_kernel(
     admit_next(OVERLAPS)
     is_last = _is_last(sums, parts_ptr, arrived_ptr, SPLITS, PARTS, D, BLOCK_M) if SPLITS > 1 else True
     if is_last:
+        scales = _scales(squares_ptr, row_begin, num_rows, num_squares, inner, eps, SQUARES, BLOCK_M)
         for part in tl.static_range(PARTS):
             rows = row_begin + part * (BLOCK_M // PARTS) + tl.arange(0, BLOCK_M // PARTS)
             values = _in_all(sums, parts_ptr, part, SPLITS, PARTS, D, BLOCK_M)
-            values *= _scales(squares_ptr, rows, num_rows, num_squares, inner, eps, SQUARES)[None, :]
+            values *= _rows_of(scales, part, PARTS, 1, BLOCK_M)
             if BIASED:
                 values += tl.load(bias_ptr + columns).to(tl.float32)[:, None]
             left, right = _sides(values, D, BLOCK_M // PARTS)
@@ -239,7 +251,7 @@ def _heads_kernel(
             )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_squares"])
 def _gated_kernel(
     x_desc: tl.tensor, squares_ptr: tl.tensor, w_ptr: tl.tensor, out_ptr: tl.tensor,
     num_rows: tl.tensor, inner: tl.tensor, num_pairs: tl.tensor, num_squares: tl.tensor, eps: tl.tensor,
@@ -264,13 +276,14 @@ def _gated_kernel(
             w = tl.load(w_ptr + at + (narrow_lines[:, None] + ks))
             narrow = tl.dot(w, x, narrow, input_precision=PRECISION)
     admit_next(OVERLAPS)
+    scales = _scales(squares_ptr, row_begin, num_rows, num_squares, inner, eps, SQUARES, BLOCK_M)
     for part in tl.static_range(PARTS):
         rows = row_begin + part * (BLOCK_M // PARTS) + tl.arange(0, BLOCK_M // PARTS)
-        scales = _scales(squares_ptr, rows, num_rows, num_squares, inner, eps, SQUARES)[None, :]
-        values = _rows_of(wide, part, PARTS, WIDE, BLOCK_M) * scales
+        scale = _rows_of(scales, part, PARTS, 1, BLOCK_M)
+        values = _rows_of(wide, part, PARTS, WIDE, BLOCK_M) * scale
         _gate(values, first_pair, out_ptr, num_pairs, rows, num_rows, WIDE, BLOCK_M // PARTS)
         if NARROW:
-            values = _rows_of(narrow, part, PARTS, NARROW, BLOCK_M) * scales
+            values = _rows_of(narrow, part, PARTS, NARROW, BLOCK_M) * scale
             _gate(values, later_pair, out_ptr, num_pairs, rows, num_rows, NARROW, BLOCK_M // PARTS)
 
 
