@@ -35,8 +35,9 @@ class BackendOptions:
 class Plan:
     """How one product is cut: tiles of `block_n` outputs, steps of `block_k` inputs, `splits` programs per tile.
 
-    `block_m`: rows of a tile of the kernels for many rows (`products_many.py`); 0: those of few, whose tile has all.
-    Theirs also: `copies_weights`, which come by the copy engine then ("add"); `block_n` may be 192 ("gated").
+    `block_m`: rows of a tile of the kernels for many rows (`products_many.py`), a power of two or the sum of two, as
+    144; 0: the kernels of few rows, whose tile has all. With it also `copies_weights`, which then come by the copy
+    engine ("add"), and a `block_n` that is such a sum, as 192 ("gated").
     """
 
     block_n: int

@@ -21,7 +21,19 @@ from specdec.models.graph.epilogues import add_and_store, angles_of, gate_and_st
 from specdec.models.graph.network import Place, Stream
 from specdec.models.graph.overlap import admit_next, wait_for_previous
 from specdec.models.graph.plans import Plan
-from specdec.models.graph.tiles import Launcher, arrive, sum_of_parts
+from specdec.models.graph.row_tiles import (
+    leave_sums,
+    lines_of_pairs,
+    pair_lines,
+    piece_of,
+    piece_of_all,
+    place_of,
+    row_scales,
+    rows_of_piece,
+    share_of_split,
+    sides_of_pairs,
+)
+from specdec.models.graph.tiles import Launcher
 
 MOST_VALUES = 128  # registers of a thread, for what the end of a tile looks at at a time beside its sums
 
@@ -41,7 +53,7 @@ class ManyRows:
         q_MHD = weighted_MC.new_empty(len(weighted_MC), num_heads, head_size)
         unused = stream.norm_C  # where there is nothing to be looked at
         _heads_kernel[self._grid(plan, weighted_MC, len(w_NC))](
-            *(_by_rows(weighted_MC, plan), squares_TM, w_NC, unused if bias_N is None else bias_N, q_MHD),
+            *(*_by_rows(weighted_MC, plan), squares_TM, w_NC, unused if bias_N is None else bias_N, q_MHD),
             *(place.rotary_2PE, place.cache_2GPD, place.state),
             unused if place.norms_2D is None else place.norms_2D,
             place.state if place.tree is None else place.tree.depths_M,
@@ -54,12 +66,12 @@ class ManyRows:
         return q_MHD
 
     def gated(self, plan: Plan, stream: Stream, w_2IC: torch.Tensor) -> torch.Tensor:
-        (weighted_MC, squares_TM), wide = stream.weighted(), 1 << (plan.block_n.bit_length() - 1)
+        (weighted_MC, squares_TM), (wide, narrow) = stream.weighted(), _powers(plan.block_n)
         out_MI = weighted_MC.new_empty(len(weighted_MC), len(w_2IC) // 2)
         _gated_kernel[self._grid(plan, weighted_MC, len(w_2IC))](
-            *(_by_rows(weighted_MC, plan), squares_TM, w_2IC, out_MI, *weighted_MC.shape),
+            *(*_by_rows(weighted_MC, plan), squares_TM, w_2IC, out_MI, *weighted_MC.shape),
             *(len(w_2IC) // 2, len(squares_TM), stream.eps, _room_for(squares_TM)),
-            *(wide, plan.block_n - wide),
+            *(wide, narrow),
             **self._options(plan, weighted_MC),
         )
         return out_MI
@@ -82,7 +94,7 @@ class ManyRows:
         stream.norm_C = next_norm_C
         lines = TensorDescriptor.from_tensor(w_CI, [plan.block_n, plan.block_k]) if plan.copies_weights else w_CI
         _add_kernel[self._grid(plan, y_MI, outer)](
-            *(_by_rows(y_MI, plan), lines, next_norm_C, hidden_MC, stream.weighted_MC, stream.squares_TM),
+            *(*_by_rows(y_MI, plan), lines, next_norm_C, hidden_MC, stream.weighted_MC, stream.squares_TM),
             *(*self._workspace(plan, y_MI, outer), len(y_MI), outer, inner, *tap, tap_MC is not None),
             *(plan.copies_weights, plan.splits),
             **self._options(plan, y_MI),
@@ -95,18 +107,28 @@ class ManyRows:
         return self.launcher.workspace(plan, self._grid(plan, x_MK, outer)[0], x_MK, plan.block_m)
 
     def _options(self, plan: Plan, x_MK: torch.Tensor) -> dict[str, object]:
-        return {"PARTS": _parts_of(plan), **self.launcher.cut(plan, x_MK, plan.block_m)}
+        rows, rest = _powers(plan.block_m)
+        return {"REST": rest, "PARTS": _parts_of(plan), **self.launcher.cut(plan, x_MK, rows)}
 
 
-def _by_rows(x_MK: torch.Tensor, plan: Plan) -> TensorDescriptor:
-    """By which the copy engine reads tiles; after the last row it finds zeros."""
-    return TensorDescriptor.from_tensor(x_MK, [plan.block_m, plan.block_k])
+def _powers(size: int) -> tuple[int, int]:
+    """The largest power of two up to a tile's size, and what is left: Triton's tiles are powers of two, so that one of
+    192 lines is two of them in the same loop, and one of 144 rows as well."""
+    most = 1 << (size.bit_length() - 1)
+    return most, size - most
+
+
+def _by_rows(x_MK: torch.Tensor, plan: Plan) -> tuple[TensorDescriptor, TensorDescriptor]:
+    """By which the copy engine reads a tile's rows, and what is left of them; after the last row it finds zeros."""
+    rows, rest = _powers(plan.block_m)
+    tiles = (TensorDescriptor.from_tensor(x_MK, [size, plan.block_k]) for size in (rows, rest or rows))
+    return next(tiles), next(tiles)
 
 
 def _parts_of(plan: Plan) -> int:
     """In how many parts the end of a tile is made, a power of two: a sum and what it is added to, or those of all
     splits, take a register each. Fewer wait less."""
-    values = plan.block_n * plan.block_m * max(2, plan.splits) // (32 * plan.num_warps)
+    values = plan.block_n * _powers(plan.block_m)[0] * max(2, plan.splits) // (32 * plan.num_warps)
     return min(plan.block_m // 16, triton.next_power_of_2(triton.cdiv(values, MOST_VALUES)))
 
 
@@ -115,131 +137,50 @@ def _room_for(squares_TM: torch.Tensor) -> int:
     return max(64, triton.next_power_of_2(len(squares_TM)))
 
 
-@triton.jit
-def _place_of(num_rows: tl.tensor, BLOCK_M: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
-    """Which tile of weights a program has, and its first row: side by side are those that share a tile of weights."""
-    row_tiles = tl.cdiv(num_rows, BLOCK_M)
-    return tl.program_id(0) // row_tiles, tl.program_id(0) % row_tiles * BLOCK_M
-
-
-@triton.jit
-def _share(inner: tl.tensor, SPLITS: tl.constexpr, BLOCK_K: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
-    """Where the inputs of a program's split begin and end."""
-    share = tl.cdiv(tl.cdiv(inner, SPLITS), BLOCK_K) * BLOCK_K
-    begin = tl.program_id(1) * share
-    return begin, tl.minimum(begin + share, inner)
-
-
-@triton.jit
-def _sides(sums: tl.tensor, N: tl.constexpr, M: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
-    """The two values of each pair, of lines in the order of `_lines_of_pairs`: a thread of a tensor core's tile has
-    both, so that nothing moves."""
-    left, right = tl.split(tl.permute(tl.reshape(sums, (N // 16, 2, 8, M)), (0, 2, 3, 1)))
-    return tl.reshape(left, (N // 2, M)), tl.reshape(right, (N // 2, M))
-
-
-@triton.jit
-def _rows_of(sums: tl.tensor, part: tl.constexpr, PARTS: tl.constexpr, N: tl.constexpr, M: tl.constexpr) -> tl.tensor:
-    """A part of a tile's rows: they come one after the other, so that what a tile ends with finds registers beside its
-    sums. Nothing moves."""
-    if PARTS == 1:
-        rows = sums
-    else:
-        first, second = tl.split(tl.permute(tl.reshape(sums, (N, 2, M // 2)), (0, 2, 1)))
-        half: tl.constexpr = PARTS // 2
-        rows = _rows_of(first if part < half else second, part % half, half, N, M // 2)
-    return rows
-
-
-@triton.jit
-def _left(
-    parts_ptr: tl.tensor, part: tl.constexpr, PARTS: tl.constexpr, N: tl.constexpr, M: tl.constexpr
-) -> tuple[tl.tensor, tl.tensor]:
-    """Where a tile's first split leaves such a part, and how far on the next does."""
-    line = (tl.program_id(0) * PARTS + part) * N + tl.arange(0, N)
-    rows = tl.arange(0, M // PARTS)
-    return parts_ptr + line[:, None] * (M // PARTS) + rows[None, :], tl.num_programs(0) * N * M
-
-
-@triton.jit
-def _is_last(
-    sums: tl.tensor, parts_ptr: tl.tensor, arrived_ptr: tl.tensor,
-    SPLITS: tl.constexpr, PARTS: tl.constexpr, N: tl.constexpr, M: tl.constexpr,
-) -> tl.tensor:  # fmt: skip
-    """Leave a split's sums; whether it is the tile's last program."""
-    for part in tl.static_range(PARTS):
-        place, stride = _left(parts_ptr, part, PARTS, N, M)
-        tl.store(place + tl.program_id(1) * stride, _rows_of(sums, part, PARTS, N, M))
-    return arrive(arrived_ptr + tl.program_id(0), SPLITS)
-
-
-@triton.jit
-def _in_all(
-    sums: tl.tensor, parts_ptr: tl.tensor, part: tl.constexpr,
-    SPLITS: tl.constexpr, PARTS: tl.constexpr, N: tl.constexpr, M: tl.constexpr,
-) -> tl.tensor:  # fmt: skip
-    """`_rows_of` the sums over all splits."""
-    if SPLITS == 1:
-        rows = _rows_of(sums, part, PARTS, N, M)
-    else:
-        place, stride = _left(parts_ptr, part, PARTS, N, M)
-        rows = sum_of_parts(place, stride, SPLITS)
-    return rows
-
-
-@triton.jit
-def _lines_of_pairs(N: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
-    """Of N lines, which pair each belongs to, and to which side of it: by turns eight of the one, eight of the other,
-    as far apart as the two rows that a thread has of a tensor core's tile."""
-    lines = tl.arange(0, N)
-    return lines // 16 * 8 + lines % 8, lines // 8 % 2
-
-
-@triton.jit
-def _scales(
-    squares_ptr: tl.tensor, row_begin: tl.tensor, num_rows: tl.tensor, num_squares: tl.tensor, inner: tl.tensor,
-    eps: tl.tensor, SQUARES: tl.constexpr, BLOCK_M: tl.constexpr,
-) -> tl.tensor:  # fmt: skip
-    """What each row of a tile is multiplied by, [1, BLOCK_M]: one over the root of its mean square."""
-    rows, tiles = row_begin + tl.arange(0, BLOCK_M), tl.arange(0, SQUARES)[:, None]
-    is_square = (tiles < num_squares) & (rows < num_rows)[None, :]
-    squares = tl.load(squares_ptr + tiles * num_rows + rows[None, :], mask=is_square, other=0.0)
-    return tl.rsqrt(tl.sum(squares, axis=0, keep_dims=True) / inner + eps)
-
-
 @triton.jit(do_not_specialize=["num_squares"])
 def _heads_kernel(
-    x_desc: tl.tensor, squares_ptr: tl.tensor, w_ptr: tl.tensor, bias_ptr: tl.tensor, q_ptr: tl.tensor,
-    rotary_ptr: tl.tensor, cache_ptr: tl.tensor, state_ptr: tl.tensor, norms_ptr: tl.tensor, depths_ptr: tl.tensor,
-    parts_ptr: tl.tensor, arrived_ptr: tl.tensor,
+    x_desc: tl.tensor, rest_desc: tl.tensor, squares_ptr: tl.tensor, w_ptr: tl.tensor, bias_ptr: tl.tensor,
+    q_ptr: tl.tensor, rotary_ptr: tl.tensor, cache_ptr: tl.tensor, state_ptr: tl.tensor, norms_ptr: tl.tensor,
+    depths_ptr: tl.tensor, parts_ptr: tl.tensor, arrived_ptr: tl.tensor,
     num_rows: tl.tensor, inner: tl.tensor, num_squares: tl.tensor, eps: tl.tensor, capacity: tl.tensor,
     H: tl.constexpr, G: tl.constexpr, D: tl.constexpr,
     BIASED: tl.constexpr, NORMED: tl.constexpr, IS_TREE: tl.constexpr, SQUARES: tl.constexpr, SPLITS: tl.constexpr,
-    PARTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    REST: tl.constexpr, PARTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
 ) -> None:  # fmt: skip
-    head, row_begin = _place_of(num_rows, BLOCK_M)
+    head, row_begin = place_of(num_rows, BLOCK_M + REST)
     half: tl.constexpr = D // 2
-    pair, side = _lines_of_pairs(D)
+    pair, side = lines_of_pairs(D)
     columns = head * D + side * half + pair
     w_lines = w_ptr + columns.to(tl.int64) * inner
-    begin, end = _share(inner, SPLITS, BLOCK_K)
+    PIECES: tl.constexpr = PARTS + (1 if REST else 0)
+    begin, end = share_of_split(inner, SPLITS, BLOCK_K)
     sums = tl.zeros((D, BLOCK_M), tl.float32)
+    rest = tl.zeros((D, REST), tl.float32) if REST else sums
     wait_for_previous(OVERLAPS)
     for at in range(begin, end, BLOCK_K):
         w = tl.load(w_lines[:, None] + (at + tl.arange(0, BLOCK_K))[None, :])
         sums = tl.dot(w, x_desc.load([row_begin, at]).T, sums, input_precision=PRECISION)
+        if REST:
+            rest = tl.dot(w, rest_desc.load([row_begin + BLOCK_M, at]).T, rest, input_precision=PRECISION)
     admit_next(OVERLAPS)
-    is_last = _is_last(sums, parts_ptr, arrived_ptr, SPLITS, PARTS, D, BLOCK_M) if SPLITS > 1 else True
+    is_last = True
+    if SPLITS > 1:
+        is_last = leave_sums(sums, rest, parts_ptr, arrived_ptr, SPLITS, PIECES, PARTS, D, BLOCK_M, REST)
     if is_last:
-        scales = _scales(squares_ptr, row_begin, num_rows, num_squares, inner, eps, SQUARES, BLOCK_M)
-        for part in tl.static_range(PARTS):
-            rows = row_begin + part * (BLOCK_M // PARTS) + tl.arange(0, BLOCK_M // PARTS)
-            values = _in_all(sums, parts_ptr, part, SPLITS, PARTS, D, BLOCK_M)
-            values *= _rows_of(scales, part, PARTS, 1, BLOCK_M)
+        scales = row_scales(squares_ptr, row_begin, num_rows, num_squares, inner, eps, SQUARES, BLOCK_M)
+        rest_scales = scales
+        if REST:
+            rest_scales = row_scales(
+                squares_ptr, row_begin + BLOCK_M, num_rows, num_squares, inner, eps, SQUARES, REST
+            )  # fmt: skip
+        for piece in tl.static_range(PIECES):
+            rows = row_begin + rows_of_piece(piece, PARTS, BLOCK_M, REST)
+            values = piece_of_all(sums, rest, parts_ptr, piece, SPLITS, PARTS, D, BLOCK_M, REST)
+            values *= piece_of(scales, rest_scales, piece, PARTS, 1, BLOCK_M)
             if BIASED:
                 values += tl.load(bias_ptr + columns).to(tl.float32)[:, None]
-            left, right = _sides(values, D, BLOCK_M // PARTS)
+            left, right = sides_of_pairs(values, D, rows.shape[0])
             if NORMED:
                 left, right = norm_head(left, right, norms_ptr, head, eps, H, G, D)
             first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
@@ -253,72 +194,78 @@ def _heads_kernel(
 
 @triton.jit(do_not_specialize=["num_squares"])
 def _gated_kernel(
-    x_desc: tl.tensor, squares_ptr: tl.tensor, w_ptr: tl.tensor, out_ptr: tl.tensor,
+    x_desc: tl.tensor, rest_desc: tl.tensor, squares_ptr: tl.tensor, w_ptr: tl.tensor, out_ptr: tl.tensor,
     num_rows: tl.tensor, inner: tl.tensor, num_pairs: tl.tensor, num_squares: tl.tensor, eps: tl.tensor,
     SQUARES: tl.constexpr, WIDE: tl.constexpr, NARROW: tl.constexpr,
-    PARTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    REST: tl.constexpr, PARTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Triton's tiles are powers of two: one of 192 lines is two of them, of WIDE and of NARROW, in the same loop."""
-    tile, row_begin = _place_of(num_rows, BLOCK_M)
+    """Of a tile's lines WIDE and NARROW, of its rows BLOCK_M and REST (`_powers`): up to four tiles in one loop."""
+    tile, row_begin = place_of(num_rows, BLOCK_M + REST)
     first_pair, later_pair = tile * (BLOCK_N // 2), tile * (BLOCK_N // 2) + WIDE // 2
-    w_lines = _pair_lines(first_pair, num_pairs, inner, WIDE)
+    lines, narrow_lines = pair_lines(first_pair, num_pairs, inner, WIDE), first_pair
     wide = tl.zeros((WIDE, BLOCK_M), tl.float32)
+    wide_rest = tl.zeros((WIDE, REST), tl.float32) if REST else wide
+    narrow, narrow_rest = wide, wide
     if NARROW:
-        narrow_lines = _pair_lines(later_pair, num_pairs, inner, NARROW)
+        narrow_lines = pair_lines(later_pair, num_pairs, inner, NARROW)
         narrow = tl.zeros((NARROW, BLOCK_M), tl.float32)
+        narrow_rest = tl.zeros((NARROW, REST), tl.float32) if REST else narrow
     wait_for_previous(OVERLAPS)
     for at in range(0, inner, BLOCK_K):
         ks = tl.arange(0, BLOCK_K)[None, :]
-        x = x_desc.load([row_begin, at]).T
-        wide = tl.dot(tl.load(w_ptr + at + (w_lines[:, None] + ks)), x, wide, input_precision=PRECISION)
+        x, w = x_desc.load([row_begin, at]).T, tl.load(w_ptr + at + (lines[:, None] + ks))
+        wide = tl.dot(w, x, wide, input_precision=PRECISION)
+        if REST:
+            x_rest = rest_desc.load([row_begin + BLOCK_M, at]).T
+            wide_rest = tl.dot(w, x_rest, wide_rest, input_precision=PRECISION)
         if NARROW:
-            w = tl.load(w_ptr + at + (narrow_lines[:, None] + ks))
-            narrow = tl.dot(w, x, narrow, input_precision=PRECISION)
+            w_narrow = tl.load(w_ptr + at + (narrow_lines[:, None] + ks))
+            narrow = tl.dot(w_narrow, x, narrow, input_precision=PRECISION)
+            if REST:
+                narrow_rest = tl.dot(w_narrow, x_rest, narrow_rest, input_precision=PRECISION)
     admit_next(OVERLAPS)
-    scales = _scales(squares_ptr, row_begin, num_rows, num_squares, inner, eps, SQUARES, BLOCK_M)
-    for part in tl.static_range(PARTS):
-        rows = row_begin + part * (BLOCK_M // PARTS) + tl.arange(0, BLOCK_M // PARTS)
-        scale = _rows_of(scales, part, PARTS, 1, BLOCK_M)
-        values = _rows_of(wide, part, PARTS, WIDE, BLOCK_M) * scale
-        _gate(values, first_pair, out_ptr, num_pairs, rows, num_rows, WIDE, BLOCK_M // PARTS)
+    scales = row_scales(squares_ptr, row_begin, num_rows, num_squares, inner, eps, SQUARES, BLOCK_M)
+    rest_scales = scales
+    if REST:
+        rest_scales = row_scales(squares_ptr, row_begin + BLOCK_M, num_rows, num_squares, inner, eps, SQUARES, REST)
+    PIECES: tl.constexpr = PARTS + (1 if REST else 0)
+    for piece in tl.static_range(PIECES):
+        rows = row_begin + rows_of_piece(piece, PARTS, BLOCK_M, REST)
+        scale = piece_of(scales, rest_scales, piece, PARTS, 1, BLOCK_M)
+        values = piece_of(wide, wide_rest, piece, PARTS, WIDE, BLOCK_M) * scale
+        _gate(values, first_pair, out_ptr, num_pairs, rows, num_rows, WIDE)
         if NARROW:
-            values = _rows_of(narrow, part, PARTS, NARROW, BLOCK_M) * scale
-            _gate(values, later_pair, out_ptr, num_pairs, rows, num_rows, NARROW, BLOCK_M // PARTS)
+            values = piece_of(narrow, narrow_rest, piece, PARTS, NARROW, BLOCK_M) * scale
+            _gate(values, later_pair, out_ptr, num_pairs, rows, num_rows, NARROW)
 
 
 @triton.jit
 def _gate(
     sums: tl.tensor, first_pair: tl.tensor, out_ptr: tl.tensor, num_pairs: tl.tensor, rows: tl.tensor,
-    num_rows: tl.tensor, N: tl.constexpr, M: tl.constexpr,
+    num_rows: tl.tensor, N: tl.constexpr,
 ) -> None:  # fmt: skip
-    gate, up = _sides(sums, N, M)
+    gate, up = sides_of_pairs(sums, N, rows.shape[0])
     gate_and_store(gate, up, out_ptr, first_pair + tl.arange(0, N // 2), num_pairs, rows, rows < num_rows)
 
 
 @triton.jit
-def _pair_lines(first_pair: tl.tensor, num_pairs: tl.tensor, inner: tl.tensor, N: tl.constexpr) -> tl.tensor:
-    """Where N lines of gate and up begin, from a pair on; after the last pair it once more. In 32 bits, to which the
-    loop adds the rest: whole addresses would take the registers of sums."""
-    pair, side = _lines_of_pairs(N)
-    return (tl.minimum(first_pair + pair, num_pairs - 1) + side * num_pairs) * inner
-
-
-@triton.jit
 def _add_kernel(
-    x_desc: tl.tensor, w: tl.tensor, norm_ptr: tl.tensor, hidden_ptr: tl.tensor, weighted_ptr: tl.tensor,
-    squares_ptr: tl.tensor, parts_ptr: tl.tensor, arrived_ptr: tl.tensor,
+    x_desc: tl.tensor, rest_desc: tl.tensor, w: tl.tensor, norm_ptr: tl.tensor, hidden_ptr: tl.tensor,
+    weighted_ptr: tl.tensor, squares_ptr: tl.tensor, parts_ptr: tl.tensor, arrived_ptr: tl.tensor,
     num_rows: tl.tensor, outer: tl.tensor, inner: tl.tensor, tap_ptr: tl.tensor, tap_stride: tl.tensor,
     IS_TAPPED: tl.constexpr, COPIES: tl.constexpr, SPLITS: tl.constexpr,
-    PARTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    REST: tl.constexpr, PARTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
 ) -> None:  # fmt: skip
-    tile, row_begin = _place_of(num_rows, BLOCK_M)
+    tile, row_begin = place_of(num_rows, BLOCK_M + REST)
     columns = tile * BLOCK_N + tl.arange(0, BLOCK_N)
     if not COPIES:
         w_lines = w + tl.minimum(columns, outer - 1).to(tl.int64) * inner
-    begin, end = _share(inner, SPLITS, BLOCK_K)
+    PIECES: tl.constexpr = PARTS + (1 if REST else 0)
+    begin, end = share_of_split(inner, SPLITS, BLOCK_K)
     sums = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
+    rest = tl.zeros((BLOCK_N, REST), tl.float32) if REST else sums
     wait_for_previous(OVERLAPS)
     for at in range(begin, end, BLOCK_K):
         if COPIES:
@@ -326,18 +273,22 @@ def _add_kernel(
         else:
             lines = tl.load(w_lines[:, None] + (at + tl.arange(0, BLOCK_K))[None, :])
         sums = tl.dot(lines, x_desc.load([row_begin, at]).T, sums, input_precision=PRECISION)
+        if REST:
+            rest = tl.dot(lines, rest_desc.load([row_begin + BLOCK_M, at]).T, rest, input_precision=PRECISION)
     admit_next(OVERLAPS)
-    is_last = _is_last(sums, parts_ptr, arrived_ptr, SPLITS, PARTS, BLOCK_N, BLOCK_M) if SPLITS > 1 else True
+    is_last = True
+    if SPLITS > 1:
+        is_last = leave_sums(sums, rest, parts_ptr, arrived_ptr, SPLITS, PIECES, PARTS, BLOCK_N, BLOCK_M, REST)
     if is_last:
         is_column = columns < outer
         norm = tl.load(norm_ptr + columns, mask=is_column, other=0.0).to(tl.float32)[:, None]
-        for part in tl.static_range(PARTS):
-            rows = row_begin + part * (BLOCK_M // PARTS) + tl.arange(0, BLOCK_M // PARTS)
+        for piece in tl.static_range(PIECES):
+            rows = row_begin + rows_of_piece(piece, PARTS, BLOCK_M, REST)
             is_row, place = rows < num_rows, rows[None, :] * outer + columns[:, None]
             is_out = is_row[None, :] & is_column[:, None]
             before = tl.load(hidden_ptr + place, mask=is_out, other=0.0)
             add_and_store(
-                _in_all(sums, parts_ptr, part, SPLITS, PARTS, BLOCK_N, BLOCK_M), before, norm,
+                piece_of_all(sums, rest, parts_ptr, piece, SPLITS, PARTS, BLOCK_N, BLOCK_M, REST), before, norm,
                 hidden_ptr, weighted_ptr, squares_ptr + tile * num_rows + rows,
                 tap_ptr + rows[None, :] * tap_stride + columns[:, None], place, is_out, is_row, IS_TAPPED,
             )  # fmt: skip
