@@ -37,7 +37,8 @@ def steps(out: Path, records: Path, gpu: str) -> dict[str, list[str]]:
     eight = f"--num_questions 8 --max_new_tokens 256 {graph}"
     priced = f"--latency_profile {folder}/{family}.json --latency_target bundled"
     four = f"--spec_len 5 --num_questions 4 --max_new_tokens 96 {graph}"
-    tuned = "--models Qwen3-8B --counts 16 64 --skip variants --limit_s 75"
+    tuned = "--models Qwen3-8B --counts 256 64 128 --skip variants --limit_s 100"
+    kernels = "tests/test_kernels.py tests/test_products_many.py tests/test_int8_kernels.py"
     bundled = "--drafter bundled --ar_drafter bundled --targets bundled --contexts 256"
     lines = {
         "head_tests": "-m pytest -q -rs -n 12 tests/test_gpu.py -k recorded_passes",
@@ -45,7 +46,7 @@ def steps(out: Path, records: Path, gpu: str) -> dict[str, list[str]]:
         "attention_plans": f"-m profiling.tune_attention --out {folder}/attention_plans.json",
         "product_plans": f"-m profiling.tune_engine {tuned} --out {folder}/product_plans.json",
         **_at_size("Qwen3-8B", gpu, folder, "--rows --repeats 50"),
-        "tests": "-m pytest -q -rs -n 14 tests/test_gpu.py tests/test_kernels.py tests/test_int8_kernels.py",
+        "tests": f"-m pytest -q -rs -n 14 tests/test_gpu.py {kernels}",
         "int8_weights": "-m experiments.int8_weights",
         "profile": f"-m profiling.profile_engine --name {shapes} --out {folder}",
         "speculation": f"-m experiments.profile_speculation --profile {folder}/{shapes}.json --out {folder}",

@@ -54,6 +54,7 @@ class FusedProducts:
         self.plans = self._launcher.plans
 
     def begin(self, stream: Stream) -> None:
+        stream.squares_TM = None
         if len(stream.hidden_MC) <= ONE_TILE:  # with many it is done where a fused product asks for it
             self._begin(stream)
 
