@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import random
+from argparse import Namespace
+from ast import literal_eval
 from dataclasses import replace
+from math import inf
 
 import pytest
 import torch
@@ -241,3 +244,35 @@ def test_plans_of_many_rows_to_try_fit_a_programs_memory_and_what_they_cut() -> 
     for kind, (outer, inner) in shapes.items():
         few = engine_candidates.plans_to_try(replace(half, head_size=128), (kind, 32, outer, inner))
         assert not any(plan is not None and plan.block_m for plan in few)
+
+
+def test_the_tuner_prints_lines_by_which_the_engine_runs_many_rows(monkeypatch) -> None:
+    """From trial to table, but for the clock: of each product the plan that is said to be the fastest, whose passes
+    are near the usual ones, and which the engine then takes."""
+    lm, named = by_kernels(GraphLM(toy_model("qwen3", 7, hidden_size=64).to(DEVICE))), "add"
+    bench = Namespace(counts=[80], limit_s=inf)
+    said = {name: Plan(64, 64, 1, 4, 3, 80) for name in ("gated", named)}
+
+    def time_layers(lm: GraphLM, count: int, chosen: dict) -> float:
+        return 100.0 - sum(plan == said.get(key[0]) for key, plan in chosen.items())
+
+    monkeypatch.setitem(engine_candidates.MANY, 80, {kind: [(64, 80, 64, 1, 4, 3)] for kind in said})
+    monkeypatch.setattr(tune_engine, "time_layers", time_layers)
+    monkeypatch.setattr(tune_engine, "compile_ahead", lambda *_: None)
+    monkeypatch.setattr(tune_engine, "after_context", lambda _: lm)
+    monkeypatch.setattr(tune_engine, "CONTEXT", 0)
+    monkeypatch.setattr(tune_engine, "token_ids", lambda: random_ids(1, 80))
+    monkeypatch.setattr(planned_passes, "timed_in_turn", lambda _, calls, __: {name: {"ms": 1.0} for name in calls})
+    found: dict = {}
+    tune_engine.tune_plans(None, bench, (1e3, 1e30), found, lambda: None)
+    one = found["80"]
+    assert "MEASURED_PLANS" not in one["query, key, value"]  # there is no plan for its heads
+    assert one["difference"]["tree"] < 1e-4 and one["passes"]["tree"]["usual_ms"] == 1.0
+    layer = lm.weights.layers[0]
+    for name, w in {"output": layer.output_CHD, "gate, up": layer.gate_up_2IC, "down": layer.down_CI}.items():
+        kind = "gated" if name == "gate, up" else named
+        assert one[name][engine_candidates.plan_name(said[kind])] < one[name]["usual"]
+        half = replace(lm.weights, embedding_VC=torch.zeros(1, dtype=HALF))
+        line = tune_engine.table_line(half, (kind, 80, *w.shape), said[kind])
+        place, made = line["MEASURED_PLANS"].split(": ", 1)
+        assert literal_eval(place) == (kind, 80, *w.shape) and made == f"{said[kind]},"
