@@ -164,7 +164,6 @@ def tune_plans(
 def compile_ahead(lm: GraphLM, counts: Sequence[int], end: float) -> None:
     """Launch, in threads, the first plans of each product for each number of rows: later launches find them compiled.
     What does not compile fails again where it is tried; after `end` none begins."""
-
     import torch
 
     def launch(name: str, key: Key, plan: Plan | None) -> None:
@@ -172,6 +171,7 @@ def compile_ahead(lm: GraphLM, counts: Sequence[int], end: float) -> None:
             if plan is not None and time.monotonic() < end:
                 run_product(lm, name, key, plan)
 
+    lm.predict(token_ids()[CONTEXT:][:1])  # keys go where this one's did, after the context
     with ThreadPoolExecutor() as pool:
         for count in counts:
             for name, (kind, outer, inner) in products_of(lm.weights, count).items():
