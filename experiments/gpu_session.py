@@ -26,6 +26,7 @@ from profiling.common import cuda_device, parser_of, run_command
 from profiling.roofline import gpu_of
 from specdec.errors import UserError
 
+KERNEL_TESTS = ("kernels", "products_many", "int8_kernels", "tree_search", "level_kernels")
 TAIL = 1500  # characters of a failed step's output that are shown
 
 
@@ -37,16 +38,16 @@ def steps(out: Path, records: Path, gpu: str) -> dict[str, list[str]]:
     eight = f"--num_questions 8 --max_new_tokens 256 {graph}"
     priced = f"--latency_profile {folder}/{family}.json --latency_target bundled"
     four = f"--spec_len 5 --num_questions 4 --max_new_tokens 96 {graph}"
-    tuned = "--models Qwen3-8B --counts 16 64 --skip variants --limit_s 75"
+    tuned = "--models Qwen3-8B --counts 256 64 128 --skip variants --limit_s 100"
+    kernels = " ".join(f"tests/test_{name}.py" for name in KERNEL_TESTS)
     bundled = "--drafter bundled --ar_drafter bundled --targets bundled --contexts 256"
-    tests = "tests/test_gpu.py tests/test_kernels.py tests/test_tree_search.py"
     lines = {
         "head_tests": "-m pytest -q -rs -n 12 tests/test_gpu.py -k recorded_passes",
-        "tree_tests": f"-m pytest -q -rs -n 12 {tests} -k tree",
+        "tree_tests": f"-m pytest -q -rs -n 12 tests/test_gpu.py {kernels} -k tree",
         "attention_plans": f"-m profiling.tune_attention --out {folder}/attention_plans.json",
         "product_plans": f"-m profiling.tune_engine {tuned} --out {folder}/product_plans.json",
         **_at_size("Qwen3-8B", gpu, folder, "--rows --repeats 50"),
-        "tests": f"-m pytest -q -rs -n 14 {tests} tests/test_int8_kernels.py",
+        "tests": f"-m pytest -q -rs -n 14 tests/test_gpu.py {kernels}",
         "int8_weights": "-m experiments.int8_weights",
         "profile": f"-m profiling.profile_engine --name {shapes} --out {folder}",
         "speculation": f"-m experiments.profile_speculation --profile {folder}/{shapes}.json --out {folder}",

@@ -2,8 +2,8 @@
 
     python -m experiments.tree_products --targets Qwen3-8B
 
-What `BackendOptions.fused_up_to` is chosen by: every size of a tree's pass is timed both ways, by turns. The last line
-on stdout is JSON.
+Every size of a tree's pass is timed both ways, by turns; of more than 64 rows those products are fused that a plan was
+measured for. The last line on stdout is JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from specdec.models.graph.graph_lm import GraphLM
 
 CONTEXT = 512
-FUSED_AT_MOST = 144  # rows: beyond, a program's sums find no room in the registers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,9 +57,8 @@ def measure_count(lm: GraphLM, count: int, repeats: int) -> dict[str, Any]:
     from profiling.bench import timed_in_turn
 
     parents = [(row - 1) // 2 for row in range(count)]
-    limits = {"library": 0, "fused": count} if count <= FUSED_AT_MOST else {"library": 0}
     made: dict[str, Any] = {}
-    for name, limit in limits.items():
+    for name, limit in {"library": 0, "fused": count}.items():
         lm.options, call = BackendOptions(limit), partial(lm.predict, [1] * count, parents=parents)
         lm.graphs.clear()
         made[name] = attempt(partial(timed_in_turn, lm, {"pass": call}, repeats))

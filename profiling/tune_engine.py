@@ -4,8 +4,9 @@
 
 For each model: passes under several `BackendOptions` and the kernels that they spend their time in; then, for layers
 over some numbers of tokens, product by product, what other plans make of them: a product is judged in its place, with
-its neighbours and the caches as they leave them, and the best plan stays while the next product is tried. A variant
-that fails is reported and left out. The last line on stdout is JSON.
+its neighbours and the caches as they leave them, and the best plan stays while the next product is tried. Lines to
+paste into `plans.MEASURED_PLANS` are printed, and what whole passes gain by them (`planned_passes.py`). Plans worth a
+trial are compiled ahead, in threads. A variant that fails is reported and left out. The last line on stdout is JSON.
 """
 
 from __future__ import annotations
@@ -16,17 +17,19 @@ import time
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, replace
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
-from itertools import chain, product
+from itertools import islice
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiling.common import attempt, cuda_device, parser_of, run_command, save_json
+from profiling.engine_candidates import Key, plan_name, plans_to_try
 from profiling.roofline import BLOCK, SUB_BLOCK
 from specdec.models.checkpoints import IN_DTYPE, INT8, TARGET
-from specdec.models.graph.plans import BackendOptions, Plan, measured_plan, plan_int8, plan_product, tile_rows
+from specdec.models.graph.plans import MAX_NODES, ONE_TILE, BackendOptions, Plan, plan_rows
 from specdec.records.provenance import provenance
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ VARIANTS = FUSED | {"no_overlap": BackendOptions(overlaps=False)}
 CONTEXT = 512
 TUNED_COUNTS = (1, 16, 32, 64)
 GAIN = 0.002  # of the layers' time: less than that is chance
+COMPILED_AHEAD = 10  # plans of each product
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,18 +60,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def tune(flags: Namespace) -> dict[str, Any]:
-    from profiling.bench import make_model, measure_copy
+    from profiling.bench import make_model, measure_copy, measure_products
     from specdec.models.int8 import quantised
     from specdec.models.load import resolve_dtype
 
     device = cuda_device("tune_engine")
-    result: dict[str, Any] = {"dtype": flags.dtype, "copy_TB_per_s": measure_copy(device) / 1e9}
+    dtype = resolve_dtype(flags.dtype, device)
+    speeds = measure_copy(device), measure_products(device, dtype)
+    result: dict[str, Any] = {"dtype": flags.dtype, "copy_TB_per_s": speeds[0] / 1e9, "TFLOP_per_s": speeds[1] / 1e9}
     for name in flags.models:
-        model = make_model(name, TARGET, device, resolve_dtype(flags.dtype, device))
+        model = make_model(name, TARGET, device, dtype)
         model = quantised(model, device) if flags.target_weights == INT8 else model
         result[name] = {"plans": {}}
         if flags.skip != "plans":
-            tune_plans(model, flags, result[name]["plans"], lambda: _keep(flags, result))
+            tune_plans(model, flags, speeds, result[name]["plans"], lambda: _keep(flags, result))
         variants = {} if flags.skip == "variants" else VARIANTS
         result[name]["variants"] = {one: attempt(partial(measure_variant, model, how)) for one, how in variants.items()}
         del model
@@ -115,7 +121,7 @@ def kernels_of(call: Callable[[], object], repeats: int = 5) -> dict[str, list[f
 
 def token_ids() -> list[int]:
     """A context, and the longest draft after it."""
-    return [1 + index % 997 for index in range(CONTEXT + max(COUNTS))]
+    return [1 + index % 997 for index in range(CONTEXT + 1 + MAX_NODES)]
 
 
 def after_context(model: PreTrainedModel, options: BackendOptions | None = None) -> GraphLM:
@@ -128,21 +134,76 @@ def after_context(model: PreTrainedModel, options: BackendOptions | None = None)
     return lm
 
 
-def tune_plans(model: PreTrainedModel, flags: Namespace, found: dict[str, Any], keep: Callable[[], None]) -> None:
-    """Into `found`, count by count; `keep` is called after each product."""
+def tune_plans(
+    model: PreTrainedModel,
+    flags: Namespace,
+    speeds: tuple[float, float],
+    found: dict[str, Any],
+    keep: Callable[[], None],
+) -> None:
+    """Into `found`, count by count; `keep` is called after each product and each count."""
+    from profiling.planned_passes import measure_passes
+
     lm, end = after_context(model), time.monotonic() + flags.limit_s
+    compile_ahead(lm, flags.counts, end)
     for index, count in enumerate(flags.counts):
-        lm.predict(token_ids()[CONTEXT : CONTEXT + count])  # what is recorded from now on reads these inputs
+        draft = token_ids()[CONTEXT : CONTEXT + count]
+        lm.predict(draft)  # what is recorded from now on reads these inputs
         until = time.monotonic() + (end - time.monotonic()) / (len(flags.counts) - index)
-        best: dict[tuple[str, int, int, int], Plan] = {}
+        best: dict[Key, Plan] = {}
         found[str(count)] = {}
         for name, one in compare_plans(lm, count, until, best):
             found[str(count)][name] = one
             keep()
         found[str(count)]["difference"] = attempt(partial(difference, lm, count, best))
+        found[str(count)]["passes"] = attempt(partial(measure_passes, lm, draft, best, speeds))
+        print(f"passes of {count}:", found[str(count)]["passes"], file=sys.stderr, flush=True)
+        keep()
 
 
-def difference(lm: GraphLM, count: int, plans: dict[tuple[str, int, int, int], Plan]) -> dict[str, float]:
+def compile_ahead(lm: GraphLM, counts: Sequence[int], end: float) -> None:
+    """Launch, in threads, the first plans of each product for each number of rows: later launches find them compiled.
+    What does not compile fails again where it is tried; after `end` none begins."""
+    import torch
+
+    def launch(name: str, key: Key, plan: Plan | None) -> None:
+        with suppress(Exception), torch.cuda.device(lm.device):
+            if plan is not None and time.monotonic() < end:
+                run_product(lm, name, key, plan)
+
+    lm.predict(token_ids()[CONTEXT:][:1])  # keys go where this one's did, after the context
+    with ThreadPoolExecutor() as pool:
+        for count in counts:
+            for name, (kind, outer, inner) in products_of(lm.weights, count).items():
+                key = (kind, count, outer, inner)
+                for plan in islice(plans_to_try(lm.weights, key), 1, 1 + COMPILED_AHEAD):
+                    pool.submit(launch, name, key, plan)
+    torch.cuda.synchronize(lm.device)
+
+
+def run_product(lm: GraphLM, name: str, key: Key, plan: Plan) -> None:
+    """One product of the first layer by a plan; what it leaves in the cache, the next pass writes over."""
+    import torch
+
+    from specdec.models.graph.network import Place, Stream
+    from specdec.models.graph.products import FusedProducts
+
+    layer, buffers, products = lm.weights.layers[0], lm.network.buffers, FusedProducts(lm.options.overlaps)
+    products.plans[key] = plan
+    with torch.inference_mode():
+        stream = Stream(buffers.hidden_MC[: key[1]].clone(), layer.attention_norm_C, lm.weights.norm_eps)
+        products.begin(stream)
+        if name == "query, key, value":
+            place = Place(buffers.rotary_2PE, buffers.cache_L2GPD[0], buffers.state, layer.head_norms_2D)
+            products.queries(stream, layer.qkv_NC, layer.qkv_bias_N, place)
+        elif name == "gate, up":
+            products.gated(stream, layer.gate_up_2IC)
+        else:
+            w_CI = layer.down_CI if name == "down" else layer.output_CHD
+            products.add(stream, stream.hidden_MC.new_ones(key[1], key[3]), w_CI, layer.mlp_norm_C)
+
+
+def difference(lm: GraphLM, count: int, plans: dict[Key, Plan]) -> dict[str, float]:
     """How far `plans` take the logits from those by the usual ones, of their own length: of a chain, and of a tree."""
     from specdec.models.graph.products import FusedProducts
 
@@ -160,13 +221,11 @@ def difference(lm: GraphLM, count: int, plans: dict[tuple[str, int, int, int], P
     return found
 
 
-def compare_plans(
-    lm: GraphLM, count: int, until: float, best: dict[tuple[str, int, int, int], Plan]
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def compare_plans(lm: GraphLM, count: int, until: float, best: dict[Key, Plan]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each product's plans with the microseconds of all layers over `count` tokens, the fastest first, and the line of
     `MEASURED_PLANS` that is worth having; `best` collects them. No plan is tried after its product's share of the time.
     """
-    products = products_of(lm.weights)
+    products = products_of(lm.weights, count)
     for index, (name, (kind, outer, inner)) in enumerate(products.items()):
         key = (kind, count, outer, inner)
         end = time.monotonic() + (until - time.monotonic()) / (len(products) - index)
@@ -181,17 +240,15 @@ def compare_plans(
         yield name, one
 
 
-def table_line(weights: Weights, key: tuple[str, int, int, int], plan: Plan) -> dict[str, str]:
+def table_line(weights: Weights, key: Key, plan: Plan) -> dict[str, str]:
     """The line of `MEASURED_PLANS` by which the engine takes a plan; none for values that it has no plans of."""
     kind, count, outer, inner = key
     if weights.is_int8 or weights.dtype.itemsize != 2:
         return {}
-    return {"MEASURED_PLANS": f"{(kind, tile_rows(count), outer, inner)}: {plan},"}
+    return {"MEASURED_PLANS": f"{(kind, plan_rows(count), outer, inner)}: {plan},"}
 
 
-def timed_plans(
-    lm: GraphLM, best: dict[tuple[str, int, int, int], Plan], key: tuple[str, int, int, int], end: float
-) -> dict[Plan | None, float]:
+def timed_plans(lm: GraphLM, best: dict[Key, Plan], key: Key, end: float) -> dict[Plan | None, float]:
     """Microseconds of the layers by plan of the product `key`, those that run; None: what is usual, measured first."""
     times: dict[Plan | None, float] = {}
     for plan in plans_to_try(lm.weights, key):
@@ -204,33 +261,13 @@ def timed_plans(
     return times
 
 
-def plan_name(plan: Plan) -> str:
-    return f"n{plan.block_n} k{plan.block_k} s{plan.splits} w{plan.num_warps} x{plan.num_stages}"
-
-
-def plans_to_try(weights: Weights, key: tuple[str, int, int, int]) -> list[Plan | None]:
-    """What is usual for a product (None), and all plans that are worth a trial, those near the usual one first."""
-    (kind, count, outer, inner), size = key, weights.dtype.itemsize
-    if kind == "heads":
-        return [None, *head_candidates(weights.head_size, inner)]
-    if weights.is_int8:
-        usual = plan_int8(kind, count, outer, inner, size)
-        return [None, *(plan for plan in candidates_int8(usual, inner) if plan != usual)]
-    usual = measured_plan(kind, count, outer, inner, size) or plan_product(outer, inner, kind, size)
-    others = {plan for plan in candidates(kind, inner) if plan != usual}
-    return [None, *sorted(others, key=lambda plan: differences(plan, usual))]
-
-
-def differences(plan: Plan, other: Plan) -> tuple[int, str]:
-    """In how many things two plans differ; among equals, by name."""
-    return sum(mine != its for mine, its in zip(astuple(plan), astuple(other), strict=True)), plan_name(plan)
-
-
-def products_of(weights: Weights) -> dict[str, tuple[str, int, int]]:
-    """A layer's products: what plans call their kind, outer and inner size."""
-    layer = weights.layers[0]
-    has_norms = layer.head_norms_2D is not None
-    kind = "rotated" if not has_norms else "scaled" if weights.is_int8 else "heads"
+def products_of(weights: Weights, count: int) -> dict[str, tuple[str, int, int]]:
+    """A layer's products over `count` rows that have plans: what those call their kind, outer and inner size."""
+    layer, is_many = weights.layers[0], count > ONE_TILE
+    if is_many and weights.is_int8:
+        return {}
+    is_head = layer.head_norms_2D is not None or is_many
+    kind = "rotated" if not is_head else "scaled" if weights.is_int8 else "heads"
     matrices = {
         "query, key, value": (kind, layer.qkv_NC),
         "output": ("add", layer.output_CHD),
@@ -240,43 +277,7 @@ def products_of(weights: Weights) -> dict[str, tuple[str, int, int]]:
     return {name: (kind, matrix.shape[0], matrix.shape[1]) for name, (kind, matrix) in matrices.items()}
 
 
-def head_candidates(head_size: int, inner: int) -> Iterator[Plan]:
-    """Plans whose tile is one head: the library multiplies without one."""
-    for block_k, splits, warps, stages in (
-        *((64, 5, 4, 4), (64, 5, 8, 4), (128, 2, 4, 3), (128, 2, 8, 3), (64, 2, 8, 6), (64, 3, 4, 4)),
-        *((128, 5, 8, 3), (64, 8, 4, 4), (128, 3, 4, 4), (64, 4, 4, 5), (32, 5, 4, 6)),
-    ):
-        if inner % block_k == 0:
-            yield Plan(head_size, block_k, splits, warps, stages)
-
-
-def candidates(kind: str, inner: int) -> Iterator[Plan]:
-    """Plans worth trying; those that do not divide the inner size are left out."""
-    whole_lines = ((16,), (128, 256), (1,), (2, 4), (3, 4))
-    choices: dict[str, list[tuple[tuple[int, ...], ...]]] = {
-        "rotated": [whole_lines, ((64,), (64, 128), (1, 2, 3, 4), (4,), (3, 4, 6))],
-        "gated": [((64, 128), (64, 128), (1,), (4, 8), (3, 4))],
-        "add": [whole_lines, ((64,), (128, 256), (2, 3, 4, 6, 8), (4,), (4, 6))],
-    }
-    for block_n, block_k, splits, warps, stages in chain.from_iterable(product(*choice) for choice in choices[kind]):
-        plan = Plan(block_n=block_n, block_k=block_k, splits=splits, num_warps=warps, num_stages=stages)
-        if inner % plan.block_k == 0:
-            yield plan
-
-
-def candidates_int8(default: Plan, inner: int) -> Iterator[Plan]:
-    """Plans for weights in 8 bits that lie around the usual one: a few, for each is compiled."""
-    splits = {default.splits, max(1, default.splits // 2), 2 * default.splits} if default.splits > 1 else {1, 2}
-    yield from (replace(default, splits=count) for count in splits)
-    yield from (replace(default, num_stages=count) for count in (3, 5, 6))
-    yield replace(default, num_warps=8)
-    yield replace(default, block_n=2 * default.block_n)
-    for block_k in (default.block_k // 2, 2 * default.block_k):
-        if inner % block_k == 0:
-            yield replace(default, block_k=block_k)
-
-
-def time_layers(lm: GraphLM, count: int, plans: dict[tuple[str, int, int, int], Plan]) -> float:
+def time_layers(lm: GraphLM, count: int, plans: dict[Key, Plan]) -> float:
     """Microseconds of the layers over `count` tokens under `plans`, by events around replays."""
     import torch
 

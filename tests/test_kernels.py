@@ -34,8 +34,8 @@ from specdec.models.graph.plans import (  # noqa: E402
     Plan,
     fitting,
     plan_attention,
+    plan_rows,
     smaller_attention,
-    tile_rows,
 )
 from specdec.models.graph.products import FusedProducts  # noqa: E402
 from specdec.models.graph.weights import HEAD_SIZES  # noqa: E402
@@ -241,8 +241,9 @@ def test_cuts_of_attention_are_small_enough() -> None:
 
 def test_cuts_of_measured_products_divide_what_they_cut() -> None:
     for (kind, rows, outer, inner), plan in plans.MEASURED_PLANS.items():
-        assert rows == tile_rows(rows) <= BackendOptions.fused_up_to and inner % plan.block_k == 0
+        assert rows == plan_rows(rows) <= BackendOptions.fused_up_to and inner % plan.block_k == 0
         assert outer % plan.block_n == 0 and (kind != "heads" or plan.block_n in HEAD_SIZES)
+        assert plan.block_m or rows <= plans.ONE_TILE
 
 
 def test_the_table_of_attention_says_which_kernels_run(monkeypatch) -> None:

@@ -17,7 +17,7 @@ from toys import random_ids, toy_model
 
 from experiments import gpu_session, profile_overhead, profile_sampling, profile_speculation
 from experiments.profile_speculation import Means, Script, ScriptedBlockDrafter, ScriptedTarget, Turn
-from profiling import check_lossless, profile_engine, tune_engine
+from profiling import check_lossless, engine_candidates, profile_engine, tune_engine
 from specdec.commands import rank
 from specdec.commands.run import parse_args
 from specdec.decoding.loop import speculate
@@ -98,7 +98,7 @@ def test_the_tuner_tries_what_is_not_usual(monkeypatch) -> None:
     plan, key = plans.Plan(64, 128, 2, num_stages=6), ("add", 16, 32, 4096)
     monkeypatch.setitem(plans.MEASURED_PLANS, key, plan)
     half, full = toy_model("qwen2", 1).bfloat16(), toy_model("qwen2", 1)
-    tried = [tune_engine.plans_to_try(join_weights(model, None), key) for model in (half, full)]
+    tried = [engine_candidates.plans_to_try(join_weights(model, None), key) for model in (half, full)]
     assert [plan in one for one in tried] == [False, True] and tried[0][0] is tried[1][0] is None
 
 

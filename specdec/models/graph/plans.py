@@ -7,9 +7,10 @@ NUM_PROGRAMS = 132  # multiprocessors of an H100 or H200
 SHARED_MEMORY = 160 * 1024  # bytes of a program's that the largest cuts take
 TILE = 64  # lines of weights that tensor cores take at once
 FEW_ROWS = 64  # up to so many, attention has little more to do than to read the cache
+ONE_TILE = 64  # up to so many rows a tile of a product has them all
 # Rows of a tree's pass, the last known token among them: for trees of 16, 32, 64, 128 and 256 nodes, with little room
 # to spare, and for trees of 127 and 255, whose rows fill the matrix library's tiles of 128. Up to 64 rows are
-# multiplied in the fused kernels, which take powers of two.
+# multiplied in fused kernels that take powers of two.
 TREE_COUNTS = (16, 32, 64, 80, 128, 144, 256, 272)
 MAX_NODES = TREE_COUNTS[-1] - 1
 # Of weights in 8 bits, up to a number of rows: inputs of a step, and how many steps are on their way.
@@ -22,23 +23,30 @@ class BackendOptions:
     """How passes run on a GPU; results differ by rounding only.
 
     `fused_up_to`: passes of at most this number of tokens multiply in kernels with the norms, the rotation, the gate
-    and the residual sum inside; longer ones in the matrix library. `overlaps`: a layer's kernels begin while the one
-    before them ends, on GPUs that can; this changes no bit.
+    and the residual sum inside, those of more than `ONE_TILE` where a plan was measured; longer ones in the matrix
+    library. `overlaps`: a layer's kernels begin while the one before them ends, on GPUs that can; this changes no bit.
     """
 
-    fused_up_to: int = 64
+    fused_up_to: int = TREE_COUNTS[-1]
     overlaps: bool = True
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How one product is cut: tiles of `block_n` outputs, steps of `block_k` inputs, `splits` programs per tile."""
+    """How one product is cut: tiles of `block_n` outputs, steps of `block_k` inputs, `splits` programs per tile.
+
+    `block_m`: rows of a tile of the kernels for many rows (`products_many.py`), a power of two or the sum of two, as
+    144; 0: the kernels of few rows, whose tile has all. With it also `copies_weights`, which then come by the copy
+    engine ("add"), and a `block_n` that is such a sum, as 192 ("gated").
+    """
 
     block_n: int
     block_k: int
     splits: int = 1
     num_warps: int = 4
     num_stages: int = 4
+    block_m: int = 0
+    copies_weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,9 +89,10 @@ def smaller_attention(plan: AttentionPlan) -> AttentionPlan:
     return replace(plan, block_rows=min(64, plan.block_rows), num_warps=4, num_stages=2)
 
 
-# Plans that were measured, in place of those that are computed: by kind, rows of a tile, outer and inner size, in
+# Plans that were measured, in place of those that are computed: by kind, rows (`plan_rows`), outer and inner size, in
 # 16-bit values. What `profiling.tune_engine` prints belongs here. Only here are "heads": products whose tile is one
-# head, which is normed or turned by a tree's depths in them; without a plan the library multiplies.
+# head, which is normed or turned by a tree's depths in them; without a plan the library multiplies. So it does products
+# of more than ONE_TILE rows of any kind.
 MEASURED_PLANS: dict[tuple[str, int, int, int], Plan] = {
     # Qwen3-8B on an H200
     ("heads", 16, 6144, 4096): Plan(128, 128, 2, num_stages=3),
@@ -94,7 +103,12 @@ MEASURED_PLANS: dict[tuple[str, int, int, int], Plan] = {
 
 def measured_plan(kind: str, num_rows: int, outer: int, inner: int, itemsize: int) -> Plan | None:
     """The plan that was measured for `num_rows` rows of values of `itemsize` bytes; None: there is none."""
-    return MEASURED_PLANS.get((kind, tile_rows(num_rows), outer, inner)) if itemsize == 2 else None
+    return MEASURED_PLANS.get((kind, plan_rows(num_rows), outer, inner)) if itemsize == 2 else None
+
+
+def plan_rows(num_rows: int) -> int:
+    """What a plan is found by: rows of the tile that all fit in, or many rows as they are."""
+    return tile_rows(num_rows) if num_rows <= ONE_TILE else num_rows
 
 
 def tile_rows(num_rows: int) -> int:

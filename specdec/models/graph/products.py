@@ -17,10 +17,12 @@ import triton
 import triton.language as tl
 
 from specdec.models.graph.attention import shared_memory
+from specdec.models.graph.epilogues import add_and_store, angles_of, gate_and_store, norm_head, rotate_and_store
 from specdec.models.graph.kernels import GpuOperations
 from specdec.models.graph.network import LibraryProducts, Place, Stream
 from specdec.models.graph.overlap import admit_next, wait_for_previous
-from specdec.models.graph.plans import SHARED_MEMORY, tile_rows
+from specdec.models.graph.plans import ONE_TILE, SHARED_MEMORY, Plan, tile_rows
+from specdec.models.graph.products_many import ManyRows
 from specdec.models.graph.tiles import merge_splits, multiply
 from specdec.models.graph.weights import LayerWeights
 from specdec.models.int8 import Int8Matrix, Matrix
@@ -41,15 +43,22 @@ def can_fuse(layer: LayerWeights) -> bool:
 
 
 class FusedProducts:
-    """`network.Products` by one kernel each. One instance serves one stream."""
+    """`network.Products` by one kernel each, of many rows where a plan is known; else by the library. One instance
+    serves one stream."""
 
     def __init__(self, overlaps: bool) -> None:
         """`plans`: those of its launcher."""
         operations = GpuOperations(overlaps)
         self._library, self._launcher = LibraryProducts(operations), operations.launcher
+        self._many = ManyRows(self._launcher)
         self.plans = self._launcher.plans
 
     def begin(self, stream: Stream) -> None:
+        stream.squares_TM = None
+        if len(stream.hidden_MC) <= ONE_TILE:  # with many it is done where a fused product asks for it
+            self._begin(stream)
+
+    def _begin(self, stream: Stream) -> None:
         hidden_MC = stream.hidden_MC
         stream.weighted_MC = torch.empty_like(hidden_MC)
         stream.squares_TM = hidden_MC.new_empty(1, len(hidden_MC), dtype=torch.float32)
@@ -62,9 +71,13 @@ class FusedProducts:
         _, num_kv_heads, capacity, head_size = place.cache_2GPD.shape
         # A head's norm needs its whole row, and a tree's rows turn by their depths: in tiles of one head each, where
         # a plan says so.
-        kind = "rotated" if place.norms_2D is None and place.tree is None else "heads"
-        if kind == "heads" and not self._has_tiles_of_heads(stream, w_NC, head_size):
+        is_few = len(stream.hidden_MC) <= ONE_TILE
+        kind = "rotated" if is_few and place.norms_2D is None and place.tree is None else "heads"
+        plan = self._plan(kind, stream.hidden_MC, w_NC)
+        if plan is None or (kind == "heads" and plan.block_n != head_size):
             return self._library.queries(stream, w_NC, bias_N, place)
+        if plan.block_m and isinstance(w_NC, torch.Tensor):
+            return self._many.queries(plan, self._begun(stream), w_NC, bias_N, place)
         num_heads = len(w_NC) // head_size - 2 * num_kv_heads
         q_MHD = stream.hidden_MC.new_empty(len(stream.hidden_MC), num_heads, head_size)
         bias = stream.norm_C if bias_N is None else bias_N  # without one nobody looks at it
@@ -73,28 +86,39 @@ class FusedProducts:
         depths_M = place.state if place.tree is None else place.tree.depths_M
         sizes = (capacity, num_heads, num_kv_heads, head_size, place.norms_2D is not None, place.tree is not None)
         rotation = (bias, *where, norms_2D, depths_M, *sizes)
-        self._multiply_pairs(kind, stream, w_NC, q_MHD, rotation, bias_N is not None)
+        self._multiply_pairs(kind, plan, stream, w_NC, q_MHD, rotation, bias_N is not None)
         return q_MHD
 
-    def _has_tiles_of_heads(self, stream: Stream, w_NC: Matrix, head_size: int) -> bool:
-        """Whether a plan is known by which each tile is one head."""
-        weighted_MC, _ = stream.weighted()
-        plan = self._launcher.known("heads", weighted_MC, len(w_NC), isinstance(w_NC, Int8Matrix))
-        return plan is not None and plan.block_n == head_size
+    def _plan(self, kind: str, x_MK: torch.Tensor, w_NK: Matrix) -> Plan | None:
+        """How a product is cut; None: the library multiplies."""
+        is_scaled = isinstance(w_NK, Int8Matrix)
+        if len(x_MK) > ONE_TILE or kind == "heads":
+            return self._launcher.known(kind, x_MK, len(w_NK), is_scaled)
+        return self._launcher.plan(kind, x_MK, len(w_NK), is_scaled)
+
+    def _begun(self, stream: Stream) -> Stream:
+        """The stream, ready for a fused product also where the library has added to it."""
+        if stream.squares_TM is None:
+            self._begin(stream)
+        return stream
 
     def gated(self, stream: Stream, w_2IC: Matrix) -> torch.Tensor:
+        plan = self._plan("gated", stream.hidden_MC, w_2IC)
+        if plan is None:
+            return self._library.gated(stream, w_2IC)
+        if plan.block_m and isinstance(w_2IC, torch.Tensor):
+            return self._many.gated(plan, self._begun(stream), w_2IC)
         out_MI = stream.hidden_MC.new_empty(len(stream.hidden_MC), len(w_2IC) // 2)
         # Pointers that nobody follows, and heads of a single pair, so that the kernel's constants stay valid.
         no_rotation = (*[stream.norm_C] * 6, 0, 0, 0, 2, False, False)
-        self._multiply_pairs("gated", stream, w_2IC, out_MI, no_rotation, False)
+        self._multiply_pairs("gated", plan, stream, w_2IC, out_MI, no_rotation, False)
         return out_MI
 
     def _multiply_pairs(
-        self, kind: str, stream: Stream, w_NC: Matrix, out: torch.Tensor, rotation: tuple, is_biased: bool
+        self, kind: str, plan: Plan, stream: Stream, w_NC: Matrix, out: torch.Tensor, rotation: tuple, is_biased: bool
     ) -> None:
         weighted_MC, squares_TM = stream.weighted()
         (num_rows, inner), (values_NC, scale_N, is_scaled) = weighted_MC.shape, _parts(w_NC)
-        plan = self._launcher.plan(kind, weighted_MC, len(w_NC), is_scaled)
         tiles, rows = triton.cdiv(len(w_NC), plan.block_n), tile_rows(num_rows)
         _pairs_kernel[(tiles, plan.splits)](
             *(weighted_MC, squares_TM, values_NC, scale_N, out),
@@ -112,10 +136,17 @@ class FusedProducts:
         next_norm_C: torch.Tensor,
         tap_MC: torch.Tensor | None = None,
     ) -> None:
+        plan = self._plan("add", y_MI, w_CI)
+        if plan is None:
+            self._library.add(stream, y_MI, w_CI, next_norm_C, tap_MC)
+            stream.squares_TM = None  # of what the hidden states were
+            return
+        if plan.block_m and isinstance(w_CI, torch.Tensor):
+            self._many.add(plan, stream, y_MI, w_CI, next_norm_C, tap_MC)
+            return
         hidden_MC, (values_CI, scale_C, is_scaled) = stream.hidden_MC, _parts(w_CI)
         tap = (hidden_MC, 0) if tap_MC is None else (tap_MC, tap_MC.stride(0))  # without one nobody looks
         num_rows, outer, inner = len(y_MI), len(w_CI), y_MI.shape[1]
-        plan = self._launcher.plan("add", y_MI, outer, is_scaled)
         tiles, rows = triton.cdiv(outer, plan.block_n), tile_rows(num_rows)
         stream.squares_TM = hidden_MC.new_empty(tiles, num_rows, dtype=torch.float32)
         stream.norm_C = next_norm_C
@@ -171,7 +202,7 @@ def _pairs_kernel(
         first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
         after = tl.load(depths_ptr + rows, mask=rows < num_rows, other=0).to(tl.int32) if IS_TREE else rows
         if not IS_LATE:
-            cos, sin = _angles(rotary_ptr, pairs % half, first + after, capacity, half)
+            cos, sin = angles_of(rotary_ptr, pairs % half, first + after, capacity, half)
     tiles, is_row = tl.arange(0, SQUARES)[:, None], rows < num_rows
     squares_ptrs, is_square = squares_ptr + tiles * num_rows + rows[None, :], (tiles < num_squares) & is_row[None, :]
     wait_for_previous(OVERLAPS)
@@ -188,17 +219,17 @@ def _pairs_kernel(
     if is_last:
         if IS_LATE:
             squares = tl.load(squares_ptrs, mask=is_square, other=0.0)
-            cos, sin = _angles(rotary_ptr, pairs % half, first + after, capacity, half)
+            cos, sin = angles_of(rotary_ptr, pairs % half, first + after, capacity, half)
         sums *= scale * tl.rsqrt(tl.sum(squares, axis=0) / inner + eps)[None, :]
         if BIASED:
             sums += bias[:, None]
         left, right = tl.split(tl.permute(tl.reshape(sums, (BLOCK_N // 2, 2, BLOCK_M)), (0, 2, 1)))
         if GATED:
-            _gate_and_store(left, right, out_ptr, pairs, num_pairs, rows, is_row)
+            gate_and_store(left, right, out_ptr, pairs, num_pairs, rows, is_row)
         else:
             if NORMED:
-                left, right = _norm_head(left, right, norms_ptr, tile, eps, H, G, D)
-            _rotate_and_store(
+                left, right = norm_head(left, right, norms_ptr, tile, eps, H, G, D)
+            rotate_and_store(
                 left, right, cos, sin, pairs, rows, num_rows, first, num_tokens, out_ptr, cache_ptr, capacity, H, G, D
             )
 
@@ -213,66 +244,6 @@ def _columns_of_pairs(
     pair = tl.minimum(tile * (BLOCK_N // 2) + lines // 2, num_pairs - 1)
     side = lines % 2
     return pair + side * num_pairs if GATED else pair // half * D + side * half + pair % half
-
-
-@triton.jit
-def _gate_and_store(
-    gate: tl.tensor, up: tl.tensor, out_ptr: tl.tensor, pairs: tl.tensor, num_pairs: tl.tensor,
-    rows: tl.tensor, is_row: tl.tensor,
-) -> None:  # fmt: skip
-    out = gate * tl.sigmoid(gate) * up
-    is_out = (pairs < num_pairs)[:, None] & is_row[None, :]
-    tl.store(out_ptr + rows[None, :] * num_pairs + pairs[:, None], out.to(out_ptr.dtype.element_ty), mask=is_out)
-
-
-@triton.jit
-def _norm_head(
-    left: tl.tensor, right: tl.tensor, norms_ptr: tl.tensor, head: tl.tensor, eps: tl.tensor,
-    H: tl.constexpr, G: tl.constexpr, D: tl.constexpr,
-) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
-    """A whole head, normed if it is one of the queries or keys."""
-    half: tl.constexpr = D // 2
-    norm_ptrs = norms_ptr + tl.where(head < H, 0, D) + tl.arange(0, half)
-    norm_left, norm_right = tl.load(norm_ptrs).to(tl.float32), tl.load(norm_ptrs + half).to(tl.float32)
-    scale = tl.rsqrt((tl.sum(left * left, axis=0) + tl.sum(right * right, axis=0)) / D + eps)[None, :]
-    is_normed = head < H + G
-    new_left = tl.where(is_normed, left * scale * norm_left[:, None], left)
-    return new_left, tl.where(is_normed, right * scale * norm_right[:, None], right)
-
-
-@triton.jit
-def _angles(
-    rotary_ptr: tl.tensor, columns: tl.tensor, positions: tl.tensor, capacity: tl.tensor, HALF: tl.constexpr
-) -> tuple[tl.tensor, tl.tensor]:
-    """cos and sin for columns of a head's first half, [columns, positions]."""
-    places = tl.minimum(positions, capacity - 1)[None, :] * HALF + columns[:, None]
-    return tl.load(rotary_ptr + places), tl.load(rotary_ptr + capacity * HALF + places)
-
-
-@triton.jit
-def _rotate_and_store(
-    left: tl.tensor, right: tl.tensor, cos: tl.tensor, sin: tl.tensor, pairs: tl.tensor, rows: tl.tensor,
-    num_rows: tl.tensor, first: tl.tensor, num_tokens: tl.tensor,
-    q_ptr: tl.tensor, cache_ptr: tl.tensor, capacity: tl.tensor,
-    H: tl.constexpr, G: tl.constexpr, D: tl.constexpr,
-) -> None:  # fmt: skip
-    """As kernels.py's kernel does, for pairs (i, i + D / 2) of all heads at once."""
-    half: tl.constexpr = D // 2
-    heads, columns = pairs // half, pairs % half
-    is_turned = (heads < H + G)[:, None]
-    dtype = q_ptr.dtype.element_ty
-    new_left = tl.where(is_turned, left * cos - right * sin, left).to(dtype)
-    new_right = tl.where(is_turned, right * cos + left * sin, right).to(dtype)
-    is_query = (heads < H)[:, None] & (rows < num_rows)[None, :]
-    query = q_ptr + (rows * H * D)[None, :] + (heads * D + columns)[:, None]
-    tl.store(query, new_left, mask=is_query)
-    tl.store(query + half, new_right, mask=is_query)
-    # After the query heads come the key heads, then the value heads, as in the cache.
-    is_stored = ((heads >= H) & (heads < H + 2 * G))[:, None] & (rows < num_tokens)[None, :]
-    line = (heads - H).to(tl.int64)[:, None] * capacity + (first + rows)[None, :]
-    stored = cache_ptr + line * D + columns[:, None]
-    tl.store(stored, new_left, mask=is_stored)
-    tl.store(stored + half, new_right, mask=is_stored)
 
 
 @triton.jit
@@ -305,11 +276,7 @@ def _add_kernel(
             sums, parts_ptr + part, tl.num_programs(0) * BLOCK_N * BLOCK_M, arrived_ptr + tile, SPLITS
         )
     if is_last:
-        sums *= scale
-        after = (before.to(tl.float32) + sums).to(before.dtype)
-        tl.store(hidden_ptr + place, after, mask=is_out)
-        if IS_TAPPED:
-            tl.store(tap_ptr + rows[None, :] * tap_stride + columns[:, None], after, mask=is_out)
-        wide = tl.where(is_out, after.to(tl.float32), 0.0)
-        tl.store(weighted_ptr + place, (wide * norm).to(before.dtype), mask=is_out)
-        tl.store(squares_ptr + tile * num_rows + rows, tl.sum(wide * wide, axis=0), mask=is_row)
+        add_and_store(
+            sums * scale, before, norm, hidden_ptr, weighted_ptr, squares_ptr + tile * num_rows + rows,
+            tap_ptr + rows[None, :] * tap_stride + columns[:, None], place, is_out, is_row, IS_TAPPED,
+        )  # fmt: skip

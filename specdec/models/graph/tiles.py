@@ -40,13 +40,17 @@ class Launcher:
         num_rows, inner = x_MK.shape
         if own := self.plans.get((kind, num_rows, outer, inner)):
             return own
-        return None if is_scaled else measured_plan(kind, num_rows, outer, inner, x_MK.element_size())
+        measured = None if is_scaled else measured_plan(kind, num_rows, outer, inner, x_MK.element_size())
+        return None if measured is not None and measured.block_m and not has_copy_engine(x_MK.device) else measured
 
     def options(self, plan: Plan, x_MK: torch.Tensor, rows: int) -> dict[str, object]:
         """What every such kernel takes by name; `rows`: of a tile."""
+        return {"IS_PADDED": len(x_MK) % rows > 0, **self.cut(plan, x_MK, rows)}
+
+    def cut(self, plan: Plan, x_MK: torch.Tensor, rows: int) -> dict[str, object]:
+        """The same of kernels that need not know which rows are padding."""
         return {
             "BLOCK_M": rows,
-            "IS_PADDED": len(x_MK) % rows > 0,
             "BLOCK_N": plan.block_n,
             "BLOCK_K": plan.block_k,
             "PRECISION": "ieee" if x_MK.dtype == torch.float32 else "tf32",
@@ -64,6 +68,11 @@ class Launcher:
             self._arrived = torch.zeros(MAX_TILES, dtype=torch.int32, device=x_MK.device)
         size = plan.splits * tiles * plan.block_n * rows if plan.splits > 1 else 0
         return x_MK.new_empty(size, dtype=torch.float32), self._arrived
+
+
+def has_copy_engine(device: torch.device) -> bool:
+    """Whether the kernels of `products_many.py` run there: on Hopper, and in Triton's interpreter."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] == 9
 
 
 @triton.jit
@@ -126,13 +135,27 @@ def merge_splits(
 ) -> tuple[tl.tensor, tl.tensor]:
     """The tile's sums over all splits, and whether this is its last program: to the others they mean nothing."""
     tl.store(parts + tl.program_id(1) * stride, sums)
+    is_last = arrive(arrived, SPLITS)
+    if is_last:
+        sums = sum_of_parts(parts, stride, SPLITS)
+    return sums, is_last
+
+
+@triton.jit
+def arrive(arrived: tl.tensor, SPLITS: tl.constexpr) -> tl.tensor:
+    """After a program has left its part: whether it is the tile's last, which finds those of all."""
     tl.debug_barrier()
-    # The last program adds up all parts in the same order, whoever is last.
     is_last = tl.atomic_add(arrived, 1, sem="acq_rel") == SPLITS - 1
     if is_last:
         tl.debug_barrier()
-        sums = tl.zeros_like(sums)
-        for split in tl.static_range(SPLITS):
-            sums += tl.load(parts + split * stride, cache_modifier=".cg")
         tl.store(arrived, 0)
-    return sums, is_last
+    return is_last
+
+
+@triton.jit
+def sum_of_parts(parts: tl.tensor, stride: tl.tensor, SPLITS: tl.constexpr) -> tl.tensor:
+    """All added up in the same order, whoever is last."""
+    sums = tl.zeros(parts.shape, tl.float32)
+    for split in tl.static_range(SPLITS):
+        sums += tl.load(parts + split * stride, cache_modifier=".cg")
+    return sums
