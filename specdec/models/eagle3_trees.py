@@ -9,7 +9,7 @@ Shape suffixes: as there; B new nodes, K candidates, N nodes that there is room 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from specdec.models.eagle3 import Eagle3Head
 
 INITIAL_NODES = 128
+ROOT = -1  # as a parent
 PLACE, NODE = 3, 3  # numbers that a pass is sent of the tree's place, and of each node beside what it sees
 
 
@@ -52,19 +53,20 @@ class Eagle3Trees(Eagle3Network):
         """The tree begins anew, after the same row."""
         self._parents = []
 
-    def prepare(self, top_k: int, depth: int) -> None:
-        """Make room for `depth` levels of which `top_k` nodes go on, and record the pass of a level, so that no
-        measured one does. It forgets the text."""
+    def prepare(self, top_k: int, depth: int, stop_ids: Collection[int] = ()) -> None:
+        """Make room for `depth` levels of which `top_k` nodes go on, none of them one of `stop_ids`, and record the
+        pass of a level, so that no measured one does. It forgets the text."""
         self.clear()
         self._root = -1
         self.forget_nodes()
         if top_k * depth > len(self._node_states_NC) - 1:
             self._make_nodes(top_k * depth)
         if self._graphs is not None:
-            self.grow([0] * top_k, [-1] * top_k, top_k)
+            self.grow([0] * top_k, [ROOT] * top_k, top_k)
 
-    def take_root(self, features_LF: Tensor, tokens: Sequence[int], top_k: int) -> np.ndarray:
-        """`take_in`, and the candidates of the token after it, as `grow` gives them: the root of a new tree."""
+    def take_root(self, features_LF: Tensor, tokens: Sequence[int], top_k: int, num_ahead: int = 0) -> np.ndarray:
+        """`take_in`, and the candidates of the token after it, as `grow` gives them: the root of a new tree.
+        `num_ahead`: levels that are sure to be asked for, so that they may run before they are."""
         self.take_in(features_LF, tokens)
         return self._begin(self.length - 1, self._states_T1C[0], top_k)
 
@@ -149,6 +151,8 @@ class Eagle3Trees(Eagle3Network):
         return torch.stack([self._tokens_V[best.indices].double(), best.values.double()], dim=-1)
 
     def _on_host(self, found_BK2: Tensor) -> np.ndarray:
-        found: np.ndarray = found_BK2.cpu().numpy()
+        return self._checked(found_BK2.cpu().numpy())
+
+    def _checked(self, found: np.ndarray) -> np.ndarray:
         self.target.require_numbers(found[:, 0, 1].tolist(), self.title)
         return found
