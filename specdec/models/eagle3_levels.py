@@ -113,7 +113,12 @@ class LevelBuffers:
         padded = torch.tensor([*asked, *[(0, 0)] * (len(nodes.ids_N) - len(asked))])
         for part_N, sent_N in zip((nodes.ids_N, nodes.parents_N), padded.unbind(1), strict=True):
             part_N.copy_(sent_N)
-        nodes.stand_after(self.levels[level - 1])
+        above, found_NK2 = self.levels[level - 1], self.found[level - 1][padded[:, 1]]
+        log_probs_NK = found_NK2[..., 1].masked_fill(found_NK2[..., 0] != padded[:, :1], -torch.inf)
+        log_probs_NK[len(asked) :] = -torch.inf
+        own_N = log_probs_NK.amax(-1).float().to(above.scores_N.device)
+        nodes.scores_N.copy_(above.scores_N[nodes.parents_N] + own_N)
+        nodes.stand_after(above)
         self.forget_after(level - 1)
         return list(range(len(asked)))
 

@@ -45,7 +45,7 @@ def go_on(
     _go_on_kernel[(1,)](
         *(tokens_BK, log_probs_BK, stops, level.scores_N, level.sees_NW),
         *(after.ids_N, after.parents_N, after.scores_N, after.sees_NW, told_N2),
-        *(tokens_BK.numel(), len(stops), num_nodes, num_words, after.begin, tokens_BK.shape[1]),
+        *(tokens_BK.numel(), num_words, after.begin, tokens_BK.shape[1], len(stops), num_nodes),
         *(size, triton.next_power_of_2(num_nodes), triton.next_power_of_2(num_words), WORD),
         num_warps=_warps(size),
     )
@@ -118,19 +118,19 @@ def _few_of_few_kernel(
 def _go_on_kernel(
     tokens_ptr: tl.tensor, log_probs_ptr: tl.tensor, stops_ptr: tl.tensor, scores_ptr: tl.tensor, sees_ptr: tl.tensor,
     ids_ptr: tl.tensor, parents_ptr: tl.tensor, new_scores_ptr: tl.tensor, new_sees_ptr: tl.tensor,
-    told_ptr: tl.tensor, num_found: tl.tensor, num_stops: tl.tensor, num_nodes: tl.tensor, num_words: tl.tensor,
-    begin: tl.tensor, K: tl.constexpr, SIZE: tl.constexpr, NODES: tl.constexpr, WORDS: tl.constexpr,
-    WORD: tl.constexpr,
+    told_ptr: tl.tensor, num_found: tl.tensor, num_words: tl.tensor, begin: tl.tensor,
+    K: tl.constexpr, STOPS: tl.constexpr, COUNT: tl.constexpr, SIZE: tl.constexpr, NODES: tl.constexpr,
+    WORDS: tl.constexpr, WORD: tl.constexpr,
 ) -> None:  # fmt: skip
     places, nodes, words = tl.arange(0, SIZE), tl.arange(0, NODES), tl.arange(0, WORDS)[None, :]
-    inside, is_node = places < num_found, nodes < num_nodes
+    inside, is_node = places < num_found, nodes < COUNT
     tokens = tl.load(tokens_ptr + places, mask=inside, other=-1)
     scores = tl.load(scores_ptr + places // K, mask=inside, other=float("-inf"))
     scores += tl.load(log_probs_ptr + places, mask=inside, other=float("-inf"))
-    for index in range(num_stops):
+    for index in range(STOPS):
         scores = tl.where(tokens == tl.load(stops_ptr + index), float("-inf"), scores)
     chosen, new_scores = tl.zeros((NODES,), tl.int32), tl.full((NODES,), float("-inf"), tl.float32)
-    for node in range(num_nodes):
+    for node in range(COUNT):
         score = tl.max(scores, axis=0)
         # What has no probability may come twice: nobody asks for it. Where nothing is a number, any.
         place = tl.minimum(tl.min(tl.where(scores == score, places, SIZE), axis=0), num_found - 1)
