@@ -56,9 +56,11 @@ def tree_of(
     sure: float = 0.0,
     known: int = 0,
 ) -> Tree:
-    """What a network scores after a prompt, of which the first `known` tokens have been taken in."""
+    """What a network scores after a prompt with made-up features, of which the first `known` rows have been taken in."""
     own: Any = network
-    features = features_of(own.target.model, prompt, own.taps)[known:-1]
+    wide = len(own.taps) * own.head.target_hidden_size
+    rows = [torch.randn(wide, generator=torch.Generator().manual_seed(row)) for row in range(known, len(prompt) - 1)]
+    features = torch.stack(rows).to(own.device, own.target.model.dtype)
     num_ahead = 0 if sure else depth - 1
     growth = Growth(own, own.take_root(features, list(prompt[known + 1 :]), top_k, num_ahead), top_k)
     tree = scored_tree(growth.expand, depth, top_k, stop_ids=stop_ids, sure=sure)
