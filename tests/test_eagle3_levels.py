@@ -1,5 +1,5 @@
-"""Trees of EAGLE-3 heads whose levels are run and chosen without the host: they are those of the eager network, which has
-the host choose every level, in all layouts; and the host is asked only where it would choose otherwise.
+"""Trees of EAGLE-3 heads whose levels are run and chosen without the host: they are those of the eager network, which
+has the host choose every level, in all layouts; and the host is asked only where it would choose otherwise.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def tree_of(
     sure: float = 0.0,
     known: int = 0,
 ) -> Tree:
-    """What a network scores after a prompt with made-up features, of which the first `known` rows have been taken in."""
+    """What a network scores after a prompt with made-up features, of which it knows the first `known` rows."""
     own: Any = network
     wide = len(own.taps) * own.head.target_hidden_size
     rows = [torch.randn(wide, generator=torch.Generator().manual_seed(row)) for row in range(known, len(prompt) - 1)]

@@ -1,5 +1,5 @@
-"""The Triton kernels by which trees grow level by level against the plain operations: the few most probable tokens, what
-goes on from them, and attention of a level; and a head's whole trees on them.
+"""The Triton kernels by which trees grow level by level against the plain operations: the few most probable tokens,
+what goes on from them, and attention of a level; and a head's whole trees on them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["dtype"]  # a fixture
 def few_both(logits: torch.Tensor, tokens: torch.Tensor, count: int) -> tuple[torch.Tensor, ...]:
     """The kernels' tokens, log-probabilities and what the host is given of them, and the plain operation's."""
     found = [torch.zeros(len(logits), count, 2, dtype=torch.float64) for _ in range(2)]
-    there = found[0].to(DEVICE)
+    there = found[0].to(DEVICE, copy=True)
     ours = GpuOperations(True).few_most_probable(logits.to(DEVICE), tokens.to(DEVICE), there)
     theirs = plain.few_most_probable(logits, tokens, found[1])
     return *(one.cpu() for one in ours), there.cpu(), *theirs, found[1]
@@ -96,18 +96,16 @@ def test_what_goes_on(before: int, count: int, num_nodes: int, begin: int, words
         if has_equals:
             scores, _ = scores.round(), level.scores_N.round_()
         tokens = torch.stack([torch.randperm(20)[:count] for _ in range(before)])
-        found, told = (tokens, scores), torch.zeros(num_nodes, 2, dtype=torch.long)
-        ours, told_there = there(after), told.to(DEVICE)
-        GpuOperations(True).go_on(
-            (tokens.to(DEVICE), scores.to(DEVICE)), torch.tensor(stops).long().to(DEVICE), there(level), ours, told_there
-        )
-        plain.go_on(found, torch.tensor(stops).long(), level, after, told)
+        never, told = torch.tensor(stops).long(), torch.zeros(num_nodes, 2, dtype=torch.long)
+        ours, told_there, found = there(after), told.to(DEVICE, copy=True), (tokens.to(DEVICE), scores.to(DEVICE))
+        GpuOperations(True).go_on(found, never.to(DEVICE), there(level), ours, told_there)
+        plain.go_on((tokens, scores), never, level, after, told)
         real = after.scores_N > -torch.inf
         assert torch.equal(ours.scores_N.cpu(), after.scores_N) and (real.any() or num_nodes == 1)
         for mine, its in ((ours.ids_N, after.ids_N), (ours.parents_N, after.parents_N), (told_there, told)):
             assert torch.equal(mine.cpu()[real], its[real])
         assert torch.equal(ours.sees_NW.cpu()[real], after.sees_NW[real])
-        assert not torch.isin(after.ids_N[real], torch.tensor(stops).long()).any()
+        assert not torch.isin(after.ids_N[real], never).any()
 
 
 @pytest.mark.parametrize(("known", "rows", "first"), [(0, 3, 5), (10, 10, 30), (60, 10, 7), (70, 3, 100), (130, 7, 64)])

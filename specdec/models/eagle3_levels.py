@@ -1,5 +1,5 @@
-"""Levels of a head's trees in recorded passes: which nodes go on is chosen where they are scored, so that the levels of a
-tree run one after the other without waiting for the host, which reads each of them while the next one runs.
+"""Levels of a head's trees in recorded passes: which nodes go on is chosen where they are scored, so that the levels of
+a tree run one after the other without waiting for the host, which reads each of them while the next one runs.
 
 What the host asks for decides. Where it asks for other nodes than were chosen, as between equals it may, they are sent,
 and that level runs again. The passes of other trees are `eagle3_trees.py`'s.
@@ -99,7 +99,7 @@ class LevelBuffers:
         self.done = {one: wait for one, wait in self.done.items() if one <= level}
 
     def chosen(self, level: int, asked: Sequence[tuple[int, int]]) -> list[int] | None:
-        """Where in a level, which was chosen, stand these tokens after these rows of the level before; None: not all do."""
+        """Where in a level these tokens after these rows of the level before stand; None: not all were chosen."""
         rows: dict[tuple[int, ...], int] = {}
         for row, pair in enumerate(self.told[level].tolist()):
             rows.setdefault(tuple(pair), row)
@@ -126,9 +126,7 @@ class LevelBuffers:
 class Eagle3Levels(Eagle3Trees):
     """A head that also writes trees, where its passes are recorded."""
 
-    def __init__(
-        self, head: Eagle3Head, tensors: Mapping[str, Tensor], target: CachedLM, source: HeadSource
-    ) -> None:
+    def __init__(self, head: Eagle3Head, tensors: Mapping[str, Tensor], target: CachedLM, source: HeadSource) -> None:
         super().__init__(head, tensors, target, source, is_recorded=True)
         self._known: dict[TreeKind, LevelBuffers] = {}
         self._prepared: LevelBuffers | None = None
@@ -205,8 +203,8 @@ class Eagle3Levels(Eagle3Trees):
         normed_BC = fed_BC if self.head.feeds_normed else joined.normed(fed_BC)
         found = self.few(joined.logits(normed_BC, self._never), own.found[level])
         if level + 1 < own.kind.depth:
-            two = own.levels[level : level + 2]
-            joined.by.operations.go_on(found, own.stops, *two, own.told[level + 1])
+            here, after = own.levels[level : level + 2]
+            joined.by.operations.go_on(found, own.stops, here, after, own.told[level + 1])
 
     def _rooted(self, own: LevelBuffers) -> Tensor:
         """The root's state, after the rows of `take_in`; from here on levels stand after them."""

@@ -2,8 +2,9 @@
 
 `kernels.py` has the same functions for CUDA; neither holds weights or a cache of its own.
 
-Shape suffixes: B nodes of a level (N of the next one), C hidden size, D head size, E = D / 2, G KV heads, H query heads, I MLP size, K kept
-positions, M new tokens (padded), N = (H + 2G) * D, P positions of the cache, V vocabulary.
+Shape suffixes: C hidden size, D head size, E = D / 2, G KV heads, H query heads, I MLP size, K kept
+positions, M new tokens (padded), N = (H + 2G) * D, P positions of the cache, V vocabulary; of trees that grow level by
+level, B nodes of a level, K candidates of a node, N nodes of the next level.
 `state` is the int64 tensor [first position, number of real tokens, block size, token never predicted].
 """
 
