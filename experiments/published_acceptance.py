@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from experiments.published import PUBLISHED, SETS, Published
 from profiling.common import attempt, machine, parser_of, run_command, save_json
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from specdec.models.lm import CachedLM
 
 FIRST, RATIO = 0.85, 0.5  # of a slot's candidates: the first one's probability, and each next one's of what is left
+MOST_RANKS = 512
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,6 +119,8 @@ class Sure:
 
     def __init__(self, network: Any) -> None:
         self._network = network
+        if hasattr(network, "few"):  # it chooses itself what goes on, by what it holds probable
+            network.few = partial(_few_sure, network.few, _curve_on(network.device))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._network, name)
@@ -129,6 +133,22 @@ class Sure:
 
     def grow(self, *asked: Any) -> np.ndarray:
         return _sure(self._network.grow(*asked))
+
+
+def _curve_on(device: torch.device) -> torch.Tensor:
+    """The curve's log-probabilities, of more ranks than a node has candidates."""
+    return torch.as_tensor(_sure(np.zeros((MOST_RANKS, 2)))[:, 1], dtype=torch.float32, device=device)
+
+
+def _few_sure(
+    few: Callable[..., tuple[torch.Tensor, torch.Tensor]],
+    curve_R: torch.Tensor,
+    logits_BV: torch.Tensor,
+    found_BK2: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`Eagle3Levels.few`, with the curve's probabilities."""
+    tokens_BK, log_probs_BK = few(logits_BV, found_BK2)
+    return tokens_BK, curve_R[: tokens_BK.shape[1]].expand_as(log_probs_BK).contiguous()
 
 
 def _sure(found_K2: np.ndarray) -> np.ndarray:

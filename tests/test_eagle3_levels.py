@@ -13,11 +13,11 @@ from heads import features_of, loaded_head, toy_head
 from test_eagle3 import VARIANTS, made_target
 from toys import random_ids, run_twice
 
+from experiments.published_acceptance import Sure
 from specdec.decoding.trees import Tree, scored_tree
 from specdec.drafters.eagle3_trees import Growth
 from specdec.models import eagle3_network
 from specdec.models.eagle3_levels import Eagle3Levels, LevelBuffers
-from specdec.models.eagle3_network import Eagle3Network
 from specdec.models.graph.graph_lm import GraphLM
 from specdec.models.graph.graphs import Graphs
 from specdec.models.lm import CachedLM
@@ -47,7 +47,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 def tree_of(
-    network: Eagle3Network,
+    network: Any,
     prompt: Sequence[int],
     depth: int,
     top_k: int,
@@ -57,12 +57,12 @@ def tree_of(
     known: int = 0,
 ) -> Tree:
     """What a network scores after a prompt with made-up features, of which it knows the first `known` rows."""
-    own: Any = network
-    wide = len(own.taps) * own.head.target_hidden_size
+    wide = len(network.taps) * network.head.target_hidden_size
     rows = [torch.randn(wide, generator=torch.Generator().manual_seed(row)) for row in range(known, len(prompt) - 1)]
-    features = torch.stack(rows).to(own.device, own.target.model.dtype)
+    features = torch.stack(rows).to(network.device, network.target.model.dtype)
     num_ahead = 0 if sure else depth - 1
-    growth = Growth(own, own.take_root(features, list(prompt[known + 1 :]), top_k, num_ahead), top_k)
+    root = network.take_root(features, list(prompt[known + 1 :]), top_k, num_ahead)
+    growth = Growth(network, root, top_k)
     tree = scored_tree(growth.expand, depth, top_k, stop_ids=stop_ids, sure=sure)
     assert sure or growth.num_passes <= depth
     return tree
@@ -145,6 +145,19 @@ def test_what_the_host_chooses_otherwise_is_sent(
     assert_same(got, want)
     # All five of the first level are chosen in either order; their probabilities tell in the second.
     assert launched == [0, 1, 2, 3, 4, 5, *range(max(2, misled[0]), 6)]
+
+
+def test_made_up_probabilities_choose_where_the_levels_run(
+    target: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, launched: list[int]
+) -> None:
+    """Those of published_acceptance.py, between which there are many equals."""
+    monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8,))
+    head, text = toy_head("safeailab", target, 5), random_ids(8, 30)
+    eager, graph = Sure(loaded_head(head, CachedLM(target))), Sure(loaded_head(head, GraphLM(target), "graph"))
+    graph.prepare(6, 7, ())
+    launched.clear()
+    assert_same(*(tree_of(one, text, 7, 6) for one in (graph, eager)))
+    assert launched == list(range(7))
 
 
 def test_trees_that_were_not_prepared_are_those_of_any_passes(
