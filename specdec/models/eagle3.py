@@ -18,7 +18,7 @@ from specdec.errors import UserError
 from specdec.models.checkpoints import ModelSource
 from specdec.models.config_fields import given
 from specdec.models.eagle3_levels import Eagle3Levels
-from specdec.models.eagle3_network import Eagle3Settings
+from specdec.models.eagle3_settings import Eagle3Settings
 from specdec.models.eagle3_trees import Eagle3Trees
 from specdec.models.heads import HeadSource, MadeFor, require_tensors
 from specdec.models.llama_like import ACTIVATIONS, LLAMA, layer_settings

@@ -6,20 +6,16 @@ Shape suffixes as there.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from specdec.models.eagle3_settings import Eagle3Settings
 from specdec.models.graph.means import means_of_head
 from specdec.models.graph.network import LibraryProducts, Means, Place, Stream
 from specdec.models.graph.plans import BackendOptions
 from specdec.models.graph.weights import LayerWeights, join_head_layer
 from specdec.models.int8 import in_full
-
-if TYPE_CHECKING:
-    from specdec.models.eagle3_network import Eagle3Settings
 
 
 class JoinedLayer:

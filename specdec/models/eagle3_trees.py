@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from specdec.models.eagle3_network import Eagle3Network
-from specdec.models.graph.reference import norm
 from specdec.models.heads import HeadSource
 from specdec.models.lm import CachedLM
 from specdec.models.tree_rows import TreeRows
@@ -139,13 +138,13 @@ class Eagle3Trees(Eagle3Network):
         attend = self._over(first_1 + known_1 + new_B, visible_BP)
         states_BC = self._node_states_NC.index_select(0, parents_B)
         out_BC = self._layer(self._embedded(ids_B), states_BC, root_1 + depths_B, attend)
-        fed_BC = norm(out_BC, self._w["norm.weight"], self._eps) if self.head.feeds_normed else out_BC
+        fed_BC = self._final(out_BC) if self.head.feeds_normed else out_BC
         self._node_states_NC.index_copy_(0, 1 + known_1 + new_B, fed_BC)
         return self._candidates(fed_BC, top_k)
 
     def _candidates(self, fed_BC: Tensor, top_k: int) -> Tensor:
         """Of each state the `top_k` most probable tokens (all, of a smaller vocabulary), [B, K, 2]."""
-        normed_BC = fed_BC if self.head.feeds_normed else norm(fed_BC, self._w["norm.weight"], self._eps)
+        normed_BC = fed_BC if self.head.feeds_normed else self._final(fed_BC)
         logits_BV = linear(normed_BC, self._w["lm_head.weight"]).index_fill(1, self._never, -torch.inf)
         best = logits_BV.float().log_softmax(-1).topk(min(top_k, logits_BV.shape[1]))
         return torch.stack([self._tokens_V[best.indices].double(), best.values.double()], dim=-1)
