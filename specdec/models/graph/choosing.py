@@ -30,7 +30,7 @@ def few_most_probable(
     size = triton.next_power_of_2(num_chunks * kept)
     _few_of_few_kernel[(num_rows,)](
         *(best_BSK, words_BSK, sums_2BS, tokens_V, tokens_BK, log_probs_BK, found_BK2, num_chunks),
-        *(num_chunks * kept, count, triton.next_power_of_2(num_chunks), size),
+        *(num_chunks * kept, count, kept, triton.next_power_of_2(num_chunks), size),
         num_warps=_warps(size),
     )
     return tokens_BK, log_probs_BK
@@ -87,10 +87,10 @@ def _few_kernel(
 def _few_of_few_kernel(
     best_ptr: tl.tensor, words_ptr: tl.tensor, sums_ptr: tl.tensor, map_ptr: tl.tensor, tokens_ptr: tl.tensor,
     log_probs_ptr: tl.tensor, found_ptr: tl.tensor, num_chunks: tl.tensor, num_kept: tl.tensor,
-    COUNT: tl.constexpr, CHUNKS: tl.constexpr, SIZE: tl.constexpr,
+    COUNT: tl.constexpr, KEPT: tl.constexpr, CHUNKS: tl.constexpr, SIZE: tl.constexpr,
 ) -> None:  # fmt: skip
     row = tl.program_id(0)
-    chunks, places = tl.arange(0, CHUNKS), tl.arange(0, SIZE)
+    chunks, places, kept = tl.arange(0, CHUNKS), tl.arange(0, SIZE), tl.arange(0, KEPT)
     sums = sums_ptr + row * num_chunks + chunks
     peaks = tl.load(sums, mask=chunks < num_chunks, other=float("-inf"))
     totals = tl.load(sums + tl.num_programs(0) * num_chunks, mask=chunks < num_chunks, other=0.0)
@@ -99,19 +99,21 @@ def _few_of_few_kernel(
     inside = places < num_kept
     best = tl.load(best_ptr + row * num_kept + places, mask=inside, other=float("-inf"))
     tokens = tl.load(map_ptr + tl.load(words_ptr + row * num_kept + places, mask=inside, other=0))
+    first_tokens, first_best = tl.zeros((KEPT,), tl.int64), tl.full((KEPT,), float("-inf"), tl.float32)
     for rank in range(COUNT):
         highest = tl.max(best, axis=0)
         # Of equals the first token; where nothing is a number, any.
         is_highest = best == highest
         token = tl.min(tl.where(is_highest, tokens, 1 << 40), axis=0)
         token = tl.where(token == 1 << 40, 0, token)
-        log_prob = (highest - peak) - log_total
-        out = row * COUNT + rank
-        tl.store(tokens_ptr + out, token)
-        tl.store(log_probs_ptr + out, log_prob)
-        tl.store(found_ptr + 2 * out, token.to(tl.float64))
-        tl.store(found_ptr + 2 * out + 1, log_prob.to(tl.float64))
+        first_tokens = tl.where(kept == rank, token, first_tokens)
+        first_best = tl.where(kept == rank, highest, first_best)
         best = tl.where(is_highest & (tokens == token), float("-inf"), best)
+    log_probs, out = (first_best - peak) - log_total, row * COUNT + kept
+    tl.store(tokens_ptr + out, first_tokens, mask=kept < COUNT)
+    tl.store(log_probs_ptr + out, log_probs, mask=kept < COUNT)
+    tl.store(found_ptr + 2 * out, first_tokens.to(tl.float64), mask=kept < COUNT)
+    tl.store(found_ptr + 2 * out + 1, log_probs.to(tl.float64), mask=kept < COUNT)
 
 
 @triton.jit
