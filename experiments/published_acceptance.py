@@ -2,48 +2,37 @@
 
     python -m experiments.published_acceptance --target Qwen3-8B --profile DIR/H200_Qwen3-8B.json --out DIR
 
-Random weights accept nothing, so which tokens of a draft are accepted follows the published mean acceptance length,
-and how probable a tree's candidates are follows one made-up curve, so that trees are as deep as trained heads' are.
-Everything else is really run, by the program's own loop: the head's passes over the target's features, the tree, its
-verification, the commit. The baseline is plain decoding in the same engine and process. Acceptance lengths count the
-target's own token. The last line on stdout is JSON.
+Random weights accept nothing, so which tokens of a draft are accepted follows the published mean acceptance length
+(`profiling/given_acceptance.py`). Everything else is really run, by the program's own loop: the head's passes over the
+target's features, the tree, its verification, the commit; `parts_ms` says what each takes of a round. The baseline is
+plain decoding in the same engine and process. Acceptance lengths count the target's own token. The last line on stdout
+is JSON.
 """
 
 from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import torch
+from typing import Any
 
 from experiments.published import PUBLISHED, SETS, Published
 from profiling.common import attempt, machine, parser_of, run_command, save_json
+from profiling.given_acceptance import GivenRounds, timed_rounds
 from profiling.profile_engine import Settings, add_engine_flags, make_lm, read_settings
 from profiling.roofline import entry_name, find_shape
 from profiling.shaped_heads import make_head
-from specdec.decoding.loop import speculate
-from specdec.decoding.stopping import Draft
-from specdec.decoding.target import Target, Verification, own_next, parents_of_rows
-from specdec.decoding.trees import ROOT, depths
-from specdec.drafters.base import Drafter, Setup
+from specdec.decoding.target import Target
 from specdec.drafters.families import parse_name
 from specdec.drafters.plain import NoDrafter
 from specdec.errors import UserError
+from specdec.latency.pricing import tree_extra_ms
 from specdec.latency.profile import LatencyProfile, load_profile, verification_ms
 from specdec.models.checkpoints import TARGET
 from specdec.records.rounds import Round
-
-if TYPE_CHECKING:
-    from specdec.models.lm import CachedLM
-
-FIRST, RATIO = 0.85, 0.5  # of a slot's candidates: the first one's probability, and each next one's of what is left
-MOST_RANKS = 512
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,84 +69,6 @@ def measure(flags: Namespace) -> dict[str, Any]:
     return result
 
 
-def lengths_of(mean: float) -> Iterator[int]:
-    """Whole numbers without end whose running mean is `mean`. Example: of 2.5 it is 2, 3, 2, 3, ..."""
-    index = 0
-    while True:
-        yield int((index + 1) * mean + 1e-9) - int(index * mean + 1e-9)
-        index += 1
-
-
-def path_of(draft: Draft, length: int) -> Sequence[int]:
-    """A path of a draft with `length` tokens, or as many as it has at most: of a tree the first of those."""
-    if draft.parents is None:
-        return range(min(length, len(draft.tokens)))
-    levels = depths(draft.parents)
-    deepest = min(length, max(levels, default=0))
-    at, path = levels.index(deepest) if deepest else ROOT, list[int]()
-    while at != ROOT:
-        path.append(at)
-        at = draft.parents[at]
-    return path[::-1]
-
-
-class PublishedTarget(Target):
-    """Verifies in earnest, then accepts as many tokens as were published."""
-
-    def __init__(self, lm: CachedLM, acceptance_length: float) -> None:
-        super().__init__(lm)
-        self._lengths = lengths_of(acceptance_length)
-
-    def _judge(self, tokens: list[int], draft: Draft) -> Verification:
-        greedy, _ = self.lm.predict(tokens, parents=parents_of_rows(draft), taps=self.taps)
-        path = path_of(draft, next(self._lengths) - 1)
-        return Verification(path, own_next(path, greedy))
-
-
-class Sure:
-    """A head whose candidates are as probable as `FIRST` and `RATIO` say: random weights hold all tokens alike."""
-
-    def __init__(self, network: Any) -> None:
-        self._network = network
-        if hasattr(network, "few"):  # it chooses itself what goes on, by what it holds probable
-            network.few = partial(_few_sure, network.few, _curve_on(network.device))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._network, name)
-
-    def candidates(self, *asked: Any) -> np.ndarray:
-        return _sure(self._network.candidates(*asked))
-
-    def take_root(self, *asked: Any) -> np.ndarray:
-        return _sure(self._network.take_root(*asked))
-
-    def grow(self, *asked: Any) -> np.ndarray:
-        return _sure(self._network.grow(*asked))
-
-
-def _curve_on(device: torch.device) -> torch.Tensor:
-    """The curve's log-probabilities, of more ranks than a node has candidates."""
-    return torch.as_tensor(_sure(np.zeros((MOST_RANKS, 2)))[:, 1], dtype=torch.float32, device=device)
-
-
-def _few_sure(
-    few: Callable[..., tuple[torch.Tensor, torch.Tensor]],
-    curve_R: torch.Tensor,
-    logits_BV: torch.Tensor,
-    found_BK2: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`Eagle3Levels.few`, with the curve's probabilities."""
-    tokens_BK, log_probs_BK = few(logits_BV, found_BK2)
-    return tokens_BK, curve_R[: tokens_BK.shape[1]].expand_as(log_probs_BK).contiguous()
-
-
-def _sure(found_K2: np.ndarray) -> np.ndarray:
-    """Pairs of tokens and log-probabilities, the latter by the curve."""
-    ranks = np.arange(found_K2.shape[-2])
-    after = np.log(1 - FIRST) + np.log(1 - RATIO) + np.log(RATIO) * (ranks - 1)
-    return np.stack([found_K2[..., 0], np.broadcast_to(np.where(ranks, after, np.log(FIRST)), found_K2.shape[:-1])], -1)
-
-
 class Bench:
     """One target, and the head at hand, loaded and warmed up."""
 
@@ -168,27 +79,28 @@ class Bench:
         self.prompt_ids = [1 + index % 97 for index in range(flags.context)]
         self._head: tuple[str, Any] = "", None
 
-    def _drafter(self, case: Published) -> Drafter:
+    def _rounds(self, case: Published) -> GivenRounds:
         kind, head = self._head
         if kind != case.head:
             head = make_head(case.head, self.source, self.lm, self.settings.engine)
             head.warm_up()
             self._head = case.head, head
-        return parse_name(case.drafter).drafter(Setup((), lm=Sure(head)))
+        return GivenRounds(self.lm, head, case.drafter)
 
     def run(self, case: Published) -> dict[str, Any]:
         """Medians of tokens a second with and without the drafter, what a round took, and what a profile says."""
-        drafter, plain, drafted = self._drafter(case), list[float](), list[float]()
+        given, plain, drafted, parts = self._rounds(case), list[float](), list[float](), list[dict[str, float]]()
+        few, many = self.flags.new_tokens // 4, self.flags.new_tokens
         rounds: list[Round] = []
         for turn in range(1 + self.flags.runs):  # the first records what the others replay, and does not count
-            ms_plain, _ = self._decode(Target(self.lm), NoDrafter(), self.flags.new_tokens // 4)
-            target = PublishedTarget(self.lm, case.acceptance_length)
-            ms, rounds = self._decode(target, drafter, self.flags.new_tokens)
+            ms_plain, _ = timed_rounds(Target(self.lm), NoDrafter(), self.prompt_ids, few)
+            ms, rounds = given.decode(self.prompt_ids, case.acceptance_length, many)
             if turn:
-                plain.append(ms_plain)
-                drafted.append(ms)
+                plain.append(ms_plain / few)
+                drafted.append(ms / many)
+                parts.append(given.parts_ms(ms, rounds))
         speedup = median(plain) / median(drafted)
-        return {
+        found = {
             "tokens_per_s": 1e3 / median(drafted),
             "plain_tokens_per_s": 1e3 / median(plain),
             "speedup": speedup,
@@ -197,26 +109,35 @@ class Bench:
             "passes": median(made.num_forward_passes for made in rounds),
             "draft_ms": median(made.draft_ms for made in rounds),
             "verify_ms": median(made.verify_ms for made in rounds),
-            "round_ms": median(drafted) * self.flags.new_tokens / len(rounds),
+            "round_ms": median(drafted) * many / len(rounds),
+            "parts_ms": {part: median(one[part] for one in parts) for part in parts[0]},
             **self._modelled(rounds, case, speedup),
         }
-
-    def _decode(self, target: Target, drafter: Drafter, budget: int) -> tuple[float, list[Round]]:
-        """Wall-clock ms per token of a whole answer, without the target's prompt, and its rounds."""
-        clock = self.lm.clock
-        begin = clock()
-        rounds = speculate(target, drafter, self.prompt_ids, max_new_tokens=budget, stop_ids=(), clock=clock)
-        return (1e3 * (clock() - begin) - target.prefill_ms) / budget, rounds
+        print(_line(case, found), file=sys.stderr)
+        return found
 
     def _modelled(self, rounds: Sequence[Round], case: Published, speedup: float) -> dict[str, float]:
         """The paper's formula over these rounds, by the profile that was given."""
-        kind, entry = parse_name(case.drafter).priced_as, entry_name(self.flags.target)
-        if self.profile is None or not self.profile.knows(kind, entry):
+        spec, entry = parse_name(case.drafter), entry_name(self.flags.target)
+        profile, kind = self.profile, spec.priced_as
+        if profile is None or not profile.knows(kind, entry):
             return {}
-        passes_ms = self.profile.pass_ms(kind, entry) * sum(made.num_forward_passes for made in rounds)
-        total_ms = passes_ms + sum(verification_ms(self.profile, entry, made.draft_len + 1) for made in rounds)
-        modelled = len(rounds) * _mean_emitted(rounds) * self.profile.target_ms_per_token[entry] / total_ms
+        total_ms = profile.pass_ms(kind, entry) * sum(made.num_forward_passes for made in rounds)
+        for made in rounds:
+            total_ms += verification_ms(profile, entry, made.draft_len + 1)
+            total_ms += sum(tree_extra_ms(profile, entry, spec, made))
+        modelled = len(rounds) * _mean_emitted(rounds) * profile.target_ms_per_token[entry] / total_ms
         return {"modelled_speedup": modelled, "modelled_over_measured": modelled / speedup}
+
+
+def _line(case: Published, found: dict[str, Any]) -> str:
+    """A case, for people."""
+    parts = ", ".join(f"{part} {ms:.2f}" for part, ms in found["parts_ms"].items())
+    modelled = f", modelled over measured {found['modelled_over_measured']:.2f}" if "modelled_speedup" in found else ""
+    return (
+        f"{case.head} {case.drafter} {case.dataset}: {found['tokens_per_s']:.0f} tokens/s, a round "
+        f"{found['round_ms']:.2f} ms ({parts}){modelled}"
+    )
 
 
 def _mean_emitted(rounds: Sequence[Round]) -> float:

@@ -1,19 +1,22 @@
 """What the passes of heads cost over a target's shape, and what it costs the target to hand them its hidden states.
 
 `profile_engine.py` asks; `shaped_heads.py` makes the heads. A pass is timed from the target's features on the device to
-tokens on the host, as drafting makes it: what the last verification left is taken in first.
+tokens on the host, as drafting makes it: what the last verification left is taken in first. What trees cost is taken
+from whole rounds (`given_acceptance.py`), since much of it is no pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from statistics import median
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
 from profiling.bench import timed_in_turn
 from profiling.common import attempt
+from profiling.given_acceptance import GivenRounds
 from profiling.shaped_heads import make_head
 from specdec.models.checkpoints import ModelSource
 from specdec.models.dflash_network import DflashNetwork
@@ -32,12 +35,15 @@ Calls = dict[str, Callable[[], object]]
 
 def measure_heads(kinds: Sequence[str], target: ModelSource, lm: CachedLM, bench: Bench) -> dict[str, Any]:
     """`heads`: of each kind its passes, in ms, beside the least that reading its weights takes, and verifications with
-    its taps and without (or why it failed); `family_pass_ms`: what a profile prices its passes by."""
-    found: dict[str, Any] = {"heads": {}, "family_pass_ms": {}}
+    its taps and without (or why it failed); `family_pass_ms` and `trees`: what a profile prices them by."""
+    found: dict[str, Any] = {"heads": {}, "family_pass_ms": {}, "trees": {"round_ms": {}, "pass_ms": {}}}
     for kind in kinds:
         made = found["heads"][kind] = attempt(partial(_measure_head, kind, target, lm, bench))
         if "pass_ms" in made:
             found["family_pass_ms"][kind] = made.pop("pass_ms")
+            found["trees"]["pass_ms"][kind] = {str(nodes): one["pass_ms"] for nodes, one in made["trees"].items()}
+            rounds_ms = {str(nodes): one["round_ms"] for nodes, one in made["trees"].items()}
+            found["trees"]["round_ms"] = rounds_ms | found["trees"]["round_ms"]
     return found
 
 
@@ -47,7 +53,25 @@ def _measure_head(kind: str, target: ModelSource, lm: CachedLM, bench: Bench) ->
     costs = DflashCosts(head) if isinstance(head, DflashNetwork) else Eagle3Costs(head)
     passes = costs.measured(bench)
     pass_ms = costs.pass_ms(passes)
-    return {"taps": list(head.taps), "passes": passes | _with_taps(lm, head.taps, bench), "pass_ms": pass_ms}
+    passes |= _with_taps(lm, head.taps, bench)
+    trees = {nodes: tree_rounds(lm, head, name, bench) for name, nodes in costs.trees.items()}
+    return {"taps": list(head.taps), "passes": passes, "pass_ms": pass_ms, "trees": trees}
+
+
+def tree_rounds(lm: CachedLM, head: Any, drafter_name: str, bench: Bench) -> dict[str, Any]:
+    """Real rounds of which `NEW_ROWS` tokens are kept: what drafting takes, by pass, and what the rest does, in ms."""
+    from profiling.profile_engine import begin_text
+
+    prompt_ids, given = begin_text(lm, bench.contexts[0])[: bench.contexts[0]], GivenRounds(lm, head, drafter_name)
+    for _ in range(2):  # the first records passes, and does not count
+        total_ms, rounds = given.decode(prompt_ids, NEW_ROWS, NEW_ROWS * bench.repeats)
+    timed = [(made.draft_ms, made.verify_ms) for made in rounds]
+    beside_ms = (total_ms - sum(map(sum, timed))) / len(rounds)  # what is under neither clock
+    return {
+        "pass_ms": median(made.draft_ms / max(made.num_forward_passes, 1) for made in rounds),
+        "round_ms": median(verifying for _, verifying in timed) + beside_ms,
+        "parts_ms": given.parts_ms(total_ms, rounds),
+    }
 
 
 def _with_taps(lm: CachedLM, taps: Sequence[int], bench: Bench) -> dict[str, dict[str, float]]:
@@ -77,7 +101,9 @@ def _fails(call: Callable[[], object]) -> bool:
 
 
 class _HeadCosts:
-    """A head after a text, and calls that leave it there."""
+    """A head after a text, and calls that leave it there. `trees`: drafters of trees, by name, and their nodes."""
+
+    trees: ClassVar[dict[str, int]]
 
     def __init__(self, head: Any) -> None:
         self.head, self.lm = head, head.target
@@ -113,6 +139,7 @@ class _HeadCosts:
 
 class DflashCosts(_HeadCosts):
     head: DflashNetwork
+    trees: ClassVar = {f"dflash_tree_{nodes}": nodes for nodes in (16, 64, 128, 256)}
 
     def begin(self, context: int) -> None:
         self.head.clear()
@@ -144,6 +171,7 @@ class DflashCosts(_HeadCosts):
 
 class Eagle3Costs(_HeadCosts):
     head: Eagle3Trees
+    trees: ClassVar = {f"eagle3_tree_8_{LEVEL}_{nodes}": nodes for nodes in (16, 64)}
     first_level: list[int]  # what a level is timed with: the tokens that go on after the text
 
     def begin(self, context: int) -> None:

@@ -136,7 +136,8 @@ def measure_profile(flags: Namespace) -> dict[str, Any]:
     context = str(bench.contexts[0])
     passes = {part: found["by_context"][context] for part, found in details.items()}
     verify_ms = {entry: _verify_table(passes[entry]) for entry in map(settings.entry, flags.targets)}
-    family_pass_ms = details[settings.entry(flags.targets[0])].pop("family_pass_ms", {})
+    first = settings.entry(flags.targets[0])
+    family_pass_ms, trees = (details[first].pop(part, {}) for part in ("family_pass_ms", "trees"))
     profile = {
         "name": flags.name,
         "draft_pass_ms": passes["drafter"]["draft_step"]["ms"],
@@ -144,6 +145,7 @@ def measure_profile(flags: Namespace) -> dict[str, Any]:
         **({"family_pass_ms": family_pass_ms} if family_pass_ms else {}),
         "target_ms_per_token": {target: table["1"] for target, table in verify_ms.items()},
         "verify_ms": verify_ms,
+        **({"trees": {first: trees}} if family_pass_ms else {}),
         "provenance": {
             "measured_by_this_project": True,
             "drafter": flags.drafter,

@@ -13,7 +13,7 @@ from heads import features_of, loaded_head, toy_head
 from test_eagle3 import VARIANTS, made_target
 from toys import random_ids, run_twice
 
-from experiments.published_acceptance import Sure
+from profiling.given_acceptance import Sure
 from specdec.decoding.trees import Tree, scored_tree
 from specdec.drafters.eagle3_trees import Growth
 from specdec.models import eagle3_network
@@ -150,7 +150,7 @@ def test_what_the_host_chooses_otherwise_is_sent(
 def test_made_up_probabilities_choose_where_the_levels_run(
     target: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, launched: list[int]
 ) -> None:
-    """Those of published_acceptance.py, between which there are many equals."""
+    """Those of given_acceptance.py, between which there are many equals."""
     monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8,))
     head, text = toy_head("safeailab", target, 5), random_ids(8, 30)
     eager, graph = Sure(loaded_head(head, CachedLM(target))), Sure(loaded_head(head, GraphLM(target), "graph"))

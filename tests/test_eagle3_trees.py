@@ -117,7 +117,7 @@ def test_room_for_nodes_is_made_before_the_clock_runs_or_within_a_tree(
     drafter.reset(features)
     unprepared = loaded_head(head, lm, "graph")
     growth = Growth(unprepared, unprepared.take_root(features, prompt[1:], spec.tree_top_k), spec.tree_top_k)
-    grown = scored_tree(growth.expand, spec.tree_depth, spec.tree_top_k).falling().first(spec.tree_nodes)
+    grown = scored_tree(growth.expand, spec.tree_depth, spec.tree_top_k).falling(spec.tree_nodes).first(spec.tree_nodes)
     monkeypatch.setattr(Graphs, "clear", lambda graphs: pytest.fail("what was recorded is forgotten"))
     draft = drafter.propose(prompt, budget=16)
     assert (draft.tokens, draft.parents) == (grown.tokens, grown.parents) and len(grown) == 64

@@ -84,9 +84,8 @@ def test_what_follows_from_levels_is_what_growing_gives(seed: int) -> None:
             assert passes == max(trees.depths(wanted.parents))
             for num_nodes in (1, 7, 40):
                 falling = offers.falling(1, passes, num_nodes, stop_ids)
-                assert tree_rules.by_rule(falling, tree_rules.FixedNodes(num_nodes)) == wanted.falling().first(
-                    num_nodes
-                )
+                grown = wanted.falling(num_nodes).first(num_nodes)
+                assert tree_rules.by_rule(falling, tree_rules.FixedNodes(num_nodes)) == grown
 
 
 def test_how_far_a_text_is_on_offer() -> None:

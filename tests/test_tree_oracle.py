@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from itertools import product
 
@@ -17,6 +18,7 @@ from specdec.drafters.text_trees import LookupTree, SuffixDecodingTree, text_pat
 from specdec.errors import UserError
 from specdec.latency.pricing import price
 from specdec.latency.profile import LatencyProfile
+from specdec.latency.tree_costs import TreeCosts
 from specdec.ranking.oracle import Board, Costs, Judge, Oracle
 from specdec.traces.calibration import tree_costs
 from specdec.traces.replay import replay
@@ -37,6 +39,10 @@ PROFILES = {
     "rising": profile({1: 10.0, 4: 11.0, 64: 30.0}),
     "steep": profile({1: 10.0, 3: 18.0, 6: 60.0}),
     "falling": profile({1: 20.0, 4: 9.0, 6: 12.0}),
+    "dear trees": replace(
+        profile({1: 10.0, 4: 11.0, 64: 30.0}),
+        trees={TARGET: TreeCosts({4: 13.0, 16: 25.0}, {"dflash": {4: 3.0, 16: 5.0}})},
+    ),
 }
 
 

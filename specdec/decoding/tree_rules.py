@@ -114,4 +114,5 @@ def growing_tree(
     expand: Expand, depth: int, top_k: int, num_nodes: int, *, sure: float = 0.0, stop_ids: Collection[int] = ()
 ) -> Tree:
     """EAGLE-2's dynamic tree: see `scored_tree`, of which the `num_nodes` most probable nodes are left."""
-    return by_rule(scored_tree(expand, depth, top_k, sure=sure, stop_ids=stop_ids).falling(), FixedNodes(num_nodes))
+    scored = scored_tree(expand, depth, top_k, sure=sure, stop_ids=stop_ids)
+    return by_rule(scored.falling(num_nodes), FixedNodes(num_nodes))

@@ -51,6 +51,14 @@ class Tree:
         self.log_probs.append(log_prob)
         return len(self.tokens) - 1
 
+    def add_all(self, tokens_N: np.ndarray, parents_N: np.ndarray, log_probs_N: np.ndarray) -> int:
+        """New nodes; returns the first one's index."""
+        begin = len(self)
+        self.tokens.extend(tokens_N.tolist())
+        self.parents.extend(parents_N.tolist())
+        self.log_probs.extend(log_probs_N.tolist())
+        return begin
+
     def taken(self, nodes: Iterable[int]) -> Tree:
         """The tree of these nodes in this order, in which every one's parent comes before it."""
         kept = list(nodes)
@@ -58,9 +66,9 @@ class Tree:
         parents = [places[self.parents[node]] for node in kept]
         return Tree([self.tokens[node] for node in kept], parents, [self.log_probs[node] for node in kept])
 
-    def falling(self) -> Tree:
-        """The same in the order of falling path probability; of equals in the order that was."""
-        return self.taken(sorted(range(len(self)), key=lambda node: -self.log_probs[node]))
+    def falling(self, max_nodes: int) -> Tree:
+        """The most probable nodes in the order of falling path probability; of equals in the order that was."""
+        return self.taken(np.argsort(-np.array(self.log_probs), kind="stable")[:max_nodes].tolist())
 
     @cached_property
     def _levels(self) -> list[int]:
@@ -212,22 +220,20 @@ def scored_tree(expand: Expand, depth: int, top_k: int, *, sure: float = 0.0, st
     has this path probability. After a stop token nothing grows. Paths' log-probabilities are sums in float32, as in the
     authors' program. A smaller `depth` gives the same nodes up to it; a smaller `top_k` may give others.
     """
-    tree, frontier = Tree(), [(ROOT, tuple[int, ...]())]
+    tree, nodes_P, paths, above_P = Tree(), np.array([ROOT]), [tuple[int, ...]()], np.zeros(1, np.float32)
+    stops, floor = list(stop_ids), log_of(sure)
     for _ in range(depth):
-        begin = len(tree)
-        found = expand([path for _, path in frontier])
-        above_P = np.array([tree.log_probs[node] if path else 0.0 for node, path in frontier], np.float32)
-        log_probs = (above_P[:, None] + found.log_probs_SK[:, :top_k]).tolist()
-        paths = {}
-        for (parent, path), tokens, own in zip(frontier, found.tokens_SK.tolist(), log_probs, strict=True):
-            for token, log_prob in zip(tokens, own, strict=False):
-                if log_prob > -inf:
-                    paths[tree.add(token, parent, log_prob)] = (*path, token)
-        leaves = [node for node in range(begin, len(tree)) if tree.tokens[node] not in stop_ids]
-        leaves = sorted(leaves, key=lambda node: -tree.log_probs[node])[:top_k]
-        frontier = [(node, paths[node]) for node in leaves]
-        if not leaves or tree.log_probs[leaves[0]] < log_of(sure):
+        found = expand(paths)
+        log_probs_PK = above_P[:, None] + found.log_probs_SK[:, :top_k]
+        rows_N, columns_N = np.nonzero(log_probs_PK > -inf)
+        tokens_N, log_probs_N = found.tokens_SK[rows_N, columns_N], log_probs_PK[rows_N, columns_N]
+        begin = tree.add_all(tokens_N, nodes_P[rows_N], log_probs_N)
+        leaves_N = np.flatnonzero(~np.isin(tokens_N, stops)) if stops else np.arange(len(tokens_N))
+        best_P = leaves_N[np.argsort(-log_probs_N[leaves_N], kind="stable")[:top_k]]
+        if not len(best_P) or log_probs_N[best_P[0]] < floor:
             break
+        nodes_P, above_P = begin + best_P, log_probs_N[best_P]
+        paths = [(*paths[row], token) for row, token in zip(rows_N[best_P], tokens_N[best_P].tolist(), strict=True)]
     return tree
 
 

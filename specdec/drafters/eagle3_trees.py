@@ -143,7 +143,7 @@ class Eagle3TreeDrafter(HeadReader["Eagle3Trees"], TreeDrafter):
         root = self.network.take_root(torch.cat(self.taken()), tokens, self._top_k, num_ahead)
         growth = Growth(self.network, root, self._top_k)
         scored = scored_tree(growth.expand, depth, self._top_k, sure=self.spec.sure, stop_ids=self.stop_ids)
-        return scored.falling(), growth.num_passes
+        return scored.falling(self.rule.max_nodes), growth.num_passes
 
 
 class Growth:

@@ -18,7 +18,9 @@ from specdec.latency.accounting import OURS, num_passes
 from specdec.latency.profile import LatencyProfile, has_target, resolve_target, verification_ms
 
 if TYPE_CHECKING:
+    from specdec.drafters.base import Spec
     from specdec.records.record import Record
+    from specdec.records.rounds import Round
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,27 @@ def price(record: Record, profile: LatencyProfile, target: str, accounting: str 
     speedup = T x tokens / (d x passes + T x rounds).
     Raises UserError for an unknown target or an empty record.
     """
-    entry = resolve_target(profile, target)
-    passes_as = parse_name(record.drafter_name).passes_priced_as
+    entry, spec = resolve_target(profile, target), parse_name(record.drafter_name)
     counts = [r.draft_len + 1 for r in record.rounds]
     verify_ms = {count: verification_ms(profile, entry, count) for count in set(counts)}
+    more = [tree_extra_ms(profile, entry, spec, turn) for turn in record.rounds]
+    passes_ms = num_passes(record, accounting) * profile.pass_ms(spec.passes_priced_as, entry)
     return Price(
-        draft_ms=num_passes(record, accounting) * profile.pass_ms(passes_as, entry),
-        verify_ms=math.fsum(verify_ms[count] for count in counts),
+        draft_ms=passes_ms + math.fsum(drafting for drafting, _ in more),
+        verify_ms=math.fsum([*(verify_ms[count] for count in counts), *(verifying for _, verifying in more)]),
         baseline_ms=_num_output_tokens(record) * profile.target_ms_per_token[entry],
     )
+
+
+def tree_extra_ms(profile: LatencyProfile, entry: str, spec: Spec, turn: Round) -> tuple[float, float]:
+    """What drafting, and what the rest of a round, cost beyond a draft in a row of as many passes and tokens: more than
+    nothing where it was a tree, also one that does not happen to branch, and the profile knows what trees cost."""
+    if entry not in profile.trees or not turn.draft_len or not (turn.is_tree or spec.is_tree):
+        return 0.0, 0.0
+    kind = spec.passes_priced_as
+    pass_ms, round_ms = profile.tree_ms(kind, entry, turn.draft_len)
+    more_ms = pass_ms - profile.pass_ms(kind, entry)
+    return turn.num_forward_passes * more_ms, round_ms - verification_ms(profile, entry, turn.draft_len + 1)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 import specdec
 from specdec.errors import UserError, user_error
 from specdec.latency.rows import RowTables, parse_rows, rows_lines
+from specdec.latency.tree_costs import TreeCosts
 from specdec.records.pickles import write_atomic
 from specdec.records.record import target_name
 
@@ -26,7 +27,7 @@ OWN_ENGINES = ("eager", "graph")  # what this program runs networks with
 STAND_INS = {"bundled": "Qwen2.5-32B-Instruct"}  # what the bundled target is priced as
 # The paper's; this very tuple where nobody asked for one: what somebody names is another object.
 DEFAULT_PROFILES = ("vLLM_A6000",)
-_OPTIONAL = ("ar_draft_pass_ms", "family_pass_ms", "verify_ms", "rows")
+_OPTIONAL = ("ar_draft_pass_ms", "family_pass_ms", "verify_ms", "trees", "rows")
 _FIELDS = ("name", "draft_pass_ms", "target_ms_per_token", "provenance", *_OPTIONAL)
 
 
@@ -40,6 +41,7 @@ class LatencyProfile:
     `ar_draft_pass_ms`: what a pass of an AR drafter costs, which runs one token and no block; None: no less.
     `family_pass_ms`: what a pass of drafters of other families costs, which none of these stands for: `Spec.priced_as`
     -> ms, or -> {target name: ms}, since a head is as wide as the target that it reads.
+    `trees`: target name -> what drafts that branch cost beside it; without an entry as much as drafts in a row.
     `rows`: what passes over several requests cost; None: nobody knows.
     """
 
@@ -50,6 +52,7 @@ class LatencyProfile:
     provenance: dict
     ar_draft_pass_ms: float | None = None
     family_pass_ms: dict[str, float | dict[str, float]] = field(default_factory=dict)
+    trees: dict[str, TreeCosts] = field(default_factory=dict)
     rows: RowTables | None = None
 
     @property
@@ -82,6 +85,13 @@ class LatencyProfile:
             raise UserError(f"latency profile {self.name} does not say what a pass of {priced_as} costs{beside}")
         own = self.ar_draft_pass_ms if priced_as == "ar" else None
         return self.draft_pass_ms if own is None else own
+
+    def tree_ms(self, priced_as: str, entry: str, num_nodes: int) -> tuple[float, float]:
+        """What a pass of such a drafter takes where it drafts a tree of so many nodes, and what the rest of the round
+        does: no less than a pass and a verification in a row."""
+        in_a_row = self.pass_ms(priced_as, entry), verification_ms(self, entry, num_nodes + 1)
+        known = self.trees[entry].at(priced_as, num_nodes) if entry in self.trees else in_a_row
+        return max(in_a_row[0], known[0]), max(in_a_row[1], known[1])
 
 
 def shipped_profiles() -> list[str]:
@@ -222,6 +232,7 @@ def _parse_profile(raw: object) -> LatencyProfile:
         provenance=_object(fields["provenance"], "provenance"),
         **{key: _number(fields[key], key) for key in ("ar_draft_pass_ms",) if key in fields},
         family_pass_ms=_families(fields["family_pass_ms"], targets) if "family_pass_ms" in fields else {},
+        trees=_trees(fields.get("trees", {}), targets),
         rows=parse_rows(fields["rows"], tables) if "rows" in fields else None,
     )
 
@@ -244,12 +255,27 @@ def _verify_tables(raw: object, targets: dict[str, float]) -> dict[str, dict[int
         where = f"verify_ms[{target!r}]"
         if target not in targets:
             raise UserError(f"{where} has no entry in target_ms_per_token")
-        points = _milliseconds(table, where)
-        bad = [key for key in points if not re.fullmatch("[1-9][0-9]{0,8}", key)]
-        if bad:
-            raise UserError(f"{where} has the key {bad[0]!r}; it must be a number of tokens, 1 or more")
-        tables[target] = {int(key): ms for key, ms in points.items()}
+        tables[target] = _by_count(table, where)
     return tables
+
+
+def _trees(raw: object, targets: dict[str, float]) -> dict[str, TreeCosts]:
+    found = {}
+    for target, parts in _object(raw, "trees").items():
+        where = f"trees[{target!r}]"
+        if target not in targets or set(_object(parts, where)) != {"round_ms", "pass_ms"}:
+            raise UserError(f"{where} is not round_ms and pass_ms of a target of target_ms_per_token")
+        passes = _object(parts["pass_ms"], f"{where}['pass_ms']")
+        of_families = {family: _by_count(table, f"{where}['pass_ms'][{family!r}]") for family, table in passes.items()}
+        found[target] = TreeCosts(_by_count(parts["round_ms"], f"{where}['round_ms']"), of_families)
+    return found
+
+
+def _by_count(value: object, where: str) -> dict[int, float]:
+    points = _milliseconds(value, where)
+    if bad := [key for key in points if not re.fullmatch("[1-9][0-9]{0,8}", key)]:
+        raise UserError(f"{where} has the key {bad[0]!r}; it must be a number of tokens, 1 or more")
+    return {int(key): ms for key, ms in points.items()}
 
 
 def _object(value: object, where: str) -> dict:

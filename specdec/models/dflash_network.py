@@ -29,6 +29,7 @@ from specdec.models.dflash_layers import LayerKind, seen
 from specdec.models.dflash_parts import Convolution, Markov, Part, Selector, Walk, convolved, each_alone
 from specdec.models.graph.graphs import MAX_ROWS, PADDED, Graphs, padded
 from specdec.models.graph.reference import norm, rotated
+from specdec.models.graph.top import most_probable_of
 from specdec.models.heads import HeadSource, MadeFor
 from specdec.models.llama_like import LlamaLike
 from specdec.models.lm import CachedLM
@@ -204,20 +205,18 @@ class DflashNetwork:
         """
         if isinstance(self._walk, Selector) or (isinstance(self._walk, Markov) and self._walk.rank):
             raise UserError("trees need slots that do not know of each other, and those of this DFlash head do")
-        # One transfer for both: token ids are exact in float64.
         best_BSK2 = self._answered(anchors, starts, ("candidates", top_k), partial(self._best, top_k))
         found: np.ndarray = best_BSK2.cpu().numpy()
         self.target.require_numbers(found[:, :, 0, 1].flatten().tolist(), self.title)
-        missing = np.array([0.0, -inf]) + np.zeros((*found.shape[:2], top_k - found.shape[2], 2))
+        missing = np.broadcast_to([0.0, -inf], (*found.shape[:2], top_k - found.shape[2], 2))
         return np.concatenate([found, missing], axis=2) if missing.size else found
 
     def _walked(self, hidden_BSC: Tensor, anchors_B: Tensor) -> Tensor:
         return self._walk(self._w, hidden_BSC, self._logits(hidden_BSC), anchors_B)
 
     def _best(self, top_k: int, hidden_BSC: Tensor, anchors_B: Tensor) -> Tensor:
-        log_probs_BSV = self._logits(hidden_BSC).float().log_softmax(-1)
-        best = log_probs_BSV.topk(min(top_k, log_probs_BSV.shape[-1]), dim=-1)
-        return torch.stack([best.indices.double(), best.values.double()], dim=-1)
+        logits_BSV = self._logits(hidden_BSC)
+        return most_probable_of(logits_BSV.flatten(0, 1), top_k).unflatten(0, logits_BSV.shape[:2])
 
     @torch.inference_mode()
     def _answered(
@@ -225,16 +224,17 @@ class DflashNetwork:
     ) -> Tensor:
         """What `answer`, of this `kind`, makes of the slots of such blocks."""
         self.target.require_known(anchors)
-        size, at_B = self.head.block_size, torch.tensor([list(anchors), list(starts)], device=self.device)
+        size = self.head.block_size
         self._make_room(self.length + len(anchors) * size)
         if self._graphs is not None and list(starts) == [self.length]:
-            self._anchor.copy_(at_B[0])
-            self._first.copy_(at_B[1])
+            self._anchor.fill_(anchors[0])  # copies from the host would wait for what the device still does
+            self._first.fill_(self.length)
             if self._joined is not None:
                 return self._run(kind, partial(self._joined_block, self._joined, answer))
             capacity, least = self._cache_A2GPD.shape[3], 1 << (self.length + size - 1).bit_length()
             span = min(max(LEAST_SPAN, least), capacity)
             return self._run((*kind, span), partial(self._only_block, span, answer))
+        at_B = torch.tensor([list(anchors), list(starts)], device=self.device)
         positions_L = (at_B[1][:, None] + torch.arange(size, device=self.device)).flatten()
         places_L = self.length + torch.arange(len(positions_L), device=self.device)
         is_all_seen = list(starts) == [self.length]

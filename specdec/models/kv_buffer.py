@@ -5,7 +5,7 @@ Shape suffixes: B batch (always 1), D head size, F = 2 H, H KV heads, L new toke
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from transformers import Cache
@@ -70,12 +70,11 @@ class KVBuffer(JointCache):
         self._buffers[layer_idx] = grown
         return grown
 
-    def move(self, rows: Sequence[int]) -> None:
+    def move(self, rows_L: torch.Tensor) -> None:
         """The new positions `length` + row, of these rows, go to `length`, `length` + 1, ... in the same order."""
-        begin, end = self.length, self.length + len(rows)
         for buffer in self._buffers.values():
-            places = begin + torch.tensor(list(rows), device=buffer.device)
-            buffer[:, :, begin:end] = buffer.index_select(2, places)
+            new = buffer[:, :, self.length :]
+            new[:, :, : len(rows_L)] = new.index_select(2, rows_L.to(buffer.device))
 
     def first(self, num_positions: int) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values of the first `num_positions` positions by layer, each [B, H, num_positions, D]: views."""

@@ -121,10 +121,10 @@ class CachedLM:
 
         Raises UserError where logits were not numbers: then no probability is one. `title`: as in `require_numbers`.
         """
-        pairs = packed_K2.tolist()
-        probabilities = [probability for _, probability in pairs]
+        pairs_2K = np.asarray(packed_K2.cpu() if isinstance(packed_K2, torch.Tensor) else packed_K2).T
+        probabilities: list[float] = pairs_2K[1].tolist()
         self.require_numbers(probabilities, title)
-        return [int(token) for token, _ in pairs], probabilities
+        return pairs_2K[0].astype(int).tolist(), probabilities
 
     def require_numbers(self, probabilities: Sequence[float], title: str | None = None) -> None:
         """Raise UserError unless all of them are finite. `title`: of the head on this model that gave them; None: it
@@ -254,16 +254,22 @@ class CachedLM:
         is_negative = isinstance(kept, int) and kept < 0
         if is_negative or len(path) > len(self._pending) or not is_path(path, self._parents):
             raise ValueError(f"cannot commit {kept} of {len(self._pending)} tokens")
-        if not is_path(path, None):
-            self._move(path)
+        rows_L = None if is_path(path, None) else self._sent(path)
+        if rows_L is not None:
+            self._move(rows_L)
         self.tokens += [self._pending[row] for row in path]
-        self.features = self._taps.take(path)
+        self.features = self._taps.take(len(path), rows_L)
         self._block_size = self._pending_block_size
         self._pending, self._num_open = [], 0
 
-    def _move(self, path: Sequence[int]) -> None:
+    def _sent(self, numbers: Sequence[int]) -> torch.Tensor:
+        """On the device, which need not be waited for."""
+        is_gpu = self.device.type == "cuda"
+        return torch.tensor(list(numbers), pin_memory=is_gpu).to(self.device, non_blocking=is_gpu)
+
+    def _move(self, rows_L: torch.Tensor) -> None:
         """Keys and values of these rows of the last forward go to the places right after the committed ones."""
-        self._cache.move(path)
+        self._cache.move(rows_L)
 
     def rollback(self, length: int) -> None:
         """Forget the committed positions from `length` on (and the last forward's tokens)."""

@@ -57,15 +57,15 @@ class Taps:
             device = found[self.asked[0]].device
             self.add(torch.cat([found[tap].flatten(0, -2).to(device) for tap in self.asked], dim=-1))
 
-    def take(self, rows: Sequence[int]) -> torch.Tensor | None:
-        """Those of these tokens of the pass, [len(rows), F]; None where none were asked for. Once a pass."""
+    def take(self, count: int, rows_L: torch.Tensor | None) -> torch.Tensor | None:
+        """Those of these tokens of the pass, or of its first `count`, [L, F]; None where none were asked for. Once a
+        pass."""
         pieces, is_asked = self._pieces, bool(self.asked)
         self.asked, self._pieces = (), []
         if not is_asked:
             return None
         tapped_LF = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        is_first = list(rows) == list(range(len(rows)))
-        return tapped_LF[: len(rows)] if is_first else tapped_LF[torch.tensor(list(rows), device=tapped_LF.device)]
+        return tapped_LF[:count] if rows_L is None else tapped_LF.index_select(0, rows_L.to(tapped_LF.device))
 
     def of_no_token(self, asked: Sequence[int]) -> torch.Tensor:
         """Taps of an empty pass, [0, F]. Raises UserError for a layer that is not there."""

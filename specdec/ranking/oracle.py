@@ -19,7 +19,7 @@ from specdec.decoding.chains import Chain, Chains
 from specdec.decoding.offers import Offers
 from specdec.drafters.families import kind_of_chains, parse_name
 from specdec.errors import UserError
-from specdec.latency.pricing import Pricing
+from specdec.latency.pricing import Pricing, tree_extra_ms
 from specdec.latency.profile import LatencyProfile, verifications_ms
 from specdec.ranking.ceiling import Ceiling
 from specdec.records.identity import first_difference
@@ -276,12 +276,16 @@ class Judge:
         lost = {"over_ms": 0.0, "under_ms": 0.0, "passes_ms": own.best_ms - best.best_ms}
         at, is_cached = 0, False
         for turn in record.rounds:
-            at, is_cached = _charge(own, turn, (at, is_cached), lost)
+            more_ms = sum(tree_extra_ms(self.profile, self.entry, spec, turn))
+            at, is_cached = _charge(own, turn, (at, is_cached), lost, more_ms)
         return Ceiling(best_ms=best.best_ms, **lost)
 
 
-def _charge(own: Oracle, turn: Round, state: tuple[int, bool], lost: dict[str, float]) -> tuple[int, bool]:
-    """Add what a round loses against the clairvoyant's best move to the reason for it; returns the next state."""
+def _charge(
+    own: Oracle, turn: Round, state: tuple[int, bool], lost: dict[str, float], more_ms: float
+) -> tuple[int, bool]:
+    """Add what a round loses against the clairvoyant's best move to the reason for it; returns the next state.
+    `more_ms`: what it cost beyond a draft in a row, which the clairvoyant always drafts."""
     (at, is_cached), board, costs = state, own.board, own.board.costs
     num_passes = turn.num_denoise_passes + turn.num_commit_passes
     next_at = at + turn.accepted_len + (turn.next_token is not None)
@@ -295,7 +299,7 @@ def _charge(own: Oracle, turn: Round, state: tuple[int, bool], lost: dict[str, f
     needs_prefill = chains is not None and is_block_draft and not is_cached and board.wholes[at] > 0
     pass_ms = costs.of_chains(chains or next((board.chains[name] for name in own.names[-1:]), None))
     needless_ms = pass_ms * (turn.num_prefill_passes - needs_prefill)
-    spent_ms = pass_ms * turn.num_forward_passes + costs.verification(turn.draft_len)
+    spent_ms = pass_ms * turn.num_forward_passes + costs.verification(turn.draft_len) + more_ms
     regret_ms = spent_ms - needless_ms + own.values[is_cached_after][next_at] - own.values[is_cached][at]
     best = own.best_moves[is_cached][at] or board.stay(at)  # all are known once the oracle is made
     is_over = (num_passes, turn.draft_len) > (best.num_passes, best.draft_len)

@@ -16,7 +16,7 @@ from specdec.decoding.cost_aware import EASE_EDGES, PASSES_AHEAD, Advice, Calibr
 from specdec.drafters.advised import Advised
 from specdec.drafters.base import Spec
 from specdec.errors import UserError, user_error
-from specdec.latency.profile import LatencyProfile, verifications_ms
+from specdec.latency.profile import LatencyProfile, verification_ms, verifications_ms
 from specdec.records.identity import first_difference
 from specdec.records.pickles import write_atomic
 from specdec.traces.trace import Trace
@@ -155,8 +155,10 @@ def tree_costs(spec: Spec, profiles: Iterable[LatencyProfile]) -> RoundCosts | N
     if not spec.needs_costs or spec.needs_advice:
         return None
     profile, entry = _priced_by(spec, str(vars(spec)["pricing"]), profiles)
-    verify_ms = verifications_ms(profile, entry, range(1, spec.most_nodes + 2))
-    return RoundCosts(profile.pass_ms(spec.priced_as, entry), verify_ms)
+    by_nodes = [profile.tree_ms(spec.priced_as, entry, count) for count in range(1, spec.most_nodes + 1)]
+    least_ms = by_nodes[0][0]  # what drafting more nodes takes stands beside their verification
+    verify_ms = [round_ms + (pass_ms - least_ms) for pass_ms, round_ms in by_nodes]
+    return RoundCosts(least_ms, [verification_ms(profile, entry, 1), *verify_ms])
 
 
 def _priced_by(spec: Spec, pricing: str, profiles: Iterable[LatencyProfile]) -> tuple[LatencyProfile, str]:

@@ -143,10 +143,9 @@ class GraphLM(CachedLM):
             )
 
     @torch.inference_mode()
-    def _move(self, path: Sequence[int]) -> None:
-        begin, end = self.length, self.length + len(path)
-        cache_L2GPD = self._buffers.cache_L2GPD
-        cache_L2GPD[:, :, :, begin:end] = cache_L2GPD[:, :, :, begin + torch.tensor(list(path), device=self.device)]
+    def _move(self, rows_L: torch.Tensor) -> None:
+        new_L2GPD = self._buffers.cache_L2GPD[:, :, :, self.length :]
+        new_L2GPD[:, :, :, : len(rows_L)] = new_L2GPD.index_select(3, rows_L)
 
     def _products(self, count: int) -> Products:
         return self._library if self._fused is None or count > self.options.fused_up_to else self._fused

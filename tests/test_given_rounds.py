@@ -1,0 +1,54 @@
+"""Rounds whose acceptance is given: what a profile says of trees is measured in them, and published ones are run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments import published_acceptance
+from profiling.given_acceptance import lengths_of, path_of
+from profiling.head_costs import tree_rounds
+from profiling.profile_engine import Bench, Settings, make_lm
+from profiling.roofline import find_shape
+from profiling.shaped_heads import make_head
+from specdec.decoding.stopping import Draft
+from specdec.models.checkpoints import TARGET
+
+PARTS = {"draft", "host", "verify", "commit"}
+
+
+def test_a_mean_length_is_kept_over_any_number_of_rounds() -> None:
+    lengths = lengths_of(4.31)
+    assert sum(next(lengths) for _ in range(100)) == 431
+
+
+def test_a_path_of_a_tree_has_the_length_that_was_given() -> None:
+    draft = Draft(tokens=[5, 6, 7, 8], parents=[-1, -1, 1, 2])
+    assert [list(path_of(draft, length)) for length in (0, 1, 2, 3, 9)] == [[], [0], [1, 2], [1, 2, 3], [1, 2, 3]]
+
+
+@pytest.mark.parametrize(("kind", "drafter"), [("dflash", "dflash_tree_16"), ("eagle3", "eagle3_tree_3_4_8")])
+def test_what_trees_cost_is_taken_from_rounds(kind: str, drafter: str) -> None:
+    device = torch.device("cpu")
+    settings = Settings(device, torch.float32, "graph", 64)
+    lm = make_lm("tiny-qwen3", TARGET, settings)
+    head = make_head(kind, find_shape(TARGET, "tiny-qwen3"), lm, "graph")
+    found = tree_rounds(lm, head, drafter, Bench(settings, 1.0, 1.0, (32,), repeats=2))
+    assert found["pass_ms"] > 0 and found["round_ms"] > 0 and set(found["parts_ms"]) == PARTS
+
+
+def test_speculation_is_set_against_a_profile_and_told_by_its_parts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trees = {"tiny-qwen3": {"round_ms": {"64": 3.0}, "pass_ms": {"dflash": {"64": 2.0}}}}
+    profile = {"name": "P", "draft_pass_ms": 1.0, "family_pass_ms": {"dflash": 1.0}, "provenance": {}, "trees": trees}
+    (tmp_path / "p.json").write_text(json.dumps({**profile, "target_ms_per_token": {"tiny-qwen3": 2.0}}))
+    asked = ["--target", "tiny-qwen3", "--device", "cpu", "--profile", str(tmp_path / "p.json"), "--runs", "1"]
+    assert published_acceptance.main([*asked, "--context", "32", "--new_tokens", "40", "--datasets", "MATH-500"]) == 0
+    out, err = capsys.readouterr()
+    (case,) = json.loads(out.splitlines()[-1])["cases"]
+    assert set(case["parts_ms"]) == PARTS and "modelled over measured" in err
+    assert case["modelled_speedup"] == pytest.approx(40 * 2.0 / (4 * (2.0 + 3.0)))  # four rounds of 10 or 11 tokens
