@@ -39,7 +39,7 @@ def steps(out: Path, records: Path, gpu: str) -> dict[str, list[str]]:
     four = f"--spec_len 5 --num_questions 4 --max_new_tokens 96 {graph}"
     tuned = "--models Qwen3-8B --counts 16 64 --skip variants --limit_s 75"
     bundled = "--drafter bundled --ar_drafter bundled --targets bundled --contexts 256"
-    tests = "tests/test_gpu.py tests/test_kernels.py tests/test_tree_search.py"
+    tests = "tests/test_gpu.py tests/test_kernels.py tests/test_tree_search.py tests/test_level_kernels.py"
     lines = {
         "head_tests": "-m pytest -q -rs -n 12 tests/test_gpu.py -k recorded_passes",
         "tree_tests": f"-m pytest -q -rs -n 12 {tests} -k tree",
