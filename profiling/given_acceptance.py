@@ -12,6 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from specdec.decoding.loop import Drafter, speculate
 from specdec.decoding.stopping import Draft
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 PASSES = ("read", "draft", "on_host", "extend", "step", "paths")  # a head's, beside those that give candidates
 FIRST, RATIO = 0.85, 0.5  # of a slot's candidates: the first one's probability, and each next one's of what is left
+MOST_RANKS = 512
 
 
 def lengths_of(mean: float) -> Iterator[int]:
@@ -78,8 +80,11 @@ class Sure:
 
     def __init__(self, network: Any) -> None:
         self._network, self.pass_ms = network, 0.0
-        if "_best" not in vars(network) and hasattr(network, "_best"):  # where paths are found on the device
-            network._best = partial(_sure_on_device, network._best)
+        curve_R = _curve_on(network.device)
+        if hasattr(network, "few"):  # it chooses itself what goes on, by what it holds probable
+            network.few = partial(_few_sure, network.few, curve_R)
+        if hasattr(network, "_best") and "_best" not in vars(network):  # where paths are found on the device
+            network._best = partial(_best_sure, network._best, curve_R)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._network, name)
@@ -108,23 +113,33 @@ def _sure(found_K2: np.ndarray) -> np.ndarray:
     return sure_K2
 
 
-def _sure_on_device(best: Callable[..., Any], *asked: Any) -> Any:
-    found_BSK2 = best(*asked)
-    found_BSK2[..., 1] = _curve_on(found_BSK2.device, found_BSK2.shape[-2])
-    return found_BSK2
-
-
-@cache  # so that nothing is sent while a pass is recorded
-def _curve_on(device: Any, count: int) -> Any:
-    import torch
-
-    return torch.from_numpy(_curve(count)).to(device)
-
-
 @cache
 def _curve(count: int) -> np.ndarray:
     ranks = np.arange(count)
     return np.where(ranks, np.log(1 - FIRST) + np.log(1 - RATIO) + np.log(RATIO) * (ranks - 1), np.log(FIRST))
+
+
+def _curve_on(device: torch.device) -> torch.Tensor:
+    """The curve's log-probabilities, of more ranks than a node has candidates."""
+    return torch.as_tensor(_curve(MOST_RANKS), dtype=torch.float32, device=device)
+
+
+def _best_sure(best: Callable[..., torch.Tensor], curve_R: torch.Tensor, *asked: Any) -> torch.Tensor:
+    """`DflashTrees._best`, with the curve's probabilities."""
+    found_BSK2 = best(*asked)
+    found_BSK2[..., 1] = curve_R[: found_BSK2.shape[-2]]
+    return found_BSK2
+
+
+def _few_sure(
+    few: Callable[..., tuple[torch.Tensor, torch.Tensor]],
+    curve_R: torch.Tensor,
+    logits_BV: torch.Tensor,
+    found_BK2: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`Eagle3Levels.few`, with the curve's probabilities."""
+    tokens_BK, log_probs_BK = few(logits_BV, found_BK2)
+    return tokens_BK, curve_R[: tokens_BK.shape[1]].expand_as(log_probs_BK).contiguous()
 
 
 class GivenRounds:

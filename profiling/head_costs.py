@@ -179,13 +179,15 @@ class DflashCosts(_HeadCosts):
 class Eagle3Costs(_HeadCosts):
     head: Eagle3Trees
     trees: ClassVar = {f"eagle3_tree_8_{LEVEL}_{nodes}": nodes for nodes in (16, 64)}
+    first_level: list[int]  # what a level is timed with: the tokens that go on after the text
 
     def begin(self, context: int) -> None:
-        self.head.prepare(LEVEL, 1)
+        self.head.prepare(LEVEL, 2)
         self.head.clear()
         for begin in range(0, context, len(self.text)):
             rows = self.text[: context - begin]
-            self.head.take_in(rows, [1] * len(rows))
+            root = self.head.take_root(rows, [1] * len(rows), LEVEL)
+            self.first_level = root[0, :, 0].astype(int).tolist()
 
     def calls(self) -> dict[str, tuple[float, Callable[[], object]]]:
         weights = self.head.num_weight_bytes
@@ -204,7 +206,7 @@ class Eagle3Costs(_HeadCosts):
 
     def level(self) -> object:
         self.head.forget_nodes()
-        return self.head.grow([1] * LEVEL, [-1] * LEVEL, LEVEL)
+        return self.head.grow(self.first_level, [-1] * LEVEL, LEVEL)
 
     def pass_ms(self, passes: dict[str, dict[str, float]]) -> float:
         """Of a draft's mean pass, the one that takes features in among them."""

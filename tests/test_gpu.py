@@ -19,6 +19,7 @@ import torch
 from dflash_heads import loaded_dflash, toy_dflash
 from heads import loaded_head, toy_head
 from planned import run_by_plans
+from test_eagle3_levels import launched, tree_of
 from test_tree_verification import path_to
 from toys import MASK_ID, random_ids, toy_model, weaken_attention
 
@@ -26,6 +27,7 @@ from profiling import check_lossless
 from specdec.commands import run as failfast
 from specdec.decoding.loop import Drafter, speculate
 from specdec.decoding.target import Target
+from specdec.decoding.trees import Tree, depths
 from specdec.drafters.ar import AR_DRAFTER
 from specdec.drafters.base import Setup
 from specdec.drafters.block_diffusion import DLLM_DRAFTER
@@ -42,6 +44,7 @@ from specdec.questions.sets import load_problems
 from specdec.records.record import find_records, load_record
 from specdec.records.rounds import Round
 
+__all__ = ["launched"]  # a fixture
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
@@ -205,6 +208,62 @@ def test_a_heads_recorded_passes_draft_what_plain_ones_on_a_cpu_do(
     ]
     sure = [[one for turn in rounds for one in turn.confidences] for rounds in (recorded, plain)]
     assert sure[0] == pytest.approx(sure[1], abs=1e-3)
+
+
+@pytest.mark.parametrize("variant", test_eagle3.VARIANTS)
+@pytest.mark.parametrize("dtype", LOGITS_ERROR, ids=str)
+def test_a_heads_recorded_levels_score_what_the_eager_networks_do(
+    launched: list[int], variant: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EAGLE-3's trees, over a text that grows and caches that do; and what the device chooses, ties in bfloat16
+    included, is what the host asks for: no level runs twice."""
+    monkeypatch.setattr(heads, "HEAD_SIZE", 16)
+    monkeypatch.setattr(heads, "INNER", 64)
+    monkeypatch.setattr(eagle3_network, "INITIAL_CAPACITY", 64)
+    layout, how = test_eagle3.VARIANTS[variant]
+    target = weaken_attention(toy_model("qwen3", 31, scale=4.0, hidden_size=64, num_layers=3), 0.3)
+    head = toy_head(layout, target, 5, **how)
+    target.to("cuda", dtype)
+    eager, graph = loaded_head(head, CachedLM(target)), loaded_head(head, GraphLM(target), "graph")
+    text, pairs, num_paths, num_clear = random_ids(8, 700), list[tuple[float, float]](), 0, 0
+    for depth, top_k in ((2, 1), (5, 4), (8, 10), (3, 40)):
+        graph.prepare(top_k, depth, (3, 9))
+        eager.clear()
+        known = 0
+        for length in (2, 9, 60, 64, 130, 700):
+            launched.clear()
+            asked = {"stop_ids": (3, 9), "known": known}
+            ours, theirs = (tree_of(one, text[:length], depth, top_k, **asked) for one in (graph, eager))
+            assert launched == list(range(depth))
+            got, want = _paths(ours), _paths(theirs)
+            if dtype == torch.float32 and _is_clear(theirs, top_k):
+                assert got.keys() == want.keys()
+                num_clear += 1
+            pairs += [(got[path], want[path]) for path in got.keys() & want.keys()]
+            num_paths += len(want)
+            known = length - 1
+    assert dtype != torch.float32 or num_clear > 12
+    of_graph, of_eager = torch.tensor(pairs).unbind(1)
+    assert len(pairs) > num_paths / 2
+    assert (of_graph - of_eager).norm() < 2.5 * LOGITS_ERROR[dtype] * of_eager.norm()
+
+
+def _paths(tree: Tree) -> dict[tuple[int, ...], float]:
+    """The log-probability of each path of tokens."""
+    made: list[tuple[int, ...]] = []
+    for token, parent in zip(tree.tokens, tree.parents, strict=True):
+        made.append((*(made[parent] if parent >= 0 else ()), token))
+    return dict(zip(made, tree.log_probs, strict=True))
+
+
+def _is_clear(tree: Tree, top_k: int) -> bool:
+    """Whether of no level the last that goes on and the first that does not are nearly equal."""
+    levels = depths(tree.parents)
+    for level in set(levels):
+        own = sorted((one for one, at in zip(tree.log_probs, levels, strict=True) if at == level), reverse=True)
+        if len(own) > top_k and own[top_k - 1] - own[top_k] < 1e-3:
+            return False
+    return True
 
 
 def _head_drafter(family: str, variant: str, lm: CachedLM, backend: str, folder: Path) -> tuple[Target, Drafter]:

@@ -133,13 +133,14 @@ class Eagle3TreeDrafter(HeadReader["Eagle3Trees"], TreeDrafter):
         super().__init__(spec, setup)
         self.attach(network)
         self._top_k = spec.tree_top_k
-        network.prepare(self._top_k, spec.tree_depth)
+        network.prepare(self._top_k, spec.tree_depth, self.stop_ids)
 
     def _offered(self, prefix_ids: Sequence[int], depth: int) -> tuple[Tree, int]:
         import torch
 
         tokens = list(prefix_ids[self.network.length + 1 :])
-        root = self.network.take_root(torch.cat(self.taken()), tokens, self._top_k)
+        num_ahead = 0 if self.spec.sure else depth - 1  # who asks whether leaves are sure does so level by level
+        root = self.network.take_root(torch.cat(self.taken()), tokens, self._top_k, num_ahead)
         growth = Growth(self.network, root, self._top_k)
         scored = scored_tree(growth.expand, depth, self._top_k, sure=self.spec.sure, stop_ids=self.stop_ids)
         return scored.falling(self.rule.max_nodes), growth.num_passes

@@ -17,7 +17,8 @@ from transformers import LlamaConfig, Qwen3Config
 from specdec.errors import UserError
 from specdec.models.checkpoints import ModelSource
 from specdec.models.config_fields import given
-from specdec.models.eagle3_network import Eagle3Settings
+from specdec.models.eagle3_levels import Eagle3Levels
+from specdec.models.eagle3_settings import Eagle3Settings
 from specdec.models.eagle3_trees import Eagle3Trees
 from specdec.models.heads import HeadSource, MadeFor, require_tensors
 from specdec.models.llama_like import ACTIVATIONS, LLAMA, layer_settings
@@ -90,7 +91,9 @@ class Eagle3Head(Eagle3Settings):
         self, tensors: Mapping[str, torch.Tensor], source: HeadSource, target: CachedLM, backend: str
     ) -> Eagle3Trees:
         """The network of these tensors."""
-        return Eagle3Trees(self, tensors, target, source, backend == "graph")
+        if backend == "graph":
+            return Eagle3Levels(self, tensors, target, source)
+        return Eagle3Trees(self, tensors, target, source, is_recorded=False)
 
 
 def _is_map(d2t_V: torch.Tensor, t2d: torch.Tensor | None, vocab_size: int) -> bool:

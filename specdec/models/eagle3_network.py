@@ -11,47 +11,21 @@ query heads, L new rows, P positions of the cache, R = H / G, S steps, T turns, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 
 from specdec.models.eagle3_joined import JoinedLayer
+from specdec.models.eagle3_settings import Eagle3Settings
 from specdec.models.graph.graphs import MAX_ROWS, PADDED, Graphs, padded
 from specdec.models.graph.reference import norm, rotated
-from specdec.models.heads import HeadSource, MadeFor
-from specdec.models.llama_like import LlamaLike
+from specdec.models.heads import HeadSource
 from specdec.models.lm import CachedLM, most_probable
 
 INITIAL_CAPACITY = 2048
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # of queries, keys and values of new rows, [L, H or G, D]
-
-
-@dataclass(frozen=True)
-class Eagle3Settings(LlamaLike):
-    """What decides how a head computes. `layer`: the settings of its one layer, under the names of a Llama's.
-    `body`: how its layer's tensors begin. `is_normed_residual`: the residual is the normed state; `has_normed_input`,
-    `has_normed_taps`: a norm of all taps together, or of each, before `fc`; `feeds_normed`: the next step is given the
-    normed output; `has_qk_norm`: norms of query and key heads."""
-
-    made_for: MadeFor
-    layer: dict[str, Any]
-    body: str
-    target_hidden_size: int
-    draft_vocab_size: int
-    is_normed_residual: bool = False
-    has_normed_input: bool = False
-    has_normed_taps: bool = False
-    feeds_normed: bool = False
-    has_qk_norm: bool = False
-
-    @property
-    def has_own_words(self) -> bool:
-        """Whether it drafts from a vocabulary of its own, which `d2t` maps to the target's."""
-        return self.draft_vocab_size != self.vocab_size
 
 
 class Eagle3Network:
@@ -138,6 +112,8 @@ class Eagle3Network:
             return
         for count in PADDED:
             self.clear()
+            self.take_in(self._features_LF[:count], [0] * count)
+            self.clear()
             self.extend(self._features_LF[:count], [0] * count)
             for _ in range(2):  # by turns
                 self.step()
@@ -149,13 +125,13 @@ class Eagle3Network:
 
     def extend(self, features_LF: Tensor, tokens: Sequence[int]) -> tuple[int, float]:
         """`take_in`. Returns what comes next and its probability, in the draft vocabulary."""
-        self.take_in(features_LF, tokens)
+        self.take_in(features_LF, tokens, "extend")
         return self._answer()
 
     @torch.inference_mode()
-    def take_in(self, features_LF: Tensor, tokens: Sequence[int]) -> None:
-        """Take in what the target has confirmed: the features of rows, each with the token after it. Raises ValueError
-        without rows."""
+    def take_in(self, features_LF: Tensor, tokens: Sequence[int], kind: str = "rows") -> None:
+        """Take in what the target has confirmed: the features of rows, each with the token after it. `kind`: of the
+        passes, "extend" where they say what comes next. Raises ValueError without rows."""
         if not tokens or len(features_LF) != len(tokens):
             raise ValueError(f"{len(features_LF)} rows of features for {len(tokens)} tokens")
         self.target.require_known(tokens)
@@ -167,7 +143,7 @@ class Eagle3Network:
             self._ids_L[: len(ids)] = torch.tensor(ids)
             self._first.fill_(self.length)
             self._last.fill_(len(ids) - 1)
-            self._run("extend", count, self.length + len(ids))
+            self._run(kind, count, self.length + len(ids))
             self.length += len(ids)
         self._num_steps = 0
 
@@ -191,24 +167,32 @@ class Eagle3Network:
 
     def _run(self, kind: str, count: int, num_visible: int) -> None:
         """A pass: as it is, or recorded over the whole cache. `count`: of rows; of a step, whose turn it is."""
-        body = self._extended if kind == "extend" else self._stepped
+        body = {"rows": self._taken_in, "extend": self._extended, "step": self._stepped}[kind]
         if self._graphs is None:
             body(count, num_visible)
         else:
             self._graphs.run((kind, count), lambda: body(count, self._cache_2GPD.shape[2]))
 
+    def _taken_in(self, count: int, span: int) -> None:
+        out_1C = self._last_out(count, span)
+        self._states_T1C[0].copy_(self._final(out_1C) if self.head.feeds_normed else out_1C)
+
     def _extended(self, count: int, span: int) -> None:
-        state_LC = self._projected(self._features_LF[:count])
+        self._finish(self._last_out(count, span), self._first + self._last, 0)
+
+    def _final(self, out_LC: Tensor) -> Tensor:
+        """By the norm before the output head."""
+        return norm(out_LC, self._w["norm.weight"], self._eps)
+
+    def _last_out(self, count: int, span: int) -> Tensor:
+        """New rows into the cache; what the layer makes of the last, [1, C]."""
+        embedded_LC, state_LC = self._embedded(self._ids_L[:count]), self._projected(self._features_LF[:count])
         if self._joined is not None:
-            embedded_LC, num_rows = self._embedded(self._ids_L[:count]), self._last + 1
-            where = self._joined.place(self._first, num_rows, self._angles_2PE, self._cache_2GPD)
-            out_LC = self._joined.run(embedded_LC, state_LC, where)
-            self._finish(out_LC.index_select(0, self._last), self._first + self._last, 0)
-            return
+            where = self._joined.place(self._first, self._last + 1, self._angles_2PE, self._cache_2GPD)
+            return self._joined.run(embedded_LC, state_LC, where).index_select(0, self._last)
         positions_L = self._first + torch.arange(count, device=self.device)
-        over_cache = self._over_cache(positions_L, span)
-        out_LC = self._layer(self._embedded(self._ids_L[:count]), state_LC, positions_L, over_cache)
-        self._finish(out_LC.index_select(0, self._last), self._first + self._last, 0)
+        out_LC = self._layer(embedded_LC, state_LC, positions_L, self._over_cache(positions_L, span))
+        return out_LC.index_select(0, self._last)
 
     def _stepped(self, turn: int, span: int) -> None:
         before = 1 - turn
@@ -235,7 +219,7 @@ class Eagle3Network:
 
     def _predicted(self, out_BC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of each output: the target's token that is most probable, its probability, and the state that is fed back."""
-        normed_BC = norm(out_BC, self._w["norm.weight"], self._eps)
+        normed_BC = self._final(out_BC)
         logits_BV = linear(normed_BC, self._w["lm_head.weight"]).index_fill(1, self._never, -torch.inf)
         best_B2 = most_probable(logits_BV)
         tokens_B = self._tokens_V[best_B2[:, 0].long()]

@@ -9,7 +9,7 @@ Shape suffixes: as there; B new nodes, K candidates, N nodes that there is room 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from specdec.models.eagle3_network import Eagle3Network
-from specdec.models.graph.reference import norm
 from specdec.models.heads import HeadSource
 from specdec.models.lm import CachedLM
 from specdec.models.tree_rows import TreeRows
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from specdec.models.eagle3 import Eagle3Head
 
 INITIAL_NODES = 128
+ROOT = -1  # as a parent
 PLACE, NODE = 3, 3  # numbers that a pass is sent of the tree's place, and of each node beside what it sees
 
 
@@ -52,19 +52,20 @@ class Eagle3Trees(Eagle3Network):
         """The tree begins anew, after the same row."""
         self._parents = []
 
-    def prepare(self, top_k: int, depth: int) -> None:
-        """Make room for `depth` levels of which `top_k` nodes go on, and record the pass of a level, so that no
-        measured one does. It forgets the text."""
+    def prepare(self, top_k: int, depth: int, stop_ids: Collection[int] = ()) -> None:
+        """Make room for `depth` levels of which `top_k` nodes go on, none of them one of `stop_ids`, and record the
+        pass of a level, so that no measured one does. It forgets the text."""
         self.clear()
         self._root = -1
         self.forget_nodes()
         if top_k * depth > len(self._node_states_NC) - 1:
             self._make_nodes(top_k * depth)
         if self._graphs is not None:
-            self.grow([0] * top_k, [-1] * top_k, top_k)
+            self.grow([0] * top_k, [ROOT] * top_k, top_k)
 
-    def take_root(self, features_LF: Tensor, tokens: Sequence[int], top_k: int) -> np.ndarray:
-        """`take_in`, and the candidates of the token after it, as `grow` gives them: the root of a new tree."""
+    def take_root(self, features_LF: Tensor, tokens: Sequence[int], top_k: int, num_ahead: int = 0) -> np.ndarray:
+        """`take_in`, and the candidates of the token after it, as `grow` gives them: the root of a new tree.
+        `num_ahead`: levels that are sure to be asked for, so that they may run before they are."""
         self.take_in(features_LF, tokens)
         return self._begin(self.length - 1, self._states_T1C[0], top_k)
 
@@ -137,18 +138,20 @@ class Eagle3Trees(Eagle3Network):
         attend = self._over(first_1 + known_1 + new_B, visible_BP)
         states_BC = self._node_states_NC.index_select(0, parents_B)
         out_BC = self._layer(self._embedded(ids_B), states_BC, root_1 + depths_B, attend)
-        fed_BC = norm(out_BC, self._w["norm.weight"], self._eps) if self.head.feeds_normed else out_BC
+        fed_BC = self._final(out_BC) if self.head.feeds_normed else out_BC
         self._node_states_NC.index_copy_(0, 1 + known_1 + new_B, fed_BC)
         return self._candidates(fed_BC, top_k)
 
     def _candidates(self, fed_BC: Tensor, top_k: int) -> Tensor:
         """Of each state the `top_k` most probable tokens (all, of a smaller vocabulary), [B, K, 2]."""
-        normed_BC = fed_BC if self.head.feeds_normed else norm(fed_BC, self._w["norm.weight"], self._eps)
+        normed_BC = fed_BC if self.head.feeds_normed else self._final(fed_BC)
         logits_BV = linear(normed_BC, self._w["lm_head.weight"]).index_fill(1, self._never, -torch.inf)
         best = logits_BV.float().log_softmax(-1).topk(min(top_k, logits_BV.shape[1]))
         return torch.stack([self._tokens_V[best.indices].double(), best.values.double()], dim=-1)
 
     def _on_host(self, found_BK2: Tensor) -> np.ndarray:
-        found: np.ndarray = found_BK2.cpu().numpy()
+        return self._checked(found_BK2.cpu().numpy())
+
+    def _checked(self, found: np.ndarray) -> np.ndarray:
         self.target.require_numbers(found[:, 0, 1].tolist(), self.title)
         return found

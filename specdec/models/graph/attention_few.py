@@ -43,7 +43,7 @@ def attend_few(
     _attend_kernel[(num_tiles, num_kv_heads, num_splits)](
         *(q_MHD, cache_2GPD, sums_SMHD, peaks_2SMH, state),
         *((state, state) if tree is None else (tree.depths_M, tree.sees_MW)),  # without a tree nobody looks
-        *(num_tokens, capacity, head_size**-0.5 * 1.4426950408889634),
+        *(num_tokens, 0 if tree is None else tree.sees_MW.shape[1], capacity, head_size**-0.5 * 1.4426950408889634),
         *(num_heads, num_kv_heads, head_size, num_splits, block_rows),
         *(block_positions, window or 0, tree is not None, WORD),
         PRECISION="ieee" if q_MHD.dtype == torch.float32 else "tf32",
@@ -62,8 +62,8 @@ def attend_few(
 @triton.jit
 def _attend_kernel(
     q_ptr: tl.tensor, cache_ptr: tl.tensor, sums_ptr: tl.tensor, peaks_ptr: tl.tensor, state_ptr: tl.tensor,
-    depths_ptr: tl.tensor, sees_ptr: tl.tensor, num_queries: tl.tensor, capacity: tl.tensor, scale: tl.tensor,
-    H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, SPLITS: tl.constexpr,
+    depths_ptr: tl.tensor, sees_ptr: tl.tensor, num_queries: tl.tensor, num_words: tl.tensor, capacity: tl.tensor,
+    scale: tl.tensor, H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, SPLITS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_P: tl.constexpr, WINDOW: tl.constexpr, IS_TREE: tl.constexpr,
     WORD: tl.constexpr, PRECISION: tl.constexpr, OVERLAPS: tl.constexpr,
 ) -> None:  # fmt: skip
@@ -74,7 +74,7 @@ def _attend_kernel(
     # Row i is query i // R under head i % R of the group.
     rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     queries = rows // R
-    inside, words_ptr = queries < num_queries, sees_ptr + queries * tl.cdiv(num_queries, WORD)
+    inside, words_ptr = queries < num_queries, sees_ptr + queries * num_words
     heads = queries * H + group * R + rows % R
     visible_end = tl.minimum(((first + queries) // block_size + 1) * block_size, live)
     after = tl.load(depths_ptr + queries, mask=inside, other=0).to(tl.int32) if IS_TREE else queries
@@ -97,7 +97,7 @@ def _attend_kernel(
         v = tl.load(values_ptr + positions[:, None] * D + columns[None, :], mask=present[:, None], other=0.0)
         is_visible, at = positions[None, :] < visible_end[:, None], positions
         if IS_TREE:
-            is_visible = present[None, :] & _bits(words_ptr, begin - first, inside, num_queries, BLOCK_P, WORD)
+            is_visible = present[None, :] & _bits(words_ptr, begin - first, inside, num_words, BLOCK_P, WORD)
             at = _places(depths_ptr, positions, present, first) if WINDOW else positions
         if WINDOW:
             is_visible &= at[None, :] >= visible_begin[:, None]
@@ -119,12 +119,11 @@ def _attend_kernel(
 
 @triton.jit
 def _bits(
-    words_ptr: tl.tensor, begin: tl.tensor, inside: tl.tensor, num_queries: tl.tensor,
+    words_ptr: tl.tensor, begin: tl.tensor, inside: tl.tensor, num_words: tl.tensor,
     BLOCK_P: tl.constexpr, WORD: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
     """Which of the tree's keys from `begin` on the rows see, and all before the tree, where `begin` is negative: a
     block lies within two words of each row."""
-    num_words = tl.cdiv(num_queries, WORD)
     index = begin // WORD - (begin % WORD < 0).to(tl.int32)  # rounded down, also below zero
     shift = (begin - index * WORD).to(tl.uint64)
     low = tl.load(words_ptr + index, mask=inside & (index >= 0) & (index < num_words), other=-1)

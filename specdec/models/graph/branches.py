@@ -22,7 +22,10 @@ class Branches:
     """On the device: how far after the first position each row stands, int64 [M], and which rows it sees, int64 [M, W]:
     row j is bit j % 64 of word j // 64.
 
-    The keys of row i stand at the first position + i, whatever its depth is. A row sees none after itself."""
+    The keys of row i stand at the first position + i, whatever its depth is. A row sees none after itself.
+
+    Of a part of a tree, whose other rows have been run: bits are those of all rows of the tree, and attention is told a
+    state that counts them all (`reference.attend`; without windows, for which it would need all depths)."""
 
     depths_M: torch.Tensor
     sees_MW: torch.Tensor
@@ -31,6 +34,32 @@ class Branches:
         """Whether each row sees the first `num_rows`, bool [M, num_rows]."""
         bits = torch.arange(WORD, device=self.sees_MW.device)
         return (self.sees_MW[:, :, None] >> bits & 1).flatten(1)[:, :num_rows].bool()
+
+
+@dataclass(frozen=True)
+class Level:
+    """The nodes of a level that goes on, on the device, for who grows trees level by level. `begin`: their first row in
+    the tree. Token ids; rows of the level before that they go on from; log-probabilities of their paths, float32; and
+    which rows of the tree they see, as in `Branches`."""
+
+    begin: int
+    ids_N: torch.Tensor
+    parents_N: torch.Tensor
+    scores_N: torch.Tensor
+    sees_NW: torch.Tensor
+
+    @classmethod
+    def allocate(cls, begin: int, num_nodes: int, words: int, device: torch.device) -> Level:
+        """Of `num_nodes` nodes in a tree of `words` words; as it is made, a root."""
+        ids_N, parents_N = torch.zeros(2, num_nodes, dtype=torch.long, device=device)
+        sees_NW = ids_N.new_zeros(num_nodes, words)
+        return cls(begin, ids_N, parents_N, torch.zeros(num_nodes, device=device), sees_NW)
+
+    def stand_after(self, level: Level) -> None:
+        """They see themselves, and what their parents do, of the level before."""
+        own_N = self.begin + torch.arange(len(self.ids_N), device=self.ids_N.device)
+        is_own_NW = own_N[:, None] // WORD == torch.arange(self.sees_NW.shape[1], device=self.ids_N.device)
+        self.sees_NW.copy_(level.sees_NW[self.parents_N] | (is_own_NW.long() << own_N[:, None] % WORD))
 
 
 class BranchBuffers:

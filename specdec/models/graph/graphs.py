@@ -51,6 +51,14 @@ class Graphs:
         graph.replay()
         return result
 
+    def mark(self) -> Callable[[], None]:
+        """What waits until all that has been run so far is done."""
+        if self._stream is None:
+            return lambda: None
+        done = torch.cuda.Event()
+        done.record(torch.cuda.current_stream(self.device))
+        return done.synchronize
+
     @torch.inference_mode()
     def _record(self, function: Callable[[], Result], stream: torch.cuda.Stream) -> tuple[torch.cuda.CUDAGraph, Result]:
         """Record on a stream of its own. (`torch.cuda.graph` would also collect garbage, at each recording.)"""

@@ -12,7 +12,8 @@ import triton.language as tl
 
 from specdec.models.graph.attention import attend_many
 from specdec.models.graph.attention_few import attend_few
-from specdec.models.graph.branches import Branches
+from specdec.models.graph.branches import Branches, Level
+from specdec.models.graph.choosing import few_most_probable, go_on
 from specdec.models.graph.overlap import launch_options
 from specdec.models.graph.plans import FEW_ROWS, AttentionPlan, plan_attention
 from specdec.models.graph.scaled import scaled_product
@@ -109,6 +110,19 @@ class GpuOperations:
         _best_kernel[(num_rows, num_chunks)](logits_KV, found_3KS, state, vocab_size, CHUNK_V)
         padded = triton.next_power_of_2(num_chunks)
         _best_of_best_kernel[(num_rows,)](found_3KS, found_K2, num_chunks, padded, num_warps=1)
+
+    def few_most_probable(
+        self, logits_BV: torch.Tensor, tokens_V: torch.Tensor, found_BK2: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See plain.few_most_probable, and `choosing.py`."""
+        return few_most_probable(logits_BV, tokens_V, found_BK2)
+
+    def go_on(
+        self, found: tuple[torch.Tensor, torch.Tensor], stops: torch.Tensor, level: Level, after: Level,
+        told_N2: torch.Tensor,
+    ) -> None:  # fmt: skip
+        """See plain.go_on, and `choosing.py`."""
+        go_on(found, stops, level, after, told_N2)
 
 
 @triton.jit

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn.functional import linear
 
-from specdec.models.graph.branches import BranchBuffers, Branches
+from specdec.models.graph.branches import BranchBuffers, Branches, Level
 from specdec.models.graph.weights import LayerWeights, Weights
 from specdec.models.int8 import Int8Matrix, Matrix
 
@@ -51,6 +51,17 @@ class Operations(Protocol):
     ) -> torch.Tensor: ...
     def scaled_product(self, x_MK: torch.Tensor, w: Int8Matrix, bias_N: torch.Tensor | None = None) -> torch.Tensor: ...
     def most_probable(self, logits_KV: torch.Tensor, state: torch.Tensor, found_K2: torch.Tensor) -> None: ...
+    def few_most_probable(
+        self, logits_BV: torch.Tensor, tokens_V: torch.Tensor, found_BK2: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+    def go_on(
+        self,
+        found: tuple[torch.Tensor, torch.Tensor],
+        stops: torch.Tensor,
+        level: Level,
+        after: Level,
+        told_N2: torch.Tensor,
+    ) -> None: ...
 
 
 @dataclass

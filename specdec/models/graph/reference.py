@@ -3,13 +3,14 @@
 `kernels.py` has the same functions for CUDA; neither holds weights or a cache of its own.
 
 Shape suffixes: C hidden size, D head size, E = D / 2, G KV heads, H query heads, I MLP size, K kept
-positions, M new tokens (padded), N = (H + 2G) * D, P positions of the cache, V vocabulary.
+positions, M new tokens (padded), N = (H + 2G) * D, P positions of the cache, V vocabulary; of trees that grow level by
+level, B nodes of a level, K candidates of a node, N nodes of the next level.
 `state` is the int64 tensor [first position, number of real tokens, block size, token never predicted].
 """
 
 import torch
 
-from specdec.models.graph.branches import Branches
+from specdec.models.graph.branches import Branches, Level
 from specdec.models.int8 import Int8Matrix
 from specdec.models.lm import most_probable as most_probable_of
 
@@ -114,3 +115,36 @@ def scaled_product(x_MK: torch.Tensor, w: Int8Matrix, bias_N: torch.Tensor | Non
 def most_probable(logits_KV: torch.Tensor, state: torch.Tensor, found_K2: torch.Tensor) -> None:
     """Into found_K2: each row's argmax token and its softmax probability, float64; see `models.lm.most_probable`."""
     found_K2.copy_(most_probable_of(logits_KV, int(state[3])))
+
+
+def few_most_probable(
+    logits_BV: torch.Tensor, tokens_V: torch.Tensor, found_BK2: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """After each row the K most probable tokens, the most probable first and equals by their ids, and their
+    log-probabilities in float32. `tokens_V`: what token each logit is of. Both also into found_BK2, float64.
+
+    Which of equals are left out is not said."""
+    best = logits_BV.float().log_softmax(-1).topk(found_BK2.shape[1])
+    tokens_BK, by_id_BK = tokens_V[best.indices].sort(-1)
+    log_probs_BK, order_BK = best.values.gather(1, by_id_BK).sort(dim=-1, descending=True, stable=True)
+    tokens_BK = tokens_BK.gather(1, order_BK)
+    found_BK2.copy_(torch.stack([tokens_BK.double(), log_probs_BK.double()], dim=-1))
+    return tokens_BK, log_probs_BK
+
+
+def go_on(
+    found: tuple[torch.Tensor, torch.Tensor], stops: torch.Tensor, level: Level, after: Level, told_N2: torch.Tensor
+) -> None:
+    """Of all that `few_most_probable` found after a level the most probable paths, which do not end in one of `stops`,
+    become the next one; their tokens and parents also told_N2. Of equals the first; what has no probability comes last,
+    in any order."""
+    tokens_BK, log_probs_BK = found
+    scores_BK = level.scores_N[:, None] + log_probs_BK
+    scores = scores_BK.masked_fill(torch.isin(tokens_BK, stops), -torch.inf).flatten()
+    best = scores.sort(descending=True, stable=True)
+    chosen_N = best.indices[: len(after.ids_N)]
+    after.ids_N.copy_(tokens_BK.flatten()[chosen_N])
+    after.parents_N.copy_(chosen_N // tokens_BK.shape[1])
+    after.scores_N.copy_(best.values[: len(after.ids_N)])
+    after.stand_after(level)
+    told_N2.copy_(torch.stack([after.ids_N, after.parents_N], dim=-1))
