@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from scripts.cells import parted, result, speedup, table, times
 from scripts.head_to_head import standing, trained
@@ -49,8 +48,20 @@ def named(drafter: str) -> tuple[str, str]:
     return f"{called}, a tree" if parse_name(setting).is_tree else called, f"`{setting}`"
 
 
+def bfloat16() -> str:
+    return by_clock("bfloat16")
+
+
+def float32() -> str:
+    return by_clock("float32")
+
+
+def trained_alike() -> str:
+    return trained(SMOLLM2)
+
+
 TABLES: dict[str, Callable[[], str]] = {
-    "heads-smollm2-bfloat16": partial(by_clock, "bfloat16"),
-    "heads-smollm2-float32": partial(by_clock, "float32"),
-    "heads-smollm2-clock-trained": partial(trained, SMOLLM2),
+    "heads-smollm2-bfloat16": bfloat16,
+    "heads-smollm2-float32": float32,
+    "heads-smollm2-clock-trained": trained_alike,
 }
