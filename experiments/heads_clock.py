@@ -33,10 +33,9 @@ DATASETS = ("gsm8k", "math", "humaneval", "mt_bench", "spec_bench")
 SPREAD = {
     "spec_bench": (80, 480)
 }  # its kinds stand one after the other, the first being MT-bench's: some of each other
-AT_ONCE = 15  # questions of a data set, before the next one's: a run that is cut has some of all
+AT_ONCE = 30  # questions of a data set, before the next one's: a run that is cut has some of all
 # Family -> the flag that takes it, where heads.sh left it, and what is tried of it.
 BLOCK = ("dflash_sf_4", "dflash_sf_8", "dflash_sf_15", *(f"dflash_df_{tau}_15_1" for tau in (0.05, 0.2, 0.4)))
-TREES = ("dflash_tree_15", "dflash_tree_31")
 FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "ar": (
         *("--ar_model_name", "ar/ar_drafter"),
@@ -48,10 +47,10 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "eagle3": (
         *("--eagle3_dir", "eagle3/eagle3"),
-        ("eagle3_sf_2", "eagle3_sf_4", "eagle3_df_0.45_16_1", "eagle3_df_0.65_16_1", "eagle3_tree_5_5_31"),
+        ("eagle3_sf_2", "eagle3_sf_4", "eagle3_df_0.45_16_1", "eagle3_df_0.65_16_1"),
     ),
-    "dflash": ("--dflash_dir", "dflash/dflash", (*BLOCK, *TREES, "dflash_tree_pairs_0.005_31")),
-    "jetspec": ("--dflash_dir", "jetspec/jetspec", (*BLOCK, *TREES)),
+    "dflash": ("--dflash_dir", "dflash/dflash", BLOCK),
+    "jetspec": ("--dflash_dir", "jetspec/jetspec", BLOCK),
     "dspark": ("--dflash_dir", "dspark/dspark", BLOCK),
 }
 BY_CLOCK = Pricing()
