@@ -30,9 +30,7 @@ from specdec.ranking.entries import PLAIN
 from specdec.ranking.scopes import ALL
 
 DATASETS = ("gsm8k", "math", "humaneval", "mt_bench", "spec_bench")
-SPREAD = {
-    "spec_bench": (80, 480)
-}  # its kinds stand one after the other, the first being MT-bench's: some of each other
+SPREAD = {"spec_bench": (80, 480)}  # its kinds stand one after the other, the first MT-bench's: some of each other
 AT_ONCE = 30  # questions of a data set, before the next one's: a run that is cut has some of all
 # Family -> the flag that takes it, where heads.sh left it, and what is tried of it.
 BLOCK = ("dflash_sf_4", "dflash_sf_8", "dflash_sf_15", *(f"dflash_df_{tau}_15_1" for tau in (0.05, 0.2, 0.4)))

@@ -69,7 +69,7 @@ def test_the_fastest_of_each_kind_on_some_questions_runs_on_others(tmp_path, cal
     rows = found["folders"]["bfloat16"]["dspark"]["rows"]["gsm8k"]
     assert [row["num_questions"] for row in rows] == [35, 35]
     ranked = [row["drafter"] for row in found["side_by_side"]["bfloat16"]["all"]]
-    assert ranked[0] == "all: lookup_3_sf_10" and len(ranked) == len(set(ranked)) > 8
+    assert ranked[0] == "all: lookup_3_sf_10" and len(ranked) == len(set(ranked)) == 7
     assert {"all: dflash_sf_8", "dspark: dflash_sf_8"} < set(ranked)
     heads = [words[words.index("--dflash_dir") + 1] for words in called]
     assert set(heads) == {str(work / "dflash/dflash"), str(work / "dspark/dspark")}
