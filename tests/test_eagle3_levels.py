@@ -14,8 +14,11 @@ from test_eagle3 import VARIANTS, made_target
 from toys import random_ids, run_twice
 
 from profiling.given_acceptance import Sure
+from specdec.decoding.loop import speculate
+from specdec.decoding.target import Target
 from specdec.decoding.trees import Tree, scored_tree
-from specdec.drafters.eagle3_trees import Growth
+from specdec.drafters.base import Setup
+from specdec.drafters.eagle3_trees import Eagle3SureTree, Eagle3Tree, Eagle3TreeDrafter, Growth
 from specdec.models import eagle3_network
 from specdec.models.eagle3_levels import Eagle3Levels, LevelBuffers
 from specdec.models.graph.graph_lm import GraphLM
@@ -193,3 +196,17 @@ def test_levels_beyond_those_that_were_prepared_are_refused(
     graph.prepare(3, 2, ())
     with pytest.raises(ValueError, match="level 2 of trees that were prepared for 2"):
         tree_of(graph, random_ids(3, 9), 3, 3, sure=1e-9)
+
+
+def test_drafters_that_share_a_head_take_turns(target: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever was made last, each grows its own trees."""
+    monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8,))
+    specs = Eagle3Tree(5, 4, 12), Eagle3SureTree(0.0001, 4, 4, 12), Eagle3Tree(2, 4, 12)
+    head, prompt, drafted = toy_head("safeailab", target, 5), random_ids(4, 9), []
+    for backend, lm in (("graph", GraphLM(target)), ("eager", CachedLM(target))):
+        network = loaded_head(head, lm, backend)
+        drafters = [Eagle3TreeDrafter(network, spec, Setup((3,))) for spec in specs]
+        asked: dict[str, Any] = {"max_new_tokens": 9, "stop_ids": (3,)}
+        answers = [speculate(Target(lm), drafter, prompt, **asked) for drafter in (*drafters, drafters[0])]
+        drafted.append([[(turn.draft_tokens, turn.draft_parents) for turn in rounds] for rounds in answers])
+    assert drafted[0] == drafted[1] and drafted[0][0] == drafted[0][3] != drafted[0][2]

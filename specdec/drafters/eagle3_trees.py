@@ -30,6 +30,7 @@ from specdec.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from specdec.models.eagle3_trees import Eagle3Trees
 
@@ -133,7 +134,12 @@ class Eagle3TreeDrafter(HeadReader["Eagle3Trees"], TreeDrafter):
         super().__init__(spec, setup)
         self.attach(network)
         self._top_k = spec.tree_top_k
-        network.prepare(self._top_k, spec.tree_depth, self.stop_ids)
+        self._tree_kind = spec.tree_top_k, spec.tree_depth, self.stop_ids
+        network.prepare(*self._tree_kind)
+
+    def reset(self, features: Tensor | None = None) -> None:
+        super().reset(features)
+        self.network.begin_trees(*self._tree_kind)
 
     def _offered(self, prefix_ids: Sequence[int], depth: int) -> tuple[Tree, int]:
         import torch

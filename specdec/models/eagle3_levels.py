@@ -154,6 +154,9 @@ class Eagle3Levels(Eagle3Trees):
         self.take_root(self._features_LF[:1], [0], top_k, depth - 1)
         self.clear()
 
+    def begin_trees(self, top_k: int, depth: int, stop_ids: Collection[int] = ()) -> None:
+        self._prepared = self._known.get(TreeKind(top_k, depth, frozenset(stop_ids)))
+
     def take_root(self, features_LF: Tensor, tokens: Sequence[int], top_k: int, num_ahead: int = 0) -> np.ndarray:
         own = self._prepared
         if own is None or own.kind.top_k != top_k:

@@ -63,6 +63,9 @@ class Eagle3Trees(Eagle3Network):
         if self._graphs is not None:
             self.grow([0] * top_k, [ROOT] * top_k, top_k)
 
+    def begin_trees(self, top_k: int, depth: int, stop_ids: Collection[int] = ()) -> None:
+        """The next trees are of a kind that was prepared: several drafters may share a network, text by text."""
+
     def take_root(self, features_LF: Tensor, tokens: Sequence[int], top_k: int, num_ahead: int = 0) -> np.ndarray:
         """`take_in`, and the candidates of the token after it, as `grow` gives them: the root of a new tree.
         `num_ahead`: levels that are sure to be asked for, so that they may run before they are."""
