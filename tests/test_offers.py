@@ -88,6 +88,21 @@ def test_what_follows_from_levels_is_what_growing_gives(seed: int) -> None:
                 assert tree_rules.by_rule(falling, tree_rules.FixedNodes(num_nodes)) == grown
 
 
+def test_a_leaf_that_is_as_probable_as_was_asked_to_the_last_bit_is_so_live_and_replayed() -> None:
+    """Of two even candidates: rounded to float32, as a network gives it, the logarithm of a half is just below it."""
+    even = trees.Candidates.of([[1, 2]], np.log([[0.5, 0.5]]))
+    below = float(even.log_probs_SK[0, 0])
+    assert below < np.log(0.5) == trees.log_of(0.5)
+
+    def expand(paths):
+        return trees.Candidates(even.tokens_SK.repeat(len(paths), 0), even.log_probs_SK.repeat(len(paths), 0))
+
+    offers = Levels.pack("levels", {}, 2, [trees.scored_tree(expand, 2, 2)])
+    for sure, passes in ((0.5, 1), (0.4999999, 2)):
+        grown = trees.scored_tree(expand, 2, 2, sure=sure)
+        assert max(trees.depths(grown.parents)) == offers.num_passes(0, 2, sure, ()) == passes
+
+
 def test_how_far_a_text_is_on_offer() -> None:
     tokens = [[1, 2], [3, 4], [5, 6]]
     slots = Slots.pack("slots", {}, [trees.Candidates.of(tokens, np.log([[0.6, 0.4]] * 3))])

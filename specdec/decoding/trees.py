@@ -229,7 +229,7 @@ def scored_tree(expand: Expand, depth: int, top_k: int, *, sure: float = 0.0, st
         begin = tree.add_all(tokens_N, nodes_P[rows_N], log_probs_N)
         leaves_N = np.flatnonzero(~np.isin(tokens_N, stops)) if stops else np.arange(len(tokens_N))
         best_P = leaves_N[np.argsort(-log_probs_N[leaves_N], kind="stable")[:top_k]]
-        if not len(best_P) or log_probs_N[best_P[0]] < floor:
+        if not len(best_P) or float(log_probs_N[best_P[0]]) < floor:  # not rounded first, as traces do not
             break
         nodes_P, above_P = begin + best_P, log_probs_N[best_P]
         paths = [(*paths[row], token) for row, token in zip(rows_N[best_P], tokens_N[best_P].tolist(), strict=True)]
