@@ -12,7 +12,7 @@ from test_latency import PLAIN_JSON, make_record, make_round
 from specdec.drafters.families import parse_name
 from specdec.errors import UserError
 from specdec.latency.pricing import price
-from specdec.latency.profile import LatencyProfile, load_profile
+from specdec.latency.profile import LatencyProfile, load_profile, verification_ms
 from specdec.records.record import Record
 from specdec.traces.calibration import tree_costs
 
@@ -46,6 +46,14 @@ def test_what_it_does_not_say_costs_as_much_as_in_a_row(tmp_path: Path) -> None:
     assert price(other, profile, "big").verify_ms == pytest.approx(14.0)
     cheap = loaded(tmp_path, trees={"big": {"round_ms": {"1": 1.0}, "pass_ms": {}}})
     assert price(other, cheap, "big") == price(other, loaded(tmp_path), "big")
+
+
+def test_of_a_hybrid_what_its_last_part_drafts_is_a_tree_also_where_it_does_not_branch(tmp_path: Path) -> None:
+    profile, hybrid = loaded(tmp_path, trees=TREES), "lookup_3_sf_10_else_dflash_tree_8"
+    rounds = [make_round(4, 0, passes=2), make_round(4, 0, passes=0)]
+    record = dataclasses.replace(drafted(hybrid), rounds=rounds)
+    assert price(record, profile, "big").draft_ms == pytest.approx(2 * 3.0)
+    assert price(record, profile, "big").verify_ms == pytest.approx(14.0 + verification_ms(profile, "big", 5))
 
 
 def test_trees_by_cost_reckon_with_it(tmp_path: Path) -> None:
