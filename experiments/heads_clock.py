@@ -134,6 +134,8 @@ def _run(
 def told(dataset: str, flags: Namespace) -> list[int]:
     """The questions that results are told of: a data set's first ones, or evenly spread ones."""
     begin, end = SPREAD.get(dataset, (0, flags.num_questions))
+    if dataset in SPREAD and flags.num_questions + flags.num_tuning > end - begin:
+        raise UserError(f"{dataset} has {end - begin} questions: ask for fewer by --num_questions and --num_tuning")
     step = (end - begin) // flags.num_questions
     return list(range(begin, begin + step * flags.num_questions, step))
 

@@ -11,6 +11,7 @@ from samples import make_plain, make_record, make_round
 
 from experiments import heads_clock
 from experiments.heads_clock import DATASETS, told, tuning
+from specdec.errors import UserError
 from specdec.records.record import identity_path, save_record
 
 MS = {"dflash_sf_8": 9.0, "dflash_df_0.2_15_1": 8.0, "eagle3_sf_4": 7.0, "lookup_3_sf_10": 5.0}
@@ -54,6 +55,14 @@ def test_no_question_is_tuned_on_and_told_of(dataset: str, num: int, num_tuning:
     assert all(begin <= question < end for question in one + other)
     if dataset == "spec_bench" and num == 30:
         assert {(question - 80) // 80 for question in one} == set(range(5))  # all kinds
+
+
+def test_more_questions_than_there_are_is_an_error_in_one_line() -> None:
+    flags = Namespace(num_questions=399, num_tuning=1)
+    assert len(tuning("spec_bench", flags)) == 1 and len(told("spec_bench", flags)) == 399
+    for ask in (told, tuning):
+        with pytest.raises(UserError, match="spec_bench has 400 questions: ask for fewer"):
+            ask("spec_bench", Namespace(num_questions=399, num_tuning=2))
 
 
 def test_the_fastest_of_each_kind_on_some_questions_runs_on_others(tmp_path, called, capsys) -> None:
