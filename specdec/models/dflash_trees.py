@@ -21,7 +21,7 @@ from specdec.models.graph.top import most_probable_of
 from specdec.models.heads import HeadSource
 from specdec.models.lm import CachedLM
 
-MOST_CANDIDATES, MOST_NODES = 1 << 12, 1 << 10  # of a search on the device
+MOST_CANDIDATES, MOST_SLOTS, MOST_NODES = 1 << 12, 1 << 8, 1 << 10  # of a search on the device
 
 
 class DflashTrees(DflashNetwork):
@@ -43,7 +43,8 @@ class DflashTrees(DflashNetwork):
     def finds_paths(self, top_k: int, num_nodes: int) -> bool:
         """Whether `paths` is there: where passes are recorded on a GPU, and for numbers that its kernel takes."""
         is_there = self._graphs is not None and self.device.type == "cuda"
-        return is_there and top_k <= MOST_CANDIDATES and num_nodes <= MOST_NODES
+        fits = top_k <= MOST_CANDIDATES and self.head.num_drafts <= MOST_SLOTS and num_nodes <= MOST_NODES
+        return is_there and fits
 
     def prepare(self, top_k: int) -> None:
         """Record the passes of `candidates`, once, so that no measured one does. It forgets the text."""
