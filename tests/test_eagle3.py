@@ -228,3 +228,15 @@ def test_names_are_read_back() -> None:
     for spec in (*SPECS, *SETTINGS):
         assert parse_name(spec.name) == spec
     assert (Eagle3Static(7).name, Eagle3Dynamic(0.45, 60, 10).name) == ("eagle3_sf_7", "eagle3_df_0.45_60_10")
+
+
+def test_what_is_written_after_a_text_that_fills_the_cache(target: torch.nn.Module, monkeypatch) -> None:
+    """Its steps stand beyond it."""
+    head, text = apt_head("A", target), random_ids(3, 30)
+    written = []
+    for capacity in (len(text) - 1, 64):
+        monkeypatch.setattr(eagle3_network, "INITIAL_CAPACITY", capacity)
+        network = loaded_head(head, CachedLM(target))
+        network.read_text(features_of(target, text, head.taps)[:-1], text[1:])
+        written.append(network.write_on([5, len(text) - 2], 6))
+    assert written[0] == written[1] and len(written[0][1]) == 6

@@ -302,6 +302,7 @@ class Eagle3Network:
     def write_on(self, rows: Sequence[int], num_steps: int) -> list[list[tuple[float, float]]]:
         """What it would write after each of these rows of the text, all at once: `num_steps` token ids and their
         probabilities. Raises UserError where these are not numbers."""
+        self._make_room(self.length + num_steps)  # of whose positions there are angles
         at_B = torch.tensor(list(rows), device=self.device)
         tokens_B, sure_B, fed_BC = self._predicted(self._outs_LC[at_B])
         found, own = [torch.stack([tokens_B.double(), sure_B], dim=-1)], list[tuple[Tensor, Tensor]]()
