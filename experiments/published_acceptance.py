@@ -11,6 +11,7 @@ is JSON.
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from profiling.common import attempt, machine, parser_of, run_command, save_json
 from profiling.given_acceptance import GivenRounds, timed_rounds
 from profiling.profile_engine import Settings, add_engine_flags, make_lm, read_settings
 from profiling.roofline import entry_name, find_shape
-from profiling.shaped_heads import make_head
+from profiling.shaped_heads import HEAD_SHAPES, make_head
 from specdec.decoding.target import Target
 from specdec.drafters.families import parse_name
 from specdec.drafters.plain import NoDrafter
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(flags: Namespace) -> dict[str, Any]:
+    cases = list(map(_given, flags.given)) if flags.given else PUBLISHED[flags.target]
     settings = read_settings(flags)
     profile = load_profile(flags.profile) if flags.profile else None
     if profile is not None and entry_name(flags.target) not in profile.target_ms_per_token:
@@ -62,7 +64,7 @@ def measure(flags: Namespace) -> dict[str, Any]:
         "provenance": machine(settings.device),
         "cases": [],
     }
-    for case in map(_given, flags.given) if flags.given else PUBLISHED[flags.target]:
+    for case in cases:
         if flags.datasets and case.dataset not in flags.datasets:
             continue
         result["cases"].append({"published": vars(case), **attempt(partial(bench.run, case))})
@@ -72,11 +74,16 @@ def measure(flags: Namespace) -> dict[str, Any]:
 
 
 def _given(case: Sequence[str]) -> Published:
-    head, drafter, length = case
-    try:
-        return Published(head, drafter, "given", float(length), hardware="not published", source="given")
-    except ValueError:
-        raise UserError(f"--given: {length!r} is not a mean acceptance length") from None
+    """Raises UserError for what is no kind of head, a drafter that does not draft by it, or a mean below the target's
+    own token."""
+    (head, drafter, length), spec = case, parse_name(case[1])
+    if head not in HEAD_SHAPES:
+        raise UserError(f"--given: {head!r} is not a kind of head: give one of {', '.join(HEAD_SHAPES)}")
+    if spec.role is not HEAD_SHAPES[head].role or spec.needs_costs:
+        raise UserError(f"--given: {drafter} does not draft by {head} alone")
+    if not re.fullmatch(r"\d{1,3}(\.\d+)?", length) or float(length) < 1:
+        raise UserError(f"--given: {length!r} is not a mean acceptance length, 1 or more")
+    return Published(head, drafter, "given", float(length), hardware="not published", source="given")
 
 
 class Bench:

@@ -52,3 +52,24 @@ def test_speculation_is_set_against_a_profile_and_told_by_its_parts(
     (case,) = json.loads(out.splitlines()[-1])["cases"]
     assert set(case["parts_ms"]) == PARTS and "modelled over measured" in err
     assert case["modelled_speedup"] == pytest.approx(40 * 2.0 / (4 * (2.0 + 3.0)))  # four rounds of 10 or 11 tokens
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("medusa", "eagle3_sf_3", "3"), "'medusa' is not a kind of head"),
+        (("eagle3", "eagle4_sf_3", "3"), "'eagle4_sf_3' does not name a drafter"),
+        (("eagle3", "dflash_tree_4", "3"), "dflash_tree_4 does not draft by eagle3 alone"),
+        (("dflash", "dflash_tree_ca_4_T@P", "3"), "dflash_tree_ca_4_T@P does not draft by dflash alone"),
+        *(
+            (("eagle3", "eagle3_sf_3", length), "is not a mean acceptance length")
+            for length in ("x", "nan", "0.9", "inf")
+        ),
+    ],
+)
+def test_given_rounds_that_make_no_sense_are_refused(
+    given: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert published_acceptance.main(["--target", "tiny-qwen3", "--given", *given]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
