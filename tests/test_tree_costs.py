@@ -72,6 +72,10 @@ def test_trees_by_cost_reckon_with_it(tmp_path: Path) -> None:
         ({"big": {"round_ms": {"4": 1.0}}}, r"trees\['big'\] is not round_ms and pass_ms"),
         ({"big": {"round_ms": {}, "pass_ms": {}}}, r"trees\['big'\]\['round_ms'\] is empty"),
         ({"big": {"round_ms": {"0": 1.0}, "pass_ms": {}}}, "the key '0'"),
+        (
+            {"big": {"round_ms": {"4": 1.0}, "pass_ms": {"dflsh": {"4": 1.0}}}},
+            "'dflsh', which has no entry in family_p",
+        ),
         ({"big": {"round_ms": {"4": 1.0}, "pass_ms": {"dflash": {"4": -1}}}}, r"\['dflash'\]\['4'\] must be a pos"),
     ],
 )

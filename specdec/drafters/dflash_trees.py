@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from specdec.decoding.offers import Slots
@@ -164,18 +163,14 @@ class DflashTreeDrafter(DflashReader, TreeDrafter):
 
     def _prepare(self) -> None:
         """Paths are found where the candidates are: on a GPU by a kernel."""
-        network, top_k, num_nodes, stop_ids = (
-            self.network,
-            self._top_k,
-            self.rule.max_nodes,
-            tuple(sorted(self.stop_ids)),
-        )
+        network, size = self.network, (self._top_k, self.rule.max_nodes)
         self._paths: Callable[..., np.ndarray] | None = None
-        if network.finds_paths(top_k, num_nodes):
-            network.prepare_paths(top_k, num_nodes, stop_ids)
-            self._paths = partial(network.paths, top_k=top_k, num_nodes=num_nodes, stop_ids=stop_ids)
-        else:
-            network.prepare(top_k)
+        if not network.finds_paths(*size):
+            network.prepare(self._top_k)
+            return
+        how = *size, tuple(sorted(self.stop_ids))
+        network.prepare_paths(*how)
+        self._paths = lambda anchors, starts, depth: network.paths(anchors, starts, depth, *how)
 
     def _offered(self, prefix_ids: Sequence[int], depth: int) -> tuple[Tree, int]:
         at = self.asked_at(prefix_ids)

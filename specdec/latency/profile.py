@@ -5,7 +5,7 @@ Profiles are made by profiling/; what a record costs under one is `pricing.py`'s
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -232,7 +232,7 @@ def _parse_profile(raw: object) -> LatencyProfile:
         provenance=_object(fields["provenance"], "provenance"),
         **{key: _number(fields[key], key) for key in ("ar_draft_pass_ms",) if key in fields},
         family_pass_ms=_families(fields["family_pass_ms"], targets) if "family_pass_ms" in fields else {},
-        trees=_trees(fields.get("trees", {}), targets),
+        trees=_trees(fields.get("trees", {}), targets, fields.get("family_pass_ms", {})),
         rows=parse_rows(fields["rows"], tables) if "rows" in fields else None,
     )
 
@@ -259,13 +259,15 @@ def _verify_tables(raw: object, targets: dict[str, float]) -> dict[str, dict[int
     return tables
 
 
-def _trees(raw: object, targets: dict[str, float]) -> dict[str, TreeCosts]:
+def _trees(raw: object, targets: dict[str, float], families: Collection[str]) -> dict[str, TreeCosts]:
     found = {}
     for target, parts in _object(raw, "trees").items():
         where = f"trees[{target!r}]"
         if target not in targets or set(_object(parts, where)) != {"round_ms", "pass_ms"}:
             raise UserError(f"{where} is not round_ms and pass_ms of a target of target_ms_per_token")
         passes = _object(parts["pass_ms"], f"{where}['pass_ms']")
+        if unknown := passes.keys() - set(families):
+            raise UserError(f"{where}['pass_ms'] has {min(unknown)!r}, which has no entry in family_pass_ms")
         of_families = {family: _by_count(table, f"{where}['pass_ms'][{family!r}]") for family, table in passes.items()}
         found[target] = TreeCosts(_by_count(parts["round_ms"], f"{where}['round_ms']"), of_families)
     return found
