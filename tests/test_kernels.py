@@ -307,18 +307,18 @@ def streams(dtype: torch.dtype, rows: int, size: int) -> tuple[Stream, Stream, F
     return ours, theirs, fused, library
 
 
-@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize("cut", [(64, 32, 1), (64, 32, 3), (16, 32, 1)], ids=str)
 @pytest.mark.parametrize(
     ("rows", "num_tokens", "first"), [(1, 1, 0), (4, 3, 7), (16, 16, 48), (32, 20, 32), (64, 40, 20)]
 )
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), [(4, 2, 16), (7, 1, 64), (3, 3, 32)])
 @pytest.mark.parametrize("is_biased", [True, False])
 def test_queries_product(
-    dtype, splits: int, rows: int, num_tokens: int, first: int, heads: int, kv_heads: int, size: int, is_biased: bool
+    dtype, cut: tuple, rows: int, num_tokens: int, first: int, heads: int, kv_heads: int, size: int, is_biased: bool
 ) -> None:
     ours, theirs, fused, library = streams(dtype, rows, 192)
     outer = (heads + 2 * kv_heads) * size
-    fused.plans["rotated", rows, outer, 192] = Plan(64, 32, splits)
+    fused.plans["rotated", rows, outer, 192] = Plan(*cut)
     w = (torch.randn(outer, 192) / 192**0.5).to(dtype)
     bias = torch.randn(outer).to(dtype) if is_biased else None
     angles, cache = torch.rand(64, size // 2) * 6, torch.randn(2, kv_heads, 64, size).to(dtype)
@@ -382,7 +382,9 @@ def test_a_measured_plan_of_heads_is_for_heads_of_its_size(
 
 @pytest.mark.parametrize("rows", [1, 16, 32, 64])
 @pytest.mark.parametrize(("inner", "outer"), [(64, 48), (192, 576)])
-@pytest.mark.parametrize("plan", [Plan(64, 64), Plan(128, 32, num_stages=3)], ids=["narrow", "wide"])
+@pytest.mark.parametrize(
+    "plan", [Plan(16, 64), Plan(64, 64), Plan(128, 32, num_stages=3)], ids=["few", "narrow", "wide"]
+)
 def test_gated_product(dtype, plan: Plan, rows: int, inner: int, outer: int) -> None:
     ours, theirs, fused, library = streams(dtype, rows, inner)
     fused.plans["gated", rows, 2 * outer, inner] = plan
