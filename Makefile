@@ -96,7 +96,7 @@ test-vllm:
 	VLLM=$(CURDIR)/$(VLLM)/bin/vllm $(ONE_THREAD) $(VENV)/bin/python -m pytest -q -rs tests/servers/test_vllm.py
 
 test-gpu:
-	$(GPU_PYTHON) -m pytest -q -rs -n 4 tests/test_gpu.py tests/test_kernels.py tests/test_int8_kernels.py tests/test_tree_search.py tests/test_level_kernels.py
+	$(GPU_PYTHON) -m pytest -q -rs -n 4 tests/test_gpu.py tests/test_kernels*.py
 
 lint: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check .

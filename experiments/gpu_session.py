@@ -26,7 +26,6 @@ from profiling.common import cuda_device, parser_of, run_command
 from profiling.roofline import gpu_of
 from specdec.errors import UserError
 
-KERNEL_TESTS = ("kernels", "products_many", "int8_kernels", "tree_search", "level_kernels")
 TAIL = 1500  # characters of a failed step's output that are shown
 
 
@@ -39,7 +38,7 @@ def steps(out: Path, records: Path, gpu: str) -> dict[str, list[str]]:
     priced = f"--latency_profile {folder}/{family}.json --latency_target bundled"
     four = f"--spec_len 5 --num_questions 4 --max_new_tokens 96 {graph}"
     tuned = "--models Qwen3-8B --counts 256 64 128 --skip variants --limit_s 100"
-    kernels = " ".join(f"tests/test_{name}.py" for name in KERNEL_TESTS)
+    kernels = " ".join(sorted(map(str, Path("tests").glob("test_kernels*.py"))))
     bundled = "--drafter bundled --ar_drafter bundled --targets bundled --contexts 256"
     lines = {
         "head_tests": "-m pytest -q -rs -n 12 tests/test_gpu.py -k recorded_passes",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from specdec.models.graph.weights import Weights
 
 Key = tuple[str, int, int, int]  # kind, rows, outer and inner size
+SHORT_LINE = 1024  # inputs; products of fewer have few tiles of the usual size, so smaller ones are tried too
 
 # Tiles of the kernels for many rows, by the most rows and by kind: lines and rows of a tile, inputs of a step, splits,
 # warps, stages; the most promising first. At Qwen3-8B's shape most make one wave of 96 to 128 programs.
@@ -111,6 +112,8 @@ def candidates(kind: str, inner: int) -> Iterator[Plan]:
         "gated": [((64, 128), (64, 128), (1,), (4, 8), (3, 4))],
         "add": [whole_lines, ((64,), (128, 256), (2, 3, 4, 6, 8), (4,), (4, 6))],
     }
+    if inner < SHORT_LINE:
+        choices[kind].append(((16, 32), (64,), (1,), (2, 4), (4, 8)))
     for block_n, block_k, splits, warps, stages in chain.from_iterable(product(*choice) for choice in choices[kind]):
         plan = Plan(block_n=block_n, block_k=block_k, splits=splits, num_warps=warps, num_stages=stages)
         if inner % plan.block_k == 0:

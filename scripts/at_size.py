@@ -56,8 +56,9 @@ def taps() -> str:
 
 
 def published() -> str:
-    """Speculation with the acceptance that was published, really run but for what is accepted."""
-    rows = []
+    """Speculation with the acceptance that was published, really run but for what is accepted; of the cases that ran
+    again with plans, that too."""
+    rows, again = [], {_case(one): one for one in result(PLANNED)["published"]["cases"]}
     for one in result(STORED)["published"]["cases"]:
         given = one["published"]
         said = f"{given['tokens_per_s']:,.0f}" if given["tokens_per_s"] else "not given"
@@ -68,13 +69,65 @@ def published() -> str:
                 f"{given['acceptance_length']:.2f}",
                 f"{one['tokens_per_s']:,.0f}",
                 times(one["speedup"]),
+                *_again(again.get(_case(one))),
                 said,
                 times(given["speedup"]) if given["speedup"] else "not given",
                 given["hardware"],
             ]
         )
-    titles = ("acceptance of", "on", "tokens a round", "tokens a second, here", "speedup, here", "published", "speedup")
+    titles = ["acceptance of", "on", "tokens a round", "tokens a second, here", "speedup, here"]
+    titles += ["with plans: tokens a second", "speedup", "modelled over measured", "published", "speedup"]
     return table((*titles, "on hardware"), rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"at-size": passes, "at-size-taps": taps, "at-size-published": published}
+def _case(one: dict[str, Any]) -> tuple[str, str, str]:
+    given = one["published"]
+    return given["head"], given["drafter"], given["dataset"]
+
+
+def _again(one: dict[str, Any] | None) -> tuple[str, str, str]:
+    if one is None:
+        return "-", "-", "-"
+    return f"{one['tokens_per_s']:,.0f}", times(one["speedup"]), f"{one['modelled_over_measured']:.2f}"
+
+
+def rounds() -> str:
+    """What a round of a tree takes, with plans, whole rounds timed."""
+    titles = ("tree", "nodes", "drafting, ms", "the rest of the host", "verification", "commit")
+    rows = [
+        [HEADS[head], nodes, *(f"{ms:.2f}" for ms in one["parts_ms"].values())]
+        for head, passes in result(PLANNED)["passes"]["heads"].items()
+        for nodes, one in passes["trees"].items()
+    ]
+    return table(titles, rows)
+
+
+LAYERS = "2026-11-29-engine-layers"
+WAYS = {
+    "as usual": "usual",
+    "tiles of 16 lines": "usual kernels, tiles of 16, 2 warps, 8 stages",
+    "a kernel a step": "a kernel a step",
+    "three kernels a layer": "attention to output, MLP",
+    "one a layer": "a kernel a layer",
+    "one kernel for all layers": "one kernel",
+}
+
+
+def layers() -> str:
+    """Ways to run the layers of small models, over the time that reading their weights takes."""
+    models = {name: one for name, one in result(LAYERS).items() if isinstance(one, dict) and "limit_us" in one}
+    titles = ["layers run", *(f"{name}, rows: {rows}" for name in models for rows in ("1", "32"))]
+    rows = [
+        [words, *(f"{one[rows][key] / one['limit_us']:.2f}" for one in models.values() for rows in ("1", "32"))]
+        for words, key in WAYS.items()
+    ]
+    return table(titles, rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "at-size": passes,
+    "at-size-taps": taps,
+    "at-size-published": published,
+    "at-size-rounds": rounds,
+    "layers": layers,
+}

@@ -7,11 +7,14 @@ from typing import Any
 
 from scripts.cells import parted, percent, result, table, times
 from scripts.head_to_head_said import TITLES, TOGETHER
-from scripts.heads_by_clock import KINDS, SMOLLM2
+from scripts.heads_by_clock import KINDS
 
 STORED = "2026-11-28-trees"
 FIXED, IN_A_ROW = "fixed number of nodes", "in a row"
-AS_IF_32B, BY_CLOCK = "2026-11-29-trees-as-if-32b", ("2026-11-29-trees-measured", SMOLLM2)
+AS_IF_32B, BY_CLOCK = (
+    "2026-11-29-trees-as-if-32b",
+    ("2026-11-29-trees-measured", "2026-11-29-heads-smollm2-measured-bf16"),
+)
 TARGETS = {"trees_bundled": "bundled", "bfloat16": "SmolLM2-135M"}  # by the folder of their runs
 
 

@@ -1,6 +1,6 @@
 """The graph engine on a GPU: recorded graphs against the eager engine, and the whole program on the bundled family.
 
-`make test-gpu` runs these (and test_kernels.py, on the GPU); without a GPU they are skipped.
+`make test-gpu` runs these (and test_kernels*.py, on the GPU); without a GPU they are skipped.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from samples import make_plain, make_record, make_round
 
 from experiments import heads_measured
 from experiments.heads_measured import trees_over_rows
-from scripts import cells, head_to_head, tree_rules
+from scripts import cells, heads_by_clock, tree_rules
 from specdec.records.record import identity_path, save_record
 
 QUESTIONS = range(6)
@@ -74,20 +74,30 @@ def test_what_holds_no_run_is_refused_in_one_line(live, tmp_path, capsys) -> Non
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-def test_the_page_s_table_has_a_row_a_drafter_and_columns_for_each_arithmetic(live, capsys, monkeypatch) -> None:
+def test_the_page_s_table_ranks_all_runs_and_gives_heads_their_names(live, capsys, monkeypatch) -> None:
     document = measured(capsys, live)
-    document["folders"]["bfloat16"] = {"all": document["folders"]["float32"]["all"]}
-    monkeypatch.setattr(head_to_head, "result", lambda name: document)
-    head, _, *rows = [line.strip("| ").split(" | ") for line in head_to_head.smollm2_measured().splitlines()]
-    assert head[2::3] == ["questions, float32", "questions, bfloat16"]
+    for run in document["folders"]["float32"].values():
+        run["losslessness"] = {"exact": 23, "tie": 1}
+    ranked = heads_measured.side_by_side(live, heads_measured.Pricing())
+    monkeypatch.setattr(heads_by_clock, "result", lambda name: document | {"side_by_side": {"float32": ranked}})
+    head, _, *rows, _, (said,) = [
+        line.strip("| ").split(" | ") for line in heads_by_clock.by_clock("float32").splitlines()
+    ]
+    assert head[5:7] == ["speedup, GSM8K", "together (95 % interval)"]
+    assert said.startswith("Questions: GSM8K 5. From plain decoding part 2 of 48 outputs")
     found = {tuple(row[:2]): row[2:] for row in rows}
     assert set(found) == {
         ("DFlash", "`dflash_sf_4`"),
         ("DFlash", "`dflash_sf_8`"),
+        ("DFlash, a tree", "`dflash_tree_7`"),
         ("AR", "`ar_None_sf_3`"),
         ("JetSpec", "`dflash_sf_4`"),
     }
-    assert found["JetSpec", "`dflash_sf_4`"] == ["5", "2.50", "2.50x (2.50 to 2.50)", *["not run"] * 3]
+    assert found["JetSpec", "`dflash_sf_4`"][:5] == ["2.50", "0.00", "10.00", "2.50x", "2.50x (2.50 to 2.50)"]
+    untuned = [line.strip("| ").split(" | ") for line in heads_by_clock.untuned().splitlines()]
+    assert untuned[0][-1] == "speedup, float32" and ["JetSpec", "`dflash_sf_4`", "5", "2.50"] in [
+        row[:4] for row in untuned
+    ]
 
 
 def test_trees_by_the_clock_have_a_row_each_and_those_without_times_say_so(live, capsys, monkeypatch) -> None:

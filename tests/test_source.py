@@ -84,7 +84,18 @@ def test_another_sentence_is_a_name(title: str) -> None:
 
 @pytest.mark.parametrize(
     "damaged",
-    [1, None, ["bundled"], {"targets": "x"}, {"target": 1}, {"max_new_tokens": True}, {"temperature": float("nan")}],
+    [
+        *(
+            1,
+            None,
+            ["bundled"],
+            {"targets": "x"},
+            {"target": 1},
+            {"max_new_tokens": True},
+            {"temperature": float("nan")},
+        ),
+        *({"max_new_tokens": ""}, {"temperature": ""}, {"dataset": None}),
+    ],
 )
 def test_a_damaged_source_is_no_entry(damaged: object) -> None:
     with pytest.raises((TypeError, ValueError)):

@@ -51,7 +51,7 @@ class Source:
         if isinstance(data, str):
             return _of_title(data)
         made = cls(**data)
-        wrong = [key for key, value in made.to_builtins().items() if not _is_valid(key, value)]
+        wrong = [key for key, value in data.items() if value != getattr(cls, key) and not _is_valid(key, value)]
         if wrong:
             raise ValueError(f"source has the {wrong[0]} {data[wrong[0]]!r:.40}")
         return made

@@ -98,6 +98,14 @@ MEASURED_PLANS: dict[tuple[str, int, int, int], Plan] = {
     ("heads", 16, 6144, 4096): Plan(128, 128, 2, num_stages=3),
     ("add", 16, 4096, 4096): Plan(64, 128, 2),
     ("gated", 16, 24576, 4096): Plan(64, 128, num_stages=3),
+    ("heads", 64, 6144, 4096): Plan(128, 128, 2, num_stages=3),
+    ("add", 64, 4096, 4096): Plan(64, 128, 2),
+    ("gated", 64, 24576, 4096): Plan(192, 128, num_warps=8, num_stages=3, block_m=64),
+    # SmolLM2-135M on an H200, with 1 row
+    ("rotated", 16, 960, 576): Plan(16, 64, num_warps=2, num_stages=8),
+    ("add", 16, 576, 576): Plan(16, 64, num_warps=2, num_stages=8),
+    ("gated", 16, 3072, 576): Plan(16, 64, num_warps=2, num_stages=8),
+    ("add", 16, 576, 1536): Plan(16, 128, num_warps=2, num_stages=8),
 }
 
 

@@ -1,5 +1,5 @@
 """The fused products of many rows against the plain operations: on a GPU if there is one, else in Triton's interpreter
-(see test_kernels.py)."""
+(see kernel_toys.py)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from math import inf
 
 import pytest
 import torch
-from test_kernels import DEVICE, HALF, IS_GPU, assert_near, random_branches, streams
+from kernel_toys import DEVICE, HALF, IS_GPU, assert_near, random_branches, streams
 from test_tree_verification import path_to
 from toys import random_ids, toy_model
 

@@ -11,7 +11,7 @@ import random
 
 import pytest
 import torch
-from test_kernels import DEVICE, IS_GPU, assert_near, dtype, streams
+from kernel_toys import DEVICE, IS_GPU, assert_near, dtype, streams
 from toys import random_ids, toy_model
 
 from specdec.models.graph import reference as plain

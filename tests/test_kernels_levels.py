@@ -12,9 +12,9 @@ import heads
 import pytest
 import torch
 from heads import loaded_head, toy_head
+from kernel_toys import DEVICE, IS_GPU, TOLERANCE, dtype
 from test_eagle3 import VARIANTS
 from test_eagle3_levels import assert_same, tree_of
-from test_kernels import DEVICE, IS_GPU, TOLERANCE, dtype
 from toys import random_ids, toy_model, weaken_attention
 
 from specdec.models import eagle3_joined
