@@ -16,6 +16,7 @@ PROCESSES = {"subprocess", "multiprocessing", "concurrent"}
 LATE = {
     "test_ablations",
     "test_gallery",
+    "test_heads_clock",
     "test_heads_measured",
     "test_heads_table",
     "test_html_report",

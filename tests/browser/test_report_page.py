@@ -199,7 +199,7 @@ def test_only_the_opened_question_is_unpacked(opened: Browser) -> None:
     assert opened.run("return document.querySelectorAll('.answer').length") == 0
     open_question(opened, 0)
     opened.click("#close-question")
-    assert opened.run("return document.querySelectorAll('.answer').length") == 0
+    opened.until("return document.querySelectorAll('.answer').length === 0")  # the page hears of it a moment later
 
 
 # ---- what the page says is true, whatever the numbers ----------------------------------------------------------------
