@@ -100,6 +100,7 @@ DAMAGE = {
         data, **{"0_unmasked_by": np.full_like(np.load(io.BytesIO(data))["0_unmasked_by"], 999)}
     ),
     "no tokens": lambda data: rewritten(data, meta=meta(data, prompt_ids=[])),
+    "tokens after a stop": lambda data: rewritten(data, meta=meta(data, output_tokens=[1, 0, 98, 1, 1, 0])),
 }
 
 

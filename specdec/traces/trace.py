@@ -177,6 +177,8 @@ class Trace:
         for tokens in (self.prompt_ids, self.output_tokens):
             if not tokens or not fields.is_tokens(tokens):
                 raise UserError("prompt or output is not a list of tokens")
+        if not self.stop_ids.isdisjoint(self.output_tokens[:-1]):
+            raise UserError("the output goes on after a stop token")
         if not fields.is_floats(self.gaps) or len(self.gaps) != len(self.output_tokens):
             raise UserError("not one gap per output token")
         everything: list[Chains | Offers] = [*self.chains.values(), *self.offers.values()]
