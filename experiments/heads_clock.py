@@ -18,7 +18,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from experiments.heads_measured import run_of, runs_of, side_by_side
+from experiments.heads_measured import entries_of, rows, run_of, runs_in, side_by_side
 from experiments.heads_table import trained
 from profiling.common import parser_of, rounded, run_command
 from specdec import cli
@@ -27,11 +27,10 @@ from specdec.drafters.flags import positive_int
 from specdec.errors import UserError
 from specdec.latency.pricing import Pricing
 from specdec.ranking.entries import PLAIN
-from specdec.ranking.scopes import ALL
 
 DATASETS = ("gsm8k", "math", "humaneval", "mt_bench", "spec_bench")
 SPREAD = {"spec_bench": (80, 480)}  # its kinds stand one after the other, the first MT-bench's: some of each other
-AT_ONCE = 30  # questions of a data set, before the next one's: a run that is cut has some of all
+AT_ONCE = 30  # questions of a data set, before the next one's
 # Family -> the flag that takes it, where heads.sh left it, and what is tried of it.
 BLOCK = ("dflash_sf_4", "dflash_sf_8", "dflash_sf_15", *(f"dflash_df_{tau}_15_1" for tau in (0.05, 0.2, 0.4)))
 FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -52,7 +51,7 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "dspark": ("--dflash_dir", "dspark/dspark", BLOCK),
 }
 BY_CLOCK = Pricing()
-KEPT_APART = ("dllm_sf", "failfast")
+KEPT_APART = ("dllm_sf", "failfast")  # of one family, a row each
 OWN_RUNS = ("jetspec", "dspark")  # their flag is DFlash's
 
 Runs = dict[str, tuple[list[str], list[str]]]  # name -> flags of its drafters, and settings
@@ -75,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(flags: Namespace) -> dict[str, Any]:
-    runs, end = runs_in(flags.work), time.monotonic() + flags.limit_s
+    runs, end = heads_in(flags.work), time.monotonic() + flags.limit_s
     tuned_on, told_of = ({name: ask(name, flags) for name in flags.datasets} for ask in (tuning, told))
     chosen, found, ranked = {}, {}, {}
     for dtype in flags.dtypes:
@@ -84,7 +83,8 @@ def measure(flags: Namespace) -> dict[str, Any]:
         chosen[dtype] = fastest(tried, runs)
         decode(flags, dtype, out, {name: (runs[name][0], own) for name, own in chosen[dtype].items()}, told_of, end)
         if out.is_dir():
-            found[dtype], ranked[dtype] = runs_of(out, BY_CLOCK), side_by_side(out, BY_CLOCK)
+            made = runs_in(out, BY_CLOCK)
+            found[dtype], ranked[dtype] = {name: run_of(*run) for name, run in made.items()}, side_by_side(made)
     return {
         "what": "drafters of one target, measured",
         "trained": rounded(trained(flags.work, [*FAMILIES])),
@@ -96,7 +96,7 @@ def measure(flags: Namespace) -> dict[str, Any]:
     }
 
 
-def runs_in(work: Path) -> Runs:
+def heads_in(work: Path) -> Runs:
     """The heads that stand in `work`, those of one flag in runs of their own; lookup needs none."""
     runs: Runs = {"all": ([], [PLAIN, "lookup"])}
     for family, (flag, folder, settings) in FAMILIES.items():
@@ -157,7 +157,7 @@ def fastest(folder: Path, runs: Runs) -> dict[str, list[str]]:
     for name in runs:
         if (folder / name).is_dir():
             best: dict[str, str] = {}
-            for row in run_of(folder / name, BY_CLOCK)["rows"][ALL]:  # fastest first
+            for row in rows(*entries_of(folder / name, BY_CLOCK), ()):  # fastest first
                 kind = parse_name(row["drafter"]).kind
                 best.setdefault(kind if kind in KEPT_APART else kind.partition("_")[0], row["drafter"])
             chosen[name] = [PLAIN, *(one for one in best.values() if one != PLAIN)]

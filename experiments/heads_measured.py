@@ -42,6 +42,8 @@ KEPT = (
     *("to_best_value", "to_best_low", "to_best_high", "to_best_p_holm"),
 )
 
+Run = tuple[list[Entry], str]  # entries of the questions that all its drafters have, and what they are priced by
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = parser_of("experiments.heads_measured", __doc__)
@@ -56,7 +58,9 @@ def measure(flags: argparse.Namespace) -> dict[str, Any]:
     if flags.latency_target and not flags.latency_profile:
         raise UserError("--latency_target is an entry of a profile: give --latency_profile too")
     pricing = Pricing.load([flags.latency_profile] if flags.latency_profile else [], flags.latency_target)
-    found = {folder.name: runs_of(folder, pricing) for folder in flags.folders}
+    found = {
+        folder.name: {name: run_of(*run) for name, run in runs_in(folder, pricing).items()} for folder in flags.folders
+    }
     if len(found) < len(flags.folders):
         raise UserError("two of the folders have one name: give each folder once")
     return {
@@ -65,9 +69,9 @@ def measure(flags: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def runs_of(folder: Path, pricing: Pricing) -> dict[str, Any]:
-    """The runs in a folder, by name."""
-    return {run: run_of(path, pricing) for run, path in paths_of(folder).items()}
+def runs_in(folder: Path, pricing: Pricing) -> dict[str, Run]:
+    """The runs in a folder, by name; each is read once."""
+    return {run: entries_of(path, pricing) for run, path in paths_of(folder).items()}
 
 
 def paths_of(folder: Path) -> dict[str, Path]:
@@ -80,9 +84,8 @@ def paths_of(folder: Path) -> dict[str, Path]:
     return {run.name: run for run in runs}
 
 
-def run_of(folder: Path, pricing: Pricing) -> dict[str, Any]:
+def run_of(entries: Sequence[Entry], engine: str) -> dict[str, Any]:
     """One run: its grades, plain decoding, rows by data set and together, and its trees over drafts in a row."""
-    entries, engine = entries_of(folder, pricing)
     found = by_drafter(entries)
     plain = [entry for entry in entries if entry.drafter_name == PLAIN]
     tokens = sum(entry.num_output_tokens for entry in plain)
@@ -96,17 +99,15 @@ def run_of(folder: Path, pricing: Pricing) -> dict[str, Any]:
     }
 
 
-def entries_of(folder: Path, pricing: Pricing) -> tuple[list[Entry], str]:
-    """A run's entries, of the questions that all its drafters have, and what they are priced by."""
+def entries_of(folder: Path, pricing: Pricing) -> Run:
     entries = merge(entry_of(load_record(path), pricing) for path in find_records(folder))
     engine = engine_of(entries, folder)
     return comparable([entry for entry in entries if engine in entry.prices], allow_unequal=True)[0], engine
 
 
-def side_by_side(folder: Path, pricing: Pricing) -> dict[str, list[dict[str, Any]]]:
+def side_by_side(found: Mapping[str, Run]) -> dict[str, list[dict[str, Any]]]:
     """The drafters of all runs in one ranking, as "RUN: SETTING", each against its own run's plain decoding, over the
     questions that all of them have."""
-    found = {run: entries_of(path, pricing) for run, path in paths_of(folder).items()}
     drafted = [
         replace(entry, drafter_name=f"{run}: {entry.drafter_name}")
         for run, (entries, _) in found.items()

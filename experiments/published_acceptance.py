@@ -74,8 +74,8 @@ def measure(flags: Namespace) -> dict[str, Any]:
 
 
 def _given(case: Sequence[str]) -> Published:
-    """Raises UserError for what is no kind of head, a drafter that does not draft by it, or a mean below the target's
-    own token."""
+    """Raises UserError for what is not a kind of head, a drafter that does not draft by it, or a mean below the
+    target's own token."""
     (head, drafter, length), spec = case, parse_name(case[1])
     if head not in HEAD_SHAPES:
         raise UserError(f"--given: {head!r} is not a kind of head: give one of {', '.join(HEAD_SHAPES)}")

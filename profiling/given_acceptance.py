@@ -156,8 +156,8 @@ class GivenRounds:
         return timed_rounds(self.target, self.drafter, prompt_ids, budget)
 
     def parts_ms(self, total_ms: float, rounds: Sequence[Round]) -> dict[str, float]:
-        """Of the last answer, in ms a round: the drafter's passes, all that is no pass but the commit, the target's
-        pass, and what follows it: the accepted path, and keeping it."""
+        """Of the last answer, in ms a round: the drafter's passes, all that is not a pass without the commit, the
+        target's pass, and what follows it: the accepted path, and keeping it."""
         count, drafting = len(rounds), self.head.pass_ms / len(rounds)
         verifying = median(self.target.pass_ms)
         keeping = median(made.verify_ms for made in rounds) - verifying

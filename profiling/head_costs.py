@@ -2,7 +2,7 @@
 
 `profile_engine.py` asks; `shaped_heads.py` makes the heads. A pass is timed from the target's features on the device to
 tokens on the host, as drafting makes it: what the last verification left is taken in first. What trees cost is taken
-from whole rounds (`given_acceptance.py`), since much of it is no pass.
+from whole rounds (`given_acceptance.py`), since much of it is not a pass.
 """
 
 from __future__ import annotations

@@ -74,3 +74,20 @@ def streams(dtype: torch.dtype, rows: int, size: int) -> tuple[Stream, Stream, F
     fused.begin(ours)
     library.begin(theirs)
     return ours, theirs, fused, library
+
+
+def assert_adds(on_both: tuple[Stream, Stream, FusedProducts, LibraryProducts], rows: int, inner: int) -> None:
+    """Adding a product to the stream on both sides, and what the next product reads of it. Twice: the workspace is left
+    clean. A tap gets what is added."""
+    ours, theirs, fused, library = on_both
+    outer, dtype = theirs.hidden_MC.shape[1], theirs.hidden_MC.dtype
+    y, norm = torch.randn(rows, inner).to(dtype), (1 + 0.1 * torch.randn(outer)).to(dtype)
+    w, then = ((torch.randn(*size) / size[1] ** 0.5).to(dtype) for size in ((outer, inner), (64, outer)))
+    taps_M2C = torch.zeros(rows, 2, outer, dtype=dtype, device=DEVICE)
+    for turn in range(2):
+        fused.add(ours, y.to(DEVICE), w.to(DEVICE), norm.to(DEVICE), *taps_M2C.unbind(1)[:turn])
+        library.add(theirs, y, w, norm)
+        assert_near(ours.hidden_MC, theirs.hidden_MC)
+        tapped = ours.hidden_MC if turn else torch.zeros_like(ours.hidden_MC)
+        assert torch.equal(taps_M2C[:, 0], tapped) and not taps_M2C[:, 1].any()
+        assert_near(fused.gated(ours, then.to(DEVICE)), library.gated(theirs, then))

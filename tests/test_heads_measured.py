@@ -78,7 +78,7 @@ def test_the_page_s_table_ranks_all_runs_and_gives_heads_their_names(live, capsy
     document = measured(capsys, live)
     for run in document["folders"]["float32"].values():
         run["losslessness"] = {"exact": 23, "tie": 1}
-    ranked = heads_measured.side_by_side(live, heads_measured.Pricing())
+    ranked = heads_measured.side_by_side(heads_measured.runs_in(live, heads_measured.Pricing()))
     monkeypatch.setattr(heads_by_clock, "result", lambda name: document | {"side_by_side": {"float32": ranked}})
     head, _, *rows, _, (said,) = [
         line.strip("| ").split(" | ") for line in heads_by_clock.by_clock("float32").splitlines()
@@ -139,10 +139,12 @@ def test_a_tree_by_a_rule_is_told_over_the_best_of_a_fixed_number() -> None:
 
 
 def test_runs_are_ranked_side_by_side_over_the_questions_that_all_have(live) -> None:
-    rows = heads_measured.side_by_side(live, heads_measured.Pricing())["all"]
+    rows = heads_measured.side_by_side(heads_measured.runs_in(live, heads_measured.Pricing()))["all"]
     assert [row["drafter"] for row in rows][:2] == ["all: dflash_tree_7", "jetspec: dflash_sf_4"]
     assert {row["num_questions"] for row in rows} == {5} and len(rows) == len(MS) + 1
-    alone = heads_measured.run_of(live / "jetspec", heads_measured.Pricing())["rows"]["all"][0]
+    alone = heads_measured.run_of(*heads_measured.entries_of(live / "jetspec", heads_measured.Pricing()))["rows"][
+        "all"
+    ][0]
     beside = next(row for row in rows if row["drafter"] == "jetspec: dflash_sf_4")
     assert beside["speedup_mean"] == pytest.approx(alone["speedup_mean"])
     assert rows[0]["to_best_p_holm"] is None and all(0 <= row["to_best_p_holm"] <= 1 for row in rows[1:])

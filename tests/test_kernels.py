@@ -10,7 +10,7 @@ from itertools import product
 
 import pytest
 import torch
-from kernel_toys import DEVICE, IS_GPU, TOLERANCE, assert_near, compare, dtype, random_branches, streams
+from kernel_toys import DEVICE, IS_GPU, TOLERANCE, assert_adds, assert_near, compare, dtype, random_branches, streams
 from planned import run_by_plans
 from test_tree_verification import path_to
 from toys import random_ids, toy_model
@@ -201,18 +201,7 @@ def test_add_product_and_the_norm_behind_it(dtype, splits: int, rows: int, inner
     """Also with more splits than steps: a program without work adds nothing. Twice: the workspace is left clean."""
     ours, theirs, fused, library = streams(dtype, rows, outer)
     fused.plans[("add", rows, outer, inner)] = Plan(16, 32, splits)
-    y, norm = torch.randn(rows, inner).to(dtype), (1 + 0.1 * torch.randn(outer)).to(dtype)
-    w = (torch.randn(outer, inner) / inner**0.5).to(dtype)
-    then = (torch.randn(64, outer) / outer**0.5).to(dtype)
-    taps_M2C = torch.zeros(rows, 2, outer, dtype=dtype, device=DEVICE)
-    for turn in range(2):
-        fused.add(ours, y.to(DEVICE), w.to(DEVICE), norm.to(DEVICE), *taps_M2C.unbind(1)[:turn])
-        library.add(theirs, y, w, norm)
-        assert_near(ours.hidden_MC, theirs.hidden_MC)
-        tapped = ours.hidden_MC if turn else torch.zeros_like(ours.hidden_MC)
-        assert torch.equal(taps_M2C[:, 0], tapped) and not taps_M2C[:, 1].any()
-        got = fused.gated(ours, then.to(DEVICE))
-        assert_near(got, library.gated(theirs, then))
+    assert_adds((ours, theirs, fused, library), rows, inner)
 
 
 @pytest.mark.parametrize(

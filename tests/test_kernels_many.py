@@ -11,7 +11,7 @@ from math import inf
 
 import pytest
 import torch
-from kernel_toys import DEVICE, HALF, IS_GPU, assert_near, random_branches, streams
+from kernel_toys import DEVICE, HALF, IS_GPU, assert_adds, assert_near, random_branches, streams
 from test_tree_verification import path_to
 from toys import random_ids, toy_model
 
@@ -107,16 +107,7 @@ def test_add_product_of_many_rows(
     fused.plans["add", rows, outer, inner] = small(plan, dtype)
     fused.plans["gated", rows, 64, outer] = small(Plan(64, 16, 1, 4, 2, 64), dtype)
     fused._library = None
-    y, norm = torch.randn(rows, inner).to(dtype), (1 + 0.1 * torch.randn(outer)).to(dtype)
-    w, then = ((torch.randn(*size) / size[1] ** 0.5).to(dtype) for size in ((outer, inner), (64, outer)))
-    taps_M2C = torch.zeros(rows, 2, outer, dtype=dtype, device=DEVICE)
-    for turn in range(2):
-        fused.add(ours, y.to(DEVICE), w.to(DEVICE), norm.to(DEVICE), *taps_M2C.unbind(1)[:turn])
-        library.add(theirs, y, w, norm)
-        assert_near(ours.hidden_MC, theirs.hidden_MC)
-        tapped = ours.hidden_MC if turn else torch.zeros_like(ours.hidden_MC)
-        assert torch.equal(taps_M2C[:, 0], tapped) and not taps_M2C[:, 1].any()
-        assert_near(fused.gated(ours, then.to(DEVICE)), library.gated(theirs, then))
+    assert_adds((ours, theirs, fused, library), rows, inner)
 
 
 @pytest.mark.parametrize("fused_kinds", [(), ("gated",), ("add",), ("heads", "gated"), ("heads", "add")], ids=str)

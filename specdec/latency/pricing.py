@@ -68,8 +68,10 @@ def price(record: Record, profile: LatencyProfile, target: str, accounting: str 
 def tree_extra_ms(profile: LatencyProfile, entry: str, spec: Spec, turn: Round) -> tuple[float, float]:
     """What drafting, and what the rest of a round, cost beyond a draft in a row of as many passes and tokens: more than
     nothing where it was a tree, also one that does not happen to branch, and the profile knows what trees cost."""
+    if entry not in profile.trees or not turn.draft_len:
+        return 0.0, 0.0
     drafted_by = spec.parts[-1 if turn.num_forward_passes else 0]
-    if entry not in profile.trees or not turn.draft_len or not (turn.is_tree or drafted_by.is_tree):
+    if not (turn.is_tree or drafted_by.is_tree):
         return 0.0, 0.0
     kind = spec.passes_priced_as
     pass_ms, round_ms = profile.tree_ms(kind, entry, turn.draft_len)

@@ -87,7 +87,7 @@ class LatencyProfile:
         return self.draft_pass_ms if own is None else own
 
     def tree_ms(self, priced_as: str, entry: str, num_nodes: int) -> tuple[float, float]:
-        """What a pass of such a drafter takes where it drafts a tree of so many nodes, and what the rest of the round
+        """What a pass of such a drafter takes where it drafts a tree of that size, and what the rest of the round
         does: no less than a pass and a verification in a row."""
         in_a_row = self.pass_ms(priced_as, entry), verification_ms(self, entry, num_nodes + 1)
         known = self.trees[entry].at(priced_as, num_nodes) if entry in self.trees else in_a_row

@@ -7,7 +7,7 @@ NUM_PROGRAMS = 132  # multiprocessors of an H100 or H200
 SHARED_MEMORY = 160 * 1024  # bytes of a program's that the largest cuts take
 TILE = 64  # lines of weights that tensor cores take at once
 FEW_ROWS = 64  # up to so many, attention has little more to do than to read the cache
-ONE_TILE = 64  # up to so many rows a tile of a product has them all
+ONE_TILE = 64  # up to this number of rows a tile of a product has them all
 # Rows of a tree's pass, the last known token among them: for trees of 16, 32, 64, 128 and 256 nodes, with little room
 # to spare, and for trees of 127 and 255, whose rows fill the matrix library's tiles of 128. Up to 64 rows are
 # multiplied in fused kernels that take powers of two.
