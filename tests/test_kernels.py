@@ -10,7 +10,18 @@ from itertools import product
 
 import pytest
 import torch
-from kernel_toys import DEVICE, IS_GPU, TOLERANCE, assert_adds, assert_near, compare, dtype, random_branches, streams
+from kernel_toys import (
+    DEVICE,
+    HALF,
+    IS_GPU,
+    TOLERANCE,
+    assert_adds,
+    assert_near,
+    compare,
+    dtype,
+    random_branches,
+    streams,
+)
 from planned import run_by_plans
 from test_tree_verification import path_to
 from toys import random_ids, toy_model
@@ -76,6 +87,20 @@ def test_rotate_and_store_in_a_tree(dtype, rows: int, num_tokens: int, first: in
     rotary, cache = torch.stack((angles.cos(), angles.sin())), torch.randn(2, 2, 64, 16).to(dtype)
     state, depths = torch.tensor([first, num_tokens, 1, -1]), random_branches(rows, num_tokens).depths_M
     compare("rotate_and_store", qkv, rotary, cache, state, None, 1e-6, depths, tolerance=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("kept_in", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("size", HEAD_SIZES)
+def test_rotate_and_store_of_every_size_of_heads(kept_in: torch.dtype, size: int) -> None:
+    """Also of numbers of heads that no program's share divides, and of keys and values alone; rows of padding."""
+    torch.manual_seed(size)
+    for heads, kv_heads, is_normed in ((32, 8, True), (9, 2, False), (3, 3, True), (0, 3, True)):
+        qkv, angles = torch.randn(5, (heads + 2 * kv_heads) * size).to(kept_in), torch.rand(64, size // 2) * 6
+        rotary, cache = torch.stack((angles.cos(), angles.sin())), torch.randn(2, kv_heads, 64, size).to(kept_in)
+        norms = (1 + 0.1 * torch.randn(2, size)).to(kept_in) if is_normed else None
+        state, depths = torch.tensor([57, 4, 1, -1]), random_branches(5, 4).depths_M if heads else None
+        tolerance = TOLERANCE[kept_in if kept_in == torch.float32 else HALF]
+        compare("rotate_and_store", qkv, rotary, cache, state, norms, 1e-6, depths, tolerance=tolerance)
 
 
 @pytest.mark.parametrize("never", [-1, 3, 4096, 20_000])

@@ -21,6 +21,7 @@ from specdec.models.graph.tiles import Launcher
 from specdec.models.int8 import Int8Matrix
 
 CHUNK_V = 4096  # logits that one program looks at
+TURNED = 1024  # pairs of values that one program rotates: with four warps, 16 bytes of half precision a thread
 
 
 class GpuOperations:
@@ -71,17 +72,19 @@ class GpuOperations:
         eps: float = 0.0,
         depths_M: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """See plain.rotate_and_store: one program per token and head."""
+        """See plain.rotate_and_store: a program for some heads of a token."""
         _, num_kv_heads, capacity, head_size = cache_2GPD.shape
         num_rows, num_all_heads = len(qkv_MN), qkv_MN.shape[1] // head_size
         num_heads = num_all_heads - 2 * num_kv_heads
         q_MHD = qkv_MN.new_empty(num_rows, num_heads, head_size)
-        _rotate_kernel[(num_rows, num_all_heads)](
+        half = head_size // 2
+        heads = min(triton.next_power_of_2(num_all_heads), TURNED // half)
+        _rotate_kernel[(num_rows, triton.cdiv(num_all_heads, heads))](
             *(qkv_MN, rotary_2PE, cache_2GPD, q_MHD, state),
             *(qkv_MN if norms_2D is None else norms_2D, eps, capacity),  # without norms nobody looks at the first
             state if depths_M is None else depths_M,
-            *(num_heads, num_kv_heads, head_size, norms_2D is not None, depths_M is not None),
-            num_warps=1,
+            *(num_heads, num_kv_heads, head_size, heads, norms_2D is not None, depths_M is not None),
+            num_warps=max(1, 4 * heads * half // TURNED),
         )
         return q_MHD
 
@@ -174,39 +177,40 @@ def _silu_kernel(gate_up_ptr: tl.tensor, out_ptr: tl.tensor, size: tl.tensor, BL
 def _rotate_kernel(
     qkv_ptr: tl.tensor, rotary_ptr: tl.tensor, cache_ptr: tl.tensor, q_ptr: tl.tensor, state_ptr: tl.tensor,
     norms_ptr: tl.tensor, eps: tl.tensor, capacity: tl.tensor, depths_ptr: tl.tensor,
-    H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, IS_NORMED: tl.constexpr, IS_TREE: tl.constexpr,
+    H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, HEADS: tl.constexpr,
+    IS_NORMED: tl.constexpr, IS_TREE: tl.constexpr,
 ) -> None:  # fmt: skip
-    row, head = tl.program_id(0), tl.program_id(1)
-    first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
+    row = tl.program_id(0)
     half: tl.constexpr = D // 2
-    columns = tl.arange(0, half)
-    source = qkv_ptr + (row * (H + 2 * G) + head) * D + columns
-    left, right = tl.load(source), tl.load(source + half)
-    dtype = left.dtype
-    if head < H + G:
-        position = first + (tl.load(depths_ptr + row).to(tl.int32) if IS_TREE else row)
-        rotary = rotary_ptr + tl.minimum(position, capacity - 1) * half + columns
-        cos, sin = tl.load(rotary), tl.load(rotary + capacity * half)
-        wide_left, wide_right = left.to(tl.float32), right.to(tl.float32)
-        if IS_NORMED:
-            norm = norms_ptr + tl.where(head < H, 0, D) + columns
-            norm_left, norm_right = tl.load(norm).to(tl.float32), tl.load(norm + half).to(tl.float32)
-            scale = tl.rsqrt((tl.sum(wide_left * wide_left) + tl.sum(wide_right * wide_right)) / D + eps)
-            # Rounded before the weight is applied, and after, as the model's own module does.
-            wide_left = ((wide_left * scale).to(dtype).to(tl.float32) * norm_left).to(dtype).to(tl.float32)
-            wide_right = ((wide_right * scale).to(dtype).to(tl.float32) * norm_right).to(dtype).to(tl.float32)
-        left = (wide_left * cos - wide_right * sin).to(dtype)
-        right = (wide_right * cos + wide_left * sin).to(dtype)
-    if head < H:
-        target = q_ptr + (row * H + head) * D + columns
-        tl.store(target, left)
-        tl.store(target + half, right)
-    elif row < num_tokens:
-        # After the query heads come the key heads, then the value heads, as in the cache.
-        line = (head - H).to(tl.int64) * capacity + first + row
-        target = cache_ptr + line * D + columns
-        tl.store(target, left)
-        tl.store(target + half, right)
+    first, num_tokens = tl.load(state_ptr).to(tl.int32), tl.load(state_ptr + 1).to(tl.int32)
+    # After the query heads come the key heads, then the value heads, which are only stored.
+    heads, columns = tl.program_id(1) * HEADS + tl.arange(0, HEADS), tl.arange(0, half)
+    inside, is_query, is_turned = heads < H + 2 * G, heads < H, (heads < H + G)[:, None]
+    position = first + (tl.load(depths_ptr + row).to(tl.int32) if IS_TREE else row)
+    rotary = rotary_ptr + tl.minimum(position, capacity - 1) * half + columns
+    cos, sin = tl.load(rotary)[None, :], tl.load(rotary + capacity * half)[None, :]
+    source = qkv_ptr + (row * (H + 2 * G) + heads[:, None]) * D + columns[None, :]
+    left = tl.load(source, mask=inside[:, None], other=0.0)
+    right = tl.load(source + half, mask=inside[:, None], other=0.0)
+    wide_left, wide_right = left.to(tl.float32), right.to(tl.float32)
+    if IS_NORMED:
+        norm = norms_ptr + tl.where(is_query, 0, D)[:, None] + columns[None, :]
+        norm_left, norm_right = tl.load(norm).to(tl.float32), tl.load(norm + half).to(tl.float32)
+        squares = tl.sum(wide_left * wide_left, axis=1) + tl.sum(wide_right * wide_right, axis=1)
+        scale = tl.rsqrt(squares / D + eps)[:, None]
+        # Rounded before the weight is applied, and after, as the model's own module does.
+        wide_left = ((wide_left * scale).to(left.dtype).to(tl.float32) * norm_left).to(left.dtype).to(tl.float32)
+        wide_right = ((wide_right * scale).to(left.dtype).to(tl.float32) * norm_right).to(left.dtype).to(tl.float32)
+    left = tl.where(is_turned, (wide_left * cos - wide_right * sin).to(left.dtype), left)
+    right = tl.where(is_turned, (wide_right * cos + wide_left * sin).to(left.dtype), right)
+    query = q_ptr + (row * H + heads[:, None]) * D + columns[None, :]
+    tl.store(query, left, mask=is_query[:, None])
+    tl.store(query + half, right, mask=is_query[:, None])
+    lines = (heads - H).to(tl.int64) * capacity + first + row
+    kept = cache_ptr + lines[:, None] * D + columns[None, :]
+    is_kept = (inside & (heads >= H) & (row < num_tokens))[:, None]
+    tl.store(kept, left, mask=is_kept)
+    tl.store(kept + half, right, mask=is_kept)
 
 
 @triton.jit
