@@ -12,7 +12,7 @@ import torch
 from reference import full_logits
 from toys import MASK_ID, VOCAB_SIZE, random_ids, toy_model
 
-from specdec.models.graph import graph_lm, network
+from specdec.models.graph import graph_lm, network, reference
 from specdec.models.graph.graph_lm import GraphLM
 from specdec.models.graph.graphs import padded
 from specdec.models.graph.weights import join_weights, unsupported
@@ -166,6 +166,21 @@ def test_a_fault_leaves_the_committed_cache_as_it_was(model, monkeypatch, step: 
         with pytest.raises(ValueError, match="commit"):
             lm.commit(1)
     torch.testing.assert_close(lm.forward(tokens[40:]), before, **TOLERANCE)
+
+
+def test_norms_are_told_when_a_kernel_is_surely_before_them(model, monkeypatch) -> None:
+    """Not at a pass's start, where the host's inputs are copied, nor in the head's recording, which begins with it."""
+    told, norm, lm = [], reference.norm, GraphLM(model)
+
+    def watched(*given, is_after_kernel: bool = False, **named) -> torch.Tensor:
+        told.append(is_after_kernel)
+        return norm(*given, **named)
+
+    monkeypatch.setattr(reference, "norm", watched)
+    for how in ({}, {"parents": [-1, 0, 0]}):
+        lm.predict(random_ids(1, 3), **how)
+        assert told == [False, *[True] * (2 * len(lm.weights.layers) - 1), False]
+        told.clear()
 
 
 def test_keys_and_values_are_those_of_the_committed_positions(model) -> None:

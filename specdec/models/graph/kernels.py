@@ -14,7 +14,7 @@ from specdec.models.graph.attention import attend_many
 from specdec.models.graph.attention_few import attend_few
 from specdec.models.graph.branches import Branches, Level
 from specdec.models.graph.choosing import few_most_probable, go_on
-from specdec.models.graph.overlap import launch_options
+from specdec.models.graph.overlap import admit_next, launch_options, wait_for_previous
 from specdec.models.graph.plans import FEW_ROWS, AttentionPlan, plan_attention
 from specdec.models.graph.scaled import scaled_product
 from specdec.models.graph.tiles import Launcher
@@ -32,7 +32,7 @@ class GpuOperations:
     """
 
     def __init__(self, overlaps: bool) -> None:
-        self._overlap = launch_options(overlaps)
+        self._overlap, self._no_overlap = launch_options(overlaps), launch_options(False)
         self.launcher = Launcher(self._overlap)
         self.attention_plans: dict[int, AttentionPlan] = {}
 
@@ -45,21 +45,25 @@ class GpuOperations:
         _receive_kernel[(num_rows + 1,)](sent, inputs, embedding_VC, hidden_MC, size, len(sent), *blocks)
 
     def norm(
-        self, x_MC: torch.Tensor, weight_C: torch.Tensor, eps: float, rows_K: torch.Tensor | None = None
-    ) -> torch.Tensor:
+        self, x_MC: torch.Tensor, weight_C: torch.Tensor, eps: float, rows_K: torch.Tensor | None = None,
+        is_after_kernel: bool = False,
+    ) -> torch.Tensor:  # fmt: skip
         """See plain.norm: one program per row."""
         rows = x_MC if rows_K is None else rows_K  # without a choice nobody looks at them
         num_rows, size = len(rows), x_MC.shape[1]
         out_KC = x_MC.new_empty(num_rows, size)
+        # Before a rotation or a gate there is always a product's kernel; before a norm there may be a copy, and in the
+        # head's recording there is nothing. So it begins early only where it is told that a kernel comes before it.
         _norm_kernel[(num_rows,)](
-            x_MC, rows, weight_C, out_KC, size, eps, rows_K is not None, triton.next_power_of_2(size)
+            *(x_MC, rows, weight_C, out_KC, size, eps, rows_K is not None, triton.next_power_of_2(size)),
+            **(self._overlap if is_after_kernel else self._no_overlap),
         )
         return out_KC
 
     def silu_product(self, gate_up_M2I: torch.Tensor) -> torch.Tensor:
         num_rows, size = len(gate_up_M2I), gate_up_M2I.shape[1] // 2
         out_MI = gate_up_M2I.new_empty(num_rows, size)
-        _silu_kernel[(num_rows, triton.cdiv(size, 1024))](gate_up_M2I, out_MI, size, 1024)
+        _silu_kernel[(num_rows, triton.cdiv(size, 1024))](gate_up_M2I, out_MI, size, 1024, **self._overlap)
         return out_MI
 
     def rotate_and_store(
@@ -85,6 +89,7 @@ class GpuOperations:
             state if depths_M is None else depths_M,
             *(num_heads, num_kv_heads, head_size, heads, norms_2D is not None, depths_M is not None),
             num_warps=max(1, 4 * heads * half // TURNED),
+            **self._overlap,
         )
         return q_MHD
 
@@ -148,14 +153,16 @@ def _receive_kernel(
 @triton.jit
 def _norm_kernel(
     x_ptr: tl.tensor, rows_ptr: tl.tensor, weight_ptr: tl.tensor, out_ptr: tl.tensor, size: tl.tensor, eps: tl.tensor,
-    IS_CHOICE: tl.constexpr, BLOCK_C: tl.constexpr,
+    IS_CHOICE: tl.constexpr, BLOCK_C: tl.constexpr, OVERLAPS: tl.constexpr,
 ) -> None:  # fmt: skip
     row = tl.program_id(0)
-    source = tl.load(rows_ptr + row) if IS_CHOICE else row
     columns = tl.arange(0, BLOCK_C)
     inside = columns < size
-    x = tl.load(x_ptr + source * size + columns, mask=inside, other=0.0).to(tl.float32)
     weight = tl.load(weight_ptr + columns, mask=inside, other=0.0).to(tl.float32)
+    wait_for_previous(OVERLAPS)
+    source = tl.load(rows_ptr + row) if IS_CHOICE else row
+    x = tl.load(x_ptr + source * size + columns, mask=inside, other=0.0).to(tl.float32)
+    admit_next(OVERLAPS)
     scale = tl.rsqrt(tl.sum(x * x, axis=0) / size + eps)
     # Rounded before the weight is applied, as the model's own module does.
     normed = (x * scale).to(out_ptr.dtype.element_ty).to(tl.float32) * weight
@@ -163,12 +170,16 @@ def _norm_kernel(
 
 
 @triton.jit
-def _silu_kernel(gate_up_ptr: tl.tensor, out_ptr: tl.tensor, size: tl.tensor, BLOCK_I: tl.constexpr) -> None:
+def _silu_kernel(
+    gate_up_ptr: tl.tensor, out_ptr: tl.tensor, size: tl.tensor, BLOCK_I: tl.constexpr, OVERLAPS: tl.constexpr
+) -> None:
     row = tl.program_id(0)
     columns = tl.program_id(1) * BLOCK_I + tl.arange(0, BLOCK_I)
     inside = columns < size
+    wait_for_previous(OVERLAPS)
     gate = tl.load(gate_up_ptr + row * 2 * size + columns, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(gate_up_ptr + row * 2 * size + size + columns, mask=inside, other=0.0).to(tl.float32)
+    admit_next(OVERLAPS)
     activated = (gate * tl.sigmoid(gate)).to(out_ptr.dtype.element_ty).to(tl.float32) * up
     tl.store(out_ptr + row * size + columns, activated.to(out_ptr.dtype.element_ty), mask=inside)
 
@@ -178,7 +189,7 @@ def _rotate_kernel(
     qkv_ptr: tl.tensor, rotary_ptr: tl.tensor, cache_ptr: tl.tensor, q_ptr: tl.tensor, state_ptr: tl.tensor,
     norms_ptr: tl.tensor, eps: tl.tensor, capacity: tl.tensor, depths_ptr: tl.tensor,
     H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, HEADS: tl.constexpr,
-    IS_NORMED: tl.constexpr, IS_TREE: tl.constexpr,
+    IS_NORMED: tl.constexpr, IS_TREE: tl.constexpr, OVERLAPS: tl.constexpr,
 ) -> None:  # fmt: skip
     row = tl.program_id(0)
     half: tl.constexpr = D // 2
@@ -189,13 +200,16 @@ def _rotate_kernel(
     position = first + (tl.load(depths_ptr + row).to(tl.int32) if IS_TREE else row)
     rotary = rotary_ptr + tl.minimum(position, capacity - 1) * half + columns
     cos, sin = tl.load(rotary)[None, :], tl.load(rotary + capacity * half)[None, :]
-    source = qkv_ptr + (row * (H + 2 * G) + heads[:, None]) * D + columns[None, :]
-    left = tl.load(source, mask=inside[:, None], other=0.0)
-    right = tl.load(source + half, mask=inside[:, None], other=0.0)
-    wide_left, wide_right = left.to(tl.float32), right.to(tl.float32)
     if IS_NORMED:
         norm = norms_ptr + tl.where(is_query, 0, D)[:, None] + columns[None, :]
         norm_left, norm_right = tl.load(norm).to(tl.float32), tl.load(norm + half).to(tl.float32)
+    source = qkv_ptr + (row * (H + 2 * G) + heads[:, None]) * D + columns[None, :]
+    wait_for_previous(OVERLAPS)
+    left = tl.load(source, mask=inside[:, None], other=0.0)
+    right = tl.load(source + half, mask=inside[:, None], other=0.0)
+    admit_next(OVERLAPS)
+    wide_left, wide_right = left.to(tl.float32), right.to(tl.float32)
+    if IS_NORMED:
         squares = tl.sum(wide_left * wide_left, axis=1) + tl.sum(wide_right * wide_right, axis=1)
         scale = tl.rsqrt(squares / D + eps)[:, None]
         # Rounded before the weight is applied, and after, as the model's own module does.

@@ -28,7 +28,12 @@ class Operations(Protocol):
         self, sent: torch.Tensor, inputs: torch.Tensor, embedding_VC: torch.Tensor, hidden_MC: torch.Tensor
     ) -> None: ...
     def norm(
-        self, x_MC: torch.Tensor, weight_C: torch.Tensor, eps: float, rows_K: torch.Tensor | None = None
+        self,
+        x_MC: torch.Tensor,
+        weight_C: torch.Tensor,
+        eps: float,
+        rows_K: torch.Tensor | None = None,
+        is_after_kernel: bool = False,
     ) -> torch.Tensor: ...
     def silu_product(self, gate_up_M2I: torch.Tensor) -> torch.Tensor: ...
     def rotate_and_store(
@@ -69,7 +74,8 @@ class Stream:
     """The residual stream between two products: hidden states, and the norm that the next product applies to them.
 
     `weighted_MC` is hidden_MC times norm_C, `squares_TM` adds up over T to each row's sum of squares: what the
-    fused products hand on, so that none of them has to look at whole rows.
+    fused products hand on, so that none of them has to look at whole rows. `is_added_to`: the last that was done is a
+    product's sum, and so a kernel; what the stream began with could be a copy.
     """
 
     hidden_MC: torch.Tensor
@@ -77,6 +83,7 @@ class Stream:
     eps: float
     weighted_MC: torch.Tensor | None = None
     squares_TM: torch.Tensor | None = None
+    is_added_to: bool = False
 
     def weighted(self) -> tuple[torch.Tensor, torch.Tensor]:
         """weighted_MC and squares_TM. Raises ValueError for a stream that no fused product has begun."""
@@ -141,7 +148,9 @@ class LibraryProducts:
         return self.operations.silu_product(self._normed(stream, w_2IC, None))
 
     def _normed(self, stream: Stream, w_NC: Matrix, bias_N: torch.Tensor | None) -> torch.Tensor:
-        normed_MC = self.operations.norm(stream.hidden_MC, stream.norm_C, stream.eps)
+        normed_MC = self.operations.norm(
+            stream.hidden_MC, stream.norm_C, stream.eps, is_after_kernel=stream.is_added_to
+        )
         if isinstance(w_NC, Int8Matrix):
             return self.operations.scaled_product(normed_MC, w_NC, bias_N)
         return linear(normed_MC, w_NC, bias_N)
@@ -158,7 +167,7 @@ class LibraryProducts:
             stream.hidden_MC.add_(self.operations.scaled_product(y_MI, w_CI))
         else:
             stream.hidden_MC.addmm_(y_MI, w_CI.t())
-        stream.norm_C = next_norm_C
+        stream.norm_C, stream.is_added_to = next_norm_C, True
         if tap_MC is not None:
             copied(stream.hidden_MC, tap_MC)
 

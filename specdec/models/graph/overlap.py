@@ -3,7 +3,8 @@
 A layer is a chain of short kernels, and between two of them a GPU does nothing for about a microsecond. So each admits
 the next when it has read what it multiplies. The next asks for what no layer writes (norms' weights, biases, angles,
 lengths), then waits for the one before it. Whoever admits has waited itself: after its own wait a kernel finds the
-results of all before it. Results are the same to the last bit.
+results of all before it. Results are the same to the last bit. A kernel of the matrix library begins as ever, when
+the one before it has ended: what comes after it may ask early for all that was written before it.
 
 Admitting earlier, at a kernel's start, gained less or nothing (docs/results/2026-11-27-gpu-engine.json): the next
 kernel's programs then probably crowd into the few multiprocessors that are free.

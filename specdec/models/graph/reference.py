@@ -21,8 +21,15 @@ def receive(sent: torch.Tensor, inputs: torch.Tensor, embedding_VC: torch.Tensor
     torch.index_select(embedding_VC, 0, inputs[: len(hidden_MC)], out=hidden_MC)
 
 
-def norm(x_MC: torch.Tensor, weight_C: torch.Tensor, eps: float, rows_K: torch.Tensor | None = None) -> torch.Tensor:
-    """Root-mean-square normalisation of each row (of `rows_K` alone), in float32 but for the last product."""
+def norm(
+    x_MC: torch.Tensor,
+    weight_C: torch.Tensor,
+    eps: float,
+    rows_K: torch.Tensor | None = None,
+    is_after_kernel: bool = False,
+) -> torch.Tensor:
+    """Root-mean-square normalisation of each row (of `rows_K` alone), in float32 but for the last product.
+    `is_after_kernel`: on a GPU it may begin while what comes before it ends, which is surely a kernel."""
     wide_MC = (x_MC if rows_K is None else x_MC.index_select(0, rows_K)).float()
     wide_MC = wide_MC * torch.rsqrt(wide_MC.square().mean(-1, keepdim=True) + eps)
     return wide_MC.to(x_MC.dtype) * weight_C
