@@ -12,53 +12,37 @@ from profiling.profile_engine import pass_flops, weight_bytes
 from specdec.models.graph.graph_lm import TOKEN_COUNTS, GraphLM
 from specdec.models.graph.graphs import Graphs
 from specdec.models.graph.network import Products
-from specdec.models.graph.plans import FEW_ROWS, TREE_COUNTS, AttentionPlan
+from specdec.models.graph.plans import TREE_COUNTS
 
 if TYPE_CHECKING:
     from profiling.engine_candidates import Key
-    from specdec.models.graph.kernels import GpuOperations
     from specdec.models.graph.plans import Plan
 
 USUAL, BEST = "usual", "best"
 REPEATS = 20
-# For rows that attention has kernels of few for: what those of many make of as many.
-ATTENTION = {"best, attention 64 64 4 4 3": AttentionPlan(64, 64, 4, 4, 3)}
 
 
 @dataclass(frozen=True)
 class Way:
-    """How passes are run: recordings of their own, products, and the cuts of attention by rows."""
+    """How passes are run: recordings of their own, and products."""
 
     graphs: Graphs
     products: Products | None
-    attention_plans: dict[int, AttentionPlan]
 
     def run(self, lm: GraphLM, call: Callable[[], object]) -> None:
         lm.graphs, lm._fused = self.graphs, self.products
-        operations_of(lm).attention_plans = self.attention_plans
         call()
 
 
-def operations_of(lm: GraphLM) -> GpuOperations:
-    """Those of a GPU, which take cuts of attention."""
-    from specdec.models.graph.kernels import GpuOperations  # needs Triton
+def ways_of(lm: GraphLM, plans: dict[Key, Plan]) -> dict[str, Way]:
+    """As the engine's tables say, and by `plans`."""
+    from specdec.models.graph.products import FusedProducts  # needs Triton
 
-    assert isinstance(lm._operations, GpuOperations)
-    return lm._operations
-
-
-def ways_of(lm: GraphLM, count: int, plans: dict[Key, Plan]) -> dict[str, Way]:
-    """As the engine's tables say; by `plans`; and, where attention is that of few rows, by another cut of it too."""
-    from specdec.models.graph.products import FusedProducts
-
-    def way(plans: dict[Key, Plan], attention: dict[int, AttentionPlan]) -> Way:
+    ways = {}
+    for name, its in {USUAL: {}, BEST: plans}.items():
         products = FusedProducts(lm.options.overlaps)
-        products.plans.update(plans)
-        return Way(Graphs(lm.device), products, attention)
-
-    ways = {USUAL: way({}, {}), BEST: way(plans, {})}
-    if FEW_ROWS // 2 < count <= FEW_ROWS:
-        ways |= {name: way(plans, {count: plan}) for name, plan in ATTENTION.items()}
+        products.plans.update(its)
+        ways[name] = Way(Graphs(lm.device), products)
     return ways
 
 
@@ -67,14 +51,14 @@ def measure_passes(
 ) -> dict[str, dict[str, float]]:
     """Ms of passes over `draft`, a chain and a tree, where the engine records one of as many rows: medians by way, the
     larger of the two limits, and how far over it each is. `speeds`: bytes a ms of memory, FLOP a ms of arithmetic."""
-    count, before = len(draft), Way(lm.graphs, lm._fused, operations_of(lm).attention_plans)
+    count, before = len(draft), Way(lm.graphs, lm._fused)
     shapes = {"chain": (TOKEN_COUNTS, None), "tree": (TREE_COUNTS, [(row - 1) // 2 for row in range(count)])}
     limit_ms = max(weight_bytes(lm) / speeds[0], pass_flops(lm, count, count) / speeds[1])
     found: dict[str, dict[str, float]] = {}
     for name, (counts, parents) in shapes.items():
         if count in counts:
             call = partial(lm.predict, draft, parents=parents)
-            ways = ways_of(lm, count, plans).items()
+            ways = ways_of(lm, plans).items()
             calls: dict[str, Callable[[], object]] = {way: partial(how.run, lm, call) for way, how in ways}
             times = {way: figures["ms"] for way, figures in timed_in_turn(lm, calls, REPEATS).items()}
             over = {f"{way}, over the limit": ms / limit_ms for way, ms in times.items()}

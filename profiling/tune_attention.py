@@ -43,7 +43,6 @@ CHAINS, TREES = (1, 16, 64, 96, 128, 256), (65, 128, 129, 256, 257)
 FEW = {
     1: [AttentionPlan(16, 64, 16), AttentionPlan(16, 32, 16), AttentionPlan(16, 64, 8)],
     16: [AttentionPlan(64, 64, 16), AttentionPlan(32, 64, 8), AttentionPlan(64, 64, 8)],
-    64: [AttentionPlan(64, 64, 4), AttentionPlan(64, 64, 4, num_stages=3), AttentionPlan(32, 64, 2)],
 }
 MANY = [
     *(AttentionPlan(64, 64, splits, 4, stages) for stages in (2, 3) for splits in (1, 2, 4)),
@@ -98,7 +97,7 @@ def tune_cuts(lm: GraphLM, limit_s: int) -> dict[str, dict[str, list[float]]]:
     tables: dict[str, dict[str, list[float]]] = {str(rows): {} for rows in ROWS}
     bench, begin = Attention(lm), time.monotonic()
     asked: list[tuple[AttentionPlan | None, list[int]]] = [(None, list(ROWS))]
-    asked += [(plan, [rows for rows in ROWS if rows > 64]) for plan in MANY]
+    asked += [(plan, [rows for rows in ROWS if rows > FEW_ROWS]) for plan in MANY]
     asked += [(plan, [rows]) for rows, plans in FEW.items() for plan in plans]
     for plan, all_rows in asked:
         if time.monotonic() - begin > limit_s:
@@ -117,23 +116,23 @@ def tune_cuts(lm: GraphLM, limit_s: int) -> dict[str, dict[str, list[float]]]:
 
 
 def best_plans(tables: dict[str, dict[str, list[float]]]) -> dict[int, AttentionPlan]:
-    """By rows of the recorded pass, the cut that is the fastest for more than 64, both contexts counted alike; those
-    whose usual kernels are, are left out."""
+    """By rows of the recorded pass, the cut that is the fastest for more than `FEW_ROWS`, both contexts counted alike;
+    those whose usual kernels are, are left out."""
     best = {}
-    for rows, (count, _, is_tree) in ROWS.items():
+    for rows, (count, _, _) in ROWS.items():
         cuts = tables[str(rows)]
         fastest = [min(times) for times in zip(*cuts.values(), strict=True)]
         costs = {name: sum(us / of for us, of in zip(times, fastest, strict=True)) for name, times in cuts.items()}
         name = min(costs, key=costs.__getitem__, default=USUAL)
-        if is_tree and name != USUAL:
+        if count > FEW_ROWS and name != USUAL:
             best[count] = AttentionPlan(*map(int, name.split()))
     return best
 
 
 def table_lines(best: dict[int, AttentionPlan], num_heads: int, head_size: int) -> list[str]:
-    """The lines of `ATTENTION_PLANS`: passes of fewer lines than were measured keep the kernels of few rows, those of
-    more take the last cut."""
-    counts = sorted(count for count, _, is_tree in ROWS.values() if is_tree)
+    """The lines of `ATTENTION_PLANS`: passes of at most `FEW_ROWS` rows keep the kernels of few rows, those of more
+    lines than were measured take the last cut."""
+    counts = sorted(count for count, _, _ in ROWS.values() if count > FEW_ROWS)
     plans = [best.get(count, plan_attention(count * num_heads, head_size)) for count in counts]
     lines = [f"({count * num_heads}, {plan})," for count, plan in zip(counts[:-1], plans, strict=False)]
     return [f"({FEW_ROWS * num_heads}, None),", *lines, f"(inf, {plans[-1]}),"]

@@ -169,7 +169,7 @@ def test_trees_that_were_not_prepared_are_those_of_any_passes(
     """Of another width, too wide for the kernels, or in the midst of a text, as when it is recorded; by turns with
     those that were."""
     monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8,))
-    monkeypatch.setattr("specdec.models.eagle3_levels.FEW_ROWS", 6)
+    monkeypatch.setattr("specdec.models.eagle3_levels.MOST_NODES", 6)
     head, text = toy_head("speculators", target, 5, draft_vocab_size=40), random_ids(8, 30)
     eager: Any = loaded_head(head, CachedLM(target))
     graph: Any = loaded_head(head, GraphLM(target), "graph")

@@ -142,6 +142,23 @@ def test_the_table_of_attention_says_which_kernels_run(monkeypatch) -> None:
         assert [plan_attention(num_lines, 64) for num_lines in (1536, 1537, 9000)] == found
 
 
+FROM_33_ROWS = [(33, 33, 5), (40, 36, 70), (64, 50, 0)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "how"), list(product(FROM_33_ROWS, HOW) if IS_GPU else zip(FROM_33_ROWS[:2], HOW[::2], strict=False))
+)
+def test_passes_of_33_to_64_rows_run_by_a_cut_of_their_own(dtype, monkeypatch, rows: tuple, how: tuple) -> None:
+    """Those of 32 heads, for which it was measured; of few heads, and up to 32 rows, the kernels of few rows run."""
+    taken, attend = [], kernels.attend_many
+    monkeypatch.setattr(kernels, "attend_many", lambda *given: taken.append(given[3]) or attend(*given))
+    attend_both(dtype, (32, 8, 16), rows, how, None)
+    assert taken == [fitting(AttentionPlan(64, 64, 4, 4, 3), 16, dtype.itemsize)]
+    attend_both(dtype, (4, 2, 16), rows, how, None)
+    attend_both(dtype, (48, 1, 16), (32, 20, 7), how, None)
+    assert len(taken) == 1
+
+
 @pytest.mark.parametrize("how", [(1, None, True), (1, 30, False), (32, None, False)], ids=str)
 @pytest.mark.parametrize("size", [32, 64, 128, 256] if IS_GPU else [32])
 def test_passes_of_many_rows_run_as_the_table_says(dtype, monkeypatch, size: int, how: tuple) -> None:

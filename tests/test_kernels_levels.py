@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import heads
@@ -18,6 +19,7 @@ from test_eagle3_levels import assert_same, tree_of
 from toys import random_ids, toy_model, weaken_attention
 
 from specdec.models import eagle3_joined
+from specdec.models.graph import kernels, plans
 from specdec.models.graph import reference as plain
 from specdec.models.graph.attention import attend_many
 from specdec.models.graph.branches import Branches, Level, num_words
@@ -108,26 +110,32 @@ def test_what_goes_on(before: int, count: int, num_nodes: int, begin: int, words
         assert not torch.isin(after.ids_N[real], never).any()
 
 
-@pytest.mark.parametrize(("known", "rows", "first"), [(0, 3, 5), (10, 10, 30), (60, 10, 7), (70, 3, 100), (130, 7, 64)])
+@pytest.mark.parametrize(
+    ("known", "rows", "first"),
+    [(0, 3, 5), (10, 10, 30), (60, 10, 7), (70, 3, 100), (130, 7, 64), (20, 33, 9), (0, 64, 30), (90, 64, 0)],
+)
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), [(4, 2, 16), (8, 2, 128)][: 1 + IS_GPU])
 def test_attention_of_the_last_rows_of_a_tree(
-    dtype, known: int, rows: int, first: int, heads: int, kv_heads: int, size: int
+    dtype, monkeypatch, known: int, rows: int, first: int, heads: int, kv_heads: int, size: int
 ) -> None:
-    """They see what the whole tree's pass shows them."""
+    """They see what the whole tree's pass shows them, by the kernels of few rows, whatever the table of cuts says and
+    however many words the tree has."""
+    monkeypatch.setattr(plans, "ATTENTION_PLANS", ((math.inf, AttentionPlan()),))
+    monkeypatch.setattr(kernels, "attend_many", None)
     rng, total = random.Random(known), known + rows
     queries, cache = torch.randn(total, heads, size).to(dtype), torch.randn(2, kv_heads, 320, size).to(dtype)
     state, tree = torch.tensor([first, total, 1, -1]), TreeRows.of([rng.randint(-1, row - 1) for row in range(total)])
     bits = torch.from_numpy(tree.packed(8 * num_words(total)).copy()).view(torch.long)
     want = plain.attend(queries, cache, state, None, Branches(torch.tensor(tree.depths), bits))[known:]
-    part = Branches(torch.zeros(rows, dtype=torch.long), bits[known:].clone())
+    part = Branches(torch.zeros(rows, dtype=torch.long), bits[known:].clone(), is_part=True)
     torch.testing.assert_close(plain.attend(queries[known:], cache, state, None, part), want, **TOLERANCE[dtype])
-    part = Branches(part.depths_M.to(DEVICE), part.sees_MW.to(DEVICE))
+    part = replace(part, depths_M=part.depths_M.to(DEVICE), sees_MW=part.sees_MW.to(DEVICE))
     got = GpuOperations(True).attend(*(one.to(DEVICE) for one in (queries[known:], cache, state)), None, part)
     torch.testing.assert_close(got.cpu(), want, **TOLERANCE[dtype])
 
 
 def test_many_rows_are_a_whole_tree() -> None:
-    part = Branches(torch.zeros(3, dtype=torch.long), torch.zeros(3, 2, dtype=torch.long))
+    part = Branches(torch.zeros(3, dtype=torch.long), torch.zeros(3, 1, dtype=torch.long), is_part=True)
     inputs = torch.zeros(3, 2, 16), torch.zeros(2, 2, 128, 16), torch.tensor([0, 70, 1, -1])
     with pytest.raises(ValueError, match="take whole trees"):
         attend_many(inputs, None, part, smaller_attention(AttentionPlan()), {"OVERLAPS": False})

@@ -22,12 +22,13 @@ from specdec.models.eagle3_joined import JoinedLayer
 from specdec.models.eagle3_trees import ROOT, Eagle3Trees
 from specdec.models.graph.branches import Branches, Level, num_words
 from specdec.models.graph.network import Place
-from specdec.models.graph.plans import FEW_ROWS
 from specdec.models.heads import HeadSource
 from specdec.models.lm import CachedLM
 
 if TYPE_CHECKING:
     from specdec.models.eagle3 import Eagle3Head
+
+MOST_NODES = 64  # of a level: only attention's kernels of few rows take a part of a tree
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class Eagle3Levels(Eagle3Trees):
     def prepare(self, top_k: int, depth: int, stop_ids: Collection[int] = ()) -> None:
         self._prepared = self._growing = None
         joined, graphs = self._joined, self._graphs
-        if joined is None or graphs is None or top_k > FEW_ROWS:
+        if joined is None or graphs is None or top_k > MOST_NODES:
             super().prepare(top_k, depth, stop_ids)
             return
         kind = TreeKind(top_k, depth, frozenset(stop_ids))
@@ -218,7 +219,7 @@ class Eagle3Levels(Eagle3Trees):
     def _grown_level(self, own: LevelBuffers, level: int, joined: JoinedLayer) -> Tensor:
         """The states of a level's nodes."""
         nodes, (place, seen) = own.levels[level], own.places_X24[level]
-        tree = Branches(own.depths[level], nodes.sees_NW)
+        tree = Branches(own.depths[level], nodes.sees_NW, is_part=True)
         where = Place(self._angles_2PE, self._cache_2GPD, place, joined.layer.head_norms_2D, tree)
         states_BC = own.states_of(level - 1).index_select(0, nodes.parents_N)
         out_BC = joined.run(self._embedded(nodes.ids_N), states_BC, where, seen)

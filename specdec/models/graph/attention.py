@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from specdec.models.graph.branches import WORD, Branches, num_words
+from specdec.models.graph.branches import WORD, Branches
 from specdec.models.graph.overlap import admit_next, wait_for_previous
 from specdec.models.graph.plans import SHARED_MEMORY, AttentionPlan, smaller_attention
 
@@ -38,7 +38,7 @@ def attend_many(
 ) -> torch.Tensor:
     """See reference.attend; `inputs`: q_MHD, cache_2GPD and state. Raises ValueError for a part of a tree."""
     q_MHD, cache_2GPD, state = inputs
-    if tree is not None and tree.sees_MW.shape[1] != num_words(len(q_MHD)):
+    if tree is not None and tree.is_part:
         raise ValueError("passes of many rows take whole trees")
     if shared_memory(q_MHD.device) < SHARED_MEMORY:
         plan = smaller_attention(plan)

@@ -24,11 +24,13 @@ class Branches:
 
     The keys of row i stand at the first position + i, whatever its depth is. A row sees none after itself.
 
-    Of a part of a tree, whose other rows have been run: bits are those of all rows of the tree, and attention is told a
-    state that counts them all (`reference.attend`; without windows, for which it would need all depths)."""
+    `is_part`: of a part of a tree, whose other rows have been run: bits are those of all rows of the tree, and
+    attention is told a state that counts them all (`reference.attend`; without windows, for which it would need all
+    depths)."""
 
     depths_M: torch.Tensor
     sees_MW: torch.Tensor
+    is_part: bool = False
 
     def sees(self, num_rows: int) -> torch.Tensor:
         """Whether each row sees the first `num_rows`, bool [M, num_rows]."""
