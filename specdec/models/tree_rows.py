@@ -29,18 +29,18 @@ class TreeRows:
         Example: of [-1, 0, 0] the depths are [0, 1, 1], and the last row sees the first and itself. Raises ValueError
         for a parent that does not come before its child.
         """
-        depths: list[int] = []
-        seen: list[int] = []
+        # In the last place, where -1 points, what the committed tokens pass on; no branch for them in each row.
+        depths, seen = [-1] * (len(parents) + 1), [0] * (len(parents) + 1)
         for row, parent in enumerate(parents):
             if not -1 <= parent < row:
                 raise ValueError(f"row {row} of a tree cannot go on from row {parent}")
-            depths.append(depths[parent] + 1 if parent >= 0 else 0)
-            seen.append(1 << row | (seen[parent] if parent >= 0 else 0))
-        return cls(depths, seen)
+            depths[row] = depths[parent] + 1
+            seen[row] = seen[parent] | 1 << row
+        return cls(depths[:-1], seen[:-1])
 
     def packed(self, num_bytes: int) -> np.ndarray:
         """`seen`, 8 rows a byte, uint8 [L, num_bytes]."""
-        rows = b"".join(bits.to_bytes(num_bytes, "little") for bits in self.seen)
+        rows = b"".join([bits.to_bytes(num_bytes, "little") for bits in self.seen])
         return np.frombuffer(rows, np.uint8).reshape(-1, num_bytes)
 
     @cached_property
