@@ -46,11 +46,6 @@ MANY: dict[int, dict[str, list[tuple[int, int, int, int, int, int]]]] = {
         ],
         "gated": [(192, 256, 64, 1, 8, 4), (128, 128, 64, 1, 8, 3), (192, 256, 64, 1, 16, 4), (128, 256, 64, 1, 8, 4)],
     },
-    272: {
-        "heads": [(128, 144, 64, 1, 8, 6), (128, 144, 64, 2, 8, 3)],
-        "add": [(128, 144, 64, 2, 8, 6), (64, 144, 64, 1, 4, 6), (64, 144, 64, 2, 4, 4)],
-        "gated": [(192, 144, 64, 1, 8, 5), (128, 144, 64, 1, 8, 3)],
-    },
 }
 
 
@@ -73,7 +68,8 @@ def plans_to_try(weights: Weights, key: Key) -> list[Plan | None]:
 
 
 def many_candidates(kind: str, count: int, head_size: int, inner: int) -> Iterator[Plan]:
-    """Plans of the kernels for many rows, for `count` rows; none for fewer than fill half of the smallest tile."""
+    """Plans of the kernels for many rows, for `count` rows, also for more than any are listed for; none for fewer than
+    fill half of the smallest tile."""
     rows = next((most for most in MANY if count <= most), max(MANY))
     for block_n, block_m, block_k, splits, warps, stages in MANY[rows].get(kind, []) if count > ONE_TILE // 2 else []:
         if inner % block_k == 0 and (kind != "heads" or block_n == head_size):

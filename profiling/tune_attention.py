@@ -36,7 +36,7 @@ CONTEXTS = (512, 4096)
 ROWS = {
     **{rows: (rows, 0, False) for rows in (1, 16, 64)},
     **{rows: (rows, 0, True) for rows in (96, 256)},
-    **{rows: (rows + 15, 15, True) for rows in (65, 129, 257)},
+    **{rows: (count, count - rows, True) for rows, count in ((65, 80), (129, 144), (257, 264))},
 }
 USUAL = "usual"  # what runs without a plan of its own
 CHAINS, TREES = (1, 16, 64, 96, 128, 256), (65, 128, 129, 256, 257)

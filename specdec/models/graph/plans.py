@@ -10,8 +10,8 @@ FEW_ROWS = 32  # up to so many, attention has little more to do than to read the
 ONE_TILE = 64  # up to this number of rows a tile of a product has them all
 # Rows of a tree's pass, the last known token among them: for trees of 16, 32, 64, 128 and 256 nodes, with little room
 # to spare, and for trees of 127 and 255, whose rows fill the matrix library's tiles of 128. Up to 64 rows are
-# multiplied in fused kernels that take powers of two.
-TREE_COUNTS = (16, 32, 64, 80, 128, 144, 256, 272)
+# multiplied in fused kernels that take powers of two. The library multiplies 264 rows in less time than 272.
+TREE_COUNTS = (16, 32, 64, 80, 128, 144, 256, 264)
 MAX_NODES = TREE_COUNTS[-1] - 1
 # Of weights in 8 bits, up to a number of rows: inputs of a step, and how many steps are on their way.
 INT8_STEPS = ((16, 256, 4), (32, 128, 4), (64, 128, 3), (inf, 64, 4))
