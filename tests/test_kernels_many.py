@@ -21,7 +21,7 @@ from specdec.models.graph.branches import Branches
 from specdec.models.graph.graph_lm import INITIAL_CAPACITY, GraphLM
 from specdec.models.graph.kernels import GpuOperations
 from specdec.models.graph.network import LibraryProducts, Place
-from specdec.models.graph.plans import ONE_TILE, Plan
+from specdec.models.graph.plans import ONE_TILE, BackendOptions, Plan
 from specdec.models.graph.products import FusedProducts
 from specdec.models.graph.products_many import ManyRows
 from specdec.models.graph.weights import join_weights
@@ -158,9 +158,10 @@ def test_plans_of_many_rows_are_for_hopper(monkeypatch) -> None:
 @pytest.mark.parametrize("architecture", ["qwen3", "qwen2"])
 @pytest.mark.parametrize("num_tokens", [66, 130, 257] if IS_GPU else [66])
 def test_a_whole_model_by_plans_of_many_rows(architecture: str, num_tokens: int) -> None:
-    """Chains and trees, with heads' norms and with biases, against eager modules."""
+    """Chains and trees, with heads' norms and with biases, against eager modules; also the chain of 257 tokens, whose
+    pass of 512 rows is the library's as a rule."""
     model = toy_model(architecture, 7, scale=2.0, hidden_size=64).to(DEVICE)
-    eager, graph = CachedLM(model), by_kernels(GraphLM(model))
+    eager, graph = CachedLM(model), by_kernels(GraphLM(model, options=BackendOptions(512)))
     layer = graph.weights.layers[0]
     matrices = {"heads": layer.qkv_NC, "gated": layer.gate_up_2IC, "add": layer.output_CHD}
     for kind, w in (*matrices.items(), ("add", layer.down_CI)):
