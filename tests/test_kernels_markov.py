@@ -28,8 +28,9 @@ from specdec.models.graph.overlap import launch_options
 from specdec.models.lm import most_probable
 
 __all__ = ["dtype"]  # a fixture
-SURE = {torch.float32: 1e-5, HALF: 2e-2}
+SURE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 CLEAR = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}  # gaps that no rounding of logits closes
+SPREAD = 6  # of what is added to logits: they stay below 32
 HEADS = {"none": (False, False), "of states": (True, False), "of tokens too": (True, True)}
 RANK = 256 if IS_GPU else 40
 SIZES = [(8, (5, 24, 900, 1000)), (12, (3, 300, 3001, 3001)), (RANK, (2, 40, 700, 700))]
@@ -45,8 +46,8 @@ def asked(head: Markov, dtype: torch.dtype, seed: int, sizes: tuple[int, int, in
         return (scale * torch.randn(*shape, generator=generator)).to(DEVICE, dtype)
 
     shapes = head.tensors(hidden_size, num_words, 1, {})
-    w = {name: random(*shape, scale=2 if "w2" in name else shape[-1] ** -0.5) for name, shape in shapes.items()}
-    w["markov_head.markov_w1.weight"] *= head.rank**0.5
+    w = {name: random(*shape, scale=shape[-1] ** -0.5) for name, shape in shapes.items()}
+    w["markov_head.markov_w1.weight"] *= SPREAD * head.rank**0.5
     logits_BSV = random(1, slots, num_words)[..., :vocab_size]
     logits_BSV[:, :, vocab_size // 2] = -torch.inf
     return w, random(1, slots, hidden_size), logits_BSV, torch.tensor([seed % vocab_size], device=DEVICE)
@@ -91,8 +92,8 @@ def test_fewer_slots_are_the_first_of_more_and_kernels_that_overlap_change_no_bi
     """On a GPU of a size that keeps all of it busy: what did not wait would read what is not there yet."""
     sizes = (16, 576, 49152, 49152) if IS_GPU else (6, 24, 900, 900)
     head = Markov(256 if IS_GPU else 8, True, True, kind)
-    for seed in range(40 if IS_GPU else 1):
-        w, hidden_BSC, logits_BSV, anchors_B = asked(head, HALF, seed, sizes)
+    w, hidden_BSC, logits_BSV, anchors_B = asked(head, HALF, 1, sizes)
+    for _ in range(40 if IS_GPU else 1):
         whole = head.by_kernels(w, hidden_BSC, logits_BSV, anchors_B)
         for count in (1, 2, sizes[0] - 1):
             part = head.by_kernels(w, hidden_BSC[:, :count], logits_BSV[:, :count], anchors_B)

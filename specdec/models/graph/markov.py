@@ -19,7 +19,7 @@ import triton.language as tl
 from specdec.models.graph.kernels import best_of_chunks, leave_best
 from specdec.models.graph.overlap import admit_next, launch_options, wait_for_previous
 
-TILE_BYTES = 1 << 15  # of the second table, that a program holds while it waits
+TILE_BYTES = 1 << 14  # of the second table, that a program holds while it waits
 PART = 4  # values of a gate or a recurrent cell that a program makes: a single one would read their weights slowly
 BLOCK = 256  # values that a product of these takes at once
 
