@@ -1,8 +1,8 @@
-"""Heads by a target's shape: what the config.json of a DFlash, JetSpec or EAGLE-3 head made for it says, and such a
-head with random weights. It measures nothing; `roofline.py` has the shapes of targets.
+"""Heads by a target's shape: what the config.json of a DFlash, JetSpec, DSpark or EAGLE-3 head made for it says, and
+such a head with random weights. It measures nothing; `roofline.py` has the shapes of targets.
 
-As published for Qwen3-8B: 5 layers of the target's own sizes and blocks of 16 (z-lab; JetSpec's are causal), or one
-layer and 32,000 words of its own (EAGLE-3).
+As published for Qwen3-8B: 5 layers of the target's own sizes and blocks of 16 (z-lab; JetSpec's are causal), or of 7
+with a vanilla Markov head and confidences (DSpark), or one layer and 32,000 words of its own (EAGLE-3).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from specdec.models.heads import HeadRole, HeadSource
 from specdec.models.lm import CachedLM
 
 Config = dict[str, Any]
+SPARK_BLOCK, SPARK_RANK = 7, 256
 SPREAD = 0.02  # of random weights, as models of this size begin
 LAYER = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "vocab_size")
 
@@ -37,6 +38,13 @@ def dflash_config(target: Mapping[str, Any]) -> Config:
 def jetspec_config(target: Mapping[str, Any]) -> Config:
     config = dflash_config(target)
     return {**config, "dflash_config": {**config["dflash_config"], "causal_head": True}}
+
+
+def dspark_config(target: Mapping[str, Any]) -> Config:
+    config = dflash_config(target)
+    own = {**config.pop("dflash_config"), "block_size": SPARK_BLOCK, "markov_rank": SPARK_RANK}
+    confidences = {"enable_confidence_head": True, "confidence_head_with_markov": True}
+    return {**config, **own, **confidences, "architectures": ["Qwen3DSparkModel"]}
 
 
 def eagle3_config(target: Mapping[str, Any]) -> Config:
@@ -63,6 +71,7 @@ class HeadShape:
 HEAD_SHAPES = {
     "dflash": HeadShape(DFLASH_HEAD, dflash_config),
     "jetspec": HeadShape(DFLASH_HEAD, jetspec_config),
+    "dspark": HeadShape(DFLASH_HEAD, dspark_config),
     "eagle3": HeadShape(EAGLE3_HEAD, eagle3_config),
 }
 

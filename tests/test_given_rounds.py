@@ -54,6 +54,13 @@ def test_speculation_is_set_against_a_profile_and_told_by_its_parts(
     assert case["modelled_speedup"] == pytest.approx(40 * 2.0 / (4 * (2.0 + 3.0)))  # four rounds of 10 or 11 tokens
 
 
+def test_rounds_of_a_dspark_head_are_run_with_a_length_that_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--target", "tiny-qwen3", "--device", "cpu", "--runs", "1", "--context", "32", "--new_tokens", "40"]
+    assert published_acceptance.main([*asked, "--given", "dspark", "dflash_sf_7", "3.5"]) == 0
+    (case,) = json.loads(capsys.readouterr().out.splitlines()[-1])["cases"]
+    assert case["drafted"] == 7 and set(case["parts_ms"]) == PARTS
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

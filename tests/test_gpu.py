@@ -210,6 +210,38 @@ def test_a_heads_recorded_passes_draft_what_plain_ones_on_a_cpu_do(
     assert sure[0] == pytest.approx(sure[1], abs=1e-3)
 
 
+@pytest.mark.parametrize("variant", [one for one in test_dflash.VARIANTS if one.startswith("DSpark")])
+@pytest.mark.parametrize("dtype", LOGITS_ERROR, ids=str)
+def test_a_markov_heads_recorded_walk_is_torchs(
+    variant: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Block for block from the same logits, up to where two words are equal but for rounding; and what is drafted where
+    fewer slots are asked for is the same to the last bit."""
+    monkeypatch.setattr(dflash_heads, "HEAD_SIZE", 16)
+    architecture, how = test_dflash.VARIANTS[variant]
+    target = toy_model("qwen3", 31, scale=4.0, hidden_size=64, num_layers=3).to("cuda", dtype)
+    head = toy_dflash(architecture, target, 5, **{**how, "block_size": 16})
+    network = loaded_dflash(tmp_path, head, GraphLM(target), "graph")
+    features = torch.randn(200, network._features_NF.shape[1], device="cuda", dtype=dtype)
+    drafts, num_equal = list[list[torch.Tensor]](), 0
+    for walk in (network._walk_of_one, network._walk):
+        network._walk_of_one = walk
+        network._graphs.clear()
+        network.warm_up()
+        drafts.append([])
+        for length, anchor in enumerate(random_ids(3, 200), start=1):
+            network.read(features[length - 1 : length])
+            drafts[-1].append(network.draft([anchor], [length])[0].cpu())
+            for count in (1, 5, 12):
+                part = network.draft([anchor], [length], count)[0].cpu()
+                assert len(part) >= count and torch.equal(part, drafts[-1][-1][: len(part)])
+    for ours, theirs in zip(*drafts, strict=True):
+        same = int((ours[:, 0] == theirs[:, 0]).long().cumprod(0).sum())
+        assert (ours[:same, 1] - theirs[:same, 1]).abs().sum() < (0.05 if dtype == torch.bfloat16 else 1e-4) * 16
+        num_equal += same
+    assert num_equal > (0.8 if dtype == torch.bfloat16 else 0.99) * 16 * len(drafts[0])
+
+
 @pytest.mark.parametrize("variant", test_eagle3.VARIANTS)
 @pytest.mark.parametrize("dtype", LOGITS_ERROR, ids=str)
 def test_a_heads_recorded_levels_score_what_the_eager_networks_do(

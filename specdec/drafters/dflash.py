@@ -172,14 +172,15 @@ class BlockOfDrafts(Drafter):
         self.spec, self.stop_ids, self.advice = spec, stop_ids, advice
 
     @abstractmethod
-    def _block(self, prefix_ids: Sequence[int]) -> tuple[list[int], list[float]]:
-        """All drafts of the block after a prefix (up to a stop token at least), and how sure each is."""
+    def _block(self, prefix_ids: Sequence[int], limit: int) -> tuple[list[int], list[float]]:
+        """The first drafts of the block after a prefix, `limit` or more (or all; up to a stop token at least), and how
+        sure each is."""
 
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
         limit = min(budget, self.spec.chain_len({}))
         if limit < 1:
             return Draft(asked_len=self.spec.first_asked)
-        tokens, confidences = self._block(prefix_ids)
+        tokens, confidences = self._block(prefix_ids, limit)
         tokens = cut_after_stop(tokens[:limit], self.stop_ids)
         draft_len, reason = self.spec.cut(confidences[: len(tokens)], self.advice)
         is_stopped = tokens[draft_len - 1] in self.stop_ids
@@ -209,8 +210,8 @@ class DflashDrafter(DflashReader, BlockOfDrafts):
         super().__init__(spec, frozenset(setup.stop_ids), setup.advice)
         self.attach(network)
 
-    def _block(self, prefix_ids: Sequence[int]) -> tuple[list[int], list[float]]:
-        return self.network.on_host(self.network.draft(*self.asked_at(prefix_ids))[0])
+    def _block(self, prefix_ids: Sequence[int], limit: int) -> tuple[list[int], list[float]]:
+        return self.network.on_host(self.network.draft(*self.asked_at(prefix_ids), limit)[0])
 
 
 class RecordedDflash(BlockOfDrafts):
@@ -223,7 +224,7 @@ class RecordedDflash(BlockOfDrafts):
         if (num_drafts := next(whole, None)) is not None:
             spec.check_drafts(num_drafts)
 
-    def _block(self, prefix_ids: Sequence[int]) -> tuple[list[int], list[float]]:
+    def _block(self, prefix_ids: Sequence[int], limit: int) -> tuple[list[int], list[float]]:
         chain = self._chains[len(prefix_ids) - self._prompt_len]
         return chain.tokens, chain.confidences
 

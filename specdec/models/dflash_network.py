@@ -33,6 +33,7 @@ from specdec.models.llama_like import LlamaLike
 from specdec.models.lm import CachedLM
 
 INITIAL_CAPACITY = 2048
+WALKED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # slots of a recorded pass that are walked through, or all
 LEAST_SPAN = 256  # positions that a recorded pass looks at, twice as many whenever they do not suffice
 Answer = Callable[[Tensor, Tensor], Tensor]  # of the states of slots [B, S, C] and the anchors [B]
 Result = TypeVar("Result")
@@ -92,13 +93,17 @@ class DflashNetwork:
         self.head, self.target, self.taps, self.title = head, target, head.taps, source.title
         self.device, dtype = target.device, target.model.dtype
         self.length, self.context_norms = 0, tuple(range(len(head.layer_kinds)))
-        self._w = {name: tensor.to(self.device, dtype) for name, tensor in tensors.items()}
+        self._w = {name: tensor.to(self.device, dtype).contiguous() for name, tensor in tensors.items()}
         self._embedding_VC = self._table("embed_tokens.weight", target.model.get_input_embeddings())
         self._head_VC = self._table("lm_head.weight", target.model.get_output_embeddings())
         self._rotary, self._eps = head.rotary(source).to(self.device), float(head.layer["rms_norm_eps"])
         self._convolution = next((part for part in head.parts if isinstance(part, Convolution)), None)
         walks: list[Walk] = [part for part in head.parts if isinstance(part, Markov | Selector)]
         self._walk: Walk = walks[-1] if walks else each_alone
+        self._walk_of_one, self._counts = self._walk, [head.num_drafts]
+        if isinstance(self._walk, Markov) and self._walk.rank:  # each slot takes time of its own
+            self._counts = [*(count for count in WALKED if count < head.num_drafts), head.num_drafts]
+            self._walk_of_one = self._walk.by_kernels if is_recorded and self.device.type == "cuda" else self._walk
         self._graphs = Graphs(self.device) if is_recorded else None
         self._joined = JoinedLayers.of(head, self._w) if is_recorded else None
         self._features_NF = torch.zeros(MAX_ROWS, self._w["fc.weight"].shape[1], dtype=dtype, device=self.device)
@@ -137,7 +142,7 @@ class DflashNetwork:
 
     def warm_up(self) -> None:
         """Record the passes of drafts over a short text, so that no measured one does."""
-        self._record(self.draft)
+        self._record(lambda anchors, starts: [self.draft(anchors, starts, count) for count in self._counts])
 
     def _record(self, ask: Callable[[Sequence[int], Sequence[int]], object]) -> None:
         """Ask for a block after texts of all lengths that a short text's passes are padded to."""
@@ -179,17 +184,27 @@ class DflashNetwork:
         for index, like in enumerate(self.context_norms):
             self._store(index, context_NC, positions_N, positions_N, like)
 
-    def draft(self, anchors: Sequence[int], starts: Sequence[int]) -> Tensor:
+    def draft(self, anchors: Sequence[int], starts: Sequence[int], num_slots: int | None = None) -> Tensor:
         """A block after each anchor, a token at one of the positions `starts` (at most `length`); it sees the context
-        before that. [B, S, 2] float64: each slot's token and how sure it is; good until the next pass."""
-        return self._answered(anchors, starts, ("draft",), self._walked)
+        before that. [B, S, 2] float64: each slot's token and how sure it is; good until the next pass. `num_slots`: of
+        the first slots at least that many, the same as without (None: all)."""
+        most = self._counts[-1]
+        count = padded(most if num_slots is None else min(num_slots, most), self._counts)
+        walk = self._walk_of_one if self._is_recorded(starts) else self._walk
+        return self._answered(anchors, starts, ("draft", count), partial(self._walked, walk, count))
 
     def on_host(self, packed_S2: Tensor | np.ndarray) -> tuple[list[int], list[float]]:
         """A drafted block on the host: its tokens, how sure each is. Raises UserError where these are not numbers."""
         return self.target.on_host(packed_S2, self.title)
 
-    def _walked(self, hidden_BSC: Tensor, anchors_B: Tensor) -> Tensor:
-        return self._walk(self._w, hidden_BSC, self._logits(hidden_BSC), anchors_B)
+    def _walked(self, walk: Walk, count: int, hidden_BSC: Tensor, anchors_B: Tensor) -> Tensor:
+        # Logits of all slots: a product of fewer rows might round otherwise.
+        logits_BSV = self._logits(hidden_BSC)
+        return walk(self._w, hidden_BSC[:, :count], logits_BSV[:, :count], anchors_B)
+
+    def _is_recorded(self, starts: Sequence[int]) -> bool:
+        """Whether the pass is one that is recorded: of a single block after all that is known."""
+        return self._graphs is not None and list(starts) == [self.length]
 
     @torch.inference_mode()
     def _answered(
@@ -199,7 +214,7 @@ class DflashNetwork:
         self.target.require_known(anchors)
         size = self.head.block_size
         self._make_room(self.length + len(anchors) * size)
-        if self._graphs is not None and list(starts) == [self.length]:
+        if self._graphs is not None and self._is_recorded(starts):
             self._anchor.fill_(anchors[0])  # copies from the host would wait for what the device still does
             self._first.fill_(self.length)
             if self._joined is not None:

@@ -81,6 +81,21 @@ class Markov:
             found.append(self._sure(w, hidden_BSC[:, slot], before_BR, best_B2))
         return torch.stack(found, dim=1)
 
+    def by_kernels(self, w: Weights, hidden_BSC: Tensor, logits_BSV: Tensor, anchors_B: Tensor) -> Tensor:
+        """The same of a single block, with a rank, on a GPU."""
+        from specdec.models.graph.markov import MarkovTables, walk  # needs Triton
+
+        layer, has_confidences = {"gated": "gate", "rnn": "joint"}.get(self.kind), self.has_confidences
+        tables = MarkovTables(
+            self.kind,
+            w["markov_head.markov_w1.weight"],
+            w["markov_head.markov_w2.weight"],
+            None if layer is None else _weights(w, f"markov_head.{layer}_proj"),
+            _weights(w, "confidence_head.proj") if has_confidences else None,
+            has_confidences and self.reads_markov,
+        )
+        return walk(tables, hidden_BSC[0], logits_BSV[0], anchors_B)[None]
+
     def _before(self, w: Weights, tokens_B: Tensor) -> Tensor | None:
         return w["markov_head.markov_w1.weight"][tokens_B] if self.rank else None
 
@@ -110,7 +125,11 @@ def _layer_sizes(place: str, rows: int, columns: int) -> Sizes:
 
 def _layer(w: Weights, place: str, *read: Tensor) -> Tensor:
     """A linear layer over what it reads, side by side."""
-    return linear(torch.cat(read, dim=-1), w[f"{place}.weight"], w[f"{place}.bias"])
+    return linear(torch.cat(read, dim=-1), *_weights(w, place))
+
+
+def _weights(w: Weights, place: str) -> tuple[Tensor, Tensor]:
+    return w[f"{place}.weight"], w[f"{place}.bias"]
 
 
 @dataclass(frozen=True)

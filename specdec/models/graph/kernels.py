@@ -237,16 +237,8 @@ def _best_kernel(
     tokens = chunk * CHUNK + tl.arange(0, CHUNK)
     allowed = (tokens < vocab_size) & (tokens != never)
     logits = tl.load(logits_ptr + row.to(tl.int64) * vocab_size + tokens, mask=allowed, other=float("-inf"))
-    logits = logits.to(tl.float32)
-    best = tl.max(logits, axis=0)
-    token = tl.min(tl.where(logits == best, tokens, vocab_size), axis=0)
-    base = tl.where(best == float("-inf"), 0.0, best)
-    place = row * tl.num_programs(1) + chunk
     num_places = tl.num_programs(0) * tl.num_programs(1)
-    tl.store(found_ptr + place, best)
-    # The best itself counts 1, and is added last: values near 1 stay apart.
-    tl.store(found_ptr + num_places + place, tl.sum(tl.where(tokens == token, 0.0, tl.exp(logits - base)), axis=0))
-    tl.store(found_ptr + 2 * num_places + place, token.to(tl.float32))  # exact: vocabularies are below 2**24
+    leave_best(logits.to(tl.float32), tokens, vocab_size, found_ptr + row * tl.num_programs(1) + chunk, num_places)
 
 
 @triton.jit
@@ -255,15 +247,35 @@ def _best_of_best_kernel(
 ) -> None:
     row = tl.program_id(0)
     chunks = tl.arange(0, CHUNKS)
-    inside = chunks < num_chunks
     num_places = tl.num_programs(0) * num_chunks
-    place = found_ptr + row * num_chunks + chunks
-    best = tl.load(place, mask=inside, other=float("-inf"))
-    totals = tl.load(place + num_places, mask=inside, other=0.0)
-    tokens = tl.load(place + 2 * num_places, mask=inside, other=float("inf"))
+    token, sure = best_of_chunks(found_ptr + row * num_chunks + chunks, num_places, chunks < num_chunks)
+    tl.store(best_ptr + row * 2, token.to(tl.float64))
+    tl.store(best_ptr + row * 2 + 1, sure)
+
+
+@triton.jit
+def leave_best(
+    logits: tl.tensor, tokens: tl.tensor, vocab_size: tl.tensor, place: tl.tensor, num_places: tl.tensor
+) -> None:
+    """A chunk's greatest logit, what the others weigh beside it, and its token, which is `vocab_size` where nothing is
+    a number: each `num_places` after the one before."""
+    best = tl.max(logits, axis=0)
+    token = tl.min(tl.where(logits == best, tokens, vocab_size), axis=0)
+    base = tl.where(best == float("-inf"), 0.0, best)
+    tl.store(place, best)
+    # The best itself counts 1, and is added last: values near 1 stay apart.
+    tl.store(place + num_places, tl.sum(tl.where(tokens == token, 0.0, tl.exp(logits - base)), axis=0))
+    tl.store(place + 2 * num_places, token.to(tl.float32))  # exact: vocabularies are below 2**24
+
+
+@triton.jit
+def best_of_chunks(places: tl.tensor, num_places: tl.tensor, inside: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
+    """The most probable token of what chunks have left, in float32, and its probability, in float64."""
+    best = tl.load(places, mask=inside, other=float("-inf"))
+    totals = tl.load(places + num_places, mask=inside, other=0.0)
+    tokens = tl.load(places + 2 * num_places, mask=inside, other=float("inf"))
     top = tl.max(best, axis=0)
     token = tl.min(tl.where(best == top, tokens, float("inf")), axis=0)
     totals += tl.where(tokens == token, 0.0, 1.0)  # the best of the other chunks
     others = tl.sum(totals * tl.exp(best - top), axis=0)
-    tl.store(best_ptr + row * 2, token.to(tl.float64))
-    tl.store(best_ptr + row * 2 + 1, 1.0 / (1.0 + others.to(tl.float64)))
+    return token, 1.0 / (1.0 + others.to(tl.float64))
