@@ -39,12 +39,12 @@ MANY: dict[int, dict[str, list[tuple[int, int, int, int, int, int]]]] = {
         "gated": [(192, 144, 64, 1, 8, 5), (128, 144, 64, 1, 8, 3), (128, 80, 64, 1, 4, 4)],
     },
     256: {
-        "heads": [(128, 128, 64, 1, 8, 6), (128, 256, 64, 2, 8, 4), (128, 128, 64, 1, 4, 4), (128, 128, 128, 1, 8, 3)],
+        "heads": [(128, 128, 64, 1, 8, 6), (128, 256, 64, 2, 8, 4), (128, 128, 64, 1, 4, 4)],
         "add": [
-            *((128, 128, 64, 2, 8, 6), (128, 256, 64, 4, 8, 4), (64, 256, 64, 2, 8, 5), (128, 128, 64, 4, 8, 3)),
-            *((128, 128, 64, 2, 4, 4), (64, 128, 64, 1, 4, 8)),
+            *((128, 128, 64, 2, 8, 6), (128, 256, 64, 4, 8, 4), (64, 128, 64, 1, 4, 8), (128, 128, 128, 2, 8, 3)),
+            *((64, 256, 64, 2, 8, 5), (128, 128, 64, 4, 8, 3)),
         ],
-        "gated": [(192, 256, 64, 1, 8, 4), (128, 128, 64, 1, 8, 3), (192, 256, 64, 1, 16, 4), (128, 256, 64, 1, 8, 4)],
+        "gated": [(192, 256, 64, 1, 8, 4), (192, 256, 64, 1, 16, 4), (192, 128, 64, 1, 8, 5)],
     },
 }
 
@@ -75,7 +75,7 @@ def many_candidates(kind: str, count: int, head_size: int, inner: int) -> Iterat
         if inner % block_k == 0 and (kind != "heads" or block_n == head_size):
             plan = Plan(block_n, block_k, splits, warps, stages, block_m)
             yield plan
-            if kind == "add" and block_n < 128:  # more programs, each with less to add up
+            if kind == "add":
                 yield replace(plan, copies_weights=True)
 
 

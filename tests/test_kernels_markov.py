@@ -29,7 +29,7 @@ from specdec.models.lm import most_probable
 
 __all__ = ["dtype"]  # a fixture
 SURE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-CLEAR = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}  # gaps that no rounding of logits closes
+CLEAR = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.25}  # gaps that no rounding of logits closes
 SPREAD = 6  # of what is added to logits: they stay below 32
 HEADS = {"none": (False, False), "of states": (True, False), "of tokens too": (True, True)}
 RANK = 256 if IS_GPU else 40
