@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 NEW_ROWS = 6  # rows of features that a verification leaves: about what the published drafters have accepted
 CHAIN = 7  # tokens of an EAGLE-3 draft
+# Of trees: with one node more than 63, 127 or 255 a verification takes the next longer pass.
+NODES = (16, 63, 64, 127, 128, 255, 256)
 LEVEL, SLOT_TOP_K = 10, 32  # nodes of a tree's level; candidates of a slot
 VERIFIED = 16  # tokens of the verification that taps are set against
 Calls = dict[str, Callable[[], object]]
@@ -139,7 +141,7 @@ class _HeadCosts:
 
 class DflashCosts(_HeadCosts):
     head: DflashTrees
-    trees: ClassVar = {f"dflash_tree_{nodes}": nodes for nodes in (16, 64, 128, 256)}
+    trees: ClassVar = {f"dflash_tree_{nodes}": nodes for nodes in NODES}
 
     def begin(self, context: int) -> None:
         self.head.clear()
@@ -178,7 +180,7 @@ class DflashCosts(_HeadCosts):
 
 class Eagle3Costs(_HeadCosts):
     head: Eagle3Trees
-    trees: ClassVar = {f"eagle3_tree_8_{LEVEL}_{nodes}": nodes for nodes in (16, 64)}
+    trees: ClassVar = {f"eagle3_tree_8_{LEVEL}_{nodes}": nodes for nodes in NODES if nodes <= 64}
     first_level: list[int]  # what a level is timed with: the tokens that go on after the text
 
     def begin(self, context: int) -> None:

@@ -1,6 +1,6 @@
 """At size: the tables of the engine's passes and of speculation at the sizes of published models and heads.
 
-From one GPU session's file of docs/results; smaller shapes: `costs.py`.
+From files of docs/results; smaller shapes: `costs.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from scripts.cells import result, table, times
 
-STORED, PLANNED = "2026-11-28-engine-at-size", "2026-11-29-engine-plans"
+STORED, EARLIER, PLANNED = "2026-11-29-engine-at-size", "2026-11-28-engine-at-size", "2026-11-29-engine-plans"
 PASSES = {
     "verify 1 token": ("verify(1)",),
     "verify 16": ("verify(16)",),
@@ -27,22 +27,26 @@ HEADS = {"dflash": "DFlash", "eagle3": "EAGLE-3", "jetspec": "JetSpec"}
 
 
 def passes() -> str:
-    """Passes over the larger of their two limits; one shape's again by the plans that were measured for it."""
-    shapes = {f"{name} shape": one["target"] for name, one in result(STORED)["passes"].items()}
-    shapes["Qwen3-8B shape, with plans"] = result(PLANNED)["passes"]
+    """Passes over the larger of their two limits; one shape's are of an earlier run."""
+    shapes = result(STORED)["passes"] | {name: one["target"] for name, one in result(EARLIER)["passes"].items()}
     rows = [[words, *(cell for one in shapes.values() for cell in _cells(one, key))] for words, key in PASSES.items()]
     titles = [title for name in shapes for title in (f"{name}: ms", "over the limit")]
     return table(("pass", *titles), rows)
 
 
 def _cells(target: dict[str, Any], key: tuple[str, ...]) -> tuple[str, str]:
-    if len(key) == 1:
-        found = target["by_context"]["512"][key[0]]
-    elif "heads" in target:
-        found = target["heads"][key[0]]["passes"][key[1]]
-    else:
-        return "-", "-"
+    found = target["by_context"]["512"][key[0]] if len(key) == 1 else target["heads"][key[0]]["passes"][key[1]]
     return f"{found['ms']:.2f}", f"{found['over_limit']:.2f}"
+
+
+def plans() -> str:
+    """Whole passes of one shape by the library and by plans, in turn."""
+    rows = []
+    for count, one in sorted(result(PLANNED)["products"].items(), key=lambda item: (len(item[0]), item[0])):
+        for kind, found in one.get("passes", {}).items():
+            over = [f"{found[f'{way}, over the limit']:.2f}" for way in ("usual", "best")]
+            rows.append([f"{count}, a {kind}", f"{found['usual_ms']:.2f}", over[0], f"{found['best_ms']:.2f}", over[1]])
+    return table(("rows", "before: ms", "over the limit", "by the best plans: ms", "over the limit"), rows)
 
 
 def taps() -> str:
@@ -50,18 +54,16 @@ def taps() -> str:
     rows = [
         [name, HEADS[head], f"{100 * (one['passes']['verification_with_taps']['over_none'] - 1):.1f} %"]
         for name, shape in result(STORED)["passes"].items()
-        for head, one in shape["target"]["heads"].items()
+        for head, one in shape["heads"].items()
     ]
     return table(("target's shape", "taps of", "added to a verification"), rows)
 
 
 def published() -> str:
-    """Speculation with the acceptance that was published, really run but for what is accepted; of the cases that ran
-    again with plans, that too."""
-    rows, again = [], {_case(one): one for one in result(PLANNED)["published"]["cases"]}
-    for one in result(STORED)["published"]["cases"]:
+    """Speculation with the acceptance that was published, really run but for what is accepted."""
+    rows = []
+    for one in result(STORED)["published"]:
         given = one["published"]
-        said = f"{given['tokens_per_s']:,.0f}" if given["tokens_per_s"] else "not given"
         rows.append(
             [
                 f"{HEADS[given['head']]}, `{given['drafter']}`",
@@ -69,37 +71,44 @@ def published() -> str:
                 f"{given['acceptance_length']:.2f}",
                 f"{one['tokens_per_s']:,.0f}",
                 times(one["speedup"]),
-                *_again(again.get(_case(one))),
-                said,
+                f"{one['modelled_over_measured']:.2f}",
+                f"{given['tokens_per_s']:,.0f}" if given["tokens_per_s"] else "not given",
                 times(given["speedup"]) if given["speedup"] else "not given",
                 given["hardware"],
             ]
         )
-    titles = ["acceptance of", "on", "tokens a round", "tokens a second, here", "speedup, here"]
-    titles += ["with plans: tokens a second", "speedup", "modelled over measured", "published", "speedup"]
-    return table((*titles, "on hardware"), rows)
-
-
-def _case(one: dict[str, Any]) -> tuple[str, str, str]:
-    given = one["published"]
-    return given["head"], given["drafter"], given["dataset"]
-
-
-def _again(one: dict[str, Any] | None) -> tuple[str, str, str]:
-    if one is None:
-        return "-", "-", "-"
-    return f"{one['tokens_per_s']:,.0f}", times(one["speedup"]), f"{one['modelled_over_measured']:.2f}"
+    titles = ("acceptance of", "on", "tokens a round", "tokens a second, here", "speedup, here")
+    return table((*titles, "modelled over measured", "published: tokens a second", "speedup", "on hardware"), rows)
 
 
 def rounds() -> str:
-    """What a round of a tree takes, with plans, whole rounds timed."""
+    """What a round of a tree takes, whole rounds timed."""
     titles = ("tree", "nodes", "drafting, ms", "the rest of the host", "verification", "commit")
     rows = [
         [HEADS[head], nodes, *(f"{ms:.2f}" for ms in one["parts_ms"].values())]
-        for head, passes in result(PLANNED)["passes"]["heads"].items()
+        for head, passes in result(STORED)["passes"]["Qwen3-8B"]["heads"].items()
         for nodes, one in passes["trees"].items()
     ]
     return table(titles, rows)
+
+
+def walks() -> str:
+    """A Markov head's walk through a block, by kernels and by torch's operations."""
+    found = result(STORED)["markov_walk_ms, kernels and torch"]
+    counts = list(next(iter(found.values())))
+    rows = [[head, *("{:.3f} / {:.3f}".format(*ms[count]) for count in counts)] for head, ms in found.items()]
+    return table(("Markov head", *(f"{count} slots, ms" for count in counts)), rows)
+
+
+def int8() -> str:
+    """Passes with layers in 8 bits, over the time that reading what is left takes."""
+    rows = []
+    for name, ways in result(STORED)["int8"].items():
+        for way, one in ways.items() if isinstance(ways, dict) else ():
+            cells = [f"{ms:.2f} ({one['over_limit'][count]:.2f})" for count, ms in one["ms"].items()]
+            rows.append([name, "bfloat16" if way == "dtype" else "8 bits", f"{one['memory_at_most_GB']:.1f}", *cells])
+    counts = result(STORED)["int8"]["Qwen3-8B"]["dtype"]["ms"]
+    return table(("target's shape", "layers in", "GB at most", *(f"verify {count}, ms" for count in counts)), rows)
 
 
 LAYERS = "2026-11-29-engine-layers"
@@ -110,7 +119,11 @@ WAYS = {
     "three kernels a layer": "attention to output, MLP",
     "one a layer": "a kernel a layer",
     "one kernel for all layers": "one kernel",
+    "as usual, in another run": "as usual, that run",
+    "kernels begin early": "kernels begin early",
+    "early, committed keys and lines of weights ahead": "the same, best plans",
 }
+OTHER_RUN = tuple(WAYS)[-3:]
 
 
 def layers() -> str:
@@ -118,16 +131,24 @@ def layers() -> str:
     models = {name: one for name, one in result(LAYERS).items() if isinstance(one, dict) and "limit_us" in one}
     titles = ["layers run", *(f"{name}, rows: {rows}" for name in models for rows in ("1", "32"))]
     rows = [
-        [words, *(f"{one[rows][key] / one['limit_us']:.2f}" for one in models.values() for rows in ("1", "32"))]
+        [words, *(f"{one[rows][key] / _limit(one, words):.2f}" for one in models.values() for rows in ("1", "32"))]
         for words, key in WAYS.items()
     ]
     return table(titles, rows)
 
 
+def _limit(one: dict[str, Any], words: str) -> float:
+    limit: float = one["limit_us, that run" if words in OTHER_RUN else "limit_us"]
+    return limit
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "at-size": passes,
+    "at-size-plans": plans,
     "at-size-taps": taps,
     "at-size-published": published,
     "at-size-rounds": rounds,
+    "at-size-walks": walks,
+    "at-size-int8": int8,
     "layers": layers,
 }
