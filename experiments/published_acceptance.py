@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(flags: Namespace) -> dict[str, Any]:
-    cases = list(map(_given, flags.given)) if flags.given else PUBLISHED[flags.target]
+    cases = [_given(case, flags.target) for case in flags.given] if flags.given else PUBLISHED[flags.target]
     settings = read_settings(flags)
     profile = load_profile(flags.profile) if flags.profile else None
     if profile is not None and entry_name(flags.target) not in profile.target_ms_per_token:
@@ -73,14 +73,16 @@ def measure(flags: Namespace) -> dict[str, Any]:
     return result
 
 
-def _given(case: Sequence[str]) -> Published:
-    """Raises UserError for what is not a kind of head, a drafter that does not draft by it, or a mean below the
-    target's own token."""
+def _given(case: Sequence[str], target: str) -> Published:
+    """Raises UserError for what is not a kind of head, a drafter that does not draft by it or asks for more than it
+    has, or a mean below the target's own token."""
     (head, drafter, length), spec = case, parse_name(case[1])
     if head not in HEAD_SHAPES:
         raise UserError(f"--given: {head!r} is not a kind of head: give one of {', '.join(HEAD_SHAPES)}")
     if spec.role is not HEAD_SHAPES[head].role or spec.needs_costs:
         raise UserError(f"--given: {drafter} does not draft by {head} alone")
+    config = HEAD_SHAPES[head].config(find_shape(TARGET, target).config)
+    spec.check_context(spec.stated(config), sys.maxsize)
     if not re.fullmatch(r"\d{1,3}(\.\d+)?", length) or float(length) < 1:
         raise UserError(f"--given: {length!r} is not a mean acceptance length, 1 or more")
     return Published(head, drafter, "given", float(length), hardware="not published", source="given")

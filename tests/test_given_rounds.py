@@ -68,6 +68,8 @@ def test_rounds_of_a_dspark_head_are_run_with_a_length_that_is_given(capsys: pyt
         (("eagle3", "eagle4_sf_3", "3"), "'eagle4_sf_3' does not name a drafter"),
         (("eagle3", "dflash_tree_4", "3"), "dflash_tree_4 does not draft by eagle3 alone"),
         (("dflash", "dflash_tree_ca_4_T@P", "3"), "dflash_tree_ca_4_T@P does not draft by dflash alone"),
+        (("dspark", "dflash_sf_15", "3"), "dflash_sf_15 asks for more than the 7 drafts of the checkpoint's block"),
+        (("dspark", "dflash_tree_16", "3"), "slots that do not know of each other"),
         *(
             (("eagle3", "eagle3_sf_3", length), "is not a mean acceptance length")
             for length in ("x", "nan", "0.9", "inf")

@@ -39,6 +39,14 @@ def test_trees_are_priced_by_it_and_drafts_in_a_row_are_not(tmp_path: Path) -> N
     assert price(row, profile, "big") == price(row, plain, "big") == price(tree, plain, "big")
 
 
+def test_between_its_points_a_tree_has_the_steps_of_verifications(tmp_path: Path) -> None:
+    """A tree that fills a pass costs no more than one of a node more, for which the pass is padded up."""
+    steps = {"verify_ms": {"big": {"1": 10.0, "4": 10.0, "5": 14.0, "8": 14.0, "9": 18.0}}}
+    profile = loaded(tmp_path, **steps, trees={"big": {"round_ms": {"4": 15.0, "8": 19.5}, "pass_ms": {}}})
+    rounds_ms = [profile.tree_ms("dflash", "big", nodes)[1] for nodes in (1, 3, 4, 6, 7, 8, 30)]
+    assert rounds_ms == pytest.approx([11.0, 11.0, 15.0, 15.25, 15.375, 19.5, 19.5])
+
+
 def test_what_it_does_not_say_costs_as_much_as_in_a_row(tmp_path: Path) -> None:
     profile = loaded(tmp_path, trees=TREES)
     other = drafted("eagle3_tree_3_2_8", 4)
@@ -61,7 +69,7 @@ def test_trees_by_cost_reckon_with_it(tmp_path: Path) -> None:
     spec = parse_name("dflash_tree_ca_8_big@here")
     costs, before = (tree_costs(spec, [loaded(tmp_path, **more)]) for more in ({"trees": TREES}, {}))
     assert costs is not None and before is not None
-    assert costs.pass_ms == 3.0 and costs.verify_ms == pytest.approx([10, 14, 14, 14, 14, 16.5, 19, 21.5, 24])
+    assert costs.pass_ms == 3.0 and costs.verify_ms == pytest.approx([10, 11, 12, 13, 14, 16.5, 19, 21.5, 24])
     assert (before.pass_ms, before.verify_ms[8]) == (2.0, 18.0)
 
 

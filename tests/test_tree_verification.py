@@ -221,6 +221,22 @@ def test_budgets_without_room_are_one_line(
     assert said in shown and not list(tmp_path.rglob("*.pickle"))
 
 
+def test_a_run_goes_on_beside_finished_trees_that_a_pass_had_room_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With another drafter; a further answer of theirs is refused."""
+    monkeypatch.setattr("specdec.models.graph.weights.HEAD_SIZES", (8,))
+    save_model(tmp_path / "target", toy_model("qwen2", 1))
+    line = ["--target_model_name", str(tmp_path / "target"), "--device", "cpu", "--output_dir", str(tmp_path / "out")]
+    line += ["--engine", "graph", "--max_new_tokens", "8", "--latency_profile", "none"]
+    line += ["--drafters", "plain", "suffix_8_tree_30"]
+    assert failfast.main([*line, "--num_questions", "1"]) == 0
+    monkeypatch.setattr("specdec.runs.jobs.MAX_NODES", 20)
+    assert failfast.main([*line, "lookup_3_sf_2", "--num_questions", "1"]) == 0
+    assert len(list(find_records(tmp_path / "out"))) == 3
+    assert failfast.main([*line, "--num_questions", "2"]) == 2 and "backend takes 20" in capsys.readouterr().err
+
+
 def test_a_run_of_trees_over_text_is_lossless_and_ranked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], one_thread: None
 ) -> None:

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -89,8 +89,9 @@ class LatencyProfile:
     def tree_ms(self, priced_as: str, entry: str, num_nodes: int) -> tuple[float, float]:
         """What a pass of such a drafter takes where it drafts a tree of that size, and what the rest of the round
         does: no less than a pass and a verification in a row."""
-        in_a_row = self.pass_ms(priced_as, entry), verification_ms(self, entry, num_nodes + 1)
-        known = self.trees[entry].at(priced_as, num_nodes) if entry in self.trees else in_a_row
+        verify_ms = partial(verification_ms, self, entry)
+        in_a_row = self.pass_ms(priced_as, entry), verify_ms(num_nodes + 1)
+        known = self.trees[entry].at(priced_as, num_nodes, verify_ms) if entry in self.trees else in_a_row
         return max(in_a_row[0], known[0]), max(in_a_row[1], known[1])
 
 

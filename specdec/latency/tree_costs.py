@@ -4,7 +4,7 @@ trees are priced by; `profile.py` has what drafts in a row cost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +25,13 @@ class TreeCosts:
         of_families = {family: _written(table) for family, table in self.pass_ms.items()}
         return {"round_ms": _written(self.round_ms), "pass_ms": of_families}
 
-    def at(self, priced_as: str, num_nodes: int) -> tuple[float, float]:
-        """A pass of such a drafter (0: not said), and the rest of the round; linear between points, flat beyond."""
+    def at(self, priced_as: str, num_nodes: int, verify_ms: Callable[[int], float]) -> tuple[float, float]:
+        """A pass of such a drafter (0: not said), and the rest of the round. `verify_ms`: of a pass over a number of
+        tokens, which rises in steps, where a pass is padded; what a round takes beside it does not, and is linear
+        between points, flat beyond, as the pass is."""
         known = self.pass_ms.get(priced_as)
-        return _between(known, num_nodes) if known else 0.0, _between(self.round_ms, num_nodes)
+        beside = {nodes: ms - verify_ms(1 + nodes) for nodes, ms in self.round_ms.items()}
+        return _between(known, num_nodes) if known else 0.0, verify_ms(1 + num_nodes) + _between(beside, num_nodes)
 
 
 def _written(table: Mapping[int, float]) -> dict[str, float]:

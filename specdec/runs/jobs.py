@@ -54,22 +54,28 @@ def plan_jobs(
         for spec, settings in by_spec.items()
     ]
     for job in jobs:
+        if job.done is None:  # what is finished may be of before, when passes had more room
+            _check_pass(session, job.spec)
         if job.trace is not None:
             session.require_readable(job.trace.output_tokens, f"the trace of question {job.problem.question_id}")
     return jobs
 
 
 def _check_room(session: Session, spec: Spec) -> None:
-    """Raise UserError for a drafter that the models or the backend have no room for."""
+    """Raise UserError for a drafter that the models have no room for."""
     spec.check_context(session.options, session.context_len)
-    rooms = {"the models' context": (session.context_len - 1, "ask for fewer")}
+    _require_room(spec, "the models' context", session.context_len - 1, "ask for fewer")
+
+
+def _check_pass(session: Session, spec: Spec) -> None:
+    """The same of the backend."""
     if session.backend == "graph":
-        rooms["a pass of the graph backend"] = MAX_NODES, "ask for fewer, or add --engine eager"
-    for what, (room, advice) in rooms.items():
-        if spec.most_nodes > room:
-            raise UserError(
-                f"{spec.name} verifies trees of {spec.most_nodes} tokens, and {what} takes {room}: {advice}"
-            )
+        _require_room(spec, "a pass of the graph backend", MAX_NODES, "ask for fewer, or add --engine eager")
+
+
+def _require_room(spec: Spec, what: str, room: int, advice: str) -> None:
+    if spec.most_nodes > room:
+        raise UserError(f"{spec.name} verifies trees of {spec.most_nodes} tokens, and {what} takes {room}: {advice}")
 
 
 def _plan_job(
