@@ -74,7 +74,8 @@ def case_rows(cases: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
         numbers = ("acceptance_length", "tokens_per_s", "plain_tokens_per_s", "speedup", "modelled_speedup")
         times = ("draft_ms", "verify_ms", "round_ms")
         shown = ("" if case.get(name) is None else f"{case[name]:.4g}" for name in (*numbers, *times))
-        published = f"{told['speedup']}x {told['tokens_per_s'] or ''} {told['hardware']}"
+        said = (told["speedup"] and f"{told['speedup']}x", told["tokens_per_s"], told["hardware"])
+        published = " ".join(str(one) for one in said if one)
         yield [f"{told['head']} {told['drafter']} {told['dataset']}", *shown, published]
 
 
