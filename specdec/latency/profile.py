@@ -89,9 +89,10 @@ class LatencyProfile:
     def tree_ms(self, priced_as: str, entry: str, num_nodes: int) -> tuple[float, float]:
         """What a pass of such a drafter takes where it drafts a tree of that size, and what the rest of the round
         does: no less than a pass and a verification in a row."""
-        verify_ms = partial(verification_ms, self, entry)
-        in_a_row = self.pass_ms(priced_as, entry), verify_ms(num_nodes + 1)
-        known = self.trees[entry].at(priced_as, num_nodes, verify_ms) if entry in self.trees else in_a_row
+        in_a_row = self.pass_ms(priced_as, entry), verification_ms(self, entry, num_nodes + 1)
+        if entry not in self.trees:
+            return in_a_row
+        known = self.trees[entry].at(priced_as, num_nodes, partial(verifications_ms, self, entry))
         return max(in_a_row[0], known[0]), max(in_a_row[1], known[1])
 
 
@@ -193,7 +194,7 @@ def verification_ms(profile: LatencyProfile, target: str, num_tokens: int) -> fl
     return verifications_ms(profile, target, range(num_tokens, num_tokens + 1))[0]
 
 
-def verifications_ms(profile: LatencyProfile, target: str, counts: range) -> list[float]:
+def verifications_ms(profile: LatencyProfile, target: str, counts: Sequence[int]) -> list[float]:
     """The same of many numbers of tokens."""
     table = profile.verify_ms.get(target)
     if table is None:

@@ -4,11 +4,13 @@ trees are priced by; `profile.py` has what drafts in a row cost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+Verify = Callable[[Sequence[int]], list[float]]
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,15 @@ class TreeCosts:
         of_families = {family: _written(table) for family, table in self.pass_ms.items()}
         return {"round_ms": _written(self.round_ms), "pass_ms": of_families}
 
-    def at(self, priced_as: str, num_nodes: int, verify_ms: Callable[[int], float]) -> tuple[float, float]:
-        """A pass of such a drafter (0: not said), and the rest of the round. `verify_ms`: of a pass over a number of
+    def at(self, priced_as: str, num_nodes: int, verify_ms: Verify) -> tuple[float, float]:
+        """A pass of such a drafter (0: not said), and the rest of the round. `verify_ms`: of passes over numbers of
         tokens, which rises in steps, where a pass is padded; what a round takes beside it does not, and is linear
         between points, flat beyond, as the pass is."""
         known = self.pass_ms.get(priced_as)
-        beside = {nodes: ms - verify_ms(1 + nodes) for nodes, ms in self.round_ms.items()}
-        return _between(known, num_nodes) if known else 0.0, verify_ms(1 + num_nodes) + _between(beside, num_nodes)
+        verified_ms, *of_points = verify_ms([1 + nodes for nodes in (num_nodes, *self.round_ms)])
+        points = zip(self.round_ms.items(), of_points, strict=True)
+        beside = {nodes: round_ms - ms for (nodes, round_ms), ms in points}
+        return _between(known, num_nodes) if known else 0.0, verified_ms + _between(beside, num_nodes)
 
 
 def _written(table: Mapping[int, float]) -> dict[str, float]:
