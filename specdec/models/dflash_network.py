@@ -190,7 +190,7 @@ class DflashNetwork:
         the first slots at least that many, the same as without (None: all)."""
         most = self._counts[-1]
         count = padded(most if num_slots is None else min(num_slots, most), self._counts)
-        walk = self._walk_of_one if self._is_recorded(starts) else self._walk
+        walk = self._walk if self._recorded_by(starts) is None else self._walk_of_one
         return self._answered(anchors, starts, ("draft", count), partial(self._walked, walk, count))
 
     def on_host(self, packed_S2: Tensor | np.ndarray) -> tuple[list[int], list[float]]:
@@ -202,9 +202,9 @@ class DflashNetwork:
         logits_BSV = self._logits(hidden_BSC)
         return walk(self._w, hidden_BSC[:, :count], logits_BSV[:, :count], anchors_B)
 
-    def _is_recorded(self, starts: Sequence[int]) -> bool:
-        """Whether the pass is one that is recorded: of a single block after all that is known."""
-        return self._graphs is not None and list(starts) == [self.length]
+    def _recorded_by(self, starts: Sequence[int]) -> Graphs | None:
+        """What records the pass, if it is of a single block after all that is known; None: it is not recorded."""
+        return self._graphs if list(starts) == [self.length] else None
 
     @torch.inference_mode()
     def _answered(
@@ -214,7 +214,7 @@ class DflashNetwork:
         self.target.require_known(anchors)
         size = self.head.block_size
         self._make_room(self.length + len(anchors) * size)
-        if self._graphs is not None and self._is_recorded(starts):
+        if self._recorded_by(starts) is not None:
             self._anchor.fill_(anchors[0])  # copies from the host would wait for what the device still does
             self._first.fill_(self.length)
             if self._joined is not None:
