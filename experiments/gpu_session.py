@@ -37,7 +37,7 @@ def steps(out: Path, records: Path, gpu: str) -> dict[str, list[str]]:
     eight = f"--num_questions 8 --max_new_tokens 256 {graph}"
     priced = f"--latency_profile {folder}/{family}.json --latency_target bundled"
     four = f"--spec_len 5 --num_questions 4 --max_new_tokens 96 {graph}"
-    tuned = "--models Qwen3-8B --counts 256 64 128 --skip variants --limit_s 100"
+    tuned = "--models Qwen3-8B --counts 256 64 128 80 --skip variants --limit_s 130"
     kernels = " ".join(sorted(map(str, Path("tests").glob("test_kernels*.py"))))
     bundled = "--drafter bundled --ar_drafter bundled --targets bundled --contexts 256"
     lines = {

@@ -105,7 +105,7 @@ def test_fewer_slots_are_the_first_of_more_and_kernels_that_overlap_change_no_bi
 
 @pytest.mark.parametrize("confidences", HEADS)
 @pytest.mark.parametrize("where", ["one logit", "a slot", "a row"])
-def test_what_is_not_a_number_is_no_probability(confidences: str, where: str) -> None:
+def test_what_is_not_a_number_is_not_a_probability(confidences: str, where: str) -> None:
     """From the slot on where it is, and no token is outside the vocabulary; as torch's walk says it."""
     head = Markov(8, *HEADS[confidences])
     w, hidden_BSC, logits_BSV, anchors_B = asked(head, torch.float32, 3, (4, 24, 900, 900))

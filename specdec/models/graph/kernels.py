@@ -100,10 +100,10 @@ class GpuOperations:
         """See plain.attend; `attention.py` and `attention_few.py`."""
         num_tokens, num_heads, head_size = q_MHD.shape
         inputs, plan = (q_MHD, cache_2GPD, state), self.attention_plans.get(num_tokens)
-        is_part = tree is not None and tree.is_part
         if plan is None and num_tokens > FEW_ROWS:
             plan = plan_attention(num_tokens * num_heads, head_size, q_MHD.element_size())
-        if plan is None or is_part:  # parts of trees are taken by the kernels of few rows alone
+        # Parts of trees are taken by the kernels of few rows alone.
+        if plan is None or (tree is not None and tree.is_part):
             return attend_few(inputs, window, tree, self._overlap)
         return attend_many(inputs, window, tree, plan, self._overlap)
 

@@ -6,7 +6,7 @@ from math import inf
 NUM_PROGRAMS = 132  # multiprocessors of an H100 or H200
 SHARED_MEMORY = 160 * 1024  # bytes of a program's that the largest cuts take
 TILE = 64  # lines of weights that tensor cores take at once
-FEW_ROWS = 32  # up to so many, attention has little more to do than to read the cache
+FEW_ROWS = 32  # up to this number of rows attention has little more to do than to read the cache
 ONE_TILE = 64  # up to this number of rows a tile of a product has them all
 # Rows of a tree's pass, the last known token among them: for trees of 16, 32, 64, 128 and 256 nodes, with little room
 # to spare, and for trees of 127 and 255, whose rows fill the matrix library's tiles of 128. Up to 64 rows are
@@ -61,8 +61,8 @@ class AttentionPlan:
     num_stages: int = 2
 
 
-# The most lines under all heads together, and the cut for up to so many; None: the kernels of few rows. Only passes of
-# more than FEW_ROWS rows are looked up. What `profiling.tune_attention` prints belongs here. Measured on an H200 in
+# The most lines under all heads together, and the cut for up to that number; None: the kernels of few rows. Only passes
+# of more than FEW_ROWS rows are looked up. What `profiling.tune_attention` prints belongs here. Measured on an H200 in
 # bfloat16 with 32 heads, at 64 rows and from 65 on; not float32.
 ATTENTION_PLANS: tuple[tuple[float, AttentionPlan | None], ...] = (
     (32 * 32, None),
