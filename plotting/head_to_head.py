@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from plotting import style
 from plotting.cli import Command
-from specdec.errors import UserError
+from specdec.errors import MALFORMED, UserError
 from specdec.ranking.scopes import ALL
 from specdec.ranking.statistics import Value
 from specdec.ranking.table_files import read_json
@@ -97,7 +97,7 @@ def read(options: Namespace) -> list[Mapping[str, Any]]:
         raise UserError("give one file: drafters of two trainings are not alike")
     try:
         return [_panels(read_json(options.inputs[0]))]
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except MALFORMED:
         how = "give what experiments.heads_table printed"
         raise UserError(f"{options.inputs[0]} holds no drafters head to head: {how}") from None
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from plotting import style
 from plotting.cli import Command
-from specdec.errors import UserError, user_error
+from specdec.errors import MALFORMED, UserError, user_error
 from specdec.views import palette
 
 REPORT = "training.json"
@@ -61,7 +61,7 @@ def read_curves(path: Path) -> dict[str, Curve]:
         for look in (look for curve in curves.values() for look in curve):
             if not all(isinstance(look[key], int | float) for key in ("tokens", "questions", *PANELS)):
                 raise TypeError("not a number")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except MALFORMED:
         curves = {}
     if not curves or not all(curves.values()):
         raise UserError(f"{path} holds no looks at a training: give the training.json of a head")

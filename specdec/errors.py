@@ -24,6 +24,11 @@ _VERBS = {
 }
 
 
+# What reading a document of another form raises: another type, no such key, a number too large for a float, a division
+# by 0, objects nested too deep.
+MALFORMED = (TypeError, AttributeError, LookupError, ValueError, ArithmeticError, RecursionError)
+
+
 class UserError(Exception):
     """A mistake in the input: one line that says what is wrong and what to do.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from specdec.errors import UserError
+from specdec.errors import MALFORMED, UserError
 from specdec.questions.repetition import MOSTLY, repeated_shares
 from specdec.records.pickles import write_atomic
 from training.batches import TokenDocs, pack_documents
@@ -91,7 +91,7 @@ def load_answers(path: Path) -> Answers:
             writer = str(arrays["writer"]) if "writer" in arrays else ""
     except FileNotFoundError:
         raise UserError(f"no answers at {path}: make them with python -m training.self_generate") from None
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except (EOFError, OSError, zipfile.BadZipFile, *MALFORMED) as error:
         raise UserError(f"{path} holds no answers ({type(error).__name__}): delete it and make them again") from None
     found = Answers([p.tolist() for p in prompts], [a.tolist() for a in answers], truncated, writer)
     found.__dict__["repeated_shares"] = shares  # where the cached property looks first

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from specdec.commands.flags import StrictParser, program_name
-from specdec.errors import UserError
+from specdec.errors import MALFORMED, UserError
 from training.cards import HEAD_TITLES, head_card
 from training.cli import run_command
 from training.export import REPORT_FILE, publish
@@ -27,7 +27,7 @@ def publish_head(source: Path, folder: Path, command: str) -> dict:
     try:
         report, config = (json.loads((source / name).read_text()) for name in (REPORT_FILE, "config.json"))
         card = head_card(folder.name, report, config, command)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *MALFORMED) as error:
         raise UserError(f"{source} is not a head that training.make_drafters made ({error!r:.80})") from error
     return {"bytes": publish(source, folder, card)}
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from specdec.errors import UserError
+from specdec.errors import MALFORMED, UserError
 from specdec.models.checkpoints import find_model
 from specdec.records.identity import first_difference
 from training import ranks
@@ -49,7 +49,7 @@ def _read_partial(path: Path, identity: dict) -> dict[int, list[int]]:
         if not isinstance(header, dict):
             raise TypeError("no header")
         found = {number: answer for line in lines for number, answer in zip(line["rows"], line["answers"], strict=True)}
-    except (ValueError, KeyError, TypeError):
+    except MALFORMED:
         raise UserError(f"{path} holds no partial answers: delete it") from None
     difference = first_difference(header, identity)
     if difference is not None:

@@ -17,7 +17,7 @@ from profiling.serving.metrics import Metrics, Speculation, between, is_alone, n
 from profiling.serving.server import KEY_VARIABLE, Refused, Server, error_in, lines, text_of
 from profiling.serving.stream import LENGTH, OPENAI_ENDS, Stream, read_stream
 from profiling.serving.trials import Answer, InvalidTrial
-from specdec.errors import UserError
+from specdec.errors import MALFORMED, UserError
 from specdec.questions.problem import USER, Problem
 
 WARM_UP = "Count from one to one hundred in words."  # no question of any data set, so none is in the server's cache
@@ -166,7 +166,7 @@ class Chat:
         try:
             found = json.loads(self.server.get(f"{self.server.base_url.rstrip('/')}/models"))
             return [str(model["id"]) for model in found["data"]]
-        except (Refused, UserError, ValueError, KeyError, TypeError):
+        except (Refused, UserError, *MALFORMED):
             return []
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from profiling.serving.trials import InvalidTrial
-from specdec.errors import UserError
+from specdec.errors import MALFORMED, UserError
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 READ_BYTES = 1 << 16
@@ -181,7 +181,7 @@ def _message(text: str) -> str:
         found = json.loads(text)
         found = found.get("error", found.get("detail", found.get("message", found)))
         text = str(found["message"]) if isinstance(found, dict) and "message" in found else str(found)
-    except (ValueError, AttributeError, RecursionError):
+    except MALFORMED:
         pass
     return " ".join(text.split())[:200] or "nothing"
 

@@ -13,7 +13,7 @@ from typing import Any
 from profiling.new_profile import DraftCost
 from profiling.serving.metrics import YES
 from profiling.serving.ranking_row import ALIKE, ALIKE_IF_SAID
-from specdec.errors import UserError
+from specdec.errors import MALFORMED, UserError
 
 AR_METHODS = ("draft_model", "standalone")  # whose drafters are AR models, which every profile prices
 
@@ -34,7 +34,7 @@ def step_cost(found: dict[str, Any], flag: str) -> StepCost:
         counts = found["speculation"]
         times = [ms / rounds for ms, rounds in pairs]
         return StepCost(counts["num_drafted"] / counts["num_rounds"], statistics.median(times), len(times))
-    except (KeyError, TypeError, ZeroDivisionError, statistics.StatisticsError) as error:
+    except MALFORMED as error:
         raise UserError(f"{flag} has no rounds and times of a server that speculates: measure it again") from error
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from profiling.serving.trials import InvalidTrial
+from specdec.errors import MALFORMED
 
 TEXT_FIELDS = ("content", "reasoning_content", "reasoning")
 STOP, LENGTH = "stop", "length"  # the model's own end, and the budget
@@ -89,7 +90,7 @@ def read_stream(arriving: Iterator[tuple[float, str]], url: str, ends: Mapping[s
         chunk = _chunk(data, url)
         try:
             stream.add(now, chunk)
-        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        except MALFORMED as error:
             raise InvalidTrial(f"{url} sent {data[:80]!r}, which is not a chat.completion.chunk here") from error
     reason = stream.finish_reason
     if reason is None:

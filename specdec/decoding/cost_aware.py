@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from specdec.decoding.stopping import Run, Window, stops_within
-from specdec.errors import UserError, user_error
+from specdec.errors import MALFORMED, UserError, user_error
 from specdec.records.identity import Identity, current_name
 
 VERSION = 1
@@ -248,5 +248,5 @@ def load_calibration(path: Path, name: str) -> Calibration:
         raise UserError(f"{path} has no calibration of {name}; {how}")
     try:
         return Calibration.from_builtins(found[name])
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+    except MALFORMED as error:
         raise UserError(f"{path} is not a calibration of this version ({error}); {how}") from None

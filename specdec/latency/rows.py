@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from specdec.errors import UserError
+from specdec.errors import MALFORMED, UserError
 
 AXES = ("requests", "tokens", "contexts")
 _LEAST = {"requests": 1, "tokens": 1, "contexts": 0}
@@ -125,7 +125,7 @@ def _rows(raw: Any, where: str) -> Rows:
     shape = tuple(map(len, points.values()))
     try:
         ms_RKX = np.array(fields["ms"], float)
-    except (TypeError, ValueError):
+    except MALFORMED:
         ms_RKX = np.zeros(0)
     if ms_RKX.shape != shape or not np.all((ms_RKX > 0) & (ms_RKX < 1e9)):
         raise UserError(f"{where}.ms must be {' x '.join(map(str, shape))} positive numbers of milliseconds")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import specdec
-from specdec.errors import UserError, hub_reason
+from specdec.errors import MALFORMED, UserError, hub_reason
 from specdec.models import card
 from specdec.models.architectures import Architecture, fills_masked_blocks, find_architecture, supported_types
 from specdec.models.layer_settings import kept_len
@@ -241,7 +241,7 @@ def weight_files(source: ModelSource) -> list[Path]:
     if index.is_file():
         try:
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except MALFORMED as error:
             raise UserError(f"{index} is damaged: fetch it again") from error
         if absent := sorted(shards - {file.name for file in files}):
             raise UserError(f"{source.path} lacks {absent[0]}, which its index names")

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 from transformers import Qwen3Config
 
-from specdec.errors import UserError
+from specdec.errors import MALFORMED, UserError
 from specdec.models.checkpoints import ModelSource
 from specdec.models.config_fields import NUMBER, given
 from specdec.models.dflash_layers import LayerKind
@@ -125,7 +125,7 @@ def read_dflash(source: HeadSource) -> DflashHead:
         )
     try:
         return reader(settings, source)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except MALFORMED as error:
         raise UserError(f"{where} does not describe a DFlash head ({error!r:.80})") from error
 
 

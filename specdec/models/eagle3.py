@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, Qwen3Config
 
-from specdec.errors import UserError
+from specdec.errors import MALFORMED, UserError
 from specdec.models.checkpoints import ModelSource
 from specdec.models.config_fields import given
 from specdec.models.eagle3_levels import Eagle3Levels
@@ -124,7 +124,7 @@ def read_eagle3(source: HeadSource) -> Eagle3Head:
         )
     try:
         head = reader(config, source)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except MALFORMED as error:
         raise UserError(f"{source.path / 'config.json'} does not describe an EAGLE-3 head ({error!r:.80})") from error
     if head.layer["num_hidden_layers"] != 1:
         raise UserError(f"{source.title} has {head.layer['num_hidden_layers']} layers: heads of one are run here")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specdec.errors import UserError
+from specdec.errors import MALFORMED, UserError
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ def _sizes_of_safetensors(file: Path) -> dict[str, tuple[int, ...]]:
         sizes = {name: tuple(map(int, one["shape"])) for name, one in header.items()}
         end = max((int(one["data_offsets"][1]) for one in header.values()), default=0)
         is_whole = file.stat().st_size == 8 + length + end
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, *MALFORMED) as error:
         raise _unreadable(file) from error
     if not is_whole:
         raise _unreadable(file)

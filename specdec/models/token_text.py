@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from specdec.errors import UserError
+from specdec.errors import MALFORMED, UserError
 from specdec.models.checkpoints import BUNDLED, BUNDLED_DIR, SMOLLM2, TARGET
 
 FILE_NAME = "tokenizer.json"
@@ -35,7 +35,7 @@ def read_token_bytes(path: str | Path) -> TokenBytes:
         return token_bytes_of(json.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror or error}; give a {FILE_NAME}") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except MALFORMED:
         raise UserError(f"{file} is no {FILE_NAME} of the tokenizers library") from None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from specdec.errors import UserError
+from specdec.errors import MALFORMED, UserError
 from specdec.models.checkpoints import ModelSource
 from specdec.models.template_world import PROMPT_DATE, dated, settled_chance
 
@@ -91,7 +91,7 @@ def stop_ids(source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> frozens
     if path.is_file():
         try:
             given = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-        except (ValueError, AttributeError, RecursionError) as error:
+        except MALFORMED as error:
             raise UserError(f"{path} is damaged: mend its eos_token_id or remove the file") from error
     if given is None:
         path, given = source.path / "config.json", source.config.get("eos_token_id")

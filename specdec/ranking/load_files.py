@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from specdec.drafters.families import parse_name
-from specdec.errors import UserError
+from specdec.errors import MALFORMED, UserError
 from specdec.latency.profile import ROOFLINE
 from specdec.ranking.load_study import Study
 from specdec.ranking.load_table import FIXED, QUANTITIES, Load, LoadRow, LoadTable
@@ -37,7 +37,7 @@ def read_load_file(path: Path) -> KeptStudy:
         return KeptStudy(title, profile, tuple(map(_table, document["loads"])))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except MALFORMED as error:
         reason = f"{type(error).__name__} {error}"
         raise UserError(f"{path} is not a study of loads ({reason}): failfast load --json makes one") from None
 

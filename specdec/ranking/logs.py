@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from specdec.errors import UserError
+from specdec.errors import MALFORMED, UserError
 from specdec.latency.accounting import OURS
 from specdec.latency.pricing import Price
 from specdec.ranking.acceptance import RoundCounts
@@ -149,7 +149,7 @@ def _exact(key: Key, text: str) -> Entry | None:
             ttft_ms=_ms(totals["ttft_ms"]) if "ttft_ms" in totals else None,
             rounds=RoundCounts.from_log(totals["shapes"]) if "shapes" in totals else None,
         )
-    except (UserError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (UserError, *MALFORMED):
         return None
 
 

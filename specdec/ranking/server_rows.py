@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from specdec.errors import UserError
+from specdec.errors import MALFORMED, UserError
 from specdec.latency.pricing import Price
 from specdec.latency.profile import MEASURED
 from specdec.ranking.entries import Entry
@@ -114,14 +114,14 @@ def _read_row(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(text.strip().rpartition("\n")[2])
         row = found["row"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except MALFORMED as error:
         raise UserError(
             f"--also {path} has no row for a ranking: give what profile_tpt_vllm_eagle3 or _sglang printed "
             "with --vanilla and --concurrency 1"
         ) from error
     try:
         _check_row(row)
-    except (KeyError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         raise UserError(f"--also {path}: its row is damaged ({error!r}): measure it again") from error
     return row
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from specdec.drafters.families import parse_name
-from specdec.errors import UserError, user_error
+from specdec.errors import MALFORMED, UserError, user_error
 from specdec.latency.accounting import OURS
 from specdec.ranking.comparisons import BEHIND, BEST, EQUAL, UNDECIDED
 from specdec.ranking.quantities import PARTS, QUANTITIES, values_from
@@ -37,7 +37,7 @@ def read_table_file(path: Path) -> list[Table]:
         ]
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except MALFORMED as error:
         reason = f"{type(error).__name__} {error}"
         raise UserError(f"{path} is not a ranking ({reason}): parse_log.py --json makes one") from None
     if not any(table.rows for table in made):

@@ -14,7 +14,7 @@ from typing import Any
 from specdec.config import DecodingConfig, RunConfig
 from specdec.drafters.families import parse_name
 from specdec.drafters.plain import PLAIN
-from specdec.errors import UserError
+from specdec.errors import MALFORMED, UserError
 from specdec.models.checkpoints import TARGET, stamp
 from specdec.models.heads import find_models
 from specdec.questions.asked import QuestionConfig
@@ -96,7 +96,7 @@ def _like_runs(config: RunConfig, models: dict[str, Any]) -> Iterator[dict[str, 
             stored = {title: {key: one.get(key) for key in _STAMP} for title, one in document["models"].items()}
             if is_same(_binding(document["settings"]), settings) and is_same(stored, models):
                 yield document
-        except (UserError, KeyError, TypeError, AttributeError):  # damaged, or older than what is asked of it here
+        except (UserError, *MALFORMED):  # damaged, or older than what is asked of it here
             continue
 
 
@@ -113,7 +113,7 @@ def _identities(config: RunConfig, problem: Problem, document: dict[str, Any]) -
         names, prompt = [spec.name for spec in config.drafters.specs()], question["prompt_sha256"]
         where, settings = (problem.dataset, problem.question_id), document["identities"]
         return [config.identity(*where, name, prompt, settings[name]) for name in names]
-    except (KeyError, TypeError):  # another program's run.json
+    except MALFORMED:  # another program's run.json
         return None
 
 

@@ -20,7 +20,7 @@ from specdec.decoding.offers import KINDS, Offers
 from specdec.decoding.stopping import cut_after_stop
 from specdec.decoding.target import count_accepted
 from specdec.drafters.base import Spec
-from specdec.errors import UserError, user_error
+from specdec.errors import MALFORMED, UserError, user_error
 from specdec.records import fields
 from specdec.records.identity import Identity, current_name
 from specdec.records.pickles import write_atomic
@@ -31,7 +31,7 @@ VERSION = 3
 CHAINS_ALONE = 2  # what a trace without offers is written as: programs of before read it
 READ = 1, CHAINS_ALONE, VERSION
 _UNREADABLE = (
-    *(ValueError, LookupError, TypeError, OverflowError, EOFError, MemoryError, RuntimeError),  # too deep, encrypted
+    *(*MALFORMED, EOFError, MemoryError, RuntimeError),  # RuntimeError: encrypted
     *(zipfile.BadZipFile, zlib.error, struct.error),
 )
 
