@@ -23,7 +23,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo gallery test test-fast test-pinned test-wheel test-gpu test-slurm test-browser test-serve test-servers test-vllm lint family clean
+.PHONY: help setup demo gallery test test-fast test-pinned test-wheel test-gpu test-slurm test-browser test-serve test-servers test-vllm fuzz lint family clean
 
 help:
 	@echo "make demo         set up .venv, run all drafters on the bundled models and 8 questions, rank them"
@@ -38,6 +38,7 @@ help:
 	@echo "make test-servers the same, and on llama-cpp-python's, which is built first (7 minutes)"
 	@echo "make test-vllm    the profilers and reconcile on a real vLLM for CPUs (2.5 GB), in $(VLLM)"
 	@echo "make test-gpu     the tests of the GPU engine, with a python that has CUDA's torch: GPU_PYTHON=$(GPU_PYTHON)"
+	@echo "make fuzz         the tests of random examples, with 20 times as many, and others each time (an hour)"
 	@echo "make lint         ruff, then mypy"
 	@echo "make family       train the bundled models again (a GPU; questions in DATA_DIR=$(DATA_DIR))"
 	@echo "make setup        .venv alone, with what the tests need"
@@ -97,6 +98,9 @@ test-vllm:
 
 test-gpu:
 	$(GPU_PYTHON) -m pytest -q -rs -n 4 tests/test_gpu.py tests/test_kernels*.py
+
+fuzz: $(VENV)/.ready-dev
+	FAILFAST_EXAMPLES=20 $(ONE_THREAD) $(VENV)/bin/python $(PYTEST) $(shell grep -lE "^@(given|many)" tests/test_*.py)
 
 lint: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check .

@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import examples
 import pytest
-from hypothesis import HealthCheck, settings
 from kinds import needs_models, tells_versions_apart
 from sources import MODEL_LIBRARIES
 
-# Examples have no time limit, and slow ones are not a failure: both would depend on how busy the machine is.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any machine")
+examples.load_profile()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

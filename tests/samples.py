@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from specdec.records.identity import Identity
@@ -125,8 +123,3 @@ def saved(tmp_path: Path) -> tuple[Record, Path]:
     path = record_path(tmp_path, "bundled", "gsm8k", 0, record.drafter_name, 64)
     save_record(record, path, "the text\n")
     return record, path
-
-
-def many(num_examples: int) -> settings:
-    """This number of examples of a property, or FAILFAST_EXAMPLES times as many."""
-    return settings(max_examples=num_examples * int(os.environ.get("FAILFAST_EXAMPLES", "1")))

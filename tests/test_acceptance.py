@@ -8,9 +8,10 @@ from dataclasses import replace
 from statistics import mean
 
 import pytest
+from examples import many
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import make_plain, make_record, make_round, many, records, rounds_after
+from samples import make_plain, make_record, make_round, records, rounds_after
 
 from specdec.latency.pricing import Pricing
 from specdec.latency.profile import MEASURED, load_profile

@@ -6,7 +6,8 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from examples import many
+from hypothesis import given
 from hypothesis import strategies as st
 from test_comparisons import NAMES, entry, example
 
@@ -42,7 +43,7 @@ def random_entries(seed: int, num_questions: int) -> list[Entry]:
     return made
 
 
-@settings(max_examples=10, deadline=None)
+@many(10)
 @given(st.integers(0, 1000), st.integers(5, 14), st.integers(2, 3))
 def test_the_same_numbers_again_say_nothing_new(seed: int, num_questions: int, num_turns: int) -> None:
     """Neither an interval nor a p value moves; sums, and their intervals, are as many times as large."""

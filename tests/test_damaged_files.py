@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from examples import many
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up import made_up_trace
-from samples import make_plain, make_record, many
+from samples import make_plain, make_record
 from written import reader, tokens_of, written
 
 from experiments import fuzz_records

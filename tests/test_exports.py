@@ -11,9 +11,10 @@ from statistics import fmean, pstdev
 from typing import Any
 
 import pytest
+from examples import many
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import make_plain, make_record, many, of_question, records
+from samples import make_plain, make_record, of_question, records
 from written import tokens_of, written
 
 from specdec.commands import rank

@@ -7,7 +7,8 @@ import dataclasses
 
 import pytest
 from answer_pairs import DIFFERENT, SAME
-from hypothesis import example, given, settings
+from examples import many
+from hypothesis import example, given
 from hypothesis import strategies as st
 from samples import make_record
 from sources import ROOT
@@ -66,7 +67,7 @@ def test_different_answers(given_, reference):
 
 @given(st.text(alphabet="0123456789+-*/^(){}[],.\\fracsqrtpi $%x", max_size=40), st.text(max_size=10))
 @example(r"\%", "")
-@settings(max_examples=300, deadline=None)
+@many(300)
 def test_any_text_can_be_compared(text, other):
     is_same_answer(text, other)
     number(text)
@@ -118,7 +119,7 @@ def test_no_text_is_run():
 
 
 @given(st.integers(-(10**6), 10**6), st.integers(1, 999))
-@settings(max_examples=100, deadline=None)
+@many(100)
 def test_fractions_have_their_value(above, below):
     sign = "-" if above < 0 else ""
     assert number(rf"{sign}\frac{{{abs(above)}}}{{{below}}}") == pytest.approx(above / below)

@@ -6,7 +6,8 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from examples import many
+from hypothesis import given
 from hypothesis import strategies as st
 from samples import make_record
 
@@ -51,7 +52,7 @@ def test_a_record_truncated_at_any_byte_is_refused(tmp_path):
 
 
 @given(st.integers(0, 10_000), st.integers(1, 255))
-@settings(max_examples=150, deadline=None)
+@many(150)
 def test_a_flipped_byte_gives_a_valid_record_or_a_user_error(position, change):
     data = bytearray(pickles.dumps(make_record().to_builtins()))
     data[position % len(data)] ^= change
@@ -63,7 +64,7 @@ def test_a_flipped_byte_gives_a_valid_record_or_a_user_error(position, change):
 
 
 @given(st.binary(max_size=200) | st.binary(max_size=60).map(lambda tail: b"\x80\x04" + tail + b"."))
-@settings(max_examples=150, deadline=None)
+@many(150)
 def test_random_bytes_are_refused(data):
     with pytest.raises((UserError, ValueError)):
         Record.from_builtins(pickles.loads(data))

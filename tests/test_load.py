@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import many
+from hypothesis import given
 from hypothesis import strategies as st
 from samples import make_record, make_round
 
@@ -206,7 +207,7 @@ def alone(
     return [float(ms_BN[at, q]) for at, _, q in keys], expected
 
 
-@settings(max_examples=20)
+@many(20)
 @given(some_records(), st.sampled_from(["H100_bound", "RTX_A6000_bound"]), st.sampled_from(["Qwen3-8B", "Qwen3-14B"]))
 def test_one_request_at_a_time_takes_what_pricing_says(records, name, entry):
     ours, theirs = alone(records, load_profile(name), entry, 512)

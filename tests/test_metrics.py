@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
+from examples import many
 from fake_server import OLDER_STEPS, STEPS, sglang_metrics, vllm_metrics
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from profiling.serving.metrics import (
@@ -46,7 +47,7 @@ def test_a_count_that_is_not_a_number_is_one_line(value):
         read_metrics(COUNTERS + 'vllm:spec_decode_num_accepted_tokens_per_pos{position="first"} 1')
 
 
-@settings(max_examples=300, deadline=None)
+@many(300)
 @given(st.data())
 def test_a_damaged_page_is_read_or_refused_and_never_a_traceback(data):
     page = data.draw(st.sampled_from([vllm_metrics(4)(3, 36), sglang_metrics(2.5, 0.5)(0, 100)]))

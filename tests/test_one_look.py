@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from examples import many
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import make_plain, make_record, many
+from samples import make_plain, make_record
 from test_verdicts import noisy, ranked, two_sets
 
 from specdec.commands import next_steps, rank

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from examples import many
+from hypothesis import given
 from published_format import PublishedReader
 from samples import AR, FAILFAST, make_record, make_round, records
 
@@ -56,7 +57,7 @@ def without_windows(rounds: list[Round]) -> list[dict[str, Any]]:
 
 
 @given(records())
-@settings(max_examples=40, deadline=None)
+@many(40)
 def test_a_record_of_schema_1_is_read_as_what_it_was(record):
     found = Record.from_builtins(pickles.loads(pickles.dumps(in_schema_1(record))))
     assert without_windows(found.rounds) == without_windows(record.rounds)

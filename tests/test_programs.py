@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from examples import many
+from hypothesis import given
 from hypothesis import strategies as st
 
 from specdec.questions.programs import blocks, code_of, complete, is_whole, whole_statements
@@ -172,7 +173,7 @@ def test_statements_stay_in_one_piece():
 
 
 @given(st.text(alphabet="`~> \n\t1.-*pydef x():=\"'#\\", max_size=120))
-@settings(max_examples=300, deadline=None)
+@many(300)
 def test_any_text_has_a_program(text):
     assert isinstance(code_of(text, STUB), str)
     assert all(block.code.count("\n") <= text.count("\n") for block in blocks(text))

@@ -5,7 +5,8 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from examples import many
+from hypothesis import given
 from hypothesis import strategies as st
 from samples import FAILFAST, make_plain, make_record, make_round, records, with_settings
 
@@ -129,7 +130,7 @@ def test_a_later_run_replaces_an_earlier_one_and_prices_of_one_run_unite():
 
 
 @given(st.lists(records(), min_size=1, max_size=6), st.randoms(use_true_random=False))
-@settings(max_examples=50, deadline=None)
+@many(50)
 def test_the_ranking_does_not_depend_on_the_order_of_distinct_records(found, shuffler):
     unique = list({(one.question_id, one.drafter_name): one for one in found}.values())
     pricing = Pricing((load_profile("vLLM_A6000"),))

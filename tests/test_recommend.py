@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from examples import many
+from hypothesis import given
 from hypothesis import strategies as st
 from samples import make_record, with_settings
 from test_comparisons import NAMES, entry
@@ -265,7 +266,7 @@ def test_json_says_all_of_it() -> None:
 @given(
     st.lists(st.floats(0.3, 5.0), min_size=4, max_size=4), st.integers(1, 12), st.floats(0.0, 1.0), st.integers(1, 4)
 )
-@settings(max_examples=25, deadline=None)
+@many(25)
 def test_a_recommendation_fits_a_page_and_never_exceeds_its_evidence(
     means: list[float], num_questions: int, noise: float, num_engines: int
 ) -> None:

@@ -5,7 +5,8 @@ import pickle
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from examples import many
+from hypothesis import given
 from published_format import PublishedReader
 from samples import AR, FAILFAST, make_plain, make_record, make_round, records, saved, trees, with_settings
 
@@ -46,7 +47,7 @@ PUBLISHED_ROUND_KEYS = {
 
 
 @given(records())
-@settings(max_examples=60, deadline=None)
+@many(60)
 def test_a_record_survives_the_pickle(record):
     data = pickles.dumps(record.to_builtins())
     assert Record.from_builtins(pickles.loads(data)) == record
@@ -54,7 +55,7 @@ def test_a_record_survives_the_pickle(record):
 
 
 @given(records())
-@settings(max_examples=60, deadline=None)
+@many(60)
 def test_the_published_keys_hold_and_agree(record):
     data = record.to_builtins()
     assert data.keys() >= PUBLISHED_KEYS
@@ -130,7 +131,7 @@ def test_a_missing_key_is_named(key):
 
 
 @given(trees)
-@settings(max_examples=50, deadline=None)
+@many(50)
 def test_any_builtin_in_place_of_a_record_is_a_user_error(tree):
     with pytest.raises(UserError):
         Record.from_builtins(tree)
@@ -246,7 +247,7 @@ def test_plain_decoding_is_a_record_like_any_other(tmp_path):
 
 
 @given(records())
-@settings(max_examples=30, deadline=None)
+@many(30)
 def test_rounds_survive(record):
     for prompt_len in (0, len(record.prompt_ids)):
         kept = [Round.from_builtins(turn.to_builtins(prompt_len), prompt_len) for turn in record.rounds]

@@ -8,7 +8,8 @@ import re
 import string
 
 import pytest
-from hypothesis import given, settings
+from examples import many
+from hypothesis import given
 from hypothesis import strategies as st
 from samples import make_plain, make_record, make_round, records
 
@@ -97,7 +98,7 @@ def test_a_log_of_before_and_one_of_now_are_of_the_same_drafter():
 
 
 @given(st.lists(records(), min_size=1, max_size=5))
-@settings(max_examples=60, deadline=None)
+@many(60)
 def test_log_and_folder_rank_alike(found):
     found = list({(one.question_id, one.drafter_name): one for one in found}.values())
     from_log, from_folder = parse_log_lines(log_of(found)), merge(folder_stats(found))
@@ -107,7 +108,7 @@ def test_log_and_folder_rank_alike(found):
 
 
 @given(records())
-@settings(max_examples=60, deadline=None)
+@many(60)
 def test_without_our_own_line_the_published_ones_say_the_same_rounded(record):
     lines = [line for line in log_of([record]) if "Totals" not in line]
     (parsed,), (exact,) = parse_log_lines(lines), folder_stats([record])
@@ -142,7 +143,7 @@ hostile = st.lists(fragments | st.text(max_size=5), max_size=8).map("".join)
 
 
 @given(hostile)
-@settings(max_examples=100, deadline=None)
+@many(100)
 def test_quoted_text_stays_quoted_however_a_reader_splits_it(text):
     quoted = quote_text(text)
     assert "\n".join(quoted).splitlines() == quoted
@@ -164,7 +165,7 @@ def test_a_forged_line_changes_nothing(newline, prefix, is_ours):
 
 
 @given(hostile)
-@settings(max_examples=50, deadline=None)
+@many(50)
 def test_the_text_file_of_a_hostile_answer_is_no_log(answer):
     record = make_record(output_text=answer, raw_data={"question": answer, answer: 1})
     text = record_text(record, entry_of(record), [answer, answer])
@@ -222,7 +223,7 @@ def test_a_question_reported_twice_counts_once():
 
 
 @given(st.text(alphabet=string.printable + "\x1b\u2028", max_size=200))
-@settings(max_examples=100, deadline=None)
+@many(100)
 def test_any_text_can_be_read(text):
     parse_log_lines(text.splitlines())
     parse_log_lines(["[Problem 0, x] " + text.replace("\n", "9")])

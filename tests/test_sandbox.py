@@ -9,7 +9,8 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from examples import many
+from hypothesis import given
 from hypothesis import strategies as st
 
 from specdec.commands.reporter import Reporter
@@ -278,7 +279,7 @@ def test_without_a_sandbox_no_program_runs(monkeypatch):
         max_leaves=5,
     )
 )  # fmt: skip
-@settings(max_examples=50, deadline=None)
+@many(50)
 def test_plain_values_arrive_as_they_were(value):
     arrived = from_text(to_text(value))
     assert arrived == value and type(arrived) is type(value)

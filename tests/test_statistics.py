@@ -6,7 +6,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import many
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -72,7 +73,7 @@ def test_64_configurations_of_1000_questions_fit_into_256_mb():
 
 
 @given(arrays.arrays(float, st.tuples(st.integers(5, 12), st.integers(1, 4)), elements=st.floats(0.125, 9, width=16)))
-@settings(max_examples=60, deadline=None)
+@many(60)
 def test_an_interval_holds_zero_exactly_where_the_p_value_does_not_reject_it(values_QC):
     bootstrap = PairedBootstrap(values_QC, num_resamples=199)
     for one in [*bootstrap.ratios(), *bootstrap.differences(0)]:
@@ -120,7 +121,7 @@ def test_too_few_questions_are_refused():
 
 
 @given(st.lists(st.floats(0, 1), max_size=8))
-@settings(max_examples=50, deadline=None)
+@many(50)
 def test_holm(p_values):
     adjusted = holm(p_values)
     assert all(raw <= one <= 1 for raw, one in zip(p_values, adjusted, strict=True))

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from examples import many
 from fake_server import DONE, data, text_chunk, usage_chunk, words
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import many
 
 from experiments.damage import damaged
 from profiling.profile_dataset_output import SERVER as ANY_SERVER

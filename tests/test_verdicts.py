@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import many
+from hypothesis import given
 from hypothesis import strategies as st
 from samples import make_plain, make_record
 from test_comparisons import NAMES, entry, example
@@ -71,7 +72,7 @@ def test_level_is_shown_and_not_merely_not_refuted() -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(5, 30), st.floats(0.0, 1.5), st.floats(-0.5, 0.5))
-@settings(max_examples=25, deadline=None)
+@many(25)
 def test_no_row_contradicts_itself(seed: int, num_questions: int, noise: float, step: float) -> None:
     """Behind has an interval below 0; level one within the margin; what is not clear needs 1 question more, or more."""
     values_QC = np.array(noisy((3.0, 3.0 - step, 3.0 - step / 4), num_questions, noise, seed))
