@@ -290,6 +290,7 @@ BAD_OF_ONE = [
     ("qwen3", {**SLIDES, "layer_types": ["full_attention"]}, "1 entries for 2 layers"),
     ("qwen3", {**SLIDES, "layer_types": ["full_attention", "linear_attention"]}, "layer_types"),
     ("qwen3", {"use_sliding_window": False, "layer_types": MIXED}, "no window"),
+    ("qwen3", {"quantization_config": {}}, "quantized"),
     ("qwen3", {"mlp_bias": True}, "biases in its MLP"),
     ("qwen3", {"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "each kind of layer"),
     ("qwen3_moe", {"num_experts": None}, "num_experts"),
@@ -348,6 +349,14 @@ def test_rotary_settings_of_a_kind_of_layer_that_are_none_are_a_misfit(name: str
     assert row is not None
     config = model_config_of(name) | {"rope_parameters": by_kind}
     assert "'rope_parameters' of" in str(row.misfit(config))
+
+
+@pytest.mark.parametrize(("name", "said"), [("qwen2", "no window"), ("qwen3", "no window"), ("gemma3_text", "None")])
+def test_listed_layers_slide_only_where_windows_are_on(name: str, said: str) -> None:
+    """Qwen's are off unless switched on, and then transformers fails in the middle; Gemma's have no switch."""
+    row = find_architecture(name)
+    assert row is not None
+    assert said in str(row.misfit(model_config_of(name) | {"layer_types": MIXED}))
 
 
 def model_config_of(name: str) -> dict:

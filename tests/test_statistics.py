@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from specdec.ranking.statistics import MIN_QUESTIONS, Estimate, PairedBootstrap, holm, more_questions
+from specdec.ranking.statistics import MIN_QUESTIONS, Estimate, PairedBootstrap, holm, more_questions, ratio_values
 
 pytestmark = pytest.mark.slow
 NUM_SIMULATIONS = 1_000
@@ -99,6 +99,15 @@ def test_constant_data_has_no_spread_and_no_alarm_of_its_own():
     assert same.differences(0)[1].p_value == 1
     apart = PairedBootstrap(np.full((10, 2), [2.0, 2.1])).differences(0)[1]
     assert apart.low == apart.high == pytest.approx(0.1) and apart.p_value < 0.001
+
+
+@given(arrays.arrays(int, (5, 2), elements=st.integers(1, 30)))
+@many(60)
+def test_a_resample_of_one_question_alone_has_no_spread_and_not_one_of_rounding(counts_Q2):
+    """Its standard error was 1e-17 instead of 0, and an interval millions wide."""
+    for factor in (1, 3, 7):
+        (one,) = ratio_values(*np.split(factor * counts_Q2, 2, axis=1))
+        assert one.high is None or one.high < 1e4
 
 
 def test_the_result_depends_on_the_data_alone():

@@ -114,7 +114,9 @@ class Architecture:
             return f"'num_hidden_layers' is {config['num_hidden_layers']!r}, more than {MAX_LAYERS}"
         if self.has_experts and config["num_experts_per_tok"] > config["num_experts"]:
             return f"{config['num_experts_per_tok']} of {config['num_experts']} experts for a token: do they fit?"
-        return misfit_of_rope(config) or (misfit_of_layers(config) if "layer_types" in self.fields else None)
+        if (reason := misfit_of_rope(config)) is not None or "layer_types" not in self.fields:
+            return reason
+        return misfit_of_layers(config, has_switch="use_sliding_window" in self.fields)
 
     def not_supported(self, config: Mapping[str, Any]) -> str | None:
         """What a config.json says of a model that is not computed here: "has experts (num_experts 8)"; or None."""

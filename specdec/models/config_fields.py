@@ -124,7 +124,7 @@ def refused(says: str, *names: str, neutral: tuple[Any, ...] = Refused.neutral) 
 # transformers reads these for other architectures, and leaves them aside for the ones here without a word. A row that
 # reads one of them follows it.
 REFUSED: tuple[Refused, ...] = (
-    *refused("has quantized weights", "quantization_config", "quantization", "compression_config"),
+    *refused("has quantized weights", "quantization_config", "quantization", "compression_config", neutral=(False,)),
     *refused("is more than a model of text", "text_config", "vision_config", "audio_config"),
     *refused("has an encoder", "is_encoder_decoder", "add_cross_attention", "cross_attention_layers"),
     *refused("caps its logits", "final_logit_softcapping", "final_logit_softcap", "logits_soft_cap"),

@@ -59,14 +59,17 @@ def _by_kind(config: Mapping[str, Any], kinds: Sequence[str], window: int | None
     return [window if kind == SLIDING and is_felt else None for kind in kinds]
 
 
-def misfit_of_layers(config: Mapping[str, Any]) -> str | None:
-    """What is wrong with the kinds of layers that a config.json lists; None if nothing is."""
+def misfit_of_layers(config: Mapping[str, Any], has_switch: bool) -> str | None:
+    """What is wrong with the kinds of layers that a config.json lists; None if nothing is.
+
+    `has_switch`: windows are off unless `use_sliding_window` says that they are on.
+    """
     kinds, layers = config.get("layer_types"), config["num_hidden_layers"]
     if kinds is None:
         return None
     if len(kinds) != layers:
         return f"'layer_types' has {len(kinds)} entries for {layers} layers"
-    is_named = is_size(config.get("sliding_window", 4096)) and config.get("use_sliding_window", True)
+    is_named = is_size(config.get("sliding_window", 4096)) and config.get("use_sliding_window", not has_switch)
     return "'layer_types' has sliding layers, and there is no window" if SLIDING in kinds and not is_named else None
 
 

@@ -114,7 +114,7 @@ class PairedBootstrap:
         """Sums of squared influences of a resample's questions upon its own ratio."""
         errors2_BC, products_BC, weights2_BC = self._sums_BC[2:]
         shifts_BC = self._shifts_BC
-        squares_BC = errors2_BC - 2 * shifts_BC * products_BC + shifts_BC**2 * weights2_BC
+        squares_BC = _difference(errors2_BC + shifts_BC**2 * weights2_BC, 2 * shifts_BC * products_BC)
         return squares_BC * (self.num_questions / self._sums_BC[1]) ** 2
 
     def _estimates(
