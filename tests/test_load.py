@@ -23,7 +23,7 @@ from specdec.ranking.load_study import Asked, Study
 from specdec.ranking.load_table import FIXED
 from specdec.ranking.requests import NEVER, requests_of, without_loops
 from specdec.records.record import Record
-from specdec.views.load_text import load_text, tree_line
+from specdec.views.load_text import load_text, load_title, tree_line
 
 AR, DLLM = "ar_None_sf_3", "dllm_0.05_sf_4"
 ONE_MS, MORE_MS = 10.0, 1.0  # of a target's pass over a token, and of each more
@@ -273,6 +273,7 @@ def test_a_table_at_one_request_has_the_price_of_its_trees():
     )
     (line,) = tree_line(study)
     assert "Trees: a round takes" in line and "ms more than its passes" in line and line in load_text(study, [alone])
+    assert load_title(study).endswith(line.rstrip("."))
     assert tree_line(replace(study, profile=LatencyProfile(**vars(with_trees()) | {"trees": {}}))) == []
 
 

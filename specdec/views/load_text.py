@@ -60,7 +60,7 @@ def load_title(study: Study) -> str:
     """What a page says of it, in sentences without the last full stop."""
     line = f"Simulated by {study.profile.title} as if {study.entry}, all questions together, each at {_context(study)}"
     said = [line, "Intervals are over questions drawn again", *([BOUNDS] if study.profile.is_bound else [])]
-    return ". ".join([*said, *(one.rstrip(".") for one in unpriced_line(study))])
+    return ". ".join([*said, *(one.rstrip(".") for one in (*unpriced_line(study), *tree_line(study)))])
 
 
 def shown(tables: Sequence[LoadTable], show_all: bool = False) -> list[LoadRow]:
