@@ -21,6 +21,7 @@ from statistics import median
 from typing import Any
 
 from experiments.published import PUBLISHED, SETS, Published
+from profiling.bench import whole_shape
 from profiling.common import attempt, machine, parser_of, run_command, save_json
 from profiling.given_acceptance import GivenRounds, timed_rounds
 from profiling.profile_engine import Settings, add_engine_flags, make_lm, read_settings
@@ -34,6 +35,7 @@ from specdec.latency.pricing import tree_extra_ms
 from specdec.latency.profile import LatencyProfile, load_profile, verification_ms
 from specdec.models.checkpoints import TARGET
 from specdec.records.rounds import Round
+from specdec.runs.jobs import check_pass, check_room
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(flags: Namespace) -> dict[str, Any]:
-    cases = [_given(case, flags.target) for case in flags.given] if flags.given else PUBLISHED[flags.target]
+    cases = [_given(case, flags) for case in flags.given] if flags.given else PUBLISHED[flags.target]
     settings = read_settings(flags)
     profile = load_profile(flags.profile) if flags.profile else None
     if profile is not None and entry_name(flags.target) not in profile.target_ms_per_token:
@@ -73,16 +75,17 @@ def measure(flags: Namespace) -> dict[str, Any]:
     return result
 
 
-def _given(case: Sequence[str], target: str) -> Published:
+def _given(case: Sequence[str], flags: Namespace) -> Published:
     """Raises UserError for what is not a kind of head, a drafter that does not draft by it or asks for more than it
-    has, or a mean below the target's own token."""
+    or a pass over the target has, or a mean below the target's own token."""
     (head, drafter, length), spec = case, parse_name(case[1])
     if head not in HEAD_SHAPES:
         raise UserError(f"--given: {head!r} is not a kind of head: give one of {', '.join(HEAD_SHAPES)}")
     if spec.role is not HEAD_SHAPES[head].role or spec.needs_costs:
         raise UserError(f"--given: {drafter} does not draft by {head} alone")
-    config = HEAD_SHAPES[head].config(find_shape(TARGET, target).config)
-    spec.check_context(spec.stated(config), sys.maxsize)
+    target = whole_shape(TARGET, flags.target)
+    check_room(spec, spec.stated(HEAD_SHAPES[head].config(target.config)), target.context_len)
+    check_pass(spec, flags.engine)
     if not re.fullmatch(r"\d{1,3}(\.\d+)?", length) or float(length) < 1:
         raise UserError(f"--given: {length!r} is not a mean acceptance length, 1 or more")
     return Published(head, drafter, "given", float(length), hardware="not published", source="given")

@@ -13,7 +13,7 @@ import transformers
 from transformers import PreTrainedModel
 
 from profiling.roofline import OTHERS, SHAPES, find_shape
-from specdec.models.checkpoints import Role, find_model
+from specdec.models.checkpoints import ModelSource, Role, find_model
 from specdec.models.lm import CachedLM, device_clock
 from specdec.models.load import load_hf_model, model_config, moved
 
@@ -33,10 +33,15 @@ def make_model(name: str, role: Role, device: torch.device, dtype: torch.dtype) 
         return shaped_model(name, role)
 
 
+def whole_shape(role: Role, name: str) -> ModelSource:
+    """`find_shape`, with all that a config.json says of a model that `make_model` makes. Raises UserError."""
+    source = find_shape(role, name)
+    return replace(source, config={**UNSHAPED, **source.config})
+
+
 def shaped_model(name: str, role: Role) -> PreTrainedModel:
     """A model of `SHAPES` or `OTHERS`, on the default device in the default dtype."""
-    source = find_shape(role, name)
-    source = replace(source, config={**UNSHAPED, **source.config})
+    source = whole_shape(role, name)
     model: PreTrainedModel = getattr(transformers, source.architecture.model_class)(model_config(source)).eval()
     return model
 

@@ -70,6 +70,9 @@ def test_rounds_of_a_dspark_head_are_run_with_a_length_that_is_given(capsys: pyt
         (("dflash", "dflash_tree_ca_4_T@P", "3"), "dflash_tree_ca_4_T@P does not draft by dflash alone"),
         (("dspark", "dflash_sf_15", "3"), "dflash_sf_15 asks for more than the 7 drafts of the checkpoint's block"),
         (("dspark", "dflash_tree_16", "3"), "slots that do not know of each other"),
+        (("dflash", "dflash_tree_264", "3"), "trees of 264 tokens, and a pass of the graph backend takes 263: ask for"),
+        (("eagle3", "eagle3_tree_8_10_300", "3"), "trees of 300 tokens, and a pass of the graph backend takes 263"),
+        (("eagle3", "eagle3_tree_400_99_16", "3"), "grows trees of which 39501 nodes go on, and the models' context"),
         *(
             (("eagle3", "eagle3_sf_3", length), "is not a mean acceptance length")
             for length in ("x", "nan", "0.9", "inf")
@@ -79,6 +82,13 @@ def test_rounds_of_a_dspark_head_are_run_with_a_length_that_is_given(capsys: pyt
 def test_given_rounds_that_make_no_sense_are_refused(
     given: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert published_acceptance.main(["--target", "tiny-qwen3", "--given", *given]) == 2
+    assert published_acceptance.main(["--target", "tiny-qwen3", "--device", "cpu", "--given", *given]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_a_tree_beyond_the_models_context_is_refused_whatever_runs_them(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--target", "tiny-qwen3", "--device", "cpu", "--engine", "eager"]
+    assert published_acceptance.main([*asked, "--given", "dflash", "dflash_tree_99999", "3"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "trees of 99999 tokens, and the models' context takes" in line

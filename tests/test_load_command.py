@@ -28,7 +28,7 @@ from specdec.ranking import load_study
 from specdec.ranking.entries import records_of
 from specdec.ranking.load_table import CONCURRENCY, Load, LoadRow, table_of, value_of
 from specdec.records.record import identity_path, save_record
-from specdec.traces.prospects import prospects
+from specdec.traces.prospects import _gains, prospects
 from specdec.traces.replay import replay
 from specdec.traces.trace import load_trace, save_trace, trace_path
 
@@ -130,6 +130,14 @@ def test_what_halves_of_questions_teach_is_used_on_the_other_half(results):
     lost = [one for one in traces if one.chains.pop("ar")]
     with pytest.raises(UserError, match="has no chains ar"):
         prospects(lost, "ar", [0, 1] * 3)
+
+
+def test_what_more_passes_bring_is_the_mean_over_all_that_is_right_so_far(monkeypatch):
+    """Of the second chain the second token is wrong; the third one ends with its first pass."""
+    monkeypatch.setattr("specdec.traces.prospects.PRIOR_WEIGHT", 0.0)
+    gain_JM, growth_JM = _gains(np.array([[1, 2, 4], [1, 2, 3], [1, 1, 1]]), np.array([4, 1, 1]))
+    assert gain_JM[0, :3] == pytest.approx([1 / 3, 1, 1]) and growth_JM[0, :3] == pytest.approx([2 / 3, 5 / 3, 5 / 3])
+    assert gain_JM[1, :2].tolist() == growth_JM[1, :2].tolist() == [1, 1]  # of the first and the third alone
 
 
 def test_a_rate_that_nothing_keeps_up_with_is_saturated_and_not_simulated_for_ever(results, monkeypatch):

@@ -15,16 +15,21 @@ from toys import random_ids, toy_model, toy_tokenizer
 
 from specdec.commands import run as failfast
 from specdec.config import RunConfig
+from specdec.decoding.loop import Drafter, speculate
 from specdec.decoding.sampled import SampledLM, SampledTarget
 from specdec.decoding.sampling import Sampler, Warp
 from specdec.decoding.stopping import Draft
 from specdec.decoding.target import Target
+from specdec.drafters.base import Setup
+from specdec.drafters.families import parse_name
+from specdec.drafters.plain import NoDrafter
 from specdec.errors import UserError
 from specdec.models.graph.graph_lm import GraphLM
 from specdec.models.lm import CachedLM
 from specdec.models.pages import PagedLM, Row
 from specdec.models.tokens import predicted_tokens
 from specdec.records.record import find_records, load_record, record_path, target_name
+from specdec.records.rounds import Round
 from specdec.session import open_session
 
 pytestmark = pytest.mark.slow
@@ -62,6 +67,26 @@ def test_what_is_no_token_is_never_predicted(model: torch.nn.Module, backend: st
     target.start(ids)
     drawn = [target.verify(Draft()).next_token for _ in range(40)]
     assert max(drawn) < NUM_TOKENS and not set(GAPS) & set(drawn)
+
+
+@pytest.mark.parametrize("warp", [None, Warp(1e-6), Warp(1.0, top_k=1)], ids=str)
+@pytest.mark.parametrize("name", ["lookup_2_tree_9", "suffix_8_tree_9", "lookup_2_sf_5", "suffix_8"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_prompts_ids_that_are_no_tokens_are_drafted_in_vain(
+    model: torch.nn.Module, backend: str, name: str, warp: Warp | None
+) -> None:
+    """Ids of padding rows, as a library may be given them, stand in the prompt and so in what is copied from it."""
+    phrase, lm = [9, NUM_TOKENS + 3, GAPS[0], 63], BACKENDS[backend](model, NUM_TOKENS, gaps=GAPS)
+    prompt = [*phrase, 4, *phrase, 5, *phrase[:2]]
+
+    def decoded(drafter: Drafter, target: Target) -> list[Round]:
+        return speculate(target, drafter, prompt, max_new_tokens=12, stop_ids=())
+
+    plain = decoded(NoDrafter(), Target(lm))
+    target = Target(lm) if warp is None else SampledTarget(lm, Sampler(warp, "key"))
+    rounds = decoded(parse_name(name).drafter(Setup(())), target)
+    assert [token for made in rounds for token in made.emitted_tokens] == [made.next_token for made in plain]
+    assert {GAPS[0], 63} <= {token for made in rounds for token in made.draft_tokens}
 
 
 def test_rows_of_pages_are_cut_alike(model: torch.nn.Module) -> None:

@@ -30,16 +30,33 @@ WARPS = [Warp(0.7), Warp(1.0), Warp(1.0, top_k=3, top_p=0.8)]
 class RandomTrees(Drafter):
     """After the same prefix always the same tree, of tokens that nothing speaks for."""
 
+    words = range(NUM_WORDS)
+
     def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
         rng, tokens, parents = random.Random(str(list(prefix_ids))), list[int](), list[int]()
         for _ in range(rng.randint(1, 7)):
             parent = rng.randint(-1, len(tokens) - 1)
             taken = [token for token, other in zip(tokens, parents, strict=True) if other == parent]
-            left = [token for token in range(NUM_WORDS) if token not in taken]
+            left = [token for token in self.words if token not in taken]
             if left and (parent < 0 or depths(parents)[parent] < budget):
                 tokens.append(rng.choice(left))
                 parents.append(parent)
         return Draft(tokens, token_confidences=[None] * len(tokens), parents=parents)
+
+
+class UnknownInTrees(RandomTrees):
+    """One of the tokens is none that the target predicts."""
+
+    words = range(NUM_WORDS + 1)
+
+
+class UnknownInRows(Drafter):
+    """The same of drafts in a row."""
+
+    def propose(self, prefix_ids: Sequence[int], budget: int) -> Draft:
+        rng = random.Random(str(list(prefix_ids)))
+        tokens = [rng.randrange(NUM_WORDS + 1) for _ in range(min(3, budget))]
+        return Draft(tokens, token_confidences=[None] * len(tokens))
 
 
 class HeadTrees(Eagle3TreeDrafter):
@@ -78,6 +95,15 @@ def test_the_targets_law_comes_out(kind: type[Drafter], warp: Warp, one_thread: 
     for turn in rounds[:50]:
         assert len(turn.target_probabilities) == len(turn.draft_probabilities) == turn.draft_len
         assert all(turn.target_probabilities[node] > 0 for node in turn.accepted_nodes)
+
+
+@pytest.mark.parametrize("kind", [UnknownInTrees, UnknownInRows])
+def test_a_token_that_the_target_does_not_predict_has_no_chance(kind: type[Drafter], one_thread: None) -> None:
+    counts, rounds = outcomes(kind(), WARPS[0])
+    assert p_value(counts, exact_law(WARPS[0])) > 1e-3
+    told = [pair for turn in rounds for pair in zip(turn.draft_tokens, turn.target_probabilities, strict=True)]
+    assert {chance for token, chance in told if token == NUM_WORDS} == {0.0}
+    assert all(chance > 0 for token, chance in told if token < NUM_WORDS)
 
 
 def test_a_bug_is_found(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:

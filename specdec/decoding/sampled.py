@@ -26,7 +26,7 @@ class SampledTarget(Target):
 
     def _judge(self, tokens: list[int], draft: Draft) -> Verification:
         logits_KV = self.lm.forward(tokens, parents=parents_of_rows(draft), taps=self.taps)
-        p_KV = self.sampler.warp.probabilities(logits_KV)
+        p_KV = _reaching(self.sampler.warp.probabilities(logits_KV), draft.tokens)
         return self._judge_chain(p_KV, draft) if draft.parents is None else self._judge_tree(p_KV, draft.parents, draft)
 
     def _judge_tree(self, p_KV: torch.Tensor, parents: list[int], draft: Draft) -> Verification:
@@ -54,6 +54,13 @@ class SampledTarget(Target):
         accepted_len, next_token, total, *probabilities = torch.cat([part.double() for part in parts]).tolist()
         self.lm.require_numbers([total])
         return Verification(range(int(accepted_len)), int(next_token), probabilities)
+
+
+def _reaching(p_KV: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
+    """The same with an entry for each of these tokens: of what is copied from a prompt some may be none that the target
+    predicts. These have no chance."""
+    num_missing = 1 + max(tokens, default=-1) - p_KV.shape[1]
+    return pad(p_KV, (0, num_missing)) if num_missing > 0 else p_KV  # a padding by nothing is a copy
 
 
 class SampledLM:

@@ -2,8 +2,9 @@
 
 In a step the drafter runs for the requests that decode: its first pass for all that want one, its second for those that
 want two, and so on. Then one pass of the target verifies all drafts and reads chunks of the prompts that wait, the
-oldest first. Who is finished leaves, and the next one enters. What a round drafts and what is accepted of it comes from
-records or traces, what a step costs from `batch_costs.py`; nothing is measured here, and no network is run.
+oldest first. What trees take beside passes, each request adds to its steps. Who is finished leaves, and the next one
+enters. What a round drafts and what is accepted of it comes from records or traces, what a step costs from
+`batch_costs.py`; nothing is measured here, and no network is run.
 
 Shape suffixes: B servers, C places of a server, N measured requests, R requests of a batch from 0 on.
 """
@@ -87,7 +88,8 @@ class _Run:
         sight = self._sight(is_decoding, took if is_reading else None)
         decision = self.policy.decide(state, sight)
         verified_B, emitted_B = decision.verified.sum(1), decision.emitted.sum(1)
-        drafting_ms_B = draft_ms(decision.passes, sight.pass_ms_BR)
+        # What trees take beside passes is measured for one request: what of it a batch would share is not known.
+        drafting_ms_B = draft_ms(decision.passes, sight.pass_ms_BR) + decision.beside_ms.sum(1)
         self.clock_B += drafting_ms_B + sight.verify_ms(verified_B)
         if self.policy.asks_rate:  # what the step gave and what time that took, and the same without drafts
             self.given_2B += [emitted_B, sight.num_B]

@@ -69,9 +69,8 @@ class Scheduled:
         emitted = np.minimum(accepted + 1, known.left_F[at]) * on
         after = np.minimum(at + emitted, len(known.whole_F) - 1)
         state.is_cached = self._is_cached_after(at, after, passes, state.is_cached)
-        return Decision(
-            passes + needs_prefill * (passes > 0), draft_len + on, np.minimum(accepted, emitted), emitted, emitted
-        )
+        passes_made, no_tree_ms = passes + needs_prefill * (passes > 0), np.zeros(at.shape)
+        return Decision(passes_made, draft_len + on, np.minimum(accepted, emitted), emitted, emitted, no_tree_ms)
 
     def _drafted(self, at: np.ndarray, sight: Sight, needs_prefill: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """[B, C] passes and known tokens of each request, once no further pass pays for any."""

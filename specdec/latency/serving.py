@@ -67,14 +67,16 @@ class State:
 
 @dataclass(frozen=True)
 class Decision:
-    """A round of each request, [B, C]: drafter passes, tokens verified (draft and one), accepted, emitted, and how far
-    its place moves on. What does not decode has nothing in all of them."""
+    """A round of each request, [B, C]: drafter passes, tokens verified (draft and one), accepted, emitted, how far
+    its place moves on, and what a tree takes beside these passes, in ms. What does not decode has nothing in all of
+    them."""
 
     passes: np.ndarray
     verified: np.ndarray
     accepted: np.ndarray
     emitted: np.ndarray
     moves: np.ndarray
+    beside_ms: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -133,14 +135,15 @@ class Policy(Protocol):
 class Recorded:
     """The policy that rounds were recorded under: they come as they did, whatever the load.
 
-    `begins_WQ`, `ends_WQ`: a question's rounds under a drafter. `drafters_B`: whose rounds a server takes, and
-    `plain_B` instead for requests that enter where more than `off_above_B` run.
+    `beside_ms_F`: as `Decision` has it. `begins_WQ`, `ends_WQ`: a question's rounds under a drafter. `drafters_B`:
+    whose rounds a server takes, and `plain_B` instead for requests that enter where more than `off_above_B` run.
     """
 
     passes_F: np.ndarray
     drafted_F: np.ndarray
     accepted_F: np.ndarray
     emitted_F: np.ndarray
+    beside_ms_F: np.ndarray
     begins_WQ: np.ndarray
     ends_WQ: np.ndarray
     drafters_B: np.ndarray
@@ -159,17 +162,23 @@ class Recorded:
 
     @cached_property
     def _turns_5F(self) -> np.ndarray:
-        """Every round as a `Decision` has it; the last one is of what does not decode."""
+        """Every round as a `Decision` has it, but for its ms; the last one is of what does not decode."""
         one_F = np.ones_like(self.passes_F)
         turns_5F = np.stack([self.passes_F, self.drafted_F + 1, self.accepted_F, self.emitted_F, one_F])
         return np.pad(turns_5F, ((0, 0), (0, 1)))
+
+    @cached_property
+    def _ms_F(self) -> np.ndarray:
+        return np.pad(self.beside_ms_F, (0, 1))
 
     def written(self, places: np.ndarray, moves: np.ndarray) -> np.ndarray:
         before_F = np.concatenate([[0], np.cumsum(self.emitted_F)])
         return np.asarray(before_F[places + moves] - before_F[places])
 
     def decide(self, state: State, sight: Sight) -> Decision:
-        return Decision(*self._turns_5F.take(np.where(sight.is_decoding, state.places, -1), 1))
+        at = np.where(sight.is_decoding, state.places, -1)
+        passes, verified, accepted, emitted, moves = self._turns_5F.take(at, 1)
+        return Decision(passes, verified, accepted, emitted, moves, self._ms_F.take(at))
 
 
 @dataclass(frozen=True)

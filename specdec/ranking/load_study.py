@@ -141,7 +141,7 @@ class Study:
     def _fixed(self, places: int, rate: float | None = None) -> list[LoadRow]:
         drafters = np.arange(len(self.requests.drafters))
         each = np.repeat(drafters, self.num_draws)
-        served = self._serve(places, self.requests.policy(each), self.requests.kinds_of(each, self.kinds), rate)
+        served = self._serve(places, self._recorded(each), self.requests.kinds_of(each, self.kinds), rate)
         lengths = map(self.requests.acceptance_len, self.requests.drafters)
         return [
             self._row(name, FIXED, draws, length)
@@ -216,7 +216,7 @@ class Study:
         each = np.repeat(drafters, self.num_draws)
         above = np.array([limits[self.requests.drafters[at]] for at in each])
         kinds = self.requests.kinds_of(each, self.kinds)
-        served = self._serve(self.asked.max_batch, self.requests.policy(each, above), kinds, rate)
+        served = self._serve(self.asked.max_batch, self._recorded(each, above), kinds, rate)
         pairs = zip(self.requests.drafters[1:], self._draws(served), strict=True)
         return [self._row(name, OFF, draws) for name, draws in pairs]
 
@@ -249,6 +249,14 @@ class Study:
     def kinds(self) -> tuple[str, ...]:
         own = {kind_of_chains(name).priced_as for name in self.chains}
         return tuple(sorted({*self.requests.kinds, *own}))
+
+    def _recorded(self, drafters: np.ndarray, off_above: np.ndarray | None = None) -> Policy:
+        return self.requests.policy(drafters, self.beside_ms_F, off_above)
+
+    @cached_property
+    def beside_ms_F(self) -> np.ndarray:
+        """What every round's tree takes beside its passes, for a request alone."""
+        return self.requests.beside_ms(self.profile, self.entry)
 
     def _costs(self, places: int) -> BatchCosts:
         return BatchCosts.of(self.profile, self.entry, self.kinds, places)

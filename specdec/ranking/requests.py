@@ -6,6 +6,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from specdec.decoding.cost_aware import has_seen
 from specdec.drafters.families import known_spec, parse_name
 from specdec.drafters.plain import PLAIN
 from specdec.errors import UserError
+from specdec.latency.pricing import tree_extra_ms
+from specdec.latency.profile import LatencyProfile
 from specdec.latency.serving import Recorded
 from specdec.questions.repetition import is_degenerate
 from specdec.records.record import Record
@@ -80,11 +83,17 @@ class Requests:
         ends_WQ = np.cumsum(numbers).reshape(len(self.drafters), -1)
         return np.stack([ends_WQ - np.array(numbers), ends_WQ])
 
-    def policy(self, drafters: np.ndarray, off_above: np.ndarray | None = None) -> Recorded:
+    def beside_ms(self, profile: LatencyProfile, entry: str) -> np.ndarray:
+        """Of all rounds, as in `tables`, what their trees take beyond drafts in a row, by pricing's own rule."""
+        spans = product(self.drafters, self.questions)
+        parts = [self._beside_ms(name, question, profile, entry) for name, question in spans]
+        return np.concatenate(parts)
+
+    def policy(self, drafters: np.ndarray, beside_ms_F: np.ndarray, off_above: np.ndarray | None = None) -> Recorded:
         """Servers that take these drafters' rounds, by their places; where more than `off_above` run, plain ones."""
         limit = np.full(len(drafters), NEVER) if off_above is None else off_above
         (begins_WQ, ends_WQ), plain = self.spans_2WQ, np.zeros(len(drafters), int)
-        return Recorded(*self.tables, begins_WQ, ends_WQ, drafters, plain, limit)
+        return Recorded(*self.tables, beside_ms_F, begins_WQ, ends_WQ, drafters, plain, limit)
 
     def kinds_of(self, drafters: np.ndarray, kinds: Sequence[str]) -> np.ndarray:
         """The place of each one's kind of passes among `kinds`; 0 where it makes none."""
@@ -117,6 +126,12 @@ class Requests:
             (turn.num_forward_passes, turn.draft_len, turn.accepted_len, len(turn.emitted_tokens))
             for turn in record.rounds
         ]
+
+    def _beside_ms(self, name: str, question: Question, profile: LatencyProfile, entry: str) -> np.ndarray:
+        record, spec = self.records.get((name, question)), parse_name(name)
+        if record is None or entry not in profile.trees:
+            return np.zeros(len(self._rounds(name, question)))
+        return np.array([sum(tree_extra_ms(profile, entry, spec, turn)) for turn in record.rounds])
 
 
 def without_loops(records: Sequence[Record]) -> list[Record]:

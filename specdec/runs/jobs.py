@@ -9,6 +9,7 @@ from specdec.config import RunConfig
 from specdec.decoding.cost_aware import learning_of
 from specdec.drafters.base import Spec
 from specdec.drafters.earlier import NOTHING, Earlier
+from specdec.drafters.flags import Options
 from specdec.errors import UserError
 from specdec.models.graph.plans import MAX_NODES
 from specdec.questions.sets import Problem
@@ -45,7 +46,7 @@ def plan_jobs(
     for a stored record that was made with other settings.
     """
     for spec in session.specs:
-        _check_room(session, spec)
+        check_room(spec, session.options, session.context_len)
     prompts = [fitting_prompt(session, problem) for problem in problems]
     by_spec = {spec: session.results_identity(spec) for spec in session.specs}
     jobs = [
@@ -55,21 +56,22 @@ def plan_jobs(
     ]
     for job in jobs:
         if job.done is None:  # what is finished may be of before, when passes had more room
-            _check_pass(session, job.spec)
+            check_pass(job.spec, session.backend)
         if job.trace is not None:
             session.require_readable(job.trace.output_tokens, f"the trace of question {job.problem.question_id}")
     return jobs
 
 
-def _check_room(session: Session, spec: Spec) -> None:
-    """Raise UserError for a drafter that the models have no room for."""
-    spec.check_context(session.options, session.context_len)
-    _require_room(spec, "the models' context", session.context_len - 1, "ask for fewer")
+def check_room(spec: Spec, options: Options, context_len: int) -> None:
+    """Raise UserError for a drafter that models of `context_len` positions have no room for. `options`: what its
+    model's config.json states, and flags."""
+    spec.check_context(options, context_len)
+    _require_room(spec, "the models' context", context_len - 1, "ask for fewer")
 
 
-def _check_pass(session: Session, spec: Spec) -> None:
-    """The same of the backend."""
-    if session.backend == "graph":
+def check_pass(spec: Spec, backend: str) -> None:
+    """The same of a pass of the backend, eager or graph."""
+    if backend == "graph":
         _require_room(spec, "a pass of the graph backend", MAX_NODES, "ask for fewer, or add --engine eager")
 
 

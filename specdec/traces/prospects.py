@@ -108,7 +108,11 @@ def _survival(sure_FL: np.ndarray, ends: tuple[np.ndarray, np.ndarray], taught_F
 
 
 def _gains(known_FJ: np.ndarray, match_F: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[J, M] mean tokens accepted, and known, that 1, 2, ... more passes bring where all so far are accepted."""
+    """[J, M] mean tokens accepted, and known, that 1, 2, ... more passes bring where all so far are accepted.
+
+    Chains at their end count as well, as bringing nothing, though none of theirs is asked about: over those that go on
+    alone means are higher, and drafts by them went on for longer than paid.
+    """
     num_passes = known_FJ.shape[1]
     is_right_FJ = known_FJ <= match_F[:, None]
     sums, counts = np.zeros((2, num_passes, PASSES_AHEAD)), is_right_FJ.sum(0)[:, None]

@@ -60,7 +60,7 @@ def load_title(study: Study) -> str:
     """What a page says of it, in sentences without the last full stop."""
     line = f"Simulated by {study.profile.title} as if {study.entry}, all questions together, each at {_context(study)}"
     said = [line, "Intervals are over questions drawn again", *([BOUNDS] if study.profile.is_bound else [])]
-    return ". ".join([*said, *(one.rstrip(".") for one in unpriced_line(study))])
+    return ". ".join([*said, *(one.rstrip(".") for one in (*unpriced_line(study), *tree_line(study)))])
 
 
 def shown(tables: Sequence[LoadTable], show_all: bool = False) -> list[LoadRow]:
@@ -188,7 +188,7 @@ def under_load_line(study: Study, tables: Sequence[LoadTable]) -> str:
 
 def _notes(study: Study, tables: Sequence[LoadTable]) -> list[str]:
     lines = [f"{table.load.label}: {note}." for table in tables for note in table.notes]
-    lines += unpriced_line(study)
+    lines += [*unpriced_line(study), *tree_line(study)]
     for table in tables:
         slow = [row for row in table.rows if not row.has_kept_up]
         if slow and table.best is not None:
@@ -208,6 +208,15 @@ def unpriced_line(study: Study) -> list[str]:
     what = f"Left out, as {study.profile.name} does not say what a pass of theirs over several requests costs"
     how = "bounds that do: failfast profile roofline --heads (docs/load.md)"
     return [f"{what}: {', '.join(study.unpriced)}; {how}."]
+
+
+def tree_line(study: Study) -> list[str]:
+    """What trees take beside passes, and that a batch may share some of it; [] where the profile prices no tree."""
+    beside_ms = study.beside_ms_F[study.beside_ms_F > 0]
+    if not len(beside_ms):
+        return []
+    what = f"Trees: a round takes {beside_ms.mean():.2f} ms more than its passes for one request alone (mean)"
+    return [f"{what}; each request adds that, and a server that shares such work takes less."]
 
 
 def load_dict(study: Study, tables: Sequence[LoadTable]) -> dict[str, Any]:
