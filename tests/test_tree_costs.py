@@ -64,6 +64,13 @@ def test_of_a_hybrid_what_its_last_part_drafts_is_a_tree_also_where_it_does_not_
     assert price(record, profile, "big").verify_ms == pytest.approx(14.0 + verification_ms(profile, "big", 5))
 
 
+def test_a_tree_of_the_text_is_verified_as_one_also_where_it_does_not_branch(tmp_path: Path) -> None:
+    profile, row = loaded(tmp_path, trees=TREES), verification_ms(loaded(tmp_path), "big", 5)
+    for drafter, verify_ms in (("lookup_3_tree_8", 14.0), ("lookup_3_sf_8", row)):
+        record = dataclasses.replace(drafted(drafter), rounds=[make_round(4, 0, passes=0)])
+        assert price(record, profile, "big").verify_ms == pytest.approx(verify_ms), drafter
+
+
 def test_trees_by_cost_reckon_with_it(tmp_path: Path) -> None:
     """Where it is not there, exactly as before."""
     spec = parse_name("dflash_tree_ca_8_big@here")

@@ -71,7 +71,7 @@ def tree_extra_ms(profile: LatencyProfile, entry: str, spec: Spec, turn: Round) 
     if entry not in profile.trees or not turn.draft_len:
         return 0.0, 0.0
     drafted_by = spec.parts[-1 if turn.num_forward_passes else 0]
-    if not (turn.is_tree or drafted_by.is_tree):
+    if not (turn.is_tree or drafted_by.most_nodes):
         return 0.0, 0.0
     kind = spec.passes_priced_as
     pass_ms, round_ms = profile.tree_ms(kind, entry, turn.draft_len)
