@@ -22,7 +22,7 @@ from plotting.cli import Command
 from specdec.errors import MALFORMED, UserError
 from specdec.ranking.scopes import ALL
 from specdec.ranking.statistics import Value
-from specdec.ranking.table_files import read_json
+from specdec.ranking.table_files import is_finite, read_json
 from specdec.views import palette
 from specdec.views.palette import Look
 
@@ -107,6 +107,8 @@ def _panels(document: Mapping[str, Any]) -> dict[str, Any]:
     for target, one in document["targets"].items():
         points: dict[str, dict[str, Any]] = {}
         rows = one["rankings"][GROUP]["policies"][ALL]
+        if not all(map(_is_point, (*rows, *(row for length in one["lengths"].values() for row in length)))):
+            raise ValueError("what is drawn is not numbers above 0")
         for row in rows:
             name, _, policy = row["drafter"].partition(": ")
             points.setdefault(policy, {})[name] = row
@@ -117,6 +119,13 @@ def _panels(document: Mapping[str, Any]) -> dict[str, Any]:
     if not made:
         raise ValueError("no target")
     return made
+
+
+def _is_point(row: Mapping[str, Any]) -> bool:
+    """Whether a setting of a drafter has its place in the figure."""
+    ends = (row.get(f"{Y}_{end}") for end in ("low", "high"))
+    is_placed = all(is_finite(row[key]) and row[key] > 0 for key in (X, Y, "speedup_ratio"))
+    return is_placed and all(end is None or is_finite(end) for end in ends)
 
 
 main = Command("head_to_head", __doc__, figure, read=read, takes="what experiments.heads_table printed")

@@ -14,8 +14,9 @@ import numpy as np
 
 import specdec
 from specdec.errors import UserError, user_error
-from specdec.latency.rows import RowTables, parse_rows, rows_lines
+from specdec.latency.rows import MAX_MS, MIN_MS, RowTables, parse_rows, rows_lines
 from specdec.latency.tree_costs import TreeCosts
+from specdec.records.fields import parse_json
 from specdec.records.pickles import write_atomic
 from specdec.records.record import target_name
 
@@ -207,8 +208,8 @@ def verifications_ms(profile: LatencyProfile, target: str, counts: Sequence[int]
 def _read_profile(path: Path) -> LatencyProfile:
     try:
         with user_error(f"read the latency profile {path}"):
-            raw = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+            raw = parse_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise UserError(f"latency profile {path} is not valid JSON ({error})") from error
     try:
         return _parse_profile(raw)
@@ -296,8 +297,8 @@ def _milliseconds(value: object, where: str) -> dict[str, float]:
 
 
 def _number(value: object, where: str) -> float:
-    # the bound also keeps out nan, infinity and integers too long for a float
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e9:
+    # the bounds also keep out nan, infinity, integers too long for a float and what nothing can be divided by
+    if not isinstance(value, int | float) or isinstance(value, bool) or not MIN_MS <= value < MAX_MS:
         raise UserError(f"{where} must be a positive number of milliseconds, not {value!r:.40}")
     return float(value)
 

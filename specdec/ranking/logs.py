@@ -3,7 +3,6 @@
 Reads logs of this program and of the published one. Lines of generated text, quoted with "| ", do not count.
 """
 
-import json
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -125,7 +124,7 @@ _METRICS = (
 def _exact(key: Key, text: str) -> Entry | None:
     """The entry in one of our own "Totals" lines; None if it is damaged."""
     try:
-        totals = json.loads(text)
+        totals = fields.parse_json(text)
         counts: dict[str, Any] = {n: fields.take(totals, n.removeprefix("num_"), fields.is_count) for n in COUNTS}
         return Entry(
             *key,
