@@ -141,7 +141,7 @@ def read_cases(path: Path) -> list[Pair] | None:
         speeds = [case.get(key) if isinstance(case, dict) else None for key in ("measured_speedup", "modelled_speedup")]
         measured, modelled = (Value(speed) if is_finite(speed) and speed > 0 else None for speed in speeds)
         if measured is None or modelled is None:
-            raise UserError(f"{path}: case {name} has no measured and modelled speedup that is finite and above 0")
+            raise UserError(f"{path}: case {name} has no finite measured and modelled speedup above 0")
         made.append(Pair("", in_words(name), f"{path.stem} ({where})", measured, modelled))
     return made
 

@@ -5,6 +5,7 @@ test_damaged_checkpoints.py.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import random
@@ -179,20 +180,22 @@ def use_run(path: Path) -> None:
     sound(read_run(run))
 
 
-SETTINGS = b"""
-target_model_name = "/my models/one"
-tau = [0.3, 0.45]
-draft_len = 8
-drafters = ["plain", "ar_sf", "failfast"]
-num_questions = 500
-temperature = 0.5
-top_k = 3
-top_p = 0.9
-output_dir = "~/results/my sweep"
-"""
+SETTINGS = {
+    **{"target_model_name": "/my models/one", "tau": [0.3, 0.45], "draft_len": 8, "drafters": ["plain", "failfast"]},
+    **{"num_questions": 500, "temperature": 0.5, "top_k": 3, "top_p": 0.9, "output_dir": "~/results/my sweep"},
+    **{"max_new_tokens": 64, "seed": 3, "with_traces": False, "latency_profile": ["vLLM_A6000"], "shard": "0/2"},
+}
+
+
+def as_toml(value: Any) -> bytes:
+    text = "\n".join(f"{json.dumps(key)} = {json.dumps(one)}" for key, one in value.items())
+    return text.replace("NaN", "nan").replace("Infinity", "inf").encode()
 
 
 def use_settings(path: Path) -> None:
+    """As a whole file, and with the values that it holds, if it holds any, as TOML has them."""
+    with contextlib.suppress(ValueError, AttributeError, RecursionError):
+        path.write_bytes(as_toml(json.loads(path.read_bytes())))
     try:
         config = parse_args(["--settings", str(path)])
     except SystemExit as end:
@@ -302,6 +305,7 @@ DOCUMENTS: dict[str, tuple[Callable[[], bytes], Use]] = {
     "--counts": (lambda: to_json(COUNTS), use_counts),
     "study of loads": (lambda: (RESULTS / "2026-11-28-load-smollm2-dspark.json").read_bytes(), use_load),
     "calibration": (calibrated, use_calibration),
+    "--settings": (lambda: to_json(SETTINGS), use_settings),
     "run.json": (run_json, use_run),
     "--drafter": (lambda: to_json(printed()), use_printed),
     "--vanilla": (lambda: to_json({**printed(speculates="no"), "speculation": None}), use_vanilla),
@@ -314,7 +318,10 @@ DOCUMENTS: dict[str, tuple[Callable[[], bytes], Use]] = {
     "heads": (lambda: to_json(HEADS), use_heads),
     "rows": (PROFILE.read_bytes, use_rows),
 }
-TEXTS: dict[str, tuple[bytes, Use]] = {"--counts as CSV": (TABLE, use_counts), "--settings": (SETTINGS, use_settings)}
+TEXTS: dict[str, tuple[bytes, Use]] = {
+    "--counts as CSV": (TABLE, use_counts),
+    "--settings as TOML": (as_toml(SETTINGS), use_settings),
+}
 
 
 @pytest.mark.parametrize("kind", DOCUMENTS)

@@ -16,7 +16,6 @@ import specdec
 from specdec.errors import UserError, user_error
 from specdec.latency.rows import MAX_MS, MIN_MS, RowTables, parse_rows, rows_lines
 from specdec.latency.tree_costs import TreeCosts
-from specdec.records.fields import parse_json
 from specdec.records.pickles import write_atomic
 from specdec.records.record import target_name
 
@@ -208,8 +207,8 @@ def verifications_ms(profile: LatencyProfile, target: str, counts: Sequence[int]
 def _read_profile(path: Path) -> LatencyProfile:
     try:
         with user_error(f"read the latency profile {path}"):
-            raw = parse_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"latency profile {path} is not valid JSON ({error})") from error
     try:
         return _parse_profile(raw)
@@ -232,12 +231,22 @@ def _parse_profile(raw: object) -> LatencyProfile:
         draft_pass_ms=_number(fields["draft_pass_ms"], "draft_pass_ms"),
         target_ms_per_token={_name(target, "target_ms_per_token"): ms for target, ms in targets.items()},
         verify_ms=tables,
-        provenance=_object(fields["provenance"], "provenance"),
+        provenance=_provenance(fields["provenance"]),
         **{key: _number(fields[key], key) for key in ("ar_draft_pass_ms",) if key in fields},
         family_pass_ms=_families(fields["family_pass_ms"], targets) if "family_pass_ms" in fields else {},
         trees=_trees(fields.get("trees", {}), targets, fields.get("family_pass_ms", {})),
         rows=parse_rows(fields["rows"], tables) if "rows" in fields else None,
     )
+
+
+def _provenance(raw: object) -> dict:
+    """What a profile says of itself, which goes into those that grow from it. Raises UserError."""
+    found = _object(raw, "provenance")
+    try:
+        json.dumps(found, allow_nan=False)
+    except (ValueError, RecursionError):
+        raise UserError("provenance holds NaN or infinity, which no JSON has, or is nested too deep") from None
+    return found
 
 
 def _families(raw: object, targets: dict[str, float]) -> dict[str, float | dict[str, float]]:

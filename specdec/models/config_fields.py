@@ -3,7 +3,6 @@
 They are the same for all architectures; what one of them reads besides, its row in `architectures.py` says.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ ACTIVATIONS = (
     *("silu", "swish", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu"),
     *("relu", "relu2", "relu6", "tanh", "sigmoid", "mish"),
 )
+MAX_SIZE, MAX_NUMBER = 2**31, 1e30  # what networks are far from, and float32 still holds
 LAYER_KINDS = ("full_attention", "sliding_attention")
 
 
@@ -33,11 +33,11 @@ class Kind:
 
 
 def is_size(value: Any) -> bool:
-    return type(value) is int and value >= 1
+    return type(value) is int and 1 <= value < MAX_SIZE
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value > 0
+    return type(value) in (int, float) and 0 < value < MAX_NUMBER
 
 
 def _is_switch(value: Any) -> bool:
@@ -53,7 +53,7 @@ def _is_object(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < MAX_SIZE
 
 
 def _are_layers(value: Any) -> bool:
@@ -101,6 +101,14 @@ def given(config: Mapping[str, Any], name: str, otherwise: Any) -> Any:
     """What a config.json says of a field, or `otherwise`: no field and null are alike, and 0 is neither."""
     value = config.get(name)
     return otherwise if value is None else value
+
+
+def whole(config: Mapping[str, Any], name: str, otherwise: int | None = None, least: int = 1) -> int:
+    """A size, or a number from `least` on, as a config.json has it. Raises ValueError for anything else."""
+    value = given(config, name, otherwise)
+    if type(value) is not int or not least <= value < MAX_SIZE:
+        raise ValueError(f"{name} {value!r:.40}")
+    return value
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 Reads logs of this program and of the published one. Lines of generated text, quoted with "| ", do not count.
 """
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -124,7 +125,7 @@ _METRICS = (
 def _exact(key: Key, text: str) -> Entry | None:
     """The entry in one of our own "Totals" lines; None if it is damaged."""
     try:
-        totals = fields.parse_json(text)
+        totals = json.loads(text)
         counts: dict[str, Any] = {n: fields.take(totals, n.removeprefix("num_"), fields.is_count) for n in COUNTS}
         return Entry(
             *key,

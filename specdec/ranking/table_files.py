@@ -3,6 +3,7 @@
 A file says less than entries do: where it has no interval or no value, there is none.
 """
 
+import json
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -14,7 +15,7 @@ from specdec.ranking.quantities import PARTS, QUANTITIES, values_from
 from specdec.ranking.source import Source
 from specdec.ranking.statistics import Value
 from specdec.ranking.table import Row, Table, agreeing
-from specdec.records.fields import is_count, is_number, parse_json
+from specdec.records.fields import is_count, is_number
 from specdec.records.identity import current_name
 
 
@@ -48,8 +49,8 @@ def read_json(path: Path) -> Any:
     """The document in a JSON file. Raises UserError for an unreadable file or another format."""
     try:
         with user_error(f"read {path}"):
-            return parse_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+            return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error})") from None
 
 
