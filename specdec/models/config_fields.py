@@ -52,12 +52,12 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _is_count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < MAX_SIZE
 
 
 def _are_layers(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_count, value))
+    return isinstance(value, list) and all(map(is_count, value))
 
 
 def _are_kinds(value: Any) -> bool:
@@ -73,7 +73,7 @@ SHARE = Kind("a share of each head", lambda value: _is_number(value) and value <
 SWITCH = Kind("true or false", _is_switch)
 ACTIVATION = Kind("an activation that is known here", _is_activation)
 ROPE = Kind("a JSON object", _is_object, is_nullable=True)
-COUNT = Kind("a number of layers", _is_count)
+COUNT = Kind("a number of layers", is_count)
 LAYERS = Kind("a list of layers", _are_layers, is_nullable=True)
 KINDS = Kind("a list of full_attention and sliding_attention", _are_kinds, is_nullable=True)
 

@@ -26,7 +26,6 @@ from specdec.models.heads import HeadSource, MadeFor, require_tensors
 from specdec.models.llama_like import ACTIVATIONS, LLAMA, layer_settings
 from specdec.models.lm import CachedLM
 from specdec.models.tensors import load_tensors
-from specdec.records.fields import is_number
 
 PUBLISHED_BLOCK = 16  # where a config.json of DFlash names none
 FOREIGN = {  # settings of relatives that are computed otherwise, and what they are
@@ -202,7 +201,7 @@ def _scale(settings: Mapping[str, Any], name: str) -> float:
 def _cap(settings: Mapping[str, Any]) -> float:
     """0: logits are not capped."""
     cap = given(settings, "final_logit_softcapping", 0.0)
-    if not NUMBER.is_fine(cap) and not (is_number(cap) and cap <= 0):
+    if not NUMBER.is_fine(cap) and not (type(cap) in (int, float) and cap <= 0):
         raise ValueError(f"final_logit_softcapping {cap!r:.40}")
     return max(float(cap), 0.0)
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specdec.errors import MALFORMED, UserError
-from specdec.records.fields import is_count
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +75,11 @@ def _sizes_of_safetensors(file: Path) -> dict[str, tuple[int, ...]]:
 
 def _sizes(sizes: Sequence[int], begin: int, end: int) -> tuple[int, ...]:
     """Of a tensor between these bytes. Raises ValueError for what has no such size, or no room there."""
-    if not all(map(is_count, (*sizes, begin, end))) or begin > end or math.prod(sizes) > 8 * (end - begin):
+    if (
+        not all(type(one) is int and one >= 0 for one in (*sizes, begin, end))
+        or begin > end
+        or math.prod(sizes) > 8 * (end - begin)
+    ):
         raise ValueError(f"sizes {sizes!r:.40} from byte {begin!r:.40} to {end!r:.40}")
     return tuple(sizes)
 

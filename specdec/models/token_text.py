@@ -14,7 +14,7 @@ from typing import Any
 
 from specdec.errors import MALFORMED, UserError
 from specdec.models.checkpoints import BUNDLED, BUNDLED_DIR, SMOLLM2, TARGET
-from specdec.records.fields import is_count
+from specdec.models.config_fields import is_count
 
 FILE_NAME = "tokenizer.json"
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")

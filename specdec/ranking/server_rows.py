@@ -11,7 +11,7 @@ from typing import Any
 
 from specdec.errors import MALFORMED, UserError
 from specdec.latency.pricing import Price
-from specdec.latency.profile import MEASURED
+from specdec.latency.profile import MEASURED, MIN_MS
 from specdec.ranking.entries import Entry
 from specdec.ranking.ranking import engines_of
 from specdec.ranking.source import Source
@@ -140,5 +140,5 @@ def _check_row(row: dict[str, Any]) -> None:
     for question in row["questions"]:
         if not all(is_count(question[key]) for key in _COUNTS) or not question["num_rounds"]:
             raise ValueError("counts")
-        if not all(type(question[key]) in (int, float) and 0 < question[key] < MAX_MS for key in _TIMES):
+        if not all(type(question[key]) in (int, float) and MIN_MS <= question[key] < MAX_MS for key in _TIMES):
             raise ValueError("times")
