@@ -23,6 +23,7 @@ from specdec.errors import MALFORMED, UserError
 from specdec.ranking.scopes import ALL
 from specdec.ranking.statistics import Value
 from specdec.ranking.table_files import is_finite, read_json
+from specdec.records.fields import is_count
 from specdec.text import shown
 from specdec.views import palette
 from specdec.views.palette import Look
@@ -116,7 +117,9 @@ def _panels(document: Mapping[str, Any]) -> dict[str, Any]:
         lines = {shown(name): one["lengths"][name] for name in document["groups"][GROUP]}
         if not {name for named in points.values() for name in named} <= lines.keys():
             raise ValueError("a drafter without its lengths")
-        asked = f"{shown(rows[0]['num_questions'])} questions that nothing was tuned on"
+        if not is_count(rows[0]["num_questions"]):
+            raise ValueError("num_questions")
+        asked = f"{rows[0]['num_questions']} questions that nothing was tuned on"
         said = (
             f"modelled by {shown(document['profile']['name'])}, over {asked}; intervals of the acceptance length: 95 %"
         )

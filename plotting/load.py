@@ -95,9 +95,7 @@ def _best(table: LoadTable, kind: str) -> LoadRow:
     """UserError where a file does not say what is drawn of it."""
     found = next((row for row in table.choices if row.kind == kind), None)
     if found is None or not found.values.keys() >= DRAWN:
-        raise UserError(
-            f"the input does not say the speedup of {kind} with {table.load.label}, or its length to break even"
-        )
+        raise UserError(f"the input lacks the speedup of {kind}, {table.load.label}, or its length to break even")
     return found
 
 

@@ -50,10 +50,8 @@ class Sweep:
                     known = [series for kind in self.kinds for series in sweeps(one.rows, kind, self.axis, quantity)]
                     values += draw_quantity(grid[row][column], known, quantity, f"{one.title}: ")
             if not values:
-                known = QUANTITY_LABELS[quantity].partition("\n")[0]
-                raise UserError(
-                    f"the input does not say the {known} of any setting: give records, or a ranking of them"
-                )
+                what = QUANTITY_LABELS[quantity].partition("\n")[0]
+                raise UserError(f"the input does not say the {what} of any setting: give records, or a ranking of them")
             if limits := style.framed(values):
                 grid[row][0].set_ylim(limits)
             if quantity == "acceptance_rate":

@@ -16,8 +16,8 @@ MAX_MS = 3e13  # a thousand years: sums of times are numbers as well
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The JSON document in a text. Raises ValueError, also for NaN, for a number that a float does not hold and for what
-    is nested too deep."""
+    """The JSON document in a text. Raises ValueError, also for NaN, a number that a float does not hold, and what is
+    nested too deep."""
     try:
         return json.loads(text, parse_int=_checked(int), parse_float=_checked(float), parse_constant=_checked(float))
     except RecursionError:
