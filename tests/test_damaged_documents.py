@@ -277,15 +277,16 @@ def use_cases(path: Path) -> None:
 
 def use_heads(path: Path) -> None:
     (panels,) = head_to_head.read(Namespace(inputs=[path]))
-    for panel in sound(panels).values():
-        assert head_to_head.marked(panel)
+    for panel in panels.values():
+        for row in (*head_to_head.marked(panel), *(row for rows in panel["lines"].values() for row in rows)):
+            assert all(0 < row[key] < 1e300 for key in ("round_cost", "acceptance_len", "speedup_ratio"))
 
 
 # ---- of prices ------------------------------------------------------------------------------------------------------
 
 
 def use_rows(path: Path) -> None:
-    profile = sound(load_profile(path))
+    profile = sound(dataclasses.replace(load_profile(path), provenance={}))  # which nothing is reckoned with
     for entry in profile.target_ms_per_token:
         known = [kind for kind in ("ar", "block", *profile.families(entry)) if costs_of(profile, entry, kind)]
         costs = costs_of(profile, entry, *known)

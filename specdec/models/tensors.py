@@ -75,11 +75,8 @@ def _sizes_of_safetensors(file: Path) -> dict[str, tuple[int, ...]]:
 
 def _sizes(sizes: Sequence[int], begin: int, end: int) -> tuple[int, ...]:
     """Of a tensor between these bytes. Raises ValueError for what has no such size, or no room there."""
-    if (
-        not all(type(one) is int and one >= 0 for one in (*sizes, begin, end))
-        or begin > end
-        or math.prod(sizes) > 8 * (end - begin)
-    ):
+    are_counts = all(type(one) is int and one >= 0 for one in (*sizes, begin, end))
+    if not are_counts or begin > end or math.prod(sizes) > 8 * (end - begin):
         raise ValueError(f"sizes {sizes!r:.40} from byte {begin!r:.40} to {end!r:.40}")
     return tuple(sizes)
 
