@@ -17,7 +17,7 @@ from transformers import Qwen3Config
 
 from specdec.errors import MALFORMED, UserError
 from specdec.models.checkpoints import ModelSource
-from specdec.models.config_fields import NUMBER, given, whole
+from specdec.models.config_fields import MAX_SIZE, NUMBER, given, whole
 from specdec.models.dflash_layers import LayerKind
 from specdec.models.dflash_network import DflashSettings
 from specdec.models.dflash_parts import MARKOV_KINDS, Convolution, Markov, Part, Selector
@@ -207,6 +207,8 @@ def _cap(settings: Mapping[str, Any]) -> float:
 
 
 def _size(block_size: int, source: HeadSource) -> int:
+    if block_size >= MAX_SIZE:
+        raise ValueError(f"block_size {block_size!r:.40}")
     if block_size < 2:
         raise UserError(f"{source.title} has blocks of {block_size}: with the anchor they have 2 slots at least")
     return block_size
