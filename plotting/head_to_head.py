@@ -22,12 +22,15 @@ from plotting.cli import Command
 from specdec.errors import MALFORMED, UserError
 from specdec.ranking.scopes import ALL
 from specdec.ranking.statistics import Value
-from specdec.ranking.table_files import read_json
+from specdec.ranking.table_files import is_finite, read_json
+from specdec.records.fields import is_count
+from specdec.text import shown
 from specdec.views import palette
 from specdec.views.palette import Look
 
 X, Y = "round_cost", "acceptance_len"
 GROUP = "alike"
+MOST = 1000  # tokens of a round, and times plain decoding
 MARKERS = {"static": "o", "FailFast's rule": "*", "cost-aware": "d"}  # a mark per policy
 SIZES = {"*": 9.0}  # points, of marks that are smaller than others of their size
 Rows = Sequence[Mapping[str, Any]]
@@ -49,8 +52,7 @@ def figure(panels: Mapping[str, Mapping[str, Any]]) -> Figure:
         draw_speeds(axes, marked(panel), top)
     style.name_axes(grid, "cost of a round (target passes)", "acceptance length\n(tokens per round, bonus included)")
     style.legend(drawn)
-    (said,) = {panel["note"] for panel in panels.values()}
-    style.note(drawn, said)
+    style.note(drawn, "; ".join(dict.fromkeys(panel["note"] for panel in panels.values())))
     return drawn
 
 
@@ -84,7 +86,7 @@ def draw_speeds(axes: Axes, rows: Rows, top: float) -> None:
     for speedup in range(1, int(max(one["speedup_ratio"] for one in rows)) + 2):
         end = min(right, top / speedup)
         if end <= 1:
-            continue
+            break
         label = "equal speedup" if speedup == 1 else f"_{speedup}"
         axes.plot([1, end], [speedup, speedup * end], color=palette.GREY, linestyle=":", linewidth=0.8, label=label)
         at = 1 + 0.96 * (end - 1)
@@ -107,16 +109,31 @@ def _panels(document: Mapping[str, Any]) -> dict[str, Any]:
     for target, one in document["targets"].items():
         points: dict[str, dict[str, Any]] = {}
         rows = one["rankings"][GROUP]["policies"][ALL]
+        if not all(map(_is_point, (*rows, *(row for length in one["lengths"].values() for row in length)))):
+            raise ValueError(f"what is drawn is not above 0 and below {MOST}")
         for row in rows:
             name, _, policy = row["drafter"].partition(": ")
-            points.setdefault(policy, {})[name] = row
-        lines = {name: one["lengths"][name] for name in document["groups"][GROUP]}
+            points.setdefault(policy, {})[shown(name)] = row
+        lines = {shown(name): one["lengths"][name] for name in document["groups"][GROUP]}
+        if not {name for named in points.values() for name in named} <= lines.keys():
+            raise ValueError("a drafter without its lengths")
+        if not is_count(rows[0]["num_questions"]):
+            raise ValueError("num_questions")
         asked = f"{rows[0]['num_questions']} questions that nothing was tuned on"
-        said = f"modelled by {document['profile']['name']}, over {asked}; intervals of the acceptance length: 95 %"
-        made[target] = {"lines": lines, "points": points, "note": said}
+        said = (
+            f"modelled by {shown(document['profile']['name'])}, over {asked}; intervals of the acceptance length: 95 %"
+        )
+        made[shown(target)] = {"lines": lines, "points": points, "note": said}
     if not made:
         raise ValueError("no target")
     return made
+
+
+def _is_point(row: Mapping[str, Any]) -> bool:
+    """Whether a setting of a drafter has its place in the figure."""
+    ends = (row.get(f"{Y}_{end}") for end in ("low", "high"))
+    is_placed = all(is_finite(row[key]) and 0 < row[key] < MOST for key in (X, Y, "speedup_ratio"))
+    return is_placed and all(end is None or is_finite(end) for end in ends)
 
 
 main = Command("head_to_head", __doc__, figure, read=read, takes="what experiments.heads_table printed")

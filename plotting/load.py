@@ -29,6 +29,7 @@ from specdec.ranking.statistics import Value
 from specdec.views import palette
 from specdec.views.palette import GREY, label_of
 
+DRAWN = {"speedup", "break_even_len"}
 LOADS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -85,9 +86,17 @@ def loads(tables: Sequence[LoadTable]) -> list[float]:
 
 
 def best_by_kind(tables: Sequence[LoadTable]) -> Mapping[str, list[LoadRow]]:
-    """Of each kind of drafter the best setting at each load."""
+    """Of each kind of drafter the best setting at each load. Raises UserError."""
     kinds = dict.fromkeys(row.kind for row in tables[0].choices if row.name != PLAIN)
-    return {kind: [next(row for row in table.choices if row.kind == kind) for table in tables] for kind in kinds}
+    return {kind: [_best(table, kind) for table in tables] for kind in kinds}
+
+
+def _best(table: LoadTable, kind: str) -> LoadRow:
+    """UserError where a file does not say what is drawn of it."""
+    found = next((row for row in table.choices if row.kind == kind), None)
+    if found is None or not found.values.keys() >= DRAWN:
+        raise UserError(f"the input lacks the speedup of {kind}, {table.load.label}, or its length to break even")
+    return found
 
 
 def changes(tables: Sequence[LoadTable]) -> list[tuple[float, LoadRow]]:
@@ -113,7 +122,8 @@ def build(options: Namespace) -> Figure:
         studies.append(simulated(folders, options))
     title = f"{studies[0].title}; " if len(studies) == 1 else ""
     profiles = ", ".join(dict.fromkeys(study.profile for study in studies))
-    has_bands = any(row.values["speedup"].low is not None for study in studies for row in study.tables[0].rows)
+    rows = [row for study in studies for row in study.tables[0].rows]
+    has_bands = any(one.low is not None for row in rows for name, one in row.values.items() if name in DRAWN)
     bands = "bands: 95 % intervals; " if has_bands else ""
     return figure(studies, f"simulated by {profiles}; {title}{bands}dotted: the acceptance length that it has")
 

@@ -26,6 +26,7 @@ from specdec.latency.profile import MEASURED, LatencyProfile, load_profiles
 from specdec.ranking.statistics import Value
 from specdec.ranking.table import Row, Table
 from specdec.ranking.table_files import is_finite, read_json
+from specdec.text import shown
 from specdec.views import palette
 from specdec.views.captions import have_intervals, interval_note, questions_note
 from specdec.views.palette import Look
@@ -129,19 +130,23 @@ def pairs_of(tables: Sequence[Table]) -> list[Pair]:
 
 def read_cases(path: Path) -> list[Pair] | None:
     """The cases of a profile_speculation JSON, or of a document that holds it under "speculation"; else None.
-    UserError for a speedup that is not a finite number."""
+    UserError for a speedup that is none."""
     document = read_json(path)
     document = document.get("speculation", document) if isinstance(document, dict) else document
     if not isinstance(document, dict) or not isinstance(document.get("cases"), dict):
         return None
-    device = document.get("provenance", {}).get("device_name", "?")
-    made, where = [], f"{document.get('target', '?')}, {document.get('engine', '?')}, {device}"
+    machine = document.get("provenance")
+    device = machine.get("device_name", "?") if isinstance(machine, dict) else "?"
+    made, where = (
+        [],
+        ", ".join(shown(one) for one in (document.get("target", "?"), document.get("engine", "?"), device)),
+    )
     for name, case in document["cases"].items():
         speeds = [case.get(key) if isinstance(case, dict) else None for key in ("measured_speedup", "modelled_speedup")]
-        measured, modelled = (Value(speed) if is_finite(speed) else None for speed in speeds)
+        measured, modelled = (Value(speed) if is_finite(speed) and speed > 0 else None for speed in speeds)
         if measured is None or modelled is None:
-            raise UserError(f"{path}: case {name} has no finite measured and modelled speedup")
-        made.append(Pair("", in_words(name), f"{path.stem} ({where})", measured, modelled))
+            raise UserError(f"{path}: case {shown(name)} has no finite measured and modelled speedup above 0")
+        made.append(Pair("", shown(in_words(name)), f"{shown(path.stem)} ({where})", measured, modelled))
     return made
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from plotting import style
 from plotting.sweeps import Series, require_sweep, sweeps
 from specdec.drafters.base import Spec
+from specdec.errors import UserError
 from specdec.ranking.statistics import Value
 from specdec.ranking.table import Table
 from specdec.views import palette
@@ -48,6 +49,9 @@ class Sweep:
                 for one in references:
                     known = [series for kind in self.kinds for series in sweeps(one.rows, kind, self.axis, quantity)]
                     values += draw_quantity(grid[row][column], known, quantity, f"{one.title}: ")
+            if not values:
+                what = QUANTITY_LABELS[quantity].partition("\n")[0]
+                raise UserError(f"the input does not say the {what} of any setting: give records, or a ranking of them")
             if limits := style.framed(values):
                 grid[row][0].set_ylim(limits)
             if quantity == "acceptance_rate":

@@ -7,7 +7,6 @@ Input is the training.json of a head (or its *.curve.json while it is trained), 
 file of several: {"heads": {NAME: training.json}}. Each is called by its name there, by its family, or by its file.
 """
 
-import json
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,8 @@ from matplotlib.figure import Figure
 from plotting import style
 from plotting.cli import Command
 from specdec.errors import MALFORMED, UserError, user_error
+from specdec.records.fields import is_number, parse_json
+from specdec.text import shown
 from specdec.views import palette
 
 REPORT = "training.json"
@@ -49,17 +50,16 @@ def figure(curves: Mapping[str, Curve]) -> Figure:
 
 def read_curves(path: Path) -> dict[str, Curve]:
     """Name -> curve of a file. Raises UserError for one that holds none."""
-    with user_error(f"read {path}"):
-        text = path.read_text(encoding="utf-8")
     try:
-        found = json.loads(text)
+        with user_error(f"read {path}"):
+            found = parse_json(path.read_text(encoding="utf-8"))
         heads = found["heads"] if isinstance(found, dict) and "heads" in found else {"": found}
         curves: dict[str, Curve] = {
-            name or _name(path, one): [dict(look) for look in (one["curve"] if isinstance(one, dict) else one)]
+            shown(name or _name(path, one)): [dict(look) for look in (one["curve"] if isinstance(one, dict) else one)]
             for name, one in heads.items()
         }
         for look in (look for curve in curves.values() for look in curve):
-            if not all(isinstance(look[key], int | float) for key in ("tokens", "questions", *PANELS)):
+            if not all(is_number(look[key]) and look[key] >= 0 for key in ("tokens", "questions", *PANELS)):
                 raise TypeError("not a number")
     except MALFORMED:
         curves = {}

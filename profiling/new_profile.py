@@ -5,7 +5,6 @@ hardware adds its entry.
 """
 
 import argparse
-import json
 import re
 import sys
 from dataclasses import dataclass, field
@@ -14,7 +13,8 @@ from typing import Any
 
 from specdec.commands.flags import StrictParser
 from specdec.errors import UserError
-from specdec.latency.profile import LatencyProfile, check_own_name, known_profiles, load_profile, save_profile
+from specdec.latency.profile import MIN_MS, LatencyProfile, check_own_name, known_profiles, load_profile, save_profile
+from specdec.records.fields import is_ms, parse_json
 
 
 @dataclass(frozen=True)
@@ -153,15 +153,16 @@ def read_result(name: str, flag: str) -> dict[str, Any]:
     try:
         text = Path(name).read_text(encoding="utf-8")
         try:
-            found = json.loads(text)
+            found = parse_json(text)
         except ValueError:
-            found = json.loads(text.strip().rpartition("\n")[2])
+            found = parse_json(text.strip().rpartition("\n")[2])
     except OSError as error:
         raise UserError(f"{flag}: cannot read {name}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{flag}: {name} does not end with the JSON that a profiler prints") from error
     times = found.get("ms_per_token") if isinstance(found, dict) else None
-    if not (isinstance(times, dict) and isinstance(times.get("median"), float)) and not is_profile(found):
+    is_time = isinstance(times, dict) and is_ms(times.get("median")) and times["median"] >= MIN_MS
+    if not is_time and not is_profile(found):
         raise UserError(f"{flag}: {name} is not what a profiler prints: it has no ms_per_token")
     return found
 

@@ -11,12 +11,12 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from damaging import SEEDS, either, to_json, tried
 from examples import many
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +30,6 @@ from experiments.fuzz_records import Judge, tags_of
 from specdec.commands import rank as parse_log
 from specdec.drafters.ar import ArDynamic, ArStatic
 from specdec.drafters.block_diffusion import DllmStatic, FailFast
-from specdec.errors import UserError
 from specdec.latency.pricing import Pricing
 from specdec.latency.profile import PROFILE_DIR, load_profile, resolve_target, verification_ms
 from specdec.questions.grading import is_correct
@@ -43,26 +42,7 @@ from specdec.traces.replay import replay
 from specdec.traces.trace import Trace, load_trace
 from specdec.views.record_text import record_lines
 
-SEEDS = st.integers(0, 2**64)
 PRICING = Pricing((load_profile("vLLM_A6000"),))
-
-
-def tried(work: Callable[[], Any]) -> Any:
-    """What `work` gives; None where it refuses in one line, as a user is told."""
-    try:
-        return work()
-    except UserError as error:
-        assert " ".join(str(error).split())
-        return None
-
-
-def either(data: bytes, rng: random.Random, read: Callable[[bytes], Any], write: Callable[[Any], bytes]) -> bytes:
-    """Damage in the bytes, or to the values that they hold."""
-    return damaged(data, rng) if rng.random() < 0.5 else write(exchanged(read(data), rng))
-
-
-def to_json(value: Any) -> bytes:
-    return json.dumps(value).encode("utf-8", "surrogatepass")
 
 
 @pytest.fixture(scope="module")

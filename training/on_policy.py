@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from specdec.errors import UserError
+from specdec.errors import MALFORMED, UserError
 from specdec.records.pickles import write_atomic
 from training import ranks
 from training.batches import TokenDocs, pack_documents
@@ -208,6 +208,6 @@ def read_curve(path: Path) -> list[dict[str, Any]]:
     """What a log of looks holds; nothing where there is none that can be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, *MALFORMED):
         return []
     return found if isinstance(found, list) else []

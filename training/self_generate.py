@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from specdec.errors import MALFORMED, UserError
 from specdec.models.checkpoints import find_model
+from specdec.records.fields import is_count, is_tokens
 from specdec.records.identity import first_difference
 from training import ranks
 from training.answers import Answers, DecodeSettings, save_answers
@@ -49,6 +50,8 @@ def _read_partial(path: Path, identity: dict) -> dict[int, list[int]]:
         if not isinstance(header, dict):
             raise TypeError("no header")
         found = {number: answer for line in lines for number, answer in zip(line["rows"], line["answers"], strict=True)}
+        if not all(is_count(number) and is_tokens(answer) for number, answer in found.items()):
+            raise TypeError("no tokens")
     except MALFORMED:
         raise UserError(f"{path} holds no partial answers: delete it") from None
     difference = first_difference(header, identity)

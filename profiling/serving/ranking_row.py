@@ -11,6 +11,7 @@ from typing import Any
 from profiling.serving.metrics import UNKNOWN, YES
 from profiling.serving.stream import ALL_ENDS, STOP
 from specdec.errors import UserError
+from specdec.latency.profile import MIN_MS
 from specdec.records.fields import MAX_MS
 
 ALIKE = ("engine", "target", "dataset", "prompt_style", "max_new_tokens", "concurrency")
@@ -75,7 +76,7 @@ def _is_trial(trial: Any) -> bool:
     if not isinstance(trial, dict) or type(trial.get("question_id")) is not int:
         return False
     ms = trial.get("ms_per_token")
-    return isinstance(ms, float) and 0 < ms < MAX_MS
+    return isinstance(ms, float) and MIN_MS <= ms < MAX_MS
 
 
 def by_question(trials: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:

@@ -14,6 +14,7 @@ from profiling.new_profile import DraftCost
 from profiling.serving.metrics import YES
 from profiling.serving.ranking_row import ALIKE, ALIKE_IF_SAID
 from specdec.errors import MALFORMED, UserError
+from specdec.records.fields import is_count, is_ms
 
 AR_METHODS = ("draft_model", "standalone")  # whose drafters are AR models, which every profile prices
 
@@ -32,6 +33,9 @@ def step_cost(found: dict[str, Any], flag: str) -> StepCost:
     try:
         pairs = [(one["decode_ms"], one["speculation"]["num_rounds"]) for one in found["trials"]]
         counts = found["speculation"]
+        numbers = [rounds for _, rounds in pairs] + [counts["num_rounds"], counts["num_drafted"]]
+        if not all(is_ms(ms) for ms, _ in pairs) or not all(map(is_count, numbers)):
+            raise ValueError("times and counts")
         times = [ms / rounds for ms, rounds in pairs]
         return StepCost(counts["num_drafted"] / counts["num_rounds"], statistics.median(times), len(times))
     except MALFORMED as error:

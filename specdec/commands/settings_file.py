@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from specdec.errors import UserError, user_error
+from specdec.errors import MALFORMED, UserError, user_error
 
 Actions = Mapping[str, argparse.Action]  # by flag, "--tau"
 Converter = Callable[[argparse.Action, list[str]], Any]  # what argparse makes of the words after a flag
@@ -25,7 +25,7 @@ def read_settings(path: str, actions: Actions, convert: Converter) -> dict[str, 
     try:
         with user_error(f"read the settings {path}"), open(path, "rb") as file:
             found = tomllib.load(file)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         raise UserError(f"the settings {path} are not TOML ({error})") from error
     made: dict[str, Any] = {}
     for name, value in found.items():

@@ -17,11 +17,13 @@ from typing import Any, Self
 
 from specdec.decoding.stopping import Run, Window, stops_within
 from specdec.errors import MALFORMED, UserError, user_error
+from specdec.records.fields import is_confidences, is_number, is_tokens, parse_json
 from specdec.records.identity import Identity, current_name
 
 VERSION = 1
 FILE_NAME = "calibration.json"
 PASSES_AHEAD = 6
+MAX_TOKENS = 1e9  # that a pass could bring
 EASE_EDGES = (0.4, 0.6, 0.75, 0.85, 0.93, 0.97)  # between classes of the least probable token's acceptance
 
 
@@ -31,6 +33,13 @@ class Curve:
 
     confidences: list[float]
     acceptance: list[float]
+
+    def check(self) -> None:
+        """Raises ValueError unless it has points in order, of probabilities."""
+        if not (is_confidences(self.confidences) and is_confidences(self.acceptance)):
+            raise ValueError("a curve of what are not probabilities")
+        if not 0 < len(self.confidences) == len(self.acceptance) or self.confidences != sorted(self.confidences):
+            raise ValueError("a curve without points, or not in their order")
 
     def __call__(self, confidence: float) -> float:
         """Example: `Curve([0.2, 0.6], [0.1, 0.9])(0.4) == 0.5`."""
@@ -79,15 +88,28 @@ class Calibration:
         if data.pop("version") != VERSION:
             raise ValueError("made by another version")
         made = cls(**data | {"curve": Curve(**data["curve"])})
-        size = [[PASSES_AHEAD] * (len(EASE_EDGES) + 1)] * num_places(made.identity)
-        if any([[len(row) for row in rows] for rows in table] != size for table in (made.gains, made.growth)):
-            raise ValueError("a table of another size")
-        if not 0 < len(made.curve.confidences) == len(made.curve.acceptance):
-            raise ValueError("a curve without points")
+        sizes = [made.identity[name] for name in ("block_size", "small_block_size") if "block_size" in made.identity]
+        if not all(type(size) is int and size > 0 for size in sizes):
+            raise ValueError(f"blocks of {sizes}")
+        for table in (made.gains, made.growth):
+            if len(table) != num_places(made.identity) or not all(map(_is_of_place, table)):
+                raise ValueError("a table of another size, or of no numbers of tokens")
+        made.curve.check()
+        if not all(is_number(rate) and rate > 0 for rate in made.rates.values()):
+            raise ValueError("a rate that is none")
         for dataset, number, prompt in made.learnt_from:
             if (type(dataset), type(number), type(prompt)) != (str, int, str):
                 raise ValueError("a question that is none")
+        if not is_tokens(made.question_ids):
+            raise ValueError("a question without a number")
         return made
+
+
+def _is_of_place(rows: list[list[float]]) -> bool:
+    """Whether these are what more passes bring at one place, by ease and number of passes."""
+    sizes = [len(row) for row in rows]
+    are_tokens = (is_number(value) and 0 <= value < MAX_TOKENS for row in rows for value in row)
+    return sizes == [PASSES_AHEAD] * (len(EASE_EDGES) + 1) and all(are_tokens)
 
 
 def place_of(position: int, block_size: int, small_block_size: int) -> int:
@@ -240,8 +262,8 @@ def load_calibration(path: Path, name: str) -> Calibration:
     how = "make it with: python -m specdec.calibrate TRACE_DIR"
     try:
         with user_error(f"read the calibration {path}", how):
-            found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+            found = parse_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise UserError(f"{path} is not a calibration ({error}); {how}") from None
     found = {current_name(key): value for key, value in found.items()} if isinstance(found, dict) else {}
     if name not in found:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from specdec.records.fields import is_count, is_number
+
 Options = Mapping[str, Any]  # values of the flags of families, by name; a flag that is not in it has its default
 
 
@@ -38,14 +40,16 @@ def setting(help_text: str, default: Any = False, **more: Any) -> Any:
 
 
 def number(kind: type, is_fine: Callable[[Any], bool], wanted: str) -> Callable[[str], Any]:
-    """What argparse reads a flag's numbers by; of any other text it says that it is not `wanted`."""
+    """What argparse reads a flag's numbers by; of any other text, and of a number that no record could hold, it says
+    that it is not `wanted`."""
 
     def read(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError:
             value = None
-        if value is None or not is_fine(value):
+        is_known = value is not None and (is_count(abs(value)) if kind is int else is_number(value))
+        if not is_known or not is_fine(value):
             several = f": give several with blanks, {' '.join(text.split(','))}" if _is_list(text) else ""
             raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}{several}")
         return value

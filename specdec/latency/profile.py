@@ -14,7 +14,7 @@ import numpy as np
 
 import specdec
 from specdec.errors import UserError, user_error
-from specdec.latency.rows import RowTables, parse_rows, rows_lines
+from specdec.latency.rows import MAX_MS, MIN_MS, RowTables, parse_rows, rows_lines
 from specdec.latency.tree_costs import TreeCosts
 from specdec.records.pickles import write_atomic
 from specdec.records.record import target_name
@@ -231,12 +231,22 @@ def _parse_profile(raw: object) -> LatencyProfile:
         draft_pass_ms=_number(fields["draft_pass_ms"], "draft_pass_ms"),
         target_ms_per_token={_name(target, "target_ms_per_token"): ms for target, ms in targets.items()},
         verify_ms=tables,
-        provenance=_object(fields["provenance"], "provenance"),
+        provenance=_provenance(fields["provenance"]),
         **{key: _number(fields[key], key) for key in ("ar_draft_pass_ms",) if key in fields},
         family_pass_ms=_families(fields["family_pass_ms"], targets) if "family_pass_ms" in fields else {},
         trees=_trees(fields.get("trees", {}), targets, fields.get("family_pass_ms", {})),
         rows=parse_rows(fields["rows"], tables) if "rows" in fields else None,
     )
+
+
+def _provenance(raw: object) -> dict:
+    """What a profile says of itself, which goes into those that grow from it. Raises UserError."""
+    found = _object(raw, "provenance")
+    try:
+        json.dumps(found, allow_nan=False)
+    except (ValueError, RecursionError):
+        raise UserError("provenance holds NaN or infinity, which no JSON has, or is nested too deep") from None
+    return found
 
 
 def _families(raw: object, targets: dict[str, float]) -> dict[str, float | dict[str, float]]:
@@ -296,8 +306,8 @@ def _milliseconds(value: object, where: str) -> dict[str, float]:
 
 
 def _number(value: object, where: str) -> float:
-    # the bound also keeps out nan, infinity and integers too long for a float
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e9:
+    # the bounds also keep out nan, infinity, integers too long for a float and what nothing can be divided by
+    if not isinstance(value, int | float) or isinstance(value, bool) or not MIN_MS <= value < MAX_MS:
         raise UserError(f"{where} must be a positive number of milliseconds, not {value!r:.40}")
     return float(value)
 

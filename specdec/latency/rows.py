@@ -14,6 +14,7 @@ import numpy as np
 
 from specdec.errors import MALFORMED, UserError
 
+MIN_MS, MAX_MS = 1e-6, 1e9  # of a pass: from a nanosecond to eleven days
 AXES = ("requests", "tokens", "contexts")
 _LEAST = {"requests": 1, "tokens": 1, "contexts": 0}
 _OPTIONAL = ("kv_tokens",)
@@ -84,7 +85,7 @@ def parse_rows(raw: Any, targets: Mapping[str, Any]) -> RowTables:
     """The `rows` of a profile's file, whose verifications `targets` have. Raises UserError."""
     fields = _object(raw, "rows", ("context", "verify", "passes"))
     context = fields["context"]
-    if type(context) is not int or context < 0:
+    if type(context) is not int or not 0 <= context < 1e9:
         raise UserError(f"rows.context must be a number of tokens, not {context!r:.40}")
     verify, passes = (_tables(fields[key], f"rows.{key}") for key in ("verify", "passes"))
     for name in verify:
@@ -127,10 +128,10 @@ def _rows(raw: Any, where: str) -> Rows:
         ms_RKX = np.array(fields["ms"], float)
     except MALFORMED:
         ms_RKX = np.zeros(0)
-    if ms_RKX.shape != shape or not np.all((ms_RKX > 0) & (ms_RKX < 1e9)):
+    if ms_RKX.shape != shape or not np.all((ms_RKX >= MIN_MS) & (ms_RKX < MAX_MS)):
         raise UserError(f"{where}.ms must be {' x '.join(map(str, shape))} positive numbers of milliseconds")
     room = fields.get("kv_tokens")
-    if room is not None and (type(room) is not int or room < 1):
+    if room is not None and (type(room) is not int or not 1 <= room < 1e18):
         raise UserError(f"{where}.kv_tokens must be a number of tokens, not {room!r:.40}")
     ms = tuple(tuple(map(tuple, table)) for table in ms_RKX.tolist())
     return Rows(**points, ms=ms, kv_tokens=room)

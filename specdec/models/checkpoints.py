@@ -241,6 +241,8 @@ def weight_files(source: ModelSource) -> list[Path]:
     if index.is_file():
         try:
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            if not all(isinstance(name, str) for name in shards):
+                raise TypeError("not the name of a file")
         except MALFORMED as error:
             raise UserError(f"{index} is damaged: fetch it again") from error
         if absent := sorted(shards - {file.name for file in files}):

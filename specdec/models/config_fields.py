@@ -3,7 +3,6 @@
 They are the same for all architectures; what one of them reads besides, its row in `architectures.py` says.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ ACTIVATIONS = (
     *("silu", "swish", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu"),
     *("relu", "relu2", "relu6", "tanh", "sigmoid", "mish"),
 )
+MAX_SIZE, MAX_NUMBER = 2**31, 1e30  # what networks are far from, and float32 still holds
 LAYER_KINDS = ("full_attention", "sliding_attention")
 
 
@@ -33,11 +33,11 @@ class Kind:
 
 
 def is_size(value: Any) -> bool:
-    return type(value) is int and value >= 1
+    return type(value) is int and 1 <= value < MAX_SIZE
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value > 0
+    return type(value) in (int, float) and 0 < value < MAX_NUMBER
 
 
 def _is_switch(value: Any) -> bool:
@@ -52,12 +52,12 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
+def is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < MAX_SIZE
 
 
 def _are_layers(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_count, value))
+    return isinstance(value, list) and all(map(is_count, value))
 
 
 def _are_kinds(value: Any) -> bool:
@@ -73,7 +73,7 @@ SHARE = Kind("a share of each head", lambda value: _is_number(value) and value <
 SWITCH = Kind("true or false", _is_switch)
 ACTIVATION = Kind("an activation that is known here", _is_activation)
 ROPE = Kind("a JSON object", _is_object, is_nullable=True)
-COUNT = Kind("a number of layers", _is_count)
+COUNT = Kind("a number of layers", is_count)
 LAYERS = Kind("a list of layers", _are_layers, is_nullable=True)
 KINDS = Kind("a list of full_attention and sliding_attention", _are_kinds, is_nullable=True)
 
@@ -101,6 +101,14 @@ def given(config: Mapping[str, Any], name: str, otherwise: Any) -> Any:
     """What a config.json says of a field, or `otherwise`: no field and null are alike, and 0 is neither."""
     value = config.get(name)
     return otherwise if value is None else value
+
+
+def whole(config: Mapping[str, Any], name: str, otherwise: int | None = None, least: int = 1) -> int:
+    """A size, or a number from `least` on, as a config.json has it. Raises ValueError for anything else."""
+    value = given(config, name, otherwise)
+    if type(value) is not int or not least <= value < MAX_SIZE:
+        raise ValueError(f"{name} {value!r:.40}")
+    return value
 
 
 @dataclass(frozen=True)

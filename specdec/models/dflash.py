@@ -17,7 +17,7 @@ from transformers import Qwen3Config
 
 from specdec.errors import MALFORMED, UserError
 from specdec.models.checkpoints import ModelSource
-from specdec.models.config_fields import NUMBER, given
+from specdec.models.config_fields import MAX_SIZE, NUMBER, given, whole
 from specdec.models.dflash_layers import LayerKind
 from specdec.models.dflash_network import DflashSettings
 from specdec.models.dflash_parts import MARKOV_KINDS, Convolution, Markov, Part, Selector
@@ -140,23 +140,23 @@ def _read_dflash(settings: Mapping[str, Any], source: HeadSource) -> DflashHead:
         layer,
         _layer_kinds(settings, source),
         _size(block_size, source),
-        int(settings["mask_token_id"]),
+        whole(settings, "mask_token_id", least=0),
         first_slot=0 if is_shifted else 1,
         num_drafts=block_size if is_anchor_first else block_size - 1,
         embedding_scale=_scale(settings, "input_embedding_scale"),
         logit_scale=_scale(settings, "output_multiplier"),
-        logit_cap=max(float(settings.get("final_logit_softcapping") or 0.0), 0.0),
+        logit_cap=_cap(settings),
         parts=_dspark_parts(settings, source),
     )
 
 
 def _read_dflash2(settings: Mapping[str, Any], source: HeadSource) -> DflashHead:
     head = _read_dflash(settings, source)
-    convolution = Convolution(int(settings["conv_kernel_size"]), int(settings["conv_group_size"]))
-    if min(vars(convolution).values()) < 1 or head.layer["hidden_size"] % convolution.group_size:
+    convolution = Convolution(whole(settings, "conv_kernel_size"), whole(settings, "conv_group_size"))
+    if head.layer["hidden_size"] % convolution.group_size:
         raise ValueError(f"convolutions of groups of {convolution.group_size}")
-    selector = Selector(int(settings["selector_rank"]), int(settings["selector_top_k"]))
-    if not 1 <= selector.top_k <= head.vocab_size:
+    selector = Selector(whole(settings, "selector_rank"), whole(settings, "selector_top_k"))
+    if selector.top_k > head.vocab_size:
         raise ValueError(f"a selector among {selector.top_k}")
     return _with(head, parts=(*head.parts, convolution, selector))
 
@@ -164,7 +164,7 @@ def _read_dflash2(settings: Mapping[str, Any], source: HeadSource) -> DflashHead
 def _read_deepspec(settings: Mapping[str, Any], source: HeadSource) -> DflashHead:
     """Blocks that begin at the anchor: slot k predicts the token after its place. Its programs apply no window, and
     blocks see both sides."""
-    head = _read_dflash({**settings, "block_size": int(settings["block_size"])}, source)
+    head = _read_dflash({**settings, "block_size": whole(settings, "block_size")}, source)
     return _with(head, layer_kinds=(LayerKind(is_causal=False),) * len(head.layer_kinds))
 
 
@@ -192,13 +192,23 @@ def _with(head: DflashHead, **changes: Any) -> DflashHead:
 
 
 def _scale(settings: Mapping[str, Any], name: str) -> float:
-    scale = float(given(settings, name, 1.0))
+    scale = given(settings, name, 1.0)
     if not NUMBER.is_fine(scale):
-        raise ValueError(f"{name} {scale}")
-    return scale
+        raise ValueError(f"{name} {scale!r:.40}")
+    return float(scale)
+
+
+def _cap(settings: Mapping[str, Any]) -> float:
+    """0: logits are not capped."""
+    cap = settings.get("final_logit_softcapping") or 0.0
+    if not NUMBER.is_fine(cap) and not (type(cap) in (int, float) and cap <= 0):
+        raise ValueError(f"final_logit_softcapping {cap!r:.40}")
+    return max(float(cap), 0.0)
 
 
 def _size(block_size: int, source: HeadSource) -> int:
+    if block_size >= MAX_SIZE:
+        raise ValueError(f"block_size {block_size!r:.40}")
     if block_size < 2:
         raise UserError(f"{source.title} has blocks of {block_size}: with the anchor they have 2 slots at least")
     return block_size
@@ -206,7 +216,7 @@ def _size(block_size: int, source: HeadSource) -> int:
 
 def _dspark_parts(settings: Mapping[str, Any], source: HeadSource) -> tuple[Part, ...]:
     """The Markov head, with its confidence head or without."""
-    rank, has_confidences = int(settings.get("markov_rank") or 0), bool(settings.get("enable_confidence_head"))
+    rank, has_confidences = whole(settings, "markov_rank", 0, least=0), bool(settings.get("enable_confidence_head"))
     if not rank and not has_confidences:
         return ()
     kind = str(settings.get("markov_head_type", "vanilla")).lower()
@@ -224,11 +234,8 @@ def _made_for(settings: Mapping[str, Any], source: HeadSource, layer: Mapping[st
     stated = settings.get("target_layer_ids")
     if stated is None:
         stated = default_taps(num_layers or source.target.config["num_hidden_layers"], layer["num_hidden_layers"])
-    taps = tuple(stated)
-    if not taps or any(type(tap) is not int for tap in taps):
-        raise ValueError(f"target_layer_ids {stated}")
     verifier = settings.get("target_model_name_or_path")
-    return MadeFor(taps, layer["hidden_size"], layer["vocab_size"], num_layers, verifier)
+    return MadeFor(tuple(stated), layer["hidden_size"], layer["vocab_size"], num_layers, verifier)
 
 
 def default_taps(num_target_layers: int, num_layers: int) -> list[int]:
@@ -243,11 +250,11 @@ def default_taps(num_target_layers: int, num_layers: int) -> list[int]:
 
 def _layer_kinds(settings: Mapping[str, Any], source: HeadSource) -> tuple[LayerKind, ...]:
     """A sliding layer's block is causal unless config.json says for all layers whether they are."""
-    count, has_window = int(settings["num_hidden_layers"]), bool(settings.get("use_sliding_window"))
-    first = int(settings.get("max_window_layers", 28)) if has_window else count  # as Qwen3 has it
+    count, has_window = whole(settings, "num_hidden_layers"), bool(settings.get("use_sliding_window"))
+    first = whole(settings, "max_window_layers", 28, least=0) if has_window else count  # as Qwen3 has it
     kinds = settings.get("layer_types") or [FULL if index < first else SLIDING for index in range(count)]
-    window = int(given(settings, "sliding_window", 4096)) if has_window else None
-    if len(kinds) != count or not {FULL, SLIDING}.issuperset(kinds) or (window is not None and window < 1):
+    window = whole(settings, "sliding_window", 4096) if has_window else None
+    if len(kinds) != count or not {FULL, SLIDING}.issuperset(kinds):
         raise ValueError(f"layer_types {kinds} of {count} layers, window {window}")
     said = [settings[name] for name in ("is_causal", "causal_head", "causal") if settings.get(name) is not None]
     if len(set(map(bool, said))) > 1:

@@ -16,7 +16,7 @@ from transformers import LlamaConfig, Qwen3Config
 
 from specdec.errors import MALFORMED, UserError
 from specdec.models.checkpoints import ModelSource
-from specdec.models.config_fields import given
+from specdec.models.config_fields import whole
 from specdec.models.eagle3_levels import Eagle3Levels
 from specdec.models.eagle3_settings import Eagle3Settings
 from specdec.models.eagle3_trees import Eagle3Trees
@@ -136,14 +136,14 @@ def read_eagle3(source: HeadSource) -> Eagle3Head:
 def _read_safeailab(config: Mapping[str, Any], source: HeadSource) -> Eagle3Head:
     layer = _layer_of(config, "llama", source)
     named = (config.get("eagle_config") or {}).get("eagle_aux_hidden_state_layer_ids")
-    target_size = int(given(config, "target_hidden_size", layer["hidden_size"]))
-    taps = _default_taps(source) if named is None else tuple(map(int, named))  # outputs, as SGLang reads them
+    target_size = whole(config, "target_hidden_size", layer["hidden_size"])
+    taps = _default_taps(source) if named is None else tuple(named)  # outputs, as SGLang reads them
     return Eagle3Head(
         MadeFor(taps, target_size, layer["vocab_size"]),
         layer,
         "midlayer",
         target_size,
-        int(given(config, "draft_vocab_size", layer["vocab_size"])),
+        whole(config, "draft_vocab_size", layer["vocab_size"]),
         has_normed_taps=bool(config.get("fc_norm")),
         feeds_normed=bool(config.get("norm_output")),
     )
@@ -153,16 +153,16 @@ def _read_speculators(config: Mapping[str, Any], source: HeadSource) -> Eagle3He
     kind = str(config["transformer_layer_config"].get("model_type", "qwen3"))
     layer = _layer_of(config["transformer_layer_config"], kind, source)
     named = config.get("eagle_aux_hidden_state_layer_ids")
-    target_size = int(given(config, "target_hidden_size", layer["hidden_size"]))
+    target_size = whole(config, "target_hidden_size", layer["hidden_size"])
     # Indices of hidden states, of which the embeddings' is 0: what goes into a layer, not what comes out.
-    taps = _default_taps(source) if named is None else tuple(int(one) - 1 for one in named)
+    taps = _default_taps(source) if named is None else tuple(one - 1 for one in named)
     verifier = ((config.get("speculators_config") or {}).get("verifier") or {}).get("name_or_path")
     return Eagle3Head(
         MadeFor(taps, target_size, layer["vocab_size"], verifier=verifier),
         layer,
         "layers.0",
         target_size,
-        int(config["draft_vocab_size"]),
+        whole(config, "draft_vocab_size"),
         is_normed_residual=bool(config.get("norm_before_residual")),
         has_normed_input=bool(config.get("norm_before_fc")),
         has_normed_taps=bool(config.get("fc_norm")),
@@ -174,7 +174,7 @@ def _read_speculators(config: Mapping[str, Any], source: HeadSource) -> Eagle3He
 def _read_deepspec(config: Mapping[str, Any], source: HeadSource) -> Eagle3Head:
     layer, verifier = _layer_of(config, "qwen3", source), config.get("target_model_name_or_path")
     made_for = MadeFor(
-        tuple(map(int, config["target_layer_ids"])),
+        tuple(config["target_layer_ids"]),
         layer["hidden_size"],
         layer["vocab_size"],
         config.get("num_target_layers"),

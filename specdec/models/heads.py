@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from specdec.errors import UserError
 from specdec.models.checkpoints import TARGET, ModelSource, Role, find_folder, find_model, read_config, weight_files
+from specdec.models.config_fields import is_size
 from specdec.models.tensors import Shapes, shapes_in
 
 if TYPE_CHECKING:
@@ -129,6 +130,14 @@ class MadeFor:
     vocab_size: int
     num_layers: int | None = None
     verifier: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no target is."""
+        sizes = [self.hidden_size, self.vocab_size, *([] if self.num_layers is None else [self.num_layers])]
+        if not all(map(is_size, sizes)) or not self.taps or any(type(tap) is not int for tap in self.taps):
+            raise ValueError(f"a target of the sizes {sizes}, of which it reads the layers {self.taps}")
+        if self.verifier is not None and not isinstance(self.verifier, str):
+            raise ValueError(f"a target called {self.verifier!r:.40}")
 
     def require(self, source: HeadSource, target: ModelSource) -> None:
         """Raise UserError where that is another target."""

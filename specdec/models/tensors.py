@@ -63,14 +63,22 @@ def _sizes_of_safetensors(file: Path) -> dict[str, tuple[int, ...]]:
                 raise ValueError("no header")
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)
-        sizes = {name: tuple(map(int, one["shape"])) for name, one in header.items()}
-        end = max((int(one["data_offsets"][1]) for one in header.values()), default=0)
+        sizes = {name: _sizes(one["shape"], *one["data_offsets"]) for name, one in header.items()}
+        end = max((one["data_offsets"][1] for one in header.values()), default=0)
         is_whole = file.stat().st_size == 8 + length + end
     except (OSError, *MALFORMED) as error:
         raise _unreadable(file) from error
     if not is_whole:
         raise _unreadable(file)
     return sizes
+
+
+def _sizes(sizes: Sequence[int], begin: int, end: int) -> tuple[int, ...]:
+    """Of a tensor between these bytes. Raises ValueError for what has no such size, or no room there."""
+    are_counts = all(type(one) is int and one >= 0 for one in (*sizes, begin, end))
+    if not are_counts or begin > end or math.prod(sizes) > 8 * (end - begin):
+        raise ValueError(f"sizes {sizes!r:.40} from byte {begin!r:.40} to {end!r:.40}")
+    return tuple(sizes)
 
 
 def _from_safetensors(file: Path, names: Sequence[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from specdec.errors import MALFORMED, UserError
 from specdec.models.checkpoints import BUNDLED, BUNDLED_DIR, SMOLLM2, TARGET
+from specdec.models.config_fields import is_count
 
 FILE_NAME = "tokenizer.json"
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -58,9 +59,11 @@ def token_bytes_of(tokenizer: dict[str, Any]) -> TokenBytes:
         by_id = {index: _sentence_piece(piece) for piece, index in vocabulary.items()}
     else:
         by_id = {index: f" {piece}".encode() for piece, index in vocabulary.items()}
-    added = {int(one["id"]): one for one in tokenizer.get("added_tokens") or ()}
+    added = {one["id"]: one for one in tokenizer.get("added_tokens") or ()}
     by_id |= {index: str(one["content"]).encode() for index, one in added.items()}
     specials = {index: str(one["content"]) for index, one in added.items() if one.get("special")}
+    if not all(map(is_count, (*by_id, *added))):
+        raise ValueError("a token without an id")
     return TokenBytes(by_id, specials)
 
 

@@ -9,16 +9,16 @@ A file is JSON (a list, JSON lines, or what a profiler printed, whose row has th
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from specdec.errors import UserError
-from specdec.records.fields import is_count, is_str, is_tokens
+from specdec.records.fields import is_count, is_str, is_tokens, parse_json
 
 _NEEDED = ("question_id", "num_drafted", "num_accepted")
+MAX_DIGITS = 20  # of a count; int() itself refuses 5,000
 _MORE = "more"  # cells of a row of CSV beyond its head
 _LISTS = ("accepted_per_position", "prompt_ids", "output_ids")
 
@@ -105,8 +105,8 @@ def _json_entries(text: str) -> Sequence[Any] | None:
     """The entries of a JSON document, of a profiler's last line or of JSON lines; None: it is neither."""
     for part in (text, text.strip().rpartition("\n")[2]):
         try:
-            found = json.loads(part)
-        except (ValueError, RecursionError):
+            found = parse_json(part)
+        except ValueError:
             continue
         if isinstance(found, dict) and isinstance(found.get("row"), dict):
             found = found["row"]
@@ -115,8 +115,8 @@ def _json_entries(text: str) -> Sequence[Any] | None:
         if isinstance(found, list):
             return found
     try:
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (ValueError, RecursionError):
+        return [parse_json(line) for line in text.splitlines() if line.strip()]
+    except ValueError:
         return None
 
 
@@ -129,7 +129,7 @@ def _of_csv(row: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(cell, str) or not cell.strip():
             continue
         words = cell.split()
-        is_number = all(word.isascii() and word.isdigit() for word in words)
+        is_number = all(word.isascii() and word.isdigit() and len(word) < MAX_DIGITS for word in words)
         if key in _LISTS:
             found[key] = [int(word) for word in words] if is_number else cell
         else:

@@ -4,7 +4,6 @@ Reads what a server's profiler printed (profiling/serving/ranking_row.py writes 
 speedup is the server's against the same server's plain decoding, whatever the ranking's prices are: a note says so.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Any
 
 from specdec.errors import MALFORMED, UserError
 from specdec.latency.pricing import Price
-from specdec.latency.profile import MEASURED
+from specdec.latency.profile import MEASURED, MIN_MS
 from specdec.ranking.entries import Entry
 from specdec.ranking.ranking import engines_of
 from specdec.ranking.source import Source
-from specdec.records.fields import MAX_MS, is_count
+from specdec.records.fields import MAX_MS, is_count, parse_json
 from specdec.text import visible
 
 _COUNTS = ("num_rounds", "num_emitted", "num_drafts", "num_drafted", "num_accepted")
@@ -112,7 +111,7 @@ def _read_row(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"--also: cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     try:
-        found = json.loads(text.strip().rpartition("\n")[2])
+        found = parse_json(text.strip().rpartition("\n")[2])
         row = found["row"]
     except MALFORMED as error:
         raise UserError(
@@ -134,12 +133,12 @@ def _check_row(row: dict[str, Any]) -> None:
         if isinstance(row[key], list | dict):
             raise TypeError(key)
     ids = [question["question_id"] for question in row["questions"]]
-    if not ids or len(set(ids)) < len(ids) or not all(type(value) is int for value in ids):
+    if not ids or len(set(ids)) < len(ids) or not all(map(is_count, ids)):
         raise ValueError("questions")
     if not all(key in question for question in row["questions"] for key in _COUNTS):
         raise ValueError("made by an earlier version, which took drafts for rounds")
     for question in row["questions"]:
         if not all(is_count(question[key]) for key in _COUNTS) or not question["num_rounds"]:
             raise ValueError("counts")
-        if not all(type(question[key]) in (int, float) and 0 < question[key] < MAX_MS for key in _TIMES):
+        if not all(type(question[key]) in (int, float) and MIN_MS <= question[key] < MAX_MS for key in _TIMES):
             raise ValueError("times")

@@ -15,8 +15,9 @@ from specdec.ranking.quantities import PARTS, QUANTITIES, values_from
 from specdec.ranking.source import Source
 from specdec.ranking.statistics import Value
 from specdec.ranking.table import Row, Table, agreeing
-from specdec.records.fields import is_number
+from specdec.records.fields import is_count, is_number
 from specdec.records.identity import current_name
+from specdec.text import shown
 
 
 def read_table_file(path: Path) -> list[Table]:
@@ -29,10 +30,10 @@ def read_table_file(path: Path) -> list[Table]:
             (entry["engine"], entry["rows"], entry.get("pass_accounting", OURS)) for entry in document["engines"]
         ]
         sources = [Source.from_builtins(source) for source in document.get("sources", [])]
-        title = str(document.get("label") or ", ".join(source.title for source in sources) or path.stem)
-        target = ", ".join(sorted({source.target or source.title for source in sources}))
+        title = shown(document.get("label") or ", ".join(source.title for source in sources) or path.stem)
+        target = shown(", ".join(sorted({source.target or source.title for source in sources})))
         made = [
-            Table(str(engine), agreeing([_row(row) for row in rows]), title, target, accounting=str(accounting))
+            Table(shown(engine), agreeing([_row(row) for row in rows]), title, target, accounting=shown(accounting))
             for engine, rows, accounting in engines
         ]
     except UserError as error:
@@ -63,16 +64,18 @@ def _row(row: dict[str, Any]) -> Row:
     """A row of a file. Plain decoding's time, which files leave out, follows from the ratio of sums."""
     name = current_name(str(row["drafter_name"]))
     parse_name(name)
-    sums = {part: value for part in PARTS if (value := _number(row, part)) is not None}
+    sums = {part: value for part in PARTS if (value := _positive(row, part)) is not None}
     values = {}
     for quantity in QUANTITIES.values():
-        value = _number(row, quantity.name)
+        value = _positive(row, quantity.name)
         if value is not None:
             bounds = (_number(row, f"{quantity.key}_{end}") for end in ("low", "high"))
             values[quantity.name] = Value(value, *bounds)
     if "total_ms" in values and "speedup_ratio" in values:
         sums["baseline_ms"] = values["speedup_ratio"].value * values["total_ms"].value
-    label, rank = str(row.get("label") or ""), row.get("rank")
+    label, rank = shown(row.get("label") or ""), row.get("rank")
+    if rank is not None and not (is_count(rank) and rank):
+        raise ValueError(f"rank {rank!r:.40}")
     return Row(name, sums, values_from(sums) | values, rank, standing=_standing(row), own_label=label)
 
 
@@ -86,6 +89,13 @@ def _standing(row: dict[str, Any]) -> str:
     if said not in ("", BEST, EQUAL, BEHIND, UNDECIDED):
         raise ValueError(f"standing {said!r:.40}")
     return str(said)
+
+
+def _positive(row: dict[str, Any], key: str) -> float | None:
+    value = _number(row, key)
+    if value is not None and value < 0:
+        raise UserError(f"{row.get('drafter_name')}: {key} is {value!r:.40}, and not at least 0")
+    return value
 
 
 def _number(row: dict[str, Any], key: str) -> float | None:

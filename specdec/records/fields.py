@@ -1,15 +1,37 @@
-"""Checks for the fields of a dict that was read from disk: present, of the exact type, in agreement.
+"""Checks for what was read from disk: a JSON document's numbers, the fields of a dict: present, of the exact type, in
+agreement.
 
 Not the schema itself (`records.py`).
 """
 
+import json
 import math
 from collections.abc import Callable
 from typing import Any
 
 from specdec.errors import UserError
 
+MAX_NAME = 255  # bytes, of a file in any folder
 MAX_MS = 3e13  # a thousand years: sums of times are numbers as well
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The JSON document in a text. Raises ValueError, also for NaN, a number that a float does not hold, and what is
+    nested too deep."""
+    try:
+        return json.loads(text, parse_int=_checked(int), parse_float=_checked(float), parse_constant=_checked(float))
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def _checked(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def read(digits: str) -> Any:
+        value = kind(digits)
+        if not is_number(value):
+            raise ValueError(f"it has a number that is not finite, or too large: {digits:.40}")
+        return value
+
+    return read
 
 
 def take(data: Any, key: str, is_valid: Callable[[Any], bool]) -> Any:
@@ -62,6 +84,15 @@ def is_count(value: Any) -> bool:
 
 def is_token_or_none(value: Any) -> bool:
     return value is None or is_count(value)
+
+
+def is_file_name(value: Any) -> bool:
+    """A text by which a file or a folder could be called, maybe after others that it is in."""
+    try:
+        parts = value.encode().split(b"/") if is_str(value) else [b"\0"]
+    except UnicodeEncodeError:
+        return False
+    return all(len(part) <= MAX_NAME and b"\0" not in part for part in parts)
 
 
 def is_tokens(value: Any) -> bool:

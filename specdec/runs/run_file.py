@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from specdec.config import RunConfig
 from specdec.drafters.families import filled_block
-from specdec.errors import UserError, user_error
+from specdec.errors import MALFORMED, UserError, user_error
 from specdec.models.card import read_card
 from specdec.models.checkpoints import stamp
 from specdec.questions.sets import Problem
@@ -111,14 +111,15 @@ def read_run(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"larger than {MAX_BYTES // 2**20} MiB")
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = fields.parse_json(path.read_text(encoding="utf-8"))
         if fields.take(document, "schema_version", fields.is_count) != SCHEMA_VERSION:
             raise UserError(f"schema_version is {document['schema_version']}, not {SCHEMA_VERSION}")
         for key in ("target", "dataset"):
-            fields.take(document, key, fields.is_str)
+            fields.take(document, key, fields.is_file_name)
         fields.take(document, "max_new_tokens", fields.is_count)
         fields.take(document, "question_ids", fields.is_tokens)
-        fields.take(document, "drafters", lambda names: fields.is_list(names) and all(map(fields.is_str, names)))
+        fields.take(document, "drafters", lambda names: fields.is_list(names) and all(map(fields.is_file_name, names)))
+        fields.take({"left_out": None, **document}, "left_out", lambda value: value is None or fields.is_dict(value))
         document["drafters"] = [_present_name(name, document) for name in document["drafters"]]
         end = fields.take(document, "end", lambda value: value is None or fields.is_dict(value))
         if end is not None:
@@ -126,10 +127,10 @@ def read_run(path: Path) -> dict[str, Any]:
             blamed = fields.take(end, "failed", lambda value: value is None or fields.is_dict(value))
             if blamed is not None:
                 fields.take(blamed, "question_id", fields.is_count)
-                blamed["drafter"] = _present_name(fields.take(blamed, "drafter", fields.is_str), document)
+                blamed["drafter"] = _present_name(fields.take(blamed, "drafter", fields.is_file_name), document)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except (UserError, ValueError, RecursionError) as error:
+    except (UserError, *MALFORMED) as error:
         raise UserError(f"{path} is not a whole run.json ({error}); no record depends on it: remove it") from None
     return document
 
