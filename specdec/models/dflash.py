@@ -22,7 +22,7 @@ from specdec.models.dflash_layers import LayerKind
 from specdec.models.dflash_network import DflashSettings
 from specdec.models.dflash_parts import MARKOV_KINDS, Convolution, Markov, Part, Selector
 from specdec.models.dflash_trees import DflashTrees
-from specdec.models.heads import HeadSource, MadeFor, require_tensors
+from specdec.models.heads import HeadSource, LoadedHead, MadeFor, require_tensors
 from specdec.models.llama_like import ACTIVATIONS, LLAMA, layer_settings
 from specdec.models.lm import CachedLM
 from specdec.models.tensors import load_tensors
@@ -81,7 +81,7 @@ class DflashHead(DflashSettings):
 
     def network(self, tensors: Mapping[str, Tensor], source: HeadSource, target: CachedLM, backend: str) -> DflashTrees:
         """The network of these tensors."""
-        return DflashTrees(self, tensors, target, source, backend == "graph")
+        return DflashTrees(LoadedHead(self, tensors, target, source, backend == "graph"))
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:

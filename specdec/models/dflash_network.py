@@ -13,7 +13,7 @@ that are drafts, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -28,9 +28,8 @@ from specdec.models.dflash_layers import LayerKind, seen
 from specdec.models.dflash_parts import Convolution, Markov, Part, Selector, Walk, convolved, each_alone
 from specdec.models.graph.graphs import MAX_ROWS, PADDED, Graphs, padded
 from specdec.models.graph.reference import norm, rotated
-from specdec.models.heads import HeadSource, MadeFor
+from specdec.models.heads import LoadedHead, MadeFor
 from specdec.models.llama_like import LlamaLike
-from specdec.models.lm import CachedLM
 
 INITIAL_CAPACITY = 2048
 WALKED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # slots of a recorded pass that are walked through, or all
@@ -81,15 +80,8 @@ class DflashNetwork:
         length: positions of the context.
     """
 
-    def __init__(
-        self,
-        head: DflashSettings,
-        tensors: Mapping[str, Tensor],
-        target: CachedLM,
-        source: HeadSource,
-        is_recorded: bool,
-    ) -> None:
-        """`is_recorded`: whether passes are recorded."""
+    def __init__(self, loaded: LoadedHead[DflashSettings]) -> None:
+        head, tensors, target, source, is_recorded = loaded
         self.head, self.target, self.taps, self.title = head, target, head.taps, source.title
         self.device, dtype = target.device, target.model.dtype
         self.length, self.context_norms = 0, tuple(range(len(head.layer_kinds)))

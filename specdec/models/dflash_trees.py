@@ -6,7 +6,7 @@ Shape suffixes: as there; K candidates of a slot, N nodes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
 
@@ -18,8 +18,7 @@ from specdec.errors import UserError
 from specdec.models.dflash_network import DflashNetwork, DflashSettings
 from specdec.models.dflash_parts import Markov, Selector
 from specdec.models.graph.top import most_probable_of
-from specdec.models.heads import HeadSource
-from specdec.models.lm import CachedLM
+from specdec.models.heads import LoadedHead
 
 MOST_CANDIDATES, MOST_SLOTS, MOST_NODES = 1 << 12, 1 << 8, 1 << 10  # of a search on the device
 
@@ -27,15 +26,8 @@ MOST_CANDIDATES, MOST_SLOTS, MOST_NODES = 1 << 12, 1 << 8, 1 << 10  # of a searc
 class DflashTrees(DflashNetwork):
     """A head that also says what trees are made of."""
 
-    def __init__(
-        self,
-        head: DflashSettings,
-        tensors: Mapping[str, Tensor],
-        target: CachedLM,
-        source: HeadSource,
-        is_recorded: bool,
-    ) -> None:
-        super().__init__(head, tensors, target, source, is_recorded)
+    def __init__(self, loaded: LoadedHead[DflashSettings]) -> None:
+        super().__init__(loaded)
         self._prepared: set[object] = set()  # what passes are recorded of
         self._depth = torch.zeros(1, dtype=torch.long, device=self.device)
         self._stops: dict[tuple[int, ...], Tensor] = {}

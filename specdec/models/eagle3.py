@@ -20,7 +20,7 @@ from specdec.models.config_fields import whole
 from specdec.models.eagle3_levels import Eagle3Levels
 from specdec.models.eagle3_settings import Eagle3Settings
 from specdec.models.eagle3_trees import Eagle3Trees
-from specdec.models.heads import HeadSource, MadeFor, require_tensors
+from specdec.models.heads import HeadSource, LoadedHead, MadeFor, require_tensors
 from specdec.models.llama_like import ACTIVATIONS, LLAMA, layer_settings
 from specdec.models.lm import CachedLM
 from specdec.models.tensors import load_tensors
@@ -91,9 +91,8 @@ class Eagle3Head(Eagle3Settings):
         self, tensors: Mapping[str, torch.Tensor], source: HeadSource, target: CachedLM, backend: str
     ) -> Eagle3Trees:
         """The network of these tensors."""
-        if backend == "graph":
-            return Eagle3Levels(self, tensors, target, source)
-        return Eagle3Trees(self, tensors, target, source, is_recorded=False)
+        loaded = LoadedHead(self, tensors, target, source, backend == "graph")
+        return Eagle3Levels(loaded) if loaded.is_recorded else Eagle3Trees(loaded)
 
 
 def _is_map(d2t_V: torch.Tensor, t2d: torch.Tensor | None, vocab_size: int) -> bool:

@@ -9,24 +9,20 @@ Shape suffixes as there; X levels of a tree, the root's among them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from specdec.models.eagle3_joined import JoinedLayer
+from specdec.models.eagle3_settings import Eagle3Settings
 from specdec.models.eagle3_trees import ROOT, Eagle3Trees
 from specdec.models.graph.branches import Branches, Level, num_words
 from specdec.models.graph.network import Place
-from specdec.models.heads import HeadSource
-from specdec.models.lm import CachedLM
-
-if TYPE_CHECKING:
-    from specdec.models.eagle3 import Eagle3Head
+from specdec.models.heads import LoadedHead
 
 MOST_NODES = 64  # of a level: only attention's kernels of few rows take a part of a tree
 
@@ -127,8 +123,8 @@ class LevelBuffers:
 class Eagle3Levels(Eagle3Trees):
     """A head that also writes trees, where its passes are recorded."""
 
-    def __init__(self, head: Eagle3Head, tensors: Mapping[str, Tensor], target: CachedLM, source: HeadSource) -> None:
-        super().__init__(head, tensors, target, source, is_recorded=True)
+    def __init__(self, loaded: LoadedHead[Eagle3Settings]) -> None:
+        super().__init__(loaded)
         self._known: dict[TreeKind, LevelBuffers] = {}
         self._prepared: LevelBuffers | None = None
         self._growing: LevelBuffers | None = None  # of the tree at hand; None: its passes are those of any tree

@@ -10,7 +10,7 @@ query heads, L new rows, P positions of the cache, R = H / G, S steps, T turns, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,8 +20,8 @@ from specdec.models.eagle3_joined import JoinedLayer
 from specdec.models.eagle3_settings import Eagle3Settings
 from specdec.models.graph.graphs import MAX_ROWS, PADDED, Graphs, padded
 from specdec.models.graph.reference import norm, rotated
-from specdec.models.heads import HeadSource
-from specdec.models.lm import CachedLM, most_probable
+from specdec.models.heads import LoadedHead
+from specdec.models.lm import most_probable
 
 INITIAL_CAPACITY = 2048
 
@@ -37,15 +37,8 @@ class Eagle3Network:
         length: rows of the cache that the target has confirmed.
     """
 
-    def __init__(
-        self,
-        head: Eagle3Settings,
-        tensors: Mapping[str, Tensor],
-        target: CachedLM,
-        source: HeadSource,
-        is_recorded: bool,
-    ) -> None:
-        """`is_recorded`: whether passes are recorded."""
+    def __init__(self, loaded: LoadedHead[Eagle3Settings]) -> None:
+        head, tensors, target, source, is_recorded = loaded
         self.head, self.target, self.taps, self.title = head, target, head.taps, source.title
         self.length = self._num_steps = 0  # steps: of the draft at hand
         self.device, dtype = target.device, target.model.dtype

@@ -9,8 +9,7 @@ Shape suffixes: as there; B new nodes, K candidates, N nodes that there is room 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -18,12 +17,9 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from specdec.models.eagle3_network import Eagle3Network
-from specdec.models.heads import HeadSource
-from specdec.models.lm import CachedLM
+from specdec.models.eagle3_settings import Eagle3Settings
+from specdec.models.heads import LoadedHead
 from specdec.models.tree_rows import TreeRows
-
-if TYPE_CHECKING:
-    from specdec.models.eagle3 import Eagle3Head
 
 INITIAL_NODES = 128
 ROOT = -1  # as a parent
@@ -33,15 +29,8 @@ PLACE, NODE = 3, 3  # numbers that a pass is sent of the tree's place, and of ea
 class Eagle3Trees(Eagle3Network):
     """A head that also writes trees."""
 
-    def __init__(
-        self,
-        head: Eagle3Head,
-        tensors: Mapping[str, Tensor],
-        target: CachedLM,
-        source: HeadSource,
-        is_recorded: bool,
-    ) -> None:
-        super().__init__(head, tensors, target, source, is_recorded)
+    def __init__(self, loaded: LoadedHead[Eagle3Settings]) -> None:
+        super().__init__(loaded)
         self._root = -1  # the last row of the text that a tree sees
         self._parents: list[int] = []  # of the nodes that were run
         self._node_states_NC = self._states_T1C[0].clone()  # the root's, then each node's

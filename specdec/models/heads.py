@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from specdec.errors import UserError
 from specdec.models.checkpoints import TARGET, ModelSource, Role, find_folder, find_model, read_config, weight_files
@@ -18,7 +18,11 @@ from specdec.models.config_fields import is_size
 from specdec.models.tensors import Shapes, shapes_in
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from specdec.models.lm import CachedLM
+
+Settings = TypeVar("Settings", covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +103,17 @@ class HeadSource(ModelSource):
     @property
     def num_parameters(self) -> int:
         return sum(shape.num_values for shape in self.shapes.values())
+
+
+class LoadedHead(NamedTuple, Generic[Settings]):
+    """What a network is made of: a head of some settings, its tensors by name, the target that it reads, and where it
+    was found. `is_recorded`: whether its passes are recorded, as the graph backend's are."""
+
+    head: Settings
+    tensors: Mapping[str, Tensor]
+    target: CachedLM
+    source: HeadSource
+    is_recorded: bool
 
 
 def find_models(

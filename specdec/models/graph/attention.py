@@ -171,10 +171,18 @@ def _look(
     is_visible: tl.tensor, peak: tl.tensor, total: tl.tensor, sums: tl.tensor, scale: tl.tensor,
     D: tl.constexpr, PRECISION: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
-    """A tile's softmax so far (`peak`, `total`, `sums`), with a block of keys more."""
     columns = tl.arange(0, D)
     k = tl.load(keys_ptr + positions[None, :] * D + columns[:, None], mask=present[None, :], other=0.0)
     v = tl.load(values_ptr + positions[:, None] * D + columns[None, :], mask=present[:, None], other=0.0)
+    return with_keys(q, k, v, is_visible, peak, total, sums, scale, PRECISION)
+
+
+@triton.jit
+def with_keys(
+    q: tl.tensor, k: tl.tensor, v: tl.tensor, is_visible: tl.tensor, peak: tl.tensor, total: tl.tensor,
+    sums: tl.tensor, scale: tl.tensor, PRECISION: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
+    """A tile's softmax so far (`peak`, `total`, `sums`), with a block of keys more."""
     scores = tl.where(is_visible, tl.dot(q, k, input_precision=PRECISION) * scale, float("-inf"))
     new_peak = tl.maximum(peak, tl.max(scores, axis=1))
     # A line that sees nothing yet has a peak of minus infinity, which must not be subtracted from itself.

@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
+from specdec.models.graph.attention import with_keys
 from specdec.models.graph.branches import WORD, Branches
 from specdec.models.graph.overlap import admit_next, wait_for_previous
 
@@ -101,15 +102,7 @@ def _attend_kernel(
             at = _places(depths_ptr, positions, present, first) if WINDOW else positions
         if WINDOW:
             is_visible &= at[None, :] >= visible_begin[:, None]
-        scores = tl.where(is_visible, tl.dot(q, k, input_precision=PRECISION) * scale, float("-inf"))
-        new_peak = tl.maximum(peak, tl.max(scores, axis=1))
-        # A row that sees nothing yet has a peak of minus infinity, which must not be subtracted from itself.
-        base = tl.where(new_peak == float("-inf"), 0.0, new_peak)
-        weights = tl.exp2(scores - base[:, None])
-        shrink = tl.exp2(peak - base)
-        total = total * shrink + tl.sum(weights, axis=1)
-        sums = tl.dot(weights.to(v.dtype), v, sums * shrink[:, None], input_precision=PRECISION)
-        peak = new_peak
+        peak, total, sums = with_keys(q, k, v, is_visible, peak, total, sums, scale, PRECISION)
     admit_next(OVERLAPS)
     place = split * num_queries * H + heads
     tl.store(sums_ptr + place[:, None] * D + columns[None, :], sums, mask=inside[:, None])

@@ -210,12 +210,7 @@ def _pairs_kernel(
         squares = tl.load(squares_ptrs, mask=is_square, other=0.0)
     sums = multiply(w_lines, x_ptr, is_row, inner, SPLITS, BLOCK_M, BLOCK_N, BLOCK_K, IS_PADDED, PRECISION)
     admit_next(OVERLAPS)
-    is_last = True
-    if SPLITS > 1:
-        part = (tile * BLOCK_N + tl.arange(0, BLOCK_N))[:, None] * BLOCK_M + rows[None, :]
-        sums, is_last = merge_splits(
-            sums, parts_ptr + part, tl.num_programs(0) * BLOCK_N * BLOCK_M, arrived_ptr + tile, SPLITS
-        )
+    sums, is_last = merge_splits(sums, parts_ptr, arrived_ptr, SPLITS)
     if is_last:
         if IS_LATE:
             squares = tl.load(squares_ptrs, mask=is_square, other=0.0)
@@ -269,12 +264,7 @@ def _add_kernel(
     before = tl.load(hidden_ptr + place, mask=is_out, other=0.0)
     sums = multiply(w_lines, x_ptr, is_row, inner, SPLITS, BLOCK_M, BLOCK_N, BLOCK_K, IS_PADDED, PRECISION)
     admit_next(OVERLAPS)
-    is_last = True
-    if SPLITS > 1:
-        part = (tile * BLOCK_N + tl.arange(0, BLOCK_N))[:, None] * BLOCK_M + rows[None, :]
-        sums, is_last = merge_splits(
-            sums, parts_ptr + part, tl.num_programs(0) * BLOCK_N * BLOCK_M, arrived_ptr + tile, SPLITS
-        )
+    sums, is_last = merge_splits(sums, parts_ptr, arrived_ptr, SPLITS)
     if is_last:
         add_and_store(
             sums * scale, before, norm, hidden_ptr, weighted_ptr, squares_ptr + tile * num_rows + rows,

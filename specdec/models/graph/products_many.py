@@ -22,8 +22,10 @@ from specdec.models.graph.network import Place, Stream
 from specdec.models.graph.overlap import admit_next, wait_for_previous
 from specdec.models.graph.plans import Plan
 from specdec.models.graph.row_tiles import (
+    add_step,
     leave_sums,
     lines_of_pairs,
+    no_sums,
     pair_lines,
     piece_of,
     piece_of_all,
@@ -155,29 +157,22 @@ def _heads_kernel(
     w_lines = w_ptr + columns.to(tl.int64) * inner
     PIECES: tl.constexpr = PARTS + (1 if REST else 0)
     begin, end = share_of_split(inner, SPLITS, BLOCK_K)
-    sums = tl.zeros((D, BLOCK_M), tl.float32)
-    rest = tl.zeros((D, REST), tl.float32) if REST else sums
+    sums = no_sums(D, BLOCK_M, REST)
     wait_for_previous(OVERLAPS)
     for at in range(begin, end, BLOCK_K):
         w = tl.load(w_lines[:, None] + (at + tl.arange(0, BLOCK_K))[None, :])
-        sums = tl.dot(w, x_desc.load([row_begin, at]).T, sums, input_precision=PRECISION)
-        if REST:
-            rest = tl.dot(w, rest_desc.load([row_begin + BLOCK_M, at]).T, rest, input_precision=PRECISION)
+        x = x_desc.load([row_begin, at]).T
+        sums = add_step(sums, w, x, rest_desc, row_begin + BLOCK_M, at, REST, PRECISION)
     admit_next(OVERLAPS)
     is_last = True
     if SPLITS > 1:
-        is_last = leave_sums(sums, rest, parts_ptr, arrived_ptr, SPLITS, PIECES, PARTS, D, BLOCK_M, REST)
+        is_last = leave_sums(sums, parts_ptr, arrived_ptr, SPLITS, PIECES, PARTS, D, BLOCK_M, REST)
     if is_last:
-        scales = row_scales(squares_ptr, row_begin, num_rows, num_squares, inner, eps, SQUARES, BLOCK_M)
-        rest_scales = scales
-        if REST:
-            rest_scales = row_scales(
-                squares_ptr, row_begin + BLOCK_M, num_rows, num_squares, inner, eps, SQUARES, REST
-            )  # fmt: skip
+        scales = row_scales(squares_ptr, row_begin, num_rows, num_squares, inner, eps, SQUARES, BLOCK_M, REST)
         for piece in tl.static_range(PIECES):
             rows = row_begin + rows_of_piece(piece, PARTS, BLOCK_M, REST)
-            values = piece_of_all(sums, rest, parts_ptr, piece, SPLITS, PARTS, D, BLOCK_M, REST)
-            values *= piece_of(scales, rest_scales, piece, PARTS, 1, BLOCK_M)
+            values = piece_of_all(sums, parts_ptr, piece, SPLITS, PARTS, D, BLOCK_M, REST)
+            values *= piece_of(scales, piece, PARTS, 1, BLOCK_M)
             if BIASED:
                 values += tl.load(bias_ptr + columns).to(tl.float32)[:, None]
             left, right = sides_of_pairs(values, D, rows.shape[0])
@@ -203,40 +198,27 @@ def _gated_kernel(
     """Of a tile's lines WIDE and NARROW, of its rows BLOCK_M and REST (`_powers`): up to four tiles in one loop."""
     tile, row_begin = place_of(num_rows, BLOCK_M + REST)
     first_pair, later_pair = tile * (BLOCK_N // 2), tile * (BLOCK_N // 2) + WIDE // 2
-    lines, narrow_lines = pair_lines(first_pair, num_pairs, inner, WIDE), first_pair
-    wide = tl.zeros((WIDE, BLOCK_M), tl.float32)
-    wide_rest = tl.zeros((WIDE, REST), tl.float32) if REST else wide
-    narrow, narrow_rest = wide, wide
+    lines, wide = pair_lines(first_pair, num_pairs, inner, WIDE), no_sums(WIDE, BLOCK_M, REST)
     if NARROW:
-        narrow_lines = pair_lines(later_pair, num_pairs, inner, NARROW)
-        narrow = tl.zeros((NARROW, BLOCK_M), tl.float32)
-        narrow_rest = tl.zeros((NARROW, REST), tl.float32) if REST else narrow
+        narrow_lines, narrow = pair_lines(later_pair, num_pairs, inner, NARROW), no_sums(NARROW, BLOCK_M, REST)
     wait_for_previous(OVERLAPS)
     for at in range(0, inner, BLOCK_K):
         ks = tl.arange(0, BLOCK_K)[None, :]
         x, w = x_desc.load([row_begin, at]).T, tl.load(w_ptr + at + (lines[:, None] + ks))
-        wide = tl.dot(w, x, wide, input_precision=PRECISION)
-        if REST:
-            x_rest = rest_desc.load([row_begin + BLOCK_M, at]).T
-            wide_rest = tl.dot(w, x_rest, wide_rest, input_precision=PRECISION)
+        wide = add_step(wide, w, x, rest_desc, row_begin + BLOCK_M, at, REST, PRECISION)
         if NARROW:
-            w_narrow = tl.load(w_ptr + at + (narrow_lines[:, None] + ks))
-            narrow = tl.dot(w_narrow, x, narrow, input_precision=PRECISION)
-            if REST:
-                narrow_rest = tl.dot(w_narrow, x_rest, narrow_rest, input_precision=PRECISION)
+            w = tl.load(w_ptr + at + (narrow_lines[:, None] + ks))
+            narrow = add_step(narrow, w, x, rest_desc, row_begin + BLOCK_M, at, REST, PRECISION)
     admit_next(OVERLAPS)
-    scales = row_scales(squares_ptr, row_begin, num_rows, num_squares, inner, eps, SQUARES, BLOCK_M)
-    rest_scales = scales
-    if REST:
-        rest_scales = row_scales(squares_ptr, row_begin + BLOCK_M, num_rows, num_squares, inner, eps, SQUARES, REST)
+    scales = row_scales(squares_ptr, row_begin, num_rows, num_squares, inner, eps, SQUARES, BLOCK_M, REST)
     PIECES: tl.constexpr = PARTS + (1 if REST else 0)
     for piece in tl.static_range(PIECES):
         rows = row_begin + rows_of_piece(piece, PARTS, BLOCK_M, REST)
-        scale = piece_of(scales, rest_scales, piece, PARTS, 1, BLOCK_M)
-        values = piece_of(wide, wide_rest, piece, PARTS, WIDE, BLOCK_M) * scale
+        scale = piece_of(scales, piece, PARTS, 1, BLOCK_M)
+        values = piece_of(wide, piece, PARTS, WIDE, BLOCK_M) * scale
         _gate(values, first_pair, out_ptr, num_pairs, rows, num_rows, WIDE)
         if NARROW:
-            values = piece_of(narrow, narrow_rest, piece, PARTS, NARROW, BLOCK_M) * scale
+            values = piece_of(narrow, piece, PARTS, NARROW, BLOCK_M) * scale
             _gate(values, later_pair, out_ptr, num_pairs, rows, num_rows, NARROW)
 
 
@@ -264,21 +246,19 @@ def _add_kernel(
         w_lines = w + tl.minimum(columns, outer - 1).to(tl.int64) * inner
     PIECES: tl.constexpr = PARTS + (1 if REST else 0)
     begin, end = share_of_split(inner, SPLITS, BLOCK_K)
-    sums = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
-    rest = tl.zeros((BLOCK_N, REST), tl.float32) if REST else sums
+    sums = no_sums(BLOCK_N, BLOCK_M, REST)
     wait_for_previous(OVERLAPS)
     for at in range(begin, end, BLOCK_K):
         if COPIES:
             lines = w.load([tile * BLOCK_N, at])
         else:
             lines = tl.load(w_lines[:, None] + (at + tl.arange(0, BLOCK_K))[None, :])
-        sums = tl.dot(lines, x_desc.load([row_begin, at]).T, sums, input_precision=PRECISION)
-        if REST:
-            rest = tl.dot(lines, rest_desc.load([row_begin + BLOCK_M, at]).T, rest, input_precision=PRECISION)
+        x = x_desc.load([row_begin, at]).T
+        sums = add_step(sums, lines, x, rest_desc, row_begin + BLOCK_M, at, REST, PRECISION)
     admit_next(OVERLAPS)
     is_last = True
     if SPLITS > 1:
-        is_last = leave_sums(sums, rest, parts_ptr, arrived_ptr, SPLITS, PIECES, PARTS, BLOCK_N, BLOCK_M, REST)
+        is_last = leave_sums(sums, parts_ptr, arrived_ptr, SPLITS, PIECES, PARTS, BLOCK_N, BLOCK_M, REST)
     if is_last:
         is_column = columns < outer
         norm = tl.load(norm_ptr + columns, mask=is_column, other=0.0).to(tl.float32)[:, None]
@@ -288,7 +268,7 @@ def _add_kernel(
             is_out = is_row[None, :] & is_column[:, None]
             before = tl.load(hidden_ptr + place, mask=is_out, other=0.0)
             add_and_store(
-                piece_of_all(sums, rest, parts_ptr, piece, SPLITS, PARTS, BLOCK_N, BLOCK_M, REST), before, norm,
+                piece_of_all(sums, parts_ptr, piece, SPLITS, PARTS, BLOCK_N, BLOCK_M, REST), before, norm,
                 hidden_ptr, weighted_ptr, squares_ptr + tile * num_rows + rows,
                 tap_ptr + rows[None, :] * tap_stride + columns[:, None], place, is_out, is_row, IS_TAPPED,
             )  # fmt: skip

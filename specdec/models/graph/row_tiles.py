@@ -1,7 +1,8 @@
 """How tiles of many rows are cut, reduced and left: device functions of `products_many.py`.
 
-A tile has N lines of weights and M + REST rows, both powers of two (REST may be 0), each with sums of its own. Its end
-is made in pieces: PARTS of the M rows, and after them the rest.
+A tile has N lines of weights and M + REST rows, both powers of two (REST may be 0). Sums and scales are pairs: those of
+the M rows, and those of the rest, at which nobody looks where there is none. A tile's end is made in pieces: PARTS of
+the M rows, and after them the rest.
 """
 
 from __future__ import annotations
@@ -28,6 +29,27 @@ def share_of_split(inner: tl.tensor, SPLITS: tl.constexpr, BLOCK_K: tl.constexpr
 
 
 @triton.jit
+def no_sums(N: tl.constexpr, M: tl.constexpr, REST: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
+    """A tile's sums before its first step."""
+    sums = tl.zeros((N, M), tl.float32)
+    return sums, tl.zeros((N, REST), tl.float32) if REST else sums
+
+
+@triton.jit
+def add_step(
+    sums: tl.tuple, w: tl.tensor, x: tl.tensor, rest_desc: tl.tensor, rest_begin: tl.tensor, at: tl.tensor,
+    REST: tl.constexpr, PRECISION: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
+    """Sums with those of one more step: lines of weights times rows. Those of the rest come after the first product, as
+    they are needed."""
+    first = tl.dot(w, x, sums[0], input_precision=PRECISION)
+    rest = sums[1]
+    if REST:
+        rest = tl.dot(w, rest_desc.load([rest_begin, at]).T, rest, input_precision=PRECISION)
+    return first, rest
+
+
+@triton.jit
 def _rows_of(sums: tl.tensor, part: tl.constexpr, PARTS: tl.constexpr, N: tl.constexpr, M: tl.constexpr) -> tl.tensor:
     """A part of a tile's rows: they come one after the other, so that what a tile ends with finds registers beside its
     sums. Nothing moves."""
@@ -41,11 +63,9 @@ def _rows_of(sums: tl.tensor, part: tl.constexpr, PARTS: tl.constexpr, N: tl.con
 
 
 @triton.jit
-def piece_of(
-    sums: tl.tensor, rest: tl.tensor, piece: tl.constexpr, PARTS: tl.constexpr, N: tl.constexpr, M: tl.constexpr
-) -> tl.tensor:
+def piece_of(values: tl.tuple, piece: tl.constexpr, PARTS: tl.constexpr, N: tl.constexpr, M: tl.constexpr) -> tl.tensor:
     """One of the parts of a tile's rows, or after them what is left of the tile."""
-    return _rows_of(sums, piece, PARTS, N, M) if piece < PARTS else rest
+    return _rows_of(values[0], piece, PARTS, N, M) if piece < PARTS else values[1]
 
 
 @triton.jit
@@ -70,24 +90,24 @@ def _left(
 
 @triton.jit
 def leave_sums(
-    sums: tl.tensor, rest: tl.tensor, parts_ptr: tl.tensor, arrived_ptr: tl.tensor, SPLITS: tl.constexpr,
-    PIECES: tl.constexpr, PARTS: tl.constexpr, N: tl.constexpr, M: tl.constexpr, REST: tl.constexpr,
+    sums: tl.tuple, parts_ptr: tl.tensor, arrived_ptr: tl.tensor, SPLITS: tl.constexpr, PIECES: tl.constexpr,
+    PARTS: tl.constexpr, N: tl.constexpr, M: tl.constexpr, REST: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
     """Leave a split's sums; whether it is the tile's last program."""
     for piece in tl.static_range(PIECES):
         place, stride = _left(parts_ptr, piece, PARTS, N, M, REST)
-        tl.store(place + tl.program_id(1) * stride, piece_of(sums, rest, piece, PARTS, N, M))
+        tl.store(place + tl.program_id(1) * stride, piece_of(sums, piece, PARTS, N, M))
     return arrive(arrived_ptr + tl.program_id(0), SPLITS)
 
 
 @triton.jit
 def piece_of_all(
-    sums: tl.tensor, rest: tl.tensor, parts_ptr: tl.tensor, piece: tl.constexpr, SPLITS: tl.constexpr,
-    PARTS: tl.constexpr, N: tl.constexpr, M: tl.constexpr, REST: tl.constexpr,
+    sums: tl.tuple, parts_ptr: tl.tensor, piece: tl.constexpr, SPLITS: tl.constexpr, PARTS: tl.constexpr,
+    N: tl.constexpr, M: tl.constexpr, REST: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
     """`piece_of` of the sums over all splits."""
     if SPLITS == 1:
-        found = piece_of(sums, rest, piece, PARTS, N, M)
+        found = piece_of(sums, piece, PARTS, N, M)
     else:
         place, stride = _left(parts_ptr, piece, PARTS, N, M, REST)
         found = sum_of_parts(place, stride, SPLITS)
@@ -113,10 +133,22 @@ def lines_of_pairs(N: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
 @triton.jit
 def row_scales(
     squares_ptr: tl.tensor, row_begin: tl.tensor, num_rows: tl.tensor, num_squares: tl.tensor, inner: tl.tensor,
-    eps: tl.tensor, SQUARES: tl.constexpr, BLOCK_M: tl.constexpr,
+    eps: tl.tensor, SQUARES: tl.constexpr, M: tl.constexpr, REST: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
+    """What each row of a tile is multiplied by, [1, rows]: one over the root of its mean square."""
+    scales = _scales(squares_ptr, row_begin, num_rows, num_squares, inner, eps, SQUARES, M)
+    rest = scales
+    if REST:
+        rest = _scales(squares_ptr, row_begin + M, num_rows, num_squares, inner, eps, SQUARES, REST)
+    return scales, rest
+
+
+@triton.jit
+def _scales(
+    squares_ptr: tl.tensor, row_begin: tl.tensor, num_rows: tl.tensor, num_squares: tl.tensor, inner: tl.tensor,
+    eps: tl.tensor, SQUARES: tl.constexpr, M: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """What each row of a tile is multiplied by, [1, BLOCK_M]: one over the root of its mean square."""
-    rows, tiles = row_begin + tl.arange(0, BLOCK_M), tl.arange(0, SQUARES)[:, None]
+    rows, tiles = row_begin + tl.arange(0, M), tl.arange(0, SQUARES)[:, None]
     is_square = (tiles < num_squares) & (rows < num_rows)[None, :]
     squares = tl.load(squares_ptr + tiles * num_rows + rows[None, :], mask=is_square, other=0.0)
     return tl.rsqrt(tl.sum(squares, axis=0, keep_dims=True) / inner + eps)

@@ -66,13 +66,7 @@ def _scaled_kernel(
         w_lines, x_ptr + first * inner, is_row, inner, SPLITS, BLOCK_M, BLOCK_N, BLOCK_K, IS_PADDED, PRECISION
     )
     admit_next(OVERLAPS)
-    is_last = True
-    if SPLITS > 1:
-        program = tl.program_id(0)
-        part = (program * BLOCK_N + tl.arange(0, BLOCK_N))[:, None] * BLOCK_M + tl.arange(0, BLOCK_M)[None, :]
-        sums, is_last = merge_splits(
-            sums, parts_ptr + part, tl.num_programs(0) * BLOCK_N * BLOCK_M, arrived_ptr + program, SPLITS
-        )
+    sums, is_last = merge_splits(sums, parts_ptr, arrived_ptr, SPLITS)
     if is_last:
         sums *= scale[:, None]
         if BIASED:

@@ -131,13 +131,20 @@ def _rows_by_int8(
 
 @triton.jit
 def merge_splits(
-    sums: tl.tensor, parts: tl.tensor, stride: tl.tensor, arrived: tl.tensor, SPLITS: tl.constexpr
+    sums: tl.tensor, parts_ptr: tl.tensor, arrived_ptr: tl.tensor, SPLITS: tl.constexpr
 ) -> tuple[tl.tensor, tl.tensor]:
     """The tile's sums over all splits, and whether this is its last program: to the others they mean nothing."""
-    tl.store(parts + tl.program_id(1) * stride, sums)
-    is_last = arrive(arrived, SPLITS)
-    if is_last:
-        sums = sum_of_parts(parts, stride, SPLITS)
+    is_last = True
+    if SPLITS > 1:
+        N: tl.constexpr = sums.shape[0]
+        M: tl.constexpr = sums.shape[1]
+        tile = tl.program_id(0)
+        parts = parts_ptr + ((tile * N + tl.arange(0, N))[:, None] * M + tl.arange(0, M)[None, :])
+        stride, arrived = tl.num_programs(0) * N * M, arrived_ptr + tile
+        tl.store(parts + tl.program_id(1) * stride, sums)
+        is_last = arrive(arrived, SPLITS)
+        if is_last:
+            sums = sum_of_parts(parts, stride, SPLITS)
     return sums, is_last
 
 
