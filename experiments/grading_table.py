@@ -96,7 +96,8 @@ def row_of(
     graders: Sequence[str],
     verdicts: dict[str, dict[str, bool]],
 ) -> dict[str, Any]:
-    """One line of the table; `verdicts` are those on references of other data sets, and are added to."""
+    """One line of the table: of wrong ones, those graders that have some. `verdicts` are those on references of other
+    data sets, and are added to."""
     wrong: Counter[str] = Counter()
     examples: dict[str, list[list[str]]] = {}
     num_graded = 0
@@ -116,7 +117,7 @@ def row_of(
         "keeps": keeps,
         "graded": num_graded,
         "skipped": counts.total() - num_graded,
-        "wrong": {grader: wrong[grader] for grader in graders},
+        "wrong": dict(wrong),
         "examples": {grader: found[:NUM_EXAMPLES] for grader, found in examples.items()},
     }
 
@@ -125,9 +126,9 @@ def totals(tables: dict[str, Any], grader: str) -> dict[str, int]:
     rows = [row for table in tables.values() for row in table.values()]
     return {
         "kept": sum(row["graded"] for row in rows if row["keeps"]),
-        "false_negatives": sum(row["wrong"][grader] for row in rows if row["keeps"]),
+        "false_negatives": sum(row["wrong"].get(grader, 0) for row in rows if row["keeps"]),
         "changed": sum(row["graded"] for row in rows if not row["keeps"]),
-        "false_positives": sum(row["wrong"][grader] for row in rows if not row["keeps"]),
+        "false_positives": sum(row["wrong"].get(grader, 0) for row in rows if not row["keeps"]),
     }
 
 

@@ -50,7 +50,7 @@ def test_the_table_counts_what_is_graded_skipped_and_wrong(monkeypatch):
         ["ours", "blind"], {"some": Counter({"18": 3, r"\frac{1}{4}": 2, r"\text{red}": 1})}
     )
     row = tables["some"]["as_decimal"]
-    assert (row["graded"], row["skipped"]) == (5, 1) and row["wrong"] == {"ours": 0, "blind": 5}
+    assert (row["graded"], row["skipped"]) == (5, 1) and row["wrong"] == {"blind": 5}
     assert row["examples"] == {"blind": [[r"so it is \boxed{18.0}", "18"], [r"so it is \boxed{0.25}", r"\frac{1}{4}"]]}
     total = grading_table.totals(tables, "ours")
     assert total["false_negatives"] == total["false_positives"] == 0 and min(total["kept"], total["changed"]) > 12
