@@ -27,6 +27,7 @@ from specdec.drafters.base import Spec
 from specdec.drafters.block_diffusion import CostAware, DllmStatic, FailFast
 from specdec.drafters.families import kinds, paper
 from specdec.drafters.plain import Plain
+from specdec.errors import UserError
 from specdec.ranking.ceiling import Ceiling
 from specdec.ranking.entries import Entry
 from specdec.ranking.quantities import CEILING_SHARES, MEASURED_ONLY, QUANTITIES
@@ -109,6 +110,19 @@ def test_files_hold_the_table_and_give_it_back(table: Table, tmp_path: Path) -> 
                 assert said[f"{key}_{end}"] == pytest.approx(getattr(value, end), rel=1e-8)
         for name in ("baseline_ms", *CEILING_SHARES):
             assert read.values[name].value == pytest.approx(row.values[name].value)
+
+
+def test_a_loss_of_nothing_but_rounding_is_read_as_none(tmp_path: Path) -> None:
+    """Sums of differences of times fall below 0 by a last digit where the clairvoyant has nothing to gain."""
+    path, document = tmp_path / "ranking.json", json.loads(ranking_json(entries()))
+    row = document["engines"][0]["rows"][0]
+    row |= {"under_ms": -5.7e-14, "under_share": -1e-17}
+    path.write_text(json.dumps(document))
+    assert read_table_file(path)[0].rows[0].values["under_share"].value == 0
+    row["under_ms"] = -0.1
+    path.write_text(json.dumps(document))
+    with pytest.raises(UserError, match=r"under_ms is -0\.1, and not at least 0"):
+        read_table_file(path)
 
 
 def test_the_report_holds_the_table(table: Table) -> None:
