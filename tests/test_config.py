@@ -235,5 +235,18 @@ def test_what_is_not_the_number_that_a_flag_wants_is_told_so(
     with pytest.raises(SystemExit):
         parse_args([f"--{name}={value}"])
     error = capsys.readouterr().err
-    wanted = "(a positive integer|an index|a count|a probability|above 0 and at most 1|a temperature|a number of 0)"
+    wanted = (
+        "(a positive integer|an index|a seed|a count|a probability|above 0 and at most|a temperature|a number of 0)"
+    )
     assert re.search(f"--{name}: '{re.escape(value)}' is not {wanted}", error) and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("seed", [2**63, 2**64 - 1, 10**30])
+def test_a_seed_is_any_number_and_what_no_record_could_hold_is_too_large(
+    seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert parse_args([f"--seed={seed}"]).questions.seed == seed
+    for line in (f"--max_new_tokens={seed}", "--temperature=1e301"):
+        with pytest.raises(SystemExit):
+            parse_args([line])
+        assert re.search("'[0-9e]+' is too large: no record could hold it", capsys.readouterr().err)

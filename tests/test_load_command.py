@@ -142,7 +142,7 @@ def test_what_more_passes_bring_is_the_mean_over_all_that_is_right_so_far(monkey
 
 def test_a_rate_that_nothing_keeps_up_with_is_saturated_and_not_simulated_for_ever(results, monkeypatch):
     monkeypatch.setattr(load_study, "LEAST_REQUESTS", 30)
-    flags = ("--request_rate", "10", "1e300", "10", "--max_batch", "4", "--policies", "fixed", "off", "--seeds", "0")
+    flags = ("--request_rate", "10", "1e299", "10", "--max_batch", "4", "--policies", "fixed", "off", "--seeds", "0")
     slow, fast = asked(results, *flags)["loads"]
     assert not slow["is_saturated"] and slow["kind"] == "request_rate"
     assert {row["policy"] for row in slow["rows"]} == {"fixed", "off"}

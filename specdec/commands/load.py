@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from specdec.commands.flags import StrictParser, add_flags
-from specdec.drafters.flags import at_a_time, count, positive_int, rate
+from specdec.drafters.flags import at_a_time, count, positive_int, rate, seed_number
 from specdec.errors import UserError, exit_status
 from specdec.ranking.entries import records_of
 from specdec.ranking.load_study import PROFILE, Asked, Study, priced_by
@@ -58,7 +58,7 @@ def add_load_flags(parser: StrictParser) -> None:
                       help="prompt tokens that a step reads at most (default: %(default)s)")  # fmt: skip
     load.add_argument("--seeds", type=count, default=Asked.seeds, metavar="N",
                       help="draws of the questions that intervals are over (default: %(default)s)")  # fmt: skip
-    load.add_argument("--seed", type=count, default=Asked.seed, help="the first of them (default: %(default)s)")
+    load.add_argument("--seed", type=seed_number, default=Asked.seed, help="the first of them (default: %(default)s)")
     load.add_argument("--extrapolate", action="store_true",
                       help="go on in a straight line beyond the profile's rows, and say so")  # fmt: skip
     load.add_argument("--allow_unequal", action="store_true",

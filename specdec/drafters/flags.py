@@ -39,19 +39,23 @@ def setting(help_text: str, default: Any = False, **more: Any) -> Any:
     return field(default=default, metadata={"flag": Flag("", help_text, default, more=more)})
 
 
-def number(kind: type, is_fine: Callable[[Any], bool], wanted: str) -> Callable[[str], Any]:
-    """What argparse reads a flag's numbers by; of any other text, and of a number that no record could hold, it says
-    that it is not `wanted`."""
+def number(
+    kind: type, is_fine: Callable[[Any], bool], wanted: str, is_held: Callable[[Any], bool] | None = None
+) -> Callable[[str], Any]:
+    """What argparse reads a flag's numbers by; of any other text it says that it is not `wanted`, and of a number that
+    no record could hold that it is too large. `is_held`: what one holds (default: counts, and finite numbers)."""
+    is_held = is_held or (is_count if kind is int else is_number)
 
     def read(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError:
             value = None
-        is_known = value is not None and (is_count(abs(value)) if kind is int else is_number(value))
-        if not is_known or not is_fine(value):
+        if value is None or not is_fine(value):
             several = f": give several with blanks, {' '.join(text.split(','))}" if _is_list(text) else ""
             raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}{several}")
+        if not is_held(value):
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is too large: no record could hold it")
         return value
 
     return read
@@ -63,6 +67,7 @@ def _is_list(text: str) -> bool:
 
 positive_int = number(int, lambda value: value >= 1, "a positive integer")
 index = number(int, lambda value: value >= 0, "an index (0, 1, ...)")
+seed_number = number(int, lambda value: value >= 0, "a seed (0, 1, ...)", is_number)  # of any length
 count = number(int, lambda value: value >= 0, "a count (0, 1, ...)")
 probability = number(float, lambda value: 0 <= value <= 1, "a probability (0 to 1)")
 share = number(float, lambda value: 0 < value <= 1, "above 0 and at most 1")

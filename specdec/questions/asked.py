@@ -3,7 +3,7 @@
 from argparse import ArgumentTypeError
 from dataclasses import dataclass
 
-from specdec.drafters.flags import index, positive_int, setting
+from specdec.drafters.flags import index, positive_int, seed_number, setting
 from specdec.errors import UserError
 from specdec.models.checkpoints import BUNDLED
 from specdec.questions.own import is_own
@@ -43,7 +43,7 @@ class QuestionConfig:
     turns: str | None = setting(
         "of questions with several turns (default: all; of mt_bench, first)", None, choices=TURNS
     )
-    seed: int = setting("orders the options of gpqa, and decides what is sampled", 0, type=index)
+    seed: int = setting("orders the options of gpqa, and decides what is sampled", 0, type=seed_number)
     prompt_style: str = setting(
         "'short': the question and a sentence; 'published': FailFast's own prompts, with mt_bench from row 60 on, "
         "gpqa's right answer first, mmlu's validation split",
