@@ -340,11 +340,11 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     "layers": ("DFlash", {}, {"num_target_layers": 36}, "36 layers, not 3"),
     "taps": ("DFlash", {"target_layer_ids": [1, 9]}, {}, "the output of layer 9, and there are the layers 0 to 2"),
     "last tap": ("DFlash", {"target_layer_ids": [1, 2]}, {}, "the target's last layer, 2"),
-    "no taps": ("DFlash", {"target_layer_ids": []}, {}, "does not describe a DFlash head"),
+    "no taps": ("DFlash", {"target_layer_ids": []}, {}, r"does not describe a DFlash head .*to read: \[\]"),
     "vocabulary": ("DFlash", {}, {"vocab_size": 99}, "vocabulary 99, not 64"),
     "verifier": ("DSpark", {}, {"target_model_name_or_path": "Qwen/Qwen3-8B"}, "names its target, 'Qwen/Qwen3-8B'"),
     "mask": ("DFlash", {"mask_token_id": 64}, {}, "has the mask 64, and its table 64 rows"),
-    "no mask": ("DFlash", {"mask_token_id": None}, {}, "does not describe a DFlash head"),
+    "no mask": ("DFlash", {"mask_token_id": None}, {}, "does not describe a DFlash head .*no mask_token_id"),
     "block": ("DFlash", {"block_size": 1}, {}, "has blocks of 1"),
     "longer": ("DFlash", {"block_size": 4}, {}, "dflash_sf_5 asks for more than the 3 drafts of the"),
     "missing": ("DFlash", {}, {"num_hidden_layers": 3, "layer_types": None}, "has no tensor layers.2.input_layernorm"),
@@ -364,7 +364,12 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     "a head of no size": ("DFlash", {}, {"head_dim": 0}, "'head_dim' is 0, not a size"),
     "embeddings of nothing": ("scaled", {"input_embedding_scale": 0}, {}, "does not describe .*input_embedding_scale"),
     "logits of nothing": ("scaled", {"output_multiplier": 0}, {}, "does not describe .*output_multiplier"),
-    "a window of nothing": ("sliding layers", {}, {"sliding_window": 0}, "does not describe a DFlash head"),
+    "a window of nothing": (
+        "sliding layers",
+        {},
+        {"sliding_window": 0},
+        "sliding_window 0, not a whole number from 1",
+    ),
     "groups": ("DFlash2", {"conv_group_size": 7}, {}, "does not describe a DFlash head"),
 }
 

@@ -141,7 +141,7 @@ BAD: dict[str, tuple[str, Bad]] = {
         lambda at, target: save_head(at, toy_head(A, target, 5), draft_vocab_size=0),
     ),
     "no taps": (
-        r"reads the layers \(\)",
+        r"layers of the target to read: \[\]",
         lambda at, target: save_head(at, toy_head(A, target, 5), eagle_config={"eagle_aux_hidden_state_layer_ids": []}),
     ),
     "taps that are none": (

@@ -107,7 +107,7 @@ def whole(config: Mapping[str, Any], name: str, otherwise: int | None = None, le
     """A size, or a number from `least` on, as a config.json has it. Raises ValueError for anything else."""
     value = given(config, name, otherwise)
     if type(value) is not int or not least <= value < MAX_SIZE:
-        raise ValueError(f"{name} {value!r:.40}")
+        raise ValueError(f"no {name}" if value is None else f"{name} {value!r:.40}, not a whole number from {least} on")
     return value
 
 

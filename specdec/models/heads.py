@@ -149,8 +149,10 @@ class MadeFor:
     def __post_init__(self) -> None:
         """Raises ValueError for what no target is."""
         sizes = [self.hidden_size, self.vocab_size, *([] if self.num_layers is None else [self.num_layers])]
-        if not all(map(is_size, sizes)) or not self.taps or any(type(tap) is not int for tap in self.taps):
-            raise ValueError(f"a target of the sizes {sizes}, of which it reads the layers {self.taps}")
+        if not all(map(is_size, sizes)):
+            raise ValueError(f"a target of the sizes {sizes}")
+        if not self.taps or any(type(tap) is not int for tap in self.taps):
+            raise ValueError(f"layers of the target to read: {list(self.taps)}")
         if self.verifier is not None and not isinstance(self.verifier, str):
             raise ValueError(f"a target called {self.verifier!r:.40}")
 
