@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from specdec.decoding.chains import Chains
 from specdec.drafters.lookup import OLDEST
 from specdec.drafters.suffix import Suffix, SuffixDrafter
 from specdec.drafters.token_drafter import token_chain
+from specdec.errors import UserError
 from specdec.ranking.served_counts import ServedCounts, read_counts
 from specdec.records.identity import Identity
 from specdec.traces.trace import Trace, save_trace, trace_path
@@ -275,3 +277,16 @@ def test_a_question_without_tokens_is_read(tmp_path):
     path = tmp_path / "counts.csv"
     path.write_text("question_id,num_drafted,num_accepted,accepted_per_position\n3,10,4,2 1 1\n")
     assert read_counts(path) == [ServedCounts(3, 10, 4, accepted_per_position=[2, 1, 1])]
+
+
+@pytest.mark.parametrize("is_lines", [True, False])
+def test_what_a_servers_log_has_beside_counts_may_be_no_number(is_lines: bool, tmp_path: Path) -> None:
+    """Programs write NaN for a time that there is none of; of a count it is refused."""
+    entries = [{"question_id": 3, "num_drafted": 10, "num_accepted": 4, "ttft": math.nan}, {"question_id": 4}]
+    entries[1] |= {"num_drafted": 1, "num_accepted": 0, "seed": 10**400}
+    path = tmp_path / "counts.json"
+    path.write_text("\n".join(map(json.dumps, entries)) if is_lines else json.dumps(entries))
+    assert read_counts(path) == [ServedCounts(3, 10, 4), ServedCounts(4, 1, 0)]
+    path.write_text(json.dumps([{**entries[0], "num_accepted": math.nan}]))
+    with pytest.raises(UserError, match="entry 1 has the num_accepted nan"):
+        read_counts(path)

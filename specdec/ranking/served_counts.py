@@ -9,13 +9,14 @@ A file is JSON (a list, JSON lines, or what a profiler printed, whose row has th
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from specdec.errors import UserError
-from specdec.records.fields import is_count, is_str, is_tokens, parse_json
+from specdec.records.fields import is_count, is_str, is_tokens
 
 _NEEDED = ("question_id", "num_drafted", "num_accepted")
 MAX_DIGITS = 20  # of a count; int() itself refuses 5,000
@@ -102,11 +103,12 @@ def read_counts(path: Path) -> list[ServedCounts]:
 
 
 def _json_entries(text: str) -> Sequence[Any] | None:
-    """The entries of a JSON document, of a profiler's last line or of JSON lines; None: it is neither."""
+    """The entries of a JSON document, of a profiler's last line or of JSON lines; None: it is neither. Numbers that are
+    no counts, NaN as servers' logs have it among them, matter where a count belongs alone."""
     for part in (text, text.strip().rpartition("\n")[2]):
         try:
-            found = parse_json(part)
-        except ValueError:
+            found = json.loads(part)
+        except (ValueError, RecursionError):
             continue
         if isinstance(found, dict) and isinstance(found.get("row"), dict):
             found = found["row"]
@@ -115,8 +117,8 @@ def _json_entries(text: str) -> Sequence[Any] | None:
         if isinstance(found, list):
             return found
     try:
-        return [parse_json(line) for line in text.splitlines() if line.strip()]
-    except ValueError:
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (ValueError, RecursionError):
         return None
 
 
