@@ -15,6 +15,7 @@ import numpy as np
 from specdec.errors import MALFORMED, UserError
 
 MIN_MS, MAX_MS = 1e-6, 1e9  # of a pass: from a nanosecond to eleven days
+BOUNDS_MS = f"{MIN_MS:g} to {MAX_MS:g}"  # in messages
 AXES = ("requests", "tokens", "contexts")
 _LEAST = {"requests": 1, "tokens": 1, "contexts": 0}
 _OPTIONAL = ("kv_tokens",)
@@ -129,7 +130,8 @@ def _rows(raw: Any, where: str) -> Rows:
     except MALFORMED:
         ms_RKX = np.zeros(0)
     if ms_RKX.shape != shape or not np.all((ms_RKX >= MIN_MS) & (ms_RKX < MAX_MS)):
-        raise UserError(f"{where}.ms must be {' x '.join(map(str, shape))} positive numbers of milliseconds")
+        size = " x ".join(map(str, shape))
+        raise UserError(f"{where}.ms must be {size} positive numbers of milliseconds ({BOUNDS_MS})")
     room = fields.get("kv_tokens")
     if room is not None and (type(room) is not int or not 1 <= room < 1e18):
         raise UserError(f"{where}.kv_tokens must be a number of tokens, not {room!r:.40}")
