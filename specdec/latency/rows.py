@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from specdec.errors import MALFORMED, UserError
+from specdec.records.fields import MIN_MS
 
-MIN_MS, MAX_MS = 1e-6, 1e9  # of a pass: from a nanosecond to eleven days
+MAX_PASS_MS = 1e9  # eleven days
 AXES = ("requests", "tokens", "contexts")
 _LEAST = {"requests": 1, "tokens": 1, "contexts": 0}
 _OPTIONAL = ("kv_tokens",)
@@ -128,7 +129,7 @@ def _rows(raw: Any, where: str) -> Rows:
         ms_RKX = np.array(fields["ms"], float)
     except MALFORMED:
         ms_RKX = np.zeros(0)
-    if ms_RKX.shape != shape or not np.all((ms_RKX >= MIN_MS) & (ms_RKX < MAX_MS)):
+    if ms_RKX.shape != shape or not np.all((ms_RKX >= MIN_MS) & (ms_RKX < MAX_PASS_MS)):
         raise UserError(f"{where}.ms must be {' x '.join(map(str, shape))} positive numbers of milliseconds")
     room = fields.get("kv_tokens")
     if room is not None and (type(room) is not int or not 1 <= room < 1e18):
