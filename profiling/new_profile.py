@@ -13,7 +13,7 @@ from typing import Any
 
 from specdec.commands.flags import StrictParser
 from specdec.errors import UserError
-from specdec.latency.profile import MIN_MS, LatencyProfile, check_own_name, known_profiles, load_profile, save_profile
+from specdec.latency.profile import LatencyProfile, check_own_name, known_profiles, load_profile, save_profile
 from specdec.records.fields import is_ms, parse_json
 
 
@@ -161,7 +161,7 @@ def read_result(name: str, flag: str) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{flag}: {name} does not end with the JSON that a profiler prints") from error
     times = found.get("ms_per_token") if isinstance(found, dict) else None
-    is_time = isinstance(times, dict) and is_ms(times.get("median")) and times["median"] >= MIN_MS
+    is_time = isinstance(times, dict) and is_ms(times.get("median")) and times["median"] > 0
     if not is_time and not is_profile(found):
         raise UserError(f"{flag}: {name} is not what a profiler prints: it has no ms_per_token")
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -185,6 +186,14 @@ def test_a_damaged_log_is_ranked_or_refused(tmp_path_factory, seed):
     path.write_bytes(log_bytes(random.Random(seed)))
     text = tried(lambda: parse_log.run([str(path), "--json"]))
     assert text is None or "engines" in json.loads(text)
+
+
+def test_times_by_which_nothing_can_be_divided_are_not_ranked(tmp_path):
+    lines = [line for one in (make_plain(0), make_record(0)) for line in record_lines(one, entry_of(one, PRICING))]
+    for ms in ("0.5", "5e-324"):
+        (tmp_path / "run.log").write_text(re.sub(r"\d+\.\d+", ms, "\n".join(lines)))
+        found = json.loads(parse_log.run([str(tmp_path / "run.log"), "--json"]))
+        assert bool(found["engines"]) == (ms == "0.5")
 
 
 PROFILES = tuple(path.read_bytes() for path in sorted(PROFILE_DIR.glob("*.json")))

@@ -292,7 +292,7 @@ def changed(path, value):
         (changed(["draft_pass_ms"], "6.1"), "draft_pass_ms must be a positive number"),
         (changed(["draft_pass_ms"], True), "draft_pass_ms must be a positive number"),
         (changed(["draft_pass_ms"], 0), "draft_pass_ms must be a positive number"),
-        (changed(["draft_pass_ms"], 1e-7), r"positive number of milliseconds \(1e-06 to 1e\+09\), not 1e-07"),
+        (changed(["draft_pass_ms"], 1e-10), r"positive number of milliseconds \(1e-09 to 1e\+09\), not 1e-10"),
         (changed(["draft_pass_ms"], float("nan")), "draft_pass_ms must be a positive number"),
         (changed(["draft_pass_ms"], 10**400), "draft_pass_ms must be a positive number"),
         (changed(["target_ms_per_token"], {}), "target_ms_per_token is empty"),

@@ -119,6 +119,12 @@ def test_what_cannot_be_graded_is_not_lost(family, tmp_path, monkeypatch, capsys
     assert (1, 2) in ends
 
 
+def test_a_run_writes_down_a_folder_whose_name_is_not_utf8(tmp_path) -> None:
+    with RunFile(tmp_path, ASKED | {"output_dir": "results/\udcff"}) as run:
+        pass
+    assert read_run(run.path)["output_dir"] == "results/\udcff"
+
+
 def test_status_counts_done_missing_and_failed(tmp_path) -> None:
     with RunFile(tmp_path, ASKED):
         save(tmp_path, 0, "plain")

@@ -11,8 +11,7 @@ from typing import Any
 from profiling.serving.metrics import UNKNOWN, YES
 from profiling.serving.stream import ALL_ENDS, STOP
 from specdec.errors import UserError
-from specdec.latency.profile import MIN_MS
-from specdec.records.fields import MAX_MS
+from specdec.records.fields import MAX_MS, MIN_MS
 
 ALIKE = ("engine", "target", "dataset", "prompt_style", "max_new_tokens", "concurrency")
 ALIKE_IF_SAID = ("engine_version", "hardware")  # a server need not say its version, nor a user the hardware

@@ -14,8 +14,9 @@ import numpy as np
 
 import specdec
 from specdec.errors import UserError, user_error
-from specdec.latency.rows import BOUNDS_MS, MAX_MS, MIN_MS, RowTables, parse_rows, rows_lines
+from specdec.latency.rows import BOUNDS_MS, MAX_PASS_MS, RowTables, parse_rows, rows_lines
 from specdec.latency.tree_costs import TreeCosts
+from specdec.records.fields import MIN_MS
 from specdec.records.pickles import write_atomic
 from specdec.records.record import target_name
 
@@ -307,7 +308,7 @@ def _milliseconds(value: object, where: str) -> dict[str, float]:
 
 def _number(value: object, where: str) -> float:
     # the bounds also keep out nan, infinity, integers too long for a float and what nothing can be divided by
-    if not isinstance(value, int | float) or isinstance(value, bool) or not MIN_MS <= value < MAX_MS:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not MIN_MS <= value < MAX_PASS_MS:
         raise UserError(f"{where} must be a positive number of milliseconds ({BOUNDS_MS}), not {value!r:.40}")
     return float(value)
 

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from specdec.errors import MALFORMED, UserError
+from specdec.records.fields import MIN_MS
 
-MIN_MS, MAX_MS = 1e-6, 1e9  # of a pass: from a nanosecond to eleven days
-BOUNDS_MS = f"{MIN_MS:g} to {MAX_MS:g}"  # in messages
+MAX_PASS_MS = 1e9  # eleven days
+BOUNDS_MS = f"{MIN_MS:g} to {MAX_PASS_MS:g}"  # in messages
 AXES = ("requests", "tokens", "contexts")
 _LEAST = {"requests": 1, "tokens": 1, "contexts": 0}
 _OPTIONAL = ("kv_tokens",)
@@ -129,7 +130,7 @@ def _rows(raw: Any, where: str) -> Rows:
         ms_RKX = np.array(fields["ms"], float)
     except MALFORMED:
         ms_RKX = np.zeros(0)
-    if ms_RKX.shape != shape or not np.all((ms_RKX >= MIN_MS) & (ms_RKX < MAX_MS)):
+    if ms_RKX.shape != shape or not np.all((ms_RKX >= MIN_MS) & (ms_RKX < MAX_PASS_MS)):
         size = " x ".join(map(str, shape))
         raise UserError(f"{where}.ms must be {size} positive numbers of milliseconds ({BOUNDS_MS})")
     room = fields.get("kv_tokens")

@@ -164,6 +164,6 @@ def _flag(value: Any) -> bool | None:
 
 
 def _ms(value: Any) -> float:
-    if type(value) not in (int, float) or not 0 <= value < fields.MAX_MS:
+    if type(value) not in (int, float) or not fields.is_duration(value):
         raise ValueError(f"{value!r} is not a time")
     return float(value)

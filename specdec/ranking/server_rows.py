@@ -11,11 +11,11 @@ from typing import Any
 
 from specdec.errors import MALFORMED, UserError
 from specdec.latency.pricing import Price
-from specdec.latency.profile import MEASURED, MIN_MS
+from specdec.latency.profile import MEASURED
 from specdec.ranking.entries import Entry
 from specdec.ranking.ranking import engines_of
 from specdec.ranking.source import Source
-from specdec.records.fields import MAX_MS, is_count, parse_json
+from specdec.records.fields import MAX_MS, MIN_MS, is_count, parse_json
 from specdec.text import visible
 
 _COUNTS = ("num_rounds", "num_emitted", "num_drafts", "num_drafted", "num_accepted")

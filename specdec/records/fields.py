@@ -12,6 +12,7 @@ from typing import Any
 from specdec.errors import UserError
 
 MAX_NAME = 255  # bytes, of a file in any folder
+MIN_MS = 1e-9  # less is nothing that a clock tells, and what is divided by it may be no number
 MAX_MS = 3e13  # a thousand years: sums of times are numbers as well
 
 
@@ -124,4 +125,8 @@ def is_number(value: Any) -> bool:
 
 
 def is_ms(value: Any) -> bool:
-    return type(value) is float and 0 <= value < MAX_MS
+    return type(value) is float and is_duration(value)
+
+
+def is_duration(number: float) -> bool:
+    return number == 0 or MIN_MS <= number < MAX_MS

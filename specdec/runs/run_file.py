@@ -103,7 +103,8 @@ class RunFile:
         return self.path.with_name(LOG_NAME)
 
     def _write(self) -> None:
-        write_atomic(self.path, (json.dumps(self._document, indent=2, ensure_ascii=False) + "\n").encode())
+        text = json.dumps(self._document, indent=2, ensure_ascii=False) + "\n"
+        write_atomic(self.path, text.encode(errors="backslashreplace"))  # of names of files that are not UTF-8
 
 
 def read_run(path: Path) -> dict[str, Any]:
