@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,13 @@ def test_plain_decoding_under_other_settings_is_no_judge(tmp_path: Path) -> None
     assert failfast.main([*arguments, "--drafters", "ar_sf"]) == 0
     (drafted,) = (one for one in find_records(tmp_path / "out") if one != path)
     assert load_record(drafted).divergence is None
+
+
+@pytest.mark.parametrize("gap", [0.0, 5e-324, 9e-10, 1e3])
+def test_a_distance_of_logits_is_read_however_small(gap: float) -> None:
+    """It is not a time, of which there is a least one."""
+    made = Divergence(TIE, 3, gap, gap, gap)
+    assert Divergence.from_builtins(made.to_builtins()) == made
+    for wrong in (-gap - 1e-12, math.nan, math.inf, int(gap)):
+        with pytest.raises(UserError, match="noise is wrong"):
+            Divergence.from_builtins({**made.to_builtins(), "noise": wrong})

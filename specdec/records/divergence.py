@@ -40,7 +40,7 @@ class Divergence:
     def from_builtins(cls, data: Any) -> "Divergence":
         """The inverse of `to_builtins`; UserError for anything else."""
         distances = {
-            name: fields.take(data, name, lambda value: value is None or fields.is_ms(value))
+            name: fields.take(data, name, lambda value: value is None or _is_distance(value))
             for name in ("top2_gap", "shortfall", "noise")
         }
         kind = fields.take(data, "kind", lambda value: value in (EXACT, TIE, BUG))
@@ -58,6 +58,11 @@ class Divergence:
             f"{self.kind} at output token {self.position} (the target's two best logits are {self.top2_gap:.3g} apart, "
             f"the tokens {self.shortfall:.3g}; rounding explains {self.noise:.3g})"
         )
+
+
+def _is_distance(value: Any) -> bool:
+    """Of logits: where two all but agree, it may be as small as a float is."""
+    return type(value) is float and value >= 0 and fields.is_number(value)
 
 
 def first_difference(tokens: Sequence[int], plain_tokens: Sequence[int]) -> int | None:
