@@ -75,8 +75,11 @@ def test_a_damaged_record_on_disk_is_one_line_or_what_it_says(tmp_path_factory, 
 
 
 def test_what_the_fuzz_found_stays_mended(judge):
-    """A page of a record whose blocks have no size, or one that no memory holds, or whose times no number does."""
+    """A page of a record whose blocks have no size, or one that no memory holds, or whose times no number does, or
+    whose drafter has no window."""
     original = pickles.loads(judge.originals[2])
+    changed = {**original, "identity": {**original["identity"], "first_window": 0}}
+    assert judge.outcome(pickles.dumps(changed)) == "a record and its page"
     for name in ("block_size", "small_block_size"):
         for size in (None, "8", 0, -8, 3, 2**62, float("inf")):
             changed = {

@@ -82,6 +82,7 @@ def toml(value: object) -> str:
         ("dry_run = 1", "dry_run takes true or false, not 1"),
         ("tau = 0.3\nsweep_lowconf_threshold = 0.4", "gives tau twice"),
         ("tau = ", "are not TOML"),
+        (f"seed = 0x{'f' * 6000}", "are not TOML"),
         ("[run]\ntau = 0.3", "'run', which is no flag"),
     ],
 )

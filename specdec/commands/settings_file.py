@@ -25,6 +25,7 @@ def read_settings(path: str, actions: Actions, convert: Converter) -> dict[str, 
     try:
         with user_error(f"read the settings {path}"), open(path, "rb") as file:
             found = tomllib.load(file)
+            str(found)  # ValueError: a number of thousands of digits, which no flag reads
     except MALFORMED as error:
         raise UserError(f"the settings {path} are not TOML ({error})") from error
     made: dict[str, Any] = {}

@@ -223,7 +223,8 @@ class FailFast(BlockSpec):
     def token_confidences(self, turn: Round, settings: Mapping[str, Any]) -> list[float | None]:
         """The published rule records every masked position of every pass: the passes are gone through again."""
         has_blocks = are_blocks(settings.get("block_size"), settings.get("small_block_size"))
-        if self.rule != PUBLISHED_RULE or not has_blocks:
+        has_windows = min(self.first_window, self.draft_step, self.max_draft_len) > 0  # a file may say anything
+        if self.rule != PUBLISHED_RULE or not (has_blocks and has_windows):
             return super().token_confidences(turn, settings)
         block_size, small_block_size = settings["block_size"], settings["small_block_size"]
         how = Denoising(self.unmask_threshold, block_size, small_block_size, -1, frozenset())
