@@ -24,7 +24,7 @@ from specdec.ranking.scopes import ALL
 from specdec.ranking.statistics import Value
 from specdec.ranking.table_files import is_finite, read_json
 from specdec.records.fields import is_count
-from specdec.text import shown
+from specdec.text import named
 from specdec.views import palette
 from specdec.views.palette import Look
 
@@ -113,17 +113,17 @@ def _panels(document: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"what is drawn is not above 0 and below {MOST}")
         for row in rows:
             name, _, policy = row["drafter"].partition(": ")
-            points.setdefault(policy, {})[shown(name)] = row
-        lines = {shown(name): one["lengths"][name] for name in document["groups"][GROUP]}
-        if not {name for named in points.values() for name in named} <= lines.keys():
+            points.setdefault(policy, {})[named(name)] = row
+        lines = {named(name): one["lengths"][name] for name in document["groups"][GROUP]}
+        if not {name for by_name in points.values() for name in by_name} <= lines.keys():
             raise ValueError("a drafter without its lengths")
         if not is_count(rows[0]["num_questions"]):
             raise ValueError("num_questions")
         asked = f"{rows[0]['num_questions']} questions that nothing was tuned on"
         said = (
-            f"modelled by {shown(document['profile']['name'])}, over {asked}; intervals of the acceptance length: 95 %"
+            f"modelled by {named(document['profile']['name'])}, over {asked}; intervals of the acceptance length: 95 %"
         )
-        made[shown(target)] = {"lines": lines, "points": points, "note": said}
+        made[named(target)] = {"lines": lines, "points": points, "note": said}
     if not made:
         raise ValueError("no target")
     return made

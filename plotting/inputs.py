@@ -22,7 +22,7 @@ from specdec.ranking.seen import unseen
 from specdec.ranking.table import Table, table_of
 from specdec.ranking.table_files import read_table_file
 from specdec.records.record import Record
-from specdec.text import shown
+from specdec.text import named
 from specdec.traces.trace import Trace, find_traces, load_trace
 
 
@@ -79,7 +79,7 @@ def _tables_of(records: Iterable[Record], asked: Asked) -> list[Table]:
         loops = {entry.question_id for entry in stats if entry.is_degenerate} if asked.without_degenerate else set()
         stats = [entry for entry in stats if entry.question_id not in loops]
         tables = [table_of(stats, engine) for engine in engines_of(stats)]
-        made += [replace(one, title=shown(title), target=shown(target), num_degenerate=len(loops)) for one in tables]
+        made += [replace(one, title=named(title), target=named(target), num_degenerate=len(loops)) for one in tables]
     return made
 
 

@@ -26,7 +26,7 @@ from specdec.latency.profile import MEASURED, LatencyProfile, load_profiles
 from specdec.ranking.statistics import Value
 from specdec.ranking.table import Row, Table
 from specdec.ranking.table_files import is_finite, read_json
-from specdec.text import shown
+from specdec.text import named
 from specdec.views import palette
 from specdec.views.captions import have_intervals, interval_note, questions_note
 from specdec.views.palette import Look
@@ -137,16 +137,14 @@ def read_cases(path: Path) -> list[Pair] | None:
         return None
     machine = document.get("provenance")
     device = machine.get("device_name", "?") if isinstance(machine, dict) else "?"
-    made, where = (
-        [],
-        ", ".join(shown(one) for one in (document.get("target", "?"), document.get("engine", "?"), device)),
-    )
+    measured_on = (document.get("target", "?"), document.get("engine", "?"), device)
+    made, where = [], ", ".join(map(named, measured_on))
     for name, case in document["cases"].items():
         speeds = [case.get(key) if isinstance(case, dict) else None for key in ("measured_speedup", "modelled_speedup")]
         measured, modelled = (Value(speed) if is_finite(speed) and speed > 0 else None for speed in speeds)
         if measured is None or modelled is None:
-            raise UserError(f"{path}: case {shown(name)} has no finite measured and modelled speedup above 0")
-        made.append(Pair("", shown(in_words(name)), f"{shown(path.stem)} ({where})", measured, modelled))
+            raise UserError(f"{path}: case {named(name)} has no finite measured and modelled speedup above 0")
+        made.append(Pair("", named(in_words(name)), f"{named(path.stem)} ({where})", measured, modelled))
     return made
 
 

@@ -18,7 +18,7 @@ from plotting import style
 from plotting.cli import Command
 from specdec.errors import MALFORMED, UserError, user_error
 from specdec.records.fields import is_number, parse_json
-from specdec.text import shown
+from specdec.text import named
 from specdec.views import palette
 
 REPORT = "training.json"
@@ -55,7 +55,7 @@ def read_curves(path: Path) -> dict[str, Curve]:
             found = parse_json(path.read_text(encoding="utf-8"))
         heads = found["heads"] if isinstance(found, dict) and "heads" in found else {"": found}
         curves: dict[str, Curve] = {
-            shown(name or _name(path, one)): [dict(look) for look in (one["curve"] if isinstance(one, dict) else one)]
+            named(name or _name(path, one)): [dict(look) for look in (one["curve"] if isinstance(one, dict) else one)]
             for name, one in heads.items()
         }
         for look in (look for curve in curves.values() for look in curve):

@@ -63,7 +63,7 @@ def visible(text: str, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def shown(value: object, room: int = 200) -> str:
+def named(value: object, room: int = 200) -> str:
     """What a document calls something, for people: one line of at most `room` columns, whatever it holds."""
     return cut(visible(str(value)[: 4 * room]), room)
 

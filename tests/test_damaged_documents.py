@@ -312,10 +312,7 @@ DOCUMENTS: dict[str, tuple[Callable[[], bytes], Use]] = {
     "--drafter": (lambda: to_json(printed()), use_printed),
     "--vanilla": (lambda: to_json({**printed(speculates="no"), "speculation": None}), use_vanilla),
     "--other_length": (lambda: to_json(printed()), use_other_length),
-    "training.json": (
-        lambda: to_json({"heads": {"a": {"curve": LOOKS}, "": {"family": "b", "curve": LOOKS}}}),
-        use_curves,
-    ),
+    "training.json": (lambda: to_json({"heads": HEADS_TRAINED}), use_curves),
     "cases": (lambda: to_json(CASES), use_cases),
     "heads": (lambda: to_json(HEADS), use_heads),
     "rows": (PROFILE.read_bytes, use_rows),

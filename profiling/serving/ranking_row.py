@@ -11,7 +11,7 @@ from typing import Any
 from profiling.serving.metrics import UNKNOWN, YES
 from profiling.serving.stream import ALL_ENDS, STOP
 from specdec.errors import UserError
-from specdec.records.fields import MAX_MS, MIN_MS
+from specdec.records.fields import is_duration
 
 ALIKE = ("engine", "target", "dataset", "prompt_style", "max_new_tokens", "concurrency")
 ALIKE_IF_SAID = ("engine_version", "hardware")  # a server need not say its version, nor a user the hardware
@@ -75,7 +75,7 @@ def _is_trial(trial: Any) -> bool:
     if not isinstance(trial, dict) or type(trial.get("question_id")) is not int:
         return False
     ms = trial.get("ms_per_token")
-    return isinstance(ms, float) and MIN_MS <= ms < MAX_MS
+    return isinstance(ms, float) and ms > 0 and is_duration(ms)
 
 
 def by_question(trials: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:

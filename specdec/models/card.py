@@ -7,7 +7,7 @@ YAML: of the two keys it takes a word, a list in brackets, or a list of lines.
 import re
 from pathlib import Path
 
-from specdec.text import cut, visible
+from specdec.text import named
 
 NAME = "README.md"
 KEYS = ("datasets", "base_model")
@@ -47,7 +47,7 @@ def _value(lines: list[str], key: str) -> str | None:
     inline = own[1:].removesuffix("]").split(",") if own.startswith("[") else [own]
     parts = inline if own else _items(lines[found[0] + 1 :])
     words = [word for part in parts if (word := _bare(part)) not in _NOTHING]
-    return cut(visible(", ".join(words)), MAX_TEXT) or None
+    return named(", ".join(words), MAX_TEXT) or None
 
 
 def _items(lines: list[str]) -> list[str]:

@@ -32,8 +32,12 @@ class Kind:
         return (self.is_nullable and config[name] is None) or self.is_fine(config[name])
 
 
+def is_count(value: Any, least: int = 0) -> bool:
+    return type(value) is int and least <= value < MAX_SIZE
+
+
 def is_size(value: Any) -> bool:
-    return type(value) is int and 1 <= value < MAX_SIZE
+    return is_count(value, least=1)
 
 
 def _is_number(value: Any) -> bool:
@@ -50,10 +54,6 @@ def _is_activation(value: Any) -> bool:
 
 def _is_object(value: Any) -> bool:
     return isinstance(value, dict)
-
-
-def is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < MAX_SIZE
 
 
 def _are_layers(value: Any) -> bool:
@@ -106,7 +106,7 @@ def given(config: Mapping[str, Any], name: str, otherwise: Any) -> Any:
 def whole(config: Mapping[str, Any], name: str, otherwise: int | None = None, least: int = 1) -> int:
     """A size, or a number from `least` on, as a config.json has it. Raises ValueError for anything else."""
     value = given(config, name, otherwise)
-    if type(value) is not int or not least <= value < MAX_SIZE:
+    if not is_count(value, least):
         raise ValueError(f"no {name}" if value is None else f"{name} {value!r:.40}, not a whole number from {least} on")
     return value
 

@@ -12,7 +12,7 @@ from specdec.ranking.load_table import CONCURRENCY, FIXED, QUANTITIES, REQUEST_R
 from specdec.ranking.statistics import Value
 from specdec.ranking.table_files import is_finite, read_json
 from specdec.records.fields import is_count
-from specdec.text import shown
+from specdec.text import named
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ def read_load_file(path: Path) -> KeptStudy:
     try:
         if not is_count(document["num_questions"]):
             raise ValueError("num_questions")
-        title = _title(shown(document["target"]), shown(document["priced_as"]), document["num_questions"])
-        profile = f"{shown(document['profile'])}{f' ({ROOFLINE})' if document['is_bound'] else ''}"
+        title = _title(named(document["target"]), named(document["priced_as"]), document["num_questions"])
+        profile = f"{named(document['profile'])}{f' ({ROOFLINE})' if document['is_bound'] else ''}"
         if not document["loads"]:
             raise ValueError("no load")
         return KeptStudy(title, profile, tuple(map(_table, document["loads"])))
@@ -57,7 +57,7 @@ def _table(one: dict[str, Any]) -> LoadTable:
     kind, value = one["kind"], one["value"]
     if kind not in (CONCURRENCY, REQUEST_RATE) or not is_finite(value) or value <= 0:
         raise ValueError(f"a load of {value!r:.40}, {kind!r:.40}")
-    return LoadTable(Load(kind, float(value)), tuple(rows), shown(one["batch_1"]))
+    return LoadTable(Load(kind, float(value)), tuple(rows), named(one["batch_1"]))
 
 
 def _row(row: dict[str, Any]) -> LoadRow:

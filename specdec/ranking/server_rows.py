@@ -15,7 +15,7 @@ from specdec.latency.profile import MEASURED
 from specdec.ranking.entries import Entry
 from specdec.ranking.ranking import engines_of
 from specdec.ranking.source import Source
-from specdec.records.fields import MAX_MS, MIN_MS, is_count, parse_json
+from specdec.records.fields import is_count, is_duration, parse_json
 from specdec.text import visible
 
 _COUNTS = ("num_rounds", "num_emitted", "num_drafts", "num_drafted", "num_accepted")
@@ -140,5 +140,6 @@ def _check_row(row: dict[str, Any]) -> None:
     for question in row["questions"]:
         if not all(is_count(question[key]) for key in _COUNTS) or not question["num_rounds"]:
             raise ValueError("counts")
-        if not all(type(question[key]) in (int, float) and MIN_MS <= question[key] < MAX_MS for key in _TIMES):
+        times = [question[key] for key in _TIMES]
+        if not all(type(ms) in (int, float) and ms > 0 and is_duration(ms) for ms in times):
             raise ValueError("times")

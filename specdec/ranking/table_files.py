@@ -17,7 +17,7 @@ from specdec.ranking.statistics import Value
 from specdec.ranking.table import Row, Table, agreeing
 from specdec.records.fields import is_count, is_number
 from specdec.records.identity import current_name
-from specdec.text import shown
+from specdec.text import named
 
 ROUNDING = 1e-6  # ms, or of a share
 
@@ -32,10 +32,10 @@ def read_table_file(path: Path) -> list[Table]:
             (entry["engine"], entry["rows"], entry.get("pass_accounting", OURS)) for entry in document["engines"]
         ]
         sources = [Source.from_builtins(source) for source in document.get("sources", [])]
-        title = shown(document.get("label") or ", ".join(source.title for source in sources) or path.stem)
-        target = shown(", ".join(sorted({source.target or source.title for source in sources})))
+        title = named(document.get("label") or ", ".join(source.title for source in sources) or path.stem)
+        target = named(", ".join(sorted({source.target or source.title for source in sources})))
         made = [
-            Table(shown(engine), agreeing([_row(row) for row in rows]), title, target, accounting=shown(accounting))
+            Table(named(engine), agreeing([_row(row) for row in rows]), title, target, accounting=named(accounting))
             for engine, rows, accounting in engines
         ]
     except UserError as error:
@@ -75,7 +75,7 @@ def _row(row: dict[str, Any]) -> Row:
             values[quantity.name] = Value(value, *bounds)
     if "total_ms" in values and "speedup_ratio" in values:
         sums["baseline_ms"] = values["speedup_ratio"].value * values["total_ms"].value
-    label, rank = shown(row.get("label") or ""), row.get("rank")
+    label, rank = named(row.get("label") or ""), row.get("rank")
     if rank is not None and not (is_count(rank) and rank):
         raise ValueError(f"rank {rank!r:.40}")
     return Row(name, sums, values_from(sums) | values, rank, standing=_standing(row), own_label=label)

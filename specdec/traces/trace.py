@@ -31,7 +31,8 @@ VERSION = 3
 CHAINS_ALONE = 2  # what a trace without offers is written as: programs of before read it
 READ = 1, CHAINS_ALONE, VERSION
 _UNREADABLE = (
-    *(*MALFORMED, EOFError, MemoryError, RuntimeError),  # RuntimeError: encrypted
+    *MALFORMED,
+    *(EOFError, MemoryError, RuntimeError),  # RuntimeError: encrypted
     *(zipfile.BadZipFile, zlib.error, struct.error),
 )
 

@@ -12,7 +12,7 @@ from specdec.ranking.entries import Entry
 from specdec.ranking.ranking import by_drafter
 from specdec.runs.drafter_facts import DrafterFacts, facts_of
 from specdec.runs.footprint import Footprint
-from specdec.text import count_text, cut, size_text, visible
+from specdec.text import count_text, named, size_text, visible
 from specdec.views.view import ALL, View
 
 _SIZES = ("num_parameters", "weight_bytes_per_pass", "kv_bytes_per_token")
@@ -105,4 +105,4 @@ def _passes_text(one: Mapping[str, Any]) -> str:
 
 
 def _said(card: Mapping[str, str | None] | None, key: str) -> str:
-    return _UNKNOWN if card is None else cut(visible(card[key] or _NOT_SAID), _TEXT_WIDTH)
+    return _UNKNOWN if card is None else named(card[key] or _NOT_SAID, _TEXT_WIDTH)

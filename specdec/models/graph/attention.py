@@ -171,6 +171,7 @@ def _look(
     is_visible: tl.tensor, peak: tl.tensor, total: tl.tensor, sums: tl.tensor, scale: tl.tensor,
     D: tl.constexpr, PRECISION: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
+    """`with_keys`, of a block that is read here."""
     columns = tl.arange(0, D)
     k = tl.load(keys_ptr + positions[None, :] * D + columns[:, None], mask=present[None, :], other=0.0)
     v = tl.load(values_ptr + positions[:, None] * D + columns[None, :], mask=present[:, None], other=0.0)
